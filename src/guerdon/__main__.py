@@ -1,0 +1,5 @@
+"""`python -m guerdon`."""
+
+from guerdon.cli.main import main
+
+main()

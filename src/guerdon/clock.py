@@ -1,0 +1,43 @@
+"""The only source of time. Everything that needs "now" is handed a `Clock`."""
+
+import time
+from datetime import UTC, datetime
+from typing import Protocol
+
+
+class Clock(Protocol):
+    """Tells the time; tests hand in one that they move by hand."""
+
+    def now_ms(self) -> int:
+        """Milliseconds since 1970-01-01T00:00:00Z. The ledger stores this form: BSON dates hold no more either."""
+        ...
+
+    def monotonic(self) -> float:
+        """Seconds that never run backwards; for measuring durations only."""
+        ...
+
+
+class SystemClock:
+    """The machine's clock."""
+
+    def now_ms(self) -> int:
+        return time.time_ns() // 1_000_000
+
+    def monotonic(self) -> float:
+        return time.monotonic()
+
+
+def to_datetime(at_ms: int) -> datetime:
+    """Return the aware UTC datetime of `at_ms`."""
+    return datetime.fromtimestamp(at_ms // 1000, UTC).replace(microsecond=at_ms % 1000 * 1000)
+
+
+def to_ms(moment: datetime) -> int:
+    """Return milliseconds since the epoch; exact, because a float would lose the last digit after 2^53 µs."""
+    delta = moment - datetime(1970, 1, 1, tzinfo=UTC)
+    return (delta.days * 86_400 + delta.seconds) * 1000 + delta.microseconds // 1000
+
+
+def rfc3339(at_ms: int) -> str:
+    """Return `2026-01-31T12:00:00.000Z`."""
+    return f"{datetime.fromtimestamp(at_ms // 1000, UTC).isoformat()[:19]}.{at_ms % 1000:03d}Z"

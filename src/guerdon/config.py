@@ -1,0 +1,87 @@
+"""Settings: from `GUERDON_*` variables, or from the file that `GUERDON_*_FILE` names; nothing secret has a default."""
+
+import os
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from guerdon.errors import StartupRefused
+
+_PREFIX = "GUERDON_"
+
+
+class Settings(BaseSettings):
+    """Everything that may differ between two deployments. Units stand last in the names."""
+
+    model_config = SettingsConfigDict(env_prefix=_PREFIX, extra="ignore", frozen=True)
+
+    profile: Literal["development", "production"] = "development"
+    """`production` refuses what is only fit for trying: an embedded database, missing or weak secrets."""
+    data_dir: Path = Path(".guerdon")
+    """Where `guerdon up` keeps the embedded database, its lock and the generated secrets."""
+    mongodb_url: SecretStr | None = None
+    """A replica set (or mongos). When it is unset, the embedded database of `data_dir` is used."""
+    mongodb_database: str = Field(default="guerdon", pattern=r"^[A-Za-z][A-Za-z0-9_-]{0,37}$")
+    mongodb_pool_max: int = Field(default=32, ge=4, le=500)
+    token_keys: SecretStr | None = None
+    """A JWK set with Ed25519 private keys: the first signs access tokens, all of them verify."""
+    token_issuer: str = Field(default="guerdon", max_length=200)
+    token_audience: str = Field(default="guerdon", max_length=200)
+    access_token_ttl_seconds: int = Field(default=900, ge=30, le=900)
+    access_log: bool = True
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    ledger_queue_max: int = Field(default=16_384, ge=16, le=100_000)
+    """Commands that may wait for a commit; above it a request is answered 503 before any work."""
+    ledger_batch_max: int = Field(default=500, ge=1, le=500)
+    ledger_in_flight_max: int = Field(default=2, ge=1, le=16)
+    ledger_deadline_ms: int = Field(default=10_000, ge=100, le=60_000)
+    password_hash_threads: int = Field(default=2, ge=1, le=32)
+    password_hash_queue_max: int = Field(default=64, ge=1, le=10_000)
+    password_hash_memory_kib: int = Field(default=19_456, ge=19_456, le=1_048_576)
+    """argon2id memory; the OWASP minimum with two passes is 19456 KiB."""
+
+
+def load(environment: dict[str, str] | None = None, **overrides: object) -> Settings:
+    """Read the settings; `overrides` win over the environment (command-line options).
+
+    Raises:
+        StartupRefused: a value is not acceptable, or a secret is set twice or too weak for the profile.
+    """
+    source = dict(os.environ if environment is None else environment)
+    values = _from_environment(source)
+    values.update({name: value for name, value in overrides.items() if value is not None})
+    try:
+        settings = Settings.model_validate(values)
+    except ValidationError as error:
+        lines = [f"{_PREFIX}{'_'.join(map(str, e['loc'])).upper()}: {e['msg']}" for e in error.errors(include_input=False)]
+        raise StartupRefused("the settings are not acceptable:\n  " + "\n  ".join(lines)) from None
+    if settings.profile == "production":
+        _refuse_weak(settings)
+    return settings
+
+
+def _from_environment(source: dict[str, str]) -> dict[str, object]:
+    values: dict[str, object] = {}
+    for field in Settings.model_fields:
+        name = _PREFIX + field.upper()
+        file_name = source.get(name + "_FILE")
+        if file_name is not None and name in source:
+            raise StartupRefused(f"both {name} and {name}_FILE are set; keep one")
+        if file_name is not None:
+            try:
+                values[field] = Path(file_name).read_text(encoding="utf-8").strip()
+            except (OSError, UnicodeDecodeError) as error:
+                raise StartupRefused(f"{name}_FILE cannot be read: {type(error).__name__}") from None
+        elif name in source:
+            values[field] = source[name]
+    return values
+
+
+def _refuse_weak(settings: Settings) -> None:
+    """The production profile brings its own database and its own keys."""
+    if settings.mongodb_url is None:
+        raise StartupRefused("profile production needs GUERDON_MONGODB_URL: the embedded database is for trying and testing")
+    if settings.token_keys is None:
+        raise StartupRefused("profile production needs GUERDON_TOKEN_KEYS_FILE: make one with `guerdon keys new-token-keys`")

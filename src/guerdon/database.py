@@ -1,0 +1,150 @@
+"""The MongoDB client of one event loop, typed collections, transactions with explicit concerns, and the start-up checks."""
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, Generic, TypeVar
+
+import msgspec
+from pymongo import AsyncMongoClient, IndexModel, ReadPreference, WriteConcern
+from pymongo.asynchronous.client_session import AsyncClientSession
+from pymongo.asynchronous.collection import AsyncCollection
+from pymongo.asynchronous.database import AsyncDatabase
+from pymongo.errors import ConfigurationError, DuplicateKeyError, OperationFailure, PyMongoError
+from pymongo.read_concern import ReadConcern
+
+from guerdon.errors import StartupRefused
+
+Document = dict[str, Any]
+Session = AsyncClientSession
+T = TypeVar("T", bound=msgspec.Struct)
+
+MAJORITY_JOURNALED = WriteConcern("majority", j=True)
+SNAPSHOT = ReadConcern("snapshot")
+PRIMARY = ReadPreference.PRIMARY
+SERVER_FLOOR = (6, 0)
+
+__all__ = ["Collection", "Database", "Document", "DuplicateKeyError", "PyMongoError", "Session"]
+
+
+class Collection(Generic[T]):
+    """Documents of one struct type. A write is majority-acknowledged and journaled, alone or in a `session`'s transaction."""
+
+    def __init__(self, raw: AsyncCollection[Document], kind: type[T]) -> None:
+        self.raw = raw
+        self._kind = kind
+
+    def decode(self, document: Document) -> T:
+        return msgspec.convert(document, self._kind, builtin_types=(bytes,))
+
+    @staticmethod
+    def encode(value: msgspec.Struct) -> Document:
+        return msgspec.to_builtins(value, builtin_types=(bytes,))
+
+    async def get(self, document_id: str) -> T | None:
+        return await self.find_one({"_id": document_id})
+
+    async def find_one(self, where: Mapping[str, Any]) -> T | None:
+        document = await self.raw.find_one(where)
+        return None if document is None else self.decode(document)
+
+    async def find(self, where: Mapping[str, Any], *, sort: Sequence[tuple[str, int]] = (), limit: int) -> list[T]:
+        cursor = self.raw.find(where, limit=limit)
+        if sort:
+            cursor = cursor.sort(list(sort))
+        return [self.decode(document) async for document in cursor]
+
+    async def insert(self, value: T, session: Session | None = None) -> None:
+        await self.raw.insert_one(self.encode(value), session=session)
+
+
+class Database:
+    """One process's handle; create it inside the running loop and close it there."""
+
+    def __init__(self, url: str, name: str, *, pool_max: int = 32) -> None:
+        try:
+            self.client: AsyncMongoClient[Document] = AsyncMongoClient(
+                url,
+                appname="guerdon",
+                maxPoolSize=pool_max,
+                serverSelectionTimeoutMS=5000,
+                connectTimeoutMS=5000,
+                tz_aware=True,
+            )
+        except (ConfigurationError, ValueError) as error:
+            raise StartupRefused(f"the MongoDB URL is not usable: {error}") from None
+        asked = self.client.write_concern.document
+        if asked and asked != {"w": "majority"} and asked.get("w") != "majority":
+            raise StartupRefused(f"the MongoDB URL asks for write concern {asked}; remove it or say w=majority")
+        self.raw: AsyncDatabase[Document] = self.client.get_database(
+            name, write_concern=MAJORITY_JOURNALED, read_concern=ReadConcern("majority"), read_preference=PRIMARY
+        )
+        self.sharded = False
+
+    def collection(self, name: str, kind: type[T]) -> Collection[T]:
+        return Collection(self.raw[name], kind)
+
+    async def close(self) -> None:
+        await self.client.close()
+
+    async def ping(self) -> None:
+        await self.client.admin.command("ping")
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Session]:
+        """One transaction at snapshot / majority+journal / primary. Concerns of the handle do not reach a transaction."""
+        async with self.client.start_session() as session, await session.start_transaction(
+            SNAPSHOT, MAJORITY_JOURNALED, PRIMARY
+        ):
+            yield session
+
+    async def check(self) -> None:
+        """Refuse a server on which an acknowledged write could be lost.
+
+        Raises:
+            StartupRefused: unreachable, standalone, too old, or a weak write concern default.
+        """
+        try:
+            hello = await self.client.admin.command("hello")
+            version = (await self.client.server_info())["versionArray"]
+            self.sharded = hello.get("msg") == "isdbgrid"
+            if not self.sharded and "setName" not in hello:
+                raise StartupRefused(
+                    "MongoDB is a standalone server, which has no transactions; start it with --replSet and run rs.initiate()"
+                )
+            if tuple(version[:2]) < SERVER_FLOOR:
+                raise StartupRefused(f"MongoDB {'.'.join(map(str, version[:3]))} is too old; 6.0 is the oldest that is supported")
+            default = (await self.client.admin.command("getDefaultRWConcern")).get("defaultWriteConcern", {})
+            if default.get("w") != "majority":
+                raise StartupRefused(
+                    f"the cluster's default write concern is {default.get('w')!r}, not majority (an arbiter weakens it); "
+                    "run setDefaultRWConcern with w: 'majority' or replace the arbiter by a data-bearing member"
+                )
+            if not self.sharded:
+                await self._check_journal()
+        except StartupRefused:
+            raise
+        except PyMongoError as error:
+            raise StartupRefused(f"MongoDB does not answer: {type(error).__name__}: {str(error)[:300]}") from None
+
+    async def _check_journal(self) -> None:
+        try:
+            config = (await self.client.admin.command("replSetGetConfig"))["config"]
+        except OperationFailure as error:
+            if error.code == 13:  # Unauthorized: a hardened cluster does not let the application read this; w+j are explicit anyway.
+                return
+            raise
+        if config.get("writeConcernMajorityJournalDefault") is False:
+            raise StartupRefused("writeConcernMajorityJournalDefault is false: a majority write could be rolled back; set it to true")
+
+    async def sync_indexes(self, wanted: Mapping[str, Sequence[IndexModel]]) -> None:
+        """Create the collections and indexes that are missing. Transactions cannot create collections on the fly everywhere."""
+        present = set(await self.raw.list_collection_names())
+        for name in sorted(set(wanted) - present):
+            try:
+                await self.raw.create_collection(name)
+            except OperationFailure as error:
+                if error.code != 48:  # NamespaceExists: another process was quicker.
+                    raise
+        for name, indexes in wanted.items():
+            if indexes:
+                await self.raw[name].create_indexes(list(indexes))

@@ -1,0 +1,268 @@
+"""The error tree. Every failure that can leave the service is a class here, with a stable code.
+
+Three families, three treatments:
+
+* `CallerError`: the request is wrong; the answer says what to change; nothing was written.
+* `BusinessError`: the request is right but the books refuse it; definite and safe to show to a person.
+* `OperationsError`: we could not do it now; retry later, with the same key where value moves.
+
+Each class carries the text of its page under `/problems/{code}`, so the registry cannot drift from the code.
+"""
+
+from collections.abc import Iterator
+from typing import ClassVar
+
+
+class GuerdonError(Exception):
+    """An error that has a code, an HTTP status and a page of its own."""
+
+    code: ClassVar[str]
+    status: ClassVar[int]
+    title: ClassVar[str]
+    page: ClassVar[str]
+
+    def __init__(self, detail: str, *, retry_after_seconds: int | None = None, **members: object) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.retry_after_seconds = retry_after_seconds
+        self.members = members
+        """Extra members of the problem document: only what a client can act on."""
+        self.replayed = False
+        """True when this is the remembered answer to an earlier run of the same request."""
+        self.subject: str | None = None
+        """Id of the transaction that was refused, where a command holds several."""
+
+
+class CallerError(GuerdonError):
+    """The caller must change the request."""
+
+
+class BusinessError(GuerdonError):
+    """The books refuse the request as they stand."""
+
+
+class OperationsError(GuerdonError):
+    """The service cannot do it now."""
+
+
+# --- the caller's ---------------------------------------------------------------------------------------------------
+
+
+class MalformedJson(CallerError):
+    code = "malformed-json"
+    status = 400
+    title = "Malformed JSON"
+    page = (
+        "The body is not a JSON document that can be read in one way only: a syntax error, a repeated key in an object, "
+        "a number that JSON does not know (NaN, Infinity), text that is not UTF-8, or nesting deeper than 32 levels."
+    )
+
+
+class Validation(CallerError):
+    code = "validation"
+    status = 422
+    title = "Invalid request"
+    page = (
+        "The JSON is well-formed but a value is not acceptable. `errors` lists each problem with a JSON Pointer "
+        "(RFC 6901) and a sentence that says what is expected. Amounts are whole numbers of minor units, 1 to 10^15."
+    )
+
+    @classmethod
+    def at(cls, pointer: str, detail: str) -> "Validation":
+        """One value is wrong; `pointer` is its JSON Pointer in the body, or the parameter's name."""
+        where = f"{pointer}: " if pointer else ""
+        return cls(f"{where}{detail}", errors=[{"pointer": pointer, "detail": detail}])
+
+
+class IdempotencyKeyMissing(CallerError):
+    code = "idempotency-key-missing"
+    status = 400
+    title = "Idempotency-Key is missing or malformed"
+    page = (
+        "Every POST that moves value needs one `Idempotency-Key` header of 1 to 255 visible ASCII characters, made by the "
+        "client before the first attempt. Sending the same key again is always safe. Quotes around the key are optional."
+    )
+
+
+class IdempotencyKeyReused(CallerError):
+    code = "idempotency-key-reused"
+    status = 422
+    title = "Idempotency-Key was used for another request"
+    page = (
+        "This key already belongs to a request with other content. Nothing was done. Use a new key for a new operation; "
+        "repeat the very same bytes to read the first answer again."
+    )
+
+
+class Unauthenticated(CallerError):
+    code = "unauthenticated"
+    status = 401
+    title = "Credentials are missing or not valid"
+    page = "Send `Authorization: Bearer …` with a service key or an access token that has not expired."
+
+
+class Forbidden(CallerError):
+    code = "forbidden"
+    status = 403
+    title = "Not allowed"
+    page = "The credentials are valid but do not carry the scope that this route asks for."
+
+
+class NotFound(CallerError):
+    code = "not-found"
+    status = 404
+    title = "Not found"
+    page = "There is no such thing, or it belongs to somebody else. The two are never told apart."
+
+
+class MethodNotAllowed(CallerError):
+    code = "method-not-allowed"
+    status = 405
+    title = "Method not allowed"
+    page = "The path exists, but not with this method. The `Allow` header lists the methods it has."
+
+
+class AlreadyExists(CallerError):
+    code = "already-exists"
+    status = 409
+    title = "Already exists"
+    page = "Another member or asset has this unique value (`field` says which). Nothing was created."
+
+
+class BodyTooLarge(CallerError):
+    code = "body-too-large"
+    status = 413
+    title = "Body too large"
+    page = "Bodies are limited to 256 KiB, bulk requests to 2 MiB. Split the request."
+
+
+class UnsupportedMediaType(CallerError):
+    code = "unsupported-media-type"
+    status = 415
+    title = "Unsupported media type"
+    page = "Send `Content-Type: application/json` (UTF-8, not compressed)."
+
+
+class BadRequest(CallerError):
+    code = "bad-request"
+    status = 400
+    title = "Bad request"
+    page = "The request line, a header or a parameter could not be understood."
+
+
+# --- the business's -------------------------------------------------------------------------------------------------
+
+
+class InsufficientFunds(BusinessError):
+    code = "insufficient-funds"
+    status = 409
+    title = "Insufficient funds"
+    page = "The wallet's available balance is smaller than what is needed. `asset`, `available` and `needed` say by how much."
+
+
+class BalanceLimit(BusinessError):
+    code = "balance-limit"
+    status = 409
+    title = "Balance limit reached"
+    page = "The movement would lift the account above its ceiling (10^18 minor units for a wallet)."
+
+
+class WalletFrozen(BusinessError):
+    code = "wallet-frozen"
+    status = 409
+    title = "Wallet is frozen"
+    page = "An operator has frozen this wallet; no value moves in or out until it is opened again."
+
+
+class ReferenceReused(BusinessError):
+    code = "reference-reused"
+    status = 409
+    title = "Reference was used before"
+    page = (
+        "A `reference` names one business fact of a member for ever. This one is already on the ledger under another "
+        "idempotency key; `transaction_id` says where."
+    )
+
+
+class EventReused(BusinessError):
+    code = "event-id-reused"
+    status = 422
+    title = "Event id was used for another event"
+    page = (
+        "The `id` of an event is its business key, for ever. An event with this id but other content (or another member) is "
+        "already recorded. Sending the same event again answers 200 with the first answer."
+    )
+
+
+class NotApplied(BusinessError):
+    code = "not-applied"
+    status = 409
+    title = "Not applied"
+    page = "Another command of the same atomic bulk request was refused, so none of them was applied."
+
+
+class InvalidState(BusinessError):
+    code = "invalid-state"
+    status = 409
+    title = "Not possible in this state"
+    page = "The object exists, but its status does not allow this action. `status_now` says what it is."
+
+
+# --- operations' ----------------------------------------------------------------------------------------------------
+
+
+class Overloaded(OperationsError):
+    code = "overloaded"
+    status = 503
+    title = "Overloaded"
+    page = "The queue is full. Nothing was done. Retry after the time that `Retry-After` names, with the same key."
+
+
+class OutcomeUnknown(OperationsError):
+    code = "outcome-unknown"
+    status = 503
+    title = "Outcome not known yet"
+    page = (
+        "The deadline passed before the database answered. The command was applied once or not at all. Retry with the "
+        "same key: the answer will tell which."
+    )
+
+
+class DatabaseUnavailable(OperationsError):
+    code = "database-unavailable"
+    status = 503
+    title = "Database unavailable"
+    page = "The database cannot be reached or has no primary at the moment. Retry with the same key."
+
+
+class Internal(OperationsError):
+    code = "internal-error"
+    status = 500
+    title = "Internal error"
+    page = "A fault of ours. The log holds the details under the `request_id` of the problem document."
+
+
+class StartupRefused(OperationsError):
+    """The process must not start like this; the message is written for the person at the terminal."""
+
+    code = "startup-refused"
+    status = 500
+    title = "Start-up refused"
+    page = "The configuration or the database is not safe to run on."
+
+
+class DataDirectoryBusy(StartupRefused):
+    """Another running process holds the data directory."""
+
+    code = "data-directory-busy"
+
+
+def registry() -> dict[str, type[GuerdonError]]:
+    """Return every error class that has a code, by code."""
+
+    def walk(cls: type[GuerdonError]) -> Iterator[type[GuerdonError]]:
+        for child in cls.__subclasses__():
+            yield child
+            yield from walk(child)
+
+    return {cls.code: cls for cls in walk(GuerdonError) if "code" in vars(cls)}

@@ -1,0 +1,300 @@
+"""What every controller shares: how a route is declared, how a body is read, how an answer is written.
+
+A body passes four gates before a handler sees it: media type, size, an unambiguous JSON document (no repeated key, no NaN, at most 32 levels),
+and the typed struct of the route, which bounds every value and forbids unknown fields.
+"""
+
+import base64
+import binascii
+import json
+import re
+from collections.abc import Callable
+from datetime import UTC, datetime
+from functools import cache
+from typing import Annotated, Any, NoReturn, TypeVar, cast
+
+import msgspec
+from falcon import Request as SyncRequest
+from falcon.asgi import Request, Response
+from msgspec import Meta, Struct
+
+from guerdon.clock import to_ms
+from guerdon.errors import BodyTooLarge, GuerdonError, IdempotencyKeyMissing, MalformedJson, UnsupportedMediaType
+from guerdon.errors import Validation
+from guerdon.security import Actor, Policy
+
+BODY_BYTES_MAX = 256 * 1024
+BULK_BODY_BYTES_MAX = 2 * 1024 * 1024
+DEPTH_MAX = 32
+PAGE_MAX = 100
+OBJECT_KEYS_MAX = 200
+JSON_TYPE = "application/json"
+# `$(?!\n)`: Python's `$` would let a last line feed through, and `\Z` is not known to JSON Schema.
+# No control characters and no bidirectional overrides: they make two different texts look alike in a console or a log.
+_CLEAN = r"^[^\u0000-\u001f\u007f\u202a-\u202e\u2066-\u2069\ud800-\udfff]*$(?!\n)"
+
+Text = Annotated[str, Meta(min_length=1, max_length=200, pattern=_CLEAN)]
+ExternalId = Annotated[str, Meta(min_length=1, max_length=128, pattern=_CLEAN, examples=["17850"])]
+Reference = Annotated[str, Meta(min_length=1, max_length=128, pattern=_CLEAN, examples=["order-1001"])]
+Metadata = Annotated[
+    dict[
+        Annotated[str, Meta(min_length=1, max_length=40, pattern=r"^[A-Za-z0-9_-]+$(?!\n)")],
+        Annotated[str, Meta(max_length=200, pattern=_CLEAN)],
+    ],
+    Meta(max_length=20),
+]
+
+T = TypeVar("T")
+Handler = TypeVar("Handler", bound=Callable[..., Any])
+
+
+class Operation(Struct, frozen=True):
+    """What a handler declares about itself: its name, who may call it, what goes in and out. Documentation and guards read it."""
+
+    operation_id: str
+    policy: Policy
+    tag: str
+    answers: dict[int, type[Struct] | None]
+    body: type[Struct] | None = None
+    query: type[Struct] | None = None
+    errors: tuple[type[GuerdonError], ...] = ()
+    idempotent: bool = False
+    example: dict[str, Any] | None = None
+
+
+def operation(
+    operation_id: str,
+    policy: Policy,
+    *,
+    tag: str,
+    answers: dict[int, type[Struct] | None],
+    body: type[Struct] | None = None,
+    query: type[Struct] | None = None,
+    errors: tuple[type[GuerdonError], ...] = (),
+    idempotent: bool = False,
+    example: dict[str, Any] | None = None,
+) -> Callable[[Handler], Handler]:
+    """Declare a handler. A responder without a declaration stops the start-up."""
+
+    def attach(handler: Handler) -> Handler:
+        declared = Operation(operation_id, policy, tag, answers, body, query, errors, idempotent, example)
+        cast(Any, handler).operation = declared
+        return handler
+
+    return attach
+
+
+# --- reading --------------------------------------------------------------------------------------------------------
+
+
+def actor_of(request: Request) -> Actor:
+    return cast(Actor, request.context.actor)
+
+
+async def read(request: Request, kind: type[T], *, bytes_max: int = BODY_BYTES_MAX) -> tuple[T, bytes]:
+    """Read and decode the body; also return its raw bytes, which the idempotency fingerprint covers.
+
+    Raises:
+        UnsupportedMediaType, BodyTooLarge, MalformedJson, Validation: one of the four gates.
+    """
+    raw = await _read_bytes(request, bytes_max)
+    return decode(raw, kind), raw
+
+
+def decode(raw: bytes, kind: type[T]) -> T:
+    """Decode one JSON document.
+
+    Raises:
+        MalformedJson: it is not JSON that can be read in one way only.
+        Validation: it does not fit `kind`.
+    """
+    _check_document(raw)
+    try:
+        return _decoder(kind).decode(raw)
+    except msgspec.ValidationError as error:
+        _raise_validation(error, body=True)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise MalformedJson(f"the body is not JSON: {error}") from None
+
+
+@cache
+def _decoder(kind: type[T]) -> msgspec.json.Decoder[T]:
+    return msgspec.json.Decoder(kind)
+
+
+async def _read_bytes(request: Request, bytes_max: int) -> bytes:
+    content_type = (request.content_type or "").partition(";")[0].strip().lower()
+    if content_type != JSON_TYPE:
+        raise UnsupportedMediaType(f"send Content-Type: {JSON_TYPE}, not {content_type[:80] or 'nothing'}")
+    if request.get_header("Content-Encoding", default="identity") != "identity":
+        raise UnsupportedMediaType("send the body without Content-Encoding")
+    if (request.content_length or 0) > bytes_max:
+        raise BodyTooLarge(f"the body is larger than {bytes_max} bytes", limit_bytes=bytes_max)
+    raw = await request.stream.read(bytes_max + 1)
+    if len(raw) > bytes_max:
+        raise BodyTooLarge(f"the body is larger than {bytes_max} bytes", limit_bytes=bytes_max)
+    return raw
+
+
+_STRINGS = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
+_NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
+_INNERMOST = re.compile(rb"\{\}|\[\]")
+
+
+def _check_document(raw: bytes) -> None:
+    """Refuse what two parsers could read differently, and what is too deep to be meant well."""
+    if raw.count(b"{") + raw.count(b"[") > DEPTH_MAX:
+        _check_depth(raw)
+    try:
+        _STRICT.decode(raw.decode("utf-8"))
+    except UnicodeDecodeError:
+        raise MalformedJson("the body is not UTF-8") from None
+    except RecursionError:
+        raise MalformedJson(f"the body is nested deeper than {DEPTH_MAX} levels") from None
+    except ValueError as error:
+        # json's own message names the position; ours name the key. Neither repeats the body.
+        raise MalformedJson(f"the body is not acceptable JSON: {str(error)[:200]}") from None
+
+
+def _check_depth(raw: bytes) -> None:
+    """Peel the innermost level 32 times; what is left then is too deep. Broken nesting is left to the parser to name."""
+    brackets = _STRINGS.sub(b"", raw).translate(None, _NOT_BRACKETS)
+    for _ in range(DEPTH_MAX):
+        peeled = _INNERMOST.sub(b"", brackets)
+        if len(peeled) == len(brackets):
+            return
+        brackets = peeled
+    if brackets:
+        raise MalformedJson(f"the body is nested deeper than {DEPTH_MAX} levels")
+
+
+def _unique_keys(pairs: list[tuple[str, Any]]) -> None:
+    if len(pairs) > OBJECT_KEYS_MAX:
+        raise ValueError(f"an object has more than {OBJECT_KEYS_MAX} keys")
+    if len({key for key, _ in pairs}) != len(pairs):
+        seen: set[str] = set()
+        repeated = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
+        raise ValueError(f"the key {repeated[:60]!r} is repeated")
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")
+
+
+_STRICT = json.JSONDecoder(object_pairs_hook=_unique_keys, parse_constant=_refuse_constant, parse_int=len, parse_float=len)
+"""Only checks: numbers are not converted, since the typed decoder does that (and `int` refuses 4,301 digits by an error of its own)."""
+
+_AT = re.compile(r"^(?P<what>.*?)(?: - at `(?P<key>key` in `)?(?P<path>.*)`)?$", re.DOTALL)
+_UNKNOWN = re.compile(r"Object contains unknown field `(.*)`$", re.DOTALL)
+_INDEX = re.compile(r"\[(\d+)\]")
+
+
+def _raise_validation(error: msgspec.ValidationError, *, body: bool) -> NoReturn:
+    """Turn msgspec's sentence ("… - at `$.commands[1].amount`") into a JSON Pointer and a detail."""
+    match = _AT.match(str(error))
+    assert match is not None
+    what = match["what"]
+    path = _INDEX.sub(r"/\1", (match["path"] or "$").removeprefix("$").replace("[...]", "")).replace(".", "/")
+    unknown = _UNKNOWN.match(what)
+    if unknown:
+        path, what = f"{path}/{unknown[1]}", "unknown field"
+    elif repr(_CLEAN) in what:
+        what = "Expected text without control or direction-override characters"
+    elif match["key"]:
+        what = f"A key is not acceptable: {what}"
+    raise Validation.at(path if body else path.removeprefix("/"), what.replace("`", ""))
+
+
+def read_query(request: SyncRequest, kind: type[T]) -> T:
+    """Decode the query string; an unknown or repeated parameter is an error, not a wish that is ignored.
+
+    Raises:
+        Validation: a parameter is unknown, repeated or not acceptable.
+    """
+    try:
+        return msgspec.convert(request.params, kind, strict=False)
+    except msgspec.ValidationError as error:
+        _raise_validation(error, body=False)
+
+
+_KEY = re.compile(r"[\x21-\x7e]{1,255}\Z")
+
+
+def idempotency_key(request: Request) -> str:
+    """Return the request's key without the optional quotes of the structured-field form (draft-ietf-httpapi-idempotency-key-header).
+
+    Raises:
+        IdempotencyKeyMissing: there is none, more than one, or it is not 1 to 255 visible ASCII characters.
+    """
+    # Not `get_header`: it joins repeated headers into one value.
+    values = [value for name, value in request.scope["headers"] if name == b"idempotency-key"]
+    if len(values) != 1:
+        raise IdempotencyKeyMissing("send one Idempotency-Key header: this request moves value")
+    key = values[0].decode("latin-1")
+    if len(key) > 1 and key[0] == key[-1] == '"':
+        key = key[1:-1]
+    if not _KEY.match(key):
+        raise IdempotencyKeyMissing("the Idempotency-Key must be one value of 1 to 255 visible ASCII characters")
+    return key
+
+
+class PageQuery(Struct, frozen=True, forbid_unknown_fields=True):
+    """One page of a list, newest first."""
+
+    limit: Annotated[int, Meta(ge=1, le=PAGE_MAX)] = 50
+    cursor: Annotated[str, Meta(max_length=200)] | None = None
+
+
+def encode_cursor(position: str) -> str:
+    return base64.urlsafe_b64encode(position.encode()).decode().rstrip("=")
+
+
+def decode_cursor(cursor: str) -> str:
+    """Return the position that `encode_cursor` was given.
+
+    Raises:
+        Validation: the cursor is not one of ours.
+    """
+    try:
+        return base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True).decode("ascii")
+    except (binascii.Error, UnicodeDecodeError, ValueError):
+        raise Validation.at("cursor", "not a cursor that this list has given out") from None
+
+
+def utc_ms(moment: datetime, pointer: str) -> int:
+    """Milliseconds of a time that names its offset.
+
+    Raises:
+        Validation: the time has no offset.
+    """
+    if moment.tzinfo is None:
+        raise Validation.at(pointer, "a time needs an offset, for example 2026-01-31T12:00:00Z")
+    return to_ms(moment.astimezone(UTC))
+
+
+# --- writing --------------------------------------------------------------------------------------------------------
+
+_encode = msgspec.json.Encoder().encode
+
+
+def send(response: Response, answer: object, status: int = 200, *, replayed: bool = False) -> None:
+    """Write a JSON answer. `replayed` marks it as the first answer to a key that was used before."""
+    response.status = status
+    response.content_type = JSON_TYPE
+    response.data = _encode(answer)
+    if replayed:
+        response.set_header("Idempotency-Replayed", "true")
+
+
+def problem_document(error: GuerdonError, request_id: str) -> bytes:
+    """Return the RFC 9457 document of an error."""
+    members = {
+        "type": f"/problems/{error.code}",
+        "title": error.title,
+        "status": error.status,
+        "detail": error.detail,
+        "code": error.code,
+        **error.members,
+        "request_id": request_id,
+    }
+    return _encode(members)

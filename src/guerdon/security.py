@@ -1,0 +1,82 @@
+"""Who calls, and what a route asks of them."""
+
+from typing import Literal
+
+from msgspec import Struct
+
+from guerdon.errors import Forbidden, NotFound, Unauthenticated
+
+SCOPES = frozenset({
+    "members:read", "members:write", "wallets:read", "wallets:write", "assets:read", "assets:write",
+    "events:read", "events:write", "campaigns:read", "campaigns:write",
+})  # fmt: skip
+ANY_SCOPE = "*"
+
+Role = Literal["member", "support", "operator", "admin"]
+ROLE_SCOPES: dict[Role, frozenset[str]] = {
+    "member": frozenset(),
+    "support": frozenset(scope for scope in SCOPES if scope.endswith(":read")),
+    "operator": SCOPES,
+    "admin": frozenset({ANY_SCOPE}),
+}
+
+
+class Actor(Struct, frozen=True):
+    """Whoever calls: a member with a token, an operator with a token, a service with a key, or nobody."""
+
+    id: str
+    kind: Literal["anonymous", "member", "operator", "service_key", "system"]
+    scopes: frozenset[str] = frozenset()
+
+    def may(self, scope: str) -> bool:
+        return scope in self.scopes or ANY_SCOPE in self.scopes
+
+    def require_reach(self, member_id: str) -> None:
+        """A member reaches only what is theirs; the answer does not tell a foreign thing from a missing one.
+
+        Raises:
+            NotFound: the thing belongs to somebody else.
+        """
+        if self.kind == "member" and self.id != member_id:
+            raise NotFound("there is no such thing, or it is not yours")
+
+
+ANONYMOUS = Actor("anonymous", "anonymous")
+
+
+class Policy(Struct, frozen=True):
+    """Who may call a route: everybody, holders of a scope, and (with `own`) members for what is theirs."""
+
+    scope: str | None = None
+    own: bool = False
+    public: bool = False
+
+    def check(self, actor: Actor) -> None:
+        """
+        Raises:
+            Unauthenticated: no valid credentials on a route that needs them.
+            Forbidden: valid ones without the scope.
+        """
+        if self.public:
+            return
+        if actor.kind == "anonymous":
+            raise Unauthenticated("send `Authorization: Bearer` with a service key or an access token")
+        if self.scope is not None and actor.may(self.scope):
+            return
+        if self.own and actor.kind in ("member", "operator"):
+            return
+        raise Forbidden(f"this route needs the scope {self.scope}" if self.scope else "this route is for members")
+
+
+PUBLIC = Policy(public=True)
+
+
+def scope(name: str, *, own: bool = False) -> Policy:
+    """Holders of the scope `name`; with `own`, members too, for what is theirs."""
+    if name not in SCOPES:
+        raise ValueError(f"unknown scope {name}")
+    return Policy(scope=name, own=own)
+
+
+OWN = Policy(own=True)
+"""Anyone who has logged in, for what is theirs."""
