@@ -1,0 +1,1 @@
+"""Members, operators and services: who they are, how they prove it, and what they may reach."""

@@ -1,0 +1,116 @@
+"""From an `Authorization` header to an actor, and the keys that services use."""
+
+from collections import OrderedDict
+from collections.abc import Iterable
+
+from guerdon.clock import Clock
+from guerdon.database import Database
+from guerdon.errors import NotFound, Unauthenticated, Validation
+from guerdon.identity.keys import PREFIX, REFUSAL, is_secret_of, new_key, parse_key
+from guerdon.identity.models import SERVICE_KEYS, ServiceKey
+from guerdon.identity.rules import known_scopes
+from guerdon.identity.tokens import Tokens
+from guerdon.security import ANONYMOUS, ROLE_SCOPES, Actor
+
+ROW_TTL_SECONDS = 2.0
+"""How long another process may go on accepting a key after it was revoked here."""
+ROWS_MAX = 1024
+KEYS_MAX = 1000
+NAME_LENGTH_MAX = 100
+EXPIRY_DAYS_MAX = 3650
+_DAY_MS = 86_400_000
+
+
+class Access:
+    """Tells who calls, and manages service keys."""
+
+    def __init__(self, database: Database, tokens: Tokens, clock: Clock) -> None:
+        self._keys = database.collection(SERVICE_KEYS, ServiceKey)
+        self._tokens = tokens
+        self._clock = clock
+        self._rows: OrderedDict[str, tuple[float, ServiceKey]] = OrderedDict()
+
+    async def authenticate(self, authorization: str | None) -> Actor:
+        """Return the caller that an `Authorization` header proves; no header makes an anonymous caller.
+
+        Raises:
+            Unauthenticated: there is a header, but it proves nothing.
+        """
+        if authorization is None:
+            return ANONYMOUS
+        scheme, _, credentials = authorization.partition(" ")
+        if scheme.lower() != "bearer" or not credentials:
+            raise Unauthenticated("send `Authorization: Bearer` with a service key or an access token")
+        if credentials.startswith(PREFIX):
+            return await self._get_service(credentials)
+        claims = self._tokens.verify(credentials)
+        return Actor(claims.sub, "member" if claims.role == "member" else "operator", ROLE_SCOPES[claims.role])
+
+    async def create_key(self, name: str, scopes: Iterable[str], expires_in_days: int | None = None) -> str:
+        """Make a service key and return it as text: this is the only time that anybody sees it.
+
+        Raises:
+            Validation: an empty or long name, no or unknown scopes, or an expiry outside of 1 to 3650 days.
+        """
+        if not name.strip() or len(name) > NAME_LENGTH_MAX or not name.isprintable():
+            raise Validation.at("/name", f"a name has 1 to {NAME_LENGTH_MAX} printable characters")
+        if expires_in_days is not None and not 1 <= expires_in_days <= EXPIRY_DAYS_MAX:
+            raise Validation.at("/expires_in_days", f"a key expires after 1 to {EXPIRY_DAYS_MAX} days, or never")
+        parts = new_key()
+        now = self._clock.now_ms()
+        row = ServiceKey(
+            id=parts.id,
+            name=name,
+            secret_sha256=parts.secret_sha256,
+            scopes=known_scopes(scopes),
+            created_at=now,
+            expires_at=None if expires_in_days is None else now + expires_in_days * _DAY_MS,
+        )
+        await self._keys.insert(row)
+        return parts.text
+
+    async def list_keys(self) -> list[ServiceKey]:
+        """Return all keys, the newest first; expired and revoked ones too."""
+        return await self._keys.find({}, sort=[("created_at", -1), ("_id", 1)], limit=KEYS_MAX)
+
+    async def revoke_key(self, key_id: str) -> ServiceKey:
+        """Make a key useless: at once in this process, within two seconds in every other. Revoking twice changes nothing.
+
+        Raises:
+            NotFound: there is no such key.
+        """
+        await self._keys.raw.update_one({"_id": key_id, "revoked_at": None}, {"$set": {"revoked_at": self._clock.now_ms()}})
+        self._rows.pop(key_id, None)
+        row = await self._keys.get(key_id)
+        if row is None:
+            raise NotFound("there is no such service key")
+        return row
+
+    async def _get_service(self, text: str) -> Actor:
+        parts = parse_key(text)
+        row = await self._get_row(parts.id)
+        # An unknown key, a wrong secret and a dead key all come here, and leave by the same door.
+        proven = is_secret_of(parts, None if row is None else row.secret_sha256)
+        if row is None or not proven or not row.is_live(self._clock.now_ms()):
+            raise Unauthenticated(REFUSAL)
+        return Actor(f"key_{row.id}", "service_key", frozenset(row.scopes))
+
+    async def _get_row(self, key_id: str) -> ServiceKey | None:
+        """Read a key's row, or take the one read less than two seconds ago.
+
+        Unknown ids are not kept: a flood of them would push out the rest.
+        """
+        asked_at = self._clock.monotonic()
+        kept = self._rows.get(key_id)
+        if kept is not None and asked_at - kept[0] < ROW_TTL_SECONDS:
+            self._rows.move_to_end(key_id)
+            return kept[1]
+        row = await self._keys.get(key_id)
+        if row is None:
+            self._rows.pop(key_id, None)
+        else:
+            # Dated by the question, not by the answer, so that a slow read does not lengthen a revoked key's life.
+            self._rows[key_id] = (asked_at, row)
+            if len(self._rows) > ROWS_MAX:
+                self._rows.popitem(last=False)
+        return row

@@ -1,0 +1,128 @@
+"""Routes of members and of logging in."""
+
+from guerdon.errors import AlreadyExists, NotFound, Overloaded, Unauthenticated
+from guerdon.http import Request, Response, actor_of, decode_cursor, encode_cursor, operation, read, read_query, send
+from guerdon.identity.models import (
+    JwksView,
+    LoginCreate,
+    MemberCreate,
+    MemberPage,
+    MemberQuery,
+    MemberView,
+    RegisterCreate,
+    TokenView,
+    view_member,
+)
+from guerdon.identity.service import Identity
+from guerdon.identity.tokens import TokenKeys
+from guerdon.security import OWN, PUBLIC, scope
+
+JWKS_MAX_AGE_SECONDS = 300
+
+
+class AuthResource:
+    """`/v1/auth/…`"""
+
+    def __init__(self, identity: Identity) -> None:
+        self._identity = identity
+
+    @operation(
+        "registerMember",
+        PUBLIC,
+        tag="auth",
+        body=RegisterCreate,
+        answers={201: MemberView},
+        errors=(AlreadyExists, Overloaded),
+        example={"email": "ada@example.com", "password": "correct horse battery staple"},
+    )
+    async def on_post_register(self, req: Request, resp: Response) -> None:
+        """Become a member with an e-mail address and a password of 8 to 128 characters."""
+        body, _ = await read(req, RegisterCreate)
+        member = await self._identity.register(body.email, body.password)
+        resp.set_header("Location", f"/v1/members/{member.id}")
+        send(resp, view_member(member), 201)
+
+    @operation(
+        "logIn",
+        PUBLIC,
+        tag="auth",
+        body=LoginCreate,
+        answers={200: TokenView},
+        errors=(Unauthenticated, Overloaded),
+        example={"email": "ada@example.com", "password": "correct horse battery staple"},
+    )
+    async def on_post_login(self, req: Request, resp: Response) -> None:
+        """Exchange an e-mail address and a password for an access token."""
+        body, _ = await read(req, LoginCreate)
+        token = await self._identity.log_in(body.email, body.password)
+        resp.set_header("Cache-Control", "no-store")
+        send(resp, token)
+
+
+class JwksResource:
+    """`/.well-known/jwks.json`"""
+
+    def __init__(self, keys: TokenKeys) -> None:
+        self._keys = keys
+
+    @operation("getJwks", PUBLIC, tag="auth", answers={200: JwksView})
+    async def on_get(self, req: Request, resp: Response) -> None:
+        """Read the public keys that verify access tokens."""
+        resp.set_header("Cache-Control", f"public, max-age={JWKS_MAX_AGE_SECONDS}")
+        send(resp, self._keys.public_set())
+
+
+class MembersResource:
+    """`/v1/members` and `/v1/me`"""
+
+    def __init__(self, identity: Identity) -> None:
+        self._identity = identity
+
+    @operation("getMe", OWN, tag="members", answers={200: MemberView}, errors=(NotFound,))
+    async def on_get_me(self, req: Request, resp: Response) -> None:
+        """Read who has logged in."""
+        send(resp, view_member(await self._identity.get_member(actor_of(req).id)))
+
+    @operation(
+        "createMember",
+        scope("members:write"),
+        tag="members",
+        body=MemberCreate,
+        answers={201: MemberView},
+        errors=(AlreadyExists,),
+        example={"external_id": "17850", "email": None, "attributes": {"country": "GB"}},
+    )
+    async def on_post(self, req: Request, resp: Response) -> None:
+        """Create a member by the id that your system knows them by, by an e-mail address, or both."""
+        body, _ = await read(req, MemberCreate)
+        member = await self._identity.create_member(body.external_id, body.email, body.attributes)
+        resp.set_header("Location", f"/v1/members/{member.id}")
+        send(resp, view_member(member), 201)
+
+    @operation("listMembers", scope("members:read"), tag="members", query=MemberQuery, answers={200: MemberPage})
+    async def on_get(self, req: Request, resp: Response) -> None:
+        """List members, newest first, or find the one with an external id."""
+        query = read_query(req, MemberQuery)
+        before = None if query.cursor is None else decode_cursor(query.cursor)
+        members, following = await self._identity.find_members(query.external_id, query.limit, before)
+        cursor = None if following is None else encode_cursor(following)
+        send(resp, MemberPage([view_member(member) for member in members], cursor))
+
+    @operation("getMember", scope("members:read", own=True), tag="members", answers={200: MemberView}, errors=(NotFound,))
+    async def on_get_one(self, req: Request, resp: Response, member_id: str) -> None:
+        """Read a member."""
+        actor_of(req).require_reach(member_id)
+        send(resp, view_member(await self._identity.get_member(member_id)))
+
+
+def routes(identity: Identity, keys: TokenKeys) -> list[tuple[str, object, str | None]]:
+    """Return (path, resource, suffix) of every route of this room."""
+    auth, members = AuthResource(identity), MembersResource(identity)
+    return [
+        ("/v1/auth/register", auth, "register"),
+        ("/v1/auth/login", auth, "login"),
+        ("/.well-known/jwks.json", JwksResource(keys), None),
+        ("/v1/me", members, "me"),
+        ("/v1/members", members, None),
+        ("/v1/members/{member_id}", members, "one"),
+    ]

@@ -1,0 +1,157 @@
+"""Stored and wire shapes of members, their unique claims, and service keys."""
+
+from typing import Annotated, Literal
+
+from msgspec import Meta, Struct, field
+from pymongo import IndexModel
+
+from guerdon.clock import rfc3339
+from guerdon.http import ExternalId, PageQuery, Text
+from guerdon.security import Role
+
+MEMBERS = "members"
+CLAIMS = "claims"
+SERVICE_KEYS = "service_keys"
+INDEXES: dict[str, list[IndexModel]] = {MEMBERS: [], CLAIMS: [], SERVICE_KEYS: []}
+"""No secondary index: a member is found by id, or by a claim whose `_id` is the claimed value."""
+
+PASSWORD_LENGTH_MIN = 8
+PASSWORD_LENGTH_MAX = 128
+"""Characters, so at most 512 bytes of UTF-8 reach the hash."""
+EMAIL_LENGTH_MAX = 254
+SAFE_INTEGER_MAX = 2**53 - 1
+"""The largest whole number that every JSON reader keeps exact."""
+
+AttributeValue = Text | Annotated[int, Meta(ge=-SAFE_INTEGER_MAX, le=SAFE_INTEGER_MAX)] | bool
+Attributes = Annotated[
+    dict[Annotated[str, Meta(min_length=1, max_length=40, pattern=r"^[A-Za-z0-9_-]+$(?!\n)")], AttributeValue],
+    Meta(max_length=20, description="Up to 20 facts about the member that campaigns may ask for.", examples=[{"country": "GB"}]),
+]
+Email = Annotated[str, Meta(min_length=3, max_length=EMAIL_LENGTH_MAX, examples=["ada@example.com"])]
+
+
+# --- stored ---------------------------------------------------------------------------------------------------------
+
+
+class Member(Struct, frozen=True, kw_only=True):
+    """A person with wallets, or an operator. `password_hash` is None for one who cannot log in."""
+
+    id: str = field(name="_id")
+    external_id: str | None = None
+    email: str | None = None
+    """The address as validated; its normalised form is the claim."""
+    password_hash: str | None = None
+    role: Role = "member"
+    attributes: dict[str, str | int | bool] = {}
+    created_at: int
+    """Milliseconds since the epoch."""
+
+
+class Claim(Struct, frozen=True, kw_only=True):
+    """One member owns this value. The `_id` index decides races, on a sharded cluster too."""
+
+    id: str = field(name="_id")
+    """`email:<normalised address>` or `external_id:<value>`."""
+    member: str
+    created_at: int
+
+
+class ServiceKey(Struct, frozen=True, kw_only=True):
+    """What a service may do. The secret itself is shown once and never stored. Times are milliseconds since the epoch."""
+
+    id: str = field(name="_id")
+    name: str
+    secret_sha256: bytes
+    scopes: list[str]
+    created_at: int
+    expires_at: int | None = None
+    revoked_at: int | None = None
+
+    def is_live(self, now_ms: int) -> bool:
+        return self.revoked_at is None and (self.expires_at is None or now_ms < self.expires_at)
+
+
+# --- wire -----------------------------------------------------------------------------------------------------------
+
+
+class RegisterCreate(Struct, frozen=True, forbid_unknown_fields=True):
+    """A person who wants to be a member."""
+
+    email: Email
+    password: Annotated[str, Meta(min_length=PASSWORD_LENGTH_MIN, max_length=PASSWORD_LENGTH_MAX)]
+
+
+class LoginCreate(Struct, frozen=True, forbid_unknown_fields=True):
+    """Proof of being a member. Only the upper bounds are checked: an older password may be shorter than today's rule."""
+
+    email: Email
+    password: Annotated[str, Meta(min_length=1, max_length=PASSWORD_LENGTH_MAX)]
+
+
+class TokenView(Struct, frozen=True):
+    """An access token for the `Authorization` header."""
+
+    access_token: str
+    token_type: Literal["Bearer"]
+    expires_in_seconds: int
+    member_id: str
+
+
+class MemberCreate(Struct, frozen=True, forbid_unknown_fields=True):
+    """A member whom a service knows by its own id, by an e-mail address, or both."""
+
+    external_id: ExternalId | None = None
+    email: Email | None = None
+    attributes: Attributes | None = None
+
+
+class MemberView(Struct, frozen=True):
+    """A member."""
+
+    id: str
+    external_id: str | None
+    email: str | None
+    role: Role
+    attributes: dict[str, str | int | bool]
+    created_at: str
+
+
+class MemberPage(Struct, frozen=True):
+    """Members, newest first."""
+
+    items: list[MemberView]
+    next_cursor: str | None
+
+
+class MemberQuery(PageQuery, frozen=True, forbid_unknown_fields=True):
+    """One page of members, or the one member that has an external id."""
+
+    external_id: ExternalId | None = None
+
+
+class PublicJwk(Struct, frozen=True):
+    """The public half of a key that signs access tokens (RFC 8037)."""
+
+    kid: str
+    x: str
+    kty: Literal["OKP"] = "OKP"
+    crv: Literal["Ed25519"] = "Ed25519"
+    use: Literal["sig"] = "sig"
+    alg: Literal["EdDSA"] = "EdDSA"
+
+
+class JwksView(Struct, frozen=True):
+    """All keys by which an access token may be verified."""
+
+    keys: list[PublicJwk]
+
+
+def view_member(member: Member) -> MemberView:
+    return MemberView(
+        id=member.id,
+        external_id=member.external_id,
+        email=member.email,
+        role=member.role,
+        attributes=member.attributes,
+        created_at=rfc3339(member.created_at),
+    )

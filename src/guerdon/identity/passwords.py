@@ -1,0 +1,119 @@
+"""Password hashing: argon2id on a few threads, with a bounded queue in front of them.
+
+A hash costs about 30 ms of a core and tens of MiB. Without a pool of its own, a flood of log-ins would take the machine away from the
+requests that move value.
+"""
+
+import asyncio
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
+
+import argon2
+from argon2.exceptions import VerifyMismatchError
+
+from guerdon.errors import Overloaded, Validation
+from guerdon.identity.models import PASSWORD_LENGTH_MAX, PASSWORD_LENGTH_MIN
+
+PASSES = 2
+LANES = 1
+SALT_BYTES = 16
+HASH_BYTES = 32
+VERSION = 19
+
+T = TypeVar("T")
+
+
+def check_new_password(password: str) -> None:
+    """Apply the rule for a password that somebody chooses: a length, no composition.
+
+    Raises:
+        Validation: shorter than 8 or longer than 128 characters.
+    """
+    if not PASSWORD_LENGTH_MIN <= len(password) <= PASSWORD_LENGTH_MAX:
+        raise Validation.at("/password", f"a password has {PASSWORD_LENGTH_MIN} to {PASSWORD_LENGTH_MAX} characters")
+    _encode(password)
+
+
+def _encode(password: str) -> bytes:
+    """Return the bytes to hash: exactly what was typed, in UTF-8.
+
+    Raises:
+        Validation: too long to be hashed at all, or not text.
+    """
+    if len(password) > PASSWORD_LENGTH_MAX:
+        raise Validation.at("/password", f"a password has at most {PASSWORD_LENGTH_MAX} characters")
+    try:
+        return password.encode()
+    except UnicodeEncodeError:
+        raise Validation.at("/password", "not valid Unicode text") from None
+
+
+class PasswordHasher:
+    """Hashes and verifies passwords on `threads` threads; at most `queue_max` more callers wait. Close it at the end."""
+
+    def __init__(self, threads: int, queue_max: int, memory_kib: int) -> None:
+        self._argon2 = argon2.PasswordHasher(
+            time_cost=PASSES, memory_cost=memory_kib, parallelism=LANES, hash_len=HASH_BYTES, salt_len=SALT_BYTES
+        )
+        self._memory_kib = memory_kib
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="password")
+        self._slots = threading.BoundedSemaphore(threads + queue_max)
+        # A well-formed hash of no password: to check against it costs what a real check costs, and 32 zero bytes never match.
+        salt, nothing = "A" * 22, "A" * 43
+        self._nobody = f"$argon2id$v={VERSION}$m={memory_kib},t={PASSES},p={LANES}${salt}${nothing}"
+
+    async def hash(self, password: str) -> str:
+        """Return the encoded argon2id hash, with a salt of its own.
+
+        Raises:
+            Overloaded: too many callers are waiting.
+            Validation: the password is too long.
+        """
+        raw = _encode(password)
+        return await self._run(lambda: self._argon2.hash(raw))
+
+    async def verify(self, password: str, stored: str | None) -> bool:
+        """Tell whether `password` made `stored`. None, for somebody unknown or without a password, takes the same work.
+
+        Raises:
+            Overloaded: too many callers are waiting.
+            Validation: the password is too long.
+        """
+        raw = _encode(password)
+        return await self._run(lambda: self._matches(stored or self._nobody, raw)) and stored is not None
+
+    def needs_rehash(self, stored: str) -> bool:
+        """Tell whether `stored` was made with weaker parameters than today's. A stronger one stays as it is."""
+        used = argon2.extract_parameters(stored)
+        return (
+            used.type is not argon2.Type.ID
+            or used.version < VERSION
+            or used.memory_cost < self._memory_kib
+            or used.time_cost < PASSES
+            or used.hash_len < HASH_BYTES
+            or used.salt_len < SALT_BYTES
+        )
+
+    def close(self) -> None:
+        """Let the running hashes end (some 30 ms each) and drop the waiting ones."""
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def _matches(self, stored: str, raw: bytes) -> bool:
+        try:
+            return self._argon2.verify(stored, raw)
+        except VerifyMismatchError:
+            return False
+
+    async def _run(self, work: Callable[[], T]) -> T:
+        if not self._slots.acquire(blocking=False):
+            raise Overloaded("too many people are logging in at this moment", retry_after_seconds=1)
+        try:
+            job: Future[T] = self._pool.submit(work)
+        except BaseException:
+            self._slots.release()
+            raise
+        # The slot belongs to the work, not to the caller: one who hangs up does not stop a hash that has begun.
+        job.add_done_callback(lambda _: self._slots.release())
+        return await asyncio.wrap_future(job)

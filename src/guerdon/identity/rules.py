@@ -1,0 +1,58 @@
+"""Pure decisions about addresses, claims and scopes."""
+
+import unicodedata
+from collections.abc import Iterable
+
+from email_validator import EmailNotValidError, validate_email
+
+from guerdon.errors import Validation
+from guerdon.identity.models import EMAIL_LENGTH_MAX
+from guerdon.security import ANY_SCOPE, SCOPES
+
+EMAIL_CLAIM = "email:"
+EXTERNAL_ID_CLAIM = "external_id:"
+
+
+def valid_email(text: str) -> str:
+    """Return the address as it is stored: syntax checked, Unicode composed, domain in lower case; nothing is looked up.
+
+    Raises:
+        Validation: it is not an e-mail address.
+    """
+    try:
+        # `test_environment` also accepts *.test, which RFC 6761 reserves for trying things out; `strict` bounds the local part.
+        checked = validate_email(text[: EMAIL_LENGTH_MAX + 1], strict=True, check_deliverability=False, test_environment=True)
+    except EmailNotValidError:
+        # The library's sentence quotes parts of the address, and a detail may end up in a log.
+        raise Validation.at("/email", "not a valid e-mail address") from None
+    return checked.normalized
+
+
+def email_claim(address: str) -> str:
+    """Return the claim of a valid address. Two spellings that people take for the same address make the same claim."""
+    return EMAIL_CLAIM + unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", address).casefold())
+
+
+def external_id_claim(external_id: str) -> str:
+    """Return the claim of an external id, which is compared exactly: it is another system's key, not a person's spelling."""
+    return EXTERNAL_ID_CLAIM + external_id
+
+
+def claimed_field(claim_id: str) -> str:
+    """Return the name of the member's field that a claim guards."""
+    return claim_id.partition(":")[0]
+
+
+def known_scopes(scopes: Iterable[str]) -> list[str]:
+    """Return the scopes sorted and without repeats.
+
+    Raises:
+        Validation: there is none, or one that no route asks for.
+    """
+    wanted = sorted(set(scopes))
+    if not wanted:
+        raise Validation.at("/scopes", "a key needs at least one scope")
+    unknown = [name for name in wanted if name != ANY_SCOPE and name not in SCOPES]
+    if unknown:
+        raise Validation.at("/scopes", f"unknown scope {unknown[0][:60]}; known are {ANY_SCOPE}, {', '.join(sorted(SCOPES))}")
+    return wanted

@@ -1,0 +1,225 @@
+"""Members and operators: making them, finding them, letting them in."""
+
+import asyncio
+from contextlib import suppress
+
+from guerdon.clock import Clock
+from guerdon.database import Database, DuplicateKeyError, PyMongoError
+from guerdon.errors import AlreadyExists, DatabaseUnavailable, NotFound, Overloaded, Unauthenticated, Validation
+from guerdon.identity.models import CLAIMS, MEMBERS, Claim, Member, TokenView
+from guerdon.identity.passwords import PasswordHasher, check_new_password
+from guerdon.identity.rules import claimed_field, email_claim, external_id_claim, valid_email
+from guerdon.identity.tokens import Tokens
+from guerdon.ids import MEMBER_ID, IdSource
+from guerdon.security import Role
+
+ATTEMPTS_MAX = 10
+BACKOFF_FIRST_SECONDS = 0.002
+BACKOFF_MAX_SECONDS = 0.25
+_NOBODY = "mem_" + "0" * 32
+
+
+class Identity:
+    """The members of this deployment."""
+
+    def __init__(self, database: Database, passwords: PasswordHasher, tokens: Tokens, ids: IdSource, clock: Clock) -> None:
+        self._database = database
+        self._members = database.collection(MEMBERS, Member)
+        self._claims = database.collection(CLAIMS, Claim)
+        self._passwords = passwords
+        self._tokens = tokens
+        self._ids = ids
+        self._clock = clock
+
+    async def register(self, email: str, password: str) -> Member:
+        """Make a member who can log in.
+
+        Raises:
+            Validation: the address or the password is not acceptable.
+            AlreadyExists: the address belongs to another member.
+            Overloaded: too many passwords are being hashed.
+            DatabaseUnavailable: the database did not settle it in time.
+        """
+        return await self._add_with_password(email, password, "member")
+
+    async def create_operator(self, email: str, password: str, role: Role) -> Member:
+        """Make somebody who works here: `support`, `operator` or `admin`.
+
+        Raises:
+            Validation: the address, the password or the role is not acceptable.
+            AlreadyExists: the address belongs to somebody.
+            Overloaded, DatabaseUnavailable: as for `register`.
+        """
+        if role == "member":
+            raise Validation.at("/role", "an operator's role is support, operator or admin")
+        return await self._add_with_password(email, password, role)
+
+    async def create_member(
+        self, external_id: str | None, email: str | None, attributes: dict[str, str | int | bool] | None
+    ) -> Member:
+        """Make a member on behalf of a service. Nobody can log in as this member yet.
+
+        Raises:
+            Validation: neither an external id nor an address, or an address that is none.
+            AlreadyExists: the external id or the address belongs to another member; `field` says which.
+            DatabaseUnavailable: the database did not settle it in time.
+        """
+        if external_id is None and email is None:
+            raise Validation.at("", "a member needs an external_id, an email, or both")
+        address = None if email is None else valid_email(email)
+        member = self._new_member(external_id=external_id, email=address, attributes=attributes or {})
+        await self._add(member)
+        return member
+
+    async def ensure_member(self, external_id: str) -> str:
+        """Return the id of the member with this external id, who is created when unknown. Safe to call at once from anywhere.
+
+        Raises:
+            DatabaseUnavailable: the database did not settle it in time.
+        """
+        claim = await self._claims.get(external_id_claim(external_id))
+        if claim is None:
+            member = self._new_member(external_id=external_id)
+            claim = await self._insert(member)
+            if claim is None:
+                return member.id
+        return claim.member
+
+    async def find_member_id(self, external_id: str) -> str | None:
+        """Return the id of the member with this external id, or None when there is nobody."""
+        claim = await self._claims.get(external_id_claim(external_id))
+        return None if claim is None else claim.member
+
+    async def exists(self, member_id: str) -> bool:
+        return MEMBER_ID.match(member_id) is not None and await self._members.get(member_id) is not None
+
+    async def log_in(self, email: str, password: str) -> TokenView:
+        """Exchange address and password for an access token. Whatever does not fit, the answer and the work are the same.
+
+        Raises:
+            Unauthenticated: no such member, another password, or a member without one.
+            Validation: the address is none, or the password is too long to be one.
+            Overloaded: too many passwords are being hashed.
+        """
+        claim = await self._claims.get(email_claim(valid_email(email)))
+        # The second read is made for an unknown address too, so that both take as long.
+        member = await self._members.get(_NOBODY if claim is None else claim.member)
+        stored = None if member is None else member.password_hash
+        matches = await self._passwords.verify(password, stored)
+        if not matches or member is None or stored is None:
+            raise Unauthenticated("the e-mail address or the password is not right")
+        if self._passwords.needs_rehash(stored):
+            await self._upgrade_hash(member.id, stored, password)
+        token = self._tokens.issue(member.id, member.role)
+        return TokenView(token, "Bearer", self._tokens.ttl_seconds, member.id)
+
+    async def get_member(self, member_id: str) -> Member:
+        """
+        Raises:
+            NotFound: there is no such member, or this is not a member's id.
+        """
+        member = await self._members.get(member_id) if MEMBER_ID.match(member_id) else None
+        if member is None:
+            raise NotFound("there is no such member")
+        return member
+
+    async def find_members(
+        self, external_id: str | None, limit: int, before: str | None = None
+    ) -> tuple[list[Member], str | None]:
+        """Return up to `limit` members, newest first and older than the id `before`, and the next page's `before` if there is one.
+
+        With an `external_id` the list holds the one member who has it, or nobody.
+
+        Raises:
+            Validation: `before` is not a position in this list.
+        """
+        if before is not None and not MEMBER_ID.match(before):
+            raise Validation.at("cursor", "not a cursor that this list has given out")
+        if external_id is not None:
+            claim = await self._claims.get(external_id_claim(external_id))
+            member = None if claim is None else await self._members.get(claim.member)
+            return ([] if member is None else [member]), None
+        where = {} if before is None else {"_id": {"$lt": before}}
+        found = await self._members.find(where, sort=[("_id", -1)], limit=limit + 1)
+        page = found[:limit]
+        return page, page[-1].id if len(found) > limit else None
+
+    async def _add_with_password(self, email: str, password: str, role: Role) -> Member:
+        address = valid_email(email)
+        check_new_password(password)
+        # Hashed before the address is looked at, so that a taken address takes as long as a free one.
+        password_hash = await self._passwords.hash(password)
+        member = self._new_member(email=address, password_hash=password_hash, role=role)
+        await self._add(member)
+        return member
+
+    def _new_member(
+        self,
+        *,
+        external_id: str | None = None,
+        email: str | None = None,
+        password_hash: str | None = None,
+        role: Role = "member",
+        attributes: dict[str, str | int | bool] | None = None,
+    ) -> Member:
+        return Member(
+            id=self._ids.new("mem"),
+            external_id=external_id,
+            email=email,
+            password_hash=password_hash,
+            role=role,
+            attributes=attributes or {},
+            created_at=self._clock.now_ms(),
+        )
+
+    async def _add(self, member: Member) -> None:
+        taken = await self._insert(member)
+        if taken is not None:
+            field = claimed_field(taken.id)
+            raise AlreadyExists(f"another member has this {field}", field=field)
+
+    async def _insert(self, member: Member) -> Claim | None:
+        """Insert a member with their claims, all or nothing. Return the claim of somebody else that stands in the way, if any.
+
+        A lost race shows as a duplicate key or as a write conflict, and a commit whose answer was lost shows as our own claim when we
+        try again; so after any of these the claims are read, and they tell.
+        """
+        values = [email_claim(member.email)] if member.email is not None else []
+        values += [external_id_claim(member.external_id)] if member.external_id is not None else []
+        # Always in one order: two members who want the same two values cannot block each other crosswise.
+        wanted = [Claim(id=value, member=member.id, created_at=member.created_at) for value in sorted(values)]
+        for attempt in range(ATTEMPTS_MAX):
+            try:
+                async with self._database.transaction() as session:
+                    for claim in wanted:
+                        await self._claims.insert(claim, session)
+                    await self._members.insert(member, session)
+                return None
+            except PyMongoError as error:
+                if not _may_try_again(error):
+                    raise
+            await asyncio.sleep(min(BACKOFF_FIRST_SECONDS * 2**attempt, BACKOFF_MAX_SECONDS))
+            found = await self._claims.find(
+                {"_id": {"$in": [claim.id for claim in wanted]}}, sort=[("_id", 1)], limit=len(wanted)
+            )
+            if any(claim.member == member.id for claim in found):
+                return None
+            if found:
+                return found[0]
+        raise DatabaseUnavailable("the database could not settle this in time; try again", retry_after_seconds=1)
+
+    async def _upgrade_hash(self, member_id: str, stored: str, password: str) -> None:
+        """Hash again with today's parameters, unless the password was changed meanwhile."""
+        # A full queue must not fail a log-in that has succeeded; the next one upgrades.
+        with suppress(Overloaded):
+            stronger = await self._passwords.hash(password)
+            await self._members.raw.update_one({"_id": member_id, "password_hash": stored}, {"$set": {"password_hash": stronger}})
+
+
+def _may_try_again(error: PyMongoError) -> bool:
+    """True when nothing was written, or when the claims will tell whether it was."""
+    return (
+        isinstance(error, DuplicateKeyError)
+        or error.has_error_label("TransientTransactionError")
+        or error.has_error_label("UnknownTransactionCommitResult")
+    )

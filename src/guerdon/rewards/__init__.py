@@ -1,0 +1,1 @@
+"""Smart rewards: shop events, campaigns, and decisions that say why."""

@@ -1,0 +1,72 @@
+"""The one door to the CEL engine (https://github.com/google/cel-spec), with its traps closed.
+
+A failed evaluation is a value of type ERROR that is truthy in Python, so only a value of type BOOL that `is True` counts as true.
+Conditions are compiled, checked for type BOOL and for known field names when a campaign is saved. The engine bounds loops and depth.
+"""
+
+import re
+from datetime import UTC, datetime
+from functools import lru_cache
+from typing import Any
+
+from cel_expr_python import cel
+
+from guerdon.errors import Validation
+
+EVENT_FIELDS = frozenset({"id", "type", "amount", "currency", "items", "attributes", "occurred_at"})
+MEMBER_FIELDS = frozenset({"id", "external_id", "attributes"})
+_FIELDS = {"event": EVENT_FIELDS, "member": MEMBER_FIELDS}
+_STRINGS = re.compile(r"""r?("(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*')""")
+_ACCESS = re.compile(r"(?<![\w.])(event|member)\.([A-Za-z_]\w*)")
+_MEMBER = re.compile(r"(?<![\w.])member\b")
+_COMPILED_MAX = 4096
+
+
+class Condition:
+    """A compiled condition over `event`, `member` and `now`."""
+
+    __slots__ = ("_expression", "reads_member", "source")
+
+    def __init__(self, source: str, expression: Any) -> None:
+        self.source = source
+        self.reads_member = _MEMBER.search(_STRINGS.sub("''", source)) is not None
+        self._expression = expression
+
+    def judge(self, facts: Any) -> tuple[bool, str | None]:
+        """Return (holds, error) for the facts that `facts_of` made. What cannot be evaluated does not hold, and says why."""
+        value = self._expression.eval(facts)
+        kind = value.type()
+        if kind == cel.Type.BOOL:
+            return value.value() is True, None
+        return False, str(value.value())[:200]
+
+
+@lru_cache(maxsize=1)
+def _environment() -> Any:
+    fields = cel.Type.Map(cel.Type.STRING, cel.Type.DYN)
+    return cel.NewEnv(variables={"event": fields, "member": fields, "now": cel.Type.TIMESTAMP})
+
+
+def facts_of(event: dict[str, Any], member: dict[str, Any], now_ms: int) -> Any:
+    """Convert what conditions see, once for all conditions: amounts as integers, times inside `event` as RFC 3339 text."""
+    now = datetime.fromtimestamp(now_ms / 1000, UTC)
+    return _environment().Activation({"event": event, "member": member, "now": now})
+
+
+@lru_cache(maxsize=_COMPILED_MAX)
+def compile_condition(source: str, pointer: str) -> Condition:
+    """Compile and check a condition; `pointer` names it in the error. Equal texts share one compiled form.
+
+    Raises:
+        Validation: it does not compile, is not of type bool, or names a field that neither event nor member has.
+    """
+    for name, field in _ACCESS.findall(_STRINGS.sub("''", source)):
+        if field not in _FIELDS[name]:
+            raise Validation.at(pointer, f"{name}.{field} does not exist; {name} has {', '.join(sorted(_FIELDS[name]))}")
+    try:
+        expression = _environment().compile(source)
+    except (RuntimeError, ValueError) as error:
+        raise Validation.at(pointer, f"not a CEL expression: {str(error)[:300]}") from None
+    if expression.return_type() != cel.Type.BOOL:
+        raise Validation.at(pointer, f"the expression is of type {expression.return_type().name()}; a condition must be of type BOOL")
+    return Condition(source, expression)

@@ -1,0 +1,1 @@
+"""A member's wallets: credit, debit, transfer, bulk, balance and history."""

@@ -1,0 +1,50 @@
+"""Assets: made once, never changed, so they may be remembered."""
+
+from guerdon.clock import Clock
+from guerdon.database import Database, DuplicateKeyError
+from guerdon.errors import AlreadyExists
+from guerdon.wallets.models import ASSETS, Asset, AssetCreate
+
+BUILT_IN = {"PTS": 0, "GBP": 2}
+ASSETS_MAX = 1000
+
+
+class Assets:
+    """The units of value that wallets may hold."""
+
+    def __init__(self, database: Database, clock: Clock) -> None:
+        self._collection = database.collection(ASSETS, Asset)
+        self._clock = clock
+        self._known: dict[str, Asset] = {}
+
+    async def create(self, body: AssetCreate) -> Asset:
+        """
+        Raises:
+            AlreadyExists: the code is taken.
+        """
+        asset = Asset(code=body.code, scale=body.scale, created_at=self._clock.now_ms())
+        try:
+            await self._collection.insert(asset)
+        except DuplicateKeyError:
+            raise AlreadyExists(f"there is an asset {body.code} already", field="code") from None
+        return asset
+
+    async def create_built_in(self) -> None:
+        """Make PTS and GBP exist; several processes may do this at once."""
+        for code, scale in BUILT_IN.items():
+            if not await self.exists(code):
+                try:
+                    await self._collection.insert(Asset(code=code, scale=scale, created_at=self._clock.now_ms()))
+                except DuplicateKeyError:
+                    continue
+
+    async def exists(self, code: str) -> bool:
+        if code not in self._known:
+            asset = await self._collection.get(code)
+            if asset is None:
+                return False
+            self._known[code] = asset
+        return True
+
+    async def list_assets(self) -> list[Asset]:
+        return await self._collection.find({}, sort=[("_id", 1)], limit=ASSETS_MAX)

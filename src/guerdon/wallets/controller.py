@@ -1,0 +1,229 @@
+"""Routes of wallets and assets."""
+
+from typing import Any
+
+from guerdon.errors import (
+    AlreadyExists,
+    BalanceLimit,
+    IdempotencyKeyMissing,
+    IdempotencyKeyReused,
+    InsufficientFunds,
+    NotFound,
+    Overloaded,
+    ReferenceReused,
+    WalletFrozen,
+)
+from guerdon.http import (
+    BULK_BODY_BYTES_MAX,
+    Request,
+    Response,
+    actor_of,
+    idempotency_key,
+    operation,
+    read,
+    read_query,
+    send,
+)
+from guerdon.ledger.models import Outcome
+from guerdon.security import OWN, scope
+from guerdon.wallets import service
+from guerdon.wallets.assets import Assets
+from guerdon.wallets.models import (
+    AssetCreate,
+    AssetList,
+    AssetView,
+    BulkAnswer,
+    BulkCreate,
+    CreditCreate,
+    DebitCreate,
+    EntryPage,
+    EntryQuery,
+    TransactionView,
+    TransferCreate,
+    WalletList,
+    WalletView,
+    view_entry,
+    view_transaction,
+    view_wallet,
+)
+from guerdon.wallets.service import Wallets
+
+_MOVES = (IdempotencyKeyMissing, IdempotencyKeyReused, ReferenceReused, NotFound, WalletFrozen, Overloaded)
+_EXAMPLE_WALLET = "mem_019a7f3c2d1e4b5a69788796a5b4c3d2:PTS"
+
+
+def _request(req: Request, route: str, raw: bytes) -> service.Request:
+    return service.Request(actor_of(req), idempotency_key(req), service.fingerprint(route, raw))
+
+
+def _send_transaction(resp: Response, outcome: Outcome) -> None:
+    send(resp, view_transaction(outcome.entries[0]), 201, replayed=outcome.replayed)
+
+
+class AssetsResource:
+    """`/v1/assets`"""
+
+    def __init__(self, assets: Assets) -> None:
+        self._assets = assets
+
+    @operation(
+        "createAsset",
+        scope("assets:write"),
+        tag="assets",
+        body=AssetCreate,
+        answers={201: AssetView},
+        errors=(AlreadyExists,),
+        example={"code": "STARS", "scale": 0},
+    )
+    async def on_post(self, req: Request, resp: Response) -> None:
+        """Create an asset: a unit of value with a number of decimal places, neither of which ever changes."""
+        body, _ = await read(req, AssetCreate)
+        asset = await self._assets.create(body)
+        send(resp, AssetView(asset.code, asset.scale), 201)
+
+    @operation("listAssets", scope("assets:read", own=True), tag="assets", answers={200: AssetList})
+    async def on_get(self, req: Request, resp: Response) -> None:
+        """List all assets."""
+        assets = await self._assets.list_assets()
+        send(resp, AssetList([AssetView(asset.code, asset.scale) for asset in assets]))
+
+
+class WalletResource:
+    """`/v1/wallets/{wallet_id}` and what happens to it."""
+
+    def __init__(self, wallets: Wallets) -> None:
+        self._wallets = wallets
+
+    @operation("getWallet", scope("wallets:read", own=True), tag="wallets", answers={200: WalletView}, errors=(NotFound,))
+    async def on_get(self, req: Request, resp: Response, wallet_id: str) -> None:
+        """Read a wallet's balance."""
+        send(resp, view_wallet(await self._wallets.get_wallet(actor_of(req), wallet_id)))
+
+    @operation(
+        "listEntries",
+        scope("wallets:read", own=True),
+        tag="wallets",
+        query=EntryQuery,
+        answers={200: EntryPage},
+        errors=(NotFound,),
+    )
+    async def on_get_entries(self, req: Request, resp: Response, wallet_id: str) -> None:
+        """Read a wallet's history, newest first, filtered by kind and time."""
+        query = read_query(req, EntryQuery)
+        entries, cursor = await self._wallets.list_entries(actor_of(req), wallet_id, query)
+        send(resp, EntryPage([view_entry(entry) for entry in entries], cursor))
+
+    @operation(
+        "creditWallet",
+        scope("wallets:write"),
+        tag="wallets",
+        body=CreditCreate,
+        answers={201: TransactionView},
+        errors=(*_MOVES, BalanceLimit),
+        idempotent=True,
+        example={"amount": 500, "reason": "welcome", "reference": "signup-17850", "expires_at": None},
+    )
+    async def on_post_credit(self, req: Request, resp: Response, wallet_id: str) -> None:
+        """Put value into a wallet; the first credit opens it."""
+        body, raw = await read(req, CreditCreate)
+        request = _request(req, f"POST /v1/wallets/{wallet_id}/credit", raw)
+        _send_transaction(resp, await self._wallets.credit(request, wallet_id, body))
+
+    @operation(
+        "debitWallet",
+        scope("wallets:write"),
+        tag="wallets",
+        body=DebitCreate,
+        answers={201: TransactionView},
+        errors=(*_MOVES, InsufficientFunds),
+        idempotent=True,
+        example={"amount": 500, "reference": "order-1001"},
+    )
+    async def on_post_debit(self, req: Request, resp: Response, wallet_id: str) -> None:
+        """Take value out of a wallet; never below its floor."""
+        body, raw = await read(req, DebitCreate)
+        request = _request(req, f"POST /v1/wallets/{wallet_id}/debit", raw)
+        _send_transaction(resp, await self._wallets.debit(request, wallet_id, body))
+
+
+class TransfersResource:
+    """`/v1/transfers`"""
+
+    def __init__(self, wallets: Wallets) -> None:
+        self._wallets = wallets
+
+    @operation(
+        "createTransfer",
+        scope("wallets:write"),
+        tag="wallets",
+        body=TransferCreate,
+        answers={201: TransactionView},
+        errors=(*_MOVES, InsufficientFunds, BalanceLimit),
+        idempotent=True,
+        example={"from": _EXAMPLE_WALLET, "to": "mem_019a7f3c2d1e00000000000000000001:PTS", "amount": 1},
+    )
+    async def on_post(self, req: Request, resp: Response) -> None:
+        """Move value between two wallets of one asset, in one commit."""
+        body, raw = await read(req, TransferCreate)
+        request = _request(req, "POST /v1/transfers", raw)
+        _send_transaction(resp, await self._wallets.transfer(request, body))
+
+
+class BulkResource:
+    """`/v1/bulk`"""
+
+    def __init__(self, wallets: Wallets) -> None:
+        self._wallets = wallets
+
+    @operation(
+        "runBulk",
+        scope("wallets:write"),
+        tag="wallets",
+        body=BulkCreate,
+        answers={200: BulkAnswer},
+        errors=(Overloaded,),
+        example={
+            "commands": [{"type": "debit", "wallet": _EXAMPLE_WALLET, "amount": 1, "key": "till-4-000017"}],
+            "atomic": False,
+        },
+    )
+    async def on_post(self, req: Request, resp: Response) -> None:
+        """Run up to 1,000 commands, each with its own key and outcome, or all of them atomically."""
+        body, _ = await read(req, BulkCreate, bytes_max=BULK_BODY_BYTES_MAX)
+        send(resp, BulkAnswer(await self._wallets.run_bulk(actor_of(req), body)))
+
+
+class MemberWalletsResource:
+    """`/v1/members/{member_id}/wallets` and `/v1/me/wallets`"""
+
+    def __init__(self, wallets: Wallets) -> None:
+        self._wallets = wallets
+
+    @operation("listMemberWallets", scope("wallets:read", own=True), tag="wallets", answers={200: WalletList}, errors=(NotFound,))
+    async def on_get(self, req: Request, resp: Response, member_id: str) -> None:
+        """List a member's wallets."""
+        accounts = await self._wallets.list_wallets(actor_of(req), member_id)
+        send(resp, WalletList([view_wallet(account) for account in accounts]))
+
+    @operation("listMyWallets", OWN, tag="wallets", answers={200: WalletList})
+    async def on_get_mine(self, req: Request, resp: Response) -> None:
+        """List the caller's own wallets."""
+        actor = actor_of(req)
+        accounts = await self._wallets.list_wallets(actor, actor.id)
+        send(resp, WalletList([view_wallet(account) for account in accounts]))
+
+
+def routes(wallets: Wallets, assets: Assets) -> list[tuple[str, Any, str | None]]:
+    """(path, resource, suffix) of every route of this room."""
+    wallet, members = WalletResource(wallets), MemberWalletsResource(wallets)
+    return [
+        ("/v1/assets", AssetsResource(assets), None),
+        ("/v1/wallets/{wallet_id}", wallet, None),
+        ("/v1/wallets/{wallet_id}/entries", wallet, "entries"),
+        ("/v1/wallets/{wallet_id}/credit", wallet, "credit"),
+        ("/v1/wallets/{wallet_id}/debit", wallet, "debit"),
+        ("/v1/transfers", TransfersResource(wallets), None),
+        ("/v1/bulk", BulkResource(wallets), None),
+        ("/v1/members/{member_id}/wallets", members, None),
+        ("/v1/me/wallets", members, "mine"),
+    ]

@@ -1,0 +1,271 @@
+"""Wire and stored shapes of wallets and assets."""
+
+import re
+from datetime import datetime
+from typing import Annotated, Any
+
+from msgspec import UNSET, Meta, Struct, UnsetType, field
+from pymongo import IndexModel
+
+from guerdon.clock import rfc3339
+from guerdon.http import Metadata, PageQuery, Reference, Text
+from guerdon.ledger.models import Account, Entry
+from guerdon.money import Amount, AssetCode
+
+ASSETS = "assets"
+INDEXES: dict[str, list[IndexModel]] = {ASSETS: []}
+WALLET = "wallet"
+WALLET_ID = re.compile(r"(mem_[0-9a-f]{32}):([A-Z][A-Z0-9]{1,11})\Z")
+BULK_MAX = 1000
+SCALE_MAX = 8
+
+WalletId = Annotated[
+    str,
+    Meta(max_length=60, description="`{member_id}:{asset}`", examples=["mem_019a7f3c2d1e4b5a69788796a5b4c3d2:PTS"]),
+]
+Key = Annotated[str, Meta(min_length=1, max_length=255, pattern=r"^[\u0021-\u007e]+$(?!\n)", examples=["till-4-000017"])]
+
+
+# --- stored ---------------------------------------------------------------------------------------------------------
+
+
+class Asset(Struct, frozen=True, kw_only=True):
+    """A unit of value; one unit is 10^scale minor units. Neither field ever changes."""
+
+    code: str = field(name="_id")
+    scale: int
+    created_at: int
+
+
+# --- wire -----------------------------------------------------------------------------------------------------------
+
+
+class AssetCreate(Struct, frozen=True, forbid_unknown_fields=True):
+    """A new unit of value."""
+
+    code: AssetCode
+    scale: Annotated[int, Meta(ge=0, le=SCALE_MAX, description="Decimal places of one unit: GBP has 2.")]
+
+
+class AssetView(Struct, frozen=True):
+    """A unit of value."""
+
+    code: str
+    scale: int
+
+
+class AssetList(Struct, frozen=True):
+    """All assets."""
+
+    items: list[AssetView]
+    next_cursor: None = None
+
+
+class CreditCreate(Struct, frozen=True, forbid_unknown_fields=True):
+    """Value to put into a wallet. A `reference` is accepted once per member, for ever."""
+
+    amount: Amount
+    reason: Text | None = None
+    reference: Reference | None = None
+    expires_at: Annotated[None, Meta(description="Expiring credits are not available yet: leave it out or null.")] = None
+    metadata: Metadata = {}
+
+
+class DebitCreate(Struct, frozen=True, forbid_unknown_fields=True):
+    """Value to take from a wallet."""
+
+    amount: Amount
+    reason: Text | None = None
+    reference: Reference | None = None
+    metadata: Metadata = {}
+
+
+class TransferCreate(Struct, frozen=True, forbid_unknown_fields=True):
+    """Value to move between two wallets of one asset."""
+
+    source: WalletId = field(name="from")
+    target: WalletId = field(name="to")
+    amount: Amount
+    reason: Text | None = None
+    reference: Reference | None = None
+    metadata: Metadata = {}
+
+
+class BulkCredit(Struct, frozen=True, forbid_unknown_fields=True, tag_field="type", tag="credit"):
+    """A credit inside a bulk request."""
+
+    wallet: WalletId
+    amount: Amount
+    key: Key
+    reason: Text | None = None
+    reference: Reference | None = None
+    metadata: Metadata = {}
+
+
+class BulkDebit(Struct, frozen=True, forbid_unknown_fields=True, tag_field="type", tag="debit"):
+    """A debit inside a bulk request."""
+
+    wallet: WalletId
+    amount: Amount
+    key: Key
+    reason: Text | None = None
+    reference: Reference | None = None
+    metadata: Metadata = {}
+
+
+class BulkTransfer(Struct, frozen=True, forbid_unknown_fields=True, tag_field="type", tag="transfer"):
+    """A transfer from `wallet` to `to` inside a bulk request."""
+
+    wallet: WalletId
+    to: WalletId
+    amount: Amount
+    key: Key
+    reason: Text | None = None
+    reference: Reference | None = None
+    metadata: Metadata = {}
+
+
+BulkItem = BulkCredit | BulkDebit | BulkTransfer
+
+
+class BulkCreate(Struct, frozen=True, forbid_unknown_fields=True):
+    """Up to 1,000 commands. Each has its own key and outcome; with `atomic` all of them are applied or none."""
+
+    commands: Annotated[list[BulkItem], Meta(min_length=1, max_length=BULK_MAX)]
+    atomic: bool = False
+
+
+class WalletView(Struct, frozen=True):
+    """A wallet's balance now, in minor units. `available` is what a debit may take."""
+
+    id: str
+    member_id: str
+    asset: str
+    balance: int
+    held: int
+    available: int
+    pending: int
+    status: str
+    seq: int
+
+
+class WalletList(Struct, frozen=True):
+    """All wallets of a member."""
+
+    items: list[WalletView]
+    next_cursor: None = None
+
+
+class TransactionView(Struct, frozen=True):
+    """What was done. `balance`, `available` and `seq` are the wallet's right after it."""
+
+    id: str
+    kind: str
+    wallet: str
+    asset: str
+    amount: int
+    balance: int
+    available: int
+    seq: int
+    reference: str | None
+    reason: str | None
+    metadata: dict[str, str]
+    created_at: str
+    to: str | UnsetType = UNSET
+
+
+class BulkResult(Struct, frozen=True, omit_defaults=True):
+    """The outcome of one command of a bulk request: a transaction or a problem."""
+
+    status: int
+    transaction: TransactionView | None = None
+    problem: dict[str, Any] | None = None
+    replayed: bool = False
+
+
+class BulkAnswer(Struct, frozen=True):
+    """One result for each command, in their order."""
+
+    results: list[BulkResult]
+
+
+class EntryView(Struct, frozen=True):
+    """One change of a wallet; `amount` is signed."""
+
+    id: str
+    transaction_id: str
+    kind: str
+    amount: int
+    balance_after: int
+    seq: int
+    counter: str
+    reference: str | None
+    reason: str | None
+    metadata: dict[str, str]
+    hash: str
+    created_at: str
+
+
+class EntryPage(Struct, frozen=True):
+    """Entries, newest first."""
+
+    items: list[EntryView]
+    next_cursor: str | None
+
+
+class EntryQuery(PageQuery, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Filters: `kind`, and `from` (inclusive) to `to` (exclusive) in RFC 3339 with an offset."""
+
+    kind: Annotated[str, Meta(min_length=1, max_length=20, pattern=r"^[a-z_]+$(?!\n)")] | None = None
+    since: datetime | None = field(default=None, name="from")
+    until: datetime | None = field(default=None, name="to")
+
+
+def view_wallet(account: Account) -> WalletView:
+    return WalletView(
+        account.id,
+        account.owner,
+        account.asset,
+        account.balance,
+        account.held,
+        max(account.available - account.floor, 0),
+        0,
+        account.status,
+        account.seq,
+    )
+
+
+def view_transaction(entry: Entry) -> TransactionView:
+    """The answer is made from the stored entry alone, so a replay years later is byte for byte the first answer."""
+    return TransactionView(
+        id=entry.transaction,
+        kind=entry.kind,
+        wallet=entry.account,
+        asset=entry.asset,
+        amount=abs(entry.amount),
+        balance=entry.balance_after,
+        available=max(entry.available_after, 0),
+        seq=entry.seq,
+        reference=entry.reference,
+        reason=entry.reason,
+        metadata=entry.metadata,
+        created_at=rfc3339(entry.at),
+        to=entry.counter if entry.kind == "transfer" else UNSET,
+    )
+
+
+def view_entry(entry: Entry) -> EntryView:
+    return EntryView(
+        id=entry.id,
+        transaction_id=entry.transaction,
+        kind=entry.kind,
+        amount=entry.amount,
+        balance_after=entry.balance_after,
+        seq=entry.seq,
+        counter=entry.counter,
+        reference=entry.reference,
+        reason=entry.reason,
+        metadata=entry.metadata,
+        hash=entry.hash.hex(),
+        created_at=rfc3339(entry.at),
+    )

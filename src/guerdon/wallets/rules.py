@@ -1,0 +1,106 @@
+"""What a credit, a debit and a transfer mean, as commands for the ledger. Pure: ids and time are arguments."""
+
+from collections.abc import Sequence
+
+from msgspec import Struct
+
+from guerdon.errors import GuerdonError, IdempotencyKeyReused, NotFound
+from guerdon.ledger.models import ISSUER, MERCHANT, Account, Command, Decision, Entry, Idempotency, Posting, Transaction, View
+from guerdon.ledger.rules import marks_of, recall
+
+COMMAND_BYTES = 1024
+
+
+class Movement(Struct, frozen=True):
+    """One credit, debit or transfer, ready to be decided."""
+
+    transaction: Transaction
+    idempotency: Idempotency
+    opens: tuple[Account, ...] = ()
+
+    @property
+    def accounts(self) -> tuple[str, ...]:
+        return tuple(posting.account for posting in self.transaction.postings)
+
+
+def postings_of(kind: str, wallet: str, amount: int, to: str | None) -> tuple[Posting, ...]:
+    """The guarded sides of a movement; the primary one, whose entry carries the key, comes first."""
+    if kind == "credit":
+        return (Posting(wallet, amount, ISSUER),)
+    if to is None:
+        return (Posting(wallet, -amount, MERCHANT),)
+    return (Posting(wallet, -amount, to), Posting(to, amount, wallet))
+
+
+def command_of(movement: Movement, owners: tuple[str, ...]) -> Command:
+    """One movement with its own outcome."""
+
+    def decide(view: View) -> Decision:
+        earlier = recall(view, movement.idempotency)
+        if earlier is not None:
+            return Decision(recalled=(earlier,))
+        _require_accounts(view, movement)
+        return Decision((movement.transaction,), movement.opens)
+
+    return Command(
+        owners=owners,
+        accounts=movement.accounts,
+        decide=decide,
+        marks=tuple(marks_of(movement.idempotency)),
+        idempotency=movement.idempotency,
+        size_bytes=COMMAND_BYTES,
+    )
+
+
+
+
+def atomic_command_of(movements: Sequence[Movement], owners: tuple[str, ...]) -> Command:
+    """Many movements, applied together or not at all.
+
+    When every key is known already the first answers are recalled; a mixture of known and new keys is a reuse.
+    """
+
+    def decide(view: View) -> Decision:
+        earlier: list[Entry] = []
+        for movement in movements:
+            try:
+                entry = recall(view, movement.idempotency)
+                if entry is None:
+                    _require_accounts(view, movement)
+            except GuerdonError as error:
+                error.subject = movement.transaction.id
+                raise
+            if entry is not None:
+                earlier.append(entry)
+        if len(earlier) == len(movements):
+            return Decision(recalled=tuple(earlier))
+        if earlier:
+            reused = IdempotencyKeyReused("this key was applied by another request, which was not atomic with the rest")
+            reused.subject = next(m.transaction.id for m in movements if m.idempotency.key == earlier[0].key)
+            raise reused
+        opens = tuple({account.id: account for movement in movements for account in movement.opens}.values())
+        return Decision(tuple(movement.transaction for movement in movements), opens)
+
+    return Command(
+        owners=owners,
+        accounts=tuple({account for movement in movements for account in movement.accounts}),
+        decide=decide,
+        marks=tuple(mark for movement in movements for mark in marks_of(movement.idempotency)),
+        size_bytes=COMMAND_BYTES * len(movements),
+    )
+
+
+def primary_entries(entries: Sequence[Entry]) -> list[Entry]:
+    """Of all entries of an outcome, the ones that stand for their transaction: those that carry the key."""
+    return [entry for entry in entries if entry.key is not None]
+
+
+def _require_accounts(view: View, movement: Movement) -> None:
+    opens = {account.id for account in movement.opens}
+    for account_id in movement.accounts:
+        if account_id not in view.accounts and account_id not in opens:
+            raise missing_wallet(account_id)
+
+
+def missing_wallet(wallet_id: str) -> GuerdonError:
+    return NotFound("there is no such wallet", wallet=wallet_id)

@@ -1,0 +1,298 @@
+"""Commands and queries on wallets. Every command ends in the ledger; nothing here writes a balance."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from guerdon.clock import Clock
+from guerdon.database import Database, Document
+from guerdon.errors import GuerdonError, NotApplied, NotFound, Validation
+from guerdon.http import decode_cursor, encode_cursor, utc_ms
+from guerdon.identity.service import Identity
+from guerdon.ids import IdSource, digest
+from guerdon.ledger.models import Account, Entry, Idempotency, Outcome, Transaction, Verdict, entry_id
+from guerdon.ledger.service import Ledger
+from guerdon.security import Actor
+from guerdon.wallets.assets import Assets
+from guerdon.wallets.models import (
+    WALLET,
+    WALLET_ID,
+    BulkCreate,
+    BulkItem,
+    BulkResult,
+    BulkTransfer,
+    CreditCreate,
+    DebitCreate,
+    EntryQuery,
+    TransferCreate,
+    view_transaction,
+)
+from guerdon.wallets.rules import Movement, atomic_command_of, command_of, missing_wallet, postings_of, primary_entries
+
+KNOWN_WALLETS_MAX = 50_000
+_canonical = msgspec.json.Encoder()
+
+
+class Request(Struct, frozen=True):
+    """What makes a request the same request: who sent it, its key, and the digest of its route and bytes."""
+
+    actor: Actor
+    key: str
+    fingerprint: bytes
+
+
+def fingerprint(route: str, raw: bytes) -> bytes:
+    """16 bytes over the route (with its ids) and the raw body: two parsers cannot disagree about bytes."""
+    return digest(route, raw)[:16]
+
+
+class Wallets:
+    """A member's wallets."""
+
+    def __init__(
+        self, ledger: Ledger, identity: Identity, assets: Assets, *, database: Database, clock: Clock, ids: IdSource
+    ) -> None:
+        self._ledger = ledger
+        self._identity = identity
+        self._assets = assets
+        self._accounts = database.raw["accounts"]
+        self._clock = clock
+        self._ids = ids
+        self._known: set[str] = set()
+
+    # --- commands ---------------------------------------------------------------------------------------------------
+
+    async def credit(self, request: Request, wallet_id: str, body: CreditCreate) -> Outcome:
+        """Put value into a wallet; the first credit opens it.
+
+        Raises:
+            NotFound: no such member or asset.
+            BalanceLimit, WalletFrozen, IdempotencyKeyReused, ReferenceReused: see the ledger's rules.
+        """
+        return await self._submit(request, "credit", wallet_id, body)
+
+    async def debit(self, request: Request, wallet_id: str, body: DebitCreate) -> Outcome:
+        """Take value out of a wallet.
+
+        Raises:
+            NotFound: no such wallet.
+            InsufficientFunds, WalletFrozen, IdempotencyKeyReused, ReferenceReused: see the ledger's rules.
+        """
+        return await self._submit(request, "debit", wallet_id, body)
+
+    async def transfer(self, request: Request, body: TransferCreate) -> Outcome:
+        """Move value between two wallets of one asset.
+
+        Raises:
+            NotFound: the source does not exist, or the target's member does not.
+            Validation: the wallets are the same, or of two assets.
+            InsufficientFunds, BalanceLimit, WalletFrozen, IdempotencyKeyReused, ReferenceReused: see the ledger's rules.
+        """
+        return await self._submit(request, "transfer", body.source, body, to=body.target)
+
+    async def run_bulk(self, actor: Actor, body: BulkCreate) -> list[BulkResult]:
+        """Run up to 1,000 commands; a refused one never stops the others, unless the request is atomic.
+
+        Raises:
+            Overloaded: the queue cannot take them all; nothing was done.
+        """
+        prepared = await self._prepare_bulk(actor, body.commands)
+        if body.atomic:
+            return await self._run_atomic(prepared)
+        movements = [item for item in prepared if isinstance(item, Movement)]
+        verdicts = iter(await self._ledger.submit_all([command_of(m, _owners(m.accounts)) for m in movements]))
+        return [_result(next(verdicts) if isinstance(item, Movement) else item) for item in prepared]
+
+    # --- queries ----------------------------------------------------------------------------------------------------
+
+    async def get_wallet(self, actor: Actor, wallet_id: str) -> Account:
+        """
+        Raises:
+            NotFound: no such wallet, or not the caller's.
+        """
+        member_id, _ = parse_wallet_id(wallet_id)
+        actor.require_reach(member_id)
+        account = await self._ledger.get_account(wallet_id, member_id)
+        if account is None:
+            raise missing_wallet(wallet_id)
+        return account
+
+    async def list_wallets(self, actor: Actor, member_id: str) -> list[Account]:
+        """
+        Raises:
+            NotFound: no such member, or not the caller.
+        """
+        actor.require_reach(member_id)
+        await self._identity.get_member(member_id)
+        return await self._ledger.list_accounts(member_id)
+
+    async def list_entries(self, actor: Actor, wallet_id: str, query: EntryQuery) -> tuple[list[Entry], str | None]:
+        """Return one page of history, newest first, and the cursor of the next.
+
+        Raises:
+            NotFound: no such wallet, or not the caller's.
+            Validation: the cursor or a time is not acceptable.
+        """
+        account = await self.get_wallet(actor, wallet_id)
+        before = account.seq + 1 if query.cursor is None else _seq_of(query.cursor)
+        where: Document = {
+            "_id": {"$gt": f"{wallet_id}#", "$lt": entry_id(wallet_id, min(before, account.seq + 1))},
+            "owner": account.owner,
+        }
+        if query.kind is not None:
+            where["kind"] = query.kind
+        window: dict[str, int] = {}
+        if query.since is not None:
+            window["$gte"] = utc_ms(query.since, "from")
+        if query.until is not None:
+            window["$lt"] = utc_ms(query.until, "to")
+        if window:
+            where["at"] = window
+        entries = await self._ledger.list_entries(where, limit=query.limit + 1)
+        more = len(entries) > query.limit
+        return entries[: query.limit], encode_cursor(str(entries[query.limit - 1].seq)) if more else None
+
+    # --- inside -----------------------------------------------------------------------------------------------------
+
+    async def _submit(
+        self, request: Request, kind: str, wallet_id: str, body: CreditCreate | DebitCreate | TransferCreate, to: str | None = None
+    ) -> Outcome:
+        _check_pair(wallet_id, to)
+        opens = await self._to_open([wallet_id if kind == "credit" else to])
+        movement = self._movement(request, kind, wallet_id, body, to=to, opens=opens)
+        return await self._ledger.submit(command_of(movement, _owners(movement.accounts)))
+
+    def _movement(
+        self,
+        request: Request,
+        kind: str,
+        wallet_id: str,
+        body: CreditCreate | DebitCreate | TransferCreate | BulkItem,
+        *,
+        to: str | None,
+        opens: dict[str, Account],
+    ) -> Movement:
+        owner, _ = parse_wallet_id(wallet_id)
+        idempotency = Idempotency(owner, request.actor.id, request.key, request.fingerprint, body.reference)
+        transaction = Transaction(
+            id=self._ids.new("txn"),
+            kind=kind,
+            postings=postings_of(kind, wallet_id, body.amount, to),
+            actor=request.actor.id,
+            idempotency=idempotency,
+            reason=body.reason,
+            metadata=body.metadata,
+        )
+        target = opens.get(wallet_id if to is None else to)
+        return Movement(transaction, idempotency, () if target is None else (target,))
+
+    async def _prepare_bulk(self, actor: Actor, items: Sequence[BulkItem]) -> list[Movement | GuerdonError]:
+        """Make a movement of each item, or the error that its own shape earns it."""
+        kinds = [str(type(item).__struct_config__.tag) for item in items]
+        targets = [item.to if isinstance(item, BulkTransfer) else item.wallet for item in items]
+        opens = await self._to_open(t for t, kind in zip(targets, kinds, strict=True) if kind != "debit")
+        prepared: list[Movement | GuerdonError] = []
+        for item, kind in zip(items, kinds, strict=True):
+            to = item.to if isinstance(item, BulkTransfer) else None
+            try:
+                _check_pair(item.wallet, to)
+            except GuerdonError as error:
+                prepared.append(error)
+                continue
+            request = Request(actor, item.key, fingerprint("POST /v1/bulk", _canonical.encode(item)))
+            prepared.append(self._movement(request, kind, item.wallet, item, to=to, opens=opens))
+        return prepared
+
+    async def _run_atomic(self, prepared: Sequence[Movement | GuerdonError]) -> list[BulkResult]:
+        """One command for all. When one is refused, its result says why and the others say that they were not applied."""
+        movements = [item for item in prepared if isinstance(item, Movement)]
+        if len(movements) < len(prepared):
+            return [_result(_not_applied() if isinstance(item, Movement) else item) for item in prepared]
+        owners = _owners([account for movement in movements for account in movement.accounts])
+        [verdict] = await self._ledger.submit_all([atomic_command_of(movements, owners)])
+        if isinstance(verdict, Outcome):
+            return [_result(Outcome((entry,), replayed=verdict.replayed)) for entry in primary_entries(verdict.entries)]
+        if verdict.subject is None:
+            raise verdict
+        return [_result(verdict if movement.transaction.id == verdict.subject else _not_applied()) for movement in movements]
+
+    async def _to_open(self, wallet_ids: Iterable[str | None]) -> dict[str, Account]:
+        """Of the wallets that value is to flow into, return the ones that do not exist but may: member and asset are known.
+
+        An account is never deleted, so "it exists" may be remembered.
+        """
+        wanted = {wallet for wallet in wallet_ids if wallet is not None and wallet not in self._known}
+        wanted = {wallet for wallet in wanted if WALLET_ID.match(wallet)}
+        if not wanted:
+            return {}
+        cursor = self._accounts.find({"_id": {"$in": sorted(wanted)}}, {"_id": 1})
+        existing = {str(document["_id"]) async for document in cursor}
+        if len(self._known) > KNOWN_WALLETS_MAX:
+            self._known.clear()
+        self._known |= existing
+        return {account.id: account for wallet in wanted - existing if (account := await self._new_account(wallet)) is not None}
+
+    async def _new_account(self, wallet_id: str) -> Account | None:
+        member_id, asset = parse_wallet_id(wallet_id)
+        if not await self._assets.exists(asset) or not await self._identity.exists(member_id):
+            return None
+        return new_account(member_id, asset, self._clock.now_ms())
+
+
+def new_account(member_id: str, asset: str, now_ms: int) -> Account:
+    """An empty wallet, as the ledger opens it with its first entry."""
+    return Account(id=f"{member_id}:{asset}", owner=member_id, asset=asset, kind=WALLET, opened_at=now_ms)
+
+
+def parse_wallet_id(wallet_id: str) -> tuple[str, str]:
+    """Return (member id, asset).
+
+    Raises:
+        NotFound: it has not the shape of a wallet id, so there can be no such wallet.
+    """
+    match = WALLET_ID.match(wallet_id)
+    if match is None:
+        raise NotFound("there is no such wallet")
+    return match[1], match[2]
+
+
+def _check_pair(wallet_id: str, to: str | None) -> None:
+    _, asset = parse_wallet_id(wallet_id)
+    if to is None:
+        return
+    _, other = parse_wallet_id(to)
+    if wallet_id == to:
+        raise Validation.at("/to", "a transfer needs two different wallets")
+    if asset != other:
+        raise Validation.at("/to", f"both wallets must hold one asset, not {asset} and {other}")
+
+
+def _owners(accounts: Iterable[str]) -> tuple[str, ...]:
+    return tuple({account.partition(":")[0] for account in accounts})
+
+
+def _seq_of(cursor: str) -> int:
+    position = decode_cursor(cursor)
+    if not position.isdecimal() or len(position) > 12:
+        raise Validation.at("cursor", "not a cursor that this list has given out")
+    return int(position)
+
+
+def _not_applied() -> GuerdonError:
+    return NotApplied("another command of this atomic request was refused")
+
+
+def _result(verdict: Verdict) -> BulkResult:
+    if isinstance(verdict, Outcome):
+        return BulkResult(201, view_transaction(verdict.entries[0]), replayed=verdict.replayed)
+    problem: dict[str, Any] = {
+        "type": f"/problems/{verdict.code}",
+        "title": verdict.title,
+        "status": verdict.status,
+        "detail": verdict.detail,
+        "code": verdict.code,
+        **verdict.members,
+    }
+    return BulkResult(verdict.status, problem=problem, replayed=verdict.replayed)
