@@ -1,0 +1,204 @@
+"""The composition root: builds services, controllers and middlewares inside the running loop; nothing else picks implementations."""
+
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from falcon.asgi import App
+from pymongo.errors import PyMongoError
+from structlog.typing import FilteringBoundLogger
+
+from guerdon.clock import Clock, SystemClock
+from guerdon.config import Settings, load
+from guerdon.database import Database
+from guerdon.embedded import die_with_parent
+from guerdon.errors import DatabaseUnavailable, StartupRefused
+from guerdon.http import Operation
+from guerdon.identity import controller as identity_controller
+from guerdon.identity import models as identity_models
+from guerdon.identity.access import Access
+from guerdon.identity.passwords import PasswordHasher
+from guerdon.identity.service import Identity
+from guerdon.identity.tokens import TokenKeys, Tokens
+from guerdon.ids import IdSource
+from guerdon.ledger import service as ledger_service
+from guerdon.ledger.service import Ledger
+from guerdon.logs import make_logger
+from guerdon.middlewares.authentication import Authentication
+from guerdon.middlewares.observation import Observation
+from guerdon.middlewares.problems import Problems
+from guerdon.operations import controller as operations_controller
+from guerdon.operations.metrics import Metrics
+from guerdon.operations.openapi import Routes, build_document, operations_of
+from guerdon.rewards import controller as rewards_controller
+from guerdon.rewards import models as rewards_models
+from guerdon.rewards.campaigns import Campaigns
+from guerdon.rewards.service import Events
+from guerdon.wallets import controller as wallets_controller
+from guerdon.wallets import models as wallets_models
+from guerdon.wallets.assets import Assets
+from guerdon.wallets.service import Wallets
+
+INDEXES = {
+    **identity_models.INDEXES,
+    **ledger_service.INDEXES,
+    **wallets_models.INDEXES,
+    **rewards_models.INDEXES,
+}
+EXIT_STARTUP_REFUSED = 78
+"""EX_CONFIG of sysexits.h."""
+Asgi = Callable[[Any, Any, Any], Awaitable[None]]
+
+
+@dataclass(frozen=True)
+class Services:
+    """Everything that can be asked to do something, wired to one database and one clock."""
+
+    database: Database
+    clock: Clock
+    ids: IdSource
+    token_keys: TokenKeys
+    identity: Identity
+    access: Access
+    ledger: Ledger
+    assets: Assets
+    wallets: Wallets
+    campaigns: Campaigns
+    events: Events
+
+
+@asynccontextmanager
+async def open_services(settings: Settings, clock: Clock) -> AsyncIterator[Services]:
+    """Connect, check the server, create what is missing, and close in the reverse order.
+
+    Raises:
+        StartupRefused: the settings or the server are not safe to run on.
+    """
+    if settings.mongodb_url is None or settings.token_keys is None:
+        raise StartupRefused("GUERDON_MONGODB_URL and GUERDON_TOKEN_KEYS_FILE must both be set")
+    async with AsyncExitStack() as stack:
+        url = settings.mongodb_url.get_secret_value()
+        database = Database(url, settings.mongodb_database, pool_max=settings.mongodb_pool_max)
+        stack.push_async_callback(database.close)
+        await database.check()
+        await database.sync_indexes(INDEXES)
+        ids = IdSource(clock)
+        keys = TokenKeys(settings.token_keys.get_secret_value())
+        tokens = Tokens(keys, clock, settings.token_issuer, settings.token_audience, settings.access_token_ttl_seconds)
+        passwords = PasswordHasher(
+            settings.password_hash_threads, settings.password_hash_queue_max, settings.password_hash_memory_kib
+        )
+        stack.callback(passwords.close)
+        members = Identity(database, passwords, tokens, ids, clock)
+        books = Ledger(
+            database,
+            clock,
+            queue_max=settings.ledger_queue_max,
+            batch_max=settings.ledger_batch_max,
+            in_flight_max=settings.ledger_in_flight_max,
+            deadline_ms=settings.ledger_deadline_ms,
+        )
+        stack.push_async_callback(books.close)
+        assets = Assets(database, clock)
+        await assets.create_built_in()
+        campaigns = Campaigns(database, assets, clock, ids)
+        yield Services(
+            database=database,
+            clock=clock,
+            ids=ids,
+            token_keys=keys,
+            identity=members,
+            access=Access(database, tokens, clock),
+            ledger=books,
+            assets=assets,
+            wallets=Wallets(books, members, assets, database=database, clock=clock, ids=ids),
+            campaigns=campaigns,
+            events=Events(books, members, campaigns, database=database, clock=clock, ids=ids),
+        )
+
+
+def build_app(services: Services, settings: Settings, log: FilteringBoundLogger) -> App[Any, Any]:
+    """Return the ASGI application over `services`.
+
+    Raises:
+        ValueError: a route declares no policy.
+    """
+    metrics, docs = Metrics(), operations_controller.DocsResource()
+    metrics.watch(services.ledger)
+
+    async def ping() -> None:
+        try:
+            await services.database.ping()
+        except PyMongoError as error:
+            raise DatabaseUnavailable("the database does not answer", retry_after_seconds=5) from error
+
+    routes: Routes = [
+        *identity_controller.routes(services.identity, services.token_keys),
+        *wallets_controller.routes(services.wallets, services.assets),
+        *rewards_controller.routes(services.events, services.campaigns),
+        *operations_controller.routes(docs, metrics, ping),
+    ]
+    operations: dict[tuple[str, str], Operation] = {
+        (path, method): declared
+        for path, resource, suffix in routes
+        for method, declared in operations_of(path, resource, suffix).items()
+    }
+    app: App[Any, Any] = App(
+        middleware=[
+            Observation(services.clock, services.ids, metrics, log, access_log=settings.access_log),
+            Authentication(services.access, operations),
+        ]
+    )
+    for path, resource, suffix in routes:
+        app.add_route(path, resource, suffix=suffix)
+    Problems(log).install(app)
+    docs.publish(build_document(routes))
+    return app
+
+
+class Server:
+    """The ASGI callable: it builds the application when the server's loop starts, since a Mongo client belongs to one loop."""
+
+    def __init__(self, settings: Settings, clock: Clock) -> None:
+        self._settings = settings
+        self._clock = clock
+        self._stack = AsyncExitStack()
+        self._app: Asgi | None = None
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if self._app is not None and scope["type"] != "lifespan":
+            await self._app(scope, receive, send)
+        elif scope["type"] == "lifespan":
+            await self._live(receive, send)
+
+    async def _live(self, receive: Any, send: Any) -> None:
+        while True:
+            message = await receive()
+            if message["type"] == "lifespan.startup":
+                await self._start()
+                await send({"type": "lifespan.startup.complete"})
+            else:
+                await self._stack.aclose()
+                await send({"type": "lifespan.shutdown.complete"})
+                return
+
+    async def _start(self) -> None:
+        """A worker that cannot start ends its process: the server would go on without it, answering nothing."""
+        log = make_logger(self._clock, self._settings.log_level)
+        try:
+            services = await self._stack.enter_async_context(open_services(self._settings, self._clock))
+            self._app = build_app(services, self._settings, log)
+        except StartupRefused as error:
+            log.error("startup_refused", detail=error.detail)
+            os._exit(EXIT_STARTUP_REFUSED)
+        except BaseException as error:
+            log.error("startup_failed", exc_info=error)
+            os._exit(EXIT_STARTUP_REFUSED)
+
+
+def create_server() -> Server:
+    """Return the ASGI application of a worker process; the settings come from the environment."""
+    die_with_parent()
+    return Server(load(), SystemClock())

@@ -1,0 +1,116 @@
+"""The demonstration: members, purchases and log-ins of its own, made from a seed, so that it needs no file.
+
+What is secret (two passwords, a service key) is random and kept in the data directory, so that every `guerdon up` can print it again.
+"""
+
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+from guerdon.app import Services
+from guerdon.cli.local import write_private
+from guerdon.clock import to_datetime
+from guerdon.errors import AlreadyExists, Unauthenticated
+from guerdon.ids import random_base62
+from guerdon.rewards.models import CampaignCreate, FixedAward, Item, PerAmountAward, ShopEvent
+from guerdon.security import ANY_SCOPE, Actor, Role
+
+SEED = 20_260_101
+MEMBERS, PURCHASES = 24, 160
+ACTOR = Actor("system:demo", "system", frozenset({ANY_SCOPE}))
+OPERATOR_EMAIL, MEMBER_EMAIL = "operator@demo.example", "ada@demo.example"
+CAMPAIGN_BASE, CAMPAIGN_LARGE = "cmp_000000000000000000000000000000d1", "cmp_000000000000000000000000000000d2"
+_GOODS = [("TEA-EARL", 425), ("MUG-BLUE", 895), ("POT-IRON", 3450), ("CAKE-FIG", 1275), ("TIN-PLAIN", 310), ("TRAY-OAK", 5600)]
+_DAY_MS = 86_400_000
+
+
+async def ensure_demo(services: Services, data_dir: Path) -> dict[str, str]:
+    """Make the demonstration exist and return its log-ins. Safe to run again, also after being killed half-way."""
+    path = data_dir / "secrets" / "demo.json"
+    secrets = await _ensure_secrets(services, path)
+    await _ensure_person(services, OPERATOR_EMAIL, secrets["operator_password"], "admin")
+    await _ensure_person(services, MEMBER_EMAIL, secrets["member_password"], "member")
+    await _ensure_campaigns(services)
+    await _record_purchases(services)
+    return {**secrets, "operator_email": OPERATOR_EMAIL, "member_email": MEMBER_EMAIL}
+
+
+async def _ensure_secrets(services: Services, path: Path) -> dict[str, str]:
+    """Reuse the stored secrets while their key works; a fresh database in an old directory needs fresh ones."""
+    if path.exists():
+        stored: dict[str, str] = json.loads(path.read_text(encoding="utf-8"))
+        try:
+            await services.access.authenticate(f"Bearer {stored['service_key']}")
+        except Unauthenticated:
+            pass
+        else:
+            return stored
+    secrets = {
+        "operator_password": random_base62(16),
+        "member_password": random_base62(16),
+        "service_key": await services.access.create_key("demo", [ANY_SCOPE]),
+    }
+    write_private(path, json.dumps(secrets, indent=2))
+    return secrets
+
+
+async def _ensure_person(services: Services, email: str, password: str, role: Role) -> None:
+    try:
+        if role == "member":
+            await services.identity.register(email, password)
+        else:
+            await services.identity.create_operator(email, password, role)
+    except AlreadyExists:
+        return
+
+
+async def _ensure_campaigns(services: Services) -> None:
+    everything: list[Any] = ["purchase", "refund"]
+    base = CampaignCreate(
+        name="1 point per pound",
+        asset="PTS",
+        event_types=everything,
+        award=PerAmountAward(points=1, per=100, rounding="floor"),
+        condition="event.amount > 0",
+    )
+    large = CampaignCreate(
+        name="50 points on orders from 50 pounds",
+        asset="PTS",
+        event_types=["purchase"],
+        award=FixedAward(amount=50),
+        condition="event.amount >= 5000 && event.currency == 'GBP'",
+    )
+    for campaign_id, body in ((CAMPAIGN_BASE, base), (CAMPAIGN_LARGE, large)):
+        if not await services.campaigns.exists(campaign_id):
+            await services.campaigns.create(ACTOR, body, campaign_id=campaign_id)
+        # Only a draft: a campaign that somebody has paused stays paused.
+        if (await services.campaigns.get_campaign(campaign_id)).status == "draft":
+            await services.campaigns.set_status(campaign_id, "active")
+
+
+async def _record_purchases(services: Services) -> None:
+    """The same seed makes the same events, so their ids are known and a second start records nothing anew."""
+    chance = random.Random(SEED)
+    first_day_ms = 1_767_225_600_000  # 2026-01-01T00:00:00Z
+    live = await services.campaigns.list_live()
+    events = [_purchase(chance, number, first_day_ms) for number in range(PURCHASES)]
+    await services.events.record_all(ACTOR, events, [one for one in live if one.campaign.id in (CAMPAIGN_BASE, CAMPAIGN_LARGE)])
+
+
+def _purchase(chance: random.Random, number: int, first_day_ms: int) -> ShopEvent:
+    member = f"demo-{chance.randrange(MEMBERS) + 1:03d}"
+    items = tuple(
+        Item(sku=sku, quantity=chance.randint(1, 3), unit_price=price) for sku, price in chance.sample(_GOODS, chance.randint(1, 3))
+    )
+    occurred_at = first_day_ms + number * _DAY_MS * 2 + chance.randrange(_DAY_MS)
+    return ShopEvent(
+        id=f"demo-{to_datetime(occurred_at):%Y%m%d}-{number:04d}",
+        type="purchase",
+        occurred_at=occurred_at,
+        amount=sum(item.quantity * item.unit_price for item in items),
+        currency="GBP",
+        external_id=member,
+        items=items,
+        attributes={"channel": chance.choice(["web", "shop"])},
+    )

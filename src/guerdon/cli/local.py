@@ -1,0 +1,97 @@
+"""Where a command finds its database: `GUERDON_MONGODB_URL`, the running `guerdon up` of the data directory, or a start of its own."""
+
+import os
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+
+from pydantic import SecretStr
+
+from guerdon import embedded
+from guerdon.app import Services, open_services
+from guerdon.clock import SystemClock
+from guerdon.config import Settings
+from guerdon.errors import DataDirectoryBusy, StartupRefused
+from guerdon.identity.tokens import TokenKeys
+
+ANNOUNCE_SECONDS = 60.0
+
+
+@contextmanager
+def local_database(settings: Settings, command: str) -> Iterator[Settings]:
+    """Yield the settings with a database URL and token keys that can be used now.
+
+    Raises:
+        StartupRefused: no database can be found or started.
+    """
+    if settings.mongodb_url is not None:
+        # Commands at a terminal issue no tokens, so they need no keys of the deployment.
+        yield _completed(settings, settings.mongodb_url.get_secret_value(), TokenKeys.generate())
+        return
+    with _borrowed_or_started(settings.data_dir, command) as url:
+        yield _completed(settings, url, token_keys(settings.data_dir))
+
+
+@asynccontextmanager
+async def local_services(settings: Settings) -> AsyncIterator[Services]:
+    """Open the services on settings that `local_database` has completed."""
+    async with open_services(settings, SystemClock()) as services:
+        yield services
+
+
+@contextmanager
+def _borrowed_or_started(data_dir: Path, command: str) -> Iterator[str]:
+    deadline = time.monotonic() + ANNOUNCE_SECONDS
+    while time.monotonic() < deadline:
+        held = embedded.holder(data_dir)
+        if held is not None and held.get("mongodb_url"):
+            yield str(held["mongodb_url"])
+            return
+        if held is None:
+            try:
+                lock = embedded.DataDirLock.acquire(data_dir, command=command)
+            except DataDirectoryBusy:
+                continue
+            with started_database(data_dir, lock) as url:
+                yield url
+            return
+        time.sleep(0.1)
+    raise StartupRefused(f"another process holds {data_dir} but does not get its database started")
+
+
+@contextmanager
+def started_database(data_dir: Path, lock: embedded.DataDirLock) -> Iterator[str]:
+    """Start the embedded database under a lock that is held already; stop it and release the lock at the end."""
+    try:
+        mongo = embedded.start(data_dir)
+        try:
+            lock.announce(mongodb_url=mongo.url)
+            yield mongo.url
+        finally:
+            mongo.stop()
+    finally:
+        lock.release()
+
+
+def token_keys(data_dir: Path) -> str:
+    """Return the data directory's own token keys, made at the first use and readable by their owner only."""
+    path = data_dir / "secrets" / "token_keys.json"
+    if not path.exists():
+        write_private(path, TokenKeys.generate())
+    return path.read_text(encoding="utf-8")
+
+
+def write_private(path: Path, text: str) -> None:
+    """Write a file that only its owner can read, completely or not at all."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    draft = path.with_suffix(f".{os.getpid()}.tmp")
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        file.write(text)
+    draft.replace(path)
+
+
+def _completed(settings: Settings, url: str, keys: str) -> Settings:
+    update = {"mongodb_url": SecretStr(url), "token_keys": settings.token_keys or SecretStr(keys)}
+    return settings.model_copy(update=update)

@@ -1,0 +1,241 @@
+"""The commands: `up`, `serve`, `keys`, `admin`, `replay`, `verify`."""
+
+import asyncio
+import getpass
+import json
+import sys
+from collections.abc import Awaitable, Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, TypeVar
+
+import msgspec
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from guerdon import __version__, embedded
+from guerdon.app import Services
+from guerdon.cli import replay as retail
+from guerdon.cli import serving
+from guerdon.cli.demo import ensure_demo
+from guerdon.cli.local import local_database, local_services, started_database, token_keys
+from guerdon.clock import rfc3339
+from guerdon.config import Settings, load
+from guerdon.errors import GuerdonError
+from guerdon.identity.tokens import TokenKeys
+from guerdon.ledger.verify import LAWS, Report, verify
+
+T = TypeVar("T")
+EXIT_VIOLATIONS, EXIT_REFUSED, EXIT_LEFT_OUT = 1, 2, 3
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="Wallets and smart rewards.")
+keys_app = typer.Typer(no_args_is_help=True, help="Service keys, and the keys that sign access tokens.")
+admin_app = typer.Typer(no_args_is_help=True, help="People who may operate this deployment.")
+app.add_typer(keys_app, name="keys")
+app.add_typer(admin_app, name="admin")
+
+DataDir = Annotated[Path | None, typer.Option("--data-dir", help="Where the embedded database lives [GUERDON_DATA_DIR].")]
+Host = Annotated[str, typer.Option(help="Address to listen on.")]
+Port = Annotated[int, typer.Option(min=1, max=65_535, help="Port to listen on.")]
+Workers = Annotated[int, typer.Option(min=1, max=64, help="API processes.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as one JSON document.")]
+
+
+def main() -> None:
+    """Run a command; what it refuses is said in one sentence on standard error, without a traceback."""
+    try:
+        app()
+    except GuerdonError as error:
+        Console(stderr=True, soft_wrap=True, highlight=False).print(f"guerdon: {error.detail}", markup=False)
+        sys.exit(EXIT_REFUSED)
+
+
+@app.callback(invoke_without_command=True)
+def version(show: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+    """Wallets that never lose or double a unit, rewards that explain themselves."""
+    if show:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.command()
+def up(
+    port: Port = 8000,
+    data_dir: DataDir = None,
+    demo: Annotated[bool, typer.Option("--demo/--no-demo", help="Make members, purchases and log-ins to try.")] = True,
+    workers: Workers = 1,
+    host: Host = "127.0.0.1",
+) -> None:
+    """Start everything on this machine: database, API and demonstration data."""
+    settings = load(data_dir=data_dir)
+    serving.require_free_port(host, port)
+    lock = embedded.DataDirLock.acquire(settings.data_dir, command="guerdon up")
+    with started_database(settings.data_dir, lock) as url:
+        settings = load(data_dir=data_dir, mongodb_url=url, token_keys=settings.token_keys or token_keys(settings.data_dir))
+        logins = _run(settings, lambda services: ensure_demo(services, settings.data_dir)) if demo else None
+
+        def announce(api_url: str) -> None:
+            lock.announce(url=api_url)
+            _welcome(api_url, settings.data_dir, logins)
+
+        serving.serve(settings, host=host, port=port, workers=workers, on_ready=announce)
+
+
+@app.command()
+def serve(port: Port = 8000, workers: Workers = 1, host: Host = "127.0.0.1") -> None:
+    """Serve the API on the database of GUERDON_MONGODB_URL."""
+    settings = load()
+    serving.require_configured(settings)
+    serving.require_free_port(host, port)
+    serving.serve(settings, host=host, port=port, workers=workers, on_ready=lambda url: typer.echo(f"ready {url}"))
+
+
+@keys_app.command("create")
+def create_key(
+    name: Annotated[str, typer.Option(help="What the key is for.")],
+    scopes: Annotated[str, typer.Option(help='Scopes with commas between, or "*" for all.')],
+    expires_in_days: Annotated[int | None, typer.Option(min=1, max=3650, help="Days until it expires.")] = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Make a service key. It is the last line of standard output, and is never shown again."""
+    wanted = [scope.strip() for scope in scopes.split(",")]
+    key = _with_database(data_dir, "guerdon keys", lambda services: services.access.create_key(name, wanted, expires_in_days))
+    typer.echo(key)
+
+
+@keys_app.command("list")
+def list_keys(data_dir: DataDir = None) -> None:
+    """List service keys; their secrets are not stored."""
+    for key in _with_database(data_dir, "guerdon keys", lambda services: services.access.list_keys()):
+        state = "revoked" if key.revoked_at else "live"
+        until = rfc3339(key.expires_at) if key.expires_at else "never"
+        typer.echo(f"{key.id}  {state}  expires {until}  {','.join(key.scopes)}  {key.name}")
+
+
+@keys_app.command("revoke")
+def revoke_key(key_id: str, data_dir: DataDir = None) -> None:
+    """Revoke a service key by its id; the API stops to accept it within two seconds."""
+    key = _with_database(data_dir, "guerdon keys", lambda services: services.access.revoke_key(key_id))
+    typer.echo(f"{key.id} is revoked")
+
+
+@keys_app.command("new-token-keys")
+def new_token_keys() -> None:
+    """Print a new JWK set for GUERDON_TOKEN_KEYS_FILE. Put its key in front of the old ones to rotate."""
+    typer.echo(TokenKeys.generate())
+
+
+@admin_app.command("create")
+def create_admin(
+    email: Annotated[str, typer.Option(help="Address to log in with.")],
+    data_dir: DataDir = None,
+) -> None:
+    """Make an administrator. The password is read from standard input, or asked for at a terminal."""
+    password = getpass.getpass("Password: ") if sys.stdin.isatty() else sys.stdin.readline().rstrip("\n")
+    member = _with_database(
+        data_dir, "guerdon admin", lambda services: services.identity.create_operator(email, password, "admin")
+    )
+    typer.echo(f"{member.id} may log in as {email}")
+
+
+@app.command()
+def replay(
+    file: Annotated[Path, typer.Argument(help="Online Retail as CSV or CSV.gz.")],
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many events.")] = None,
+    as_json: AsJson = False,
+    data_dir: DataDir = None,
+) -> None:
+    """Feed real purchases through the events service. It can be killed and run again at any time."""
+    console = Console(stderr=True)
+    reading = retail.read_file(file)
+    columns = (TextColumn("replay"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+        task = bar.add_task("replay", total=None)
+        summary = _with_database(
+            data_dir,
+            "guerdon replay",
+            lambda services: retail.replay(
+                services, reading, limit=limit, progress=lambda done, total: bar.update(task, completed=done, total=total)
+            ),
+        )
+    _say_broken(reading)
+    for problem in summary.errors:
+        typer.echo(problem, err=True)
+    if as_json:
+        typer.echo(json.dumps(asdict(summary)))
+    else:
+        for name, count in asdict(summary).items():
+            if name != "errors":
+                typer.echo(f"{name.replace('_', ' '):24}{count:>10,}")
+    if summary.broken_lines or summary.refused:
+        raise typer.Exit(EXIT_LEFT_OUT)
+
+
+@app.command("verify")
+def verify_books(as_json: AsJson = False, data_dir: DataDir = None) -> None:
+    """Check the whole ledger against its laws. Exit code 1 when one is broken."""
+    console = Console(stderr=True)
+    with Progress(TextColumn("{task.completed:,} entries"), TimeElapsedColumn(), console=console, disable=not console.is_terminal) as bar:
+        task = bar.add_task("verify")
+        report = _with_database(
+            data_dir,
+            "guerdon verify",
+            lambda services: verify(services.database, lambda entries: bar.update(task, completed=entries)),
+        )
+    typer.echo(msgspec.json.encode(report).decode() if as_json else _prose(report))
+    if report.violations:
+        raise typer.Exit(EXIT_VIOLATIONS)
+
+
+def _run(settings: Settings, work: Callable[[Services], Awaitable[T]]) -> T:
+    async def within() -> T:
+        async with local_services(settings) as services:
+            return await work(services)
+
+    return asyncio.run(within())
+
+
+def _with_database(data_dir: Path | None, command: str, work: Callable[[Services], Awaitable[T]]) -> T:
+    with local_database(load(data_dir=data_dir), command) as settings:
+        return _run(settings, work)
+
+
+def _say_broken(reading: retail.Reading) -> None:
+    for line, what in list(reading.broken.items())[: retail.LINE_ERRORS_SHOWN]:
+        typer.echo(f"line {line}: {what}", err=True)
+    more = len(reading.broken) - retail.LINE_ERRORS_SHOWN
+    if more > 0:
+        typer.echo(f"… and {more} more lines", err=True)
+    if reading.broken:
+        typer.echo(f"{len(reading.broken)} broken lines, {len(reading.spoiled)} events left out whole", err=True)
+
+
+def _prose(report: Report) -> str:
+    lines = [f"{report.accounts:,} accounts, {report.entries:,} entries, {report.violations:,} violations"]
+    for law, sentence in LAWS.items():
+        broken = report.first.get(law)
+        lines.append(f"  {law} {'BROKEN' if broken else 'holds '}  {sentence}")
+        if broken:
+            lines.append(f"     first at {broken.where}: {broken.detail}")
+    return "\n".join(lines)
+
+
+def _welcome(url: str, data_dir: Path, logins: dict[str, str] | None) -> None:
+    lines = [
+        "",
+        f"  API            {url}/v1",
+        f"  documentation  {url}/docs",
+        f"  health         {url}/health/ready    metrics {url}/metrics",
+        f"  data           {data_dir.resolve()}",
+    ]
+    if logins is not None:
+        lines += [
+            "",
+            f"  operator       {logins['operator_email']}  password {logins['operator_password']}",
+            f"  member         {logins['member_email']}  password {logins['member_password']}",
+            f"  service key    {logins['service_key']}",
+        ]
+    typer.echo("\n".join([*lines, ""]))
+    typer.echo(f"ready {url}")
+    sys.stdout.flush()

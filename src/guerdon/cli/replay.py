@@ -1,0 +1,252 @@
+"""Online Retail through the events service: real purchases and cancellations, with an answer that is known beforehand.
+
+The mapping: one event for each (InvoiceNo, CustomerID); rows without a customer are skipped and counted; the amount is the sum of
+Quantity x UnitPrice in exact decimals, rounded half-even to pence once; an invoice whose number begins with C is a refund of the
+negated sum, any other a purchase. The events are judged by one campaign of the replay's own, whatever else is active: 1 point for
+each whole pound, taken back on refunds even into debt, so that the order does not matter.
+
+Event ids are business keys, so a replay that was killed is simply run again: what is recorded already is recalled.
+"""
+
+import csv
+import gzip
+import re
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from decimal import ROUND_HALF_EVEN, Decimal, InvalidOperation
+from pathlib import Path
+from typing import IO
+
+from guerdon.app import Services
+from guerdon.clock import to_ms
+from guerdon.database import DuplicateKeyError
+from guerdon.errors import GuerdonError, StartupRefused
+from guerdon.money import AMOUNT_MAX
+from guerdon.rewards.models import Campaign, CampaignCreate, Item, PerAmountAward, ShopEvent
+from guerdon.rewards.rules import LiveCampaign
+from guerdon.security import ANY_SCOPE, Actor
+
+CAMPAIGN_ID = "cmp_00000000000000000000000000000001"
+CHUNK = 500
+COLUMNS = ("InvoiceNo", "StockCode", "Quantity", "InvoiceDate", "UnitPrice", "CustomerID")
+LINE_ERRORS_SHOWN = 100
+_INVOICE = re.compile(r"[A-Z]?[0-9]{1,20}\Z")
+_CUSTOMER = re.compile(r"[0-9]{1,20}\Z")
+_QUANTITY = re.compile(r"-?[0-9]{1,9}\Z")
+_PRICE = re.compile(r"-?[0-9]{1,9}(\.[0-9]{1,6})?\Z")
+ACTOR = Actor("system:replay", "system", frozenset({ANY_SCOPE}))
+
+
+@dataclass
+class Invoice:
+    """The lines of one event, in the order of the file."""
+
+    occurred_at: int
+    total: Decimal = Decimal(0)
+    items: list[Item] = field(default_factory=list[Item])
+
+
+@dataclass
+class Reading:
+    """What the file held. `broken` maps line numbers to what is wrong with them."""
+
+    invoices: dict[tuple[str, str], Invoice] = field(default_factory=dict[tuple[str, str], Invoice])
+    rows: int = 0
+    rows_without_customer: int = 0
+    broken: dict[int, str] = field(default_factory=dict[int, str])
+    spoiled: set[tuple[str, str]] = field(default_factory=set[tuple[str, str]])
+    """Events that a broken line belongs to: they are left out whole, since a part of an invoice is not an invoice."""
+
+
+@dataclass
+class Summary:
+    """How a replay ended; printed as JSON."""
+
+    rows: int = 0
+    rows_without_customer: int = 0
+    broken_lines: int = 0
+    events_left_out: int = 0
+    purchases: int = 0
+    refunds: int = 0
+    recorded: int = 0
+    recorded_before: int = 0
+    refused: int = 0
+    errors: list[str] = field(default_factory=list[str])
+
+
+class _BrokenLine(Exception):
+    """The line cannot be read; the message says why."""
+
+
+def read_file(path: Path) -> Reading:
+    """Read a CSV, gzipped or not, into events.
+
+    Raises:
+        StartupRefused: there is no such file, or it is not an Online Retail CSV at all.
+    """
+    reading = Reading()
+    try:
+        with _open(path) as handle:
+            rows = csv.reader(handle)
+            header = next(rows, None)
+            if header is None or not set(COLUMNS) <= set(header):
+                raise StartupRefused(f"{path} has no header with {', '.join(COLUMNS)}")
+            places = [header.index(column) for column in COLUMNS]
+            for line, row in _rows(rows, reading):
+                _add(reading, line, row, (places, len(header)))
+    except (OSError, EOFError, gzip.BadGzipFile) as error:
+        raise StartupRefused(f"{path} cannot be read: {error}") from None
+    for name in reading.spoiled:
+        reading.invoices.pop(name, None)
+    return reading
+
+
+def _open(path: Path) -> IO[str]:
+    # Bytes that are not UTF-8 become marks that no column accepts: they break their line, not the file.
+    if path.suffix == ".gz":
+        return gzip.open(path, "rt", encoding="utf-8", errors="replace", newline="")
+    return path.open("rt", encoding="utf-8", errors="replace", newline="")
+
+
+def _rows(rows: "csv.Reader", reading: Reading) -> Iterator[tuple[int, list[str]]]:
+    while True:
+        try:
+            row = next(rows)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            reading.rows += 1
+            reading.broken[rows.line_num] = f"not CSV: {error}"
+            continue
+        reading.rows += 1
+        yield rows.line_num, row
+
+
+def _add(reading: Reading, line: int, row: list[str], shape: tuple[list[int], int]) -> None:
+    """Add one line to its event, or say what is wrong with it and leave its event out."""
+    places, width = shape
+    invoice_no = row[places[0]] if len(row) > places[0] else ""
+    customer = row[places[5]].removesuffix(".0") if len(row) > places[5] else ""
+    try:
+        if len(row) != width:
+            raise _BrokenLine(f"{len(row)} columns instead of {width}")
+        if not customer:
+            reading.rows_without_customer += 1
+            return
+        sku, quantity, date, price = (row[place] for place in places[1:5])
+        item, total = _item(sku, quantity, price)
+        _check(_INVOICE, invoice_no, "InvoiceNo")
+        _check(_CUSTOMER, customer, "CustomerID")
+        invoice = reading.invoices.get((invoice_no, customer))
+        if invoice is None:
+            invoice = reading.invoices[invoice_no, customer] = Invoice(_moment(date))
+    except _BrokenLine as error:
+        reading.broken[line] = str(error)
+        if _INVOICE.match(invoice_no) and _CUSTOMER.match(customer):
+            reading.spoiled.add((invoice_no, customer))
+        return
+    invoice.total += total
+    invoice.items.append(item)
+
+
+def _check(pattern: re.Pattern[str], value: str, column: str) -> None:
+    if not pattern.match(value):
+        raise _BrokenLine(f"{column} {value[:40]!r} is not acceptable")
+
+
+def _item(sku: str, quantity: str, price: str) -> tuple[Item, Decimal]:
+    _check(_QUANTITY, quantity, "Quantity")
+    _check(_PRICE, price, "UnitPrice")
+    if not 0 < len(sku) <= 200 or not sku.isprintable():
+        raise _BrokenLine(f"StockCode {sku[:40]!r} is not acceptable")
+    each = Decimal(price)
+    return Item(sku=sku, quantity=int(quantity), unit_price=to_pence(each)), int(quantity) * each
+
+
+def _moment(date: str) -> int:
+    try:
+        return to_ms(datetime.strptime(date, "%Y-%m-%d %H:%M:%S").replace(tzinfo=UTC))
+    except ValueError:
+        raise _BrokenLine(f"InvoiceDate {date[:40]!r} is not YYYY-MM-DD HH:MM:SS") from None
+
+
+def to_pence(amount: Decimal) -> int:
+    """Round pounds to pence, half to even."""
+    try:
+        return int((amount * 100).quantize(Decimal(1), ROUND_HALF_EVEN))
+    except InvalidOperation:
+        raise _BrokenLine("the amount has too many digits") from None
+
+
+def events_of(reading: Reading, limit: int | None) -> list[ShopEvent]:
+    """Return the first `limit` events of the file, in its order."""
+    names = list(reading.invoices)[:limit]
+    return [_event(invoice_no, customer, reading.invoices[invoice_no, customer]) for invoice_no, customer in names]
+
+
+def _event(invoice_no: str, customer: str, invoice: Invoice) -> ShopEvent:
+    pence = to_pence(invoice.total)
+    refund = invoice_no.startswith("C")
+    return ShopEvent(
+        id=f"{invoice_no}-{customer}",
+        type="refund" if refund else "purchase",
+        occurred_at=invoice.occurred_at,
+        amount=max(-AMOUNT_MAX, min(AMOUNT_MAX, -pence if refund else pence)),
+        currency="GBP",
+        external_id=customer,
+        items=tuple(invoice.items),
+    )
+
+
+async def replay(
+    services: Services, reading: Reading, *, limit: int | None, progress: Callable[[int, int], None]
+) -> Summary:
+    """Record every event of the reading; `progress` is told (done, total)."""
+    events = events_of(reading, limit)
+    campaign = LiveCampaign.of(await _ensure_campaign(services))
+    summary = Summary(
+        rows=reading.rows,
+        rows_without_customer=reading.rows_without_customer,
+        broken_lines=len(reading.broken),
+        events_left_out=len(reading.spoiled),
+    )
+    for start in range(0, len(events), CHUNK):
+        chunk = events[start : start + CHUNK]
+        results = await services.events.record_all(ACTOR, chunk, [campaign])
+        for event, result in zip(chunk, results, strict=True):
+            _count(summary, event, result)
+        progress(min(start + CHUNK, len(events)), len(events))
+    return summary
+
+
+def _count(summary: Summary, event: ShopEvent, result: tuple[object, bool] | GuerdonError) -> None:
+    if isinstance(result, GuerdonError):
+        summary.refused += 1
+        if len(summary.errors) < LINE_ERRORS_SHOWN:
+            summary.errors.append(f"{event.id}: {result.code}: {result.detail}")
+        return
+    if event.type == "refund":
+        summary.refunds += 1
+    else:
+        summary.purchases += 1
+    if result[1]:
+        summary.recorded_before += 1
+    else:
+        summary.recorded += 1
+
+
+async def _ensure_campaign(services: Services) -> Campaign:
+    """The replay's campaign stays a draft: it judges what is replayed and nothing that happens today."""
+    if not await services.campaigns.exists(CAMPAIGN_ID):
+        body = CampaignCreate(
+            name="Online Retail replay: 1 point per pound",
+            asset="PTS",
+            event_types=["purchase", "refund"],
+            award=PerAmountAward(points=1, per=100, rounding="floor"),
+            clawback="debt",
+        )
+        with suppress(DuplicateKeyError):  # Another replay was quicker.
+            await services.campaigns.create(ACTOR, body, campaign_id=CAMPAIGN_ID)
+    return await services.campaigns.get_campaign(CAMPAIGN_ID)

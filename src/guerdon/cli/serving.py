@@ -1,0 +1,90 @@
+"""`guerdon up` and `guerdon serve`: the HTTP server in its own worker processes, and the word `ready` when it answers."""
+
+import json
+import os
+import socket
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+
+from granian import Granian
+from granian.constants import Interfaces, Loops
+from granian.http import HTTP1Settings
+from granian.log import LogLevels
+
+from guerdon.config import Settings
+from guerdon.errors import StartupRefused
+
+BACKPRESSURE = 16_384
+"""Requests that one worker holds at most; the ledger's own queue answers 503 before this is reached."""
+HEADER_READ_TIMEOUT_MS = 10_000
+READY_SECONDS = 60.0
+STOP_SECONDS = 15
+POLL_SECONDS = 0.02
+
+
+def require_free_port(host: str, port: int) -> None:
+    """
+    Raises:
+        StartupRefused: somebody listens there already.
+    """
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise StartupRefused(f"cannot listen on {host}:{port} ({error.strerror}); choose another port with --port") from None
+
+
+def require_configured(settings: Settings) -> None:
+    """
+    Raises:
+        StartupRefused: `guerdon serve` brings no database and no keys of its own.
+    """
+    if settings.mongodb_url is None:
+        raise StartupRefused("set GUERDON_MONGODB_URL, or use `guerdon up`, which starts a database of its own")
+    if settings.token_keys is None:
+        raise StartupRefused("set GUERDON_TOKEN_KEYS_FILE: make one with `guerdon keys new-token-keys`")
+
+
+def serve(settings: Settings, *, host: str, port: int, workers: int, on_ready: Callable[[str], None]) -> None:
+    """Serve until a signal arrives. The workers read the settings from the environment, so those found here are put there."""
+    for name in ("mongodb_url", "token_keys"):
+        secret = getattr(settings, name)
+        if secret is not None:
+            os.environ.pop(f"GUERDON_{name.upper()}_FILE", None)
+            os.environ[f"GUERDON_{name.upper()}"] = secret.get_secret_value()
+    server = Granian(
+        "guerdon.app:create_server",
+        address=host,
+        port=port,
+        interface=Interfaces.ASGI,
+        workers=workers,
+        factory=True,
+        loop=Loops.uvloop,
+        backlog=4096,
+        backpressure=BACKPRESSURE,
+        websockets=False,
+        http1_settings=HTTP1Settings(header_read_timeout=HEADER_READ_TIMEOUT_MS),
+        log_level=LogLevels.warning,
+        respawn_failed_workers=True,
+        workers_kill_timeout=STOP_SECONDS,
+    )
+    url = f"http://{host}:{port}"
+    watcher = threading.Thread(target=_announce, args=(url, on_ready), daemon=True)
+    watcher.start()
+    server.serve()
+
+
+def _announce(url: str, on_ready: Callable[[str], None]) -> None:
+    deadline = time.monotonic() + READY_SECONDS
+    while time.monotonic() < deadline:
+        try:
+            with urllib.request.urlopen(f"{url}/health/ready", timeout=2) as answer:
+                if json.load(answer).get("status") == "ok":
+                    on_ready(url)
+                    return
+        except (urllib.error.URLError, OSError, ValueError):
+            time.sleep(POLL_SECONDS)

@@ -1,0 +1,1 @@
+"""What happens around every request: observation, authentication, and one shape for every error."""

@@ -1,0 +1,23 @@
+"""Says who calls, and holds every route to its policy before the handler runs."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from guerdon.http import Operation, Request, Response
+from guerdon.identity.access import Access
+
+
+class Authentication:
+    """Looks the route's policy up in the table that the composition root has checked to be complete."""
+
+    def __init__(self, access: Access, operations: Mapping[tuple[str, str], Operation]) -> None:
+        self._access = access
+        self._operations = operations
+
+    async def process_resource(self, req: Request, _resp: Response, _resource: Any, _params: dict[str, Any]) -> None:
+        declared = self._operations.get((req.uri_template or "", req.method))
+        if declared is None:
+            return  # The framework's own answers: 405, and OPTIONS, which names the methods.
+        if not declared.policy.public:
+            req.context.actor = await self._access.authenticate(req.get_header("Authorization"))
+            declared.policy.check(req.context.actor)

@@ -1,0 +1,53 @@
+"""A request id on every answer, one log line and one measurement for every request."""
+
+import re
+from typing import Any
+
+from structlog.typing import FilteringBoundLogger
+
+from guerdon.clock import Clock
+from guerdon.http import Request, Response
+from guerdon.ids import IdSource
+from guerdon.operations.metrics import Metrics
+from guerdon.security import ANONYMOUS
+
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{8,64}\Z")
+
+
+class Observation:
+    """Binds the request id first and measures last. Logs carry route templates and actor ids, never paths or bodies."""
+
+    def __init__(self, clock: Clock, ids: IdSource, metrics: Metrics, log: FilteringBoundLogger, *, access_log: bool) -> None:
+        self._clock = clock
+        self._ids = ids
+        self._metrics = metrics
+        self._log = log
+        self._access_log = access_log
+
+    async def process_request(self, req: Request, resp: Response) -> None:
+        context = req.context
+        context.started = self._clock.monotonic()
+        context.actor = ANONYMOUS
+        given = req.get_header("X-Request-Id")
+        context.request_id = given if given is not None and _REQUEST_ID.match(given) else self._ids.new("req")
+        resp.set_header("X-Request-Id", context.request_id)
+
+    async def process_response(self, req: Request, resp: Response, _resource: Any, _succeeded: bool) -> None:
+        context = req.context
+        seconds = self._clock.monotonic() - context.started
+        route = req.uri_template or "unmatched"
+        method = req.method if req.uri_template else "ANY"
+        self._metrics.observe(method, route, resp.status_code, seconds)
+        resp.set_header("X-Content-Type-Options", "nosniff")
+        if resp.get_header("Cache-Control") is None:
+            resp.set_header("Cache-Control", "no-store")
+        if self._access_log:
+            self._log.info(
+                "request",
+                request_id=context.request_id,
+                method=method,
+                route=route,
+                status=resp.status_code,
+                ms=round(seconds * 1000, 2),
+                actor=context.actor.id,
+            )

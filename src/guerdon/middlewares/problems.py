@@ -1,0 +1,66 @@
+"""Every error, ours or the framework's or nobody's, leaves as one problem document (RFC 9457)."""
+
+from typing import Any
+
+from falcon import HTTPError, HTTPMethodNotAllowed, HTTPNotFound
+from falcon.asgi import App
+from structlog.typing import FilteringBoundLogger
+
+from guerdon.errors import BadRequest, BodyTooLarge, GuerdonError, Internal, MethodNotAllowed, NotFound, OperationsError, Unauthenticated
+from guerdon.errors import UnsupportedMediaType
+from guerdon.http import Request, Response, problem_document
+
+PROBLEM_TYPE = "application/problem+json"
+_BY_STATUS: dict[int, type[GuerdonError]] = {413: BodyTooLarge, 415: UnsupportedMediaType}
+
+
+class Problems:
+    """The three error handlers of the application."""
+
+    def __init__(self, log: FilteringBoundLogger) -> None:
+        self._log = log
+
+    def install(self, app: App[Any, Any]) -> None:
+        app.add_error_handler(Exception, self.on_fault)
+        app.add_error_handler(HTTPError, self.on_framework_error)
+        app.add_error_handler(GuerdonError, self.on_error)
+
+    async def on_error(self, req: Request, resp: Response, error: GuerdonError, _params: dict[str, Any]) -> None:
+        if isinstance(error, OperationsError):
+            cause = error.__cause__
+            self._log.error(
+                "operations_error",
+                request_id=req.context.request_id,
+                code=error.code,
+                cause=type(cause).__name__ if cause else None,
+                exc_info=cause if isinstance(error, Internal) else None,
+            )
+        self._send(req, resp, error)
+
+    async def on_framework_error(self, req: Request, resp: Response, error: HTTPError, _params: dict[str, Any]) -> None:
+        if isinstance(error, HTTPNotFound):
+            shaped: GuerdonError = NotFound("there is no such route")
+        elif isinstance(error, HTTPMethodNotAllowed):
+            shaped = MethodNotAllowed(f"{req.method[:20]} is not one of this route's methods")
+        else:
+            kind = _BY_STATUS.get(error.status_code, BadRequest)
+            shaped = kind(error.description or error.title or "the request could not be understood")
+        for name, value in (error.headers or {}).items() if isinstance(error.headers, dict) else ():
+            resp.set_header(name, value)
+        self._send(req, resp, shaped)
+
+    async def on_fault(self, req: Request, resp: Response, error: Exception, _params: dict[str, Any]) -> None:
+        self._log.error("unhandled", request_id=req.context.request_id, route=req.uri_template, exc_info=error)
+        self._send(req, resp, Internal("an unexpected fault; the log names it under this request id"))
+
+    def _send(self, req: Request, resp: Response, error: GuerdonError) -> None:
+        resp.status = error.status
+        resp.content_type = PROBLEM_TYPE
+        resp.data = problem_document(error, req.context.request_id)
+        resp.text = None
+        if error.retry_after_seconds is not None:
+            resp.set_header("Retry-After", str(error.retry_after_seconds))
+        if error.replayed:
+            resp.set_header("Idempotency-Replayed", "true")
+        if isinstance(error, Unauthenticated):
+            resp.set_header("WWW-Authenticate", 'Bearer realm="guerdon"')

@@ -1,0 +1,58 @@
+"""Prometheus metrics. Labels are route templates and classes of status: no ids, no paths, no personal data."""
+
+from collections.abc import Iterator
+
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from guerdon.ledger.service import Ledger
+
+BUCKETS = (0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
+CONTENT_TYPE = CONTENT_TYPE_LATEST
+
+
+class Metrics:
+    """One registry of one process; with several workers each scrape meets one of them (see docs/operations.md)."""
+
+    def __init__(self) -> None:
+        self._registry = CollectorRegistry()
+        names = ["method", "route", "status"]
+        self._requests = Counter("guerdon_http_requests", "Requests answered.", names, registry=self._registry)
+        self._seconds = Histogram(
+            "guerdon_http_request_seconds",
+            "Time from the first byte to the answer.",
+            ["method", "route"],
+            buckets=BUCKETS,
+            registry=self._registry,
+        )
+        self._children: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
+
+    def watch(self, ledger: Ledger) -> None:
+        """Show the ledger's own counters."""
+        self._registry.register(_LedgerCollector(ledger))
+
+    def observe(self, method: str, route: str, status: int, seconds: float) -> None:
+        """Count one request. Looking a labelled child up costs more than counting, so it is remembered."""
+        child = self._children.get((method, route, status))
+        if child is None:
+            child = (self._requests.labels(method, route, str(status)), self._seconds.labels(method, route))
+            self._children[method, route, status] = child
+        child[0].inc()
+        child[1].observe(seconds)
+
+    def render(self) -> bytes:
+        return generate_latest(self._registry)
+
+
+class _LedgerCollector(Collector):
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+
+    def collect(self) -> Iterator[Metric]:
+        stats = self._ledger.stats
+        yield CounterMetricFamily("guerdon_ledger_commands", "Commands decided.", value=stats.commands)
+        yield CounterMetricFamily("guerdon_ledger_batches", "Commits and refusal-only batches.", value=stats.batches)
+        yield CounterMetricFamily("guerdon_ledger_conflicts", "Batches read again after losing a race.", value=stats.conflicts)
+        yield GaugeMetricFamily("guerdon_ledger_queued", "Commands waiting for a commit.", value=stats.queued)
+        yield GaugeMetricFamily("guerdon_ledger_in_flight", "Batches being committed.", value=stats.in_flight)

@@ -1,0 +1,170 @@
+"""The OpenAPI 3.1 document, made by SpecTree from the declarations that the handlers carry.
+
+SpecTree is used for the document only: its request wrapper would decode every body a second time. A backend plug-in hands it the route
+table of the composition root, so that no route can be served without being documented.
+"""
+
+from string import Formatter
+from typing import Any
+
+from falcon.routing.util import map_http_methods
+from msgspec import Struct
+from spectree import Response, SpecTree
+from spectree.models import SecureType, SecurityScheme, SecuritySchemeData
+from spectree.model_adapter import get_msgspec_model_adapter
+from spectree.plugins.falcon_plugin import FalconAsgiPlugin
+
+from guerdon import __version__
+from guerdon.errors import Forbidden, GuerdonError, Internal, MalformedJson, Unauthenticated, Validation
+from guerdon.http import Operation
+
+Routes = list[tuple[str, Any, str | None]]
+_TAGS = ("auth", "members", "wallets", "assets", "events", "campaigns", "operations")
+_KEY_PARAMETER = {
+    "name": "Idempotency-Key",
+    "in": "header",
+    "required": True,
+    "schema": {"type": "string", "minLength": 1, "maxLength": 255},
+    "description": "Made by the client before the first attempt. The same key with the same body replays the first answer.",
+    "example": "c0ffee-0001",
+}
+
+
+class FieldError(Struct, frozen=True):
+    """One value that is not acceptable."""
+
+    pointer: str
+    detail: str
+
+
+class Problem(Struct, frozen=True):
+    """An RFC 9457 problem document. Some types carry more members, which their page under `type` names."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    code: str
+    request_id: str
+    errors: list[FieldError] = []
+
+
+class _Node:
+    """The two attributes of a router node that SpecTree's Falcon plug-in reads, and the handlers by method."""
+
+    def __init__(self, path: str, handlers: dict[str, Any]) -> None:
+        self.uri_template = path
+        self.method_map = handlers
+
+
+class _RouteTablePlugin(FalconAsgiPlugin):
+    """Reads our route table instead of a router's private tree, and registers no routes of its own."""
+
+    def register_route(self, app: Any) -> None:
+        pass
+
+    def find_routes(self) -> list[Any]:
+        return self.spectree.app
+
+    def bypass(self, func: Any, method: str) -> bool:
+        return False
+
+    def parse_path(self, route: Any, path_parameter_descriptions: Any) -> tuple[str, list[dict[str, Any]]]:
+        """Our templates hold plain fields only; the inherited form leaves a backslash before the dots of a path."""
+        fields = [name for _, name, _, _ in Formatter().parse(route.uri_template) if name]
+        return route.uri_template, [
+            {"name": name, "in": "path", "required": True, "schema": {"type": "string"}, "description": ""} for name in fields
+        ]
+
+
+def operations_of(path: str, resource: Any, suffix: str | None) -> dict[str, Operation]:
+    """Return the declaration of every responder of a route, by method.
+
+    Raises:
+        ValueError: a responder carries none, so nobody has said who may call it.
+    """
+    found: dict[str, Operation] = {}
+    for method, handler in map_http_methods(resource, suffix=suffix).items():
+        declared = getattr(handler, "operation", None)
+        if not isinstance(declared, Operation):
+            raise ValueError(f"{method} {path} ({handler.__qualname__}) declares no policy")
+        found[method] = declared
+    return found
+
+
+def build_document(routes: Routes) -> dict[str, Any]:
+    """Return the document of all routes."""
+    bearer = SecurityScheme(
+        name="bearer",
+        data=SecuritySchemeData(type=SecureType.HTTP, scheme="bearer", description="A service key or an access token."),
+    )
+    tree = SpecTree(
+        backend=_RouteTablePlugin,
+        model_adapter=get_msgspec_model_adapter(),
+        naming_strategy=lambda model: model.__name__,
+        nested_naming_strategy=lambda _parent, child: child,
+        title="Guerdon",
+        version=__version__,
+        description="Wallets that never lose or double a unit, rewards that explain themselves.",
+        security_schemes=[bearer],
+        annotations=False,
+        validation_error_model=Problem,
+    )
+    nodes = [_Node(path, _document_handlers(tree, resource, suffix)) for path, resource, suffix in routes]
+    tree.register(nodes)
+    document: dict[str, Any] = tree.spec
+    for path, resource, suffix in routes:
+        for method, declared in operations_of(path, resource, suffix).items():
+            _finish(document["paths"][path][method.lower()], declared)
+    document.pop("security", None)
+    document["tags"] = [{"name": name} for name in _TAGS]
+    return document
+
+
+def _document_handlers(tree: SpecTree, resource: Any, suffix: str | None) -> dict[str, Any]:
+    handlers: dict[str, Any] = {}
+    for method, handler in map_http_methods(resource, suffix=suffix).items():
+        declared: Operation = handler.operation
+        answers: dict[str, Any] = {f"HTTP_{status}": model for status, model in declared.answers.items()}
+        for error in sorted(_errors_of(declared), key=lambda error: error.status):
+            code = f"HTTP_{error.status}"
+            known = answers.get(code)
+            titles = f"{known[1]}; {error.title}" if known else error.title
+            answers[code] = (Problem, titles)
+        decorate = tree.validate(
+            query=declared.query,
+            json=declared.body,
+            resp=Response(**answers),
+            tags=(declared.tag,),
+            security=[] if declared.policy.public else [{"bearer": []}],
+            operation_id=declared.operation_id,
+            skip_validation=True,
+        )
+        handlers[method] = decorate(handler.__func__)
+    return handlers
+
+
+def _errors_of(declared: Operation) -> set[type[GuerdonError]]:
+    errors: set[type[GuerdonError]] = {Internal, *declared.errors}
+    if declared.body is not None:
+        errors |= {MalformedJson, Validation}
+    if declared.query is not None:
+        errors.add(Validation)
+    if not declared.policy.public:
+        errors |= {Unauthenticated, Forbidden}
+    return errors
+
+
+def _finish(entry: dict[str, Any], declared: Operation) -> None:
+    """Add what SpecTree does not know: our summaries, the key header, examples, and the media type of problems."""
+    if declared.idempotent:
+        entry["parameters"].insert(0, _KEY_PARAMETER)
+    if declared.example is not None:
+        entry["requestBody"]["content"]["application/json"]["example"] = declared.example
+    for status, answer in entry["responses"].items():
+        if int(status) >= 400 and "content" in answer:
+            answer["content"] = {"application/problem+json": answer["content"].pop("application/json")}
+    scope = declared.policy.scope
+    if scope is not None:
+        note = f"Needs the scope `{scope}`" + ("; members may call it for what is theirs." if declared.policy.own else ".")
+        entry["description"] = f"{entry.get('description') or ''}\n\n{note}".strip()
