@@ -1,0 +1,88 @@
+"""How tests call the service: over HTTP, as one kind of caller."""
+
+import io
+import itertools
+import json
+from typing import Any
+
+import httpx
+
+from guerdon.clock import Clock
+
+_keys = itertools.count(1)
+
+
+class ManualClock:
+    """Follows a real clock plus an offset that tests move."""
+
+    def __init__(self, base: Clock) -> None:
+        self._base = base
+        self.offset_ms = 0
+
+    def now_ms(self) -> int:
+        return self._base.now_ms() + self.offset_ms
+
+    def monotonic(self) -> float:
+        return self._base.monotonic() + self.offset_ms / 1000
+
+    def advance(self, *, seconds: float = 0, days: float = 0) -> None:
+        self.offset_ms += int(seconds * 1000 + days * 86_400_000)
+
+
+class Log(io.StringIO):
+    """Collects log lines."""
+
+    @property
+    def lines(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.getvalue().splitlines()]
+
+
+class Caller:
+    """One kind of caller. `post` adds a fresh idempotency key unless one is given (or `key=None`)."""
+
+    def __init__(self, client: httpx.AsyncClient, token: str | None = None) -> None:
+        self.client = client
+        self.token = token
+
+    def with_token(self, token: str) -> "Caller":
+        return Caller(self.client, token)
+
+    async def get(self, path: str, **params: Any) -> httpx.Response:
+        return await self.client.get(path, params=params, headers=self._headers(None))
+
+    async def post(self, path: str, body: Any = None, *, key: str | None = "", **headers: str) -> httpx.Response:
+        wanted = f"test-{next(_keys)}" if key == "" else key
+        return await self.client.post(path, json=body, headers={**self._headers(wanted), **headers})
+
+    async def put(self, path: str, body: Any = None) -> httpx.Response:
+        return await self.client.put(path, json=body, headers=self._headers(None))
+
+    async def send(self, method: str, path: str, content: bytes, *, key: str | None = "", **headers: str) -> httpx.Response:
+        """Send raw bytes as JSON, unless `content_type` says otherwise."""
+        wanted = f"test-{next(_keys)}" if key == "" else key
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        return await self.client.request(
+            method, path, content=content, headers={"content-type": "application/json", **self._headers(wanted), **named}
+        )
+
+    def _headers(self, key: str | None) -> dict[str, str]:
+        headers: dict[str, str] = {}
+        if self.token is not None:
+            headers["authorization"] = f"Bearer {self.token}"
+        if key is not None:
+            headers["idempotency-key"] = key
+        return headers
+
+
+def problem(response: httpx.Response, status: int, code: str) -> dict[str, Any]:
+    """Assert that the answer is this problem, whole and well-formed, and return it."""
+    assert response.status_code == status, response.text
+    assert response.headers["content-type"] == "application/problem+json"
+    body: dict[str, Any] = response.json()
+    assert body["status"] == status
+    assert body["code"] == code
+    assert body["type"] == f"/problems/{code}"
+    assert body["title"]
+    assert body["detail"]
+    assert body["request_id"] == response.headers["x-request-id"]
+    return body

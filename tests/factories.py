@@ -1,0 +1,75 @@
+"""Things that tests need to exist, made through the API, and the check that ends every test that moves value."""
+
+import itertools
+from typing import Any
+
+from guerdon.app import Services
+from guerdon.ledger.verify import verify
+from tests.clients import Caller
+
+_numbers = itertools.count(1)
+
+
+class Factory:
+    """Makes members, wallets and campaigns."""
+
+    def __init__(self, service: Caller, services: Services) -> None:
+        self._service = service
+        self._services = services
+
+    async def member(self, external_id: str | None = None) -> str:
+        """A new member's id."""
+        name = external_id or f"customer-{next(_numbers)}"
+        answer = await self._service.post("/v1/members", {"external_id": name, "email": None, "attributes": {}})
+        assert answer.status_code == 201, answer.text
+        return str(answer.json()["id"])
+
+    async def wallet(self, balance: int = 0, asset: str = "PTS", member: str | None = None) -> str:
+        """A wallet with a balance; a balance of 0 is made by a credit and a debit, since only a credit opens a wallet."""
+        wallet = f"{member or await self.member()}:{asset}"
+        answer = await self._service.post(f"/v1/wallets/{wallet}/credit", {"amount": balance or 1})
+        assert answer.status_code == 201, answer.text
+        if balance == 0:
+            answer = await self._service.post(f"/v1/wallets/{wallet}/debit", {"amount": 1})
+            assert answer.status_code == 201, answer.text
+        return wallet
+
+    async def campaign(self, *, active: bool = True, **changes: Any) -> str:
+        """A campaign's id: 1 point per pound unless `changes` say otherwise."""
+        body = {
+            "name": "1 point per pound",
+            "asset": "PTS",
+            "event_types": ["purchase", "refund"],
+            "award": {"type": "per_amount", "points": 1, "per": 100, "rounding": "floor"},
+            **changes,
+        }
+        answer = await self._service.post("/v1/campaigns", body)
+        assert answer.status_code == 201, answer.text
+        campaign_id = str(answer.json()["id"])
+        if active:
+            answer = await self._service.post(f"/v1/campaigns/{campaign_id}/activate")
+            assert answer.status_code == 200, answer.text
+        return campaign_id
+
+    def event(self, **changes: Any) -> dict[str, Any]:
+        """The body of a purchase of 139.12 pounds by somebody new."""
+        number = next(_numbers)
+        return {
+            "id": f"order-{number}",
+            "type": "purchase",
+            "member": {"external_id": f"shopper-{number}"},
+            "occurred_at": "2026-01-31T12:00:00Z",
+            "amount": 13912,
+            "currency": "GBP",
+            **changes,
+        }
+
+    async def balance(self, wallet: str) -> int:
+        answer = await self._service.get(f"/v1/wallets/{wallet}")
+        assert answer.status_code == 200, answer.text
+        return int(answer.json()["balance"])
+
+    async def assert_books_balance(self) -> None:
+        """Every law holds over the whole database."""
+        report = await verify(self._services.database)
+        assert report.violations == 0, report.first
