@@ -1,7 +1,7 @@
 """The composition root: builds services, controllers and middlewares inside the running loop; nothing else picks implementations."""
 
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -70,7 +70,7 @@ class Services:
 
 
 @asynccontextmanager
-async def open_services(settings: Settings, clock: Clock) -> AsyncIterator[Services]:
+async def open_services(settings: Settings, clock: Clock) -> AsyncGenerator[Services]:
     """Connect, check the server, create what is missing, and close in the reverse order.
 
     Raises:
@@ -119,14 +119,8 @@ async def open_services(settings: Settings, clock: Clock) -> AsyncIterator[Servi
         )
 
 
-def build_app(services: Services, settings: Settings, log: FilteringBoundLogger) -> App[Any, Any]:
-    """Return the ASGI application over `services`.
-
-    Raises:
-        ValueError: a route declares no policy.
-    """
-    metrics, docs = Metrics(), operations_controller.DocsResource()
-    metrics.watch(services.ledger)
+def routes_of(services: Services, docs: operations_controller.DocsResource, metrics: Metrics) -> Routes:
+    """Return every route of the service: (path, resource, suffix)."""
 
     async def ping() -> None:
         try:
@@ -134,12 +128,23 @@ def build_app(services: Services, settings: Settings, log: FilteringBoundLogger)
         except PyMongoError as error:
             raise DatabaseUnavailable("the database does not answer", retry_after_seconds=5) from error
 
-    routes: Routes = [
+    return [
         *identity_controller.routes(services.identity, services.token_keys),
         *wallets_controller.routes(services.wallets, services.assets),
         *rewards_controller.routes(services.events, services.campaigns),
         *operations_controller.routes(docs, metrics, ping),
     ]
+
+
+def build_app(services: Services, settings: Settings, log: FilteringBoundLogger) -> App[Any, Any]:
+    """Return the ASGI application over `services`.
+
+    Raises:
+        TypeError: a route declares no policy.
+    """
+    metrics, docs = Metrics(), operations_controller.DocsResource()
+    metrics.watch(services.ledger)
+    routes = routes_of(services, docs, metrics)
     operations: dict[tuple[str, str], Operation] = {
         (path, method): declared
         for path, resource, suffix in routes

@@ -1,6 +1,6 @@
 """The MongoDB client of one event loop, typed collections, transactions with explicit concerns, and the start-up checks."""
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Generic, TypeVar
 
@@ -9,7 +9,7 @@ from pymongo import AsyncMongoClient, IndexModel, ReadPreference, WriteConcern
 from pymongo.asynchronous.client_session import AsyncClientSession
 from pymongo.asynchronous.collection import AsyncCollection
 from pymongo.asynchronous.database import AsyncDatabase
-from pymongo.errors import ConfigurationError, DuplicateKeyError, OperationFailure, PyMongoError
+from pymongo.errors import BulkWriteError, ConfigurationError, DuplicateKeyError, OperationFailure, PyMongoError
 from pymongo.read_concern import ReadConcern
 
 from guerdon.errors import StartupRefused
@@ -22,6 +22,7 @@ MAJORITY_JOURNALED = WriteConcern("majority", j=True)
 SNAPSHOT = ReadConcern("snapshot")
 PRIMARY = ReadPreference.PRIMARY
 SERVER_FLOOR = (6, 0)
+DUPLICATE_KEY = 11000
 
 __all__ = ["Collection", "Database", "Document", "DuplicateKeyError", "PyMongoError", "Session"]
 
@@ -55,6 +56,19 @@ class Collection(Generic[T]):
 
     async def insert(self, value: T, session: Session | None = None) -> None:
         await self.raw.insert_one(self.encode(value), session=session)
+
+    async def insert_many(self, values: Sequence[T], session: Session) -> None:
+        """Insert all of them in the session's transaction.
+
+        Raises:
+            DuplicateKeyError: one exists already; the transaction is lost.
+        """
+        try:
+            await self.raw.insert_many([self.encode(value) for value in values], session=session)
+        except BulkWriteError as error:
+            if error.code == DUPLICATE_KEY or f"E{DUPLICATE_KEY}" in str(error.details):
+                raise DuplicateKeyError(str(error), DUPLICATE_KEY) from None
+            raise
 
 
 class Database:
@@ -90,11 +104,9 @@ class Database:
         await self.client.admin.command("ping")
 
     @asynccontextmanager
-    async def transaction(self) -> AsyncIterator[Session]:
+    async def transaction(self) -> AsyncGenerator[Session]:
         """One transaction at snapshot / majority+journal / primary. Concerns of the handle do not reach a transaction."""
-        async with self.client.start_session() as session, await session.start_transaction(
-            SNAPSHOT, MAJORITY_JOURNALED, PRIMARY
-        ):
+        async with self.client.start_session() as session, await session.start_transaction(SNAPSHOT, MAJORITY_JOURNALED, PRIMARY):
             yield session
 
     async def check(self) -> None:
@@ -130,11 +142,15 @@ class Database:
         try:
             config = (await self.client.admin.command("replSetGetConfig"))["config"]
         except OperationFailure as error:
-            if error.code == 13:  # Unauthorized: a hardened cluster does not let the application read this; w+j are explicit anyway.
+            if (
+                error.code == 13
+            ):  # Unauthorized: a hardened cluster does not let the application read this; w+j are explicit anyway.
                 return
             raise
         if config.get("writeConcernMajorityJournalDefault") is False:
-            raise StartupRefused("writeConcernMajorityJournalDefault is false: a majority write could be rolled back; set it to true")
+            raise StartupRefused(
+                "writeConcernMajorityJournalDefault is false: a majority write could be rolled back; set it to true"
+            )
 
     async def sync_indexes(self, wanted: Mapping[str, Sequence[IndexModel]]) -> None:
         """Create the collections and indexes that are missing. Transactions cannot create collections on the fly everywhere."""

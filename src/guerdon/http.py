@@ -19,8 +19,7 @@ from falcon.asgi import Request, Response
 from msgspec import Meta, Struct
 
 from guerdon.clock import to_ms
-from guerdon.errors import BodyTooLarge, GuerdonError, IdempotencyKeyMissing, MalformedJson, UnsupportedMediaType
-from guerdon.errors import Validation
+from guerdon.errors import BodyTooLarge, GuerdonError, IdempotencyKeyMissing, MalformedJson, UnsupportedMediaType, Validation
 from guerdon.security import Actor, Policy
 
 BODY_BYTES_MAX = 256 * 1024

@@ -8,9 +8,7 @@ AMOUNT_MAX = 10**15
 BALANCE_CEILING = 10**18
 """No balance goes above this, so 2^63 (where BSON integers end) is out of reach of any sum of two."""
 
-Amount = Annotated[
-    int, Meta(ge=1, le=AMOUNT_MAX, description="Whole minor units of the asset, 1 to 10^15.", examples=[500])
-]
+Amount = Annotated[int, Meta(ge=1, le=AMOUNT_MAX, description="Whole minor units of the asset, 1 to 10^15.", examples=[500])]
 AssetCode = Annotated[
     str, Meta(pattern=r"^[A-Z][A-Z0-9]{1,11}$(?!\n)", description="Asset code, for example PTS or GBP.", examples=["PTS"])
 ]

@@ -27,8 +27,7 @@ _DAY_MS = 86_400_000
 
 async def ensure_demo(services: Services, data_dir: Path) -> dict[str, str]:
     """Make the demonstration exist and return its log-ins. Safe to run again, also after being killed half-way."""
-    path = data_dir / "secrets" / "demo.json"
-    secrets = await _ensure_secrets(services, path)
+    secrets = await _ensure_secrets(services, data_dir / "secrets" / "demo.json")
     await _ensure_person(services, OPERATOR_EMAIL, secrets["operator_password"], "admin")
     await _ensure_person(services, MEMBER_EMAIL, secrets["member_password"], "member")
     await _ensure_campaigns(services)
@@ -38,8 +37,8 @@ async def ensure_demo(services: Services, data_dir: Path) -> dict[str, str]:
 
 async def _ensure_secrets(services: Services, path: Path) -> dict[str, str]:
     """Reuse the stored secrets while their key works; a fresh database in an old directory needs fresh ones."""
-    if path.exists():
-        stored: dict[str, str] = json.loads(path.read_text(encoding="utf-8"))
+    stored = _read(path)
+    if stored is not None:
         try:
             await services.access.authenticate(f"Bearer {stored['service_key']}")
         except Unauthenticated:
@@ -53,6 +52,10 @@ async def _ensure_secrets(services: Services, path: Path) -> dict[str, str]:
     }
     write_private(path, json.dumps(secrets, indent=2))
     return secrets
+
+
+def _read(path: Path) -> dict[str, str] | None:
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
 
 
 async def _ensure_person(services: Services, email: str, password: str, role: Role) -> None:

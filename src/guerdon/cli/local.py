@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, Generator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
@@ -19,7 +19,7 @@ ANNOUNCE_SECONDS = 60.0
 
 
 @contextmanager
-def local_database(settings: Settings, command: str) -> Iterator[Settings]:
+def local_database(settings: Settings, command: str) -> Generator[Settings]:
     """Yield the settings with a database URL and token keys that can be used now.
 
     Raises:
@@ -34,14 +34,14 @@ def local_database(settings: Settings, command: str) -> Iterator[Settings]:
 
 
 @asynccontextmanager
-async def local_services(settings: Settings) -> AsyncIterator[Services]:
+async def local_services(settings: Settings) -> AsyncGenerator[Services]:
     """Open the services on settings that `local_database` has completed."""
     async with open_services(settings, SystemClock()) as services:
         yield services
 
 
 @contextmanager
-def _borrowed_or_started(data_dir: Path, command: str) -> Iterator[str]:
+def _borrowed_or_started(data_dir: Path, command: str) -> Generator[str]:
     deadline = time.monotonic() + ANNOUNCE_SECONDS
     while time.monotonic() < deadline:
         held = embedded.holder(data_dir)
@@ -61,7 +61,7 @@ def _borrowed_or_started(data_dir: Path, command: str) -> Iterator[str]:
 
 
 @contextmanager
-def started_database(data_dir: Path, lock: embedded.DataDirLock) -> Iterator[str]:
+def started_database(data_dir: Path, lock: embedded.DataDirLock) -> Generator[str]:
     """Start the embedded database under a lock that is held already; stop it and release the lock at the end."""
     try:
         mongo = embedded.start(data_dir)

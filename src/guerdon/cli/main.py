@@ -133,9 +133,7 @@ def create_admin(
 ) -> None:
     """Make an administrator. The password is read from standard input, or asked for at a terminal."""
     password = getpass.getpass("Password: ") if sys.stdin.isatty() else sys.stdin.readline().rstrip("\n")
-    member = _with_database(
-        data_dir, "guerdon admin", lambda services: services.identity.create_operator(email, password, "admin")
-    )
+    member = _with_database(data_dir, "guerdon admin", lambda services: services.identity.create_operator(email, password, "admin"))
     typer.echo(f"{member.id} may log in as {email}")
 
 
@@ -176,7 +174,9 @@ def replay(
 def verify_books(as_json: AsJson = False, data_dir: DataDir = None) -> None:
     """Check the whole ledger against its laws. Exit code 1 when one is broken."""
     console = Console(stderr=True)
-    with Progress(TextColumn("{task.completed:,} entries"), TimeElapsedColumn(), console=console, disable=not console.is_terminal) as bar:
+    with Progress(
+        TextColumn("{task.completed:,} entries"), TimeElapsedColumn(), console=console, disable=not console.is_terminal
+    ) as bar:
         task = bar.add_task("verify")
         report = _with_database(
             data_dir,

@@ -1,6 +1,7 @@
 """Members and operators: making them, finding them, letting them in."""
 
 import asyncio
+from collections.abc import Collection
 from contextlib import suppress
 
 from guerdon.clock import Clock
@@ -77,13 +78,34 @@ class Identity:
         Raises:
             DatabaseUnavailable: the database did not settle it in time.
         """
-        claim = await self._claims.get(external_id_claim(external_id))
-        if claim is None:
-            member = self._new_member(external_id=external_id)
-            claim = await self._insert(member)
-            if claim is None:
-                return member.id
-        return claim.member
+        return (await self.ensure_members([external_id]))[external_id]
+
+    async def ensure_members(self, external_ids: Collection[str]) -> dict[str, str]:
+        """Return the member id of each external id; all that are unknown are created in one transaction. At most 500 at once.
+
+        A lost race and a commit whose answer was lost both show in the claims, which are read again.
+
+        Raises:
+            DatabaseUnavailable: the database did not settle it in time.
+        """
+        for attempt in range(ATTEMPTS_MAX):
+            names = {external_id_claim(external_id): external_id for external_id in external_ids}
+            claims = await self._claims.find({"_id": {"$in": sorted(names)}}, limit=len(names))
+            known = {names[claim.id]: claim.member for claim in claims}
+            # Always in one order: two callers who want the same people cannot block each other crosswise.
+            members = [self._new_member(external_id=name) for name in sorted(set(external_ids) - known.keys())]
+            if not members:
+                return known
+            try:
+                async with self._database.transaction() as session:
+                    await self._claims.insert_many([_external_id_claim_of(member) for member in members], session)
+                    await self._members.insert_many(members, session)
+                return known | {str(member.external_id): member.id for member in members}
+            except PyMongoError as error:
+                if not _may_try_again(error):
+                    raise
+            await asyncio.sleep(min(BACKOFF_FIRST_SECONDS * 2**attempt, BACKOFF_MAX_SECONDS))
+        raise DatabaseUnavailable("the database could not settle this in time; try again", retry_after_seconds=1)
 
     async def find_member_id(self, external_id: str) -> str | None:
         """Return the id of the member with this external id, or None when there is nobody."""
@@ -123,9 +145,7 @@ class Identity:
             raise NotFound("there is no such member")
         return member
 
-    async def find_members(
-        self, external_id: str | None, limit: int, before: str | None = None
-    ) -> tuple[list[Member], str | None]:
+    async def find_members(self, external_id: str | None, limit: int, before: str | None = None) -> tuple[list[Member], str | None]:
         """Return up to `limit` members, newest first and older than the id `before`, and the next page's `before` if there is one.
 
         With an `external_id` the list holds the one member who has it, or nobody.
@@ -186,8 +206,8 @@ class Identity:
         """
         values = [email_claim(member.email)] if member.email is not None else []
         values += [external_id_claim(member.external_id)] if member.external_id is not None else []
-        # Always in one order: two members who want the same two values cannot block each other crosswise.
-        wanted = [Claim(id=value, member=member.id, created_at=member.created_at) for value in sorted(values)]
+        # The address always comes first: two members who want the same two values cannot block each other crosswise.
+        wanted = [Claim(id=value, member=member.id, created_at=member.created_at) for value in values]
         for attempt in range(ATTEMPTS_MAX):
             try:
                 async with self._database.transaction() as session:
@@ -199,9 +219,7 @@ class Identity:
                 if not _may_try_again(error):
                     raise
             await asyncio.sleep(min(BACKOFF_FIRST_SECONDS * 2**attempt, BACKOFF_MAX_SECONDS))
-            found = await self._claims.find(
-                {"_id": {"$in": [claim.id for claim in wanted]}}, sort=[("_id", 1)], limit=len(wanted)
-            )
+            found = await self._claims.find({"_id": {"$in": [claim.id for claim in wanted]}}, sort=[("_id", 1)], limit=len(wanted))
             if any(claim.member == member.id for claim in found):
                 return None
             if found:
@@ -214,6 +232,10 @@ class Identity:
         with suppress(Overloaded):
             stronger = await self._passwords.hash(password)
             await self._members.raw.update_one({"_id": member_id, "password_hash": stored}, {"$set": {"password_hash": stronger}})
+
+
+def _external_id_claim_of(member: Member) -> Claim:
+    return Claim(id=external_id_claim(str(member.external_id)), member=member.id, created_at=member.created_at)
 
 
 def _may_try_again(error: PyMongoError) -> bool:

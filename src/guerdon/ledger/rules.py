@@ -6,10 +6,32 @@ from typing import Any
 
 import msgspec
 
-from guerdon.errors import BalanceLimit, BusinessError, GuerdonError, IdempotencyKeyReused, InsufficientFunds, NotFound
-from guerdon.errors import ReferenceReused, WalletFrozen, registry
-from guerdon.ledger.models import Account, Command, Decision, Entry, Idempotency, Outcome, Posting, Refusal, Transaction
-from guerdon.ledger.models import Verdict, View, entry_hash, entry_id
+from guerdon.errors import (
+    BalanceLimit,
+    BusinessError,
+    GuerdonError,
+    IdempotencyKeyReused,
+    InsufficientFunds,
+    NotFound,
+    ReferenceReused,
+    WalletFrozen,
+    registry,
+)
+from guerdon.ledger.models import (
+    Account,
+    Command,
+    Decision,
+    Entry,
+    Idempotency,
+    Outcome,
+    Posting,
+    Refusal,
+    Transaction,
+    Verdict,
+    View,
+    entry_hash,
+    entry_id,
+)
 
 _ZERO_HASH = bytes(32)
 
@@ -101,9 +123,7 @@ def _settle_decision(
     return Outcome(tuple(entries), decision.value)
 
 
-def settle(
-    transaction: Transaction, lookup: Callable[[str], Account], scratch: dict[str, Account], now_ms: int
-) -> list[Entry]:
+def settle(transaction: Transaction, lookup: Callable[[str], Account], scratch: dict[str, Account], now_ms: int) -> list[Entry]:
     """Turn one transaction into entries, moving its accounts on in `scratch`.
 
     Raises:
@@ -138,9 +158,7 @@ def settle(
         )
         # The entry is not published yet; this is cheaper than building it twice.
         msgspec.structs.force_setattr(entry, "hash", entry_hash(entry))
-        scratch[account.id] = msgspec.structs.replace(
-            account, balance=entry.balance_after, seq=account.seq + 1, head=entry.hash
-        )
+        scratch[account.id] = msgspec.structs.replace(account, balance=entry.balance_after, seq=account.seq + 1, head=entry.hash)
         entries.append(entry)
     return entries
 
@@ -192,14 +210,15 @@ def recall(view: View, idempotency: Idempotency) -> Entry | None:
         return earlier
     mark = idempotency.reference_mark
     if mark is not None and (other := view.once.get(mark)) is not None:
-        members = {"transaction_id": other.transaction} if isinstance(other, Entry) else {}
-        raise ReferenceReused(f"reference {idempotency.reference!r} is already on this member's ledger", **members)
+        where = other.transaction if isinstance(other, Entry) else None
+        raise ReferenceReused(f"reference {idempotency.reference!r} is already on this member's ledger", transaction_id=where)
     return None
 
 
 def refused_before(refusal: Refusal) -> GuerdonError:
     """Rebuild the error that a remembered refusal stands for, marked as a replay."""
-    error = registry()[refusal.code](refusal.detail, **refusal.members)
+    error = registry()[refusal.code](refusal.detail)
+    error.members = refusal.members
     error.replayed = True
     return error
 

@@ -17,7 +17,7 @@ from pymongo.errors import DuplicateKeyError, OperationFailure, PyMongoError
 
 from guerdon.clock import Clock, to_datetime
 from guerdon.database import MAJORITY_JOURNALED, PRIMARY, SNAPSHOT, Database, Document, Session
-from guerdon.errors import DatabaseUnavailable, GuerdonError, Internal, Overloaded, OutcomeUnknown
+from guerdon.errors import DatabaseUnavailable, GuerdonError, Internal, OutcomeUnknown, Overloaded
 from guerdon.ledger.models import Account, Command, Entry, Outcome, Refusal, Verdict
 from guerdon.ledger.rules import Plan, decide_batch
 

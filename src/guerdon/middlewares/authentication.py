@@ -14,7 +14,7 @@ class Authentication:
         self._access = access
         self._operations = operations
 
-    async def process_resource(self, req: Request, _resp: Response, _resource: Any, _params: dict[str, Any]) -> None:
+    async def process_resource(self, req: Request, resp: Response, resource: object, params: dict[str, Any]) -> None:
         declared = self._operations.get((req.uri_template or "", req.method))
         if declared is None:
             return  # The framework's own answers: 405, and OPTIONS, which names the methods.

@@ -1,7 +1,6 @@
 """A request id on every answer, one log line and one measurement for every request."""
 
 import re
-from typing import Any
 
 from structlog.typing import FilteringBoundLogger
 
@@ -32,7 +31,7 @@ class Observation:
         context.request_id = given if given is not None and _REQUEST_ID.match(given) else self._ids.new("req")
         resp.set_header("X-Request-Id", context.request_id)
 
-    async def process_response(self, req: Request, resp: Response, _resource: Any, _succeeded: bool) -> None:
+    async def process_response(self, req: Request, resp: Response, resource: object, req_succeeded: bool) -> None:
         context = req.context
         seconds = self._clock.monotonic() - context.started
         route = req.uri_template or "unmatched"

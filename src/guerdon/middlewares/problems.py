@@ -4,10 +4,21 @@ from typing import Any
 
 from falcon import HTTPError, HTTPMethodNotAllowed, HTTPNotFound
 from falcon.asgi import App
+from pymongo.errors import PyMongoError
 from structlog.typing import FilteringBoundLogger
 
-from guerdon.errors import BadRequest, BodyTooLarge, GuerdonError, Internal, MethodNotAllowed, NotFound, OperationsError, Unauthenticated
-from guerdon.errors import UnsupportedMediaType
+from guerdon.errors import (
+    BadRequest,
+    BodyTooLarge,
+    DatabaseUnavailable,
+    GuerdonError,
+    Internal,
+    MethodNotAllowed,
+    NotFound,
+    OperationsError,
+    Unauthenticated,
+    UnsupportedMediaType,
+)
 from guerdon.http import Request, Response, problem_document
 
 PROBLEM_TYPE = "application/problem+json"
@@ -22,6 +33,7 @@ class Problems:
 
     def install(self, app: App[Any, Any]) -> None:
         app.add_error_handler(Exception, self.on_fault)
+        app.add_error_handler(PyMongoError, self.on_database_error)
         app.add_error_handler(HTTPError, self.on_framework_error)
         app.add_error_handler(GuerdonError, self.on_error)
 
@@ -45,9 +57,14 @@ class Problems:
         else:
             kind = _BY_STATUS.get(error.status_code, BadRequest)
             shaped = kind(error.description or error.title or "the request could not be understood")
-        for name, value in (error.headers or {}).items() if isinstance(error.headers, dict) else ():
-            resp.set_header(name, value)
+        if error.headers is not None:
+            resp.set_headers(error.headers)
         self._send(req, resp, shaped)
+
+    async def on_database_error(self, req: Request, resp: Response, error: PyMongoError, params: dict[str, Any]) -> None:
+        unavailable = DatabaseUnavailable("the database does not answer; try again", retry_after_seconds=1)
+        unavailable.__cause__ = error
+        await self.on_error(req, resp, unavailable, params)
 
     async def on_fault(self, req: Request, resp: Response, error: Exception, _params: dict[str, Any]) -> None:
         self._log.error("unhandled", request_id=req.context.request_id, route=req.uri_template, exc_info=error)

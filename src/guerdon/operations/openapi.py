@@ -5,13 +5,13 @@ table of the composition root, so that no route can be served without being docu
 """
 
 from string import Formatter
-from typing import Any
+from typing import Any, cast
 
 from falcon.routing.util import map_http_methods
 from msgspec import Struct
 from spectree import Response, SpecTree
-from spectree.models import SecureType, SecurityScheme, SecuritySchemeData
 from spectree.model_adapter import get_msgspec_model_adapter
+from spectree.models import SecureType, SecurityScheme, SecuritySchemeData
 from spectree.plugins.falcon_plugin import FalconAsgiPlugin
 
 from guerdon import __version__
@@ -66,10 +66,10 @@ class _RouteTablePlugin(FalconAsgiPlugin):
     def find_routes(self) -> list[Any]:
         return self.spectree.app
 
-    def bypass(self, func: Any, method: str) -> bool:
+    def bypass(self, func: Any, method: str) -> Any:
         return False
 
-    def parse_path(self, route: Any, path_parameter_descriptions: Any) -> tuple[str, list[dict[str, Any]]]:
+    def parse_path(self, route: Any, path_parameter_descriptions: Any) -> Any:
         """Our templates hold plain fields only; the inherited form leaves a backslash before the dots of a path."""
         fields = [name for _, name, _, _ in Formatter().parse(route.uri_template) if name]
         return route.uri_template, [
@@ -81,15 +81,19 @@ def operations_of(path: str, resource: Any, suffix: str | None) -> dict[str, Ope
     """Return the declaration of every responder of a route, by method.
 
     Raises:
-        ValueError: a responder carries none, so nobody has said who may call it.
+        TypeError: a responder carries none, so nobody has said who may call it.
     """
     found: dict[str, Operation] = {}
-    for method, handler in map_http_methods(resource, suffix=suffix).items():
+    for method, handler in _handlers(resource, suffix).items():
         declared = getattr(handler, "operation", None)
         if not isinstance(declared, Operation):
-            raise ValueError(f"{method} {path} ({handler.__qualname__}) declares no policy")
+            raise TypeError(f"{method} {path} ({handler.__qualname__}) declares no policy")
         found[method] = declared
     return found
+
+
+def _handlers(resource: Any, suffix: str | None) -> dict[str, Any]:
+    return cast(dict[str, Any], map_http_methods(resource, suffix=suffix))
 
 
 def build_document(routes: Routes) -> dict[str, Any]:
@@ -123,7 +127,7 @@ def build_document(routes: Routes) -> dict[str, Any]:
 
 def _document_handlers(tree: SpecTree, resource: Any, suffix: str | None) -> dict[str, Any]:
     handlers: dict[str, Any] = {}
-    for method, handler in map_http_methods(resource, suffix=suffix).items():
+    for method, handler in _handlers(resource, suffix).items():
         declared: Operation = handler.operation
         answers: dict[str, Any] = {f"HTTP_{status}": model for status, model in declared.answers.items()}
         for error in sorted(_errors_of(declared), key=lambda error: error.status):
@@ -131,7 +135,7 @@ def _document_handlers(tree: SpecTree, resource: Any, suffix: str | None) -> dic
             known = answers.get(code)
             titles = f"{known[1]}; {error.title}" if known else error.title
             answers[code] = (Problem, titles)
-        decorate = tree.validate(
+        decorate = cast(Any, tree).validate(
             query=declared.query,
             json=declared.body,
             resp=Response(**answers),

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
 
-from cel_expr_python import cel
+from cel_expr_python import cel  # pyright: ignore[reportMissingTypeStubs]
 
 from guerdon.errors import Validation
 
@@ -68,5 +68,7 @@ def compile_condition(source: str, pointer: str) -> Condition:
     except (RuntimeError, ValueError) as error:
         raise Validation.at(pointer, f"not a CEL expression: {str(error)[:300]}") from None
     if expression.return_type() != cel.Type.BOOL:
-        raise Validation.at(pointer, f"the expression is of type {expression.return_type().name()}; a condition must be of type BOOL")
+        raise Validation.at(
+            pointer, f"the expression is of type {expression.return_type().name()}; a condition must be of type BOOL"
+        )
     return Condition(source, expression)

@@ -26,9 +26,7 @@ class LiveCampaign(Struct, frozen=True):
 
     @classmethod
     def of(cls, campaign: Campaign) -> "LiveCampaign":
-        return cls(
-            campaign, compile_condition(campaign.audience, "/audience"), compile_condition(campaign.condition, "/condition")
-        )
+        return cls(campaign, compile_condition(campaign.audience, "/audience"), compile_condition(campaign.condition, "/condition"))
 
     @property
     def reads_member(self) -> bool:
@@ -42,6 +40,8 @@ class Judgement(Struct, frozen=True):
     outcome: Literal["awarded", "refused", "not_matched"]
     amount: int
     reason: str
+    considered: bool = False
+    """True when the campaign's conditions held: then the member's wallet is opened even if the event earns nothing."""
 
 
 class Subject(Struct, frozen=True):
@@ -80,16 +80,16 @@ def _judge_one(event: ShopEvent, live: LiveCampaign, facts: Any) -> Judgement:
 def _price(event: ShopEvent, campaign: Campaign) -> Judgement:
     award = campaign.award
     if event.amount <= 0:
-        return Judgement(campaign, "not_matched", 0, f"the amount {event.amount} earns nothing")
+        return Judgement(campaign, "not_matched", 0, f"the amount {event.amount} earns nothing", considered=True)
     if isinstance(award, FixedAward):
-        return Judgement(campaign, "awarded", award.amount, f"fixed award of {award.amount}")
+        return Judgement(campaign, "awarded", award.amount, f"fixed award of {award.amount}", considered=True)
     amount = divide(event.amount * award.points, award.per, award.rounding)
     why = f"{award.points} for every {award.per}: {event.amount} gives {amount} (rounding {award.rounding})"
     if amount == 0:
-        return Judgement(campaign, "not_matched", 0, why)
+        return Judgement(campaign, "not_matched", 0, why, considered=True)
     if amount > AMOUNT_MAX:
-        return Judgement(campaign, "refused", 0, f"{why}, more than one award may be")
-    return Judgement(campaign, "awarded", amount, why)
+        return Judgement(campaign, "refused", 0, f"{why}, more than one award may be", considered=True)
+    return Judgement(campaign, "awarded", amount, why, considered=True)
 
 
 class Recording(Struct, frozen=True):
@@ -111,7 +111,7 @@ def event_command(recording: Recording, *, open_wallet: Callable[[str, int], Acc
     `decide` raises EventReused when the id belongs to another event.
     """
     event = recording.event
-    assets = sorted({judgement.campaign.asset for judgement in recording.judgements})
+    assets = sorted({judgement.campaign.asset for judgement in recording.judgements if judgement.considered})
 
     def decide(view: View) -> Decision:
         earlier = view.documents.get((EVENTS, event.id))
@@ -122,10 +122,7 @@ def event_command(recording: Recording, *, open_wallet: Callable[[str, int], Acc
             return Decision(value=(stored, True))
         opens = {asset: open_wallet(asset, view.now_ms) for asset in assets}
         recorded, transactions = _decide_awards(recording, opens, view)
-        opened = tuple(
-            account for account in opens.values() if any(t.postings[0].account == account.id for t in transactions)
-        )
-        return Decision(transactions, opened, ((EVENTS, encode(recorded)),), value=(recorded, False))
+        return Decision(transactions, tuple(opens.values()), ((EVENTS, encode(recorded)),), value=(recorded, False))
 
     return Command(
         owners=(recording.owner,),
@@ -136,9 +133,7 @@ def event_command(recording: Recording, *, open_wallet: Callable[[str, int], Acc
     )
 
 
-def _decide_awards(
-    recording: Recording, opens: dict[str, Account], view: View
-) -> tuple[RecordedEvent, tuple[Transaction, ...]]:
+def _decide_awards(recording: Recording, opens: dict[str, Account], view: View) -> tuple[RecordedEvent, tuple[Transaction, ...]]:
     event = recording.event
     balances = {asset: view.accounts.get(account.id, account) for asset, account in opens.items()}
     transactions: list[Transaction] = []
@@ -191,9 +186,7 @@ def _award_transaction(recording: Recording, campaign: Campaign, account_id: str
     )
 
 
-def _recorded(
-    recording: Recording, awards: list[AwardView], decisions: list[DecisionView], now_ms: int
-) -> RecordedEvent:
+def _recorded(recording: Recording, awards: list[AwardView], decisions: list[DecisionView], now_ms: int) -> RecordedEvent:
     event = recording.event
     return RecordedEvent(
         id=event.id,

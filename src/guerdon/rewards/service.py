@@ -1,10 +1,12 @@
 """Events: recorded once, judged by every live campaign, paid in the same commit."""
 
 from collections.abc import Sequence
+from typing import cast
 
 import msgspec
 from msgspec import UNSET
 
+from guerdon.clock import Clock
 from guerdon.database import Database
 from guerdon.errors import GuerdonError, NotFound, Validation
 from guerdon.http import utc_ms
@@ -16,7 +18,6 @@ from guerdon.rewards.campaigns import Campaigns
 from guerdon.rewards.models import EVENTS, EventCreate, Item, RecordedEvent, ShopEvent
 from guerdon.rewards.rules import LiveCampaign, Recording, Subject, event_command, judge
 from guerdon.security import Actor
-from guerdon.clock import Clock
 from guerdon.wallets.service import new_account
 
 _canonical = msgspec.json.Encoder(order="sorted")
@@ -42,7 +43,9 @@ class Events:
             NotFound: the event names a member id that does not exist.
             EventReused: the id belongs to another event.
         """
-        command = await self._command(actor, event, await self._campaigns.list_live())
+        campaigns = await self._campaigns.list_live()
+        subject = await self._subject(event, campaigns, create=True)
+        command = self._command(actor, event, subject, campaigns)
         return _recorded(await self._ledger.submit(command))
 
     async def record_all(
@@ -53,7 +56,14 @@ class Events:
         Raises:
             NotFound: an event names a member id that does not exist; nothing was done.
         """
-        commands = [await self._command(actor, event, campaigns) for event in events]
+        strangers = {event.external_id for event in events if event.external_id is not None}
+        member_ids = await self._identity.ensure_members(strangers) if strangers else {}
+        whole = any(live.reads_member for live in campaigns)
+        commands: list[Command] = []
+        for event in events:
+            known = event.member_id if event.external_id is None else member_ids[event.external_id]
+            subject = Subject(known, event.external_id) if known and not whole else await self._whole_subject(known)
+            commands.append(self._command(actor, event, subject, campaigns))
         verdicts = await self._ledger.submit_all(commands)
         return [_recorded(verdict) if isinstance(verdict, Outcome) else verdict for verdict in verdicts]
 
@@ -64,7 +74,9 @@ class Events:
             NotFound: the event names a member id that does not exist.
             EventReused: the id belongs to another event.
         """
-        command = await self._command(actor, event, await self._campaigns.list_live(), preview=True)
+        campaigns = await self._campaigns.list_live()
+        subject = await self._subject(event, campaigns, create=False)
+        command = self._command(actor, event, subject, campaigns, preview=True)
         recorded, _ = _recorded(await self._ledger.preview(command))
         return recorded
 
@@ -79,11 +91,9 @@ class Events:
         actor.require_reach(event.owner)
         return event
 
-    async def _command(
-        self, actor: Actor, event: ShopEvent, campaigns: Sequence[LiveCampaign], *, preview: bool = False
+    def _command(
+        self, actor: Actor, event: ShopEvent, subject: Subject, campaigns: Sequence[LiveCampaign], *, preview: bool = False
     ) -> Command:
-        reads_member = any(live.reads_member for live in campaigns)
-        subject = await self._subject(event, create=not preview, whole=reads_member)
         owner = subject.id or ""
         judgements = judge(event, subject, campaigns, self._clock.now_ms())
         recording = Recording(
@@ -99,20 +109,19 @@ class Events:
         def open_wallet(asset: str, now_ms: int) -> Account:
             return new_account(owner, asset, now_ms)
 
-        return event_command(
-            recording, open_wallet=open_wallet, encode=self._collection.encode, decode=self._collection.decode
-        )
+        return event_command(recording, open_wallet=open_wallet, encode=self._collection.encode, decode=self._collection.decode)
 
-    async def _subject(self, event: ShopEvent, *, create: bool, whole: bool) -> Subject:
-        """Find the member; `whole` says that a condition wants to see more than the id."""
+    async def _subject(self, event: ShopEvent, campaigns: Sequence[LiveCampaign], *, create: bool) -> Subject:
+        """Find the member, or make one; what is not needed is not read."""
         member_id = event.member_id
         if event.external_id is not None:
-            if create:
-                member_id = await self._identity.ensure_member(event.external_id)
-            else:
-                member_id = await self._identity.find_member_id(event.external_id)
-            if member_id is None or not whole:
+            find = self._identity.ensure_member if create else self._identity.find_member_id
+            member_id = await find(event.external_id)
+            if member_id is None or not any(live.reads_member for live in campaigns):
                 return Subject(member_id, event.external_id)
+        return await self._whole_subject(member_id)
+
+    async def _whole_subject(self, member_id: str | None) -> Subject:
         if member_id is None:
             raise NotFound("the event names no member")
         member = await self._identity.get_member(member_id)
@@ -151,8 +160,4 @@ def shop_event(body: EventCreate) -> ShopEvent:
 
 
 def _recorded(outcome: Outcome) -> tuple[RecordedEvent, bool]:
-    value = outcome.value
-    assert isinstance(value, tuple)
-    recorded, before = value
-    assert isinstance(recorded, RecordedEvent)
-    return recorded, bool(before)
+    return cast(tuple[RecordedEvent, bool], outcome.value)

@@ -52,8 +52,6 @@ def command_of(movement: Movement, owners: tuple[str, ...]) -> Command:
     )
 
 
-
-
 def atomic_command_of(movements: Sequence[Movement], owners: tuple[str, ...]) -> Command:
     """Many movements, applied together or not at all.
 

@@ -1,0 +1,148 @@
+"""Who owns a data directory: an flock that the kernel drops when its holder dies, however it dies."""
+
+import contextlib
+import fcntl
+import json
+import os
+import time
+from collections.abc import Generator
+from pathlib import Path
+from typing import Any, cast
+
+from guerdon.errors import DataDirectoryBusy, StartupRefused
+
+_POLL_SECONDS = 0.02
+_LOCK_PATIENCE_SECONDS = 0.25
+
+
+class DataDirLock:
+    """The exclusive right to a data directory, held until `release` or the end of the process.
+
+    The descriptor is close-on-exec, but a plain fork without exec shares it: such a child keeps the lock alive as long
+    as it lives. Use spawned workers.
+    """
+
+    def __init__(self, descriptor: int, facts: dict[str, Any]) -> None:
+        self._descriptor: int | None = descriptor
+        self._owner = os.getpid()
+        self._facts = facts
+
+    @classmethod
+    def acquire(cls, data_dir: Path, *, command: str) -> "DataDirLock":
+        """Take the lock, making the directory if need be. `command` is what to tell others, such as "guerdon up".
+
+        Raises:
+            DataDirectoryBusy: another process holds it; the message names its pid, command and URL.
+            StartupRefused: the directory cannot be made or written.
+        """
+        with readable(data_dir):
+            data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+            descriptor = os.open(_lock_file(data_dir), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        # A little patience: `holder` of another process takes the lock for an instant to see whether it is held.
+        deadline = time.monotonic() + _LOCK_PATIENCE_SECONDS
+        while not _try_lock(descriptor, fcntl.LOCK_EX):
+            if time.monotonic() > deadline:
+                os.close(descriptor)
+                raise _busy(data_dir)
+            time.sleep(_POLL_SECONDS)
+        lock = cls(descriptor, {"pid": os.getpid(), "command": command, "url": None})
+        try:
+            with readable(data_dir):
+                os.ftruncate(descriptor, 0)  # What a dead holder left must not be read as ours.
+                lock._write()
+        except StartupRefused:
+            lock.release()
+            raise
+        return lock
+
+    def announce(self, **facts: str) -> None:
+        """Add facts for whoever finds the directory busy, such as `url` and `mongodb_url`. No secrets."""
+        self._facts.update(facts)
+        self._write()
+
+    def release(self) -> None:
+        """Give the lock back. Harmless when it was given back before, or in a forked child."""
+        if self._descriptor is None:
+            return
+        # The file stays: unlinking it would let two processes lock two different files of one name. In a forked child
+        # only the descriptor is closed, since unlocking would take the lock from the parent.
+        if os.getpid() == self._owner:
+            with contextlib.suppress(OSError):
+                os.ftruncate(self._descriptor, 0)
+            fcntl.flock(self._descriptor, fcntl.LOCK_UN)
+        os.close(self._descriptor)
+        self._descriptor = None
+
+    def _write(self) -> None:
+        if self._descriptor is None:
+            return
+        # In place (a rename would change the locked inode) and in one write, so a reader sees the old or the new text;
+        # a longer old text leaves a tail for an instant, which the reader ignores.
+        text = json.dumps(self._facts).encode()
+        os.pwrite(self._descriptor, text, 0)
+        os.ftruncate(self._descriptor, len(text))
+
+
+def holder(data_dir: Path) -> dict[str, Any] | None:
+    """What the live holder of the lock says of itself (`pid`, `command`, `url`, ...), or None when nobody holds it.
+
+    The dict is empty when the lock is held but its holder wrote nothing readable.
+
+    Raises:
+        StartupRefused: the lock file may not be read.
+    """
+    try:
+        with readable(data_dir):
+            descriptor = os.open(_lock_file(data_dir), os.O_RDONLY | os.O_CLOEXEC)
+    except StartupRefused as refusal:
+        if isinstance(refusal.__cause__, (FileNotFoundError, NotADirectoryError)):
+            return None
+        raise
+    try:
+        deadline = time.monotonic() + _LOCK_PATIENCE_SECONDS
+        while not _try_lock(descriptor, fcntl.LOCK_SH):
+            with contextlib.suppress(ValueError):
+                text = os.pread(descriptor, 65536, 0).decode(errors="replace")
+                facts: Any = json.JSONDecoder().raw_decode(text)[0]
+                if isinstance(facts, dict):
+                    return cast("dict[str, Any]", facts)
+            if time.monotonic() > deadline:
+                return {}
+            time.sleep(_POLL_SECONDS)
+        return None
+    finally:
+        os.close(descriptor)
+
+
+def _lock_file(data_dir: Path) -> Path:
+    return data_dir / "guerdon.lock"
+
+
+def _try_lock(descriptor: int, kind: int) -> bool:
+    try:
+        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _busy(data_dir: Path) -> DataDirectoryBusy:
+    facts = holder(data_dir) or {}
+    where = f", listening at {facts['url']}" if facts.get("url") else ", which has not announced a URL yet"
+    return DataDirectoryBusy(
+        f"The data directory {data_dir} is in use by `{facts.get('command', 'an unknown command')}` "
+        f"(pid {facts.get('pid', 'unknown')}){where}. Use that one, stop it first, or choose another data directory."
+    )
+
+
+@contextlib.contextmanager
+def readable(path: Path) -> Generator[None]:
+    """Turn an OSError about our files into a sentence."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise StartupRefused(
+            f"The data directory {path} cannot be used: {reason} ({error.filename or path}). "
+            "Choose a directory that this user may create and write to."
+        ) from error

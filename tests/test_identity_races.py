@@ -1,0 +1,114 @@
+"""Claims under concurrency: two clients on the same data, one winner."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+
+import pytest
+from pymongo.errors import AutoReconnect
+
+from guerdon.clock import SystemClock
+from guerdon.database import Database, Session
+from guerdon.errors import AlreadyExists
+from guerdon.identity.models import Member
+from guerdon.identity.passwords import PasswordHasher
+from guerdon.identity.service import Identity
+from guerdon.identity.tokens import TokenKeys, Tokens
+from guerdon.ids import IdSource
+
+RACERS = 100
+
+
+@pytest.fixture
+def passwords() -> Iterator[PasswordHasher]:
+    hasher = PasswordHasher(2, 2 * RACERS, 19_456)
+    yield hasher
+    hasher.close()
+
+
+@pytest.fixture
+def both(database: Database, second_database: Database, passwords: PasswordHasher) -> list[Identity]:
+    clock = SystemClock()
+    tokens = Tokens(TokenKeys(TokenKeys.generate()), clock, "guerdon", "guerdon", 900)
+    return [Identity(each, passwords, tokens, IdSource(clock), clock) for each in (database, second_database)]
+
+
+async def count(database: Database) -> tuple[int, int]:
+    return await database.raw["members"].count_documents({}), await database.raw["claims"].count_documents({})
+
+
+async def test_one_external_id_makes_one_member(both: list[Identity], database: Database) -> None:
+    found = await asyncio.gather(*(both[racer % 2].ensure_member("17850") for racer in range(RACERS)))
+    assert len(set(found)) == 1
+    assert await count(database) == (1, 1)
+    assert (await both[0].get_member(found[0])).external_id == "17850"
+    assert await both[1].ensure_member("17850") == found[0]
+
+
+async def test_many_external_ids_at_once_make_each_one_member(both: list[Identity], database: Database) -> None:
+    names = [str(racer % 20) for racer in range(RACERS)]
+    found = await asyncio.gather(*(both[racer // 20 % 2].ensure_member(name) for racer, name in enumerate(names)))
+    assert len(set(zip(names, found, strict=True))) == len(set(found)) == 20
+    assert await count(database) == (20, 20)
+
+
+async def test_one_address_makes_one_winner(both: list[Identity], database: Database) -> None:
+    spellings = ["Ada@example.com", "ada@EXAMPLE.com", "ADA@example.com"]
+    found = await asyncio.gather(
+        *(both[racer % 2].register(spellings[racer % 3], f"password {racer}") for racer in range(30)), return_exceptions=True
+    )
+    winners = [member for member in found if isinstance(member, Member)]
+    losers = [error for error in found if isinstance(error, AlreadyExists)]
+    assert (len(winners), len(losers)) == (1, 29)
+    assert {error.members["field"] for error in losers} == {"email"}
+    assert await count(database) == (1, 1)
+    password = f"password {found.index(winners[0])}"
+    assert (await both[0].log_in("ada@example.com", password)).member_id == winners[0].id
+
+
+async def test_crosswise_claims_leave_no_half_member(both: list[Identity], database: Database) -> None:
+    """Each of two values is wanted together with the other, and alone: whoever loses one claim keeps neither."""
+    wanted = [("7", "seven@example.com"), ("7", None), (None, "seven@example.com")]
+    found = await asyncio.gather(
+        *(both[racer % 2].create_member(*wanted[racer % 3], None) for racer in range(60)), return_exceptions=True
+    )
+    winners = [member for member in found if isinstance(member, Member)]
+    assert all(isinstance(each, Member | AlreadyExists) for each in found)
+    owned = [value for member in winners for value in (member.external_id, member.email) if value is not None]
+    assert sorted(owned) == ["7", "seven@example.com"]
+    assert await count(database) == (len(winners), 2)
+
+
+async def test_loser_of_one_claim_leaves_the_other_free(both: list[Identity], database: Database) -> None:
+    await both[0].create_member("7", None, None)
+    with pytest.raises(AlreadyExists) as taken:
+        await both[1].create_member("7", "seven@example.com", None)
+    assert taken.value.members == {"field": "external_id"}
+    await both[0].create_member(None, "seven@example.com", None)
+    assert await count(database) == (2, 2)
+
+
+@pytest.mark.parametrize("committed", [True, False])
+async def test_lost_answer_to_a_commit_is_settled_by_the_claim(
+    both: list[Identity], database: Database, monkeypatch: pytest.MonkeyPatch, committed: bool
+) -> None:
+    """The commit's answer is lost on the way, once after it was applied and once before: the member is made exactly once."""
+    transaction, losses = database.transaction, [1]
+
+    @asynccontextmanager
+    async def losing_one_answer() -> AsyncIterator[Session]:
+        async with transaction() as session:
+            yield session
+            if losses and not committed:
+                await session.abort_transaction()
+        if losses:
+            losses.clear()
+            lost = AutoReconnect("the answer was lost")
+            lost._add_error_label("UnknownTransactionCommitResult")
+            raise lost
+
+    monkeypatch.setattr(database, "transaction", losing_one_answer)
+    member = await both[0].register("ada@example.com", "correct horse")
+    assert await count(database) == (1, 1)
+    assert (await both[1].log_in("ada@example.com", "correct horse")).member_id == member.id
+    assert not losses

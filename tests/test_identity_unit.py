@@ -1,0 +1,700 @@
+"""What identity decides alone: passwords, service keys, token keys and, above all, which tokens it refuses."""
+
+import asyncio
+import base64
+import hashlib
+import hmac
+import json
+import re
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+import pytest
+from joserfc.jwk import OKPKey
+
+from guerdon.errors import Overloaded, StartupRefused, Unauthenticated, Validation
+from guerdon.http import decode
+from guerdon.identity import passwords
+from guerdon.identity.access import Access
+from guerdon.identity.keys import KeyParts, is_secret_of, new_key, parse_key
+from guerdon.identity.models import MemberCreate, ServiceKey
+from guerdon.identity.passwords import PasswordHasher, check_new_password
+from guerdon.identity.rules import email_claim, known_scopes, valid_email
+from guerdon.identity.tokens import CACHE_MAX, TokenKeys, Tokens
+from guerdon.ids import checksum62
+from guerdon.security import SCOPES
+
+NOW = 1_790_000_000
+MEMBER = "mem_019a7f3c2d1e4b5a69788796a5b4c3d2"
+MEMORY_KIB = 19_456
+
+
+class HandClock:
+    """A clock that stands still until a test moves it."""
+
+    def __init__(self) -> None:
+        self.ms = NOW * 1000
+
+    def now_ms(self) -> int:
+        return self.ms
+
+    def monotonic(self) -> float:
+        return self.ms / 1000
+
+    def pass_seconds(self, seconds: float) -> None:
+        self.ms += int(seconds * 1000)
+
+
+@pytest.fixture
+def clock() -> HandClock:
+    return HandClock()
+
+
+# --- access tokens --------------------------------------------------------------------------------------------------
+
+
+def b64(raw: bytes) -> str:
+    return base64.urlsafe_b64encode(raw).decode().rstrip("=")
+
+
+def segment(value: object) -> str:
+    return b64(value if isinstance(value, bytes) else json.dumps(value, separators=(",", ":")).encode())
+
+
+class Forger:
+    """Signs whatever a test wants with the service's own key, so that each row is refused for its own fault only."""
+
+    def __init__(self, jwk_set: str) -> None:
+        self.jwk = json.loads(jwk_set)["keys"][0]
+        self.kid = self.jwk["kid"]
+        self.key = OKPKey.import_key(self.jwk)
+        self.other = OKPKey.generate_key("Ed25519")
+
+    def header(self, **changes: object) -> dict[str, object]:
+        return without_dropped({"typ": "at+jwt", "alg": "EdDSA", "kid": self.kid, **changes})
+
+    def claims(self, **changes: object) -> dict[str, object]:
+        return without_dropped({
+            "iss": "guerdon", "aud": "guerdon", "sub": MEMBER, "iat": NOW, "nbf": NOW, "exp": NOW + 900, "jti": "j" * 22,
+            "role": "member", **changes,
+        })  # fmt: skip
+
+    def sign(self, header: object, claims: object, key: OKPKey | None = None) -> str:
+        body = f"{segment(header)}.{segment(claims)}"
+        private: Any = (key or self.key).private_key
+        return f"{body}.{b64(private.sign(body.encode()))}"
+
+    def hmac(self, header: object, claims: object, secret: bytes) -> str:
+        body = f"{segment(header)}.{segment(claims)}"
+        return f"{body}.{b64(hmac.digest(secret, body.encode(), hashlib.sha256))}"
+
+
+DROP = object()
+
+
+def without_dropped(values: dict[str, object]) -> dict[str, object]:
+    return {name: value for name, value in values.items() if value is not DROP}
+
+
+def last_character_changed(token: str) -> str:
+    """Another spelling of the same bytes: the last character of 64 bytes in base64 carries four unused bits."""
+    alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+    return token[:-1] + alphabet[alphabet.index(token[-1]) + 1]
+
+
+def forged_headers(f: Forger) -> dict[str, str]:
+    """Tokens whose header is wrong; all but the unsigned ones carry a signature that our own key really made."""
+    claims = f.claims()
+    rows: dict[str, object] = {
+        "typ JWT": f.header(typ="JWT"),
+        "typ of a refresh token": f.header(typ="rt+jwt"),
+        "typ in capitals": f.header(typ="AT+JWT"),
+        "typ missing": f.header(typ=DROP),
+        "alg missing": f.header(alg=DROP),
+        "alg a list": f.header(alg=["EdDSA"]),
+        "alg null": f.header(alg=None),
+        "alg ES256": f.header(alg="ES256"),
+        "alg Ed448": f.header(alg="Ed448"),
+        "alg in small letters": f.header(alg="eddsa"),
+        "kid missing": f.header(kid=DROP),
+        "kid empty": f.header(kid=""),
+        "kid null": f.header(kid=None),
+        "kid unknown": f.header(kid="another"),
+        "kid path": f.header(kid="../../../../dev/null"),
+        "kid query": f.header(kid={"$ne": None}),
+        "kid a number": f.header(kid=0),
+        "kid with a line feed": f.header(kid=f.kid + "\n"),
+        "jku": f.header(jku="http://127.0.0.1:9/canary"),
+        "x5u": f.header(x5u="http://127.0.0.1:9/canary"),
+        "jwk": f.header(jwk=f.other.as_dict(private=False)),
+        "x5c": f.header(x5c=["AAAA"]),
+        "crit": f.header(crit=["exp"], exp=NOW),
+        "crit empty": f.header(crit=[]),
+        "crit a number": f.header(crit=1),
+        "b64 false": f.header(b64=False, crit=["b64"]),
+        "unknown header field": f.header(zip="DEF"),
+        "header a list": [f.header()],
+        "header a string": "alg EdDSA",
+        "header a number": 1,
+        "header not JSON": b"{",
+        "header not UTF-8": b"\xff\xfe",
+        "header too deep": b'{"alg":' + b"[" * 400 + b"]" * 400 + b"}",
+        "kid twice": f'{{"typ":"at+jwt","alg":"EdDSA","kid":"x","kid":"{f.kid}"}}'.encode(),
+    }
+    tokens = {name: f.sign(header, claims) for name, header in rows.items()}
+    public = base64.urlsafe_b64decode(f.jwk["x"] + "=")
+    for alg in ("none", "None", "nOnE"):
+        tokens[f"alg {alg}, no signature"] = f"{segment(f.header(alg=alg))}.{segment(claims)}."
+        tokens[f"alg {alg}, signed"] = f.sign(f.header(alg=alg), claims)
+    tokens["HS256 with the public key's bytes"] = f.hmac(f.header(alg="HS256"), claims, public)
+    tokens["HS256 with the public key's text"] = f.hmac(f.header(alg="HS256"), claims, f.jwk["x"].encode())
+    return tokens
+
+
+def forged_claims(f: Forger) -> dict[str, str]:
+    """Tokens of ours in every respect but one claim."""
+    rows: dict[str, object] = {
+        "iss wrong": f.claims(iss="somebody"),
+        "iss missing": f.claims(iss=DROP),
+        "aud wrong": f.claims(aud="somebody"),
+        "aud missing": f.claims(aud=DROP),
+        "aud a list": f.claims(aud=["guerdon", "somebody"]),
+        "sub missing": f.claims(sub=DROP),
+        "sub a query": f.claims(sub={"$gt": ""}),
+        "sub not a member": f.claims(sub="anonymous"),
+        "sub with a line feed": f.claims(sub=MEMBER + "\n"),
+        "jti missing": f.claims(jti=DROP),
+        "role missing": f.claims(role=DROP),
+        "role unknown": f.claims(role="root"),
+        "role a list": f.claims(role=["admin"]),
+        "expired": f.claims(iat=NOW - 1000, nbf=NOW - 1000, exp=NOW - 100),
+        "expired by the leeway": f.claims(iat=NOW - 500, nbf=NOW - 500, exp=NOW - 30),
+        "not yet valid": f.claims(nbf=NOW + 31),
+        "issued in the future": f.claims(iat=NOW + 31),
+        "exp missing": f.claims(exp=DROP),
+        "exp null": f.claims(exp=None),
+        "exp a string": f.claims(exp=str(NOW + 900)),
+        "exp true": f.claims(exp=True),
+        "exp a float": f.claims(exp=NOW + 900.5),
+        "exp 10^18": f.claims(exp=10**18),
+        "exp of 4,400 bits": f.claims(exp=2**4400),
+        "exp negative": f.claims(exp=-1),
+        "exp NaN": segment_text(f.claims(exp=DROP), '"exp":NaN'),
+        "exp Infinity": segment_text(f.claims(exp=DROP), '"exp":Infinity'),
+        "exp twice": segment_text(f.claims(), f'"exp":{NOW + 800}'),
+        "lives longer than we ever grant": f.claims(exp=NOW + 901),
+        "dies before it is born": f.claims(iat=NOW + 20, exp=NOW + 10),
+        "iat missing": f.claims(iat=DROP),
+        "nbf missing": f.claims(nbf=DROP),
+        "nbf a string": f.claims(nbf=str(NOW)),
+        "claims a list": [f.claims()],
+        "claims null": None,
+        "claims not JSON": b"{",
+        "claims not UTF-8": b"\xff",
+        "claims too deep": b"[" * 2000,
+    }
+    return {name: f.sign(f.header(), claims) for name, claims in rows.items()}
+
+
+def segment_text(claims: dict[str, object], more: str) -> bytes:
+    return (json.dumps(claims)[:-1] + "," + more + "}").encode()
+
+
+def forged_forms(f: Forger) -> dict[str, str]:
+    """Tokens whose outer form, or signature, is wrong."""
+    good = f.sign(f.header(), f.claims())
+    head, body, signature = good.split(".")
+    longer = f.sign(f.header(), f.claims(role="admin")).split(".")[1]
+    return {
+        "empty": "",
+        "one part": head,
+        "two parts": f"{head}.{body}",
+        "only dots": "..",
+        "empty header": f".{body}.{signature}",
+        "empty claims": f"{head}..{signature}",
+        "empty signature": f"{head}.{body}.",
+        "four parts": f"{good}.{signature}",
+        "two signatures": f"{good}{signature}",
+        "two tokens joined": f"{good}.{good}",
+        "two tokens with a comma": f"{good},{good}",
+        "five parts, as encrypted ones have": f"{head}.{body}.{signature}.{body}.{signature}",
+        "trailing byte": good + "A",
+        "trailing line feed": good + "\n",
+        "leading space": " " + good,
+        "padding": good + "==",
+        "not canonical base64": last_character_changed(good),
+        "standard alphabet": f"{head}.{body}.{'+/' * 43}",
+        "not ASCII": good[:-1] + "é",
+        "null byte": good + "\0",
+        "1 MB": f"{head}.{'A' * 1_000_000}.{signature}",
+        "signed by us, but too long": f.sign(f.header(), f.claims(more="x" * 3000)),
+        "JSON serialisation": json.dumps({"protected": head, "payload": body, "signature": signature}),
+        "other claims under the signature": f"{head}.{longer}.{signature}",
+        "other key": f.sign(f.header(), f.claims(), f.other),
+        "zero signature": f"{head}.{body}.{'A' * 86}",
+        "short signature": f"{head}.{body}.{signature[:40]}",
+    }
+
+
+JWK_SET = TokenKeys.generate()
+FORGER = Forger(JWK_SET)
+FORGED = {**forged_headers(FORGER), **forged_claims(FORGER), **forged_forms(FORGER)}
+
+
+@pytest.fixture
+def tokens(clock: HandClock) -> Tokens:
+    return Tokens(TokenKeys(JWK_SET), clock, "guerdon", "guerdon", 900)
+
+
+@pytest.mark.parametrize("token", FORGED.values(), ids=FORGED.keys())
+def test_forged_token_is_refused(tokens: Tokens, token: str) -> None:
+    # The control first: the same forger's token without a fault passes, so the refusal is for the fault.
+    assert tokens.verify(FORGER.sign(FORGER.header(), FORGER.claims())).sub == MEMBER
+    for _ in range(2):
+        with pytest.raises(Unauthenticated) as refused:
+            tokens.verify(token)
+        assert refused.value.detail == "the access token is not valid or has expired"
+        assert refused.value.__cause__ is None
+
+
+def test_issued_token_says_who_and_for_how_long(tokens: Tokens) -> None:
+    token = tokens.issue(MEMBER, "support")
+    header, claims, _ = (json.loads(base64.urlsafe_b64decode(part + "==")) for part in [*token.split(".")[:2], "e30"])
+    assert header == {"typ": "at+jwt", "alg": "EdDSA", "kid": FORGER.kid}
+    jti = claims.pop("jti")
+    assert claims == {
+        "iss": "guerdon", "aud": "guerdon", "sub": MEMBER, "iat": NOW, "nbf": NOW, "exp": NOW + 900, "role": "support",
+    }  # fmt: skip
+    assert re.fullmatch(r"[0-9A-Za-z]{22}", jti)
+    assert tokens.verify(token).role == "support"
+    assert tokens.issue(MEMBER, "support") != token
+
+
+def test_unknown_claim_is_ignored(tokens: Tokens) -> None:
+    assert tokens.verify(FORGER.sign(FORGER.header(), FORGER.claims(sid="later"))).sub == MEMBER
+
+
+@pytest.mark.parametrize("seconds", [900, 929])
+def test_leeway_is_thirty_seconds(tokens: Tokens, clock: HandClock, seconds: int) -> None:
+    token = tokens.issue(MEMBER, "member")
+    clock.pass_seconds(seconds)
+    assert tokens.verify(token).sub == MEMBER
+
+
+def test_cache_never_outlives_the_token(tokens: Tokens, clock: HandClock, monkeypatch: pytest.MonkeyPatch) -> None:
+    reads: list[str] = []
+    read = tokens._read
+    monkeypatch.setattr(tokens, "_read", lambda token: reads.append(token) or read(token))
+    token = tokens.issue(MEMBER, "member")
+    tokens.verify(token)
+    clock.pass_seconds(899)
+    tokens.verify(token)
+    assert len(reads) == 1
+    clock.pass_seconds(1)
+    tokens.verify(token)
+    tokens.verify(token)
+    assert len(reads) == 3, "from exp on, the signature is checked each time"
+    clock.pass_seconds(30)
+    with pytest.raises(Unauthenticated):
+        tokens.verify(token)
+    clock.ms = (NOW - 31) * 1000
+    with pytest.raises(Unauthenticated):
+        tokens.verify(token)
+
+
+def test_cache_is_bounded_and_keeps_no_refused_token(tokens: Tokens) -> None:
+    for token in FORGED.values():
+        with pytest.raises(Unauthenticated):
+            tokens.verify(token)
+    assert not tokens._verified
+    claims = tokens.verify(tokens.issue(MEMBER, "member"))
+    for number in range(CACHE_MAX + 10):
+        tokens._remember(number.to_bytes(4), claims)
+    assert len(tokens._verified) == CACHE_MAX
+
+
+def test_another_issuer_with_the_same_keys_is_refused(clock: HandClock) -> None:
+    staging = Tokens(TokenKeys(JWK_SET), clock, "staging", "guerdon", 900)
+    ours = Tokens(TokenKeys(JWK_SET), clock, "guerdon", "guerdon", 900)
+    with pytest.raises(Unauthenticated):
+        ours.verify(staging.issue(MEMBER, "admin"))
+
+
+@pytest.mark.parametrize("ttl_seconds", [0, -1, 901])
+def test_lifetime_is_bounded(clock: HandClock, ttl_seconds: int) -> None:
+    with pytest.raises(StartupRefused):
+        Tokens(TokenKeys(JWK_SET), clock, "guerdon", "guerdon", ttl_seconds)
+
+
+# --- token keys -----------------------------------------------------------------------------------------------------
+
+
+def jwk_set(*keys: dict[str, object]) -> str:
+    return json.dumps({"keys": keys})
+
+
+def key_of(text: str) -> dict[str, object]:
+    return json.loads(text)["keys"][0]
+
+
+def test_rotation_keeps_old_tokens_valid(clock: HandClock) -> None:
+    old, new = key_of(TokenKeys.generate()), key_of(TokenKeys.generate())
+    before = Tokens(TokenKeys(jwk_set(old, new)), clock, "guerdon", "guerdon", 900)
+    after = Tokens(TokenKeys(jwk_set(new, old)), clock, "guerdon", "guerdon", 900)
+    retired = Tokens(TokenKeys(jwk_set(new)), clock, "guerdon", "guerdon", 900)
+    first, second = before.issue(MEMBER, "member"), after.issue(MEMBER, "member")
+    for verifier in (before, after):
+        assert verifier.verify(first).sub == verifier.verify(second).sub == MEMBER
+    assert retired.verify(second).sub == MEMBER
+    with pytest.raises(Unauthenticated):
+        retired.verify(first)
+
+
+def test_public_set_has_no_private_member() -> None:
+    private = [key_of(TokenKeys.generate()) for _ in range(3)]
+    private[1]["oth"] = "not a public field either"
+    text = msgspec.json.encode(TokenKeys(jwk_set(*private)).public_set()).decode()
+    published = json.loads(text)["keys"]
+    assert [set(key) for key in published] == [{"kid", "x", "kty", "crv", "use", "alg"}] * 3
+    assert [key["kid"] for key in published] == [key["kid"] for key in private]
+    for key in private:
+        assert str(key["d"]) not in text
+    assert "not a public field" not in text
+
+
+def test_generated_keys_differ_and_are_named_by_thumbprint() -> None:
+    one, two = key_of(TokenKeys.generate()), key_of(TokenKeys.generate())
+    assert one["d"] != two["d"]
+    assert one["kid"] == OKPKey.import_key({"kty": "OKP", "crv": "Ed25519", "x": one["x"]}).thumbprint()
+
+
+def bad_key_sets() -> Iterator[tuple[str, str]]:
+    good, other = key_of(TokenKeys.generate()), key_of(TokenKeys.generate())
+    x25519 = {**OKPKey.generate_key("X25519").as_dict(private=True), "kid": "a"}
+    yield "not JSON", "secret"
+    yield "no keys", jwk_set()
+    yield "one key instead of a set", json.dumps(good)
+    yield "no kid", jwk_set({name: value for name, value in good.items() if name != "kid"})
+    yield "empty kid", jwk_set({**good, "kid": ""})
+    yield "same kid", jwk_set(good, {**other, "kid": good["kid"]})
+    yield "public key", jwk_set({name: value for name, value in good.items() if name != "d"})
+    yield "second key public", jwk_set(good, {name: value for name, value in other.items() if name != "d"})
+    yield "X25519", jwk_set(x25519)
+    yield "X25519 called Ed25519", jwk_set({**x25519, "crv": "Ed25519"})
+    yield "symmetric", jwk_set({"kty": "oct", "k": "c2VjcmV0", "kid": "a"})
+    yield "for encryption", jwk_set({**good, "use": "enc"})
+    yield "for another algorithm", jwk_set({**good, "alg": "HS256"})
+    yield "x of another key", jwk_set({**good, "x": other["x"]})
+    yield "short d", jwk_set({**good, "d": "AAAA"})
+    yield "d not base64", jwk_set({**good, "d": "*" * 43})
+    yield "d a number", jwk_set({**good, "d": 1})
+
+
+@pytest.mark.parametrize(("name", "text"), [pytest.param(*row, id=row[0]) for row in bad_key_sets()])
+def test_unusable_key_set_stops_the_start(name: str, text: str) -> None:
+    with pytest.raises(StartupRefused) as refused:
+        TokenKeys(text)
+    secrets = re.findall(r'"d": ?"([^"]{20,})"', text)
+    assert not any(secret in refused.value.detail for secret in secrets)
+
+
+# --- service keys ---------------------------------------------------------------------------------------------------
+
+
+def test_service_key_has_the_published_form() -> None:
+    parts = new_key()
+    assert re.fullmatch(r"gk_live_[0-9A-Za-z]{12}_[0-9A-Za-z]{43}[0-9A-Za-z]{6}", parts.text)
+    assert parts.text[-6:] == checksum62(parts.text[:-6])
+    assert parse_key(parts.text) == parts
+    assert len({new_key().secret for _ in range(100)}) == 100
+
+
+def test_every_single_wrong_character_is_refused() -> None:
+    text = new_key().text
+    for place in range(len(text)):
+        wrong = text[:place] + ("a" if text[place] != "a" else "b") + text[place + 1 :]
+        with pytest.raises(Unauthenticated):
+            parse_key(wrong)
+
+
+@pytest.mark.parametrize(
+    "change", [lambda t: t[:-1], lambda t: t + "0", lambda t: t + "\n", lambda t: " " + t, lambda t: "", str.upper]
+)
+def test_malformed_service_key_is_refused(change: Any) -> None:
+    with pytest.raises(Unauthenticated):
+        parse_key(change(new_key().text))
+
+
+def test_only_the_digest_knows_the_secret() -> None:
+    parts = new_key()
+    assert len(parts.secret_sha256) == 32
+    assert is_secret_of(parts, parts.secret_sha256)
+    assert not is_secret_of(KeyParts(parts.id, new_key().secret), parts.secret_sha256)
+    assert not is_secret_of(parts, None)
+    assert not is_secret_of(parts, bytes(32))
+
+
+class CountingKeys:
+    """Stands for the collection of service keys and counts the reads."""
+
+    def __init__(self) -> None:
+        self.rows: dict[str, ServiceKey] = {}
+        self.reads = 0
+
+    async def get(self, key_id: str) -> ServiceKey | None:
+        self.reads += 1
+        return self.rows.get(key_id)
+
+
+@pytest.fixture
+def keys() -> CountingKeys:
+    return CountingKeys()
+
+
+@pytest.fixture
+def access(keys: CountingKeys, tokens: Tokens, clock: HandClock) -> Access:
+    class Stub:
+        def collection(self, name: str, kind: type) -> CountingKeys:
+            return keys
+
+    return Access(Stub(), tokens, clock)  # type: ignore[arg-type]
+
+
+def stored(parts: KeyParts, **more: Any) -> ServiceKey:
+    return ServiceKey(id=parts.id, name="till", secret_sha256=parts.secret_sha256, scopes=["events:write"], created_at=0, **more)
+
+
+async def test_bad_checksum_is_refused_without_a_read(access: Access, keys: CountingKeys) -> None:
+    text = new_key().text
+    with pytest.raises(Unauthenticated):
+        await access.authenticate("Bearer " + text[:-1] + ("a" if text[-1] != "a" else "b"))
+    assert keys.reads == 0
+
+
+async def test_service_key_row_is_kept_for_two_seconds(access: Access, keys: CountingKeys, clock: HandClock) -> None:
+    parts = new_key()
+    keys.rows[parts.id] = stored(parts)
+    actor = await access.authenticate("Bearer " + parts.text)
+    assert (actor.id, actor.kind, actor.scopes) == (f"key_{parts.id}", "service_key", frozenset({"events:write"}))
+    await access.authenticate("bearer " + parts.text)
+    assert keys.reads == 1
+    keys.rows[parts.id] = stored(parts, revoked_at=1)
+    clock.pass_seconds(2)
+    with pytest.raises(Unauthenticated):
+        await access.authenticate("Bearer " + parts.text)
+    assert keys.reads == 2
+
+
+async def test_kept_row_does_not_excuse_secret_or_expiry(access: Access, keys: CountingKeys, clock: HandClock) -> None:
+    parts = new_key()
+    keys.rows[parts.id] = stored(parts, expires_at=clock.now_ms() + 1000)
+    await access.authenticate("Bearer " + parts.text)
+    with pytest.raises(Unauthenticated) as wrong:
+        await access.authenticate("Bearer " + KeyParts(parts.id, new_key().secret).text)
+    with pytest.raises(Unauthenticated) as unknown:
+        await access.authenticate("Bearer " + new_key().text)
+    clock.pass_seconds(1)
+    with pytest.raises(Unauthenticated) as expired:
+        await access.authenticate("Bearer " + parts.text)
+    assert wrong.value.detail == unknown.value.detail == expired.value.detail
+    assert keys.reads == 2
+
+
+async def test_kept_rows_are_bounded(access: Access, keys: CountingKeys) -> None:
+    for _ in range(1100):
+        parts = new_key()
+        keys.rows[parts.id] = stored(parts)
+        await access.authenticate("Bearer " + parts.text)
+    assert len(access._rows) == 1024
+
+
+@pytest.mark.parametrize(
+    "header", ["", "Bearer", "Bearer ", "Basic YTpi", "Token abc", "Bearer  x", "Bearer x", "Bearer\tx", "x" * 100_000]
+)
+async def test_other_authorization_is_refused(access: Access, header: str) -> None:
+    with pytest.raises(Unauthenticated):
+        await access.authenticate(header)
+
+
+async def test_token_makes_a_member_or_an_operator(access: Access, tokens: Tokens) -> None:
+    assert (await access.authenticate(None)).kind == "anonymous"
+    member = await access.authenticate("Bearer " + tokens.issue(MEMBER, "member"))
+    assert (member.id, member.kind, member.scopes) == (MEMBER, "member", frozenset())
+    support = await access.authenticate("Bearer " + tokens.issue(MEMBER, "support"))
+    assert support.kind == "operator"
+    assert (support.may("wallets:read"), support.may("wallets:write")) == (True, False)
+    assert (await access.authenticate("Bearer " + tokens.issue(MEMBER, "admin"))).may("campaigns:write")
+
+
+# --- passwords ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def hasher() -> Iterator[PasswordHasher]:
+    made = PasswordHasher(2, 4, MEMORY_KIB)
+    yield made
+    made.close()
+
+
+async def test_hash_has_the_promised_parameters_and_its_own_salt(hasher: PasswordHasher) -> None:
+    one, two = await asyncio.gather(hasher.hash("correct horse"), hasher.hash("correct horse"))
+    for made in (one, two):
+        assert made.startswith("$argon2id$v=19$m=19456,t=2,p=1$")
+    assert one.split("$")[4] != two.split("$")[4]
+    assert await hasher.verify("correct horse", one)
+    for typed in ("correct horse ", "Correct horse", "correct hors", "correct horse\0", "c"):
+        assert not await hasher.verify(typed, one)
+
+
+async def test_password_is_verified_exactly_as_typed(hasher: PasswordHasher) -> None:
+    composed, decomposed = "caf\u00e9 au lait", "cafe\u0301 au lait"
+    made = await hasher.hash(composed)
+    assert await hasher.verify(composed, made)
+    assert not await hasher.verify(decomposed, made)
+
+
+async def test_nobody_has_no_password(hasher: PasswordHasher, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[str] = []
+    matches = hasher._matches
+    monkeypatch.setattr(hasher, "_matches", lambda stored, raw: seen.append(stored) or matches(stored, raw))
+    assert not await hasher.verify("correct horse", None)
+    assert seen[0].startswith("$argon2id$v=19$m=19456,t=2,p=1$"), "an unknown member costs the same work"
+
+
+@pytest.mark.parametrize(
+    ("password", "accepted"),
+    [
+        ("1234567", False),
+        ("12345678", True),
+        ("a" * 128, True),
+        ("\U0001f600" * 128, True),
+        ("a" * 129, False),
+        ("", False),
+        ("\ud800" * 8, False),
+    ],
+    ids=["7", "8", "128", "128 of four bytes", "129", "empty", "surrogates"],
+)
+def test_password_bounds(password: str, accepted: bool) -> None:
+    if accepted:
+        check_new_password(password)
+        return
+    with pytest.raises(Validation):
+        check_new_password(password)
+
+
+async def test_huge_password_is_refused_before_hashing(hasher: PasswordHasher, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hasher, "_run", None)
+    for attempt in (hasher.hash("a" * 1_000_000), hasher.verify("a" * 1_000_000, None)):
+        with pytest.raises(Validation):
+            await attempt
+
+
+def test_weaker_parameters_ask_for_a_new_hash(hasher: PasswordHasher) -> None:
+    salt, digest = "A" * 22, "A" * 43
+    today = f"$argon2id$v=19$m=19456,t=2,p=1${salt}${digest}"
+    assert not hasher.needs_rehash(today)
+    assert not hasher.needs_rehash(today.replace("m=19456", "m=65536"))
+    for weaker in (("m=19456", "m=8192"), ("t=2", "t=1"), ("argon2id", "argon2i"), ("v=19", "v=16")):
+        assert hasher.needs_rehash(today.replace(*weaker))
+
+
+async def test_full_queue_is_refused_at_once_and_recovers() -> None:
+    threads, queue_max = 2, 3
+    hasher = PasswordHasher(threads, queue_max, MEMORY_KIB)
+    gate = threading.Event()
+    try:
+        waiting = [asyncio.ensure_future(hasher._run(gate.wait)) for _ in range(threads + queue_max)]
+        await asyncio.sleep(0)
+        for _ in range(10):
+            with pytest.raises(Overloaded) as refused:
+                await asyncio.wait_for(hasher.hash("correct horse"), 5)
+            assert refused.value.retry_after_seconds == 1
+        # A caller who hangs up while waiting gives the slot back; one whose work runs does not.
+        waiting[-1].cancel()
+        waiting[0].cancel()
+        await asyncio.gather(waiting[0], waiting[-1], return_exceptions=True)
+        reused = asyncio.ensure_future(hasher._run(gate.wait))
+        await asyncio.sleep(0)
+        with pytest.raises(Overloaded):
+            await hasher.hash("correct horse")
+        gate.set()
+        assert all(await asyncio.gather(*waiting[1:-1], reused))
+        assert await hasher.verify("correct horse", await hasher.hash("correct horse"))
+    finally:
+        gate.set()
+        hasher.close()
+
+
+# --- rules ----------------------------------------------------------------------------------------------------------
+
+
+def test_spellings_of_one_address_make_one_claim() -> None:
+    spellings = ["Ada@Example.com", "ada@EXAMPLE.COM", "ADA@example.com", "\uff21da@example.com"]
+    assert {email_claim(valid_email(text)) for text in spellings} == {"email:ada@example.com"}
+    composed, decomposed = valid_email("caf\u00e9@example.com"), valid_email("cafe\u0301@example.com")
+    assert email_claim(composed) == email_claim(decomposed)
+    assert valid_email("Ada@EXAMPLE.com") == "Ada@example.com", "stored as validated: only the domain has one spelling"
+    assert valid_email("ada@shop.test") == "ada@shop.test"
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "ada", "ada@", "@example.com", "ada@localhost", "a b@example.com", "ada@example.com\n", "ada@exa mple.com",
+     "Ada <ada@example.com>",
+     "ada@[127.0.0.1]", "ada@example.com,bob@example.com", "a" * 65 + "@example.com", "a@" + "b" * 1_000_000, "ada\u202e@example.com",
+     '"ada"@example.com;'],
+)  # fmt: skip
+def test_what_is_no_address_is_refused_without_repeating_it(text: str) -> None:
+    with pytest.raises(Validation) as refused:
+        valid_email(text)
+    assert refused.value.detail == "/email: not a valid e-mail address"
+
+
+def test_scopes_are_known_ones() -> None:
+    assert known_scopes(["wallets:read", "events:write", "wallets:read"]) == ["events:write", "wallets:read"]
+    assert known_scopes(["*"]) == ["*"]
+    assert known_scopes(SCOPES) == sorted(SCOPES)
+    for wrong in ([], ["wallets"], ["wallets:*"], ["WALLETS:READ"], ["events:write", ""]):
+        with pytest.raises(Validation):
+            known_scopes(wrong)
+
+
+@pytest.mark.parametrize(
+    ("attributes", "accepted"),
+    [
+        ('{"country":"GB","age":41,"vip":true}', True),
+        ("null", True),
+        ('{"a":"' + "x" * 200 + '"}', True),
+        ('{"a":"' + "x" * 201 + '"}', False),
+        ('{"a":1.5}', False),
+        ('{"a":null}', False),
+        ('{"a":{}}', False),
+        ('{"a":["x"]}', False),
+        ('{"a":9007199254740992}', False),
+        ('{"$gt":""}', False),
+        ('{"a.b":1}', False),
+        ('{"":1}', False),
+        ('{"a":"\\u202e"}', False),
+        (json.dumps({f"k{number}": number for number in range(20)}), True),
+        (json.dumps({f"k{number}": number for number in range(21)}), False),
+    ],
+)
+def test_attributes_are_few_and_flat(attributes: str, accepted: bool) -> None:
+    raw = f'{{"external_id":"1","email":null,"attributes":{attributes}}}'.encode()
+    if accepted:
+        assert decode(raw, MemberCreate).external_id == "1"
+        return
+    with pytest.raises(Validation):
+        decode(raw, MemberCreate)
+
+
+@pytest.mark.parametrize("field", ["id", "role", "password_hash", "created_at", "_id"])
+def test_a_client_cannot_set_what_is_the_servers(field: str) -> None:
+    with pytest.raises(Validation):
+        decode(json.dumps({"external_id": "1", field: "admin"}).encode(), MemberCreate)
+
+
+def test_length_limits_agree() -> None:
+    assert passwords.PASSWORD_LENGTH_MAX * 4 == 512, "bytes of UTF-8 at most"
