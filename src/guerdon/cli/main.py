@@ -88,6 +88,8 @@ def serve(port: Port = 8000, workers: Workers = 1, host: Host = "127.0.0.1") -> 
     settings = load()
     serving.require_configured(settings)
     serving.require_free_port(host, port)
+    # What start-up refuses is refused here, in one sentence, and not by each worker in its log.
+    _run(settings, _nothing)
     serving.serve(settings, host=host, port=port, workers=workers, on_ready=lambda url: typer.echo(f"ready {url}"))
 
 
@@ -194,6 +196,10 @@ def _run(settings: Settings, work: Callable[[Services], Awaitable[T]]) -> T:
             return await work(services)
 
     return asyncio.run(within())
+
+
+async def _nothing(services: Services) -> None:
+    """Opening the services has checked the server."""
 
 
 def _with_database(data_dir: Path | None, command: str, work: Callable[[Services], Awaitable[T]]) -> T:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import socket
 import threading
 import time
@@ -56,6 +57,7 @@ def serve(settings: Settings, *, host: str, port: int, workers: int, on_ready: C
         if secret is not None:
             os.environ.pop(f"GUERDON_{name.upper()}_FILE", None)
             os.environ[f"GUERDON_{name.upper()}"] = secret.get_secret_value()
+    _raise_file_limit()
     server = Granian(
         "guerdon.app:create_server",
         address=host,
@@ -76,6 +78,12 @@ def serve(settings: Settings, *, host: str, port: int, workers: int, on_ready: C
     watcher = threading.Thread(target=_announce, args=(url, on_ready), daemon=True)
     watcher.start()
     server.serve()
+
+
+def _raise_file_limit() -> None:
+    """A connection is a file; the usual soft limit of 1024 is meant for programs that still use select()."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _announce(url: str, on_ready: Callable[[str], None]) -> None:
