@@ -2,6 +2,7 @@
 
 import time
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Protocol
 
 
@@ -40,4 +41,10 @@ def to_ms(moment: datetime) -> int:
 
 def rfc3339(at_ms: int) -> str:
     """Return `2026-01-31T12:00:00.000Z`."""
-    return f"{datetime.fromtimestamp(at_ms // 1000, UTC).isoformat()[:19]}.{at_ms % 1000:03d}Z"
+    return f"{_second(at_ms // 1000)}.{at_ms % 1000:03d}Z"
+
+
+@lru_cache(maxsize=64)
+def _second(at_seconds: int) -> str:
+    """Thousands of answers fall into one second, so its text is made once."""
+    return datetime.fromtimestamp(at_seconds, UTC).isoformat()[:19]

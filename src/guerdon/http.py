@@ -268,7 +268,10 @@ def utc_ms(moment: datetime, pointer: str) -> int:
     """
     if moment.tzinfo is None:
         raise Validation.at(pointer, "a time needs an offset, for example 2026-01-31T12:00:00Z")
-    return to_ms(moment.astimezone(UTC))
+    try:
+        return to_ms(moment.astimezone(UTC))
+    except OverflowError:
+        raise Validation.at(pointer, "a time must lie between the years 1 and 9999 in UTC") from None
 
 
 # --- writing --------------------------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ SCOPES = frozenset({
 })  # fmt: skip
 ANY_SCOPE = "*"
 
+NOBODYS = "there is no such thing, or it is not yours"
 Role = Literal["member", "support", "operator", "admin"]
 ROLE_SCOPES: dict[Role, frozenset[str]] = {
     "member": frozenset(),
@@ -38,7 +39,7 @@ class Actor(Struct, frozen=True):
             NotFound: the thing belongs to somebody else.
         """
         if self.kind == "member" and self.id != member_id:
-            raise NotFound("there is no such thing, or it is not yours")
+            raise NotFound(NOBODYS)
 
 
 ANONYMOUS = Actor("anonymous", "anonymous")

@@ -1,5 +1,6 @@
 """From an `Authorization` header to an actor, and the keys that services use."""
 
+import asyncio
 from collections.abc import Iterable
 
 from guerdon.clock import Clock
@@ -28,6 +29,7 @@ class Access:
         self._tokens = tokens
         self._clock = clock
         self._rows: dict[str, tuple[float, ServiceKey]] = {}
+        self._readings: dict[str, asyncio.Task[ServiceKey | None]] = {}
 
     async def authenticate(self, authorization: str | None) -> Actor:
         """Return the caller that an `Authorization` header proves; no header makes an anonymous caller.
@@ -80,6 +82,7 @@ class Access:
         """
         await self._keys.raw.update_one({"_id": key_id, "revoked_at": None}, {"$set": {"revoked_at": self._clock.now_ms()}})
         self._rows.pop(key_id, None)
+        self._readings.pop(key_id, None)
         row = await self._keys.get(key_id)
         if row is None:
             raise NotFound("there is no such service key")
@@ -95,19 +98,30 @@ class Access:
         return Actor(f"key_{row.id}", "service_key", frozenset(row.scopes))
 
     async def _get_row(self, key_id: str) -> ServiceKey | None:
-        """Read a key's row, or take the one read less than two seconds ago.
+        """Return a key's row as it was less than two seconds ago. Requests that need it at the same moment share one read."""
+        kept = self._rows.get(key_id)
+        if kept is not None and self._clock.monotonic() - kept[0] < ROW_TTL_SECONDS:
+            return kept[1]
+        reading = self._readings.get(key_id)
+        if reading is None:
+            reading = asyncio.get_running_loop().create_task(self._read_row(key_id))
+            self._readings[key_id] = reading
+        # A caller who hangs up must not take the answer away from the others.
+        return await asyncio.shield(reading)
 
-        Unknown ids are not kept: a flood of them would push out the rest.
-        """
+    async def _read_row(self, key_id: str) -> ServiceKey | None:
+        # Dated by the question, not by the answer, so that a slow read does not lengthen a revoked key's life.
         asked_at = self._clock.monotonic()
-        kept = self._rows.pop(key_id, None)
-        if kept is None or asked_at - kept[0] >= ROW_TTL_SECONDS:
+        try:
             row = await self._keys.get(key_id)
-            if row is None:
-                return None
-            # Dated by the question, not by the answer, so that a slow read does not lengthen a revoked key's life.
-            kept = (asked_at, row)
-        self._rows[key_id] = kept
-        if len(self._rows) > ROWS_MAX:
-            del self._rows[next(iter(self._rows))]
-        return kept[1]
+        finally:
+            current = self._readings.get(key_id) is asyncio.current_task()
+            if current:
+                del self._readings[key_id]
+        # Unknown ids are not kept: a flood of them would push out the rest. Nor is what was read before a revocation.
+        if row is not None and current:
+            self._rows.pop(key_id, None)
+            self._rows[key_id] = (asked_at, row)
+            if len(self._rows) > ROWS_MAX:
+                del self._rows[next(iter(self._rows))]
+        return row

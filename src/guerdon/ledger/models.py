@@ -1,6 +1,7 @@
 """What the ledger stores, and the words in which other rooms ask it to write."""
 
 import hashlib
+import zlib
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
@@ -114,7 +115,7 @@ def once_mark(owner: str, *parts: str) -> bytes:
     The first four bytes depend on the owner alone: the marks of one owner lie together, so a read for 256 owners at once jumps
     over an owner's other entries instead of walking them.
     """
-    return digest(owner)[:4] + digest(owner, *parts)[:16]
+    return zlib.crc32(owner.encode()).to_bytes(4) + digest(owner, *parts)[:16]
 
 
 class Idempotency(Struct, frozen=True):
@@ -125,14 +126,22 @@ class Idempotency(Struct, frozen=True):
     key: str
     fingerprint: bytes
     reference: str | None = None
+    marks: tuple[bytes, ...] = ()
+    """The key's mark and, if there is a reference, the reference's; made once, because every step of a command asks for them."""
+
+    def __post_init__(self) -> None:
+        marks = [once_mark(self.owner, "key", self.actor, self.key)]
+        if self.reference is not None:
+            marks.append(once_mark(self.owner, "reference", self.reference))
+        msgspec.structs.force_setattr(self, "marks", tuple(marks))
 
     @property
     def key_mark(self) -> bytes:
-        return once_mark(self.owner, "key", self.actor, self.key)
+        return self.marks[0]
 
     @property
     def reference_mark(self) -> bytes | None:
-        return None if self.reference is None else once_mark(self.owner, "reference", self.reference)
+        return self.marks[1] if len(self.marks) > 1 else None
 
 
 class Refusal(Struct, frozen=True):

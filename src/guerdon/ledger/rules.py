@@ -102,7 +102,9 @@ def _settle_decision(
             settled = settle(transaction, lookup, scratch, now_ms)
             marks = {mark for entry in settled for mark in entry.once or ()}
             if not marks.isdisjoint(fresh):
-                raise IdempotencyKeyReused("a key or reference is used twice in one request")
+                if transaction.idempotency is not None and transaction.idempotency.key_mark not in fresh:
+                    raise ReferenceReused("a reference is used twice in one request")
+                raise IdempotencyKeyReused("a key is used twice in one request")
         except GuerdonError as error:
             error.subject = transaction.id
             raise
@@ -154,7 +156,7 @@ def settle(transaction: Transaction, lookup: Callable[[str], Account], scratch: 
             key=first.key if first else None,
             fingerprint=first.fingerprint if first else None,
             metadata=transaction.metadata,
-            once=marks_of(first) if first else None,
+            once=list(first.marks) if first else None,
         )
         # The entry is not published yet; this is cheaper than building it twice.
         msgspec.structs.force_setattr(entry, "hash", entry_hash(entry))
@@ -186,11 +188,6 @@ def guard(account: Account, posting: Posting) -> None:
             raise BalanceLimit("the debt would pass the limit of the account", asset=account.asset)
     elif account.balance + posting.amount > account.ceiling:
         raise BalanceLimit(f"the balance would pass {account.ceiling}", asset=account.asset)
-
-
-def marks_of(idempotency: Idempotency) -> list[bytes]:
-    reference = idempotency.reference_mark
-    return [idempotency.key_mark] if reference is None else [idempotency.key_mark, reference]
 
 
 def recall(view: View, idempotency: Idempotency) -> Entry | None:

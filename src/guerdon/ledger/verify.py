@@ -12,7 +12,7 @@ import msgspec
 from msgspec import Struct
 
 from guerdon.database import Database, Document
-from guerdon.ledger.models import GENESIS, SYSTEM, Account, Entry, Idempotency, entry_hash, once_mark
+from guerdon.ledger.models import GENESIS, SYSTEM, Account, Entry, Idempotency, entry_hash
 from guerdon.ledger.service import ACCOUNTS, ENTRIES, decode_account, decode_entry
 
 Law = Literal["L1", "L2", "L3", "L4", "L6"]
@@ -89,9 +89,7 @@ class _Books:
             self._owner, self._marks = account.owner, set()
         marks: list[bytes] = []
         if entry.key is not None:
-            marks = [Idempotency(entry.owner, entry.actor, entry.key, b"").key_mark]
-            if entry.reference is not None:
-                marks.append(once_mark(entry.owner, "reference", entry.reference))
+            marks = list(Idempotency(entry.owner, entry.actor, entry.key, b"", entry.reference).marks)
         if marks != (entry.once or []):
             self.blame("L4", entry.id, "its marks are not those of its key and reference")
         for mark in marks:

@@ -2,6 +2,7 @@
 
 import re
 
+from falcon.constants import COMBINED_METHODS
 from structlog.typing import FilteringBoundLogger
 
 from guerdon.clock import Clock
@@ -35,7 +36,7 @@ class Observation:
         context = req.context
         seconds = self._clock.monotonic() - context.started
         route = req.uri_template or "unmatched"
-        method = req.method if req.uri_template else "ANY"
+        method = req.method if req.uri_template and req.method in COMBINED_METHODS else "ANY"
         self._metrics.observe(method, route, resp.status_code, seconds)
         resp.set_header("X-Content-Type-Options", "nosniff")
         if resp.get_header("Cache-Control") is None:

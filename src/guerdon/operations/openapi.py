@@ -130,7 +130,7 @@ def _document_handlers(tree: SpecTree, resource: Any, suffix: str | None) -> dic
     for method, handler in _handlers(resource, suffix).items():
         declared: Operation = handler.operation
         answers: dict[str, Any] = {f"HTTP_{status}": model for status, model in declared.answers.items()}
-        for error in sorted(_errors_of(declared), key=lambda error: error.status):
+        for error in sorted(_errors_of(declared), key=lambda error: (error.status, error.code)):
             code = f"HTTP_{error.status}"
             known = answers.get(code)
             titles = f"{known[1]}; {error.title}" if known else error.title

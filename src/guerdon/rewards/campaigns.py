@@ -1,5 +1,7 @@
 """Campaigns: drafted, versioned, activated, paused. A version, once made, is kept for ever for the decisions that name it."""
 
+import asyncio
+
 import msgspec
 
 from guerdon.clock import Clock
@@ -37,6 +39,8 @@ class Campaigns:
         self._ids = ids
         self._live: list[LiveCampaign] = []
         self._refreshed_at: float | None = None
+        self._generation = 0
+        self._refreshing = asyncio.Lock()
 
     async def create(self, actor: Actor, body: CampaignCreate, *, campaign_id: str | None = None) -> Campaign:
         """Save version 1 as a draft.
@@ -103,7 +107,10 @@ class Campaigns:
         """
         where: dict[str, object] = {} if query.status is None else {"status": query.status}
         if query.cursor is not None:
-            where["_id"] = {"$lt": decode_cursor(query.cursor)}
+            before = decode_cursor(query.cursor)
+            if not before.startswith("cmp_"):
+                raise Validation.at("cursor", "not a cursor that this list has given out")
+            where["_id"] = {"$lt": before}
         found = await self._collection.find(where, sort=[("_id", -1)], limit=query.limit + 1)
         page = found[: query.limit]
         return page, encode_cursor(page[-1].id) if len(found) > query.limit else None
@@ -112,9 +119,13 @@ class Campaigns:
         """Return the active campaigns, compiled, at most one second old."""
         now = self._clock.monotonic()
         if self._refreshed_at is None or now - self._refreshed_at > REFRESH_SECONDS:
-            self._refreshed_at = now
-            active = await self._collection.find({"status": "active"}, sort=[("_id", 1)], limit=CAMPAIGNS_LIVE_MAX)
-            self._live = [LiveCampaign.of(campaign) for campaign in active]
+            async with self._refreshing:
+                while self._refreshed_at is None or now - self._refreshed_at > REFRESH_SECONDS:
+                    generation = self._generation
+                    active = await self._collection.find({"status": "active"}, sort=[("_id", 1)], limit=CAMPAIGNS_LIVE_MAX)
+                    self._live = [LiveCampaign.of(campaign) for campaign in active]
+                    if generation == self._generation:
+                        self._refreshed_at = now
         return self._live
 
     async def _campaign(self, body: CampaignCreate, campaign_id: str, actor: Actor, *, version: int, now_ms: int) -> Campaign:
@@ -159,3 +170,4 @@ class Campaigns:
                 archived = CampaignVersion(id=f"{campaign.id}/{campaign.version}", campaign=campaign)
                 await self._versions.insert(archived, session)
         self._refreshed_at = None
+        self._generation += 1

@@ -17,7 +17,7 @@ EVENT_FIELDS = frozenset({"id", "type", "amount", "currency", "items", "attribut
 MEMBER_FIELDS = frozenset({"id", "external_id", "attributes"})
 _FIELDS = {"event": EVENT_FIELDS, "member": MEMBER_FIELDS}
 _STRINGS = re.compile(r"""r?("(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*')""")
-_ACCESS = re.compile(r"(?<![\w.])(event|member)\.([A-Za-z_]\w*)")
+_ACCESS = re.compile(r"(?<![\w.])(event|member)\s*\.\s*([A-Za-z_]\w*)")
 _MEMBER = re.compile(r"(?<![\w.])member\b")
 _COMPILED_MAX = 4096
 
@@ -34,7 +34,10 @@ class Condition:
 
     def judge(self, facts: Any) -> tuple[bool, str | None]:
         """Return (holds, error) for the facts that `facts_of` made. What cannot be evaluated does not hold, and says why."""
-        value = self._expression.eval(facts)
+        try:
+            value = self._expression.eval(facts)
+        except RuntimeError as error:
+            return False, str(error)[:200]
         kind = value.type()
         if kind == cel.Type.BOOL:
             return value.value() is True, None

@@ -19,7 +19,9 @@ EventType = Literal["purchase", "refund"]
 CampaignStatus = Literal["draft", "active", "paused"]
 Clawback = Literal["none", "up_to_balance", "debt"]
 Expression = Annotated[str, Meta(min_length=1, max_length=2000, description="A CEL condition over event, member and now.")]
-EventId = Annotated[str, Meta(min_length=1, max_length=128, pattern=r"^[\u0021-\u007e]+$(?!\n)", examples=["order-1001"])]
+# Visible ASCII, but nothing that could not stand as the last part of `/v1/events/{event_id}`.
+_EVENT_ID = r"^(?!preview$|bulk$|\.{1,2}$)[\u0021-\u002e\u0030-\u007e]+$(?!\n)"
+EventId = Annotated[str, Meta(min_length=1, max_length=128, pattern=_EVENT_ID, examples=["order-1001"])]
 MemberId = Annotated[str, Meta(max_length=40, pattern=r"^mem_[0-9a-f]{32}$(?!\n)")]
 Currency = Annotated[str, Meta(pattern=r"^[A-Z]{3}$(?!\n)", examples=["GBP"])]
 AttributeName = Annotated[str, Meta(min_length=1, max_length=40, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$(?!\n)")]

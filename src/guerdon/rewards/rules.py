@@ -118,7 +118,7 @@ def event_command(recording: Recording, *, open_wallet: Callable[[str, int], Acc
         if earlier is not None:
             stored = decode(earlier)
             if stored.owner != recording.owner or stored.fingerprint != recording.fingerprint:
-                raise EventReused(f"event {event.id!r} is already recorded with other content")
+                raise already_recorded(event.id)
             return Decision(value=(stored, True))
         opens = {asset: open_wallet(asset, view.now_ms) for asset in assets}
         recorded, transactions = _decide_awards(recording, opens, view)
@@ -131,6 +131,10 @@ def event_command(recording: Recording, *, open_wallet: Callable[[str, int], Acc
         documents=(DocumentRef(EVENTS, event.id, recording.owner),),
         size_bytes=EVENT_BYTES + ITEM_BYTES * len(event.items) + 1024 * len(recording.judgements),
     )
+
+
+def already_recorded(event_id: str) -> EventReused:
+    return EventReused(f"event {event_id!r} is already recorded with other content")
 
 
 def _decide_awards(recording: Recording, opens: dict[str, Account], view: View) -> tuple[RecordedEvent, tuple[Transaction, ...]]:

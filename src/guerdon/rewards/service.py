@@ -16,8 +16,8 @@ from guerdon.ledger.models import Account, Command, Outcome
 from guerdon.ledger.service import Ledger
 from guerdon.rewards.campaigns import Campaigns
 from guerdon.rewards.models import EVENTS, EventCreate, Item, RecordedEvent, ShopEvent
-from guerdon.rewards.rules import LiveCampaign, Recording, Subject, event_command, judge
-from guerdon.security import Actor
+from guerdon.rewards.rules import LiveCampaign, Recording, Subject, already_recorded, event_command, judge
+from guerdon.security import NOBODYS, Actor
 from guerdon.wallets.service import new_account
 
 _canonical = msgspec.json.Encoder(order="sorted")
@@ -87,7 +87,7 @@ class Events:
         """
         event = await self._collection.get(event_id)
         if event is None:
-            raise NotFound("there is no such event, or it is not yours")
+            raise NotFound(NOBODYS)
         actor.require_reach(event.owner)
         return event
 
@@ -115,8 +115,12 @@ class Events:
         """Find the member, or make one; what is not needed is not read."""
         member_id = event.member_id
         if event.external_id is not None:
-            find = self._identity.ensure_member if create else self._identity.find_member_id
-            member_id = await find(event.external_id)
+            member_id = await self._identity.find_member_id(event.external_id)
+            if member_id is None and create:
+                # A refused event must not leave a member behind: what is recorded already cannot be somebody unknown's.
+                if await self._collection.get(event.id) is not None:
+                    raise already_recorded(event.id)
+                member_id = await self._identity.ensure_member(event.external_id)
             if member_id is None or not any(live.reads_member for live in campaigns):
                 return Subject(member_id, event.external_id)
         return await self._whole_subject(member_id)

@@ -1,12 +1,13 @@
 """What a credit, a debit and a transfer mean, as commands for the ledger. Pure: ids and time are arguments."""
 
 from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 
 from msgspec import Struct
 
 from guerdon.errors import GuerdonError, IdempotencyKeyReused, NotFound
 from guerdon.ledger.models import ISSUER, MERCHANT, Account, Command, Decision, Entry, Idempotency, Posting, Transaction, View
-from guerdon.ledger.rules import marks_of, recall
+from guerdon.ledger.rules import recall
 
 COMMAND_BYTES = 1024
 
@@ -46,7 +47,7 @@ def command_of(movement: Movement, owners: tuple[str, ...]) -> Command:
         owners=owners,
         accounts=movement.accounts,
         decide=decide,
-        marks=tuple(marks_of(movement.idempotency)),
+        marks=movement.idempotency.marks,
         idempotency=movement.idempotency,
         size_bytes=COMMAND_BYTES,
     )
@@ -60,11 +61,13 @@ def atomic_command_of(movements: Sequence[Movement], owners: tuple[str, ...]) ->
 
     def decide(view: View) -> Decision:
         earlier: list[Entry] = []
+        opened: set[str] = set()
         for movement in movements:
             try:
                 entry = recall(view, movement.idempotency)
                 if entry is None:
-                    _require_accounts(view, movement)
+                    _require_accounts(view, movement, opened)
+                    opened.update(account.id for account in movement.opens)
             except GuerdonError as error:
                 error.subject = movement.transaction.id
                 raise
@@ -83,7 +86,7 @@ def atomic_command_of(movements: Sequence[Movement], owners: tuple[str, ...]) ->
         owners=owners,
         accounts=tuple({account for movement in movements for account in movement.accounts}),
         decide=decide,
-        marks=tuple(mark for movement in movements for mark in marks_of(movement.idempotency)),
+        marks=tuple(mark for movement in movements for mark in movement.idempotency.marks),
         size_bytes=COMMAND_BYTES * len(movements),
     )
 
@@ -93,8 +96,8 @@ def primary_entries(entries: Sequence[Entry]) -> list[Entry]:
     return [entry for entry in entries if entry.key is not None]
 
 
-def _require_accounts(view: View, movement: Movement) -> None:
-    opens = {account.id for account in movement.opens}
+def _require_accounts(view: View, movement: Movement, opened: AbstractSet[str] = frozenset()) -> None:
+    opens = opened | {account.id for account in movement.opens}
     for account_id in movement.accounts:
         if account_id not in view.accounts and account_id not in opens:
             raise missing_wallet(account_id)

@@ -185,7 +185,7 @@ class Wallets:
             reason=body.reason,
             metadata=body.metadata,
         )
-        target = opens.get(wallet_id if to is None else to)
+        target = None if kind == "debit" else opens.get(wallet_id if to is None else to)
         return Movement(transaction, idempotency, () if target is None else (target,))
 
     async def _prepare_bulk(self, actor: Actor, items: Sequence[BulkItem]) -> list[Movement | GuerdonError]:

@@ -1,0 +1,200 @@
+"""`python -m bench`: start the product and a baseline, load both, prove the books, print one table.
+
+The product is `guerdon up --no-demo` as anybody starts it, access log and all. The baseline (bench/baseline.py) does the same debit with
+one MongoDB transaction a request, in the same mongod. Each line measures product, baseline, product, so that a drift of the machine
+falls on both.
+"""
+
+import argparse
+import json
+import os
+import platform
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import NoReturn
+
+import msgspec
+
+from bench import books
+from bench.load import Plan, Sample
+from bench.servers import BenchFailed, Servers, Target
+from bench.table import CEILINGS, SCENARIOS, Line, Scenario, judge, render, say_generator, summarise
+
+EXIT_FAILED = 1
+QUICK_SECONDS, QUICK_WALLETS, QUICK_CALLERS_MAX = 0.7, 2_000, 64
+QUIET_LOAD = 0.5
+BUSY_WARNING = "others were using this machine, so take the ratios and not the figures"
+BULK_SECONDS_MIN = 5.0
+"""The baseline needs more than a second for one bulk request; a shorter window might see none end."""
+
+
+class Options(msgspec.Struct, frozen=True):
+    """What the command line asks for."""
+
+    seconds: float
+    warmup_seconds: float
+    wallets: int
+    rows: frozenset[int]
+    quick: bool
+    as_json: bool
+    work_dir: Path | None
+
+
+class Bench:
+    """One run: the servers, the wallets, and how many debits each server has acknowledged."""
+
+    def __init__(self, servers: Servers, options: Options, wallets_file: Path) -> None:
+        self._servers = servers
+        self._options = options
+        self._wallets_file = wallets_file
+        self._plans = 0
+        self.acknowledged: Counter[str] = Counter({"product": 0, "baseline": 0})
+
+    def run(self) -> list[Line]:
+        """Measure every line that was asked for."""
+        lines: list[Line] = []
+        for scenario in CEILINGS:
+            say(f"{scenario.what}, {scenario.connections} connections")
+            summary = summarise([self._load(self._servers.baseline, scenario, min(self._options.seconds, 3))])
+            lines.append(Line(scenario, summary, None, None, []))
+        for scenario in SCENARIOS:
+            # The baseline alone needs many seconds until the last of 256 callers of one wallet has an answer.
+            tedious = scenario.one_wallet and scenario.connections > QUICK_CALLERS_MAX
+            if scenario.row in self._options.rows and not (self._options.quick and tedious):
+                say(f"row {scenario.row}, {scenario.connections} connections")
+                lines.append(self._measure(scenario, lines))
+        return lines
+
+    def _measure(self, scenario: Scenario, before: list[Line]) -> Line:
+        servers, seconds = self._servers, self._options.seconds
+        first = self._load(servers.product, scenario, seconds / 2)
+        other = self._load(servers.baseline, scenario, max(seconds, BULK_SECONDS_MIN) if scenario.kind == "bulk" else seconds)
+        second = self._load(servers.product, scenario, seconds / 2)
+        return judge(scenario, summarise([first, second]), summarise([other]), before)
+
+    def _load(self, target: Target, scenario: Scenario, seconds: float) -> Sample:
+        self._plans += 1
+        sample = self._servers.load(
+            Plan(
+                port=target.port,
+                token=target.token,
+                wallets_file=str(self._wallets_file),
+                kind=scenario.kind,
+                connections=scenario.connections,
+                seconds=seconds,
+                tag=f"b{self._plans}",
+                warmup_seconds=self._options.warmup_seconds,
+                one_wallet=scenario.one_wallet,
+                watch={"API": target.pids, "mongod": self._servers.mongod_pids},
+            )
+        )
+        if scenario.kind != "noop":
+            self.acknowledged[target.name] += sample.done
+        if sample.errors or not sample.units:
+            raise BenchFailed(
+                f"{target.name}, row {scenario.row}, {scenario.connections} connections: {sample.units} answers in the window, "
+                f"errors {sample.errors}\n{self._servers.log_tail(target.name)}"
+            )
+        return sample
+
+
+def main() -> None:
+    """Run, print, and end with 1 when an answer was wrong or the books are."""
+    options = parse()
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _stop)
+    try:
+        with work_dir(options.work_dir) as directory:
+            run(options, directory)
+    except BenchFailed as error:
+        print(f"bench failed: {error}", file=sys.stderr)
+        sys.exit(EXIT_FAILED)
+    except KeyboardInterrupt:
+        print("bench: stopped", file=sys.stderr)
+        sys.exit(128 + signal.SIGINT)
+
+
+def run(options: Options, directory: Path) -> None:
+    """The whole run inside a directory of its own."""
+    started, busy = time.monotonic(), os.getloadavg()[0]
+    wallets_file = directory / "wallets.txt"
+    with Servers(directory) as servers:
+        say(f"product and baseline answer; opening {options.wallets:,} wallets")
+        books.seed(servers, options.wallets, wallets_file)
+        bench = Bench(servers, options, wallets_file)
+        lines = bench.run()
+        say("verifying the books")
+        verified = books.check(servers, options.wallets, bench.acknowledged)
+    facts = {
+        "machine": f"{os.cpu_count()} cores ({_processor()}), Python {platform.python_version()}, shared by generator, API and mongod",
+        "load": f"load average before the run {busy:.1f}" + (f": {BUSY_WARNING}" if busy > QUIET_LOAD else ""),
+        "generator": say_generator(lines),
+        "books": f"books verified: {verified.entries:,} entries, {verified.violations} violations",
+        "balances": f"acknowledged debits equal the fall of the balances: {bench.acknowledged['product']:,} in the product, "
+        f"{bench.acknowledged['baseline']:,} in the baseline",
+        "took": f"{time.monotonic() - started:.0f} s in all, {options.seconds:g} s a server and line",
+    }
+    if options.as_json:
+        print(json.dumps({"lines": msgspec.to_builtins(lines), "wallets": options.wallets, **facts}, ensure_ascii=False, indent=1))
+    else:
+        print("\n".join([render(lines, options.wallets), "", *(f"- {fact}" for fact in facts.values())]))
+
+
+def parse() -> Options:
+    parser = argparse.ArgumentParser(
+        prog="python -m bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--seconds", type=float, default=8.0, help="measured time for each line and server (default 8)")
+    parser.add_argument("--quick", action="store_true", help="a smoke run: short, fewer wallets, figures worth little")
+    parser.add_argument("--rows", default="1,2,3,4", help="which rows of the speed table, with commas between (default 1,2,3,4)")
+    parser.add_argument("--json", action="store_true", help="print one JSON document instead of the table")
+    parser.add_argument("--dir", type=Path, help="where to make the temporary directory; it decides which disk takes the journal")
+    given = parser.parse_args()
+    try:
+        rows = frozenset(int(row) for row in given.rows.split(","))
+    except ValueError:
+        parser.error("--rows takes numbers with commas between")
+    if not rows or not rows <= {1, 2, 3, 4}:
+        parser.error("--rows takes 1, 2, 3 and 4")
+    if not 0.2 <= given.seconds <= 600:
+        parser.error("--seconds takes 0.2 to 600")
+    if given.quick:
+        return Options(QUICK_SECONDS, 0.2, QUICK_WALLETS, rows, True, given.json, given.dir)
+    return Options(given.seconds, min(1.0, given.seconds / 4), 10_000, rows, False, given.json, given.dir)
+
+
+@contextmanager
+def work_dir(parent: Path | None) -> Generator[Path]:
+    """A directory that is gone afterwards, whatever happens."""
+    directory = Path(tempfile.mkdtemp(prefix="guerdon-bench-", dir=parent))
+    try:
+        yield directory
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+def say(text: str) -> None:
+    print(f"bench: {text}", file=sys.stderr, flush=True)
+
+
+def _stop(number: int, _frame: FrameType | None) -> NoReturn:
+    raise KeyboardInterrupt(number)
+
+
+def _processor() -> str:
+    for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.machine()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,95 @@
+"""Wallets for the run, made through the product's own services, and the proof afterwards that no unit was lost or made."""
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+from pymongo import ASCENDING, MongoClient, WriteConcern
+
+from bench import baseline
+from bench.servers import BenchFailed, Servers
+from guerdon.app import Services
+from guerdon.cli.local import local_database, local_services
+from guerdon.config import load
+from guerdon.identity.models import Member
+from guerdon.security import Actor
+from guerdon.wallets.models import BulkCreate, BulkCredit
+
+ASSET = "PTS"
+OPENING_BALANCE = 10**12
+CHUNK = 500
+_SEEDER = Actor("bench", "system", frozenset({"*"}))
+
+
+class Verified(Struct):
+    """What the product's own verification has found."""
+
+    accounts: int
+    entries: int
+    violations: int
+
+
+def seed(servers: Servers, count: int, wallets_file: Path) -> None:
+    """Make `count` wallets with a large balance, in the product and in the baseline, under the same ids."""
+
+    async def within() -> list[str]:
+        with local_database(load({}, data_dir=servers.data_dir), "bench") as settings:
+            async with local_services(settings) as services:
+                return await _open_wallets(services, count)
+
+    wallets = asyncio.run(within())
+    wallets_file.write_text("\n".join(wallets), encoding="ascii")
+    with _client(servers) as client:
+        database = client.get_database(baseline.DATABASE, write_concern=WriteConcern("majority", j=True))
+        database["wallets"].insert_many([{"_id": wallet, "balance": OPENING_BALANCE, "seq": 0} for wallet in wallets])
+        # One index serves the key's uniqueness and a wallet's history, as in the product.
+        database["entries"].create_index([("wallet", ASCENDING), ("key", ASCENDING)], unique=True)
+
+
+async def _open_wallets(services: Services, count: int) -> list[str]:
+    """The members are written in bulk, since nobody measures that; every unit goes through the ledger."""
+    now = services.clock.now_ms()
+    members = [Member(id=services.ids.new("mem"), external_id=f"bench-{n}", created_at=now) for n in range(count)]
+    await services.database.raw["members"].insert_many([msgspec.to_builtins(member) for member in members])
+    wallets = [f"{member.id}:{ASSET}" for member in members]
+    for start in range(0, count, CHUNK):
+        chunk = wallets[start : start + CHUNK]
+        body = BulkCreate([BulkCredit(wallet, OPENING_BALANCE, f"open-{wallet}") for wallet in chunk])
+        results = await services.wallets.run_bulk(_SEEDER, body)
+        refused = [result for result in results if result.status != 201]
+        if refused:
+            raise BenchFailed(f"a wallet could not be opened: {refused[0]}")
+    return wallets
+
+
+def check(servers: Servers, wallets: int, acknowledged: dict[str, int]) -> Verified:
+    """Hold the books against what the callers were told: every acknowledged debit took exactly one unit, and nothing else did.
+
+    Raises:
+        BenchFailed: a unit or an entry too many or too few, or a law of the ledger is broken.
+    """
+    with _client(servers) as client:
+        sums = {
+            "product": _sum(client["guerdon"]["accounts"], "$balance"),
+            "baseline": _sum(client[baseline.DATABASE]["wallets"], "$balance"),
+        }
+    for name, total in sums.items():
+        spent = wallets * OPENING_BALANCE - total
+        if spent != acknowledged[name]:
+            raise BenchFailed(f"{name}: {acknowledged[name]} debits were acknowledged, the balances fell by {spent}")
+    verified = msgspec.json.decode(servers.guerdon("verify", "--json"), type=Verified)
+    if verified.violations:
+        raise BenchFailed(f"the books of the product are broken: {verified}")
+    if verified.entries != wallets + acknowledged["product"]:
+        raise BenchFailed(f"{verified.entries} entries, {wallets} credits and {acknowledged['product']} debits")
+    return verified
+
+
+def _sum(collection: Any, field: str) -> int:
+    return int(next(iter(collection.aggregate([{"$group": {"_id": None, "total": {"$sum": field}}}])))["total"])
+
+
+def _client(servers: Servers) -> "MongoClient[dict[str, Any]]":
+    return MongoClient(servers.mongodb_url, tz_aware=True)

@@ -1,0 +1,232 @@
+"""The load generator: a process of its own that sends prebuilt bytes over raw sockets, so that it is not what is measured.
+
+It reads a `Plan` from standard input and writes a `Sample` to standard output, both as JSON. A client library would cost more for
+each request than the server under test.
+"""
+
+import asyncio
+import gc
+import os
+import random
+import re
+import resource
+import sys
+import time
+from array import array
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal, cast
+
+import msgspec
+import uvloop
+from msgspec import Struct
+
+DRAIN_SECONDS = 30.0
+"""How long the last answers may take after the row's time is over."""
+_LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)\r\n", re.IGNORECASE)
+_TICKS = os.sysconf("SC_CLK_TCK")
+_BULK_DONE = b'"status":201'
+
+
+class Plan(Struct, frozen=True):
+    """What to send, to whom, and for how long."""
+
+    port: int
+    token: str
+    wallets_file: str
+    kind: Literal["debit", "bulk", "noop"]
+    connections: int
+    seconds: float
+    tag: str
+    """Starts every idempotency key; no two plans share it."""
+    warmup_seconds: float = 0.5
+    one_wallet: bool = False
+    bulk_size: int = 500
+    watch: dict[str, list[int]] = {}
+    """Processes whose CPU time is to be reported, by a name."""
+
+
+class Sample(Struct):
+    """What was seen in the timed window; `done` and `errors` also count the warm-up and the answers after the window."""
+
+    latencies_us: list[int]
+    units: int
+    """Debits that were answered within the window."""
+    seconds: float
+    done: int
+    """Debits that were ever acknowledged: by so much the balances must have fallen."""
+    errors: dict[str, int]
+    cpu: dict[str, float]
+    """Share of one core in the window: 1.0 is a core that never rested."""
+
+
+class Connection(asyncio.Protocol):
+    """One keep-alive connection with one request under way."""
+
+    def __init__(self, run: "Run") -> None:
+        self._run = run
+        self._buffer = bytearray()
+        self._wanted = 0
+        self._sent_at = 0.0
+        self._busy = False
+        self._transport: asyncio.Transport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's does not inherit from it
+
+    def send(self) -> None:
+        """Send the next request."""
+        assert self._transport is not None
+        request = self._run.next_request()
+        self._busy = True
+        self._sent_at = time.perf_counter()
+        self._transport.write(request)
+
+    def data_received(self, data: bytes) -> None:
+        self._buffer += data
+        if not self._wanted:
+            head = self._buffer.find(b"\r\n\r\n")
+            if head < 0:
+                return
+            length = _LENGTH.search(self._buffer, 0, head + 2)
+            self._wanted = head + 4 + (int(length[1]) if length else 0)
+        if len(self._buffer) >= self._wanted:
+            answer, self._buffer, self._wanted = bytes(self._buffer), bytearray(), 0
+            self._busy = False
+            if self._run.answered(answer, self._sent_at):
+                self.send()
+            elif self._transport is not None:
+                self._transport.close()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._run.lost("connection lost" if self._busy else None)
+
+
+class Run:
+    """The state of one plan."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+        self._open = plan.connections
+        self._window = (float("inf"), float("inf"))
+        self._latencies = array("I")
+        self._units = 0
+        self._done = 0
+        self._errors: Counter[str] = Counter()
+        self.over = asyncio.Event()
+        self.next_request: Callable[[], bytes] = requests_of(plan)
+
+    async def run(self) -> Sample:
+        """Connect, warm up, measure, and wait for the last answers."""
+        loop = asyncio.get_running_loop()
+        made = [
+            await loop.create_connection(lambda: Connection(self), "127.0.0.1", self._plan.port)
+            for _ in range(self._plan.connections)
+        ]
+        start = time.perf_counter() + self._plan.warmup_seconds
+        self._window = (start, start + self._plan.seconds)
+        for _, connection in made:
+            connection.send()
+        await asyncio.sleep(self._plan.warmup_seconds)
+        before = cpu_seconds(self._plan.watch)
+        await asyncio.sleep(self._plan.seconds)
+        after = cpu_seconds(self._plan.watch)
+        try:
+            await asyncio.wait_for(self.over.wait(), DRAIN_SECONDS)
+        except TimeoutError:
+            self._errors["not answered"] += self._open
+        cpu = {name: (after[name] - before[name]) / self._plan.seconds for name in after}
+        return Sample(list(self._latencies), self._units, self._plan.seconds, self._done, dict(self._errors), cpu)
+
+    def answered(self, answer: bytes, sent_at: float) -> bool:
+        """Count one answer; say whether the connection is to go on."""
+        now = time.perf_counter()
+        status = answer[9:12]
+        if self._plan.kind == "bulk":
+            units = answer.count(_BULK_DONE) if status == b"200" else 0
+            if units != self._plan.bulk_size:
+                self._errors[f"bulk {status.decode('latin-1')}: {units} of {self._plan.bulk_size}"] += 1
+        else:
+            units = 1 if status == b"201" else 0
+            if not units:
+                self._errors[status.decode("latin-1")] += 1
+        self._done += units
+        start, end = self._window
+        if start <= now < end:
+            self._latencies.append(int((now - sent_at) * 1e6))
+            self._units += units
+        return now < end
+
+    def lost(self, error: str | None) -> None:
+        """Forget a connection that was closed."""
+        if error is not None:
+            self._errors[error] += 1
+        self._open -= 1
+        if not self._open:
+            self.over.set()
+
+
+def requests_of(plan: Plan) -> Callable[[], bytes]:
+    """Return a function that makes the bytes of the next request: another key each time, a wallet chosen uniformly."""
+    wallets = Path(plan.wallets_file).read_text(encoding="ascii").split()
+    common = f"Host: 127.0.0.1\r\nAuthorization: Bearer {plan.token}\r\nContent-Type: application/json\r\nContent-Length: "
+    draw = random.Random(plan.tag)
+    count = 0
+    if plan.kind == "bulk":
+        heads = [f'{{"type":"debit","wallet":"{wallet}","amount":1,"key":"{plan.tag}-' for wallet in wallets]
+
+        def next_bulk() -> bytes:
+            nonlocal count
+            count += 1
+            chosen = draw.sample(heads, plan.bulk_size)
+            body = '{"commands":[' + ",".join([f'{head}{count}-{n}"}}' for n, head in enumerate(chosen)]) + "]}"
+            return f"POST /v1/bulk HTTP/1.1\r\n{common}{len(body)}\r\n\r\n{body}".encode("ascii")
+
+        return next_bulk
+
+    rest = f"{common}12\r\nIdempotency-Key: {plan.tag}-"
+    paths = ["/noop"] if plan.kind == "noop" else [f"/v1/wallets/{wallet}/debit" for wallet in wallets]
+    prefixes = [f"POST {path} HTTP/1.1\r\n{rest}".encode("ascii") for path in paths[: 1 if plan.one_wallet else None]]
+    total, draw_one = len(prefixes), draw.random
+
+    def next_debit() -> bytes:
+        nonlocal count
+        count += 1
+        return b'%b%d\r\n\r\n{"amount":1}' % (prefixes[int(draw_one() * total)], count)
+
+    return next_debit
+
+
+def cpu_seconds(watch: dict[str, list[int]]) -> dict[str, float]:
+    """CPU time so far of this process and of the watched ones; a process that has ended counts nothing."""
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    seconds = {"generator": used.ru_utime + used.ru_stime}
+    for name, pids in watch.items():
+        seconds[name] = sum(_cpu_seconds_of(pid) for pid in pids)
+    return seconds
+
+
+def _cpu_seconds_of(pid: int) -> float:
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text(encoding="latin-1").rpartition(")")[2].split()
+    except OSError:
+        return 0.0
+    return (int(fields[11]) + int(fields[12])) / _TICKS
+
+
+def main() -> None:
+    """Run the plan on standard input."""
+    plan = msgspec.json.decode(sys.stdin.buffer.read(), type=Plan)
+    gc.disable()  # Nothing here makes cycles, and a pause would be blamed on the server.
+
+    async def measure() -> Sample:
+        return await Run(plan).run()
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        sample = runner.run(measure())
+    sys.stdout.buffer.write(msgspec.json.encode(sample))
+
+
+if __name__ == "__main__":
+    main()

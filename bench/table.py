@@ -1,0 +1,143 @@
+"""What the samples mean: rates, percentiles, targets, and the Markdown table."""
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from typing import Literal
+
+from msgspec import Struct
+
+from bench.load import Sample
+
+GENERATOR_BUSY = 0.9
+"""Above this share of a core the generator, not the server, may have set the pace."""
+
+
+class Scenario(Struct, frozen=True):
+    """One line of the table. `target` is debits/s, or milliseconds for the one caller."""
+
+    row: int
+    what: str
+    connections: int
+    kind: Literal["debit", "bulk", "noop"] = "debit"
+    one_wallet: bool = False
+    target: float | None = None
+    target_ratio: float | None = None
+
+
+SCENARIOS = (
+    Scenario(1, "single debits, {wallets} wallets", 64, target=2800, target_ratio=6),
+    Scenario(1, "single debits, {wallets} wallets", 256, target=4500, target_ratio=6),
+    Scenario(2, "single debits, one wallet", 64, one_wallet=True),
+    Scenario(2, "single debits, one wallet", 256, one_wallet=True),
+    Scenario(3, "`POST /v1/bulk`, 500 debits a request, {wallets} wallets", 4, kind="bulk", target=12_000),
+    Scenario(4, "one caller, nothing else running", 1, target=6),
+)
+CEILINGS = (Scenario(0, "no-op route", 64, kind="noop"), Scenario(0, "no-op route", 256, kind="noop"))
+
+
+class Summary(Struct, frozen=True):
+    """One server in one scenario."""
+
+    rate: float
+    p50_ms: float
+    p99_ms: float
+    errors: dict[str, int]
+    cpu: dict[str, float]
+
+
+class Target(Struct, frozen=True):
+    """A figure that the design asks for, and whether this run has reached it."""
+
+    text: str
+    reached: bool
+
+
+class Line(Struct, frozen=True):
+    """One finished line of the table; the ceilings have no baseline."""
+
+    scenario: Scenario
+    product: Summary
+    baseline: Summary | None
+    ratio: float | None
+    targets: list[Target]
+
+
+def summarise(samples: Sequence[Sample]) -> Summary:
+    """Put the halves of a measurement together."""
+    latencies = sorted(latency for sample in samples for latency in sample.latencies_us)
+    seconds = sum(sample.seconds for sample in samples)
+    errors: Counter[str] = Counter()
+    for sample in samples:
+        errors.update(sample.errors)
+    names = samples[0].cpu
+    cpu = {name: sum(sample.cpu[name] * sample.seconds for sample in samples) / seconds for name in names}
+    rate = sum(sample.units for sample in samples) / seconds
+    return Summary(rate, percentile(latencies, 0.50), percentile(latencies, 0.99), dict(errors), cpu)
+
+
+def percentile(sorted_us: Sequence[int], share: float) -> float:
+    """Nearest rank, in milliseconds; NaN-free, since a row without answers fails for other reasons."""
+    return sorted_us[max(math.ceil(share * len(sorted_us)) - 1, 0)] / 1000 if sorted_us else 0.0
+
+
+def judge(scenario: Scenario, product: Summary, baseline: Summary, before: Sequence[Line]) -> Line:
+    """Hold one scenario against the baseline and its targets. `before` has the spread rows that the hot ones are compared with."""
+    targets: list[Target] = []
+    if scenario.row == 4:
+        ratio = baseline.p50_ms / product.p50_ms if product.p50_ms else 0.0
+        targets.append(Target(f"p50 ≤ {scenario.target:g} ms", product.p50_ms <= (scenario.target or 0)))
+    else:
+        ratio = product.rate / baseline.rate if baseline.rate else math.inf
+        if scenario.target is not None:
+            targets.append(Target(f"≥ {scenario.target:,.0f}/s", product.rate >= scenario.target))
+        if scenario.target_ratio is not None:
+            targets.append(Target(f"≥ {scenario.target_ratio:g}x", ratio >= scenario.target_ratio))
+        if scenario.row == 2:
+            targets.extend(
+                Target(f"≥ {line.product.rate:,.0f}/s (spread)", product.rate >= line.product.rate)
+                for line in before
+                if line.scenario.row == 1 and line.scenario.connections == scenario.connections
+            )
+    return Line(scenario, product, baseline, ratio, targets)
+
+
+def render(lines: Sequence[Line], wallets: int) -> str:
+    """The Markdown table."""
+    names = ["", "what", "conn.", "debits/s", "p50 ms", "p99 ms", "errors", "baseline/s", "its p50", "its p99", "ratio", "target"]
+    head = "| " + " | ".join([*names, "CPU: generator, API, mongod"]) + " |"
+    out = [head, "|---|---|" + "--:|" * 9 + "---|---|"]
+    for line in lines:
+        scenario, product, other = line.scenario, line.product, line.baseline
+        what = scenario.what.format(wallets=f"{wallets:,}")
+        cells = [
+            str(scenario.row or ""),
+            what,
+            str(scenario.connections),
+            *(f"{product.rate:,.0f}", _ms(product.p50_ms), _ms(product.p99_ms), str(sum(product.errors.values()))),
+            *(("", "", "") if other is None else (f"{other.rate:,.0f}", _ms(other.p50_ms), _ms(other.p99_ms))),
+            "" if line.ratio is None else f"{line.ratio:.1f}x",
+            ", ".join(f"{target.text}: {'reached' if target.reached else '**missed**'}" for target in line.targets),
+            ", ".join(f"{share:.0%}" for share in product.cpu.values()),
+        ]
+        out.append("| " + " | ".join(cells) + " |")
+    return "\n".join(out)
+
+
+def _ms(value: float) -> str:
+    return f"{value:,.1f}"
+
+
+def say_generator(lines: Sequence[Line]) -> str:
+    """Was the generator what set the pace? Its CPU share tells, and so does its ceiling against a route that does nothing."""
+    ceilings = {line.scenario.connections: line.product.rate for line in lines if line.scenario.kind == "noop"}
+    measured = [line for line in lines if line.scenario.kind != "noop"]
+    busiest = max(measured, key=lambda line: line.product.cpu["generator"])
+    share = busiest.product.cpu["generator"]
+    verdict = "may have been the bottleneck" if share > GENERATOR_BUSY else "was not the bottleneck"
+    parts = [f"The load generator {verdict}: at most {share:.0%} of one core (row {busiest.scenario.row}, "]
+    parts.append(f"{busiest.scenario.connections} connections)")
+    if ceilings:
+        tops = " and ".join(f"{rate:,.0f}/s at {connections}" for connections, rate in ceilings.items())
+        parts.append(f"; against the no-op route of the baseline server it does {tops} connections")
+    return "".join(parts) + "."

@@ -1,0 +1,168 @@
+"""Who may call what: a matrix over every route that is served, so that a new route is in it by itself."""
+
+from typing import Any
+
+import pytest
+from falcon.asgi import App
+
+from guerdon.app import Services
+from guerdon.config import Settings
+from guerdon.security import SCOPES
+from tests.clients import Caller, ManualClock, problem
+from tests.factories import Factory
+from tests.serving import Route, routes_of, serve
+
+PASSWORD = "correct horse battery"
+PUBLIC = {
+    "POST /v1/auth/register", "POST /v1/auth/login", "GET /.well-known/jwks.json", "GET /health/live", "GET /health/ready",
+    "GET /metrics", "GET /openapi.json", "GET /docs", "GET /docs/{name}", "GET /problems", "GET /problems/{code}",
+}  # fmt: skip
+"""Everything that needs no credentials. A route that joins these has to be put here on purpose."""
+
+
+async def log_in(anonymous: Caller, email: str) -> Caller:
+    await anonymous.post("/v1/auth/register", {"email": email, "password": PASSWORD})
+    answer = await anonymous.post("/v1/auth/login", {"email": email, "password": PASSWORD})
+    return anonymous.with_token(answer.json()["access_token"])
+
+
+def admitted(route: Route) -> int:
+    """The status of a request that is let in: it names nothing that exists, and has no body."""
+    if route.operation.body is not None:
+        return 415
+    return 404 if "{" in route.path else 200
+
+
+async def statuses(caller: Caller, routes: list[Route]) -> dict[str, int]:
+    found: dict[str, int] = {}
+    for route in routes:
+        answer = await caller.send(route.method, route.url, b"", content_type="text/plain")
+        found[f"{route.method} {route.path}"] = answer.status_code
+    return found
+
+
+@pytest.fixture
+def routes(app: App[Any, Any]) -> list[Route]:
+    return routes_of(app)
+
+
+async def test_public_routes_are_exactly_these(anonymous: Caller, routes: list[Route]) -> None:
+    wanted = {f"{r.method} {r.path}": admitted(r) if f"{r.method} {r.path}" in PUBLIC else 401 for r in routes}
+    assert set(wanted) >= PUBLIC
+    assert await statuses(anonymous, routes) == wanted
+
+
+@pytest.mark.parametrize(
+    "token", ["garbage", "gk_live_x", "gk_live_" + "a" * 12 + "_" + "b" * 49, "a.b.c", "null", "é", "x" * 5000]
+)
+async def test_credentials_that_prove_nothing_open_nothing(anonymous: Caller, routes: list[Route], token: str) -> None:
+    guarded = [route for route in routes if not route.operation.policy.public]
+    for route in guarded:
+        headers = {b"authorization": b"Bearer " + token.encode()}
+        problem(await anonymous.client.request(route.method, route.url, headers=headers), 401, "unauthenticated")
+
+
+@pytest.mark.parametrize("value", ["", "Bearer", "Bearer ", "Basic YTpi", "bearer", "Token x", "Bearer  "])
+async def test_a_header_that_is_no_bearer_is_refused(anonymous: Caller, value: str) -> None:
+    answer = await anonymous.client.get("/v1/members", headers={"authorization": value})
+    problem(answer, 401, "unauthenticated")
+
+
+@pytest.mark.parametrize("scope", sorted(SCOPES))
+async def test_a_key_opens_the_routes_of_its_scope_and_no_other(
+    anonymous: Caller, services: Services, routes: list[Route], scope: str
+) -> None:
+    caller = anonymous.with_token(await services.access.create_key("one scope", [scope]))
+    wanted = {
+        f"{r.method} {r.path}": admitted(r) if r.operation.policy.public or r.operation.policy.scope == scope else 403
+        for r in routes
+    }
+    assert await statuses(caller, routes) == wanted
+
+
+async def test_a_key_with_all_scopes_but_one_lacks_that_one(anonymous: Caller, services: Services, routes: list[Route]) -> None:
+    for scope in sorted(SCOPES):
+        caller = anonymous.with_token(await services.access.create_key("all but one", SCOPES - {scope}))
+        needing = [route for route in routes if route.operation.policy.scope == scope]
+        assert needing
+        assert set((await statuses(caller, needing)).values()) == {403}
+
+
+async def test_a_member_reaches_their_own_things_only(anonymous: Caller, routes: list[Route]) -> None:
+    member = await log_in(anonymous, "ada@example.com")
+    wanted = {f"{r.method} {r.path}": admitted(r) if r.operation.policy.public or r.operation.policy.own else 403 for r in routes}
+    assert await statuses(member, routes) == wanted
+
+
+async def test_what_belongs_to_somebody_else_does_not_exist_for_a_member(
+    anonymous: Caller, service: Caller, factory: Factory
+) -> None:
+    member = await log_in(anonymous, "ada@example.com")
+    wallet, event = await factory.wallet(7), factory.event()
+    recorded = (await service.post("/v1/events", event)).json()
+    owner = wallet.partition(":")[0]
+    foreign = [f"/v1/wallets/{wallet}", f"/v1/wallets/{wallet}/entries", f"/v1/members/{owner}", f"/v1/members/{owner}/wallets"]
+    foreign += [f"/v1/events/{event['id']}", f"/v1/members/{recorded['member_id']}"]
+    missing = problem(await member.get("/v1/events/nothing"), 404, "not-found")
+    for path in foreign:
+        assert (await service.get(path)).status_code == 200
+        problem(await member.get(path), 404, "not-found")
+    hidden = problem(await member.get(f"/v1/events/{event['id']}"), 404, "not-found")
+    assert {**hidden, "request_id": ""} == {**missing, "request_id": ""}
+    await factory.assert_books_balance()
+
+
+async def test_a_foreign_wallet_and_a_missing_one_are_not_told_apart(anonymous: Caller, factory: Factory) -> None:
+    member = await log_in(anonymous, "ada@example.com")
+    exists = await factory.wallet(7)
+    missing = f"{await factory.member()}:PTS"
+    for suffix in ("", "/entries"):
+        answers = [problem(await member.get(f"/v1/wallets/{wallet}{suffix}"), 404, "not-found") for wallet in (exists, missing)]
+        assert {**answers[0], "request_id": ""} == {**answers[1], "request_id": ""}
+    await factory.assert_books_balance()
+
+
+async def test_a_member_reads_their_own_wallet_history_and_event(anonymous: Caller, service: Caller, factory: Factory) -> None:
+    member = await log_in(anonymous, "ada@example.com")
+    member_id = (await member.get("/v1/me")).json()["id"]
+    await factory.campaign()
+    wallet = await factory.wallet(7, member=member_id)
+    event = factory.event(member={"id": member_id})
+    assert (await service.post("/v1/events", event)).status_code == 201
+    assert (await member.get(f"/v1/wallets/{wallet}")).json()["balance"] == 7 + 139
+    assert [item["amount"] for item in (await member.get(f"/v1/wallets/{wallet}/entries")).json()["items"]] == [139, 7]
+    assert (await member.get(f"/v1/events/{event['id']}")).json()["member_id"] == member_id
+    assert [item["id"] for item in (await member.get("/v1/me/wallets")).json()["items"]] == [wallet]
+    problem(await member.post(f"/v1/wallets/{wallet}/credit", {"amount": 1}), 403, "forbidden")
+    problem(await member.post(f"/v1/wallets/{wallet}/debit", {"amount": 1}), 403, "forbidden")
+    assert await factory.balance(wallet) == 146
+    await factory.assert_books_balance()
+
+
+async def test_an_expired_key_opens_nothing(anonymous: Caller, services: Services, clock: ManualClock) -> None:
+    caller = anonymous.with_token(await services.access.create_key("short", ["members:read"], expires_in_days=1))
+    assert (await caller.get("/v1/members")).status_code == 200
+    clock.advance(days=1)
+    problem(await caller.get("/v1/members"), 401, "unauthenticated")
+
+
+async def test_a_revoked_key_opens_nothing_at_once_here_and_soon_elsewhere(
+    anonymous: Caller, services: Services, other_services: Services, settings: Settings, clock: ManualClock
+) -> None:
+    text = await services.access.create_key("revoked", ["members:read"])
+    async with serve(other_services, settings, clock) as elsewhere:
+        here, there = anonymous.with_token(text), elsewhere.with_token(text)
+        assert (await here.get("/v1/members")).status_code == 200
+        assert (await there.get("/v1/members")).status_code == 200
+        await services.access.revoke_key(text.split("_")[2])
+        problem(await here.get("/v1/members"), 401, "unauthenticated")
+        clock.advance(seconds=2)
+        problem(await there.get("/v1/members"), 401, "unauthenticated")
+
+
+async def test_an_access_token_ends(anonymous: Caller, clock: ManualClock, settings: Settings) -> None:
+    member = await log_in(anonymous, "ada@example.com")
+    clock.advance(seconds=settings.access_token_ttl_seconds - 1)
+    assert (await member.get("/v1/me")).status_code == 200
+    clock.advance(seconds=32)
+    problem(await member.get("/v1/me"), 401, "unauthenticated")

@@ -1,0 +1,60 @@
+"""Applications besides the fixture's own, as other processes would run them, and the table of an application's routes."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any, NamedTuple
+
+import httpx
+from falcon.asgi import App
+from falcon.inspect import inspect_routes
+
+from guerdon.app import INDEXES, Services, build_app
+from guerdon.config import Settings
+from guerdon.database import Database
+from guerdon.http import Operation
+from guerdon.logs import make_logger
+from tests.clients import Caller, Log, ManualClock
+
+NOBODY = "mem_" + "0" * 32
+
+
+class Route(NamedTuple):
+    """One method of one path."""
+
+    method: str
+    path: str
+    operation: Operation
+
+    @property
+    def url(self) -> str:
+        """A well-formed address of something that does not exist."""
+        filled = self.path.replace("{wallet_id}", f"{NOBODY}:PTS").replace("{member_id}", NOBODY)
+        for name in ("{event_id}", "{campaign_id}", "{code}", "{name}"):
+            filled = filled.replace(name, "nothing")
+        return filled
+
+
+def routes_of(app: App[Any, Any]) -> list[Route]:
+    """Every route that the application really serves, read from its router."""
+    found: list[Route] = []
+    for info in inspect_routes(app):
+        resource = app._router.find(info.path)[0]
+        found += [
+            Route(entry.method, info.path, getattr(resource, entry.function_name).operation)
+            for entry in info.methods
+            if not entry.internal
+        ]
+    return found
+
+
+@asynccontextmanager
+async def serve(services: Services, settings: Settings, clock: ManualClock) -> AsyncIterator[Caller]:
+    """A caller without credentials of an application over `services`."""
+    app = build_app(services, settings, make_logger(clock, "info", Log()))
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://other") as client:
+        yield Caller(client)
+
+
+async def count_rows(database: Database) -> dict[str, int]:
+    """How many documents each collection holds."""
+    return {name: await database.raw[name].count_documents({}) for name in sorted(INDEXES)}
