@@ -1,5 +1,6 @@
 """The composition root: builds services, controllers and middlewares inside the running loop; nothing else picks implementations."""
 
+import gc
 import os
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -11,7 +12,7 @@ from pymongo.errors import PyMongoError
 from structlog.typing import FilteringBoundLogger
 
 from guerdon.clock import Clock, SystemClock
-from guerdon.config import Settings, load
+from guerdon.config import Settings, load, require_safe
 from guerdon.database import Database
 from guerdon.embedded import die_with_parent
 from guerdon.errors import DatabaseUnavailable, StartupRefused
@@ -195,6 +196,7 @@ class Server:
         try:
             services = await self._stack.enter_async_context(open_services(self._settings, self._clock))
             self._app = build_app(services, self._settings, log)
+            _calm_collector()
         except StartupRefused as error:
             log.error("startup_refused", detail=error.detail)
             os._exit(EXIT_STARTUP_REFUSED)
@@ -203,7 +205,16 @@ class Server:
             os._exit(EXIT_STARTUP_REFUSED)
 
 
+def _calm_collector() -> None:
+    """What exists now lives as long as the process: the collector need not walk it, nor run every 700 allocations."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 100)
+
+
 def create_server() -> Server:
     """Return the ASGI application of a worker process; the settings come from the environment."""
     die_with_parent()
-    return Server(load(), SystemClock())
+    settings = load()
+    require_safe(settings)
+    return Server(settings, SystemClock())

@@ -35,7 +35,7 @@ class Settings(BaseSettings):
     ledger_queue_max: int = Field(default=16_384, ge=16, le=100_000)
     """Commands that may wait for a commit; above it a request is answered 503 before any work."""
     ledger_batch_max: int = Field(default=500, ge=1, le=500)
-    ledger_in_flight_max: int = Field(default=2, ge=1, le=16)
+    ledger_in_flight_max: int = Field(default=3, ge=1, le=16)
     ledger_deadline_ms: int = Field(default=10_000, ge=100, le=60_000)
     password_hash_threads: int = Field(default=2, ge=1, le=32)
     password_hash_queue_max: int = Field(default=64, ge=1, le=10_000)
@@ -47,7 +47,7 @@ def load(environment: dict[str, str] | None = None, **overrides: object) -> Sett
     """Read the settings; `overrides` win over the environment (command-line options).
 
     Raises:
-        StartupRefused: a value is not acceptable, or a secret is set twice or too weak for the profile.
+        StartupRefused: a value is not acceptable, a file cannot be read, or a secret is set twice.
     """
     source = dict(os.environ if environment is None else environment)
     values = _from_environment(source)
@@ -57,8 +57,6 @@ def load(environment: dict[str, str] | None = None, **overrides: object) -> Sett
     except ValidationError as error:
         lines = [f"{_PREFIX}{'_'.join(map(str, e['loc'])).upper()}: {e['msg']}" for e in error.errors(include_input=False)]
         raise StartupRefused("the settings are not acceptable:\n  " + "\n  ".join(lines)) from None
-    if settings.profile == "production":
-        _refuse_weak(settings)
     return settings
 
 
@@ -79,8 +77,14 @@ def _from_environment(source: dict[str, str]) -> dict[str, object]:
     return values
 
 
-def _refuse_weak(settings: Settings) -> None:
-    """The production profile brings its own database and its own keys."""
+def require_safe(settings: Settings) -> None:
+    """Hold a process that serves to its profile; commands at a terminal issue no tokens and need no keys.
+
+    Raises:
+        StartupRefused: the production profile brings its own database and its own keys.
+    """
+    if settings.profile != "production":
+        return
     if settings.mongodb_url is None:
         raise StartupRefused("profile production needs GUERDON_MONGODB_URL: the embedded database is for trying and testing")
     if settings.token_keys is None:

@@ -157,7 +157,8 @@ class Database:
         present = set(await self.raw.list_collection_names())
         for name in sorted(set(wanted) - present):
             try:
-                await self.raw.create_collection(name)
+                # Without `check_exists` the server decides, and two processes that start together both go on.
+                await self.raw.create_collection(name, check_exists=False)
             except OperationFailure as error:
                 if error.code != 48:  # NamespaceExists: another process was quicker.
                     raise

@@ -13,6 +13,8 @@ from guerdon.clock import Clock
 
 _BASE62 = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 ID_PATTERN = r"[a-z]{3}_[0-9a-f]{32}"
+_RANDOM_DIGITS = 20
+_POOL_BYTES = 5000
 MEMBER_ID = re.compile(r"mem_[0-9a-f]{32}\Z")
 
 
@@ -21,9 +23,17 @@ class IdSource:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
+        self._pool = ""
+        self._next = 0
 
     def new(self, prefix: str) -> str:
-        return f"{prefix}_{self._clock.now_ms():012x}{os.urandom(10).hex()}"
+        # Randomness is fetched for many ids at once: the system call would cost more than the rest of a request's id work.
+        # The pool belongs to this instance, which a process makes after it was forked.
+        at = self._next
+        if at >= len(self._pool):
+            self._pool, at = os.urandom(_POOL_BYTES).hex(), 0
+        self._next = at + _RANDOM_DIGITS
+        return f"{prefix}_{self._clock.now_ms():012x}{self._pool[at : self._next]}"
 
 
 def base62(number: int, width: int) -> str:

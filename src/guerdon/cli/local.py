@@ -61,6 +61,21 @@ def _borrowed_or_started(data_dir: Path, command: str) -> Generator[str]:
 
 
 @contextmanager
+def own_or_embedded(settings: Settings, lock: embedded.DataDirLock) -> Generator[str]:
+    """Yield the URL of the database that the operator brings, or of the embedded one."""
+    if settings.mongodb_url is None:
+        with started_database(settings.data_dir, lock) as url:
+            yield url
+        return
+    url = settings.mongodb_url.get_secret_value()
+    try:
+        # Not announced in the lock file: the operator's URL may hold a password.
+        yield url
+    finally:
+        lock.release()
+
+
+@contextmanager
 def started_database(data_dir: Path, lock: embedded.DataDirLock) -> Generator[str]:
     """Start the embedded database under a lock that is held already; stop it and release the lock at the end."""
     try:

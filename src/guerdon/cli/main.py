@@ -4,13 +4,15 @@ import asyncio
 import getpass
 import json
 import sys
+import traceback
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, NoReturn, TypeVar
 
 import msgspec
 import typer
+from pymongo.errors import PyMongoError
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
@@ -19,15 +21,15 @@ from guerdon.app import Services
 from guerdon.cli import replay as retail
 from guerdon.cli import serving
 from guerdon.cli.demo import ensure_demo
-from guerdon.cli.local import local_database, local_services, started_database, token_keys
-from guerdon.clock import rfc3339
-from guerdon.config import Settings, load
-from guerdon.errors import GuerdonError
+from guerdon.cli.local import local_database, local_services, own_or_embedded, token_keys
+from guerdon.clock import SystemClock, rfc3339
+from guerdon.config import Settings, load, require_safe
+from guerdon.errors import GuerdonError, StartupRefused
 from guerdon.identity.tokens import TokenKeys
 from guerdon.ledger.verify import LAWS, Report, verify
 
 T = TypeVar("T")
-EXIT_VIOLATIONS, EXIT_REFUSED, EXIT_LEFT_OUT = 1, 2, 3
+EXIT_VIOLATIONS, EXIT_REFUSED, EXIT_LEFT_OUT, EXIT_FAULT = 1, 2, 3, 70
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="Wallets and smart rewards.")
 keys_app = typer.Typer(no_args_is_help=True, help="Service keys, and the keys that sign access tokens.")
@@ -47,8 +49,18 @@ def main() -> None:
     try:
         app()
     except GuerdonError as error:
-        Console(stderr=True, soft_wrap=True, highlight=False).print(f"guerdon: {error.detail}", markup=False)
-        sys.exit(EXIT_REFUSED)
+        _refuse(error.detail)
+    except PyMongoError as error:
+        _refuse(f"the database does not answer: {type(error).__name__}: {str(error)[:300]}")
+    except Exception:
+        # Exit code 1 is a verdict on the books; a fault of ours must not look like one.
+        traceback.print_exc()
+        sys.exit(EXIT_FAULT)
+
+
+def _refuse(sentence: str) -> NoReturn:
+    Console(stderr=True, soft_wrap=True, highlight=False).print(f"guerdon: {sentence}", markup=False)
+    sys.exit(EXIT_REFUSED)
 
 
 @app.callback(invoke_without_command=True)
@@ -69,9 +81,12 @@ def up(
 ) -> None:
     """Start everything on this machine: database, API and demonstration data."""
     settings = load(data_dir=data_dir)
+    require_safe(settings)
+    if demo and settings.profile == "production":
+        raise StartupRefused("profile production makes no demonstration log-ins: add --no-demo, or use `guerdon serve`")
     serving.require_free_port(host, port)
     lock = embedded.DataDirLock.acquire(settings.data_dir, command="guerdon up")
-    with started_database(settings.data_dir, lock) as url:
+    with own_or_embedded(settings, lock) as url:
         settings = load(data_dir=data_dir, mongodb_url=url, token_keys=settings.token_keys or token_keys(settings.data_dir))
         logins = _run(settings, lambda services: ensure_demo(services, settings.data_dir)) if demo else None
 
@@ -86,6 +101,7 @@ def up(
 def serve(port: Port = 8000, workers: Workers = 1, host: Host = "127.0.0.1") -> None:
     """Serve the API on the database of GUERDON_MONGODB_URL."""
     settings = load()
+    require_safe(settings)
     serving.require_configured(settings)
     serving.require_free_port(host, port)
     # What start-up refuses is refused here, in one sentence, and not by each worker in its log.
@@ -109,8 +125,9 @@ def create_key(
 @keys_app.command("list")
 def list_keys(data_dir: DataDir = None) -> None:
     """List service keys; their secrets are not stored."""
+    now_ms = SystemClock().now_ms()
     for key in _with_database(data_dir, "guerdon keys", lambda services: services.access.list_keys()):
-        state = "revoked" if key.revoked_at else "live"
+        state = "revoked" if key.revoked_at else "live" if key.is_live(now_ms) else "expired"
         until = rfc3339(key.expires_at) if key.expires_at else "never"
         typer.echo(f"{key.id}  {state}  expires {until}  {','.join(key.scopes)}  {key.name}")
 
@@ -124,7 +141,7 @@ def revoke_key(key_id: str, data_dir: DataDir = None) -> None:
 
 @keys_app.command("new-token-keys")
 def new_token_keys() -> None:
-    """Print a new JWK set for GUERDON_TOKEN_KEYS_FILE. Put its key in front of the old ones to rotate."""
+    """Print a new JWK set for GUERDON_TOKEN_KEYS_FILE. To rotate: add its key behind the old one everywhere, then move it to the front."""
     typer.echo(TokenKeys.generate())
 
 

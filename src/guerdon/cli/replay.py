@@ -57,8 +57,8 @@ class Reading:
     rows: int = 0
     rows_without_customer: int = 0
     broken: dict[int, str] = field(default_factory=dict[int, str])
-    spoiled: set[tuple[str, str]] = field(default_factory=set[tuple[str, str]])
-    """Events that a broken line belongs to: they are left out whole, since a part of an invoice is not an invoice."""
+    spoiled: set[str] = field(default_factory=set[str])
+    """Invoices that a broken line belongs to: they are left out whole, since a part of an invoice is not an invoice."""
 
 
 @dataclass
@@ -100,8 +100,8 @@ def read_file(path: Path) -> Reading:
                 _add(reading, line, row, shape)
     except (OSError, EOFError, gzip.BadGzipFile) as error:
         raise StartupRefused(f"{path} cannot be read: {error}") from None
-    for name in reading.spoiled:
-        reading.invoices.pop(name, None)
+    for name in [name for name in reading.invoices if name[0] in reading.spoiled]:
+        del reading.invoices[name]
     return reading
 
 
@@ -147,8 +147,9 @@ def _add(reading: Reading, line: int, row: list[str], shape: tuple[list[int], in
             invoice = reading.invoices[invoice_no, customer] = Invoice(occurred_at)
     except _BrokenLine as error:
         reading.broken[line] = str(error)
-        if _INVOICE.match(invoice_no) and _CUSTOMER.match(customer):
-            reading.spoiled.add((invoice_no, customer))
+        # Whatever else is unreadable, the first column tells which invoice is incomplete now.
+        if _INVOICE.match(invoice_no):
+            reading.spoiled.add(invoice_no)
         return
     invoice.total += count * price
     invoice.items.append(Item(sku=sku, quantity=count, unit_price=pence))

@@ -19,7 +19,7 @@ from guerdon.config import Settings
 from guerdon.errors import StartupRefused
 
 BACKPRESSURE = 16_384
-"""Requests that one worker holds at most; the ledger's own queue answers 503 before this is reached."""
+"""Requests that one worker holds at most; what comes on top waits in its connection. Bulk requests meet the ledger's queue first."""
 HEADER_READ_TIMEOUT_MS = 10_000
 READY_SECONDS = 60.0
 STOP_SECONDS = 15

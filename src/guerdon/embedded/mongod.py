@@ -26,6 +26,12 @@ _SELF_SEARCH_SECONDS = 1.5
 _LOG_LIMIT_BYTES = 10 * 1024 * 1024
 _NOT_YET_INITIALIZED = 94
 _EXIT_NET_ERROR = 48
+_PARAMETERS = (
+    "diagnosticDataCollectionEnabled=false",
+    # A process that is killed between its writes and its commit leaves a transaction open, and with it the wallets it was moving.
+    # The server gives up on it after this time; no command of ours lives longer.
+    "transactionLifetimeLimitSeconds=10",
+)
 
 
 class EmbeddedMongo:
@@ -137,10 +143,11 @@ def _launch(mongod: Mongod, data_dir: Path, size: tuple[int, int], deadline: flo
         "--replSet": REPLICA_SET,
         "--wiredTigerCacheSizeGB": f"{max(cache_mib, 256) / 1024:.3f}",
         "--logpath": str(log),
-        "--setParameter": "diagnosticDataCollectionEnabled=false",
     }
     options = [part for pair in arguments.items() for part in pair]
     command = [str(mongod.binary), *options, "--logappend", "--nounixsocket"]
+    for parameter in _PARAMETERS:
+        command += ["--setParameter", parameter]
     descriptor = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         offset = os.fstat(descriptor).st_size

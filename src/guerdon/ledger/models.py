@@ -16,6 +16,7 @@ Status = Literal["open", "frozen", "closed"]
 GENESIS = bytes(32)
 """`prev` of the first entry of every account."""
 SEQ_DIGITS = 12
+REFUSAL = "refusal#"
 SYSTEM = "system:"
 """Prefix of the unguarded accounts on the other side of a posting; their balances are projections, never rows."""
 
@@ -145,10 +146,16 @@ class Idempotency(Struct, frozen=True):
 
 
 class Refusal(Struct, frozen=True):
-    """A refused command, kept for some days so that its key goes on giving the first answer."""
+    """A refused command, kept for some days so that its key goes on giving the first answer.
 
-    id: bytes = field(name="_id")
+    It lies among the entries and carries the same mark that its success would have carried: the unique index lets only one of the two
+    become true, whichever processes they meet in. It is no entry: it has no account, no `seq` and no place in a chain.
+    """
+
+    id: str = field(name="_id")
+    """`refusal#{mark}`"""
     owner: str
+    once: list[bytes]
     fingerprint: bytes
     code: str
     detail: str

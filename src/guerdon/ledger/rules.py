@@ -18,6 +18,7 @@ from guerdon.errors import (
     registry,
 )
 from guerdon.ledger.models import (
+    REFUSAL,
     Account,
     Command,
     Decision,
@@ -224,6 +225,15 @@ def _remember(refusal: GuerdonError, idempotency: Idempotency | None, plan: Plan
     """Bind a definite business refusal to the key, so that a late retry cannot succeed by surprise."""
     if idempotency is None or refusal.replayed or not isinstance(refusal, BusinessError):
         return
-    row = Refusal(idempotency.key_mark, idempotency.owner, idempotency.fingerprint, refusal.code, refusal.detail, refusal.members)
+    mark = idempotency.key_mark
+    row = Refusal(
+        id=REFUSAL + mark.hex(),
+        owner=idempotency.owner,
+        once=[mark],
+        fingerprint=idempotency.fingerprint,
+        code=refusal.code,
+        detail=refusal.detail,
+        members=refusal.members,
+    )
     plan.refusals.append(row)
-    once[row.id] = row
+    once[mark] = row

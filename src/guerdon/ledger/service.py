@@ -21,17 +21,24 @@ from guerdon.errors import DatabaseUnavailable, GuerdonError, Internal, OutcomeU
 from guerdon.ledger.models import Account, Command, Entry, Outcome, Refusal, Verdict
 from guerdon.ledger.rules import Plan, decide_batch
 
-ACCOUNTS, ENTRIES, REFUSALS = "accounts", "entries", "refusals"
+ACCOUNTS, ENTRIES = "accounts", "entries"
 REFUSAL_TTL_DAYS = 30
+FURTHER_BATCH_MIN = 200
+"""Commands that must wait before a batch starts beside others: smaller ones only divide the work into more commits."""
+STUCK_SECONDS = 0.05
+"""After so long a batch in flight counts as stuck, and others start beside it however small they are."""
 BATCH_BYTES_MAX = 8 * 1024 * 1024
 READ_ROWS_MAX = 100_000
 BACKOFF_START_SECONDS, BACKOFF_CAP_SECONDS = 0.002, 0.1
 INDEXES: dict[str, list[IndexModel]] = {
     ACCOUNTS: [IndexModel([("owner", 1)], name="owner")],
     ENTRIES: [
-        IndexModel([("owner", 1), ("once", 1)], name="once", unique=True, partialFilterExpression={"once": {"$exists": True}})
+        IndexModel([("owner", 1), ("once", 1)], name="once", unique=True, partialFilterExpression={"once": {"$exists": True}}),
+        # Only refusals have the field, so an entry pays nothing for this index.
+        IndexModel(
+            [("expires_at", 1)], name="expiry", expireAfterSeconds=0, partialFilterExpression={"expires_at": {"$exists": True}}
+        ),
     ],
-    REFUSALS: [IndexModel([("expires_at", 1)], name="expiry", expireAfterSeconds=0)],
 }
 _BYTES = (bytes,)
 
@@ -43,13 +50,18 @@ class _LostRace(Exception):
 class _Pending:
     """A command in the queue and the caller who waits for it."""
 
-    __slots__ = ("command", "future", "taken", "timer")
+    __slots__ = ("arrival", "command", "future", "taken", "timer")
 
-    def __init__(self, command: Command, future: asyncio.Future[Outcome]) -> None:
+    def __init__(self, command: Command, future: asyncio.Future[Outcome], arrival: int) -> None:
         self.command = command
+        self.arrival = arrival
         self.future = future
         self.taken = False
         self.timer: asyncio.TimerHandle | None = None
+
+
+def _arrival_of(pending: _Pending) -> int:
+    return pending.arrival
 
 
 class LedgerStats:
@@ -77,8 +89,11 @@ class Ledger:
         self._blocked: deque[_Pending] = deque()
         self._blocked_accounts: set[str] = set()
         self._busy: set[str] = set()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: dict[asyncio.Task[None], float] = {}
+        """Batches in flight, and when each was begun."""
         self._pump_scheduled = False
+        self._arrivals = 0
+        self._nudge: asyncio.TimerHandle | None = None
         self._closing = False
         self.stats = LedgerStats()
         self._accounts = database.raw[ACCOUNTS]
@@ -130,8 +145,13 @@ class Ledger:
     async def close(self) -> None:
         """Finish what is in flight or queued, then refuse."""
         self._closing = True
-        while self._tasks:
-            await asyncio.wait(self._tasks)
+        while self._tasks or self._ready or self._blocked:
+            if self._tasks:
+                await asyncio.wait(self._tasks)
+            else:
+                await asyncio.sleep(0)  # The pump is scheduled, but has not run yet.
+        if self._nudge is not None:
+            self._nudge.cancel()
 
     # --- queries ----------------------------------------------------------------------------------------------------
 
@@ -156,7 +176,8 @@ class Ledger:
 
     def _enqueue(self, command: Command) -> asyncio.Future[Outcome]:
         loop = asyncio.get_running_loop()
-        pending = _Pending(command, loop.create_future())
+        self._arrivals += 1
+        pending = _Pending(command, loop.create_future(), self._arrivals)
         pending.timer = loop.call_later(self._deadline_seconds, self._expire, pending)
         touched = command.accounts
         if any(account in self._busy or account in self._blocked_accounts for account in touched):
@@ -169,21 +190,37 @@ class Ledger:
 
     def _schedule_pump(self, loop: asyncio.AbstractEventLoop) -> None:
         # One turn of the loop later, so that requests which arrived together are taken together; an idle caller pays microseconds.
-        if not self._pump_scheduled and len(self._tasks) < self._in_flight_max:
+        if not self._pump_scheduled and self._may_start():
             self._pump_scheduled = True
             loop.call_soon(self._pump)
+        elif self._nudge is None:
+            # A batch that waits for a busy account must not hold up the others.
+            self._nudge = loop.call_later(STUCK_SECONDS, self._pump)
+
+    def _may_start(self) -> bool:
+        """An idle committer starts at once. Beside a batch in flight another must be worth its round trips, or that one be stuck."""
+        if not self._tasks:
+            return True
+        if len(self._tasks) >= self._in_flight_max:
+            return False
+        return len(self._ready) >= FURTHER_BATCH_MIN or self._clock.monotonic() - min(self._tasks.values()) >= STUCK_SECONDS
 
     def _pump(self) -> None:
         self._pump_scheduled = False
-        while self._ready and len(self._tasks) < self._in_flight_max:
+        if self._nudge is not None:
+            self._nudge.cancel()
+            self._nudge = None
+        while self._ready and self._may_start():
             batch = self._take()
             if not batch:
                 break
             touched = {account for pending in batch for account in pending.command.accounts}
             self._busy |= touched
             task = asyncio.get_running_loop().create_task(self._run(batch))
-            self._tasks.add(task)
+            self._tasks[task] = self._clock.monotonic()
             task.add_done_callback(lambda done, touched=touched: self._release(done, touched))
+        if self._ready and len(self._tasks) < self._in_flight_max:
+            self._schedule_pump(asyncio.get_running_loop())
         self.stats.queued = len(self._ready) + len(self._blocked)
         self.stats.in_flight = len(self._tasks)
 
@@ -209,11 +246,12 @@ class Ledger:
         return batch
 
     def _release(self, task: asyncio.Task[None], touched: set[str]) -> None:
-        self._tasks.discard(task)
+        del self._tasks[task]
         self._busy -= touched
         if self._blocked:
-            self._blocked.extend(self._ready)
-            self._ready, self._blocked = self._blocked, deque()
+            # Back into the order of arrival, or a command could overtake an older one on the same account.
+            self._ready = deque(sorted((*self._blocked, *self._ready), key=_arrival_of))
+            self._blocked.clear()
             self._blocked_accounts.clear()
         self._pump()
 
@@ -290,7 +328,6 @@ class Ledger:
         pipeline: list[Document] = [{"$match": {"_id": {"$in": account_ids}, "owner": {"$in": owners}}}]
         if marks:
             pipeline.append(_union(ENTRIES, {"owner": {"$in": owners}, "once": {"$in": marks}}))
-            pipeline.append(_union(REFUSALS, {"_id": {"$in": marks}}))
         pipeline.extend(_union(name, {"_id": {"$in": sorted(ids)}}, tag=name) for name, ids in wanted.items())
         reply = await self._database.raw.command(
             {
@@ -322,14 +359,15 @@ class Ledger:
         async with self._database.client.start_session() as session:
             await session.start_transaction(SNAPSHOT, MAJORITY_JOURNALED, PRIMARY)
             try:
-                await self._insert(ENTRIES, [encode(entry) for entry in plan.entries], session)
+                rows = [encode(entry) for entry in plan.entries]
+                rows += [self._encode_refusal(refusal) for refusal in plan.refusals]
+                await self._insert(ENTRIES, rows, session)
                 opened = [plan.moved.get(account.id, account) for account in plan.opened.values()]
                 await self._insert(ACCOUNTS, [encode(account) for account in opened], session)
                 moved = [account for account in plan.moved.values() if account.id not in plan.opened]
                 await self._update(moved, session)
                 for collection, documents in plan.inserts.items():
                     await self._insert(collection, documents, session)
-                await self._insert(REFUSALS, [self._encode_refusal(refusal) for refusal in plan.refusals], session)
             except BaseException:
                 await session.abort_transaction()
                 raise
@@ -409,7 +447,8 @@ def _sort_rows(
             for mark in entry.once or ():
                 once[mark] = entry
         else:
-            once[row["_id"]] = msgspec.convert(row, Refusal, builtin_types=_BYTES)
+            refusal = msgspec.convert(row, Refusal, builtin_types=_BYTES)
+            once[refusal.once[0]] = refusal
     return accounts, once, documents
 
 

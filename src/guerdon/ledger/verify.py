@@ -12,7 +12,7 @@ import msgspec
 from msgspec import Struct
 
 from guerdon.database import Database, Document
-from guerdon.ledger.models import GENESIS, SYSTEM, Account, Entry, Idempotency, entry_hash
+from guerdon.ledger.models import GENESIS, REFUSAL, SYSTEM, Account, Entry, Idempotency, entry_hash
 from guerdon.ledger.service import ACCOUNTS, ENTRIES, decode_account, decode_entry
 
 Law = Literal["L1", "L2", "L3", "L4", "L6"]
@@ -70,6 +70,8 @@ class _Books:
     def check_entry(self, account: Account, entry: Entry, running: "_Running") -> None:
         """Check one entry against the one before it, and move on."""
         self.report.entries += 1
+        if (entry.owner, entry.asset) != (account.owner, account.asset):
+            self.blame("L6", entry.id, f"owner or asset differ from the account's, {account.owner} and {account.asset}")
         if entry.seq != running.seq + 1:
             self.blame("L6", entry.id, f"seq {entry.seq} follows seq {running.seq}")
         if entry.prev != running.hash or entry.hash != entry_hash(entry):
@@ -122,66 +124,85 @@ async def verify(database: Database, progress: Callable[[int], None] | None = No
     books = _Books()
     last = ""
     while True:
-        page = await _page(database, last)
-        end = page[-1].id + _END if page else None
-        await _check_page(database, books, page, (last + _END if last else "", end), progress)
-        if not page:
+        page = await _read_page(database, books, last)
+        await _check_page(database, books, page, progress)
+        if page.last is None:
             break
-        last = page[-1].id
+        last = page.last
     await _settle_transfers(database, books)
     return books.report
 
 
-async def _page(database: Database, after: str) -> list[Account]:
-    cursor = database.raw[ACCOUNTS].find({"_id": {"$gt": after}}, limit=PAGE_ACCOUNTS).sort("_id")
-    return [decode_account(document) async for document in cursor]
+class _Page(Struct, frozen=True):
+    """Some accounts, in the order of their ids, and the ids between which their entries lie."""
+
+    accounts: dict[str, Account]
+    broken: frozenset[str]
+    """Rows that are no accounts any more; that is blamed once, not again for each of their entries."""
+    low: str
+    last: str | None
+    """The last id of the page; None when there are no more accounts, only entries that may lie behind them."""
 
 
-async def _check_page(
-    database: Database,
-    books: _Books,
-    page: list[Account],
-    bounds: tuple[str, str | None],
-    progress: Callable[[int], None] | None,
-) -> None:
-    """Walk the entries between `bounds`, which belong to the accounts of the page."""
-    rows = {account.id: account for account in page}
-    states = {account.id: _Running() for account in page}
-    orphans: dict[str, str] = {}
-    async for document in _entries(database, bounds):
+async def _read_page(database: Database, books: _Books, after: str) -> _Page:
+    accounts: dict[str, Account] = {}
+    broken: set[str] = set()
+    last: str | None = None
+    async for document in database.raw[ACCOUNTS].find({"_id": {"$gt": after}}, limit=PAGE_ACCOUNTS).sort("_id"):
+        last = str(document["_id"])
+        try:
+            accounts[last] = decode_account(document)
+        except msgspec.ValidationError as error:
+            broken.add(last)
+            books.report.accounts += 1
+            books.blame("L6", last, f"not an account: {str(error)[:200]}")
+    return _Page(accounts, frozenset(broken), after + _END if after else "", last)
+
+
+async def _check_page(database: Database, books: _Books, page: _Page, progress: Callable[[int], None] | None) -> None:
+    """Walk the entries of the page's accounts."""
+    states = {account_id: _Running() for account_id in page.accounts}
+    beyond: dict[str, Entry] = {}
+    async for document in _entries(database, page):
         entry = _decode(document, books)
-        if entry is None:
+        if entry is None or entry.account in page.broken:
             continue
-        account = rows.get(entry.account)
-        if account is None:
-            orphans.setdefault(entry.account, entry.id)
-        elif entry.seq <= account.seq:
-            books.check_entry(account, entry, states[account.id])
-            if progress is not None and books.report.entries % PROGRESS_EVERY == 0:
-                progress(books.report.entries)
-    for account in page:
+        account = page.accounts.get(entry.account)
+        if account is None or entry.seq > account.seq:
+            beyond[entry.account] = entry
+            continue
+        books.check_entry(account, entry, states[account.id])
+        if progress is not None and books.report.entries % PROGRESS_EVERY == 0:
+            progress(books.report.entries)
+    for account in page.accounts.values():
         books.report.accounts += 1
         books.check_account(account, states[account.id])
-    for account_id, entry_id in orphans.items():
-        # An account that was opened after its page was read is there by now.
-        if await database.raw[ACCOUNTS].find_one({"_id": account_id}, {"_id": 1}) is None:
-            books.blame("L6", entry_id, "its account does not exist")
+    for account_id, entry in beyond.items():
+        # Written after its page was read, or never: then the account still does not know it.
+        now = await database.raw[ACCOUNTS].find_one({"_id": account_id}, {"seq": 1})
+        if now is None or now["seq"] < entry.seq:
+            books.blame("L6", entry.id, "its account does not exist, or does not know it")
 
 
 def _decode(document: Document, books: _Books) -> Entry | None:
     """A row that is no entry any more (a number turned into a float, a field gone) is a violation, not a crash."""
     try:
         entry = decode_entry(document)
-        return entry if entry.seq > 0 else None
+        if entry.seq > 0:
+            return entry
+        detail = f"seq {entry.seq}"
     except (msgspec.ValidationError, ValueError) as error:
-        books.blame("L6", str(document.get("_id"))[:200], f"not an entry: {str(error)[:200]}")
-        return None
+        detail = str(error)[:200]
+    books.blame("L6", str(document.get("_id"))[:200], f"not an entry: {detail}")
+    return None
 
 
-def _entries(database: Database, bounds: tuple[str, str | None]) -> AsyncIterator[Document]:
-    low, high = bounds
-    where: Document = {"_id": {"$gt": low} if high is None else {"$gt": low, "$lte": high}}
-    return database.raw[ENTRIES].find(where, batch_size=BATCH_ENTRIES).sort("_id")
+async def _entries(database: Database, page: _Page) -> AsyncIterator[Document]:
+    """The entries between two pages' ends; behind the last account, all the rest. Refusals lie among them and are none."""
+    where: Document = {"_id": {"$gt": page.low} if page.last is None else {"$gt": page.low, "$lte": page.last + _END}}
+    async for document in database.raw[ENTRIES].find(where, batch_size=BATCH_ENTRIES).sort("_id"):
+        if not str(document["_id"]).startswith(REFUSAL):
+            yield document
 
 
 async def _settle_transfers(database: Database, books: _Books) -> None:

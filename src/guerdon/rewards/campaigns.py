@@ -131,6 +131,10 @@ class Campaigns:
     async def _campaign(self, body: CampaignCreate, campaign_id: str, actor: Actor, *, version: int, now_ms: int) -> Campaign:
         compile_condition(body.audience, "/audience")
         compile_condition(body.condition, "/condition")
+        if not body.partial_award:
+            raise Validation.at(
+                "/partial_award", "false says nothing until caps and budgets are available: leave it out or send true"
+            )
         if not await self._assets.exists(body.asset):
             raise Validation.at("/asset", f"there is no asset {body.asset}")
         starts_at = None if body.starts_at is None else utc_ms(body.starts_at, "/starts_at")

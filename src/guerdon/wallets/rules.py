@@ -17,11 +17,9 @@ class Movement(Struct, frozen=True):
 
     transaction: Transaction
     idempotency: Idempotency
+    accounts: tuple[str, ...]
+    """The wallets that the transaction touches."""
     opens: tuple[Account, ...] = ()
-
-    @property
-    def accounts(self) -> tuple[str, ...]:
-        return tuple(posting.account for posting in self.transaction.postings)
 
 
 def postings_of(kind: str, wallet: str, amount: int, to: str | None) -> tuple[Posting, ...]:

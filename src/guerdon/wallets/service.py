@@ -186,7 +186,9 @@ class Wallets:
             metadata=body.metadata,
         )
         target = None if kind == "debit" else opens.get(wallet_id if to is None else to)
-        return Movement(transaction, idempotency, () if target is None else (target,))
+        return Movement(
+            transaction, idempotency, (wallet_id,) if to is None else (wallet_id, to), () if target is None else (target,)
+        )
 
     async def _prepare_bulk(self, actor: Actor, items: Sequence[BulkItem]) -> list[Movement | GuerdonError]:
         """Make a movement of each item, or the error that its own shape earns it."""
@@ -227,7 +229,8 @@ class Wallets:
         wanted = {wallet for wallet in wanted if WALLET_ID.match(wallet)}
         if not wanted:
             return {}
-        cursor = self._accounts.find({"_id": {"$in": sorted(wanted)}}, {"_id": 1})
+        where = {"_id": {"$in": sorted(wanted)}, "owner": {"$in": sorted(_owners(wanted))}}
+        cursor = self._accounts.find(where, {"_id": 1})
         existing = {str(document["_id"]) async for document in cursor}
         if len(self._known) > KNOWN_WALLETS_MAX:
             self._known.clear()

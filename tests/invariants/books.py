@@ -1,0 +1,148 @@
+"""Commands for the pure ledger, a store of dictionaries to run them on, and the laws, written a second time."""
+
+import hashlib
+import json
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any
+
+from guerdon.ledger.models import Account, Command, Entry, Idempotency, Outcome, Refusal, Transaction, Verdict
+from guerdon.ledger.rules import decide_batch
+from guerdon.wallets.rules import Movement, atomic_command_of, command_of, postings_of, primary_entries
+from guerdon.wallets.service import fingerprint
+from tests.invariants.model import Answer, Bounds, Spec
+
+ACTOR = "key_tests"
+NOW_MS = 1_769_860_800_000
+
+
+def wallet_id(number: int, asset: str = "PTS") -> str:
+    return f"mem_{number:032x}:{asset}"
+
+
+def account_of(wallet: str, bounds: Bounds) -> Account:
+    """An empty wallet with bounds of its own."""
+    owner, _, asset = wallet.partition(":")
+    return Account(id=wallet, owner=owner, asset=asset, kind="wallet", floor=bounds.floor, ceiling=bounds.ceiling, opened_at=NOW_MS)
+
+
+def movement_of(spec: Spec, number: int, opens: dict[str, Account]) -> Movement:
+    """The movement that a request for `spec` would become; `number` names its transaction."""
+    idempotency = Idempotency(spec.owner, ACTOR, spec.key, fingerprint(spec.kind, repr(spec.content).encode()), spec.reference)
+    transaction = Transaction(
+        id=f"txn_{number:032x}",
+        kind=spec.kind,
+        postings=postings_of(spec.kind, spec.wallet, spec.amount, spec.to),
+        actor=ACTOR,
+        idempotency=idempotency,
+        reason='naïve – ☃ "quoted" \\ /',
+        metadata={"z": "1", "a": "ünï", "m": ""},
+    )
+    target = None if spec.kind == "debit" else opens.get(spec.to or spec.wallet)
+    accounts = tuple(posting.account for posting in transaction.postings)
+    return Movement(transaction, idempotency, accounts, () if target is None else (target,))
+
+
+def owners_of(specs: Sequence[Spec]) -> tuple[str, ...]:
+    return tuple({wallet.partition(":")[0] for spec in specs for wallet in (spec.wallet, spec.to) if wallet})
+
+
+def command_for(specs: Sequence[Spec], first_number: int, bounds: dict[str, Bounds]) -> Command:
+    """One spec is a command of its own; several are an atomic group."""
+    targets = {spec.to or spec.wallet for spec in specs if spec.kind != "debit"}
+    opens = {target: account_of(target, bounds.get(target, Bounds())) for target in targets}
+    movements = [movement_of(spec, first_number + place, opens) for place, spec in enumerate(specs)]
+    if len(movements) == 1:
+        return command_of(movements[0], owners_of(specs))
+    return atomic_command_of(movements, owners_of(specs))
+
+
+class Store:
+    """What the database would hold: it gives a batch only what the batch has asked for, and has the same unique indexes."""
+
+    def __init__(self) -> None:
+        self.accounts: dict[str, Account] = {}
+        self.entries: dict[str, Entry] = {}
+        self.once: dict[tuple[str, bytes], Entry] = {}
+        self.refusals: dict[bytes, Refusal] = {}
+
+    def commit(self, commands: Sequence[Command], now_ms: int) -> list[Verdict]:
+        wanted = {account for command in commands for account in command.accounts}
+        owners = {owner for command in commands for owner in command.owners}
+        marks = {mark for command in commands for mark in command.marks}
+        accounts = {name: row for name, row in self.accounts.items() if name in wanted and row.owner in owners}
+        once: dict[bytes, Entry | Refusal] = {
+            mark: entry for (owner, mark), entry in self.once.items() if owner in owners and mark in marks
+        }
+        once.update({mark: refusal for mark, refusal in self.refusals.items() if mark in marks})
+        plan = decide_batch(commands, accounts, once, {}, now_ms)
+        for entry in plan.entries:
+            assert entry.id not in self.entries, "a second change of one number"
+            self.entries[entry.id] = entry
+            for mark in entry.once or ():
+                assert (entry.owner, mark) not in self.once, "a key or reference for the second time"
+                assert mark not in self.refusals, "a success of a key that was refused"
+                self.once[entry.owner, mark] = entry
+        for refusal in plan.refusals:
+            [mark] = refusal.once
+            assert (refusal.owner, mark) not in self.once, "a refusal of a key that has succeeded"
+            assert mark not in self.refusals, "a refusal for the second time"
+            self.refusals[mark] = refusal
+        assert not set(plan.opened) & set(self.accounts), "an account is opened twice"
+        assert set(plan.opened) <= set(plan.moved), "an account is opened without an entry"
+        assert {entry.account for entry in plan.entries} == set(plan.moved), "a balance moves without an entry"
+        self.accounts.update(plan.moved)
+        return plan.verdicts
+
+
+def answer_of(verdict: Verdict) -> Answer:
+    """A verdict on one movement, in the words of the model."""
+    if isinstance(verdict, Outcome):
+        entry = verdict.entries[0]
+        return Answer(None, (entry.balance_after, entry.seq), verdict.replayed)
+    return Answer(verdict.code, None, verdict.replayed)
+
+
+def group_answer_of(verdict: Verdict) -> list[Answer] | str:
+    """A verdict on an atomic group, in the words of the model."""
+    if isinstance(verdict, Outcome):
+        return [answer_of(Outcome((entry,), replayed=verdict.replayed)) for entry in primary_entries(verdict.entries)]
+    return verdict.code
+
+
+def hash_of(entry: Entry) -> bytes:
+    """The chain's hash as the documentation says it, made with the standard library only."""
+    fields: list[Any] = [
+        f"{entry.account}#{entry.seq:012d}", entry.owner, entry.asset, entry.transaction, entry.kind, entry.amount,
+        entry.balance_after, entry.held_after, entry.counter, entry.actor, entry.at, entry.reason, entry.reference, entry.key,
+        entry.fingerprint.hex() if entry.fingerprint else None, entry.metadata,
+        [mark.hex() for mark in entry.once] if entry.once else None,
+    ]  # fmt: skip
+    body = json.dumps(fields, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(entry.prev + body.encode()).digest()
+
+
+def assert_laws(accounts: dict[str, Account], entries: Sequence[Entry], bounds: dict[str, Bounds]) -> None:
+    """L1, L2, L3, L4 and L6 from nothing but the entries."""
+    chains: defaultdict[str, list[Entry]] = defaultdict(list)
+    sides: defaultdict[tuple[str, str], int] = defaultdict(int)
+    marks: set[tuple[str, bytes]] = set()
+    for entry in entries:
+        chains[entry.account].append(entry)
+        sides[entry.transaction, entry.asset] += entry.amount - (entry.amount if entry.counter.startswith("system:") else 0)
+        for mark in entry.once or ():
+            assert (entry.owner, mark) not in marks, f"L4: {entry.id}"
+            marks.add((entry.owner, mark))
+    assert not {name: total for name, total in sides.items() if total}, "L1"
+    assert set(chains) == set(accounts), "every account was opened by an entry, and every entry has its account"
+    for name, account in accounts.items():
+        balance, head = 0, bytes(32)
+        limits = bounds.get(name, Bounds())
+        for place, entry in enumerate(sorted(chains[name], key=lambda each: each.seq), start=1):
+            balance += entry.amount
+            assert (entry.seq, entry.prev, entry.hash) == (place, head, hash_of(entry)), f"L6: {entry.id}"
+            assert entry.balance_after == balance, f"L2: {entry.id}"
+            assert limits.floor <= balance <= limits.ceiling, f"L3: {entry.id}"
+            assert (entry.owner, entry.asset) == (account.owner, account.asset)
+            head = entry.hash
+        assert (account.balance, account.seq, account.head) == (balance, len(chains[name]), head), f"L2: {name}"

@@ -1,0 +1,94 @@
+"""Online Retail for tests: the real file, the oracle that knows its answer, and the command that replays it."""
+
+import asyncio
+import gzip
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from guerdon.app import Services
+from guerdon.ledger.service import ACCOUNTS
+
+ROOT = Path(__file__).parents[2]
+DATA = ROOT.parent / "shared" / "data"
+FILE, ORACLE = DATA / "online_retail.csv.gz", DATA / "oracle.py"
+REPLAY_SECONDS = 600
+
+
+def require_data() -> Path:
+    """The real file; a check without it proves nothing, so it must fail."""
+    missing = [str(path) for path in (FILE, ORACLE) if not path.is_file()]
+    assert not missing, f"the real data is missing, so nothing was checked: {', '.join(missing)}"
+    return FILE
+
+
+def head(lines: int) -> list[str]:
+    """The header and the first so many lines of the real file, with their ends."""
+    with gzip.open(require_data(), "rt", encoding="utf-8", newline="") as file:
+        return [next(file) for _ in range(lines + 1)]
+
+
+def write_csv(path: Path, lines: list[str]) -> Path:
+    path.write_bytes(gzip.compress("".join(lines).encode("utf-8", "surrogateescape"), mtime=0))
+    return path
+
+
+def ask_oracle(path: Path) -> tuple[dict[str, int], dict[str, int]]:
+    """Points by customer, and the oracle's summary."""
+    result = subprocess.run([sys.executable, str(ORACLE), str(path)], capture_output=True, text=True, check=True, timeout=300)
+    rows = [json.loads(line) for line in result.stdout.splitlines()]
+    return {row["customer"]: row["points"] for row in rows[:-1]}, rows[-1]
+
+
+def environment(**more: str) -> dict[str, str]:
+    """What a `guerdon` process of a test is started with."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("GUERDON_")}
+    return {**kept, **more}
+
+
+@dataclass(frozen=True)
+class Run:
+    """How a command ended."""
+
+    status: int
+    out: str
+    err: str
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        summary: dict[str, Any] = json.loads(self.out.splitlines()[-1])
+        return summary
+
+
+async def guerdon(*arguments: str, seconds: float = REPLAY_SECONDS, **more: str) -> Run:
+    """Run a `guerdon` command to its end."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "guerdon", *arguments,
+        env=environment(**more), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    try:
+        out, err = await asyncio.wait_for(process.communicate(), seconds)
+    except BaseException:
+        process.kill()
+        await process.wait()
+        raise
+    assert process.returncode is not None
+    return Run(process.returncode, out.decode(), err.decode())
+
+
+async def points_of(services: Services) -> dict[str, int]:
+    """Points by customer, as the ledger has them. A customer who never earned has no wallet yet."""
+    names = {row["_id"]: row["external_id"] async for row in services.database.raw["members"].find({})}
+    points = dict.fromkeys(names.values(), 0)
+    async for row in services.database.raw[ACCOUNTS].find({}):
+        points[names[row["owner"]]] = row["balance"]
+    return points
+
+
+async def heads_of(services: Services) -> dict[str, tuple[int, bytes]]:
+    """Seq and head of every account: equal heads are equal histories."""
+    return {row["_id"]: (row["seq"], row["head"]) async for row in services.database.raw[ACCOUNTS].find({})}

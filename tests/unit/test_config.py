@@ -1,0 +1,49 @@
+"""Settings: read from the environment or from files, and never weak in production."""
+
+from pathlib import Path
+
+import pytest
+
+from guerdon.config import load, require_safe
+from guerdon.errors import StartupRefused
+
+
+def test_a_secret_may_come_from_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "url"
+    file.write_text("mongodb://db.example/?replicaSet=rs\n")
+    settings = load({"GUERDON_MONGODB_URL_FILE": str(file)})
+    assert settings.mongodb_url is not None
+    assert settings.mongodb_url.get_secret_value() == "mongodb://db.example/?replicaSet=rs"
+    assert "db.example" not in repr(settings)
+
+
+@pytest.mark.parametrize(
+    ("environment", "named"),
+    [
+        ({"GUERDON_MONGODB_URL": "a", "GUERDON_MONGODB_URL_FILE": "b"}, "GUERDON_MONGODB_URL_FILE"),
+        ({"GUERDON_TOKEN_KEYS_FILE": "/nowhere/at/all"}, "GUERDON_TOKEN_KEYS_FILE"),
+        ({"GUERDON_ACCESS_TOKEN_TTL_SECONDS": "901"}, "GUERDON_ACCESS_TOKEN_TTL_SECONDS"),
+        ({"GUERDON_PASSWORD_HASH_MEMORY_KIB": "1024"}, "GUERDON_PASSWORD_HASH_MEMORY_KIB"),
+        ({"GUERDON_PROFILE": "staging"}, "GUERDON_PROFILE"),
+        ({"GUERDON_LEDGER_BATCH_MAX": "many"}, "GUERDON_LEDGER_BATCH_MAX"),
+    ],
+)
+def test_a_value_that_is_not_acceptable_is_named(environment: dict[str, str], named: str) -> None:
+    with pytest.raises(StartupRefused, match=named):
+        load(environment)
+
+
+def test_a_refusal_does_not_repeat_the_value() -> None:
+    with pytest.raises(StartupRefused) as refused:
+        load({"GUERDON_MONGODB_DATABASE": "s3cret/with/slashes"})
+    assert "s3cret" not in refused.value.detail
+
+
+def test_production_brings_its_own_database_and_keys() -> None:
+    production = {"GUERDON_PROFILE": "production"}
+    with pytest.raises(StartupRefused, match="GUERDON_MONGODB_URL"):
+        require_safe(load(production))
+    with pytest.raises(StartupRefused, match="GUERDON_TOKEN_KEYS_FILE"):
+        require_safe(load({**production, "GUERDON_MONGODB_URL": "mongodb://db"}))
+    require_safe(load({**production, "GUERDON_MONGODB_URL": "mongodb://db", "GUERDON_TOKEN_KEYS": "{}"}))
+    require_safe(load({}))
