@@ -1,0 +1,322 @@
+"""Service keys, passwords, and the rules that identity decides alone."""
+
+import asyncio
+import json
+import re
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from pymongo.errors import InvalidOperation
+
+from guerdon.database import Database
+from guerdon.errors import Overloaded, Unauthenticated, Validation
+from guerdon.http import decode
+from guerdon.identity import passwords
+from guerdon.identity.access import Access
+from guerdon.identity.keys import KeyParts, is_secret_of, new_key, parse_key
+from guerdon.identity.models import SERVICE_KEYS, MemberCreate, ServiceKey
+from guerdon.identity.passwords import PasswordHasher, check_new_password
+from guerdon.identity.rules import email_claim, known_scopes, valid_email
+from guerdon.identity.tokens import Tokens
+from guerdon.ids import checksum62
+from guerdon.security import SCOPES
+from tests.identity.conftest import MEMBER, MEMORY_KIB, HandClock
+
+# --- service keys ---------------------------------------------------------------------------------------------------
+
+
+def test_service_key_has_the_published_form() -> None:
+    parts = new_key()
+    assert re.fullmatch(r"gk_live_[0-9A-Za-z]{12}_[0-9A-Za-z]{43}[0-9A-Za-z]{6}", parts.text)
+    assert parts.text[-6:] == checksum62(parts.text[:-6])
+    assert parse_key(parts.text) == parts
+    assert len({new_key().secret for _ in range(100)}) == 100
+
+
+def test_every_single_wrong_character_is_refused() -> None:
+    text = new_key().text
+    for place in range(len(text)):
+        wrong = text[:place] + ("a" if text[place] != "a" else "b") + text[place + 1 :]
+        with pytest.raises(Unauthenticated):
+            parse_key(wrong)
+
+
+@pytest.mark.parametrize(
+    "change", [lambda t: t[:-1], lambda t: t + "0", lambda t: t + "\n", lambda t: " " + t, lambda t: "", str.upper]
+)
+def test_malformed_service_key_is_refused(change: Any) -> None:
+    with pytest.raises(Unauthenticated):
+        parse_key(change(new_key().text))
+
+
+def test_only_the_digest_knows_the_secret() -> None:
+    parts = new_key()
+    assert len(parts.secret_sha256) == 32
+    assert is_secret_of(parts, parts.secret_sha256)
+    assert not is_secret_of(KeyParts(parts.id, new_key().secret), parts.secret_sha256)
+    assert not is_secret_of(parts, None)
+    assert not is_secret_of(parts, bytes(32))
+
+
+@pytest.fixture
+def access(database: Database, tokens: Tokens, clock: HandClock) -> Access:
+    return Access(database, tokens, clock)
+
+
+async def store(database: Database, parts: KeyParts, **more: Any) -> None:
+    row = ServiceKey(id=parts.id, name="till", secret_sha256=parts.secret_sha256, scopes=["events:write"], created_at=0, **more)
+    await database.collection(SERVICE_KEYS, ServiceKey).insert(row)
+
+
+async def test_bad_checksum_is_refused_without_a_read(access: Access, database: Database) -> None:
+    text = new_key().text
+    await database.close()  # A read would be an error of the driver now, and not a refusal.
+    with pytest.raises(Unauthenticated):
+        await access.authenticate("Bearer " + text[:-1] + ("a" if text[-1] != "a" else "b"))
+    with pytest.raises(InvalidOperation):
+        await access.authenticate("Bearer " + text)
+
+
+async def test_service_key_row_is_kept_for_two_seconds(access: Access, database: Database, clock: HandClock) -> None:
+    parts = new_key()
+    await store(database, parts)
+    actor = await access.authenticate("Bearer " + parts.text)
+    assert (actor.id, actor.kind, actor.scopes) == (f"key_{parts.id}", "service_key", frozenset({"events:write"}))
+    await database.raw[SERVICE_KEYS].update_one({"_id": parts.id}, {"$set": {"revoked_at": 1}})
+    clock.pass_seconds(1.9)
+    await access.authenticate("bearer " + parts.text)
+    clock.pass_seconds(0.1)
+    with pytest.raises(Unauthenticated):
+        await access.authenticate("Bearer " + parts.text)
+
+
+async def test_a_key_revoked_here_is_refused_at_once(access: Access, database: Database) -> None:
+    parts = new_key()
+    await store(database, parts)
+    await asyncio.gather(*[access.authenticate("Bearer " + parts.text) for _ in range(20)])
+    await access.revoke_key(parts.id)
+    with pytest.raises(Unauthenticated):
+        await access.authenticate("Bearer " + parts.text)
+
+
+async def test_a_caller_who_hangs_up_takes_nobodys_answer_away(access: Access, database: Database) -> None:
+    parts = new_key()
+    await store(database, parts)
+    first, second = (asyncio.ensure_future(access.authenticate("Bearer " + parts.text)) for _ in range(2))
+    await asyncio.sleep(0)
+    first.cancel()
+    assert (await second).id == f"key_{parts.id}"
+
+
+async def test_kept_row_does_not_excuse_secret_or_expiry(access: Access, database: Database, clock: HandClock) -> None:
+    parts = new_key()
+    await store(database, parts, expires_at=clock.now_ms() + 1000)
+    await access.authenticate("Bearer " + parts.text)
+    with pytest.raises(Unauthenticated) as wrong:
+        await access.authenticate("Bearer " + KeyParts(parts.id, new_key().secret).text)
+    with pytest.raises(Unauthenticated) as unknown:
+        await access.authenticate("Bearer " + new_key().text)
+    clock.pass_seconds(1)
+    with pytest.raises(Unauthenticated) as expired:
+        await access.authenticate("Bearer " + parts.text)
+    assert wrong.value.detail == unknown.value.detail == expired.value.detail
+
+
+async def test_kept_rows_are_bounded(access: Access, database: Database) -> None:
+    for _ in range(1100):
+        parts = new_key()
+        await store(database, parts)
+        await access.authenticate("Bearer " + parts.text)
+    assert len(access._rows) == 1024
+
+
+@pytest.mark.parametrize(
+    "header", ["", "Bearer", "Bearer ", "Basic YTpi", "Token abc", "Bearer  x", "Bearer x", "Bearer\tx", "x" * 100_000]
+)
+async def test_other_authorization_is_refused(access: Access, header: str) -> None:
+    with pytest.raises(Unauthenticated):
+        await access.authenticate(header)
+
+
+async def test_token_makes_a_member_or_an_operator(access: Access, tokens: Tokens) -> None:
+    assert (await access.authenticate(None)).kind == "anonymous"
+    member = await access.authenticate("Bearer " + tokens.issue(MEMBER, "member"))
+    assert (member.id, member.kind, member.scopes) == (MEMBER, "member", frozenset())
+    support = await access.authenticate("Bearer " + tokens.issue(MEMBER, "support"))
+    assert support.kind == "operator"
+    assert (support.may("wallets:read"), support.may("wallets:write")) == (True, False)
+    assert (await access.authenticate("Bearer " + tokens.issue(MEMBER, "admin"))).may("campaigns:write")
+
+
+# --- passwords ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def hasher() -> Iterator[PasswordHasher]:
+    made = PasswordHasher(2, 4, MEMORY_KIB)
+    yield made
+    made.close()
+
+
+async def test_hash_has_the_promised_parameters_and_its_own_salt(hasher: PasswordHasher) -> None:
+    one, two = await asyncio.gather(hasher.hash("correct horse"), hasher.hash("correct horse"))
+    for made in (one, two):
+        assert made.startswith("$argon2id$v=19$m=19456,t=2,p=1$")
+    assert one.split("$")[4] != two.split("$")[4]
+    assert await hasher.verify("correct horse", one)
+    for typed in ("correct horse ", "Correct horse", "correct hors", "correct horse\0", "c"):
+        assert not await hasher.verify(typed, one)
+
+
+async def test_password_is_verified_exactly_as_typed(hasher: PasswordHasher) -> None:
+    composed, decomposed = "caf\u00e9 au lait", "cafe\u0301 au lait"
+    made = await hasher.hash(composed)
+    assert await hasher.verify(composed, made)
+    assert not await hasher.verify(decomposed, made)
+
+
+async def test_nobody_has_no_password(hasher: PasswordHasher, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[str] = []
+    matches = hasher._matches
+    monkeypatch.setattr(hasher, "_matches", lambda stored, raw: seen.append(stored) or matches(stored, raw))
+    assert not await hasher.verify("correct horse", None)
+    assert seen[0].startswith("$argon2id$v=19$m=19456,t=2,p=1$"), "an unknown member costs the same work"
+
+
+@pytest.mark.parametrize(
+    ("password", "accepted"),
+    [
+        ("1234567", False),
+        ("12345678", True),
+        ("a" * 128, True),
+        ("\U0001f600" * 128, True),
+        ("a" * 129, False),
+        ("", False),
+        ("\ud800" * 8, False),
+    ],
+    ids=["7", "8", "128", "128 of four bytes", "129", "empty", "surrogates"],
+)
+def test_password_bounds(password: str, accepted: bool) -> None:
+    if accepted:
+        check_new_password(password)
+        return
+    with pytest.raises(Validation):
+        check_new_password(password)
+
+
+async def test_huge_password_is_refused_before_hashing(hasher: PasswordHasher, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hasher, "_run", None)
+    for attempt in (hasher.hash("a" * 1_000_000), hasher.verify("a" * 1_000_000, None)):
+        with pytest.raises(Validation):
+            await attempt
+
+
+def test_weaker_parameters_ask_for_a_new_hash(hasher: PasswordHasher) -> None:
+    salt, digest = "A" * 22, "A" * 43
+    today = f"$argon2id$v=19$m=19456,t=2,p=1${salt}${digest}"
+    assert not hasher.needs_rehash(today)
+    assert not hasher.needs_rehash(today.replace("m=19456", "m=65536"))
+    for weaker in (("m=19456", "m=8192"), ("t=2", "t=1"), ("argon2id", "argon2i"), ("v=19", "v=16")):
+        assert hasher.needs_rehash(today.replace(*weaker))
+
+
+async def test_full_queue_is_refused_at_once_and_recovers() -> None:
+    threads, queue_max = 2, 3
+    hasher = PasswordHasher(threads, queue_max, MEMORY_KIB)
+    gate = threading.Event()
+    try:
+        waiting = [asyncio.ensure_future(hasher._run(gate.wait)) for _ in range(threads + queue_max)]
+        await asyncio.sleep(0)
+        for _ in range(10):
+            with pytest.raises(Overloaded) as refused:
+                await asyncio.wait_for(hasher.hash("correct horse"), 5)
+            assert refused.value.retry_after_seconds == 1
+        # A caller who hangs up while waiting gives the slot back; one whose work runs does not.
+        waiting[-1].cancel()
+        waiting[0].cancel()
+        await asyncio.gather(waiting[0], waiting[-1], return_exceptions=True)
+        reused = asyncio.ensure_future(hasher._run(gate.wait))
+        await asyncio.sleep(0)
+        with pytest.raises(Overloaded):
+            await hasher.hash("correct horse")
+        gate.set()
+        assert all(await asyncio.gather(*waiting[1:-1], reused))
+        assert await hasher.verify("correct horse", await hasher.hash("correct horse"))
+    finally:
+        gate.set()
+        hasher.close()
+
+
+# --- rules ----------------------------------------------------------------------------------------------------------
+
+
+def test_spellings_of_one_address_make_one_claim() -> None:
+    spellings = ["Ada@Example.com", "ada@EXAMPLE.COM", "ADA@example.com", "\uff21da@example.com"]
+    assert {email_claim(valid_email(text)) for text in spellings} == {"email:ada@example.com"}
+    composed, decomposed = valid_email("caf\u00e9@example.com"), valid_email("cafe\u0301@example.com")
+    assert email_claim(composed) == email_claim(decomposed)
+    assert valid_email("Ada@EXAMPLE.com") == "Ada@example.com", "stored as validated: only the domain has one spelling"
+    assert valid_email("ada@shop.test") == "ada@shop.test"
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "ada", "ada@", "@example.com", "ada@localhost", "a b@example.com", "ada@example.com\n", "ada@exa mple.com",
+     "Ada <ada@example.com>",
+     "ada@[127.0.0.1]", "ada@example.com,bob@example.com", "a" * 65 + "@example.com", "a@" + "b" * 1_000_000, "ada\u202e@example.com",
+     '"ada"@example.com;'],
+)  # fmt: skip
+def test_what_is_no_address_is_refused_without_repeating_it(text: str) -> None:
+    with pytest.raises(Validation) as refused:
+        valid_email(text)
+    assert refused.value.detail == "/email: not a valid e-mail address"
+
+
+def test_scopes_are_known_ones() -> None:
+    assert known_scopes(["wallets:read", "events:write", "wallets:read"]) == ["events:write", "wallets:read"]
+    assert known_scopes(["*"]) == ["*"]
+    assert known_scopes(SCOPES) == sorted(SCOPES)
+    for wrong in ([], ["wallets"], ["wallets:*"], ["WALLETS:READ"], ["events:write", ""]):
+        with pytest.raises(Validation):
+            known_scopes(wrong)
+
+
+@pytest.mark.parametrize(
+    ("attributes", "accepted"),
+    [
+        ('{"country":"GB","age":41,"vip":true}', True),
+        ("null", True),
+        ('{"a":"' + "x" * 200 + '"}', True),
+        ('{"a":"' + "x" * 201 + '"}', False),
+        ('{"a":1.5}', False),
+        ('{"a":null}', False),
+        ('{"a":{}}', False),
+        ('{"a":["x"]}', False),
+        ('{"a":9007199254740992}', False),
+        ('{"$gt":""}', False),
+        ('{"a.b":1}', False),
+        ('{"":1}', False),
+        ('{"a":"\\u202e"}', False),
+        (json.dumps({f"k{number}": number for number in range(20)}), True),
+        (json.dumps({f"k{number}": number for number in range(21)}), False),
+    ],
+)
+def test_attributes_are_few_and_flat(attributes: str, accepted: bool) -> None:
+    raw = f'{{"external_id":"1","email":null,"attributes":{attributes}}}'.encode()
+    if accepted:
+        assert decode(raw, MemberCreate).external_id == "1"
+        return
+    with pytest.raises(Validation):
+        decode(raw, MemberCreate)
+
+
+@pytest.mark.parametrize("field", ["id", "role", "password_hash", "created_at", "_id"])
+def test_a_client_cannot_set_what_is_the_servers(field: str) -> None:
+    with pytest.raises(Validation):
+        decode(json.dumps({"external_id": "1", field: "admin"}).encode(), MemberCreate)
+
+
+def test_length_limits_agree() -> None:
+    assert passwords.PASSWORD_LENGTH_MAX * 4 == 512, "bytes of UTF-8 at most"

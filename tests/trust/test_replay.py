@@ -1,0 +1,90 @@
+"""Real purchases, a year of them: every customer's points are the oracle's, after one run, two runs, and a run that was killed."""
+
+import asyncio
+import json
+import subprocess
+import sys
+import time
+
+import pytest
+
+from guerdon.app import Services
+from guerdon.config import Settings
+from guerdon.ledger.service import ENTRIES
+from guerdon.ledger.verify import verify
+from guerdon.rewards.models import EVENTS
+from tests.conftest import DATABASE
+from tests.invariants.retail import Run, ask_oracle, environment, guerdon, heads_of, points_of, require_data
+
+CUSTOMERS = 4372
+pytestmark = [pytest.mark.trust, pytest.mark.timeout(900)]
+
+
+def places(settings: Settings) -> dict[str, str]:
+    assert settings.mongodb_url is not None
+    return {"GUERDON_MONGODB_URL": settings.mongodb_url.get_secret_value(), "GUERDON_MONGODB_DATABASE": DATABASE}
+
+
+async def run_replay(settings: Settings) -> Run:
+    run = await guerdon("replay", str(require_data()), "--json", **places(settings))
+    assert run.status == 0, run.err
+    return run
+
+
+async def assert_oracle(services: Services, points: dict[str, int]) -> None:
+    """All customers, to the point."""
+    assert len(points) == CUSTOMERS
+    found = await points_of(services)
+    wrong = {name: (found.get(name), points.get(name)) for name in {*found, *points} if found.get(name) != points.get(name)}
+    assert wrong == {}
+    report = await verify(services.database)
+    assert report.violations == 0, report.first
+
+
+async def test_replay_twice(services: Services, settings: Settings) -> None:
+    points, totals = ask_oracle(require_data())
+    began = time.monotonic()
+    first = await run_replay(settings)
+    took = time.monotonic() - began
+    events = totals["purchases"] + totals["refunds"]
+    assert (first.summary["recorded"], first.summary["recorded_before"], first.summary["refused"]) == (events, 0, 0)
+    assert (first.summary["purchases"], first.summary["refunds"]) == (totals["purchases"], totals["refunds"])
+    assert (first.summary["rows"], first.summary["rows_without_customer"]) == (totals["rows"], totals["rows_without_customer"])
+    await assert_oracle(services, points)
+    assert sum(points.values()) == totals["points_total"]
+    heads, entries = await heads_of(services), await services.database.raw[ENTRIES].count_documents({})
+    second = await run_replay(settings)
+    assert (second.summary["recorded"], second.summary["recorded_before"]) == (0, events)
+    assert await heads_of(services) == heads
+    assert await services.database.raw[ENTRIES].count_documents({}) == entries
+    summary = {"check": "REPLAY", "events": events, "entries": entries, "customers": len(points), "seconds": round(took, 1)}
+    print(json.dumps({**summary, "events_per_second": round(events / took), "result": "ok"}))
+
+
+async def test_replay_killed_half_way(services: Services, settings: Settings) -> None:
+    points, totals = ask_oracle(require_data())
+    events = totals["purchases"] + totals["refunds"]
+    collection = services.database.raw[EVENTS]
+    kills = []
+    for share in (0.25, 0.6):
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "guerdon", "replay", str(require_data()), "--json",
+            env=environment(**places(settings)), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        deadline = time.monotonic() + 300
+        while await collection.count_documents({}) < share * events:
+            assert process.returncode is None, "it ended before it could be killed"
+            assert time.monotonic() < deadline
+            await asyncio.sleep(0.05)
+        process.kill()
+        assert await process.wait() == -9
+        kills.append(await collection.count_documents({}))
+        report = await verify(services.database)
+        assert report.violations == 0, report.first
+    assert kills[0] < kills[1] < events
+    last = await run_replay(settings)
+    assert last.summary["recorded"] + last.summary["recorded_before"] == events
+    assert last.summary["recorded_before"] >= kills[1]
+    assert await collection.count_documents({}) == events
+    await assert_oracle(services, points)
+    print(json.dumps({"check": "REPLAY-KILL", "events": events, "killed_at": kills, "result": "ok"}))
