@@ -36,7 +36,7 @@ class Settings(BaseSettings):
     """Commands that may wait for a commit; above it a request is answered 503 before any work."""
     ledger_batch_max: int = Field(default=500, ge=1, le=500)
     ledger_in_flight_max: int = Field(default=3, ge=1, le=16)
-    ledger_deadline_ms: int = Field(default=10_000, ge=100, le=60_000)
+    ledger_deadline_ms: int = Field(default=20_000, ge=100, le=60_000)
     password_hash_threads: int = Field(default=2, ge=1, le=32)
     password_hash_queue_max: int = Field(default=64, ge=1, le=10_000)
     password_hash_memory_kib: int = Field(default=19_456, ge=19_456, le=1_048_576)
