@@ -42,7 +42,7 @@ check: .venv/.dev ## Run the gates: format, lint, types, import ladder, ceilings
 
 .PHONY: test
 test: check ## Run the gates and every test but the long ones; this is what CI runs
-	$(BIN)/python -m pytest tests -n $(TEST_WORKERS) --dist loadgroup -m "not trust" --ignore tests/tidy
+	$(BIN)/python -m pytest tests -n $(TEST_WORKERS) --dist loadgroup -m "not trust" --ignore tests/tidy -rs
 
 .PHONY: trust
 trust: .venv/.dev ## Run the long checks: kill -9, faults, the bank, the replay of real purchases

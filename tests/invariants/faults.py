@@ -13,9 +13,10 @@ from pymongo import AsyncMongoClient, MongoClient
 from pymongo.errors import PyMongoError
 
 from guerdon.embedded import find_mongod
+from guerdon.embedded.host import choose_port
 
 SET = "faults"
-PORT_TRIES = range(18_000, 19_900, 97)
+PORT_TRIES = 20
 START_SECONDS = 30.0
 POLL_SECONDS = 0.02
 
@@ -25,7 +26,8 @@ def started_mongod(data_dir: Path) -> Iterator[int]:
     """A one-member replica set with test commands; yields its port."""
     (data_dir / "db").mkdir(parents=True)
     mongod = find_mongod(data_dir)
-    for port in PORT_TRIES:
+    for _ in range(PORT_TRIES):
+        port = choose_port(None)
         process = subprocess.Popen(
             [
                 str(mongod.binary), "--dbpath", str(data_dir / "db"), "--port", str(port), "--bind_ip", "127.0.0.1",
@@ -62,7 +64,8 @@ def _became_primary(process: subprocess.Popen[bytes], port: int) -> bool:
                 if "setName" not in client.admin.command("hello"):
                     client.admin.command("replSetInitiate", {"_id": SET, "members": [member]})
                 elif client.admin.command("hello")["isWritablePrimary"]:
-                    return True
+                    # Another test process may have been quicker on the port; ours is about to end then.
+                    return client.admin.command("serverStatus")["pid"] == process.pid
             except PyMongoError:
                 pass
             time.sleep(POLL_SECONDS)

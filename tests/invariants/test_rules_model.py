@@ -63,6 +63,14 @@ class Books(RuleBasedStateMachine):
     def move(self, spec: Spec) -> None:
         self.run_batch([[spec]])
 
+    @rule(wallet=st.sampled_from(WALLETS), up=st.booleans(), beyond=st.integers(-1, 1), number=st.integers(0, 10**6))
+    def move_to_the_edge(self, wallet: str, up: bool, beyond: int, number: int) -> None:
+        """To the floor or the ceiling, one short of it, or one beyond."""
+        bounds, balance = BOUNDS.get(wallet, Bounds()), self.model.balances.get(wallet, 0)
+        amount = (min(bounds.ceiling, 10**15) - balance if up else balance - bounds.floor) + beyond
+        if amount > 0:
+            self.run_batch([[Spec("credit" if up else "debit", wallet, amount, f"edge-{number}")]])
+
     @rule(batch=st.lists(GROUPS, min_size=1, max_size=6))
     def move_many(self, batch: list[list[Spec]]) -> None:
         self.run_batch(batch)
