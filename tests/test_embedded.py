@@ -413,6 +413,33 @@ def test_it_runs_as_somebody_else_than_root() -> None:
 
 
 @LINUX
+def test_the_lock_ends_with_its_holder_and_not_with_a_forked_worker(tmp_path: Path) -> None:
+    code = """
+        import multiprocessing, sys, time
+        from pathlib import Path
+        from guerdon import embedded
+        lock = embedded.DataDirLock.acquire(Path(sys.argv[1]), command="guerdon up")
+        worker = multiprocessing.get_context("fork").Process(target=time.sleep, args=(600,))
+        worker.start()
+        print(worker.pid, flush=True)
+        time.sleep(600)
+    """
+    parent = run_python(code, str(tmp_path))
+    assert parent.stdout is not None
+    worker = int(parent.stdout.readline())
+    with pytest.raises(DataDirectoryBusy):
+        embedded.DataDirLock.acquire(tmp_path, command="guerdon up")
+    parent.kill()
+    parent.wait()
+    try:
+        embedded.DataDirLock.acquire(tmp_path, command="guerdon up").release()
+        assert runs(worker)
+    finally:
+        os.kill(worker, signal.SIGKILL)
+        end(parent)
+
+
+@LINUX
 def test_a_worker_dies_with_its_parent() -> None:
     code = """
         import multiprocessing, sys, time

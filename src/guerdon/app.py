@@ -2,6 +2,7 @@
 
 import gc
 import os
+import signal
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -214,7 +215,8 @@ def _calm_collector() -> None:
 
 def create_server() -> Server:
     """Return the ASGI application of a worker process; the settings come from the environment."""
-    die_with_parent()
+    # At once: an orphan would go on holding the port, waiting for a database that has died with the parent as well.
+    die_with_parent(by=signal.SIGKILL)
     settings = load()
     require_safe(settings)
     return Server(settings, SystemClock())

@@ -82,6 +82,7 @@ class Database:
                 maxPoolSize=pool_max,
                 serverSelectionTimeoutMS=5000,
                 connectTimeoutMS=5000,
+                heartbeatFrequencyMS=2000,  # A server that was lost for a moment is noticed again within it; the default is 10 s.
                 tz_aware=True,
             )
         except (ConfigurationError, ValueError) as error:

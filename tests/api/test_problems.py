@@ -1,6 +1,7 @@
 """Every error is one problem document that says what to do and nothing about our insides."""
 
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,7 +18,9 @@ from tests.serving import routes_of
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "TRACE", "CONNECT")
 SECRET = "mongodb://root:hunter2@db.internal:27017 in /srv/app/secret.py"
 INSIDES = re.compile(
-    r"Traceback|\.py\b|pymongo|Mongo|mongodb|localhost|127\.0\.0\.1|hunter2|/srv/|/work/|File \"|errmsg|E11000", re.IGNORECASE
+    r"Traceback|\.py\b|pymongo|Mongo|mongodb|localhost|127\.0\.0\.1|hunter2|/srv/|File \"|errmsg|E11000|"
+    + re.escape(str(Path(__file__).parents[2])),
+    re.IGNORECASE,
 )
 
 

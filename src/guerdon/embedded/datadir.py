@@ -18,8 +18,8 @@ _LOCK_PATIENCE_SECONDS = 0.25
 class DataDirLock:
     """The exclusive right to a data directory, held until `release` or the end of the process.
 
-    The descriptor is close-on-exec, but a plain fork without exec shares it: such a child keeps the lock alive as long
-    as it lives. Use spawned workers.
+    The descriptor is close-on-exec, and a forked child closes its copy, so that the lock ends with its holder and not with
+    the last of the holder's workers.
     """
 
     def __init__(self, descriptor: int, facts: dict[str, Any]) -> None:
@@ -46,6 +46,7 @@ class DataDirLock:
                 raise _busy(data_dir)
             time.sleep(_POLL_SECONDS)
         lock = cls(descriptor, {"pid": os.getpid(), "command": command, "url": None})
+        os.register_at_fork(after_in_child=lock.release)
         try:
             with readable(data_dir):
                 os.ftruncate(descriptor, 0)  # What a dead holder left must not be read as ours.

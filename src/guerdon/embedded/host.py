@@ -21,8 +21,8 @@ _PR_SET_PDEATHSIG = 1
 _libc = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
 
 
-def die_with_parent(parent: int | None = None) -> None:
-    """Ask the kernel to send this process SIGTERM when its parent dies. Does nothing outside Linux.
+def die_with_parent(parent: int | None = None, *, by: signal.Signals = signal.SIGTERM) -> None:
+    """Ask the kernel to send this process the signal `by` when its parent dies. Does nothing outside Linux.
 
     For worker processes, call it first thing in the worker. "Parent" means the thread that forked: it must live long.
     If the parent is gone already, the process exits at once with status 1.
@@ -33,7 +33,7 @@ def die_with_parent(parent: int | None = None) -> None:
     if _libc is None:
         return
     before = os.getppid()
-    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+    _libc.prctl(_PR_SET_PDEATHSIG, by, 0, 0, 0)
     # The parent may have died before prctl; then no signal will ever come. "ppid is 1" would not do as a test: in a
     # container the parent is often pid 1 itself, and orphans may go to a subreaper instead.
     if os.getppid() != (before if parent is None else parent):

@@ -30,7 +30,7 @@ _PARAMETERS = (
     "diagnosticDataCollectionEnabled=false",
     # A process that is killed between its writes and its commit leaves a transaction open, and with it the wallets it was moving.
     # The server gives up on it after this time; no command of ours lives longer.
-    "transactionLifetimeLimitSeconds=10",
+    "transactionLifetimeLimitSeconds=5",
 )
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 from pymongo import IndexModel
-from pymongo.errors import DuplicateKeyError, OperationFailure, PyMongoError
+from pymongo.errors import AutoReconnect, DuplicateKeyError, OperationFailure, PyMongoError
 
 from guerdon.clock import Clock, to_datetime
 from guerdon.database import MAJORITY_JOURNALED, PRIMARY, SNAPSHOT, Database, Document, Session
@@ -23,12 +23,10 @@ from guerdon.ledger.rules import Plan, decide_batch
 
 ACCOUNTS, ENTRIES = "accounts", "entries"
 REFUSAL_TTL_DAYS = 30
-FURTHER_BATCH_MIN = 200
-"""Commands that must wait before a batch starts beside others: smaller ones only divide the work into more commits."""
-STUCK_SECONDS = 0.05
-"""After so long a batch in flight counts as stuck, and others start beside it however small they are."""
 BATCH_BYTES_MAX = 8 * 1024 * 1024
 READ_ROWS_MAX = 100_000
+RETRY_CODES = frozenset({112, 246, 251})
+"""WriteConflict, SnapshotUnavailable, NoSuchTransaction."""
 BACKOFF_START_SECONDS, BACKOFF_CAP_SECONDS = 0.002, 0.1
 INDEXES: dict[str, list[IndexModel]] = {
     ACCOUNTS: [IndexModel([("owner", 1)], name="owner")],
@@ -89,11 +87,9 @@ class Ledger:
         self._blocked: deque[_Pending] = deque()
         self._blocked_accounts: set[str] = set()
         self._busy: set[str] = set()
-        self._tasks: dict[asyncio.Task[None], float] = {}
-        """Batches in flight, and when each was begun."""
+        self._tasks: set[asyncio.Task[None]] = set()
         self._pump_scheduled = False
         self._arrivals = 0
-        self._nudge: asyncio.TimerHandle | None = None
         self._closing = False
         self.stats = LedgerStats()
         self._accounts = database.raw[ACCOUNTS]
@@ -150,8 +146,6 @@ class Ledger:
                 await asyncio.wait(self._tasks)
             else:
                 await asyncio.sleep(0)  # The pump is scheduled, but has not run yet.
-        if self._nudge is not None:
-            self._nudge.cancel()
 
     # --- queries ----------------------------------------------------------------------------------------------------
 
@@ -190,37 +184,21 @@ class Ledger:
 
     def _schedule_pump(self, loop: asyncio.AbstractEventLoop) -> None:
         # One turn of the loop later, so that requests which arrived together are taken together; an idle caller pays microseconds.
-        if not self._pump_scheduled and self._may_start():
+        if not self._pump_scheduled and len(self._tasks) < self._in_flight_max:
             self._pump_scheduled = True
             loop.call_soon(self._pump)
-        elif self._nudge is None:
-            # A batch that waits for a busy account must not hold up the others.
-            self._nudge = loop.call_later(STUCK_SECONDS, self._pump)
-
-    def _may_start(self) -> bool:
-        """An idle committer starts at once. Beside a batch in flight another must be worth its round trips, or that one be stuck."""
-        if not self._tasks:
-            return True
-        if len(self._tasks) >= self._in_flight_max:
-            return False
-        return len(self._ready) >= FURTHER_BATCH_MIN or self._clock.monotonic() - min(self._tasks.values()) >= STUCK_SECONDS
 
     def _pump(self) -> None:
         self._pump_scheduled = False
-        if self._nudge is not None:
-            self._nudge.cancel()
-            self._nudge = None
-        while self._ready and self._may_start():
+        while self._ready and len(self._tasks) < self._in_flight_max:
             batch = self._take()
             if not batch:
                 break
             touched = {account for pending in batch for account in pending.command.accounts}
             self._busy |= touched
             task = asyncio.get_running_loop().create_task(self._run(batch))
-            self._tasks[task] = self._clock.monotonic()
+            self._tasks.add(task)
             task.add_done_callback(lambda done, touched=touched: self._release(done, touched))
-        if self._ready and len(self._tasks) < self._in_flight_max:
-            self._schedule_pump(asyncio.get_running_loop())
         self.stats.queued = len(self._ready) + len(self._blocked)
         self.stats.in_flight = len(self._tasks)
 
@@ -246,7 +224,7 @@ class Ledger:
         return batch
 
     def _release(self, task: asyncio.Task[None], touched: set[str]) -> None:
-        del self._tasks[task]
+        self._tasks.discard(task)
         self._busy -= touched
         if self._blocked:
             # Back into the order of arrival, or a command could overtake an older one on the same account.
@@ -454,11 +432,11 @@ def _sort_rows(
 
 def _may_retry(error: PyMongoError) -> bool:
     """True when nothing was written, or when reading again by key will tell whether it was."""
-    if error.has_error_label("TransientTransactionError") or error.has_error_label("RetryableWriteError"):
+    labels = ("TransientTransactionError", "UnknownTransactionCommitResult", "RetryableWriteError")
+    if any(error.has_error_label(label) for label in labels):
         return True
-    if error.has_error_label("UnknownTransactionCommitResult"):
-        return True
-    return isinstance(error, OperationFailure) and error.code in {112, 251, 91, 189, 10107, 11600, 11602, 13435, 13436}
+    # Not primary any more, or no connection: the read is outside of a transaction and carries no label.
+    return isinstance(error, AutoReconnect) or (isinstance(error, OperationFailure) and error.code in RETRY_CODES)
 
 
 def _operational(error: PyMongoError) -> GuerdonError:
