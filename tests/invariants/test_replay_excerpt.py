@@ -19,6 +19,7 @@ LINES = 500
 VICTIM = ("536365", "17850")
 """The first event of the file: lines 2 to 8."""
 BROKEN_LINE = 4
+NEEDS_ORACLE = pytest.mark.skipif(not ORACLE.is_file(), reason="NOT CHECKED: the oracle and its data are not beside this checkout")
 
 
 @pytest.fixture
@@ -32,7 +33,7 @@ async def run_replay(settings: Settings, path: Path) -> Run:
     return await guerdon("replay", str(path), "--json", GUERDON_MONGODB_URL=url, GUERDON_MONGODB_DATABASE=DATABASE)
 
 
-@pytest.mark.skipif(not ORACLE.is_file(), reason="NOT CHECKED: the oracle and its data are not beside this checkout")
+@NEEDS_ORACLE
 async def test_the_excerpt_ends_where_the_oracle_says(
     services: Services, settings: Settings, lines: list[str], tmp_path: Path
 ) -> None:
@@ -88,6 +89,7 @@ def test_a_broken_line_leaves_its_event_out_whole(lines: list[str], tmp_path: Pa
     assert (reading.rows, reading.rows_without_customer) == (sound.rows, sound.rows_without_customer)
 
 
+@NEEDS_ORACLE
 async def test_broken_lines_are_named_counted_and_change_nothing_else(
     services: Services, settings: Settings, lines: list[str], tmp_path: Path
 ) -> None:

@@ -161,5 +161,5 @@ async def test_kill_and_start_again(tmp_path: Path, what: str) -> None:
             deployment.kill()
             back.append(await deployment.start())
             await load.more(60)
-    assert max(back) < 30
+    assert max(back) < 15
     summarise(f"KILL-{'1' if what == 'up' else '2'} {what}", deployment, load, back)

@@ -23,6 +23,8 @@ from guerdon.ledger.rules import Plan, decide_batch
 
 ACCOUNTS, ENTRIES = "accounts", "entries"
 REFUSAL_TTL_DAYS = 30
+BEGIN_SHARE = 0.8
+"""After this share of its deadline a command is not begun any more: a definite refusal is worth more than an unknown outcome."""
 BATCH_BYTES_MAX = 8 * 1024 * 1024
 READ_ROWS_MAX = 100_000
 RETRY_CODES = frozenset({112, 246, 251})
@@ -48,11 +50,12 @@ class _LostRace(Exception):
 class _Pending:
     """A command in the queue and the caller who waits for it."""
 
-    __slots__ = ("arrival", "command", "future", "taken", "timer")
+    __slots__ = ("arrival", "begin_before", "command", "future", "taken", "timer")
 
-    def __init__(self, command: Command, future: asyncio.Future[Outcome], arrival: int) -> None:
+    def __init__(self, command: Command, future: asyncio.Future[Outcome], arrival: int, begin_before: float) -> None:
         self.command = command
         self.arrival = arrival
+        self.begin_before = begin_before
         self.future = future
         self.taken = False
         self.timer: asyncio.TimerHandle | None = None
@@ -171,7 +174,8 @@ class Ledger:
     def _enqueue(self, command: Command) -> asyncio.Future[Outcome]:
         loop = asyncio.get_running_loop()
         self._arrivals += 1
-        pending = _Pending(command, loop.create_future(), self._arrivals)
+        begin_before = self._clock.monotonic() + self._deadline_seconds * BEGIN_SHARE
+        pending = _Pending(command, loop.create_future(), self._arrivals, begin_before)
         pending.timer = loop.call_later(self._deadline_seconds, self._expire, pending)
         touched = command.accounts
         if any(account in self._busy or account in self._blocked_accounts for account in touched):
@@ -206,12 +210,15 @@ class Ledger:
         """Take the next batch; what touches an account in flight steps aside, and so does all that came after it there."""
         batch: list[_Pending] = []
         size_bytes = 0
+        now = self._clock.monotonic()
         while self._ready and len(batch) < self._batch_max:
             pending = self._ready[0]
             command = pending.command
             if size_bytes and size_bytes + command.size_bytes > BATCH_BYTES_MAX:
                 break
             self._ready.popleft()
+            if pending.begin_before < now:
+                self._expire(pending)
             if pending.future.done():
                 continue
             if any(account in self._busy or account in self._blocked_accounts for account in command.accounts):
