@@ -102,6 +102,7 @@ def test_a_taken_port_and_a_taken_data_directory_are_named(tmp_path: Path) -> No
         refused = guerdon("up", "--port", port, "--data-dir", str(tmp_path))
         assert refused.returncode == 2
         assert f"127.0.0.1:{port}" in refused.stderr
+        assert guerdon("up", "--port", port, "--data-dir", str(tmp_path)).stderr == refused.stderr
     lock = embedded.DataDirLock.acquire(tmp_path, command="guerdon up")
     lock.announce(url="http://127.0.0.1:8000")
     try:

@@ -84,8 +84,9 @@ def up(
     require_safe(settings)
     if demo and settings.profile == "production":
         raise StartupRefused("profile production makes no demonstration log-ins: add --no-demo, or use `guerdon serve`")
-    serving.require_free_port(host, port)
+    # The lock first: whoever starts a second time learns who runs already, and not only that the port is taken.
     lock = embedded.DataDirLock.acquire(settings.data_dir, command="guerdon up")
+    serving.require_free_port(host, port)
     with own_or_embedded(settings, lock) as url:
         settings = load(data_dir=data_dir, mongodb_url=url, token_keys=settings.token_keys or token_keys(settings.data_dir))
         logins = _run(settings, lambda services: ensure_demo(services, settings.data_dir)) if demo else None
