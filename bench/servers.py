@@ -120,7 +120,7 @@ class Servers:
         process = subprocess.Popen(
             [sys.executable, *arguments],
             # So that even a killed bench leaves nothing behind. There is only one thread here, so the call after the fork is safe.
-            preexec_fn=functools.partial(embedded.die_with_parent, os.getpid()),  # noqa: PLW1509
+            preexec_fn=functools.partial(embedded.die_with_parent, os.getpid()),  # noqa: PLW1509 (the one moment to ask for it)
             env=environment(**extra),
             stdin=subprocess.DEVNULL,
             stdout=log,

@@ -76,11 +76,10 @@ class Load:
                 if rng.random() < 0.4:
                     path, body = "/v1/transfers", {"from": wallet, "to": other, **body}
                 answer = await self.post(client, path, body, key)
-                assert answer.status_code in (201, 409), answer.text
                 if answer.status_code == 201:
                     self.acknowledged[key] = answer.json()["id"]
-                else:
-                    assert answer.json()["code"] == "insufficient-funds", answer.text
+                else:  # The amounts are random, so a wallet may be empty; nothing else may be said.
+                    assert (answer.status_code, answer.json()["code"]) == (409, "insufficient-funds"), answer.text
                     self.refused.add(key)
 
     async def more(self, count: int) -> None:
