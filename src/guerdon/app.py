@@ -25,7 +25,8 @@ from guerdon.identity.passwords import PasswordHasher
 from guerdon.identity.service import Identity
 from guerdon.identity.tokens import TokenKeys, Tokens
 from guerdon.ids import IdSource
-from guerdon.ledger import service as ledger_service
+from guerdon.ledger import store as ledger_store
+from guerdon.ledger.limits import Calendar
 from guerdon.ledger.service import Ledger
 from guerdon.logs import make_logger
 from guerdon.middlewares.authentication import Authentication
@@ -45,7 +46,7 @@ from guerdon.wallets.service import Wallets
 
 INDEXES = {
     **identity_models.INDEXES,
-    **ledger_service.INDEXES,
+    **ledger_store.INDEXES,
     **wallets_models.INDEXES,
     **rewards_models.INDEXES,
 }
@@ -97,6 +98,7 @@ async def open_services(settings: Settings, clock: Clock) -> AsyncGenerator[Serv
         books = Ledger(
             database,
             clock,
+            Calendar(settings.time_zone),
             queue_max=settings.ledger_queue_max,
             batch_max=settings.ledger_batch_max,
             in_flight_max=settings.ledger_in_flight_max,
@@ -115,9 +117,9 @@ async def open_services(settings: Settings, clock: Clock) -> AsyncGenerator[Serv
             access=Access(database, tokens, clock),
             ledger=books,
             assets=assets,
-            wallets=Wallets(books, members, assets, database=database, clock=clock, ids=ids),
+            wallets=Wallets(books, members, assets, database=database, clock=clock),
             campaigns=campaigns,
-            events=Events(books, members, campaigns, database=database, clock=clock, ids=ids),
+            events=Events(books, members, campaigns, database=database, clock=clock),
         )
 
 

@@ -3,8 +3,9 @@
 import os
 from pathlib import Path
 from typing import Literal
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from guerdon.errors import StartupRefused
@@ -30,6 +31,8 @@ class Settings(BaseSettings):
     token_issuer: str = Field(default="guerdon", max_length=200)
     token_audience: str = Field(default="guerdon", max_length=200)
     access_token_ttl_seconds: int = Field(default=900, ge=30, le=900)
+    time_zone: str = "UTC"
+    """The programme's, as an IANA name: spending limits and statements count its days and months."""
     access_log: bool = True
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     ledger_queue_max: int = Field(default=16_384, ge=16, le=100_000)
@@ -41,6 +44,14 @@ class Settings(BaseSettings):
     password_hash_queue_max: int = Field(default=64, ge=1, le=10_000)
     password_hash_memory_kib: int = Field(default=19_456, ge=19_456, le=1_048_576)
     """argon2id memory; the OWASP minimum with two passes is 19456 KiB."""
+
+    @field_validator("time_zone")
+    @classmethod
+    def _known_zone(cls, name: str) -> str:
+        try:
+            return ZoneInfo(name).key
+        except (ZoneInfoNotFoundError, ValueError, OSError):
+            raise ValueError("no such time zone; use an IANA name, for example Europe/London") from None
 
 
 def load(environment: dict[str, str] | None = None, **overrides: object) -> Settings:

@@ -29,8 +29,8 @@ class GuerdonError(Exception):
         """Extra members of the problem document: only what a client can act on."""
         self.replayed = False
         """True when this is the remembered answer to an earlier run of the same request."""
-        self.subject: str | None = None
-        """Id of the transaction that was refused, where a command holds several."""
+        self.subject: object = None
+        """The transaction that was refused, where a command holds several."""
 
 
 class CallerError(GuerdonError):
@@ -172,6 +172,51 @@ class WalletFrozen(BusinessError):
     status = 409
     title = "Wallet is frozen"
     page = "An operator has frozen this wallet; no value moves in or out until it is opened again."
+
+
+class WalletClosed(BusinessError):
+    code = "wallet-closed"
+    status = 409
+    title = "Wallet is closed"
+    page = "This wallet was closed at a balance of zero. It stays readable for ever, and nothing moves on it again."
+
+
+class WalletNotEmpty(BusinessError):
+    code = "wallet-not-empty"
+    status = 409
+    title = "Wallet is not empty"
+    page = "Only a wallet with a balance of zero and nothing on hold can be closed. `balance` and `held` say what is there."
+
+
+class LimitReached(BusinessError):
+    code = "limit-reached"
+    status = 409
+    title = "Limit reached"
+    page = (
+        "A limit of the wallet would be passed: a spending limit (`period` is `day` or `month`; `limit`, `spent`, `needed` and "
+        "`resets_at` say by how much and until when), or the number of lots of different dates or of active holds."
+    )
+
+
+class CaptureLimit(BusinessError):
+    code = "capture-limit"
+    status = 409
+    title = "More than the hold has left"
+    page = "A hold can be captured in parts, together at most its amount. `left` says what can still be captured."
+
+
+class ReversalLimit(BusinessError):
+    code = "reversal-limit"
+    status = 409
+    title = "More than the transaction has left"
+    page = "A transaction can be reversed in parts, together at most its amount. `left` says what can still be reversed."
+
+
+class NotReversible(BusinessError):
+    code = "not-reversible"
+    status = 409
+    title = "Not reversible"
+    page = "Only a transaction that has moved value can be reversed. A hold is voided; a freeze is lifted; terms are set anew."
 
 
 class ReferenceReused(BusinessError):

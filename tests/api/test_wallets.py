@@ -36,7 +36,7 @@ async def test_the_first_credit_opens_the_wallet(service: Caller, factory: Facto
     answer = await service.post(f"/v1/wallets/{wallet}/credit", body)
     assert answer.status_code == 201
     transaction = answer.json()
-    assert re.fullmatch(r"txn_[0-9a-f]{32}", transaction.pop("id"))
+    assert transaction.pop("id") == f"txn_{wallet}:1"
     assert TIME.fullmatch(transaction.pop("created_at"))
     assert transaction == {
         "kind": "credit", "wallet": wallet, "asset": "PTS", "amount": 500, "balance": 500, "available": 500, "seq": 1,

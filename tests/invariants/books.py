@@ -6,6 +6,9 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
+import msgspec
+
+from guerdon.ledger.limits import Calendar
 from guerdon.ledger.models import Account, Command, Entry, Idempotency, Outcome, Refusal, Transaction, Verdict
 from guerdon.ledger.rules import decide_batch
 from guerdon.wallets.rules import Movement, atomic_command_of, command_of, postings_of, primary_entries
@@ -27,16 +30,15 @@ def account_of(wallet: str, bounds: Bounds) -> Account:
 
 
 def movement_of(spec: Spec, number: int, opens: dict[str, Account]) -> Movement:
-    """The movement that a request for `spec` would become; `number` names its transaction."""
+    """The movement that a request for `spec` would become; `number` stands in its metadata."""
     idempotency = Idempotency(spec.owner, ACTOR, spec.key, fingerprint(spec.kind, repr(spec.content).encode()), spec.reference)
     transaction = Transaction(
-        id=f"txn_{number:032x}",
         kind=spec.kind,
         postings=postings_of(spec.kind, spec.wallet, spec.amount, spec.to),
         actor=ACTOR,
         idempotency=idempotency,
         reason='naïve – ☃ "quoted" \\ /',
-        metadata={"z": "1", "a": "ünï", "m": ""},
+        metadata={"z": "1", "a": "ünï", "m": "", "number": str(number)},
     )
     target = None if spec.kind == "debit" else opens.get(spec.to or spec.wallet)
     accounts = tuple(posting.account for posting in transaction.postings)
@@ -75,7 +77,7 @@ class Store:
             mark: entry for (owner, mark), entry in self.once.items() if owner in owners and mark in marks
         }
         once.update({mark: refusal for mark, refusal in self.refusals.items() if mark in marks})
-        plan = decide_batch(commands, accounts, once, {}, now_ms)
+        plan = decide_batch(commands, (accounts, once, {}), now_ms, Calendar())
         for entry in plan.entries:
             assert entry.id not in self.entries, "a second change of one number"
             self.entries[entry.id] = entry
@@ -118,6 +120,12 @@ def hash_of(entry: Entry) -> bytes:
         entry.fingerprint.hex() if entry.fingerprint else None, entry.metadata,
         [mark.hex() for mark in entry.once] if entry.once else None,
     ]  # fmt: skip
+    rare = {
+        name: msgspec.to_builtins(value)
+        for name in ("pair", "lots", "hold", "reverses", "terms", "spent", "spendable_after")
+        if (value := getattr(entry, name)) is not None
+    }
+    fields += [rare] if rare else []
     body = json.dumps(fields, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return hashlib.sha256(entry.prev + body.encode()).digest()
 
@@ -129,7 +137,7 @@ def assert_laws(accounts: dict[str, Account], entries: Sequence[Entry], bounds: 
     marks: set[tuple[str, bytes]] = set()
     for entry in entries:
         chains[entry.account].append(entry)
-        sides[entry.transaction, entry.asset] += entry.amount - (entry.amount if entry.counter.startswith("system:") else 0)
+        sides[entry.transaction_id, entry.asset] += entry.amount - (entry.amount if entry.counter.startswith("system:") else 0)
         for mark in entry.once or ():
             assert (entry.owner, mark) not in marks, f"L4: {entry.id}"
             marks.add((entry.owner, mark))

@@ -8,7 +8,7 @@ import msgspec
 from guerdon.app import Services
 from guerdon.errors import GuerdonError
 from guerdon.ledger.models import Account, Entry, Outcome
-from guerdon.ledger.service import ACCOUNTS, ENTRIES, decode_account, decode_entry
+from guerdon.ledger.store import ACCOUNTS, ENTRIES, decode_account, decode_entry
 from guerdon.security import ANY_SCOPE, Actor
 from guerdon.wallets.models import (
     BulkCreate,

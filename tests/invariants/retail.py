@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from guerdon.app import Services
-from guerdon.ledger.service import ACCOUNTS
+from guerdon.ledger.store import ACCOUNTS
 
 ROOT = Path(__file__).parents[2]
 DATA = ROOT.parent / "shared" / "data"

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 from guerdon.database import Database, Document
-from guerdon.ledger.service import ACCOUNTS, ENTRIES
+from guerdon.ledger.store import ACCOUNTS, ENTRIES
 from tests.invariants.company import IS_ENTRY
 
 Change = tuple[str, str, Document | None]

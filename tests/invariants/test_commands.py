@@ -7,7 +7,7 @@ import pytest
 from pymongo import WriteConcern, monitoring
 
 from guerdon.app import Services
-from guerdon.ledger.service import ACCOUNTS, ENTRIES
+from guerdon.ledger.store import ACCOUNTS, ENTRIES
 from tests.clients import Caller
 from tests.conftest import DATABASE
 from tests.factories import Factory

@@ -10,7 +10,7 @@ import pytest
 from guerdon.app import Services, build_app, open_services
 from guerdon.clock import SystemClock
 from guerdon.config import Settings, load
-from guerdon.ledger.service import ENTRIES
+from guerdon.ledger.store import ENTRIES
 from guerdon.ledger.verify import verify
 from guerdon.logs import make_logger
 from tests.clients import Caller, Log, problem

@@ -14,8 +14,10 @@ from guerdon.clock import SystemClock
 from guerdon.config import Settings
 from guerdon.database import Database
 from guerdon.errors import GuerdonError, InsufficientFunds, Internal, OutcomeUnknown, Overloaded
+from guerdon.ledger.limits import Calendar
 from guerdon.ledger.models import Command, Decision, Outcome, View, entry_id
-from guerdon.ledger.service import ENTRIES, Ledger, decode_entry
+from guerdon.ledger.service import Ledger
+from guerdon.ledger.store import ENTRIES, decode_entry
 from guerdon.ledger.verify import verify
 from tests.invariants.books import command_for, wallet_id
 from tests.invariants.model import Spec
@@ -28,7 +30,7 @@ SOON_SECONDS = 10.0
 async def ledger_on(database: Database, **limits: int) -> AsyncIterator[Ledger]:
     """A ledger with limits of its own."""
     chosen = {"queue_max": 1000, "batch_max": 500, "in_flight_max": 2, "deadline_ms": 10_000, **limits}
-    ledger = Ledger(database, SystemClock(), **chosen)
+    ledger = Ledger(database, SystemClock(), Calendar(), **chosen)
     yield ledger
     await ledger.close()
 
@@ -73,7 +75,7 @@ async def numbers_on(database: Database, wallet: str) -> list[int]:
     """The numbers of the commands that have moved a wallet, in the order in which they did."""
     where = {"_id": {"$gt": f"{wallet}#", "$lt": f"{wallet}#:"}}
     found = [decode_entry(row) async for row in database.raw[ENTRIES].find(where).sort("_id")]
-    return [int(entry.transaction.removeprefix("txn_"), 16) for entry in found]
+    return [int(entry.metadata["number"]) for entry in found]
 
 
 @pytest.mark.parametrize("batch_max", [1, 7, 500])

@@ -9,7 +9,7 @@ from guerdon.app import Services
 from guerdon.cli.main import EXIT_LEFT_OUT
 from guerdon.cli.replay import read_file
 from guerdon.config import Settings
-from guerdon.ledger.service import ENTRIES
+from guerdon.ledger.store import ENTRIES
 from guerdon.ledger.verify import verify
 from guerdon.rewards.models import EVENTS
 from tests.conftest import DATABASE

@@ -117,7 +117,7 @@ TestBooks.settings = settings(SEEN, max_examples=150, stateful_step_count=30)
 def plain(verdict: Verdict) -> object:
     """Everything that a caller can tell about a verdict, except whether the answer came from memory."""
     if hasattr(verdict, "entries"):
-        return [(entry.transaction, entry.id, entry.hash) for entry in verdict.entries]
+        return [(entry.transaction_id, entry.id, entry.hash) for entry in verdict.entries]
     return (verdict.code, verdict.detail, verdict.members, verdict.replayed)
 
 

@@ -8,7 +8,7 @@ import pytest
 import pytest_asyncio
 
 from guerdon.app import Services
-from guerdon.ledger.service import ENTRIES
+from guerdon.ledger.store import ENTRIES
 from guerdon.ledger.verify import verify
 from guerdon.rewards.models import CampaignCreate, PerAmountAward, ShopEvent
 from guerdon.rewards.rules import LiveCampaign

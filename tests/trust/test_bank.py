@@ -12,7 +12,7 @@ import pytest
 from guerdon.app import Services
 from guerdon.database import Database
 from guerdon.ledger.models import Account, Entry, entry_hash, entry_id
-from guerdon.ledger.service import ACCOUNTS, ENTRIES, decode_account, decode_entry, encode
+from guerdon.ledger.store import ACCOUNTS, ENTRIES, decode_account, decode_entry, encode
 from guerdon.ledger.verify import verify
 from tests.invariants.books import assert_laws
 from tests.invariants.company import answer, fresh_key, open_wallets, read_books

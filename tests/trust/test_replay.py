@@ -10,7 +10,7 @@ import pytest
 
 from guerdon.app import Services
 from guerdon.config import Settings
-from guerdon.ledger.service import ENTRIES
+from guerdon.ledger.store import ENTRIES
 from guerdon.ledger.verify import verify
 from guerdon.rewards.models import EVENTS
 from tests.conftest import DATABASE

@@ -1,6 +1,7 @@
 """What the ledger stores, and the words in which other rooms ask it to write."""
 
 import hashlib
+import re
 import zlib
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
@@ -21,6 +22,81 @@ SYSTEM = "system:"
 """Prefix of the unguarded accounts on the other side of a posting; their balances are projections, never rows."""
 
 ISSUER, MERCHANT, CASH = SYSTEM + "issuer", SYSTEM + "merchant", SYSTEM + "cash"
+BREAKAGE, HOLDS, TERMS = SYSTEM + "breakage", SYSTEM + "holds", SYSTEM + "terms"
+"""Where lapsed value goes, and the nominal other side of entries that move no value."""
+LOTS_MAX, HOLDS_MAX = 100, 100
+"""Lots of different dates in one wallet, and active holds on it; what comes on top is refused."""
+
+Source = Literal["paid", "promotional"]
+
+
+class Lot(Struct, frozen=True, omit_defaults=True):
+    """Value of one source with one pair of dates. Two lots with the same source and dates are one lot.
+
+    On an account `amount` is what is left of it; on an entry it is the signed change; on a hold it is what was set aside. Undated paid
+    value is never listed: it is the rest of the balance.
+    """
+
+    amount: int
+    source: Source = "paid"
+    available_at: int | None = None
+    """Spendable from this millisecond on; None once it has passed."""
+    expires_at: int | None = None
+    """Lapsed from this millisecond on."""
+
+    @property
+    def dates(self) -> tuple[Source, int | None, int | None]:
+        return (self.source, self.available_at, self.expires_at)
+
+
+class Hold(Struct, frozen=True, omit_defaults=True):
+    """Value set aside on an account. While it is held its lots do not lapse."""
+
+    seq: int
+    """The entry that made it; with the account it is the hold's id."""
+    size: int
+    left: int
+    expires_at: int
+    at: int
+    captured: int = 0
+    lots: tuple[Lot, ...] = ()
+    """The dated part of `left`, in spend order; undated paid value comes last."""
+
+
+class HoldChange(Struct, frozen=True, omit_defaults=True):
+    """What an entry did to a hold: `change` is the signed change of what is held; the rest is the hold right after."""
+
+    seq: int
+    change: int
+    size: int
+    left: int
+    expires_at: int
+    captured: int = 0
+
+
+class Limits(Struct, frozen=True, omit_defaults=True):
+    """What may be spent in a calendar day and month of the programme's time zone; None is no limit."""
+
+    day: int | None = None
+    month: int | None = None
+
+
+class Spent(Struct, frozen=True, omit_defaults=True):
+    """What counted against the limits in the current day (`2026-11-22`) and month (`2026-11`)."""
+
+    day: str
+    month: str
+    in_day: int = 0
+    in_month: int = 0
+
+
+class Terms(Struct, frozen=True, omit_defaults=True):
+    """The rules of an account as an entry has changed them; None leaves a rule as it was."""
+
+    status: Status | None = None
+    floor: int | None = None
+    ceiling: int | None = None
+    limits: Limits | None = None
 
 
 class Account(Struct, frozen=True):
@@ -42,10 +118,29 @@ class Account(Struct, frozen=True):
     """`hash` of the newest entry; the anchor that shows a cut-off tail."""
     status: Status = "open"
     opened_at: int = 0
+    at: int = 0
+    """Time of the newest entry. Time never runs backwards on an account, whatever the clocks of the processes say."""
+    lots: tuple[Lot, ...] | None = None
+    """In spend order. None: it has never had a dated lot, a hold or terms of its own, so its row need not carry them."""
+    holds: tuple[Hold, ...] = ()
+    limits: Limits | None = None
+    spent: Spent | None = None
+    due_at: int | None = None
+    """When something on it lapses next; the sweeper finds the account by it."""
 
     @property
-    def available(self) -> int:
-        return self.balance - self.held
+    def pending(self) -> int:
+        return sum(lot.amount for lot in self.lots or () if lot.available_at is not None)
+
+    @property
+    def plain(self) -> int:
+        """Undated paid value; negative where there is a debt."""
+        return self.balance - self.held - sum(lot.amount for lot in self.lots or ())
+
+    @property
+    def spendable(self) -> int:
+        """What may be taken, down to the floor. Only right for an account that `due.bring_up_to` has brought to the present."""
+        return self.balance - self.held - self.floor - (self.pending if self.lots else 0)
 
 
 class Entry(Struct, frozen=True):
@@ -55,7 +150,6 @@ class Entry(Struct, frozen=True):
     """`{account}#{seq}` with twelve digits: history is a range scan, and a second change number `seq` cannot be inserted."""
     owner: str
     asset: str
-    transaction: str
     kind: str
     amount: int
     balance_after: int
@@ -67,6 +161,8 @@ class Entry(Struct, frozen=True):
     """Milliseconds since the epoch."""
     prev: bytes
     hash: bytes
+    transaction: str | None = None
+    """The transaction that this entry is a further side of; its first entry does not say it, since its own place is the id."""
     reason: str | None = None
     reference: str | None = None
     key: str | None = None
@@ -75,6 +171,25 @@ class Entry(Struct, frozen=True):
     metadata: dict[str, str] = {}
     once: list[bytes] | None = None
     """What must never happen again for this owner: the key, the reference. Only a transaction's first entry carries it."""
+    pair: int | None = None
+    """`seq` of the other side, where `counter` is a guarded account."""
+    lots: tuple[Lot, ...] | None = None
+    """The dated part of what moved; the rest is undated paid value. A capture's lots come out of its hold."""
+    hold: HoldChange | None = None
+    reverses: str | None = None
+    terms: Terms | None = None
+    spent: tuple[int, int] | None = None
+    """By how much it counts against the limits of its day and its month."""
+    spendable_after: int | None = None
+    """Where it is not simply `balance_after - held_after`: a part is pending, or the floor is not zero."""
+
+    @property
+    def available_after(self) -> int:
+        return self.balance_after - self.held_after if self.spendable_after is None else self.spendable_after
+
+    @property
+    def transaction_id(self) -> str:
+        return self.transaction or transaction_id(self.account, self.seq)
 
     @property
     def account(self) -> str:
@@ -84,16 +199,28 @@ class Entry(Struct, frozen=True):
     def seq(self) -> int:
         return int(self.id[-SEQ_DIGITS:])
 
-    @property
-    def available_after(self) -> int:
-        return self.balance_after - self.held_after
-
 
 _canonical = msgspec.json.Encoder(order="sorted")
+_LOCATED = re.compile(r"(?:txn|hld)_(.{1,80}):([0-9]{1,12})\Z")
 
 
 def entry_id(account: str, seq: int) -> str:
     return f"{account}#{seq:0{SEQ_DIGITS}d}"
+
+
+def transaction_id(account: str, seq: int) -> str:
+    """A transaction is named by the place of its first entry: it is found, and routed to its shard, without an index of its own."""
+    return f"txn_{account}:{seq}"
+
+
+def hold_id(account: str, seq: int) -> str:
+    return f"hld_{account}:{seq}"
+
+
+def located(name: str) -> tuple[str, int] | None:
+    """Return (account, seq) of a transaction's or hold's id, or None when it is not one."""
+    match = _LOCATED.match(name)
+    return (match[1], int(match[2])) if match else None
 
 
 def entry_hash(entry: Entry) -> bytes:
@@ -103,11 +230,16 @@ def entry_hash(entry: Entry) -> bytes:
     """
     fingerprint = entry.fingerprint.hex() if entry.fingerprint is not None else None
     once = [mark.hex() for mark in entry.once] if entry.once is not None else None
-    body = _canonical.encode((
+    body = (
         entry.id, entry.owner, entry.asset, entry.transaction, entry.kind, entry.amount, entry.balance_after, entry.held_after,
         entry.counter, entry.actor, entry.at, entry.reason, entry.reference, entry.key, fingerprint, entry.metadata, once,
-    ))  # fmt: skip
-    return hashlib.sha256(entry.prev + body).digest()
+    )  # fmt: skip
+    more = {name: value for name in _RARE if (value := getattr(entry, name)) is not None}
+    return hashlib.sha256(entry.prev + _canonical.encode((*body, more) if more else body)).digest()
+
+
+_RARE = ("pair", "lots", "hold", "reverses", "terms", "spent", "spendable_after")
+"""Fields that few entries have; together they are one last object of the hashed array, and nothing where none is set."""
 
 
 def once_mark(owner: str, *parts: str) -> bytes:
@@ -163,25 +295,54 @@ class Refusal(Struct, frozen=True):
 
 
 class Posting(Struct, frozen=True):
-    """Move `amount` (signed minor units) on a guarded account, against `counter`."""
+    """Move `amount` (signed minor units) on a guarded account, against `counter`; or change its holds or terms, with amount 0."""
 
     account: str
     amount: int
     counter: str
     below_floor: bool = False
     """Allow a debt: only clawbacks do."""
+    spends: bool = False
+    """Counts against the spending limits."""
+    lots: tuple[Lot, ...] = ()
+    """What arrives: its dated part. What leaves: where to take it first, at most so much of each; pending lots too."""
+    carried: bool = False
+    """What arrives has the dates of what the posting before has taken."""
+    hold: "Holding | None" = None
+    terms: Terms | None = None
+    unspends: tuple[int, int] = (0, 0)
+    """By how much it gives back to the spending limits of this day and month."""
+
+
+class Holding(Struct, frozen=True):
+    """What a posting does to a hold: makes one (`seq` 0) of `amount`, or captures or releases so much of the hold `seq`."""
+
+    amount: int
+    seq: int = 0
+    expires_at: int = 0
+    final: bool = False
+    """The last capture of this hold: its answer says that nothing is left, since the rest is released with it."""
 
 
 class Transaction(Struct, frozen=True):
     """One atomic business fact that a command wants on the ledger. The first posting's entry carries `idempotency`."""
 
-    id: str
     kind: str
     postings: tuple[Posting, ...]
     actor: str
     idempotency: Idempotency | None = None
     reason: str | None = None
     metadata: dict[str, str] = {}
+    reverses: str | None = None
+
+
+class Change(Struct, frozen=True):
+    """Fields to set on a document, which is made if it does not exist. An account that moves in the same commit must guard it."""
+
+    collection: str
+    id: str
+    owner: str
+    fields: dict[str, Any]
 
 
 class Decision(Struct, frozen=True):
@@ -192,6 +353,9 @@ class Decision(Struct, frozen=True):
     """Accounts to open first if they do not exist yet."""
     inserts: tuple[tuple[str, dict[str, Any]], ...] = ()
     """(collection, document) pairs; the collection's `_id` index decides races between processes."""
+    changes: tuple[Change, ...] = ()
+    books_due: tuple[str, ...] = ()
+    """Accounts on which to book what has lapsed, though nothing else moves on them."""
     recalled: tuple[Entry, ...] = ()
     """Entries of an earlier run of the same command; nothing is written then."""
     value: object = None

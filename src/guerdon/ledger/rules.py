@@ -5,36 +5,49 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
+from msgspec import Struct
 
 from guerdon.errors import (
     BalanceLimit,
     BusinessError,
+    CaptureLimit,
     GuerdonError,
     IdempotencyKeyReused,
     InsufficientFunds,
+    LimitReached,
     NotFound,
     ReferenceReused,
+    WalletClosed,
     WalletFrozen,
+    WalletNotEmpty,
     registry,
 )
+from guerdon.ledger import due, limits, lots
+from guerdon.ledger.due import Booked, Marks
+from guerdon.ledger.limits import Calendar
 from guerdon.ledger.models import (
+    HOLDS_MAX,
+    LOTS_MAX,
     REFUSAL,
+    SYSTEM,
     Account,
+    Change,
     Command,
     Decision,
     Entry,
+    Hold,
+    HoldChange,
     Idempotency,
+    Limits,
     Outcome,
     Posting,
     Refusal,
     Transaction,
     Verdict,
     View,
-    entry_hash,
-    entry_id,
 )
 
-_ZERO_HASH = bytes(32)
+Documents = dict[tuple[str, str], dict[str, Any]]
 
 
 class Plan:
@@ -47,29 +60,61 @@ class Plan:
         self.moved: dict[str, Account] = {}
         self.refusals: list[Refusal] = []
         self.inserts: defaultdict[str, list[dict[str, Any]]] = defaultdict(list)
+        self.changes: dict[tuple[str, str], Change] = {}
 
     @property
     def writes(self) -> bool:
         return bool(self.entries or self.opened or self.refusals or self.inserts)
 
+    def change(self, change: Change, documents: Documents) -> None:
+        """Add fields to set; a document inserted by the same batch simply has them from the start."""
+        place = (change.collection, change.id)
+        known = documents.get(place)
+        documents[place] = {**(known or {"_id": change.id, "owner": change.owner}), **change.fields}
+        for number, document in enumerate(self.inserts.get(change.collection, ())):
+            if document["_id"] == change.id:
+                self.inserts[change.collection][number] = documents[place]
+                return
+        earlier = self.changes.get(place)
+        fields = change.fields if earlier is None else {**earlier.fields, **change.fields}
+        self.changes[place] = msgspec.structs.replace(change, fields=fields)
+
+
+class _State(Struct):
+    """The working copy of the snapshot, which the commands of a batch move on."""
+
+    accounts: dict[str, Account]
+    once: dict[bytes, Entry | Refusal]
+    documents: Documents
+    now_ms: int
+    calendar: Calendar
+    lapsed: dict[str, Booked] = {}
+    """What has to be booked first on an account that moves."""
+
 
 def decide_batch(
     commands: Sequence[Command],
-    accounts: dict[str, Account],
-    once: dict[bytes, Entry | Refusal],
-    documents: dict[tuple[str, str], dict[str, Any]],
+    found: tuple[dict[str, Account], dict[bytes, Entry | Refusal], Documents],
     now_ms: int,
+    calendar: Calendar,
 ) -> Plan:
     """Decide `commands` one after another; each sees what the ones before it did. A refused one changes nothing.
 
-    The dictionaries are working copies of the snapshot and are moved on.
+    `found` is a working copy of the snapshot (accounts, earlier facts by mark, documents by collection and id); it is moved on.
     """
+    accounts, once, documents = found
+    state = _State(accounts, once, documents, now_ms, calendar)
+    for account in accounts.values():
+        if account.lots is not None:
+            booked = due.bring_up_to(account, now_ms, calendar)
+            accounts[account.id] = booked.account
+            if booked.entries:
+                state.lapsed[account.id] = booked
     plan = Plan()
     view = View(accounts, once, documents, now_ms)
     for command in commands:
         try:
-            decision = command.decide(view)
-            verdict = _settle_decision(decision, plan, (accounts, once, documents), now_ms)
+            verdict = _settle_decision(command.decide(view), plan, state)
         except GuerdonError as refusal:
             verdict = refusal
             _remember(refusal, command.idempotency, plan, once)
@@ -77,118 +122,246 @@ def decide_batch(
     return plan
 
 
-def _settle_decision(
-    decision: Decision,
-    plan: Plan,
-    state: tuple[dict[str, Account], dict[bytes, Entry | Refusal], dict[tuple[str, str], dict[str, Any]]],
-    now_ms: int,
-) -> Outcome:
+def _settle_decision(decision: Decision, plan: Plan, state: _State) -> Outcome:
     """Apply one decision to the working state, wholly or (by raising) not at all."""
     if decision.recalled:
         return Outcome(decision.recalled, decision.value, replayed=True)
-    accounts, once, documents = state
     scratch: dict[str, Account] = {}
-    opened = {account.id: account for account in decision.opens if account.id not in accounts}
+    opened = {account.id: account for account in decision.opens if account.id not in state.accounts}
     entries: list[Entry] = []
     fresh: set[bytes] = set()
 
     def lookup(account_id: str) -> Account:
-        account = scratch.get(account_id) or accounts.get(account_id) or opened.get(account_id)
+        account = scratch.get(account_id) or state.accounts.get(account_id) or opened.get(account_id)
         if account is None:
             raise NotFound("there is no such wallet")
         return account
 
     for transaction in decision.transactions:
         try:
-            settled = settle(transaction, lookup, scratch, now_ms)
+            settled = settle(transaction, lookup, scratch, state.now_ms, state.calendar)
             marks = {mark for entry in settled for mark in entry.once or ()}
             if not marks.isdisjoint(fresh):
                 if transaction.idempotency is not None and transaction.idempotency.key_mark not in fresh:
                     raise ReferenceReused("a reference is used twice in one request")
                 raise IdempotencyKeyReused("a key is used twice in one request")
         except GuerdonError as error:
-            error.subject = transaction.id
+            error.subject = transaction
             raise
         fresh |= marks
         entries.extend(settled)
 
-    accounts.update(opened)
-    accounts.update(scratch)
     plan.opened.update(opened)
+    _book_lapsed((*scratch, *decision.books_due), plan, state)
+    state.accounts.update(opened)
+    state.accounts.update(scratch)
     plan.moved.update(scratch)
     plan.entries.extend(entries)
     for entry in entries:
         for mark in entry.once or ():
-            once[mark] = entry
+            state.once[mark] = entry
     for collection, document in decision.inserts:
         plan.inserts[collection].append(document)
-        documents[collection, document["_id"]] = document
+        state.documents[collection, document["_id"]] = document
+    for change in decision.changes:
+        plan.change(change, state.documents)
     return Outcome(tuple(entries), decision.value)
 
 
-def settle(transaction: Transaction, lookup: Callable[[str], Account], scratch: dict[str, Account], now_ms: int) -> list[Entry]:
+def _book_lapsed(accounts: Sequence[str], plan: Plan, state: _State) -> None:
+    """Write what has lapsed on these accounts before anything else that moves on them."""
+    for account_id in accounts:
+        booked = state.lapsed.pop(account_id, None)
+        if booked is not None:
+            plan.entries.extend(booked.entries)
+            plan.moved[account_id] = booked.account
+            for change in booked.changes:
+                plan.change(change, state.documents)
+
+
+def settle(
+    transaction: Transaction, lookup: Callable[[str], Account], scratch: dict[str, Account], now_ms: int, calendar: Calendar
+) -> list[Entry]:
     """Turn one transaction into entries, moving its accounts on in `scratch`.
 
     Raises:
-        InsufficientFunds, BalanceLimit, WalletFrozen: a posting breaks a guard of its account.
+        InsufficientFunds, BalanceLimit, LimitReached, CaptureLimit, WalletFrozen, WalletClosed, WalletNotEmpty: a posting breaks a
+            guard of its account.
     """
-    idempotency = transaction.idempotency
     entries: list[Entry] = []
     for posting in transaction.postings:
         account = lookup(posting.account)
-        guard(account, posting)
-        first = idempotency if not entries else None
-        entry = Entry(
-            id=entry_id(account.id, account.seq + 1),
-            owner=account.owner,
-            asset=account.asset,
-            transaction=transaction.id,
-            kind=transaction.kind,
-            amount=posting.amount,
-            balance_after=account.balance + posting.amount,
-            held_after=account.held,
-            counter=posting.counter,
-            actor=transaction.actor,
-            at=now_ms,
-            prev=account.head,
-            hash=_ZERO_HASH,
-            reason=transaction.reason,
-            reference=idempotency.reference if idempotency else None,
-            key=first.key if first else None,
-            fingerprint=first.fingerprint if first else None,
-            metadata=transaction.metadata,
-            once=list(first.marks) if first else None,
-        )
-        # The entry is not published yet; this is cheaper than building it twice.
-        msgspec.structs.force_setattr(entry, "hash", entry_hash(entry))
-        scratch[account.id] = msgspec.structs.replace(account, balance=entry.balance_after, seq=account.seq + 1, head=entry.hash)
-        entries.append(entry)
+        marks = _marks(transaction, posting, entries, lookup)
+        carries = posting.carried and entries[-1].lots
+        whole = msgspec.structs.replace(posting, lots=lots.negated(carries)) if carries else posting
+        for moved, entry in _post(account, whole, marks, now_ms, calendar):
+            scratch[account.id] = moved
+            entries.append(entry)
     return entries
+
+
+def _marks(transaction: Transaction, posting: Posting, entries: Sequence[Entry], lookup: Callable[[str], Account]) -> Marks:
+    idempotency = transaction.idempotency
+    pair = None
+    if not posting.counter.startswith(SYSTEM):
+        # The other side is the newest entry of its account, or will be.
+        other = lookup(posting.counter).seq
+        pair = other if entries else other + 1
+    return Marks(
+        kind=transaction.kind,
+        actor=transaction.actor,
+        transaction=entries[0].transaction_id if entries else None,
+        idempotency=None if entries else idempotency,
+        reference=idempotency.reference if idempotency else None,
+        reason=transaction.reason,
+        metadata=transaction.metadata,
+        pair=pair,
+        reverses=transaction.reverses,
+    )
+
+
+def _post(account: Account, posting: Posting, marks: Marks, now_ms: int, calendar: Calendar) -> list[tuple[Account, Entry]]:
+    """The entries of one posting, each with the account as it is after it."""
+    guard(account, posting)
+    now_ms = max(now_ms, account.at)
+    if posting.terms is not None:
+        return [_set_terms(account, posting, marks, now_ms)]
+    if posting.hold is not None and posting.hold.seq:
+        return _end_hold(account, posting, marks, now_ms, calendar)
+    if account.limits is not None:
+        account, marks = _count(account, posting, marks, now_ms, calendar)
+    if posting.hold is not None:
+        return [_make_hold(account, posting, marks, now_ms)]
+    if posting.amount < 0:
+        if account.lots:
+            first = lots.mature(posting.lots, now_ms)
+            taken = lots.take(account.lots, account.plain, -posting.amount, first)
+            marks = msgspec.structs.replace(marks, lots=lots.negated(taken))
+    elif posting.lots:
+        marks = msgspec.structs.replace(marks, lots=lots.give(posting.lots, account.plain, posting.amount, now_ms))
+    moved = due.append(account, posting, marks, now_ms)
+    if posting.amount > 0 and moved[0].lots and len(moved[0].lots) > max(LOTS_MAX, len(account.lots or ())) and not marks.reverses:
+        raise LimitReached(f"the wallet already holds {LOTS_MAX} lots of different dates", limit=LOTS_MAX)
+    return [moved]
+
+
+def _count(account: Account, posting: Posting, marks: Marks, now_ms: int, calendar: Calendar) -> tuple[Account, Marks]:
+    """Count what is spent, or given back, against the limits.
+
+    Raises:
+        LimitReached: it is too much for the day or the month.
+    """
+    change = (-posting.unspends[0], -posting.unspends[1])
+    if posting.spends:
+        amount = posting.hold.amount if posting.hold is not None else -posting.amount
+        limits.require_within(account, amount, calendar, now_ms)
+        change = (amount, amount)
+    if change == (0, 0):
+        return account, marks
+    spent = limits.counted(account, change, calendar, now_ms)
+    return msgspec.structs.replace(account, spent=spent), msgspec.structs.replace(marks, spent=change)
+
+
+def _make_hold(account: Account, posting: Posting, marks: Marks, now_ms: int) -> tuple[Account, Entry]:
+    assert posting.hold is not None
+    amount, expires_at = posting.hold.amount, posting.hold.expires_at
+    if len(account.holds) >= HOLDS_MAX:
+        raise LimitReached(f"the wallet already has {HOLDS_MAX} active holds", limit=HOLDS_MAX)
+    taken = lots.take(account.lots or (), account.plain, amount)
+    hold = Hold(account.seq + 1, amount, amount, expires_at, now_ms, lots=taken)
+    marks = msgspec.structs.replace(marks, lots=lots.negated(taken), hold=HoldChange(hold.seq, amount, amount, amount, expires_at))
+    return due.append(msgspec.structs.replace(account, holds=(*account.holds, hold)), posting, marks, now_ms)
+
+
+def _end_hold(account: Account, posting: Posting, marks: Marks, now_ms: int, calendar: Calendar) -> list[tuple[Account, Entry]]:
+    """Capture a part or all of a hold (`posting.amount` is negative), or release it."""
+    assert posting.hold is not None
+    hold = next((hold for hold in account.holds if hold.seq == posting.hold.seq), None)
+    if hold is None:
+        raise NotFound("there is no such hold")
+    steps: list[tuple[Account, Entry]] = []
+    if posting.amount:
+        captured = -posting.amount
+        if captured > hold.left:
+            raise CaptureLimit(f"{captured} to capture, {hold.left} are left", left=hold.left, needed=captured)
+        taken = lots.split(hold.lots, hold.left, captured)
+        left = msgspec.structs.replace(
+            hold,
+            left=hold.left - captured,
+            captured=hold.captured + captured,
+            lots=lots.merge([*hold.lots, *lots.negated(taken)]),
+        )
+        ends = posting.hold.final or left.left == 0
+        change = HoldChange(hold.seq, -captured, hold.size, 0 if ends else left.left, hold.expires_at, left.captured)
+        rest = tuple(left if other.seq == hold.seq else other for other in account.holds if other.seq != hold.seq or left.left)
+        marks = msgspec.structs.replace(marks, lots=lots.negated(taken), hold=change)
+        steps.append(due.append(msgspec.structs.replace(account, holds=rest), posting, marks, now_ms))
+        if not ends or left.left == 0:
+            return steps
+        account, hold = steps[0][0], left
+        marks = msgspec.structs.replace(marks, kind="void", transaction=steps[0][1].transaction_id, idempotency=None)
+    steps.append(due.release(account, hold, marks, now_ms=now_ms, calendar=calendar))
+    return steps
+
+
+def _set_terms(account: Account, posting: Posting, marks: Marks, now_ms: int) -> tuple[Account, Entry]:
+    terms = posting.terms
+    assert terms is not None
+    account = msgspec.structs.replace(
+        account,
+        status=terms.status or account.status,
+        floor=account.floor if terms.floor is None else terms.floor,
+        ceiling=account.ceiling if terms.ceiling is None else terms.ceiling,
+        limits=account.limits if terms.limits is None else terms.limits if terms.limits != Limits() else None,
+    )
+    return due.append(account, posting, msgspec.structs.replace(marks, terms=terms), now_ms)
 
 
 def guard(account: Account, posting: Posting) -> None:
     """Refuse a posting that breaks its account's status, floor or ceiling.
 
     Raises:
-        WalletFrozen: the account is not open.
+        WalletFrozen, WalletClosed: the account is not open.
+        WalletNotEmpty: it is to be closed with something in it.
         InsufficientFunds: it would leave less than the floor available.
         BalanceLimit: it would rise above the ceiling.
     """
     if account.status != "open":
-        raise WalletFrozen(f"the wallet is {account.status}", wallet=account.id)
-    if posting.amount < 0:
-        spendable = account.available - account.floor
-        if spendable + posting.amount < 0 and not posting.below_floor:
+        _guard_status(account, posting)
+    if posting.terms is not None:
+        if posting.terms.status == "closed" and (account.balance or account.held):
+            raise WalletNotEmpty(
+                f"{account.balance} {account.asset} are in it", wallet=account.id, balance=account.balance, held=account.held
+            )
+        return
+    hold = posting.hold
+    needed = -posting.amount if hold is None else 0 if hold.seq else hold.amount
+    if needed > 0:
+        there = account.spendable
+        if posting.lots and account.lots:
+            # What the caller may take first may include value that is not yet available to anybody else.
+            pending = {lot.dates: lot.amount for lot in account.lots if lot.available_at is not None}
+            there += sum(min(pending.get(lot.dates, 0), lot.amount) for lot in posting.lots)
+        if there < needed and not posting.below_floor:
             raise InsufficientFunds(
-                f"{-posting.amount} {account.asset} are needed, {max(spendable, 0)} are available",
+                f"{needed} {account.asset} are needed, {max(there, 0)} are available",
                 asset=account.asset,
-                available=max(spendable, 0),
-                needed=-posting.amount,
+                available=max(there, 0),
+                needed=needed,
             )
         if account.balance + posting.amount < -account.ceiling:
             raise BalanceLimit("the debt would pass the limit of the account", asset=account.asset)
-    elif account.balance + posting.amount > account.ceiling:
+    elif account.balance + posting.amount > account.ceiling and posting.amount > 0:
         raise BalanceLimit(f"the balance would pass {account.ceiling}", asset=account.asset)
+
+
+def _guard_status(account: Account, posting: Posting) -> None:
+    """On a frozen account no value moves in or out; its terms may change, and a hold may be given up. A closed one is at its end."""
+    if account.status == "closed":
+        raise WalletClosed("the wallet is closed", wallet=account.id)
+    gives_up = posting.hold is not None and posting.hold.seq and not posting.amount
+    if posting.terms is None and not gives_up:
+        raise WalletFrozen("the wallet is frozen", wallet=account.id)
 
 
 def recall(view: View, idempotency: Idempotency) -> Entry | None:
@@ -208,7 +381,7 @@ def recall(view: View, idempotency: Idempotency) -> Entry | None:
         return earlier
     mark = idempotency.reference_mark
     if mark is not None and (other := view.once.get(mark)) is not None:
-        where = other.transaction if isinstance(other, Entry) else None
+        where = other.transaction_id if isinstance(other, Entry) else None
         raise ReferenceReused(f"reference {idempotency.reference!r} is already on this member's ledger", transaction_id=where)
     return None
 

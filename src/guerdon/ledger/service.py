@@ -8,43 +8,24 @@ accounts may run at the same time. See docs/adr/0002-group-commit.md.
 import asyncio
 import random
 from collections import deque
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
-import msgspec
-from pymongo import IndexModel
 from pymongo.errors import AutoReconnect, DuplicateKeyError, OperationFailure, PyMongoError
 
-from guerdon.clock import Clock, to_datetime
-from guerdon.database import MAJORITY_JOURNALED, PRIMARY, SNAPSHOT, Database, Document, Session
+from guerdon.clock import Clock
+from guerdon.database import Database, Document
 from guerdon.errors import DatabaseUnavailable, GuerdonError, Internal, OutcomeUnknown, Overloaded
-from guerdon.ledger.models import Account, Command, Entry, Outcome, Refusal, Verdict
+from guerdon.ledger.limits import Calendar
+from guerdon.ledger.models import Account, Command, Entry, Outcome, Verdict
 from guerdon.ledger.rules import Plan, decide_batch
+from guerdon.ledger.store import ACCOUNTS, ENTRIES, LostRace, Store, decode_account, decode_entry
 
-ACCOUNTS, ENTRIES = "accounts", "entries"
-REFUSAL_TTL_DAYS = 30
 BEGIN_SHARE = 0.8
 """After this share of its deadline a command is not begun any more: a definite refusal is worth more than an unknown outcome."""
 BATCH_BYTES_MAX = 8 * 1024 * 1024
-READ_ROWS_MAX = 100_000
 RETRY_CODES = frozenset({112, 246, 251})
 """WriteConflict, SnapshotUnavailable, NoSuchTransaction."""
 BACKOFF_START_SECONDS, BACKOFF_CAP_SECONDS = 0.002, 0.1
-INDEXES: dict[str, list[IndexModel]] = {
-    ACCOUNTS: [IndexModel([("owner", 1)], name="owner")],
-    ENTRIES: [
-        IndexModel([("owner", 1), ("once", 1)], name="once", unique=True, partialFilterExpression={"once": {"$exists": True}}),
-        # Only refusals have the field, so an entry pays nothing for this index.
-        IndexModel(
-            [("expires_at", 1)], name="expiry", expireAfterSeconds=0, partialFilterExpression={"expires_at": {"$exists": True}}
-        ),
-    ],
-}
-_BYTES = (bytes,)
-
-
-class _LostRace(Exception):
-    """Another process has moved an account or used a key since the read; nothing was written."""
 
 
 class _Pending:
@@ -78,10 +59,19 @@ class Ledger:
     """Decides and commits commands; the only writer of `accounts` and `entries`."""
 
     def __init__(
-        self, database: Database, clock: Clock, *, queue_max: int, batch_max: int, in_flight_max: int, deadline_ms: int
+        self,
+        database: Database,
+        clock: Clock,
+        calendar: Calendar,
+        *,
+        queue_max: int,
+        batch_max: int,
+        in_flight_max: int,
+        deadline_ms: int,
     ) -> None:
         self._database = database
         self._clock = clock
+        self.calendar = calendar
         self._queue_max = queue_max
         self._batch_max = batch_max
         self._in_flight_max = in_flight_max
@@ -95,6 +85,7 @@ class Ledger:
         self._arrivals = 0
         self._closing = False
         self.stats = LedgerStats()
+        self._store = Store(database, clock, self._deadline_seconds)
         self._accounts = database.raw[ACCOUNTS]
 
     # --- commands ---------------------------------------------------------------------------------------------------
@@ -282,9 +273,9 @@ class Ledger:
             try:
                 plan = await self._decide(commands)
                 if plan.writes:
-                    await self._write(plan)
+                    await self._store.write(plan)
                 return plan.verdicts
-            except (_LostRace, DuplicateKeyError):
+            except (LostRace, DuplicateKeyError):
                 pass
             except PyMongoError as error:
                 if not _may_retry(error) or self._clock.monotonic() > deadline:
@@ -296,145 +287,7 @@ class Ledger:
             backoff = min(backoff * 2, BACKOFF_CAP_SECONDS)
 
     async def _decide(self, commands: Sequence[Command]) -> Plan:
-        accounts, once, documents = await self._read(commands)
-        return decide_batch(commands, accounts, once, documents, self._clock.now_ms())
-
-    async def _read(
-        self, commands: Sequence[Command]
-    ) -> tuple[dict[str, Account], dict[bytes, Entry | Refusal], dict[tuple[str, str], Document]]:
-        """Fetch everything the batch needs in one round trip, from one majority-committed snapshot."""
-        owners = sorted({owner for command in commands for owner in command.owners})
-        account_ids = sorted({account for command in commands for account in command.accounts})
-        marks = sorted({mark for command in commands for mark in command.marks})
-        wanted: dict[str, set[str]] = {}
-        for command in commands:
-            for ref in command.documents:
-                wanted.setdefault(ref.collection, set()).add(ref.id)
-        pipeline: list[Document] = [{"$match": {"_id": {"$in": account_ids}, "owner": {"$in": owners}}}]
-        if marks:
-            pipeline.append(_union(ENTRIES, {"owner": {"$in": owners}, "once": {"$in": marks}}))
-        pipeline.extend(_union(name, {"_id": {"$in": sorted(ids)}}, tag=name) for name, ids in wanted.items())
-        reply = await self._database.raw.command(
-            {
-                "aggregate": ACCOUNTS,
-                "pipeline": pipeline,
-                "cursor": {"batchSize": READ_ROWS_MAX},
-                "readConcern": {"level": "snapshot"},
-                "maxTimeMS": int(self._deadline_seconds * 1000),
-            },
-        )
-        return _sort_rows(await self._all_rows(reply["cursor"]))
-
-    async def _all_rows(self, cursor: Document) -> list[Document]:
-        """A first reply holds 16 MiB; the rest of a larger read has to be asked for."""
-        rows: list[Document] = cursor["firstBatch"]
-        while cursor["id"]:
-            reply = await self._database.raw.command({"getMore": cursor["id"], "collection": ACCOUNTS})
-            cursor = reply["cursor"]
-            rows.extend(cursor["nextBatch"])
-        return rows
-
-    async def _write(self, plan: Plan) -> None:
-        """Write the plan in one transaction.
-
-        An account is updated by `_id` alone: the condition "`seq` is still what was read" is carried by the entries' `_id`. Whoever moved
-        the account has inserted entry `seq + 1`, so inserting ours again aborts the whole transaction. Measured: the conditional update
-        costs the server twice as much.
-        """
-        async with self._database.client.start_session() as session:
-            await session.start_transaction(SNAPSHOT, MAJORITY_JOURNALED, PRIMARY)
-            try:
-                rows = [encode(entry) for entry in plan.entries]
-                rows += [self._encode_refusal(refusal) for refusal in plan.refusals]
-                await self._insert(ENTRIES, rows, session)
-                opened = [plan.moved.get(account.id, account) for account in plan.opened.values()]
-                await self._insert(ACCOUNTS, [encode(account) for account in opened], session)
-                moved = [account for account in plan.moved.values() if account.id not in plan.opened]
-                await self._update(moved, session)
-                for collection, documents in plan.inserts.items():
-                    await self._insert(collection, documents, session)
-            except BaseException:
-                await session.abort_transaction()
-                raise
-            await self._commit_transaction(session)
-
-    async def _commit_transaction(self, session: Session) -> None:
-        """Commit; an unknown result repeats the commit and nothing else (driver specification, "Convenient API for transactions")."""
-        deadline = self._clock.monotonic() + self._deadline_seconds
-        while True:
-            try:
-                await session.commit_transaction()
-                return
-            except PyMongoError as error:
-                if not error.has_error_label("UnknownTransactionCommitResult") or self._clock.monotonic() > deadline:
-                    raise
-
-    async def _insert(self, collection: str, documents: list[Document], session: Session) -> None:
-        if documents:
-            await self._write_command({"insert": collection, "documents": documents, "ordered": True}, len(documents), session)
-
-    async def _update(self, accounts: Iterable[Account], session: Session) -> None:
-        updates = [
-            {
-                # On a sharded cluster the owner routes the update; on a replica set it would only slow it down.
-                "q": {"_id": account.id, "owner": account.owner} if self._database.sharded else {"_id": account.id},
-                "u": {"$set": {"balance": account.balance, "held": account.held, "seq": account.seq, "head": account.head}},
-            }
-            for account in accounts
-        ]
-        if updates:
-            await self._write_command({"update": ACCOUNTS, "updates": updates, "ordered": True}, len(updates), session)
-
-    async def _write_command(self, command: Document, expected: int, session: Session) -> None:
-        reply: dict[str, Any] = await self._database.raw.command(command, session=session)
-        if reply.get("writeErrors") or reply["n"] != expected:
-            raise _LostRace
-
-    def _encode_refusal(self, refusal: Refusal) -> Document:
-        expires_at = to_datetime(self._clock.now_ms() + REFUSAL_TTL_DAYS * 86_400_000)
-        return {**encode(refusal), "expires_at": expires_at}
-
-
-def encode(value: msgspec.Struct) -> Document:
-    """Return the stored form: `_id` for `id`, and no fields that say nothing."""
-    document: Document = msgspec.to_builtins(value, builtin_types=_BYTES)
-    return {name: item for name, item in document.items() if item is not None}
-
-
-def decode_account(document: Document) -> Account:
-    return msgspec.convert(document, Account, builtin_types=_BYTES)
-
-
-def decode_entry(document: Document) -> Entry:
-    return msgspec.convert(document, Entry, builtin_types=_BYTES)
-
-
-def _union(collection: str, match: Document, tag: str | None = None) -> Document:
-    stages: list[Document] = [{"$match": match}]
-    if tag is not None:
-        stages.append({"$addFields": {"_collection": tag}})
-    return {"$unionWith": {"coll": collection, "pipeline": stages}}
-
-
-def _sort_rows(
-    rows: Iterable[Document],
-) -> tuple[dict[str, Account], dict[bytes, Entry | Refusal], dict[tuple[str, str], Document]]:
-    accounts: dict[str, Account] = {}
-    once: dict[bytes, Entry | Refusal] = {}
-    documents: dict[tuple[str, str], Document] = {}
-    for row in rows:
-        if "_collection" in row:
-            documents[row.pop("_collection"), row["_id"]] = row
-        elif "floor" in row:
-            accounts[row["_id"]] = decode_account(row)
-        elif "balance_after" in row:
-            entry = decode_entry(row)
-            for mark in entry.once or ():
-                once[mark] = entry
-        else:
-            refusal = msgspec.convert(row, Refusal, builtin_types=_BYTES)
-            once[refusal.once[0]] = refusal
-    return accounts, once, documents
+        return decide_batch(commands, await self._store.read(commands), self._clock.now_ms(), self.calendar)
 
 
 def _may_retry(error: PyMongoError) -> bool:

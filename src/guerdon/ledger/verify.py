@@ -12,8 +12,8 @@ import msgspec
 from msgspec import Struct
 
 from guerdon.database import Database, Document
-from guerdon.ledger.models import GENESIS, REFUSAL, SYSTEM, Account, Entry, Idempotency, entry_hash
-from guerdon.ledger.service import ACCOUNTS, ENTRIES, decode_account, decode_entry
+from guerdon.ledger.models import GENESIS, REFUSAL, SYSTEM, Account, Entry, Idempotency, entry_hash, entry_id
+from guerdon.ledger.store import ACCOUNTS, ENTRIES, decode_account, decode_entry
 
 Law = Literal["L1", "L2", "L3", "L4", "L6"]
 LAWS: dict[Law, str] = {
@@ -101,7 +101,7 @@ class _Books:
 
     def _pair(self, entry: Entry) -> None:
         """A posting against another guarded account waits for its other side."""
-        name = (entry.transaction, entry.asset)
+        name = (entry.transaction_id, entry.asset)
         total = self.open_transfers.pop(name, (0, entry))[0] + entry.amount
         if total:
             self.open_transfers[name] = (total, entry)
@@ -208,8 +208,7 @@ async def _entries(database: Database, page: _Page) -> AsyncIterator[Document]:
 async def _settle_transfers(database: Database, books: _Books) -> None:
     """A transfer that was committed while its accounts were being read has shown one side; look for the other where it must be."""
     for (transaction, _), (total, entry) in books.open_transfers.items():
-        where = {"_id": {"$gt": f"{entry.counter}#", "$lt": entry.counter + _END}, "transaction": transaction}
-        document = await database.raw[ENTRIES].find_one(where)
+        document = await database.raw[ENTRIES].find_one({"_id": entry_id(entry.counter, entry.pair or 0)})
         other = None if document is None else _decode(document, books)
         if other is None or other.amount + total != 0 or other.asset != entry.asset:
             books.blame("L1", entry.id, f"transaction {transaction} leaves {total} {entry.asset} without another side")

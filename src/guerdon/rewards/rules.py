@@ -3,11 +3,23 @@
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
+import msgspec
 from msgspec import Struct
 
 from guerdon.clock import rfc3339
 from guerdon.errors import EventReused
-from guerdon.ledger.models import ISSUER, Account, Command, Decision, DocumentRef, Posting, Transaction, View
+from guerdon.ledger.models import (
+    ISSUER,
+    Account,
+    Command,
+    Decision,
+    DocumentRef,
+    Lot,
+    Posting,
+    Transaction,
+    View,
+    transaction_id,
+)
 from guerdon.money import AMOUNT_MAX, divide
 from guerdon.rewards.cel import Condition, compile_condition, facts_of
 from guerdon.rewards.models import EVENTS, AwardView, Campaign, DecisionView, FixedAward, RecordedEvent, ShopEvent
@@ -100,8 +112,6 @@ class Recording(Struct, frozen=True):
     actor: str
     fingerprint: bytes
     judgements: Sequence[Judgement]
-    transaction_ids: Sequence[str]
-    """One id for each judgement, made before the commit."""
     preview: bool = False
 
 
@@ -143,7 +153,7 @@ def _decide_awards(recording: Recording, opens: dict[str, Account], view: View) 
     transactions: list[Transaction] = []
     awards: list[AwardView] = []
     decisions: list[DecisionView] = []
-    for judgement, transaction_id in zip(recording.judgements, recording.transaction_ids, strict=True):
+    for judgement in recording.judgements:
         campaign = judgement.campaign
         outcome, amount, reasons = judgement.outcome, judgement.amount, [judgement.reason]
         if outcome == "awarded":
@@ -154,9 +164,10 @@ def _decide_awards(recording: Recording, opens: dict[str, Account], view: View) 
             if amount == 0:
                 outcome = "refused"
             else:
-                balances[campaign.asset] = _moved(account, amount)
-                transactions.append(_award_transaction(recording, campaign, account.id, amount, transaction_id))
-                status, paid_by = ("preview", None) if recording.preview else ("paid", transaction_id)
+                moved = msgspec.structs.replace(account, balance=account.balance + amount, seq=account.seq + 1)
+                balances[campaign.asset] = moved
+                transactions.append(_award_transaction(recording, campaign, account.id, amount))
+                status, paid_by = ("preview", None) if recording.preview else ("paid", transaction_id(account.id, moved.seq))
                 awards.append(AwardView(campaign.id, campaign.version, campaign.asset, amount, status, paid_by))
         decisions.append(DecisionView(campaign.id, campaign.version, outcome, amount, reasons))
     return _recorded(recording, awards, decisions, view.now_ms), tuple(transactions)
@@ -173,18 +184,21 @@ def _book(event: ShopEvent, campaign: Campaign, account: Account, amount: int) -
     if campaign.clawback == "none":
         return 0, "this campaign takes nothing back on refunds"
     if campaign.clawback == "up_to_balance":
-        taken = min(amount, max(account.available - account.floor, 0))
+        taken = min(amount, max(account.spendable, 0))
         return -taken, None if taken == amount else f"{amount} to take back, {taken} available"
     if account.balance - amount < -account.ceiling:
         return 0, "the debt would pass the limit of the account"
     return -amount, None
 
 
-def _award_transaction(recording: Recording, campaign: Campaign, account_id: str, amount: int, transaction_id: str) -> Transaction:
+def _award_transaction(recording: Recording, campaign: Campaign, account_id: str, amount: int) -> Transaction:
+    if amount > 0:
+        posting = Posting(account_id, amount, ISSUER, lots=(Lot(amount, "promotional"),))
+    else:
+        posting = Posting(account_id, amount, ISSUER, below_floor=campaign.clawback == "debt")
     return Transaction(
-        id=transaction_id,
         kind="award" if amount > 0 else "clawback",
-        postings=(Posting(account_id, amount, ISSUER, below_floor=amount < 0 and campaign.clawback == "debt"),),
+        postings=(posting,),
         actor=recording.actor,
         metadata={"event": recording.event.id, "campaign": campaign.id, "version": str(campaign.version)},
     )
@@ -206,20 +220,6 @@ def _recorded(recording: Recording, awards: list[AwardView], decisions: list[Dec
         recorded_by=recording.actor,
         awards=awards,
         decisions=decisions,
-    )
-
-
-def _moved(account: Account, amount: int) -> Account:
-    return Account(
-        id=account.id,
-        owner=account.owner,
-        asset=account.asset,
-        kind=account.kind,
-        balance=account.balance + amount,
-        held=account.held,
-        floor=account.floor,
-        ceiling=account.ceiling,
-        status=account.status,
     )
 
 

@@ -11,7 +11,7 @@ from guerdon.database import Database
 from guerdon.errors import GuerdonError, NotFound, Validation
 from guerdon.http import utc_ms
 from guerdon.identity.service import Identity
-from guerdon.ids import IdSource, digest
+from guerdon.ids import digest
 from guerdon.ledger.models import Account, Command, Outcome
 from guerdon.ledger.service import Ledger
 from guerdon.rewards.campaigns import Campaigns
@@ -26,15 +26,12 @@ _canonical = msgspec.json.Encoder(order="sorted")
 class Events:
     """What happened in the shop, and what it earned."""
 
-    def __init__(
-        self, ledger: Ledger, identity: Identity, campaigns: Campaigns, *, database: Database, clock: Clock, ids: IdSource
-    ) -> None:
+    def __init__(self, ledger: Ledger, identity: Identity, campaigns: Campaigns, *, database: Database, clock: Clock) -> None:
         self._ledger = ledger
         self._identity = identity
         self._campaigns = campaigns
         self._collection = database.collection(EVENTS, RecordedEvent)
         self._clock = clock
-        self._ids = ids
 
     async def record(self, actor: Actor, event: ShopEvent) -> tuple[RecordedEvent, bool]:
         """Record an event and pay its awards in one commit; return it and whether it was recorded before.
@@ -102,7 +99,6 @@ class Events:
             actor=actor.id,
             fingerprint=digest(owner, _canonical.encode(event))[:16],
             judgements=judgements,
-            transaction_ids=[self._ids.new("txn") for _ in judgements],
             preview=preview,
         )
 

@@ -202,15 +202,15 @@ class MemberWalletsResource:
     @operation("listMemberWallets", scope("wallets:read", own=True), tag="wallets", answers={200: WalletList}, errors=(NotFound,))
     async def on_get(self, req: Request, resp: Response, member_id: str) -> None:
         """List a member's wallets."""
-        accounts = await self._wallets.list_wallets(actor_of(req), member_id)
-        send(resp, WalletList([view_wallet(account) for account in accounts]))
+        wallets = await self._wallets.list_wallets(actor_of(req), member_id)
+        send(resp, WalletList([view_wallet(wallet) for wallet in wallets]))
 
     @operation("listMyWallets", OWN, tag="wallets", answers={200: WalletList})
     async def on_get_mine(self, req: Request, resp: Response) -> None:
         """List the caller's own wallets."""
         actor = actor_of(req)
-        accounts = await self._wallets.list_wallets(actor, actor.id)
-        send(resp, WalletList([view_wallet(account) for account in accounts]))
+        wallets = await self._wallets.list_wallets(actor, actor.id)
+        send(resp, WalletList([view_wallet(wallet) for wallet in wallets]))
 
 
 def routes(wallets: Wallets, assets: Assets) -> list[tuple[str, Any, str | None]]:

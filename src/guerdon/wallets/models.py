@@ -9,7 +9,7 @@ from pymongo import IndexModel
 
 from guerdon.clock import rfc3339
 from guerdon.http import Metadata, PageQuery, Reference, Text
-from guerdon.ledger.models import Account, Entry
+from guerdon.ledger.models import Account, Entry, Source
 from guerdon.money import Amount, AssetCode
 
 ASSETS = "assets"
@@ -24,6 +24,8 @@ WalletId = Annotated[
     Meta(max_length=60, description="`{member_id}:{asset}`", examples=["mem_019a7f3c2d1e4b5a69788796a5b4c3d2:PTS"]),
 ]
 Key = Annotated[str, Meta(min_length=1, max_length=255, pattern=r"^[\u0021-\u007e]+$(?!\n)", examples=["till-4-000017"])]
+AvailableAt = Annotated[datetime, Meta(description="Not spendable before this moment; with an offset.")]
+ExpiresAt = Annotated[datetime, Meta(description="Not spendable from this moment on; with an offset.")]
 
 
 # --- stored ---------------------------------------------------------------------------------------------------------
@@ -67,7 +69,9 @@ class CreditCreate(Struct, frozen=True, forbid_unknown_fields=True):
     amount: Amount
     reason: Text | None = None
     reference: Reference | None = None
-    expires_at: Annotated[None, Meta(description="Expiring credits are not available yet: leave it out or null.")] = None
+    source: Source = "paid"
+    available_at: AvailableAt | None = None
+    expires_at: ExpiresAt | None = None
     metadata: Metadata = {}
 
 
@@ -99,6 +103,9 @@ class BulkCredit(Struct, frozen=True, forbid_unknown_fields=True, tag_field="typ
     key: Key
     reason: Text | None = None
     reference: Reference | None = None
+    source: Source = "paid"
+    available_at: AvailableAt | None = None
+    expires_at: ExpiresAt | None = None
     metadata: Metadata = {}
 
 
@@ -135,8 +142,15 @@ class BulkCreate(Struct, frozen=True, forbid_unknown_fields=True):
     atomic: bool = False
 
 
+class WalletState(Struct, frozen=True):
+    """An account as booked, and as it is at the moment of asking."""
+
+    account: Account
+    present: Account
+
+
 class WalletView(Struct, frozen=True):
-    """A wallet's balance now, in minor units. `available` is what a debit may take."""
+    """A wallet now, in minor units. `balance` is what its entries add up to; `available` is what a debit may take."""
 
     id: str
     member_id: str
@@ -145,6 +159,9 @@ class WalletView(Struct, frozen=True):
     held: int
     available: int
     pending: int
+    expired: int
+    """A part of the balance that has lapsed and is written off with the next movement, or by the sweeper."""
+    credit_limit: int
     status: str
     seq: int
 
@@ -221,24 +238,28 @@ class EntryQuery(PageQuery, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     until: datetime | None = field(default=None, name="to")
 
 
-def view_wallet(account: Account) -> WalletView:
+def view_wallet(state: WalletState) -> WalletView:
+    """The books as they stand, and what time has made of them: value that has lapsed is not available before it is booked."""
+    account, present = state.account, state.present
     return WalletView(
-        account.id,
-        account.owner,
-        account.asset,
-        account.balance,
-        account.held,
-        max(account.available - account.floor, 0),
-        0,
-        account.status,
-        account.seq,
+        id=account.id,
+        member_id=account.owner,
+        asset=account.asset,
+        balance=account.balance,
+        held=present.held,
+        available=max(present.spendable, 0),
+        pending=present.pending,
+        expired=account.balance - present.balance,
+        credit_limit=max(-account.floor, 0),
+        status=account.status,
+        seq=account.seq,
     )
 
 
 def view_transaction(entry: Entry) -> TransactionView:
     """The answer is made from the stored entry alone, so a replay years later is byte for byte the first answer."""
     return TransactionView(
-        id=entry.transaction,
+        id=entry.transaction_id,
         kind=entry.kind,
         wallet=entry.account,
         asset=entry.asset,
@@ -257,7 +278,7 @@ def view_transaction(entry: Entry) -> TransactionView:
 def view_entry(entry: Entry) -> EntryView:
     return EntryView(
         id=entry.id,
-        transaction_id=entry.transaction,
+        transaction_id=entry.transaction_id,
         kind=entry.kind,
         amount=entry.amount,
         balance_after=entry.balance_after,

@@ -5,8 +5,8 @@ from collections.abc import Set as AbstractSet
 
 from msgspec import Struct
 
-from guerdon.errors import GuerdonError, IdempotencyKeyReused, NotFound
-from guerdon.ledger.models import ISSUER, MERCHANT, Account, Command, Decision, Entry, Idempotency, Posting, Transaction, View
+from guerdon.errors import GuerdonError, IdempotencyKeyReused, NotFound, Validation
+from guerdon.ledger.models import ISSUER, MERCHANT, Account, Command, Decision, Entry, Idempotency, Lot, Posting, Transaction, View
 from guerdon.ledger.rules import recall
 
 COMMAND_BYTES = 1024
@@ -22,13 +22,16 @@ class Movement(Struct, frozen=True):
     opens: tuple[Account, ...] = ()
 
 
-def postings_of(kind: str, wallet: str, amount: int, to: str | None) -> tuple[Posting, ...]:
-    """The guarded sides of a movement; the primary one, whose entry carries the key, comes first."""
+def postings_of(kind: str, wallet: str, amount: int, to: str | None, lot: Lot | None = None) -> tuple[Posting, ...]:
+    """The guarded sides of a movement; the primary one, whose entry carries the key, comes first.
+
+    `lot` is the dates of a credit. What a transfer takes arrives with its own dates, or it would be a way around them.
+    """
     if kind == "credit":
-        return (Posting(wallet, amount, ISSUER),)
+        return (Posting(wallet, amount, ISSUER, lots=() if lot is None else (lot,)),)
     if to is None:
-        return (Posting(wallet, -amount, MERCHANT),)
-    return (Posting(wallet, -amount, to), Posting(to, amount, wallet))
+        return (Posting(wallet, -amount, MERCHANT, spends=True),)
+    return (Posting(wallet, -amount, to, spends=True), Posting(to, amount, wallet, carried=True))
 
 
 def command_of(movement: Movement, owners: tuple[str, ...]) -> Command:
@@ -39,6 +42,7 @@ def command_of(movement: Movement, owners: tuple[str, ...]) -> Command:
         if earlier is not None:
             return Decision(recalled=(earlier,))
         _require_accounts(view, movement)
+        require_future(movement.transaction, view.now_ms)
         return Decision((movement.transaction,), movement.opens)
 
     return Command(
@@ -65,9 +69,10 @@ def atomic_command_of(movements: Sequence[Movement], owners: tuple[str, ...]) ->
                 entry = recall(view, movement.idempotency)
                 if entry is None:
                     _require_accounts(view, movement, opened)
+                    require_future(movement.transaction, view.now_ms)
                     opened.update(account.id for account in movement.opens)
             except GuerdonError as error:
-                error.subject = movement.transaction.id
+                error.subject = movement.transaction
                 raise
             if entry is not None:
                 earlier.append(entry)
@@ -75,7 +80,7 @@ def atomic_command_of(movements: Sequence[Movement], owners: tuple[str, ...]) ->
             return Decision(recalled=tuple(earlier))
         if earlier:
             reused = IdempotencyKeyReused("this key was applied by another request, which was not atomic with the rest")
-            reused.subject = next(m.transaction.id for m in movements if m.idempotency.key == earlier[0].key)
+            reused.subject = next(m.transaction for m in movements if m.idempotency.key == earlier[0].key)
             raise reused
         opens = tuple({account.id: account for movement in movements for account in movement.opens}.values())
         return Decision(tuple(movement.transaction for movement in movements), opens)
@@ -99,6 +104,16 @@ def _require_accounts(view: View, movement: Movement, opened: AbstractSet[str] =
     for account_id in movement.accounts:
         if account_id not in view.accounts and account_id not in opens:
             raise missing_wallet(account_id)
+
+
+def require_future(transaction: Transaction, now_ms: int) -> None:
+    """
+    Raises:
+        Validation: a credit would have lapsed before it exists.
+    """
+    for lot in transaction.postings[0].lots:
+        if lot.expires_at is not None and lot.expires_at <= now_ms:
+            raise Validation.at("/expires_at", "the value would have lapsed already; expires_at must lie in the future")
 
 
 def missing_wallet(wallet_id: str) -> GuerdonError:

@@ -11,8 +11,10 @@ from guerdon.database import Database, Document
 from guerdon.errors import GuerdonError, NotApplied, NotFound, Validation
 from guerdon.http import decode_cursor, encode_cursor, utc_ms
 from guerdon.identity.service import Identity
-from guerdon.ids import IdSource, digest
-from guerdon.ledger.models import Account, Entry, Idempotency, Outcome, Transaction, Verdict, entry_id
+from guerdon.ids import digest
+from guerdon.ledger.due import bring_up_to
+from guerdon.ledger.lots import is_plain
+from guerdon.ledger.models import Account, Entry, Idempotency, Lot, Outcome, Transaction, Verdict, entry_id
 from guerdon.ledger.service import Ledger
 from guerdon.security import Actor
 from guerdon.wallets.assets import Assets
@@ -20,6 +22,7 @@ from guerdon.wallets.models import (
     WALLET,
     WALLET_ID,
     BulkCreate,
+    BulkCredit,
     BulkItem,
     BulkResult,
     BulkTransfer,
@@ -27,6 +30,7 @@ from guerdon.wallets.models import (
     DebitCreate,
     EntryQuery,
     TransferCreate,
+    WalletState,
     view_transaction,
 )
 from guerdon.wallets.rules import Movement, atomic_command_of, command_of, missing_wallet, postings_of, primary_entries
@@ -51,15 +55,12 @@ def fingerprint(route: str, raw: bytes) -> bytes:
 class Wallets:
     """A member's wallets."""
 
-    def __init__(
-        self, ledger: Ledger, identity: Identity, assets: Assets, *, database: Database, clock: Clock, ids: IdSource
-    ) -> None:
+    def __init__(self, ledger: Ledger, identity: Identity, assets: Assets, *, database: Database, clock: Clock) -> None:
         self._ledger = ledger
         self._identity = identity
         self._assets = assets
         self._accounts = database.raw["accounts"]
         self._clock = clock
-        self._ids = ids
         self._known: set[str] = set()
 
     # --- commands ---------------------------------------------------------------------------------------------------
@@ -107,8 +108,16 @@ class Wallets:
 
     # --- queries ----------------------------------------------------------------------------------------------------
 
-    async def get_wallet(self, actor: Actor, wallet_id: str) -> Account:
+    async def get_wallet(self, actor: Actor, wallet_id: str) -> WalletState:
         """
+        Raises:
+            NotFound: no such wallet, or not the caller's.
+        """
+        return self.state_of(await self.get_account(actor, wallet_id))
+
+    async def get_account(self, actor: Actor, wallet_id: str) -> Account:
+        """The account as booked.
+
         Raises:
             NotFound: no such wallet, or not the caller's.
         """
@@ -119,14 +128,18 @@ class Wallets:
             raise missing_wallet(wallet_id)
         return account
 
-    async def list_wallets(self, actor: Actor, member_id: str) -> list[Account]:
+    def state_of(self, account: Account) -> WalletState:
+        """What time has made of an account, booked or not."""
+        return WalletState(account, bring_up_to(account, self._clock.now_ms(), self._ledger.calendar).account)
+
+    async def list_wallets(self, actor: Actor, member_id: str) -> list[WalletState]:
         """
         Raises:
             NotFound: no such member, or not the caller.
         """
         actor.require_reach(member_id)
         await self._identity.get_member(member_id)
-        return await self._ledger.list_accounts(member_id)
+        return [self.state_of(account) for account in await self._ledger.list_accounts(member_id)]
 
     async def list_entries(self, actor: Actor, wallet_id: str, query: EntryQuery) -> tuple[list[Entry], str | None]:
         """Return one page of history, newest first, and the cursor of the next.
@@ -135,7 +148,7 @@ class Wallets:
             NotFound: no such wallet, or not the caller's.
             Validation: the cursor or a time is not acceptable.
         """
-        account = await self.get_wallet(actor, wallet_id)
+        account = await self.get_account(actor, wallet_id)
         before = account.seq + 1 if query.cursor is None else _seq_of(query.cursor)
         where: Document = {
             "_id": {"$gt": f"{wallet_id}#", "$lt": entry_id(wallet_id, min(before, account.seq + 1))},
@@ -177,9 +190,8 @@ class Wallets:
         owner, _ = parse_wallet_id(wallet_id)
         idempotency = Idempotency(owner, request.actor.id, request.key, request.fingerprint, body.reference)
         transaction = Transaction(
-            id=self._ids.new("txn"),
             kind=kind,
-            postings=postings_of(kind, wallet_id, body.amount, to),
+            postings=postings_of(kind, wallet_id, body.amount, to, lot_of(body)),
             actor=request.actor.id,
             idempotency=idempotency,
             reason=body.reason,
@@ -198,13 +210,12 @@ class Wallets:
         prepared: list[Movement | GuerdonError] = []
         for item, kind in zip(items, kinds, strict=True):
             to = item.to if isinstance(item, BulkTransfer) else None
+            request = Request(actor, item.key, fingerprint("POST /v1/bulk", _canonical.encode(item)))
             try:
                 _check_pair(item.wallet, to)
+                prepared.append(self._movement(request, kind, item.wallet, item, to=to, opens=opens))
             except GuerdonError as error:
                 prepared.append(error)
-                continue
-            request = Request(actor, item.key, fingerprint("POST /v1/bulk", _canonical.encode(item)))
-            prepared.append(self._movement(request, kind, item.wallet, item, to=to, opens=opens))
         return prepared
 
     async def _run_atomic(self, prepared: Sequence[Movement | GuerdonError]) -> list[BulkResult]:
@@ -218,7 +229,7 @@ class Wallets:
             return [_result(Outcome((entry,), replayed=verdict.replayed)) for entry in primary_entries(verdict.entries)]
         if verdict.subject is None:
             raise verdict
-        return [_result(verdict if movement.transaction.id == verdict.subject else _not_applied()) for movement in movements]
+        return [_result(verdict if movement.transaction is verdict.subject else _not_applied()) for movement in movements]
 
     async def _to_open(self, wallet_ids: Iterable[str | None]) -> dict[str, Account]:
         """Of the wallets that value is to flow into, return the ones that do not exist but may: member and asset are known.
@@ -247,6 +258,22 @@ class Wallets:
 def new_account(member_id: str, asset: str, now_ms: int) -> Account:
     """An empty wallet, as the ledger opens it with its first entry."""
     return Account(id=f"{member_id}:{asset}", owner=member_id, asset=asset, kind=WALLET, opened_at=now_ms)
+
+
+def lot_of(body: CreditCreate | DebitCreate | TransferCreate | BulkItem) -> Lot | None:
+    """The lot that a credit makes; None for undated paid value, and for everything that is no credit.
+
+    Raises:
+        Validation: a time has no offset, or the value would lapse before it is available.
+    """
+    if not isinstance(body, CreditCreate | BulkCredit):
+        return None
+    available_at = None if body.available_at is None else utc_ms(body.available_at, "/available_at")
+    expires_at = None if body.expires_at is None else utc_ms(body.expires_at, "/expires_at")
+    if available_at is not None and expires_at is not None and expires_at <= available_at:
+        raise Validation.at("/expires_at", "the value would lapse before it is available")
+    lot = Lot(body.amount, body.source, available_at, expires_at)
+    return None if is_plain(lot) else lot
 
 
 def parse_wallet_id(wallet_id: str) -> tuple[str, str]:
