@@ -29,6 +29,8 @@ class Route(NamedTuple):
     def url(self) -> str:
         """A well-formed address of something that does not exist."""
         filled = self.path.replace("{wallet_id}", f"{NOBODY}:PTS").replace("{member_id}", NOBODY)
+        filled = filled.replace("{hold_id}", f"hld_{NOBODY}:PTS:1").replace("{transaction_id}", f"txn_{NOBODY}:PTS:1")
+        filled = filled.replace("{month}", "2026-01")
         for name in ("{event_id}", "{campaign_id}", "{code}", "{name}"):
             filled = filled.replace(name, "nothing")
         return filled

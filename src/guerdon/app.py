@@ -17,6 +17,8 @@ from guerdon.config import Settings, load, require_safe
 from guerdon.database import Database
 from guerdon.embedded import die_with_parent
 from guerdon.errors import DatabaseUnavailable, StartupRefused
+from guerdon.holds import controller as holds_controller
+from guerdon.holds.service import Holds
 from guerdon.http import Operation
 from guerdon.identity import controller as identity_controller
 from guerdon.identity import models as identity_models
@@ -35,6 +37,8 @@ from guerdon.middlewares.problems import Problems
 from guerdon.operations import controller as operations_controller
 from guerdon.operations.metrics import Metrics
 from guerdon.operations.openapi import Routes, build_document, operations_of
+from guerdon.reversals import controller as reversals_controller
+from guerdon.reversals.service import Reversals
 from guerdon.rewards import controller as rewards_controller
 from guerdon.rewards import models as rewards_models
 from guerdon.rewards.campaigns import Campaigns
@@ -43,6 +47,7 @@ from guerdon.wallets import controller as wallets_controller
 from guerdon.wallets import models as wallets_models
 from guerdon.wallets.assets import Assets
 from guerdon.wallets.service import Wallets
+from guerdon.wallets.terms import WalletTerms
 
 INDEXES = {
     **identity_models.INDEXES,
@@ -68,6 +73,9 @@ class Services:
     ledger: Ledger
     assets: Assets
     wallets: Wallets
+    terms: WalletTerms
+    holds: Holds
+    reversals: Reversals
     campaigns: Campaigns
     events: Events
 
@@ -108,6 +116,7 @@ async def open_services(settings: Settings, clock: Clock) -> AsyncGenerator[Serv
         assets = Assets(database, clock)
         await assets.create_built_in()
         campaigns = Campaigns(database, assets, clock, ids)
+        wallets = Wallets(books, members, assets, database=database, clock=clock)
         yield Services(
             database=database,
             clock=clock,
@@ -117,7 +126,10 @@ async def open_services(settings: Settings, clock: Clock) -> AsyncGenerator[Serv
             access=Access(database, tokens, clock),
             ledger=books,
             assets=assets,
-            wallets=Wallets(books, members, assets, database=database, clock=clock),
+            wallets=wallets,
+            terms=WalletTerms(books, wallets),
+            holds=Holds(books, database=database, clock=clock),
+            reversals=Reversals(books, database=database),
             campaigns=campaigns,
             events=Events(books, members, campaigns, database=database, clock=clock),
         )
@@ -134,7 +146,9 @@ def routes_of(services: Services, docs: operations_controller.DocsResource, metr
 
     return [
         *identity_controller.routes(services.identity, services.token_keys),
-        *wallets_controller.routes(services.wallets, services.assets),
+        *wallets_controller.routes(services.wallets, services.terms, services.assets),
+        *holds_controller.routes(services.holds),
+        *reversals_controller.routes(services.reversals),
         *rewards_controller.routes(services.events, services.campaigns),
         *operations_controller.routes(docs, metrics, ping),
     ]

@@ -7,7 +7,7 @@ from msgspec import Struct
 from guerdon.errors import Forbidden, NotFound, Unauthenticated
 
 SCOPES = frozenset({
-    "members:read", "members:write", "wallets:read", "wallets:write", "assets:read", "assets:write",
+    "members:read", "members:write", "wallets:read", "wallets:write", "wallets:freeze", "wallets:manage", "assets:read", "assets:write",
     "events:read", "events:write", "campaigns:read", "campaigns:write",
 })  # fmt: skip
 ANY_SCOPE = "*"
@@ -16,7 +16,7 @@ NOBODYS = "there is no such thing, or it is not yours"
 Role = Literal["member", "support", "operator", "admin"]
 ROLE_SCOPES: dict[Role, frozenset[str]] = {
     "member": frozenset(),
-    "support": frozenset(scope for scope in SCOPES if scope.endswith(":read")),
+    "support": frozenset(scope for scope in SCOPES if scope.endswith(":read")) | {"wallets:freeze"},
     "operator": SCOPES,
     "admin": frozenset({ANY_SCOPE}),
 }

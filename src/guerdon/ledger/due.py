@@ -105,7 +105,7 @@ class Marks(Struct, frozen=True):
 
 def release(account: Account, hold: Hold, marks: Marks, *, now_ms: int, calendar: Calendar) -> tuple[Account, Entry]:
     """End a hold: what is left of it returns to the very lots it came from."""
-    back = lots.give(hold.lots, account.plain, hold.left, now_ms)
+    back = lots.give(hold.lots, account.plain, hold.left, now_ms, back_at_ms=min(now_ms, hold.expires_at))
     spent = None
     if account.limits is not None:
         in_day, in_month = limits.gives_back(hold.left, hold.at, calendar, now_ms)

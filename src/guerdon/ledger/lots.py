@@ -80,21 +80,23 @@ def take(lots: Sequence[Lot], plain: int, amount: int, first: Sequence[Lot] = ()
     return merge(taken)
 
 
-def give(parts: Iterable[Lot], plain: int, amount: int, now_ms: int) -> tuple[Lot, ...]:
+def give(parts: Iterable[Lot], plain: int, amount: int, now_ms: int, *, back_at_ms: int | None = None) -> tuple[Lot, ...]:
     """Return the lots that arrive when `amount` comes in, of which `parts` are dated; a debt is paid out of it first.
 
-    A part that has lapsed already gets `GRACE_MS`: only value that comes back can have.
+    A part that had lapsed when it came back gets `GRACE_MS` from then on. It came back now, or at `back_at_ms`, when a hold ended that is
+    only booked now: what becomes of it must not depend on when somebody gets round to booking.
     """
+    back_at_ms = now_ms if back_at_ms is None else back_at_ms
     arriving: list[Lot] = []
     for part in parts:
         if is_plain(part):
             continue
-        lapsed = part.expires_at is not None and part.expires_at <= now_ms
+        lapsed = part.expires_at is not None and part.expires_at <= back_at_ms
         arrived = part.available_at is not None and part.available_at <= now_ms
         arriving.append(
             msgspec.structs.replace(
                 part,
-                expires_at=now_ms + GRACE_MS if lapsed else part.expires_at,
+                expires_at=back_at_ms + GRACE_MS if lapsed else part.expires_at,
                 available_at=None if arrived else part.available_at,
             )
         )

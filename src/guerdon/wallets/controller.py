@@ -8,10 +8,13 @@ from guerdon.errors import (
     IdempotencyKeyMissing,
     IdempotencyKeyReused,
     InsufficientFunds,
+    LimitReached,
     NotFound,
     Overloaded,
     ReferenceReused,
+    WalletClosed,
     WalletFrozen,
+    WalletNotEmpty,
 )
 from guerdon.http import (
     BULK_BODY_BYTES_MAX,
@@ -21,6 +24,7 @@ from guerdon.http import (
     idempotency_key,
     operation,
     read,
+    read_optional,
     read_query,
     send,
 )
@@ -38,21 +42,28 @@ from guerdon.wallets.models import (
     DebitCreate,
     EntryPage,
     EntryQuery,
+    LotList,
+    StatusSet,
+    TermsSet,
     TransactionView,
     TransferCreate,
     WalletList,
     WalletView,
+    lots_of,
     view_entry,
+    view_lot,
     view_transaction,
     view_wallet,
 )
 from guerdon.wallets.service import Wallets
+from guerdon.wallets.terms import WalletTerms
 
-_MOVES = (IdempotencyKeyMissing, IdempotencyKeyReused, ReferenceReused, NotFound, WalletFrozen, Overloaded)
+_MOVES = (IdempotencyKeyMissing, IdempotencyKeyReused, ReferenceReused, NotFound, WalletFrozen, WalletClosed, Overloaded)
 _EXAMPLE_WALLET = "mem_019a7f3c2d1e4b5a69788796a5b4c3d2:PTS"
 
 
-def _request(req: Request, route: str, raw: bytes) -> service.Request:
+def request_of(req: Request, route: str, raw: bytes) -> service.Request:
+    """What makes this request the same request when it is sent again."""
     return service.Request(actor_of(req), idempotency_key(req), service.fingerprint(route, raw))
 
 
@@ -113,20 +124,26 @@ class WalletResource:
         entries, cursor = await self._wallets.list_entries(actor_of(req), wallet_id, query)
         send(resp, EntryPage([view_entry(entry) for entry in entries], cursor))
 
+    @operation("listLots", scope("wallets:read", own=True), tag="wallets", answers={200: LotList}, errors=(NotFound,))
+    async def on_get_lots(self, req: Request, resp: Response, wallet_id: str) -> None:
+        """List what a wallet holds now by source and dates, in the order in which it is spent. Held value is not in it."""
+        state = await self._wallets.get_wallet(actor_of(req), wallet_id)
+        send(resp, LotList([view_lot(lot) for lot in lots_of(state.present)]))
+
     @operation(
         "creditWallet",
         scope("wallets:write"),
         tag="wallets",
         body=CreditCreate,
         answers={201: TransactionView},
-        errors=(*_MOVES, BalanceLimit),
+        errors=(*_MOVES, BalanceLimit, LimitReached),
         idempotent=True,
         example={"amount": 500, "reason": "welcome", "reference": "signup-17850", "expires_at": None},
     )
     async def on_post_credit(self, req: Request, resp: Response, wallet_id: str) -> None:
         """Put value into a wallet; the first credit opens it."""
         body, raw = await read(req, CreditCreate)
-        request = _request(req, f"POST /v1/wallets/{wallet_id}/credit", raw)
+        request = request_of(req, f"POST /v1/wallets/{wallet_id}/credit", raw)
         _send_transaction(resp, await self._wallets.credit(request, wallet_id, body))
 
     @operation(
@@ -135,15 +152,79 @@ class WalletResource:
         tag="wallets",
         body=DebitCreate,
         answers={201: TransactionView},
-        errors=(*_MOVES, InsufficientFunds),
+        errors=(*_MOVES, InsufficientFunds, LimitReached),
         idempotent=True,
         example={"amount": 500, "reference": "order-1001"},
     )
     async def on_post_debit(self, req: Request, resp: Response, wallet_id: str) -> None:
         """Take value out of a wallet; never below its floor."""
         body, raw = await read(req, DebitCreate)
-        request = _request(req, f"POST /v1/wallets/{wallet_id}/debit", raw)
+        request = request_of(req, f"POST /v1/wallets/{wallet_id}/debit", raw)
         _send_transaction(resp, await self._wallets.debit(request, wallet_id, body))
+
+
+class TermsResource:
+    """`/v1/wallets/{wallet_id}/freeze | unfreeze | close | terms`"""
+
+    def __init__(self, terms: WalletTerms) -> None:
+        self._terms = terms
+
+    async def _set_status(self, req: Request, resp: Response, wallet_id: str, kind: str) -> None:
+        body, _ = await read_optional(req, StatusSet)
+        send(resp, view_wallet(await self._terms.set_status(actor_of(req), wallet_id, kind, body)))
+
+    @operation(
+        "freezeWallet",
+        scope("wallets:freeze"),
+        tag="wallets",
+        body=StatusSet,
+        answers={200: WalletView},
+        errors=(NotFound, WalletClosed, Overloaded),
+        example={"reason": "card reported stolen"},
+    )
+    async def on_post_freeze(self, req: Request, resp: Response, wallet_id: str) -> None:
+        """Freeze a wallet: no value moves in or out, from the next commit on. A frozen one stays frozen."""
+        await self._set_status(req, resp, wallet_id, "freeze")
+
+    @operation(
+        "unfreezeWallet",
+        scope("wallets:freeze"),
+        tag="wallets",
+        body=StatusSet,
+        answers={200: WalletView},
+        errors=(NotFound, WalletClosed, Overloaded),
+        example={"reason": "identity confirmed"},
+    )
+    async def on_post_unfreeze(self, req: Request, resp: Response, wallet_id: str) -> None:
+        """Open a frozen wallet again."""
+        await self._set_status(req, resp, wallet_id, "unfreeze")
+
+    @operation(
+        "closeWallet",
+        scope("wallets:manage"),
+        tag="wallets",
+        body=StatusSet,
+        answers={200: WalletView},
+        errors=(NotFound, WalletClosed, WalletNotEmpty, Overloaded),
+        example={"reason": "member has left"},
+    )
+    async def on_post_close(self, req: Request, resp: Response, wallet_id: str) -> None:
+        """Close a wallet for ever, at a balance of zero with nothing on hold."""
+        await self._set_status(req, resp, wallet_id, "close")
+
+    @operation(
+        "setTerms",
+        scope("wallets:manage"),
+        tag="wallets",
+        body=TermsSet,
+        answers={200: WalletView},
+        errors=(NotFound, WalletClosed, Overloaded),
+        example={"credit_limit": 0, "ceiling": None, "day_limit": 10000, "month_limit": None},
+    )
+    async def on_put_terms(self, req: Request, resp: Response, wallet_id: str) -> None:
+        """Replace a wallet's terms: credit limit, ceiling, and what may be spent in a day and a month."""
+        body, _ = await read(req, TermsSet)
+        send(resp, view_wallet(await self._terms.set_terms(actor_of(req), wallet_id, body)))
 
 
 class TransfersResource:
@@ -158,14 +239,14 @@ class TransfersResource:
         tag="wallets",
         body=TransferCreate,
         answers={201: TransactionView},
-        errors=(*_MOVES, InsufficientFunds, BalanceLimit),
+        errors=(*_MOVES, InsufficientFunds, BalanceLimit, LimitReached),
         idempotent=True,
         example={"from": _EXAMPLE_WALLET, "to": "mem_019a7f3c2d1e00000000000000000001:PTS", "amount": 1},
     )
     async def on_post(self, req: Request, resp: Response) -> None:
         """Move value between two wallets of one asset, in one commit."""
         body, raw = await read(req, TransferCreate)
-        request = _request(req, "POST /v1/transfers", raw)
+        request = request_of(req, "POST /v1/transfers", raw)
         _send_transaction(resp, await self._wallets.transfer(request, body))
 
 
@@ -213,15 +294,17 @@ class MemberWalletsResource:
         send(resp, WalletList([view_wallet(wallet) for wallet in wallets]))
 
 
-def routes(wallets: Wallets, assets: Assets) -> list[tuple[str, Any, str | None]]:
+def routes(wallets: Wallets, terms: WalletTerms, assets: Assets) -> list[tuple[str, Any, str | None]]:
     """(path, resource, suffix) of every route of this room."""
-    wallet, members = WalletResource(wallets), MemberWalletsResource(wallets)
+    wallet, members, rules = WalletResource(wallets), MemberWalletsResource(wallets), TermsResource(terms)
     return [
         ("/v1/assets", AssetsResource(assets), None),
         ("/v1/wallets/{wallet_id}", wallet, None),
         ("/v1/wallets/{wallet_id}/entries", wallet, "entries"),
         ("/v1/wallets/{wallet_id}/credit", wallet, "credit"),
         ("/v1/wallets/{wallet_id}/debit", wallet, "debit"),
+        ("/v1/wallets/{wallet_id}/lots", wallet, "lots"),
+        *((f"/v1/wallets/{{wallet_id}}/{name}", rules, name) for name in ("freeze", "unfreeze", "close", "terms")),
         ("/v1/transfers", TransfersResource(wallets), None),
         ("/v1/bulk", BulkResource(wallets), None),
         ("/v1/members/{member_id}/wallets", members, None),

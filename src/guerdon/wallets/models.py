@@ -2,15 +2,15 @@
 
 import re
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from msgspec import UNSET, Meta, Struct, UnsetType, field
 from pymongo import IndexModel
 
 from guerdon.clock import rfc3339
 from guerdon.http import Metadata, PageQuery, Reference, Text
-from guerdon.ledger.models import Account, Entry, Source
-from guerdon.money import Amount, AssetCode
+from guerdon.ledger.models import Account, Entry, HoldChange, Limits, Lot, Source, hold_id
+from guerdon.money import AMOUNT_MAX, BALANCE_CEILING, Amount, AssetCode
 
 ASSETS = "assets"
 INDEXES: dict[str, list[IndexModel]] = {ASSETS: []}
@@ -142,6 +142,31 @@ class BulkCreate(Struct, frozen=True, forbid_unknown_fields=True):
     atomic: bool = False
 
 
+class TermsView(Struct, frozen=True):
+    """How far a wallet may go; null is no limit."""
+
+    credit_limit: int
+    ceiling: int | None
+    day_limit: int | None
+    month_limit: int | None
+
+
+class TermsSet(Struct, frozen=True, forbid_unknown_fields=True):
+    """All terms of a wallet; what is left out is set to its default."""
+
+    credit_limit: Annotated[int, Meta(ge=0, le=AMOUNT_MAX, description="How far the wallet may go below zero.")] = 0
+    ceiling: Annotated[int, Meta(ge=0, le=BALANCE_CEILING, description="The highest balance a credit may make.")] | None = None
+    day_limit: Annotated[int, Meta(ge=0, le=AMOUNT_MAX, description="Spending in a calendar day of the programme.")] | None = None
+    month_limit: Annotated[int, Meta(ge=0, le=AMOUNT_MAX, description="Spending in a calendar month.")] | None = None
+    reason: Text | None = None
+
+
+class StatusSet(Struct, frozen=True, forbid_unknown_fields=True):
+    """Why; it stands on the wallet's history."""
+
+    reason: Text | None = None
+
+
 class WalletState(Struct, frozen=True):
     """An account as booked, and as it is at the moment of asking."""
 
@@ -161,9 +186,9 @@ class WalletView(Struct, frozen=True):
     pending: int
     expired: int
     """A part of the balance that has lapsed and is written off with the next movement, or by the sweeper."""
-    credit_limit: int
     status: str
     seq: int
+    terms: "TermsView"
 
 
 class WalletList(Struct, frozen=True):
@@ -189,6 +214,36 @@ class TransactionView(Struct, frozen=True):
     metadata: dict[str, str]
     created_at: str
     to: str | UnsetType = UNSET
+    hold: "HoldState | UnsetType" = UNSET
+    reverses: str | UnsetType = UNSET
+    lots: "list[LotView] | UnsetType" = UNSET
+    """The dated part of what moved; the rest is undated paid value."""
+
+
+class HoldState(Struct, frozen=True):
+    """A hold right after a transaction."""
+
+    id: str
+    status: Literal["held", "captured", "voided", "expired"]
+    amount: int
+    captured: int
+    left: int
+
+
+class LotView(Struct, frozen=True):
+    """Value of one source with one pair of dates."""
+
+    amount: int
+    source: Source
+    available_at: str | None
+    expires_at: str | None
+
+
+class LotList(Struct, frozen=True):
+    """What a wallet holds now, in the order in which it is spent; held value is not in it."""
+
+    items: list[LotView]
+    next_cursor: None = None
 
 
 class BulkResult(Struct, frozen=True, omit_defaults=True):
@@ -250,10 +305,21 @@ def view_wallet(state: WalletState) -> WalletView:
         available=max(present.spendable, 0),
         pending=present.pending,
         expired=account.balance - present.balance,
-        credit_limit=max(-account.floor, 0),
         status=account.status,
         seq=account.seq,
+        terms=view_terms(account),
     )
+
+
+def view_terms(account: Account) -> TermsView:
+    limits = account.limits or Limits()
+    ceiling = None if account.ceiling == BALANCE_CEILING else account.ceiling
+    return TermsView(max(-account.floor, 0), ceiling, limits.day, limits.month)
+
+
+def lots_of(present: Account) -> list[Lot]:
+    """What an account holds now, in spend order; undated paid value comes last."""
+    return [*(present.lots or ()), *([Lot(present.plain)] if present.plain > 0 else [])]
 
 
 def view_transaction(entry: Entry) -> TransactionView:
@@ -272,6 +338,24 @@ def view_transaction(entry: Entry) -> TransactionView:
         metadata=entry.metadata,
         created_at=rfc3339(entry.at),
         to=entry.counter if entry.kind == "transfer" else UNSET,
+        hold=UNSET if entry.hold is None else view_hold_state(entry, entry.hold),
+        reverses=UNSET if entry.reverses is None else entry.reverses,
+        lots=UNSET if not entry.lots else [view_lot(lot) for lot in entry.lots],
+    )
+
+
+def view_hold_state(entry: Entry, change: HoldChange) -> HoldState:
+    ended: dict[str, Literal["voided", "expired"]] = {"void": "voided", "hold_expiry": "expired"}
+    status = ended.get(entry.kind) or ("held" if change.left else "captured")
+    return HoldState(hold_id(entry.account, change.seq), status, change.size, change.captured, change.left)
+
+
+def view_lot(lot: Lot) -> LotView:
+    return LotView(
+        abs(lot.amount),
+        lot.source,
+        None if lot.available_at is None else rfc3339(lot.available_at),
+        None if lot.expires_at is None else rfc3339(lot.expires_at),
     )
 
 

@@ -1,0 +1,101 @@
+"""Routes of holds."""
+
+from typing import Any
+
+from guerdon.errors import (
+    CaptureLimit,
+    IdempotencyKeyMissing,
+    IdempotencyKeyReused,
+    InsufficientFunds,
+    InvalidState,
+    LimitReached,
+    NotFound,
+    Overloaded,
+    ReferenceReused,
+    WalletClosed,
+    WalletFrozen,
+)
+from guerdon.holds.models import CaptureCreate, HoldAnswer, HoldCreate, HoldView, VoidCreate, view_answer
+from guerdon.holds.service import Holds
+from guerdon.http import Request, Response, actor_of, operation, read, read_optional, send
+from guerdon.ledger.models import Outcome
+from guerdon.security import scope
+from guerdon.wallets.controller import request_of
+from guerdon.wallets.models import TransactionView, view_transaction
+
+_MOVES = (IdempotencyKeyMissing, IdempotencyKeyReused, NotFound, WalletFrozen, WalletClosed, Overloaded)
+
+
+class HoldsResource:
+    """`/v1/holds` and what happens to a hold."""
+
+    def __init__(self, holds: Holds) -> None:
+        self._holds = holds
+
+    @operation(
+        "createHold",
+        scope("wallets:write"),
+        tag="holds",
+        body=HoldCreate,
+        answers={201: HoldAnswer},
+        errors=(*_MOVES, ReferenceReused, InsufficientFunds, LimitReached),
+        idempotent=True,
+        example={"wallet": "mem_019a7f3c2d1e4b5a69788796a5b4c3d2:PTS", "amount": 50, "expires_in_seconds": 900},
+    )
+    async def on_post(self, req: Request, resp: Response) -> None:
+        """Set value aside. It is not available any more, and its lots do not lapse while they are held."""
+        body, raw = await read(req, HoldCreate)
+        _send_hold(resp, await self._holds.create(request_of(req, "POST /v1/holds", raw), body))
+
+    @operation("getHold", scope("wallets:read", own=True), tag="holds", answers={200: HoldView}, errors=(NotFound,))
+    async def on_get_one(self, req: Request, resp: Response, hold_id: str) -> None:
+        """Read a hold. It is over at its millisecond, whether or not that is booked yet."""
+        send(resp, await self._holds.get_hold(actor_of(req), hold_id))
+
+    @operation(
+        "captureHold",
+        scope("wallets:write"),
+        tag="holds",
+        body=CaptureCreate,
+        answers={201: TransactionView},
+        errors=(*_MOVES, ReferenceReused, InvalidState, CaptureLimit),
+        idempotent=True,
+        example={"amount": 20, "final": False},
+    )
+    async def on_post_capture(self, req: Request, resp: Response, hold_id: str) -> None:
+        """Take a part of a hold, several times, or all of it; `final` releases the rest."""
+        body, raw = await read_optional(req, CaptureCreate)
+        outcome = await self._holds.capture(request_of(req, f"POST /v1/holds/{hold_id}/capture", raw), hold_id, body)
+        send(resp, view_transaction(outcome.entries[0]), 201, replayed=outcome.replayed)
+
+    @operation(
+        "voidHold",
+        scope("wallets:write"),
+        tag="holds",
+        body=VoidCreate,
+        answers={201: HoldAnswer},
+        errors=(*_MOVES, InvalidState),
+        idempotent=True,
+        example={"reason": "order cancelled"},
+    )
+    async def on_post_void(self, req: Request, resp: Response, hold_id: str) -> None:
+        """Give a hold up: what is left of it returns to the very lots it came from."""
+        body, raw = await read_optional(req, VoidCreate)
+        _send_hold(resp, await self._holds.void(request_of(req, f"POST /v1/holds/{hold_id}/void", raw), hold_id, body))
+
+
+def _send_hold(resp: Response, outcome: Outcome) -> None:
+    entry = outcome.entries[0]
+    assert entry.hold is not None
+    send(resp, view_answer(entry, entry.hold), 201, replayed=outcome.replayed)
+
+
+def routes(holds: Holds) -> list[tuple[str, Any, str | None]]:
+    """(path, resource, suffix) of every route of this room."""
+    resource = HoldsResource(holds)
+    return [
+        ("/v1/holds", resource, None),
+        ("/v1/holds/{hold_id}", resource, "one"),
+        ("/v1/holds/{hold_id}/capture", resource, "capture"),
+        ("/v1/holds/{hold_id}/void", resource, "void"),
+    ]

@@ -1,0 +1,82 @@
+"""Commands and queries on holds."""
+
+from guerdon.clock import Clock
+from guerdon.database import Database
+from guerdon.errors import NotFound
+from guerdon.holds.models import CaptureCreate, HoldCreate, HoldView, StoredHold, VoidCreate, view_stored
+from guerdon.holds.rules import Wish, capture_command, hold_command, void_command
+from guerdon.ledger.due import HOLD_DOCUMENTS
+from guerdon.ledger.models import Idempotency, Outcome, located
+from guerdon.ledger.service import Ledger
+from guerdon.security import NOBODYS, Actor
+from guerdon.wallets.service import Request, parse_wallet_id
+
+
+class Holds:
+    """Value set aside on wallets."""
+
+    def __init__(self, ledger: Ledger, *, database: Database, clock: Clock) -> None:
+        self._ledger = ledger
+        self._documents = database.collection(HOLD_DOCUMENTS, StoredHold)
+        self._clock = clock
+
+    async def create(self, request: Request, body: HoldCreate) -> Outcome:
+        """Set value aside; it counts as spent from now on, also against the spending limits.
+
+        Raises:
+            NotFound: no such wallet.
+            InsufficientFunds, LimitReached, WalletFrozen, WalletClosed, IdempotencyKeyReused, ReferenceReused: see the ledger's rules.
+        """
+        owner, _ = parse_wallet_id(body.wallet)
+        idempotency = Idempotency(owner, request.actor.id, request.key, request.fingerprint, body.reference)
+        wish = Wish(body.wallet, request.actor.id, idempotency, body.reason, body.metadata)
+        return await self._ledger.submit(hold_command(wish, body.amount, body.expires_in_seconds * 1000))
+
+    async def capture(self, request: Request, hold_id: str, body: CaptureCreate) -> Outcome:
+        """Take a part of a hold, or all of it.
+
+        Raises:
+            NotFound: no such hold.
+            InvalidState: it has ended. CaptureLimit: less is left.
+            WalletFrozen, WalletClosed, IdempotencyKeyReused, ReferenceReused: see the ledger's rules.
+        """
+        wallet, owner, seq = _parse(hold_id)
+        idempotency = Idempotency(owner, request.actor.id, request.key, request.fingerprint, body.reference)
+        wish = Wish(wallet, request.actor.id, idempotency, body.reason, body.metadata)
+        return await self._ledger.submit(capture_command(wish, seq, body.amount, final=body.final))
+
+    async def void(self, request: Request, hold_id: str, body: VoidCreate) -> Outcome:
+        """Give a hold up.
+
+        Raises:
+            NotFound: no such hold. InvalidState: it has ended.
+            WalletClosed, IdempotencyKeyReused: see the ledger's rules.
+        """
+        wallet, owner, seq = _parse(hold_id)
+        idempotency = Idempotency(owner, request.actor.id, request.key, request.fingerprint)
+        return await self._ledger.submit(void_command(Wish(wallet, request.actor.id, idempotency, body.reason), seq))
+
+    async def get_hold(self, actor: Actor, hold_id: str) -> HoldView:
+        """
+        Raises:
+            NotFound: no such hold, or not the caller's.
+        """
+        _, owner, _ = _parse(hold_id)
+        actor.require_reach(owner)
+        stored = await self._documents.find_one({"_id": hold_id, "owner": owner})
+        if stored is None:
+            raise NotFound(NOBODYS)
+        return view_stored(stored, self._clock.now_ms())
+
+
+def _parse(hold_id: str) -> tuple[str, str, int]:
+    """Return (wallet, owner, seq).
+
+    Raises:
+        NotFound: it has not the shape of a hold's id.
+    """
+    place = located(hold_id) if hold_id.startswith("hld_") else None
+    if place is None:
+        raise NotFound(NOBODYS)
+    owner, _ = parse_wallet_id(place[0])
+    return place[0], owner, place[1]

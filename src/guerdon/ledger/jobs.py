@@ -1,0 +1,35 @@
+"""Background work of the ledger: booking what time has already done."""
+
+from guerdon.clock import Clock
+from guerdon.database import Database
+from guerdon.errors import GuerdonError
+from guerdon.ledger.models import Command, Decision, View
+from guerdon.ledger.service import Ledger
+from guerdon.ledger.store import ACCOUNTS
+
+SWEEP_BATCH, PASSES_MAX = 500, 200
+SWEEP_EVERY_MS = 2000
+
+
+async def sweep(ledger: Ledger, database: Database, clock: Clock) -> int:
+    """Book ended holds and lapsed lots; return on how many accounts. Nothing depends on it but the books' tidiness."""
+    swept = 0
+    for _ in range(PASSES_MAX):
+        where = {"due_at": {"$lte": clock.now_ms()}}
+        found = database.raw[ACCOUNTS].find(where, {"owner": 1}, limit=SWEEP_BATCH).sort("due_at")
+        commands = [_booking(str(row["_id"]), str(row["owner"])) async for row in found]
+        verdicts = await ledger.submit_all(commands) if commands else []
+        refused = [verdict for verdict in verdicts if isinstance(verdict, GuerdonError)]
+        if refused:
+            raise refused[0]
+        swept += len(commands)
+        if len(commands) < SWEEP_BATCH:
+            break
+    return swept
+
+
+def _booking(account_id: str, owner: str) -> Command:
+    def decide(view: View) -> Decision:
+        return Decision(books_due=(account_id,))
+
+    return Command((owner,), (account_id,), decide)

@@ -1,0 +1,79 @@
+"""Routes of single transactions."""
+
+from typing import Any
+
+from guerdon.errors import (
+    BalanceLimit,
+    IdempotencyKeyMissing,
+    IdempotencyKeyReused,
+    InsufficientFunds,
+    NotFound,
+    NotReversible,
+    Overloaded,
+    ReferenceReused,
+    ReversalLimit,
+    WalletClosed,
+    WalletFrozen,
+)
+from guerdon.http import Request, Response, actor_of, operation, read_optional, send
+from guerdon.reversals.models import ReversalCreate, TransactionState
+from guerdon.reversals.service import Reversals
+from guerdon.security import scope
+from guerdon.wallets.controller import request_of
+from guerdon.wallets.models import TransactionView, view_transaction
+
+
+class TransactionResource:
+    """`/v1/transactions/{transaction_id}`"""
+
+    def __init__(self, reversals: Reversals) -> None:
+        self._reversals = reversals
+
+    @operation(
+        "getTransaction",
+        scope("wallets:read", own=True),
+        tag="transactions",
+        answers={200: TransactionState},
+        errors=(NotFound,),
+    )
+    async def on_get(self, req: Request, resp: Response, transaction_id: str) -> None:
+        """Read a transaction, and how much of it was reversed."""
+        send(resp, await self._reversals.get_transaction(actor_of(req), transaction_id))
+
+    @operation(
+        "reverseTransaction",
+        scope("wallets:write"),
+        tag="transactions",
+        body=ReversalCreate,
+        answers={201: TransactionView},
+        errors=(
+            IdempotencyKeyMissing,
+            IdempotencyKeyReused,
+            ReferenceReused,
+            NotFound,
+            NotReversible,
+            ReversalLimit,
+            InsufficientFunds,
+            BalanceLimit,
+            WalletFrozen,
+            WalletClosed,
+            Overloaded,
+        ),
+        idempotent=True,
+        example={"amount": None, "reason": "returned goods"},
+    )
+    async def on_post_reverse(self, req: Request, resp: Response, transaction_id: str) -> None:
+        """Take a transaction back, in parts or whole: value returns to the very lots it came from, at most once."""
+        body, raw = await read_optional(req, ReversalCreate)
+        request = request_of(req, f"POST /v1/transactions/{transaction_id}/reverse", raw)
+        outcome = await self._reversals.reverse(request, transaction_id, body)
+        send(resp, view_transaction(outcome.entries[0]), 201, replayed=outcome.replayed)
+
+
+def routes(reversals: Reversals) -> list[tuple[str, Any, str | None]]:
+    """(path, resource, suffix) of every route of this room."""
+    resource = TransactionResource(reversals)
+    return [
+        ("/v1/transactions/{transaction_id}", resource, None),
+        ("/v1/transactions/{transaction_id}/reverse", resource, "reverse"),
+    ]

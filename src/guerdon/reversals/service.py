@@ -1,0 +1,70 @@
+"""Commands and queries on single transactions."""
+
+from guerdon.database import Database
+from guerdon.errors import NotFound
+from guerdon.ledger.models import SYSTEM, Entry, Idempotency, Outcome, located
+from guerdon.ledger.service import Ledger
+from guerdon.ledger.store import REVERSALS
+from guerdon.reversals.models import ReversalCreate, TransactionState
+from guerdon.reversals.rules import Reversal, require_reversible, reversal_command
+from guerdon.security import NOBODYS, Actor
+from guerdon.wallets.models import view_transaction
+from guerdon.wallets.service import Request, parse_wallet_id
+
+
+class Reversals:
+    """Transactions, read and taken back."""
+
+    def __init__(self, ledger: Ledger, *, database: Database) -> None:
+        self._ledger = ledger
+        self._reversals = database.raw[REVERSALS]
+
+    async def reverse(self, request: Request, transaction_id: str, body: ReversalCreate) -> Outcome:
+        """Take a transaction back, wholly or in part.
+
+        Raises:
+            NotFound: no such transaction.
+            NotReversible: it has moved no value. ReversalLimit: less of it is left.
+            InsufficientFunds: what is to be taken back has been spent.
+            BalanceLimit, WalletFrozen, WalletClosed, IdempotencyKeyReused, ReferenceReused: see the ledger's rules.
+        """
+        sides = await self._sides(transaction_id)
+        require_reversible(sides[0])
+        idempotency = Idempotency(sides[0].owner, request.actor.id, request.key, request.fingerprint, body.reference)
+        wanted = Reversal(sides, body.amount, idempotency, body.reason, body.metadata)
+        return await self._ledger.submit(reversal_command(wanted, self._ledger.calendar))
+
+    async def get_transaction(self, actor: Actor, transaction_id: str) -> TransactionState:
+        """
+        Raises:
+            NotFound: no such transaction, or none of the caller's wallets is in it.
+        """
+        sides = await self._sides(transaction_id)
+        if actor.id not in {side.owner for side in sides}:
+            actor.require_reach(sides[0].owner)
+        document = await self._reversals.find_one({"_id": transaction_id, "owner": sides[0].owner})
+        done: int = document["reversed"] if document else 0
+        return TransactionState(view_transaction(sides[0]), done, abs(sides[0].amount) - done)
+
+    async def _sides(self, transaction_id: str) -> list[Entry]:
+        """The entries on guarded accounts that a transaction consists of; they never change, so any read of them is good.
+
+        Raises:
+            NotFound: there is no such transaction.
+        """
+        place = located(transaction_id) if transaction_id.startswith("txn_") else None
+        if place is None:
+            raise NotFound(NOBODYS)
+        first = await self._entry(*place)
+        if first.transaction is not None:
+            raise NotFound(NOBODYS)
+        if first.counter.startswith(SYSTEM) or first.pair is None:
+            return [first]
+        return [first, await self._entry(first.counter, first.pair)]
+
+    async def _entry(self, account: str, seq: int) -> Entry:
+        owner, _ = parse_wallet_id(account)
+        entry = await self._ledger.get_entry(account, seq, owner)
+        if entry is None:
+            raise NotFound(NOBODYS)
+        return entry
