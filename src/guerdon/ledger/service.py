@@ -16,7 +16,7 @@ from guerdon.clock import Clock
 from guerdon.database import Database, Document
 from guerdon.errors import DatabaseUnavailable, GuerdonError, Internal, OutcomeUnknown, Overloaded
 from guerdon.ledger.limits import Calendar
-from guerdon.ledger.models import Account, Command, Entry, Outcome, Verdict
+from guerdon.ledger.models import Account, Command, Entry, Outcome, Verdict, entry_id
 from guerdon.ledger.rules import Plan, decide_batch
 from guerdon.ledger.store import ACCOUNTS, ENTRIES, LostRace, Store, decode_account, decode_entry
 
@@ -150,6 +150,10 @@ class Ledger:
     async def list_accounts(self, owner: str, *, limit: int = 100) -> list[Account]:
         cursor = self._accounts.find({"owner": owner}, limit=limit).sort("_id")
         return [decode_account(document) async for document in cursor]
+
+    async def get_entry(self, account_id: str, seq: int, owner: str) -> Entry | None:
+        document = await self._database.raw[ENTRIES].find_one({"_id": entry_id(account_id, seq), "owner": owner})
+        return None if document is None else decode_entry(document)
 
     async def list_entries(self, where: Document, *, limit: int) -> list[Entry]:
         """Newest first. `where` is built by the calling service from typed values; it bounds `_id` to one account."""
