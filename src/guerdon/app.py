@@ -1,5 +1,6 @@
 """The composition root: builds services, controllers and middlewares inside the running loop; nothing else picks implementations."""
 
+import asyncio
 import gc
 import os
 import signal
@@ -17,6 +18,9 @@ from guerdon.config import Settings, load, require_safe
 from guerdon.database import Database
 from guerdon.embedded import die_with_parent
 from guerdon.errors import DatabaseUnavailable, StartupRefused
+from guerdon.history import controller as history_controller
+from guerdon.history.service import History
+from guerdon.history.streams import Streams
 from guerdon.holds import controller as holds_controller
 from guerdon.holds.service import Holds
 from guerdon.http import Operation
@@ -74,6 +78,8 @@ class Services:
     assets: Assets
     wallets: Wallets
     terms: WalletTerms
+    history: History
+    streams: Streams
     holds: Holds
     reversals: Reversals
     campaigns: Campaigns
@@ -117,6 +123,8 @@ async def open_services(settings: Settings, clock: Clock) -> AsyncGenerator[Serv
         await assets.create_built_in()
         campaigns = Campaigns(database, assets, clock, ids)
         wallets = Wallets(books, members, assets, database=database, clock=clock)
+        streams = Streams(wallets, database=database, clock=clock)
+        stack.push_async_callback(streams.close)
         yield Services(
             database=database,
             clock=clock,
@@ -128,6 +136,8 @@ async def open_services(settings: Settings, clock: Clock) -> AsyncGenerator[Serv
             assets=assets,
             wallets=wallets,
             terms=WalletTerms(books, wallets),
+            history=History(wallets, books, database=database, clock=clock),
+            streams=streams,
             holds=Holds(books, database=database, clock=clock),
             reversals=Reversals(books, database=database),
             campaigns=campaigns,
@@ -147,6 +157,7 @@ def routes_of(services: Services, docs: operations_controller.DocsResource, metr
     return [
         *identity_controller.routes(services.identity, services.token_keys),
         *wallets_controller.routes(services.wallets, services.terms, services.assets),
+        *history_controller.routes(services.history, services.streams),
         *holds_controller.routes(services.holds),
         *reversals_controller.routes(services.reversals),
         *rewards_controller.routes(services.events, services.campaigns),
@@ -213,6 +224,7 @@ class Server:
         try:
             services = await self._stack.enter_async_context(open_services(self._settings, self._clock))
             self._app = build_app(services, self._settings, log)
+            _on_stop_signal(services.streams.end)
             _calm_collector()
         except StartupRefused as error:
             log.error("startup_refused", detail=error.detail)
@@ -220,6 +232,26 @@ class Server:
         except BaseException as error:
             log.error("startup_failed", exc_info=error)
             os._exit(EXIT_STARTUP_REFUSED)
+
+
+def _on_stop_signal(act: Callable[[], None]) -> None:
+    """Call `act` when the process is asked to stop, besides what the server does then.
+
+    The server waits for its open connections before it sends `lifespan.shutdown`, and an event stream would never end by itself.
+    """
+    loop = asyncio.get_running_loop()
+
+    def also(before: Any) -> Callable[[int, Any], None]:
+        def handle(number: int, frame: Any) -> None:
+            loop.call_soon_threadsafe(act)
+            if callable(before):
+                before(number, frame)
+
+        return handle
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, also(signal.getsignal(number)))
+        signal.siginterrupt(number, False)
 
 
 def _calm_collector() -> None:

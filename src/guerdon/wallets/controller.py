@@ -25,7 +25,6 @@ from guerdon.http import (
     operation,
     read,
     read_optional,
-    read_query,
     send,
 )
 from guerdon.ledger.models import Outcome
@@ -40,8 +39,6 @@ from guerdon.wallets.models import (
     BulkCreate,
     CreditCreate,
     DebitCreate,
-    EntryPage,
-    EntryQuery,
     LotList,
     StatusSet,
     TermsSet,
@@ -50,7 +47,6 @@ from guerdon.wallets.models import (
     WalletList,
     WalletView,
     lots_of,
-    view_entry,
     view_lot,
     view_transaction,
     view_wallet,
@@ -110,20 +106,6 @@ class WalletResource:
         """Read a wallet's balance."""
         send(resp, view_wallet(await self._wallets.get_wallet(actor_of(req), wallet_id)))
 
-    @operation(
-        "listEntries",
-        scope("wallets:read", own=True),
-        tag="wallets",
-        query=EntryQuery,
-        answers={200: EntryPage},
-        errors=(NotFound,),
-    )
-    async def on_get_entries(self, req: Request, resp: Response, wallet_id: str) -> None:
-        """Read a wallet's history, newest first, filtered by kind and time."""
-        query = read_query(req, EntryQuery)
-        entries, cursor = await self._wallets.list_entries(actor_of(req), wallet_id, query)
-        send(resp, EntryPage([view_entry(entry) for entry in entries], cursor))
-
     @operation("listLots", scope("wallets:read", own=True), tag="wallets", answers={200: LotList}, errors=(NotFound,))
     async def on_get_lots(self, req: Request, resp: Response, wallet_id: str) -> None:
         """List what a wallet holds now by source and dates, in the order in which it is spent. Held value is not in it."""
@@ -178,6 +160,7 @@ class TermsResource:
         scope("wallets:freeze"),
         tag="wallets",
         body=StatusSet,
+        body_optional=True,
         answers={200: WalletView},
         errors=(NotFound, WalletClosed, Overloaded),
         example={"reason": "card reported stolen"},
@@ -191,6 +174,7 @@ class TermsResource:
         scope("wallets:freeze"),
         tag="wallets",
         body=StatusSet,
+        body_optional=True,
         answers={200: WalletView},
         errors=(NotFound, WalletClosed, Overloaded),
         example={"reason": "identity confirmed"},
@@ -204,6 +188,7 @@ class TermsResource:
         scope("wallets:manage"),
         tag="wallets",
         body=StatusSet,
+        body_optional=True,
         answers={200: WalletView},
         errors=(NotFound, WalletClosed, WalletNotEmpty, Overloaded),
         example={"reason": "member has left"},
@@ -300,7 +285,6 @@ def routes(wallets: Wallets, terms: WalletTerms, assets: Assets) -> list[tuple[s
     return [
         ("/v1/assets", AssetsResource(assets), None),
         ("/v1/wallets/{wallet_id}", wallet, None),
-        ("/v1/wallets/{wallet_id}/entries", wallet, "entries"),
         ("/v1/wallets/{wallet_id}/credit", wallet, "credit"),
         ("/v1/wallets/{wallet_id}/debit", wallet, "debit"),
         ("/v1/wallets/{wallet_id}/lots", wallet, "lots"),

@@ -8,7 +8,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType, field
 from pymongo import IndexModel
 
 from guerdon.clock import rfc3339
-from guerdon.http import Metadata, PageQuery, Reference, Text
+from guerdon.http import Metadata, Reference, Text
 from guerdon.ledger.models import Account, Entry, HoldChange, Limits, Lot, Source, hold_id
 from guerdon.money import AMOUNT_MAX, BALANCE_CEILING, Amount, AssetCode
 
@@ -261,38 +261,6 @@ class BulkAnswer(Struct, frozen=True):
     results: list[BulkResult]
 
 
-class EntryView(Struct, frozen=True):
-    """One change of a wallet; `amount` is signed."""
-
-    id: str
-    transaction_id: str
-    kind: str
-    amount: int
-    balance_after: int
-    seq: int
-    counter: str
-    reference: str | None
-    reason: str | None
-    metadata: dict[str, str]
-    hash: str
-    created_at: str
-
-
-class EntryPage(Struct, frozen=True):
-    """Entries, newest first."""
-
-    items: list[EntryView]
-    next_cursor: str | None
-
-
-class EntryQuery(PageQuery, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Filters: `kind`, and `from` (inclusive) to `to` (exclusive) in RFC 3339 with an offset."""
-
-    kind: Annotated[str, Meta(min_length=1, max_length=20, pattern=r"^[a-z_]+$(?!\n)")] | None = None
-    since: datetime | None = field(default=None, name="from")
-    until: datetime | None = field(default=None, name="to")
-
-
 def view_wallet(state: WalletState) -> WalletView:
     """The books as they stand, and what time has made of them: value that has lapsed is not available before it is booked."""
     account, present = state.account, state.present
@@ -356,21 +324,4 @@ def view_lot(lot: Lot) -> LotView:
         lot.source,
         None if lot.available_at is None else rfc3339(lot.available_at),
         None if lot.expires_at is None else rfc3339(lot.expires_at),
-    )
-
-
-def view_entry(entry: Entry) -> EntryView:
-    return EntryView(
-        id=entry.id,
-        transaction_id=entry.transaction_id,
-        kind=entry.kind,
-        amount=entry.amount,
-        balance_after=entry.balance_after,
-        seq=entry.seq,
-        counter=entry.counter,
-        reference=entry.reference,
-        reason=entry.reason,
-        metadata=entry.metadata,
-        hash=entry.hash.hex(),
-        created_at=rfc3339(entry.at),
     )

@@ -7,14 +7,14 @@ import msgspec
 from msgspec import Struct
 
 from guerdon.clock import Clock
-from guerdon.database import Database, Document
+from guerdon.database import Database
 from guerdon.errors import GuerdonError, NotApplied, NotFound, Validation
-from guerdon.http import decode_cursor, encode_cursor, utc_ms
+from guerdon.http import utc_ms
 from guerdon.identity.service import Identity
 from guerdon.ids import digest
 from guerdon.ledger.due import bring_up_to
 from guerdon.ledger.lots import is_plain
-from guerdon.ledger.models import Account, Entry, Idempotency, Lot, Outcome, Transaction, Verdict, entry_id
+from guerdon.ledger.models import Account, Idempotency, Lot, Outcome, Transaction, Verdict
 from guerdon.ledger.service import Ledger
 from guerdon.security import Actor
 from guerdon.wallets.assets import Assets
@@ -28,7 +28,6 @@ from guerdon.wallets.models import (
     BulkTransfer,
     CreditCreate,
     DebitCreate,
-    EntryQuery,
     TransferCreate,
     WalletState,
     view_transaction,
@@ -140,32 +139,6 @@ class Wallets:
         actor.require_reach(member_id)
         await self._identity.get_member(member_id)
         return [self.state_of(account) for account in await self._ledger.list_accounts(member_id)]
-
-    async def list_entries(self, actor: Actor, wallet_id: str, query: EntryQuery) -> tuple[list[Entry], str | None]:
-        """Return one page of history, newest first, and the cursor of the next.
-
-        Raises:
-            NotFound: no such wallet, or not the caller's.
-            Validation: the cursor or a time is not acceptable.
-        """
-        account = await self.get_account(actor, wallet_id)
-        before = account.seq + 1 if query.cursor is None else _seq_of(query.cursor)
-        where: Document = {
-            "_id": {"$gt": f"{wallet_id}#", "$lt": entry_id(wallet_id, min(before, account.seq + 1))},
-            "owner": account.owner,
-        }
-        if query.kind is not None:
-            where["kind"] = query.kind
-        window: dict[str, int] = {}
-        if query.since is not None:
-            window["$gte"] = utc_ms(query.since, "from")
-        if query.until is not None:
-            window["$lt"] = utc_ms(query.until, "to")
-        if window:
-            where["at"] = window
-        entries = await self._ledger.list_entries(where, limit=query.limit + 1)
-        more = len(entries) > query.limit
-        return entries[: query.limit], encode_cursor(str(entries[query.limit - 1].seq)) if more else None
 
     # --- inside -----------------------------------------------------------------------------------------------------
 
@@ -301,13 +274,6 @@ def _check_pair(wallet_id: str, to: str | None) -> None:
 
 def _owners(accounts: Iterable[str]) -> tuple[str, ...]:
     return tuple({account.partition(":")[0] for account in accounts})
-
-
-def _seq_of(cursor: str) -> int:
-    position = decode_cursor(cursor)
-    if not position.isdecimal() or len(position) > 12:
-        raise Validation.at("cursor", "not a cursor that this list has given out")
-    return int(position)
 
 
 def _not_applied() -> GuerdonError:

@@ -1,0 +1,47 @@
+"""Room for long answers: so many of them at most, and none for longer than so long."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from typing import TypeVar
+from weakref import WeakSet
+
+from guerdon.errors import Overloaded
+
+T = TypeVar("T")
+
+
+class Places:
+    """The places of one process for answers of one sort. A place is free again when its answer has ended or was dropped."""
+
+    def __init__(self, most: int, seconds: float) -> None:
+        self._most = most
+        self._seconds = seconds
+        self._taken: WeakSet[AsyncGenerator[object]] = WeakSet()
+
+    def __len__(self) -> int:
+        return len(self._taken)
+
+    def take(self, answer: AsyncGenerator[T]) -> AsyncGenerator[T]:
+        """Return `answer`, ended with its request when it takes longer than the places' time.
+
+        Raises:
+            Overloaded: every place is taken.
+        """
+        if len(self._taken) >= self._most:
+            raise Overloaded(f"{self._most} answers of this sort are being sent already; try again", retry_after_seconds=5)
+        placed = _within(answer, self._seconds)
+        self._taken.add(placed)
+        return placed
+
+
+async def _within(answer: AsyncGenerator[T], seconds: float) -> AsyncGenerator[T]:
+    """A client that does not read holds its request up in the middle of sending, where only cancelling reaches it."""
+    task = asyncio.current_task()
+    assert task is not None
+    timer = asyncio.get_running_loop().call_later(seconds, task.cancel)
+    try:
+        async for part in answer:
+            yield part
+    finally:
+        timer.cancel()
+        await answer.aclose()

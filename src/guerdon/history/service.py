@@ -1,0 +1,202 @@
+"""Queries on the past of a wallet. Nothing here scans: a place in time is found by a search over the numbers of entries."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from datetime import datetime
+
+from guerdon.clock import Clock, rfc3339
+from guerdon.database import Database, Document
+from guerdon.errors import DatabaseUnavailable, NotFound, Validation
+from guerdon.history import statements
+from guerdon.history.models import BalanceView, EntryQuery, Statement
+from guerdon.history.places import Places
+from guerdon.history.rules import narrow, parse_month, probes
+from guerdon.http import decode_cursor, encode_cursor, utc_ms
+from guerdon.ledger.models import Account, Entry, entry_id, once_mark
+from guerdon.ledger.service import Ledger
+from guerdon.ledger.store import ENTRIES, decode_entry
+from guerdon.security import Actor
+from guerdon.wallets.service import Wallets
+
+EXAMINED_MAX = 1000
+"""Entries that one page filtered by kind may look at."""
+BATCH = 200
+"""Entries of a statement that are in memory at once; making them into text holds the loop for a few milliseconds."""
+STATEMENTS_MAX = 16
+STATEMENT_SECONDS = 900
+SETTLED_MS = 60_000
+"""An entry is dated when it is decided, and committed within a minute at the longest."""
+
+
+class History:
+    """What has happened in wallets."""
+
+    def __init__(self, wallets: Wallets, ledger: Ledger, *, database: Database, clock: Clock) -> None:
+        self._wallets = wallets
+        self._ledger = ledger
+        self._entries = database.raw[ENTRIES]
+        self._clock = clock
+        self._places = Places(STATEMENTS_MAX, STATEMENT_SECONDS)
+
+    async def list_entries(self, actor: Actor, wallet_id: str, query: EntryQuery) -> tuple[list[Entry], str | None]:
+        """Return one page, newest first, and the cursor of the next.
+
+        Raises:
+            NotFound: no such wallet, or not the caller's.
+            Validation: the cursor or a time is not acceptable.
+        """
+        account = await self._wallets.get_account(actor, wallet_id)
+        first, last = await self._between(account, query.since, query.until)
+        if query.cursor is not None:
+            last = min(last, _seq_of(query.cursor) - 1)
+        if query.reference is not None:
+            return await self._find_reference(account, query.reference, query.kind, (first, last)), None
+        lowest = max(first, last - (query.limit if query.kind is None else EXAMINED_MAX) + 1)
+        where: Document = _places(account, lowest, last)
+        if query.kind is not None:
+            where["kind"] = query.kind
+        entries = await self._ledger.list_entries(where, limit=query.limit)
+        position = entries[-1].seq if len(entries) == query.limit else lowest
+        return entries, encode_cursor(str(position)) if position > first else None
+
+    async def balance_at(self, actor: Actor, wallet_id: str, moment: datetime | None) -> BalanceView:
+        """What was booked at a moment, that moment included.
+
+        Raises:
+            NotFound: no such wallet, or not the caller's.
+            Validation: the moment has no offset, or lies in the future.
+        """
+        account = await self._wallets.get_account(actor, wallet_id)
+        now_ms = self._clock.now_ms()
+        at_ms = now_ms if moment is None else utc_ms(moment, "at")
+        if at_ms > now_ms:
+            raise Validation.at("at", "the future is not booked yet")
+        seq = account.seq if moment is None else await self._count_before(account, at_ms + 1)
+        entry = await self._entry(account, seq)
+        return BalanceView(
+            wallet=account.id,
+            asset=account.asset,
+            at=rfc3339(at_ms),
+            balance=0 if entry is None else entry.balance_after,
+            held=0 if entry is None else entry.held_after,
+            seq=seq,
+            entry_created_at=None if entry is None else rfc3339(entry.at),
+        )
+
+    async def statement(self, actor: Actor, wallet_id: str, month: str) -> Statement:
+        """What is needed to write the statement of a month of the programme's time zone.
+
+        Raises:
+            NotFound: no such wallet, or not the caller's, or no month that has begun.
+        """
+        account = await self._wallets.get_account(actor, wallet_id)
+        parsed = parse_month(month)
+        now_ms = self._clock.now_ms()
+        starts_ms, ends_ms = (0, 0) if parsed is None else self._ledger.calendar.month_bounds(*parsed)
+        if parsed is None or starts_ms > now_ms:
+            raise NotFound("there is no such statement: name a month that has begun, for example 2026-01")
+        before, last = await asyncio.gather(self._count_before(account, starts_ms), self._count_before(account, ends_ms))
+        opening, closing = await asyncio.gather(self._entry(account, before), self._entry(account, last))
+        return Statement(
+            wallet=account.id,
+            owner=account.owner,
+            asset=account.asset,
+            month=month,
+            time_zone=self._ledger.calendar.zone.key,
+            starts_ms=starts_ms,
+            ends_ms=ends_ms,
+            complete=now_ms >= ends_ms + SETTLED_MS,
+            first=before + 1,
+            last=last,
+            opening=opening,
+            closing=closing,
+        )
+
+    def write(self, statement: Statement, form: str) -> AsyncGenerator[bytes]:
+        """Return the text of a statement, `json` or `csv`, in pieces.
+
+        Raises:
+            Overloaded: too many statements are being sent by this process.
+        """
+        make = statements.as_csv if form == "csv" else statements.as_json
+        return self._places.take(make(statement, self._batches(statement)))
+
+    # --- inside -----------------------------------------------------------------------------------------------------
+
+    async def _between(self, account: Account, since: datetime | None, until: datetime | None) -> tuple[int, int]:
+        """Return the first and the last `seq` from `since` to before `until`."""
+        from_ms = None if since is None else utc_ms(since, "from")
+        to_ms = None if until is None else utc_ms(until, "to")
+        before, last = await asyncio.gather(
+            _known(0) if from_ms is None else self._count_before(account, from_ms),
+            _known(account.seq) if to_ms is None else self._count_before(account, to_ms),
+        )
+        return before + 1, last
+
+    async def _count_before(self, account: Account, at_ms: int) -> int:
+        """Return how many entries are older than `at_ms`; it is the newest one's `seq`, since times never fall within an account.
+
+        Raises:
+            DatabaseUnavailable: an entry that must exist cannot be read at the moment.
+        """
+        low, high = 0, account.seq + 1
+        while seqs := probes(low, high):
+            where = {"_id": {"$in": [entry_id(account.id, seq) for seq in seqs]}, "owner": account.owner}
+            rows = self._entries.find(where, {"at": 1})
+            times = {int(row["_id"][len(account.id) + 1 :]): int(row["at"]) async for row in rows}
+            if len(times) != len(seqs):
+                raise _unreadable()
+            low, high = narrow(low, high, times, at_ms)
+        return low
+
+    async def _entry(self, account: Account, seq: int) -> Entry | None:
+        """The entry number `seq`; None stands for the time before the first.
+
+        Raises:
+            DatabaseUnavailable: it cannot be read at the moment.
+        """
+        if seq == 0:
+            return None
+        entry = await self._ledger.get_entry(account.id, seq, account.owner)
+        if entry is None:
+            raise _unreadable()
+        return entry
+
+    async def _find_reference(self, account: Account, reference: str, kind: str | None, seqs: tuple[int, int]) -> list[Entry]:
+        """The one entry that carries the mark of the reference, if it fits; the index finds it, and nothing else is looked at."""
+        where: Document = {"owner": account.owner, "once": once_mark(account.owner, "reference", reference)}
+        row = await self._entries.find_one(where, hint="once")
+        if row is None or "balance_after" not in row:
+            return []
+        entry = decode_entry(row)
+        fits = entry.account == account.id and seqs[0] <= entry.seq <= seqs[1] and kind in (None, entry.kind)
+        return [entry] if fits else []
+
+    async def _batches(self, statement: Statement) -> AsyncGenerator[list[Entry]]:
+        """The entries of a statement, oldest first. Each batch is a read of its own, so a slow client holds no cursor open."""
+        for first in range(statement.first, statement.last + 1, BATCH):
+            last = min(first + BATCH - 1, statement.last)
+            where = {
+                "_id": {"$gte": entry_id(statement.wallet, first), "$lte": entry_id(statement.wallet, last)},
+                "owner": statement.owner,
+            }
+            yield [decode_entry(row) async for row in self._entries.find(where, batch_size=BATCH + 1).sort("_id", 1)]
+
+
+def _places(account: Account, first: int, last: int) -> Document:
+    return {"_id": {"$gte": entry_id(account.id, first), "$lte": entry_id(account.id, max(last, 0))}, "owner": account.owner}
+
+
+async def _known(seq: int) -> int:
+    return seq
+
+
+def _unreadable() -> DatabaseUnavailable:
+    return DatabaseUnavailable("a part of this history cannot be read at the moment", retry_after_seconds=1)
+
+
+def _seq_of(cursor: str) -> int:
+    position = decode_cursor(cursor)
+    if not position.isdecimal() or len(position) > 12:
+        raise Validation.at("cursor", "not a cursor that this list has given out")
+    return int(position)

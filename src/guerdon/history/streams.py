@@ -1,0 +1,122 @@
+"""A wallet's changes as they are made, as server-sent events."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+
+import msgspec
+from falcon.asgi import SSEvent
+
+from guerdon.clock import Clock
+from guerdon.database import Database, PyMongoError
+from guerdon.errors import Overloaded
+from guerdon.history.feed import Feed
+from guerdon.history.models import balance_event, entry_event
+from guerdon.history.places import Places
+from guerdon.ledger.models import SEQ_DIGITS, Account, Entry, entry_id
+from guerdon.ledger.store import ENTRIES, decode_entry
+from guerdon.security import Actor
+from guerdon.wallets.service import Wallets
+
+STREAMS_MAX = 1000
+STREAM_SECONDS = 900
+"""As long as an access token may live: whoever has lost the right to read loses the stream with it."""
+STUCK_SECONDS = STREAM_SECONDS + 60
+HEARTBEAT_SECONDS = 15.0
+RESUME_MAX = 1000
+READ_MAX = 100
+READS_AT_ONCE = 4
+"""Of the process's connections to the database, so that a crowd of listeners does not stand in the way of commits."""
+RETRY_SECONDS = 1.0
+_encode = msgspec.json.Encoder().encode
+Events = AsyncGenerator[SSEvent | None]
+
+
+class Streams:
+    """The open streams of one process.
+
+    A stream is a position in a wallet's history and a flag. Whatever sets the flag, be it the feed, a heartbeat or the opening itself, the
+    stream then reads the entries after its position. `seq` has no gaps, so nothing is lost or sent twice, whatever the feed has missed.
+    """
+
+    def __init__(
+        self,
+        wallets: Wallets,
+        *,
+        database: Database,
+        clock: Clock,
+        streams_max: int = STREAMS_MAX,
+        heartbeat_seconds: float = HEARTBEAT_SECONDS,
+    ) -> None:
+        self._wallets = wallets
+        self._entries = database.raw[ENTRIES]
+        self._clock = clock
+        self._heartbeat_seconds = heartbeat_seconds
+        self._places = Places(streams_max, STUCK_SECONDS)
+        self._reads = asyncio.Semaphore(READS_AT_ONCE)
+        self._ending = False
+        self.feed = Feed(database)
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    async def open(self, actor: Actor, wallet_id: str, last_seq: int | None) -> Events:
+        """Return the events of a wallet from now on, or from the one after `last_seq` on.
+
+        Raises:
+            NotFound: no such wallet, or not the caller's.
+            Overloaded: too many streams are open in this process, or it is about to end.
+        """
+        account = await self._wallets.get_account(actor, wallet_id)
+        if self._ending:
+            raise Overloaded("this process is about to end; try again", retry_after_seconds=1)
+        return self._places.take(self._events(account, last_seq))
+
+    def end(self) -> None:
+        """End every stream. Clients come back with the last id they have seen."""
+        self._ending = True
+        self.feed.wake_all()
+
+    async def close(self) -> None:
+        self.end()
+        await self.feed.close()
+
+    async def _events(self, account: Account, last_seq: int | None) -> Events:
+        ends_at = self._clock.monotonic() + STREAM_SECONDS
+        with self.feed.listening(account.id) as news:
+            seq = account.seq
+            if last_seq is not None and 0 <= account.seq - last_seq <= RESUME_MAX:
+                seq = last_seq
+            else:
+                state = balance_event(self._wallets.state_of(account), reset=last_seq is not None)
+                yield SSEvent(event="balance", event_id=str(seq), data=_encode(state))
+            while True:
+                news.clear()  # Before the read: what is written during it sets the flag again.
+                entries = await self._read_after(account, seq)
+                for entry in entries or ():
+                    seq = entry.seq
+                    yield SSEvent(event="entry", event_id=str(seq), data=_encode(entry_event(entry)))
+                if self._ending or self._clock.monotonic() >= ends_at:
+                    return
+                if entries is not None and len(entries) == READ_MAX:
+                    continue
+                if not await _set_within(news, RETRY_SECONDS if entries is None else self._heartbeat_seconds):
+                    yield None  # A comment: it keeps the connection open, and shows when the client has gone.
+
+    async def _read_after(self, account: Account, seq: int) -> list[Entry] | None:
+        """The next entries, or None when the database does not answer: a stream outlives a change of the primary."""
+        newest = entry_id(account.id, 10**SEQ_DIGITS - 1)
+        where = {"_id": {"$gt": entry_id(account.id, seq), "$lte": newest}, "owner": account.owner}
+        try:
+            async with self._reads:
+                return [decode_entry(row) async for row in self._entries.find(where, limit=READ_MAX).sort("_id", 1)]
+        except PyMongoError:
+            return None
+
+
+async def _set_within(news: asyncio.Event, seconds: float) -> bool:
+    try:
+        async with asyncio.timeout(seconds):
+            await news.wait()
+    except TimeoutError:
+        return False
+    return True
