@@ -17,10 +17,16 @@ class ManualClock:
 
     def __init__(self, base: Clock) -> None:
         self._base = base
+        self._stopped_at_ms: int | None = None
         self.offset_ms = 0
 
     def now_ms(self) -> int:
-        return self._base.now_ms() + self.offset_ms
+        base_ms = self._base.now_ms() if self._stopped_at_ms is None else self._stopped_at_ms
+        return base_ms + self.offset_ms
+
+    def stop(self) -> None:
+        """From now on the time of day moves only by `advance`."""
+        self._stopped_at_ms = self._base.now_ms()
 
     def monotonic(self) -> float:
         return self._base.monotonic() + self.offset_ms / 1000

@@ -59,6 +59,8 @@ class Operation(Struct, frozen=True):
     errors: tuple[type[GuerdonError], ...] = ()
     idempotent: bool = False
     example: dict[str, Any] | None = None
+    body_optional: bool = False
+    """Every field of the body has a default, so that it may be left out."""
 
 
 def operation(
@@ -72,11 +74,12 @@ def operation(
     errors: tuple[type[GuerdonError], ...] = (),
     idempotent: bool = False,
     example: dict[str, Any] | None = None,
+    body_optional: bool = False,
 ) -> Callable[[Handler], Handler]:
     """Declare a handler. A responder without a declaration stops the start-up."""
 
     def attach(handler: Handler) -> Handler:
-        declared = Operation(operation_id, policy, tag, answers, body, query, errors, idempotent, example)
+        declared = Operation(operation_id, policy, tag, answers, body, query, errors, idempotent, example, body_optional)
         cast(Any, handler).operation = declared
         return handler
 

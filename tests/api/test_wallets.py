@@ -44,8 +44,8 @@ async def test_the_first_credit_opens_the_wallet(service: Caller, factory: Facto
     }  # fmt: skip
     read = await service.get(f"/v1/wallets/{wallet}")
     assert read.json() == {
-        "id": wallet, "member_id": member, "asset": "PTS", "balance": 500, "held": 0, "available": 500, "pending": 0, "expired": 0, "credit_limit": 0,
-        "status": "open", "seq": 1,
+        "id": wallet, "member_id": member, "asset": "PTS", "balance": 500, "held": 0, "available": 500, "pending": 0, "expired": 0,
+        "status": "open", "seq": 1, "terms": {"credit_limit": 0, "ceiling": None, "day_limit": None, "month_limit": None},
     }  # fmt: skip
     await factory.assert_books_balance()
 

@@ -40,31 +40,44 @@ class Booked(Struct, frozen=True):
 
 
 def bring_up_to(account: Account, now_ms: int, calendar: Calendar) -> Booked:
-    """Forget dates that have passed, release holds that have ended, let dated value pay a debt, and write off what has lapsed."""
+    """Release holds that have ended and let dated value pay a debt, in the order of their moments; then write off what has lapsed.
+
+    The order is time's, not the booking's: swept at every moment or only now, the account ends the same.
+    """
     if account.lots is None:
         return Booked(account)
     now_ms = max(now_ms, account.at)
-    account = msgspec.structs.replace(account, lots=lots.mature(account.lots, now_ms))
     if account.due_at is None or account.due_at > now_ms:
-        return Booked(account)
+        return Booked(msgspec.structs.replace(account, lots=lots.mature(account.lots, now_ms)))
     entries: list[Entry] = []
     changes: list[Change] = []
-    for hold in account.holds:
-        if hold.expires_at <= now_ms:
-            account, entry = release(account, hold, Marks("hold_expiry", ACTOR), now_ms=now_ms, calendar=calendar)
+    for moment in _moments(account, now_ms):
+        account = msgspec.structs.replace(account, lots=lots.mature(account.lots or (), moment))
+        for hold in account.holds:
+            if hold.expires_at <= moment:
+                account, entry = release(account, hold, Marks("hold_expiry", ACTOR), now_ms=now_ms, calendar=calendar)
+                entries.append(entry)
+                ended = {"status": "expired", "left": 0, "ended_at": hold.expires_at}
+                changes.append(Change(HOLD_DOCUMENTS, hold_id(account.id, hold.seq), account.owner, ended))
+        if owed := _owed(account):
+            marks = Marks("settlement", ACTOR, lots=lots.negated(owed))
+            account, entry = append(account, Posting(account.id, 0, BREAKAGE), marks, now_ms)
             entries.append(entry)
-            ended = {"status": "expired", "ended_at": now_ms}
-            changes.append(Change(HOLD_DOCUMENTS, hold_id(account.id, hold.seq), account.owner, ended))
-    if owed := _owed(account):
-        account, entry = append(
-            account, Posting(account.id, 0, BREAKAGE), Marks("settlement", ACTOR, lots=lots.negated(owed)), now_ms
-        )
-        entries.append(entry)
+    # What is spendable and a debt never lie beside each other after a moment, so that all that has lapsed can go at once.
+    account = msgspec.structs.replace(account, lots=lots.mature(account.lots or (), now_ms))
     if gone := tuple(lot for lot in account.lots or () if lot.expires_at is not None and lot.expires_at <= now_ms):
         lapse = Posting(account.id, -lots.total(gone), BREAKAGE)
         account, entry = append(account, lapse, Marks("expiry", ACTOR, lots=lots.negated(gone)), now_ms)
         entries.append(entry)
     return Booked(account, tuple(entries), tuple(changes))
+
+
+def _moments(account: Account, now_ms: int) -> list[int]:
+    """When holds have ended and, while there is a debt, when value has become available."""
+    moments = {hold.expires_at for hold in account.holds}
+    if account.plain < 0:
+        moments |= {lot.available_at for lot in account.lots or () if lot.available_at is not None}
+    return sorted(moment for moment in moments if moment <= now_ms)
 
 
 def _owed(account: Account) -> tuple[Lot, ...]:
@@ -107,15 +120,15 @@ def release(account: Account, hold: Hold, marks: Marks, *, now_ms: int, calendar
     """End a hold: what is left of it returns to the very lots it came from."""
     back = lots.give(hold.lots, account.plain, hold.left, now_ms, back_at_ms=min(now_ms, hold.expires_at))
     spent = None
-    if account.limits is not None:
-        in_day, in_month = limits.gives_back(hold.left, hold.at, calendar, now_ms)
+    if account.limits is not None and hold.counted_at is not None:
+        in_day, in_month = limits.gives_back(hold.left, hold.counted_at, calendar, now_ms)
         spent = (-in_day, -in_month)
     account = msgspec.structs.replace(
         account,
         holds=tuple(other for other in account.holds if other.seq != hold.seq),
         spent=account.spent if spent is None else limits.counted(account, spent, calendar, now_ms),
     )
-    change = HoldChange(hold.seq, -hold.left, hold.size, 0, hold.expires_at, hold.captured)
+    change = HoldChange(hold.seq, -hold.left, hold.size, 0, hold.expires_at, hold.captured, hold.counted_at)
     marks = msgspec.structs.replace(marks, lots=back, hold=change, spent=spent)
     return append(account, Posting(account.id, 0, HOLDS), marks, now_ms)
 
@@ -131,7 +144,7 @@ def append(account: Account, posting: Posting, marks: Marks, now_ms: int) -> tup
         # What is captured comes out of the hold, not out of the lots that are still free.
         captured = marks.hold is not None and posting.amount != 0
         own = own or () if captured else lots.merge([*(own or ()), *marks.lots])
-        pending = sum(lot.amount for lot in own if lot.available_at is not None)
+        pending = sum(lot.amount for lot in own if lot.available_at is not None and lot.available_at > now_ms)
         spendable_after = balance - held - pending - account.floor if pending or account.floor else None
     idempotency = marks.idempotency
     entry = Entry(

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
-from guerdon.ledger.models import Lot
+from guerdon.ledger.models import LOTS_MAX, Account, Lot
 
 NEVER = 1 << 62
 GRACE_MS = 7 * 86_400_000
@@ -43,6 +43,12 @@ def merge(lots: Iterable[Lot]) -> tuple[Lot, ...]:
 
 def is_plain(lot: Lot) -> bool:
     return lot.dates == ("paid", None, None)
+
+
+def fits(account: Account, lot: Lot) -> bool:
+    """Whether a lot may arrive: it is one that the account has, or there is room for another."""
+    own = account.lots or ()
+    return len(own) < LOTS_MAX or is_plain(lot) or any(lot.dates == other.dates for other in own)
 
 
 def total(lots: Iterable[Lot]) -> int:

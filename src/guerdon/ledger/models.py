@@ -57,8 +57,9 @@ class Hold(Struct, frozen=True, omit_defaults=True):
     size: int
     left: int
     expires_at: int
-    at: int
     captured: int = 0
+    counted_at: int | None = None
+    """When it was counted against the spending limits; None when there were none."""
     lots: tuple[Lot, ...] = ()
     """The dated part of `left`, in spend order; undated paid value comes last."""
 
@@ -72,6 +73,7 @@ class HoldChange(Struct, frozen=True, omit_defaults=True):
     left: int
     expires_at: int
     captured: int = 0
+    counted_at: int | None = None
 
 
 class Limits(Struct, frozen=True, omit_defaults=True):

@@ -46,6 +46,7 @@ from guerdon.ledger.models import (
     Verdict,
     View,
 )
+from guerdon.money import BALANCE_CEILING
 
 Documents = dict[tuple[str, str], dict[str, Any]]
 
@@ -238,7 +239,9 @@ def _post(account: Account, posting: Posting, marks: Marks, now_ms: int, calenda
             taken = lots.take(account.lots, account.plain, -posting.amount, first)
             marks = msgspec.structs.replace(marks, lots=lots.negated(taken))
     elif posting.lots:
-        marks = msgspec.structs.replace(marks, lots=lots.give(posting.lots, account.plain, posting.amount, now_ms))
+        marks = msgspec.structs.replace(
+            marks, lots=lots.give(posting.lots, account.plain, posting.amount, now_ms, back_at_ms=now_ms if marks.reverses else 0)
+        )
     moved = due.append(account, posting, marks, now_ms)
     if posting.amount > 0 and moved[0].lots and len(moved[0].lots) > max(LOTS_MAX, len(account.lots or ())) and not marks.reverses:
         raise LimitReached(f"the wallet already holds {LOTS_MAX} lots of different dates", limit=LOTS_MAX)
@@ -268,8 +271,11 @@ def _make_hold(account: Account, posting: Posting, marks: Marks, now_ms: int) ->
     if len(account.holds) >= HOLDS_MAX:
         raise LimitReached(f"the wallet already has {HOLDS_MAX} active holds", limit=HOLDS_MAX)
     taken = lots.take(account.lots or (), account.plain, amount)
-    hold = Hold(account.seq + 1, amount, amount, expires_at, now_ms, lots=taken)
-    marks = msgspec.structs.replace(marks, lots=lots.negated(taken), hold=HoldChange(hold.seq, amount, amount, amount, expires_at))
+    counted_at = None if marks.spent is None else now_ms
+    hold = Hold(account.seq + 1, amount, amount, expires_at, counted_at=counted_at, lots=taken)
+    marks = msgspec.structs.replace(
+        marks, lots=lots.negated(taken), hold=HoldChange(hold.seq, amount, amount, amount, expires_at, counted_at=counted_at)
+    )
     return due.append(msgspec.structs.replace(account, holds=(*account.holds, hold)), posting, marks, now_ms)
 
 
@@ -292,7 +298,9 @@ def _end_hold(account: Account, posting: Posting, marks: Marks, now_ms: int, cal
             lots=lots.merge([*hold.lots, *lots.negated(taken)]),
         )
         ends = posting.hold.final or left.left == 0
-        change = HoldChange(hold.seq, -captured, hold.size, 0 if ends else left.left, hold.expires_at, left.captured)
+        change = HoldChange(
+            hold.seq, -captured, hold.size, 0 if ends else left.left, hold.expires_at, left.captured, hold.counted_at
+        )
         rest = tuple(left if other.seq == hold.seq else other for other in account.holds if other.seq != hold.seq or left.left)
         marks = msgspec.structs.replace(marks, lots=lots.negated(taken), hold=change)
         steps.append(due.append(msgspec.structs.replace(account, holds=rest), posting, marks, now_ms))
@@ -348,8 +356,9 @@ def guard(account: Account, posting: Posting) -> None:
                 asset=account.asset,
                 available=max(there, 0),
                 needed=needed,
+                wallet=account.id,
             )
-        if account.balance + posting.amount < -account.ceiling:
+        if account.balance + posting.amount < -BALANCE_CEILING:
             raise BalanceLimit("the debt would pass the limit of the account", asset=account.asset)
     elif account.balance + posting.amount > account.ceiling and posting.amount > 0:
         raise BalanceLimit(f"the balance would pass {account.ceiling}", asset=account.asset)

@@ -130,7 +130,14 @@ class Store:
 
     async def _change(self, collection: str, plan: Plan, session: Session) -> None:
         changes = [change for change in plan.changes.values() if change.collection == collection]
-        updates = [{"q": self._place(each.id, each.owner), "u": {"$set": each.fields}, "upsert": True} for each in changes]
+        updates = [
+            {
+                "q": {"_id": each.id, "owner": each.owner},
+                "u": {"$set": each.fields},
+                "upsert": True,  # With the equalities of the condition: the new document gets its owner from there.
+            }
+            for each in changes
+        ]
         await self._write_command({"update": collection, "updates": updates, "ordered": True}, len(updates), session)
 
     def _place(self, document_id: str, owner: str) -> Document:

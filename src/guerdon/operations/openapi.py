@@ -19,7 +19,7 @@ from guerdon.errors import Forbidden, GuerdonError, Internal, MalformedJson, Una
 from guerdon.http import Operation
 
 Routes = list[tuple[str, Any, str | None]]
-_TAGS = ("auth", "members", "wallets", "assets", "events", "campaigns", "operations")
+_TAGS = ("auth", "members", "wallets", "holds", "transactions", "assets", "events", "campaigns", "operations")
 _KEY_PARAMETER = {
     "name": "Idempotency-Key",
     "in": "header",
@@ -163,6 +163,8 @@ def _finish(entry: dict[str, Any], declared: Operation) -> None:
     """Add what SpecTree does not know: our summaries, the key header, examples, and the media type of problems."""
     if declared.idempotent:
         entry["parameters"].insert(0, _KEY_PARAMETER)
+    if declared.body_optional:
+        entry["requestBody"]["required"] = False
     if declared.example is not None:
         entry["requestBody"]["content"]["application/json"]["example"] = declared.example
     for status, answer in entry["responses"].items():

@@ -45,6 +45,7 @@ class TransactionResource:
         scope("wallets:write"),
         tag="transactions",
         body=ReversalCreate,
+        body_optional=True,
         answers={201: TransactionView},
         errors=(
             IdempotencyKeyMissing,

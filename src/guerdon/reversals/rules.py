@@ -80,7 +80,8 @@ def _back(side: Entry, done: int, amount: int, calendar: Calendar, now_ms: int) 
     moved = side.lots or ()
     if side.amount < 0:
         parts = lots.last_of(lots.negated(moved), whole, done, amount)
-        back = (0, 0) if side.spent is None else limits.gives_back(amount, side.at, calendar, now_ms)
+        counted_at = side.hold.counted_at if side.hold is not None else side.at if side.spent is not None else None
+        back = (0, 0) if counted_at is None else limits.gives_back(amount, counted_at, calendar, now_ms)
         return Posting(side.account, amount, side.counter, lots=parts, unspends=back)
     # A part of what arrived may have paid a debt at once: it is in no lot, and neither is what was undated.
-    return Posting(side.account, -amount, side.counter, lots=(*moved, lots.Lot(whole - lots.total(moved))))
+    return Posting(side.account, -amount, side.counter, lots=lots.last_of(moved, whole, done, whole - done))

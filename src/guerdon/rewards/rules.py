@@ -8,8 +8,10 @@ from msgspec import Struct
 
 from guerdon.clock import rfc3339
 from guerdon.errors import EventReused
+from guerdon.ledger import lots
 from guerdon.ledger.models import (
     ISSUER,
+    LOTS_MAX,
     Account,
     Command,
     Decision,
@@ -20,7 +22,7 @@ from guerdon.ledger.models import (
     View,
     transaction_id,
 )
-from guerdon.money import AMOUNT_MAX, divide
+from guerdon.money import AMOUNT_MAX, BALANCE_CEILING, divide
 from guerdon.rewards.cel import Condition, compile_condition, facts_of
 from guerdon.rewards.models import EVENTS, AwardView, Campaign, DecisionView, FixedAward, RecordedEvent, ShopEvent
 
@@ -180,20 +182,28 @@ def _book(event: ShopEvent, campaign: Campaign, account: Account, amount: int) -
     if event.type != "refund":
         if account.balance + amount > account.ceiling:
             return 0, f"the balance would pass its limit of {account.ceiling}"
+        if not lots.fits(account, award_lot(amount)):
+            return 0, f"the wallet already holds {LOTS_MAX} lots of different dates"
         return amount, None
     if campaign.clawback == "none":
         return 0, "this campaign takes nothing back on refunds"
     if campaign.clawback == "up_to_balance":
-        taken = min(amount, max(account.spendable, 0))
+        # The credit line is no balance: taking from it would make the debt that this policy rules out.
+        taken = min(amount, max(account.spendable + min(account.floor, 0), 0))
         return -taken, None if taken == amount else f"{amount} to take back, {taken} available"
-    if account.balance - amount < -account.ceiling:
+    if account.balance - amount < -BALANCE_CEILING:
         return 0, "the debt would pass the limit of the account"
     return -amount, None
 
 
+def award_lot(amount: int) -> Lot:
+    """What an award arrives as."""
+    return Lot(amount, "promotional")
+
+
 def _award_transaction(recording: Recording, campaign: Campaign, account_id: str, amount: int) -> Transaction:
     if amount > 0:
-        posting = Posting(account_id, amount, ISSUER, lots=(Lot(amount, "promotional"),))
+        posting = Posting(account_id, amount, ISSUER, lots=(award_lot(amount),))
     else:
         posting = Posting(account_id, amount, ISSUER, below_floor=campaign.clawback == "debt")
     return Transaction(

@@ -53,7 +53,11 @@ class WalletTerms:
                 raise missing_wallet(wallet_id)
             if terms.status is not None and account.status == terms.status:
                 return Decision()
-            if account.lots is not None and terms == Terms(None, account.floor, account.ceiling, account.limits or Limits()):
+            if (
+                account.lots is not None
+                and account.status != "closed"
+                and terms == Terms(None, account.floor, account.ceiling, account.limits or Limits())
+            ):
                 return Decision()
             return Decision((transaction,))
 
