@@ -10,6 +10,8 @@ from typing import Any
 from falcon.asgi import App
 
 EVENT_SECONDS = 20.0
+LEAVE_SECONDS = 0.5
+"""So long an application may take to notice that its client has gone before it is cancelled; it looks with each heartbeat."""
 
 
 @dataclass(frozen=True)
@@ -121,6 +123,6 @@ async def follow(
         yield stream
     finally:
         stream.leave()
-        if not stream.ended:
-            task.cancel()
+        await asyncio.wait([task], timeout=LEAVE_SECONDS)
+        task.cancel()
         await asyncio.wait([task])

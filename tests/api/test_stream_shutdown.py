@@ -1,0 +1,84 @@
+"""Streams of a real `guerdon up`: they carry what other processes write, and do not hold up the end of their own."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import httpx
+import pytest
+
+from guerdon.app import open_services
+from guerdon.clock import SystemClock
+from guerdon.config import load
+from guerdon.identity.tokens import TokenKeys
+from guerdon.security import ANY_SCOPE, Actor
+from guerdon.wallets.models import CreditCreate, DebitCreate
+from guerdon.wallets.service import Request
+from tests.streaming import Event, parse
+from tests.trust.deployment import Deployment
+
+pytestmark = pytest.mark.timeout(300)
+STOP_SECONDS_MAX = 8.0
+"""The server kills its workers after 15 s, so a stream that did not end would show."""
+WRITES = 20
+
+
+async def events_of(answer: httpx.Response) -> AsyncIterator[Event]:
+    """The events of a stream to its regular end; a cut connection raises."""
+    text = b""
+    async for piece in answer.aiter_bytes():
+        text += piece
+        *blocks, text = text.split(b"\n\n")
+        for event in map(parse, blocks):
+            if event is not None:
+                yield event
+
+
+async def write_from_another_process(url: str, wallet: str) -> None:
+    """The services of a process of its own on the same database, without HTTP in between."""
+    settings = load({}, mongodb_url=url, token_keys=TokenKeys.generate())
+    async with open_services(settings, SystemClock()) as services:
+        actor = Actor("key_writer", "service_key", frozenset({ANY_SCOPE}))
+        for number in range(WRITES):
+            await services.wallets.debit(Request(actor, f"k-{number}", bytes(16)), wallet, DebitCreate(1))
+
+
+async def open_wallet(url: str) -> str:
+    settings = load({}, mongodb_url=url, token_keys=TokenKeys.generate())
+    async with open_services(settings, SystemClock()) as services:
+        member = await services.identity.create_operator("stream@example.com", "correct horse battery", "operator")
+        actor = Actor("key_writer", "service_key", frozenset({ANY_SCOPE}))
+        wallet = f"{member.id}:PTS"
+        await services.wallets.credit(Request(actor, "open", bytes(16)), wallet, CreditCreate(1000))
+        return wallet
+
+
+async def test_streams_carry_other_processes_writes_and_end_with_their_own(tmp_path: Path) -> None:
+    deployment = Deployment(tmp_path / "data")
+    await deployment.start()
+    try:
+        made = await deployment.command("keys", "create", "--name", "streams", "--scopes", "wallets:read")
+        headers = {"authorization": f"Bearer {made.out.split()[-1]}"}
+        wallet = await open_wallet(deployment.mongodb_url())
+        async with httpx.AsyncClient(base_url=deployment.url, headers=headers, timeout=30) as client, AsyncExitStack() as stack:
+            path = f"/v1/wallets/{wallet}/stream"
+            answers = [await stack.enter_async_context(client.stream("GET", path)) for _ in range(3)]
+            feeds = [events_of(answer) for answer in answers]
+            assert {(await anext(feed)).name for feed in feeds} == {"balance"}
+            await write_from_another_process(deployment.mongodb_url(), wallet)
+            for feed in feeds[:2]:
+                assert [(await anext(feed)).seq for _ in range(WRITES)] == list(range(2, WRITES + 2))
+            # The third reads nothing of it, and a fourth has gone.
+            gone = await client.send(client.build_request("GET", path), stream=True)
+            await gone.aclose()
+            began = time.monotonic()
+            stopping = asyncio.create_task(asyncio.to_thread(deployment.stop))
+            assert [[event async for event in feed] for feed in feeds[:2]] == [[], []]
+            assert await stopping == 0
+            assert time.monotonic() - began < STOP_SECONDS_MAX
+            assert len([event async for event in feeds[2]]) == WRITES
+    finally:
+        deployment.stop()
+    assert b"Traceback" not in deployment.log.read_bytes()
