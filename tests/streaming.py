@@ -85,14 +85,18 @@ class Stream:
         found = [await self.next() for _ in range(count)]
         return [event for event in found if event is not None]
 
-    async def rest(self) -> bytes:
-        """The whole body up to its end, comments too."""
-        pieces: list[bytes] = []
+    async def pieces(self) -> list[bytes]:
+        """The body up to its end, as it was sent."""
+        found: list[bytes] = []
         async with asyncio.timeout(EVENT_SECONDS):
             while (piece := await self._body.get()) is not None:
-                pieces.append(piece)
+                found.append(piece)
         self.ended = True
-        return b"".join(pieces)
+        return found
+
+    async def rest(self) -> bytes:
+        """The whole body up to its end, comments too."""
+        return b"".join(await self.pieces())
 
     def leave(self) -> None:
         """Hang up."""

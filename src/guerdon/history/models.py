@@ -3,13 +3,37 @@
 from datetime import datetime
 from typing import Annotated, Literal
 
+import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType, field
 from msgspec.structs import replace
 
 from guerdon.clock import rfc3339
-from guerdon.http import PageQuery, Reference
+from guerdon.errors import Validation
+from guerdon.http import PageQuery, Reference, utc_ms
 from guerdon.ledger.models import Entry, hold_id
 from guerdon.wallets.models import LotView, WalletState, view_lot, view_wallet
+
+# The query reader would take a bare number for seconds since the epoch; what is meant by one is anybody's guess.
+Moment = Annotated[
+    str,
+    Meta(
+        pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,9})?([Zz]|[+-][0-9]{2}:[0-9]{2})$(?!\n)",
+        examples=["2026-01-31T12:00:00Z"],
+    ),
+]
+
+
+def moment_ms(moment: str, name: str) -> int:
+    """Milliseconds since the epoch.
+
+    Raises:
+        Validation: there is no such time; `name` is the parameter's.
+    """
+    try:
+        return utc_ms(msgspec.convert(moment, datetime), name)
+    except msgspec.ValidationError:
+        raise Validation.at(name, "there is no such time") from None
+
 
 # --- entries --------------------------------------------------------------------------------------------------------
 
@@ -47,8 +71,8 @@ class EntryQuery(PageQuery, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     """Filters: `kind`; `from` (inclusive) to `to` (exclusive) in RFC 3339 with an offset; the exact `reference`."""
 
     kind: Annotated[str, Meta(min_length=1, max_length=20, pattern=r"^[a-z_]+$(?!\n)")] | None = None
-    since: datetime | None = field(default=None, name="from")
-    until: datetime | None = field(default=None, name="to")
+    since: Moment | None = field(default=None, name="from")
+    until: Moment | None = field(default=None, name="to")
     reference: Reference | None = None
 
 
@@ -79,7 +103,7 @@ def view_entry(entry: Entry) -> EntryView:
 class BalanceQuery(Struct, frozen=True, forbid_unknown_fields=True):
     """The moment, in RFC 3339 with an offset; if absent, now."""
 
-    at: datetime | None = None
+    at: Moment | None = None
 
 
 class BalanceView(Struct, frozen=True):

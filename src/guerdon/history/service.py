@@ -2,16 +2,15 @@
 
 import asyncio
 from collections.abc import AsyncGenerator
-from datetime import datetime
 
 from guerdon.clock import Clock, rfc3339
 from guerdon.database import Database, Document
 from guerdon.errors import DatabaseUnavailable, NotFound, Validation
 from guerdon.history import statements
-from guerdon.history.models import BalanceView, EntryQuery, Statement
+from guerdon.history.models import BalanceView, EntryQuery, Statement, moment_ms
 from guerdon.history.places import Places
 from guerdon.history.rules import narrow, parse_month, probes
-from guerdon.http import decode_cursor, encode_cursor, utc_ms
+from guerdon.http import decode_cursor, encode_cursor
 from guerdon.ledger.models import Account, Entry, entry_id, once_mark
 from guerdon.ledger.service import Ledger
 from guerdon.ledger.store import ENTRIES, decode_entry
@@ -59,16 +58,16 @@ class History:
         position = entries[-1].seq if len(entries) == query.limit else lowest
         return entries, encode_cursor(str(position)) if position > first else None
 
-    async def balance_at(self, actor: Actor, wallet_id: str, moment: datetime | None) -> BalanceView:
+    async def balance_at(self, actor: Actor, wallet_id: str, moment: str | None) -> BalanceView:
         """What was booked at a moment, that moment included.
 
         Raises:
             NotFound: no such wallet, or not the caller's.
-            Validation: the moment has no offset, or lies in the future.
+            Validation: there is no such moment, or it lies in the future.
         """
         account = await self._wallets.get_account(actor, wallet_id)
         now_ms = self._clock.now_ms()
-        at_ms = now_ms if moment is None else utc_ms(moment, "at")
+        at_ms = now_ms if moment is None else moment_ms(moment, "at")
         if at_ms > now_ms:
             raise Validation.at("at", "the future is not booked yet")
         seq = account.seq if moment is None else await self._count_before(account, at_ms + 1)
@@ -123,10 +122,10 @@ class History:
 
     # --- inside -----------------------------------------------------------------------------------------------------
 
-    async def _between(self, account: Account, since: datetime | None, until: datetime | None) -> tuple[int, int]:
+    async def _between(self, account: Account, since: str | None, until: str | None) -> tuple[int, int]:
         """Return the first and the last `seq` from `since` to before `until`."""
-        from_ms = None if since is None else utc_ms(since, "from")
-        to_ms = None if until is None else utc_ms(until, "to")
+        from_ms = None if since is None else moment_ms(since, "from")
+        to_ms = None if until is None else moment_ms(until, "to")
         before, last = await asyncio.gather(
             _known(0) if from_ms is None else self._count_before(account, from_ms),
             _known(account.seq) if to_ms is None else self._count_before(account, to_ms),
