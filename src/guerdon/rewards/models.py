@@ -11,7 +11,12 @@ from guerdon.http import ExternalId, PageQuery, Text
 from guerdon.money import Amount, AssetCode, Rounding
 
 EVENTS, CAMPAIGNS, CAMPAIGN_VERSIONS = "events", "campaigns", "campaign_versions"
-INDEXES: dict[str, list[IndexModel]] = {EVENTS: [], CAMPAIGNS: [], CAMPAIGN_VERSIONS: []}
+INDEXES: dict[str, list[IndexModel]] = {
+    EVENTS: [],
+    # Events ask for the active campaigns every second; paused ones and drafts pile up.
+    CAMPAIGNS: [IndexModel([("status", 1), ("_id", -1)], name="status")],
+    CAMPAIGN_VERSIONS: [],
+}
 ITEMS_MAX = 1000
 CAMPAIGNS_LIVE_MAX = 200
 

@@ -1,0 +1,190 @@
+"""With which values each catalogued query is explained: the newest and the deepest page, the hot and a quiet wallet, found and not found."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from guerdon.catalogue.plans import Parameters
+from guerdon.cli.scratch import (
+    ACTOR,
+    NOW_MS,
+    START_MS,
+    Sample,
+    Wallet,
+    campaign_of,
+    event_of,
+    reference_of,
+)
+from guerdon.clock import to_datetime
+from guerdon.history.rules import WAYS
+from guerdon.ledger.lookups import BATCH
+from guerdon.ledger.models import REFUSAL, SEQ_DIGITS, entry_id, hold_id, once_mark, transaction_id
+
+Cases = Iterator[tuple[str, str, Parameters]]
+"""(query, case, parameters)"""
+PAGE, STATEMENT, ASKED_MAX = 51, 200, 500
+NOBODY = "mem_" + "f" * 32
+_LAST_SEQ = 10**SEQ_DIGITS - 1
+
+
+def cases_of(sample: Sample) -> Cases:
+    """Yield every case of every query that can be explained."""
+    yield from _by_id(sample)
+    yield from _lists(sample)
+    yield from _batches(sample)
+    yield from _history(sample)
+    yield from _jobs(sample)
+    yield from _verify(sample)
+
+
+def _by_id(sample: Sample) -> Cases:
+    quiet, hot = sample.quiet[0], sample.hot
+    places = {
+        "claims.get": ("external_id:shopper-7", "external_id:nobody"),
+        "members.get": (hot.owner, NOBODY),
+        "service_keys.get": ("key007", "none"),
+        "assets.get": ("A07", "NONE"),
+        "events.get": (event_of(2), "order-none"),
+        "campaigns.get": (campaign_of(7), campaign_of(10**9)),
+        "accounts.move": (hot.id, NOBODY + ":PTS"),
+    }
+    for query, (known, unknown) in places.items():
+        yield query, "found", {"id": known}
+        yield query, "not found", {"id": unknown}
+    owned = {
+        "accounts.get": (hot.id, hot.owner),
+        "accounts.move_sharded": (hot.id, hot.owner),
+        "entries.get": (entry_id(hot.id, hot.seq // 2), hot.owner),
+        "holds.get": (hold_id(quiet.id, 1), quiet.owner),
+        "holds.change": (hold_id(quiet.id, 1), quiet.owner),
+        "reversals.get": (transaction_id(quiet.id, 1), quiet.owner),
+        "reversals.count": (transaction_id(quiet.id, 1), quiet.owner),
+    }
+    for query, (known, owner) in owned.items():
+        yield query, "found", {"id": known, "owner": owner}
+        yield query, "not found", {"id": known + "-none", "owner": owner}
+    collected = f"{sample.collector}:A50"
+    yield "accounts.get", "one of 100 wallets", {"id": collected, "owner": sample.collector}
+    yield "members.rehash", "found", {"id": hot.owner, "hash": None}
+    yield "service_keys.revoke", "found", {"id": "key007"}
+    yield "campaigns.replace", "found", {"id": campaign_of(7), "version": 1, "changed_at": START_MS}
+    yield "campaigns.replace", "changed meanwhile", {"id": campaign_of(7), "version": 2, "changed_at": START_MS}
+
+
+def _lists(sample: Sample) -> Cases:
+    names = [f"external_id:shopper-{number}" for number in range(min(ASKED_MAX, sample.members))]
+    yield "claims.known", f"{len(names)}, all found", {"ids": names, "limit": len(names)}
+    yield "claims.known", f"{len(names)}, none found", {"ids": [name + "-none" for name in names], "limit": len(names)}
+    yield "claims.taken", "2, both found", {"ids": ["email:shopper-7@example.com", "external_id:shopper-7"], "limit": 2}
+    yield "members.first", "first page", {"limit": PAGE}
+    yield "members.next", "deep page", {"before": sample.quiet[len(sample.quiet) // 2].owner, "limit": PAGE}
+    yield "service_keys.list", "100 keys", {"limit": 1000}
+    yield "assets.list", "100 assets", {"limit": 1000}
+    yield "accounts.list", "1 wallet", {"owner": sample.hot.owner, "limit": 100}
+    yield "accounts.list", "100 wallets", {"owner": sample.collector, "limit": 100}
+    yield "accounts.list", "nobody's", {"owner": NOBODY, "limit": 100}
+    yield "campaigns.first", "first page", {"limit": PAGE}
+    yield "campaigns.next", "deep page", {"before": campaign_of(500), "limit": PAGE}
+    for status in ("draft", "active"):
+        yield "campaigns.first_by_status", f"{status}, first page", {"status": status, "limit": PAGE}
+        yield "campaigns.next_by_status", f"{status}, deep page", {"status": status, "before": campaign_of(500), "limit": PAGE}
+    yield "campaigns.live", "20 of 1,000 are active", {"status": "active", "limit": 200}
+    yield "campaigns.count", "20 of 1,000 are active", {"status": "active"}
+
+
+def _batches(sample: Sample) -> Cases:
+    many = sample.quiet[:ASKED_MAX]
+    hot = sample.hot
+    for query in ("batch.accounts", "accounts.exist"):
+        yield query, "1 wallet", {"ids": [hot.id], "owners": [hot.owner]}
+        yield query, "1 of 100 wallets", {"ids": [f"{sample.collector}:A50"], "owners": [sample.collector]}
+        yield query, f"{len(many)} wallets", _accounts(many)
+        yield query, "1 unknown", {"ids": [NOBODY + ":PTS"], "owners": [NOBODY]}
+    yield "batch.marks", "1 new key, hot wallet", _marks([hot], "new")
+    yield "batch.marks", "1 known key, hot wallet", _marks([hot], "PTS-key-2")
+    yield "batch.marks", "1 refused key", {"owners": [sample.refused[0][0]], "marks": [sample.refused[0][1]]}
+    yield "batch.marks", f"{len(many)} new keys", _marks(many, "new")
+    yield "batch.marks", f"{len(many)} known keys", _marks(many, "PTS-key-1")
+    both = sorted(mark for each in many for mark in (_mark(each, "new"), once_mark(each.owner, "reference", "new")))
+    yield "batch.marks", f"{len(both)} new keys and references", {"owners": sorted(each.owner for each in many), "marks": both}
+    known = {
+        "batch.events": [event_of(number) for number in range(0, min(2 * ASKED_MAX, sample.members), 2)],
+        "batch.holds": sorted(hold_id(each.id, 1) for each in many),
+        "batch.reversals": sorted(transaction_id(each.id, 1) for each in many),
+    }
+    for query, ids in known.items():
+        yield query, "1 new", {"ids": ["none"]}
+        yield query, f"{len(ids)}, all found", {"ids": ids}
+
+
+def _accounts(wallets: tuple[Wallet, ...]) -> Parameters:
+    return {"ids": sorted(each.id for each in wallets), "owners": sorted(each.owner for each in wallets)}
+
+
+def _marks(wallets: list[Wallet] | tuple[Wallet, ...], key: str) -> Parameters:
+    return {"owners": sorted(each.owner for each in wallets), "marks": sorted(_mark(each, key) for each in wallets)}
+
+
+def _mark(wallet: Wallet, key: str) -> bytes:
+    return once_mark(wallet.owner, "key", ACTOR, key)
+
+
+def _history(sample: Sample) -> Cases:
+    hot, middle = sample.hot, sample.hot.seq // 2
+    quiet = sample.quiet[0]
+    for case, wallet, last in (
+        ("newest page", hot, hot.seq),
+        ("middle", hot, middle),
+        ("oldest page", hot, PAGE),
+        ("quiet", quiet, quiet.seq),
+    ):
+        yield "entries.page", case, _span(wallet, max(1, last - PAGE + 1), last, limit=PAGE)
+    yield "entries.kind", "every second fits", _span(hot, max(1, hot.seq - 999), hot.seq, limit=PAGE, kind="debit")
+    yield "entries.kind", "none fits", _span(hot, max(1, hot.seq - 999), hot.seq, limit=PAGE, kind="freeze")
+    reference = reference_of(3)
+    yield "entries.reference", "found", {"owner": hot.owner, "mark": once_mark(hot.owner, "reference", f"PTS-{reference}")}
+    yield "entries.reference", "not found", {"owner": hot.owner, "mark": once_mark(hot.owner, "reference", "none")}
+    steps = [entry_id(hot.id, hot.seq * part // WAYS) for part in range(1, WAYS)]
+    yield "entries.probe", "first step", {"ids": steps, "owner": hot.owner}
+    yield "entries.probe", "last step", {"ids": [entry_id(hot.id, middle + part) for part in range(1, WAYS)], "owner": hot.owner}
+    yield "entries.statement", "a batch in the middle", _span(hot, middle, middle + STATEMENT - 1)
+    yield "entries.stream", "nothing new", _span(hot, hot.seq, _LAST_SEQ, limit=100)
+    yield "entries.stream", "resumed 1,000 behind", _span(hot, max(0, hot.seq - 1000), _LAST_SEQ, limit=100)
+
+
+def _span(wallet: Wallet, first: int, last: int, **more: Any) -> Parameters:
+    return {"first": entry_id(wallet.id, first), "last": entry_id(wallet.id, last), "owner": wallet.owner, **more}
+
+
+def _jobs(sample: Sample) -> Cases:
+    yield "accounts.due", "a full batch", {"now": NOW_MS + 10**12, "limit": 500}
+    yield "accounts.due", "nothing due", {"now": START_MS - 1, "limit": 500}
+    yield "refusals.expire", "nothing expired", {"moment": to_datetime(NOW_MS)}
+    yield "leases.take", "found", {"id": "sweep"}
+    yield "leases.keep", "found", {"id": "sweep", "holder": "wrk_1"}
+    yield "checkpoints.newest", "100 checkpoints", {}
+    yield "checkpoints.all", "100 checkpoints", {}
+    yield "checkpoints.touch", "never found", {"id": 0}
+    yield "checkpoints.accounts", "all", {}
+    yield "checkpoints.heads", "1,000 accounts", {"ids": [entry_id(each.id, 1) for each in sample.quiet[:1000]]}
+
+
+def _verify(sample: Sample) -> Cases:
+    middle = sample.quiet[len(sample.quiet) // 2]
+    some = sample.quiet[:BATCH]
+    yield "verify.accounts", "a page", {"after": middle.id, "limit": 1000}
+    yield "verify.owners_rest", "a member's other wallets", {"first": f"{sample.collector}:A50", "last": sample.collector + ";"}
+    yield "verify.account", "one", {"id": middle.id, "limit": 1000}
+    yield "verify.entries", "the hot wallet", {"first": sample.hot.id + "#", "last": sample.hot.id + "#~"}
+    yield "verify.entries_rest", "behind the last account", {"after": "mem_g"}
+    yield "verify.active_holds", "all", {"first": "hld_mem_", "last": "hld_mem_g", "status": "held"}
+    yield "verify.reversals", "all", {"first": "txn_mem_", "last": "txn_mem_g"}
+    yield "verify.seq", "one", {"id": middle.id}
+    yield "verify.look_up", "a batch", {"ids": sorted(entry_id(each.id, 1) for each in some)}
+    yield "verify.marks", "a batch", _marks(some, "PTS-key-1")
+    yield "verify.ended_holds", "a batch", {"ids": sorted(hold_id(each.id, 1) for each in some)}
+    for name in ("events", "holds", "reversals"):
+        yield f"verify.all_{name}", "all", {"after": ""}
+    yield "verify.all_refusals", "all", {"first": REFUSAL, "last": REFUSAL + "g"}
+    refused = sample.refused[:BATCH]
+    marks = {"owners": sorted(owner for owner, _ in refused), "marks": sorted(mark for _, mark in refused)}
+    yield "verify.beside_refusals", "a batch", marks

@@ -1,0 +1,320 @@
+"""A database to look at plans on: made, filled with documents of the product's shapes, and dropped at the end.
+
+The books in it do not balance and their hashes are random: nothing here is verified, it is only found. What matters for a plan is what
+is stored beside what: ids, owners, marks, dates, and how many entries a wallet has.
+"""
+
+import random
+from collections.abc import AsyncGenerator, Callable, Iterator
+from contextlib import asynccontextmanager
+
+from msgspec import Struct
+from pymongo import WriteConcern
+
+from guerdon.app import INDEXES
+from guerdon.clock import to_datetime
+from guerdon.database import Database, Document
+from guerdon.errors import StartupRefused
+from guerdon.identity.models import CLAIMS, MEMBERS, SERVICE_KEYS
+from guerdon.ledger.checkpoints import CHECKPOINTS
+from guerdon.ledger.due import HOLD_DOCUMENTS
+from guerdon.ledger.models import (
+    ISSUER,
+    MERCHANT,
+    REFUSAL,
+    Account,
+    Entry,
+    Lot,
+    Refusal,
+    entry_id,
+    hold_id,
+    once_mark,
+    transaction_id,
+)
+from guerdon.ledger.store import ACCOUNTS, ENTRIES, REVERSALS, encode
+from guerdon.rewards.models import CAMPAIGNS, EVENTS
+from guerdon.wallets.models import ASSETS, WALLET
+from guerdon.workers.models import LEASES
+
+SUFFIX, MARKER = "_explain", "made_by_guerdon_explain"
+SEED = 20_261_122
+BATCH = 2000
+HOT_SHARE = 10
+"""One wallet has this part (a tenth) of all entries."""
+COLLECTOR_WALLETS = 100
+SIZES = (1, 2, 3, 5, 8, 13, 20)
+"""How many entries the other wallets have."""
+START_MS, STEP_MS = 1_735_689_600_000, 60_000
+"""2025-01-01; a minute between two entries of a wallet."""
+NOW_MS = START_MS + 730 * 86_400_000
+ACTOR = "key_explain"
+Tell = Callable[[int], None]
+"""Told how many entries were written."""
+
+
+class Wallet(Struct, frozen=True):
+    """A wallet of the sample."""
+
+    id: str
+    owner: str
+    seq: int
+
+
+class Sample(Struct, frozen=True):
+    """What was written, as far as the parameters of queries need it."""
+
+    hot: Wallet
+    collector: str
+    """A member with a hundred wallets."""
+    quiet: tuple[Wallet, ...]
+    """Wallets of everybody else; one in fifty is remembered."""
+    refused: tuple[tuple[str, bytes], ...]
+    """(owner, mark) of some refusals."""
+    members: int
+
+
+@asynccontextmanager
+async def scratch_database(url: str, name: str) -> AsyncGenerator[Database]:
+    """Yield an empty database beside the product's; drop it at the end, whatever happens.
+
+    Raises:
+        StartupRefused: there is one of that name that this command has not made, or the server is not fit.
+    """
+    database = Database(url, name + SUFFIX)
+    try:
+        await database.check()
+        present = await database.raw.list_collection_names()
+        if present and MARKER not in present:
+            raise StartupRefused(f"the database {name + SUFFIX} exists and was not made by this command; it is left alone")
+        await database.client.drop_database(database.raw.name)
+        await database.raw.create_collection(MARKER)
+        try:
+            yield database
+        finally:
+            await database.client.drop_database(database.raw.name)
+    finally:
+        await database.close()
+
+
+async def fill(database: Database, entries: int, tell: Tell) -> Sample:
+    """Write about so many entries and everything that belongs to them; the product's indexes are made at the end."""
+    writer = _Writer(database, tell)
+    maker = _Maker(entries)
+    for collection, document in maker.documents():
+        await writer.add(collection, document)
+    await writer.finish()
+    await database.sync_indexes(INDEXES)
+    return maker.sample()
+
+
+class _Writer:
+    """Inserts in large unordered batches, acknowledged by the primary alone: this data may be lost."""
+
+    def __init__(self, database: Database, tell: Tell) -> None:
+        self._raw = database.client.get_database(database.raw.name, write_concern=WriteConcern(1))
+        self._waiting: dict[str, list[Document]] = {}
+        self._tell = tell
+        self._entries = 0
+
+    async def finish(self) -> None:
+        for collection in list(self._waiting):
+            await self._flush(collection)
+
+    async def add(self, collection: str, document: Document) -> None:
+        waiting = self._waiting.setdefault(collection, [])
+        waiting.append(document)
+        if len(waiting) >= BATCH:
+            await self._flush(collection)
+
+    async def _flush(self, collection: str) -> None:
+        documents = self._waiting.pop(collection)
+        await self._raw[collection].insert_many(documents, ordered=False)
+        if collection == ENTRIES:
+            self._entries += len(documents)
+            self._tell(self._entries)
+
+
+class _Maker:
+    """Makes the documents, always the same ones for a number of entries."""
+
+    def __init__(self, entries: int) -> None:
+        self._left = entries
+        self._hot_size = entries // HOT_SHARE
+        self._rng = random.Random(SEED)
+        self._members = 0
+        self._hot: Wallet | None = None
+        self._collector = ""
+        self._quiet: list[Wallet] = []
+        self._refused: list[tuple[str, bytes]] = []
+
+    def sample(self) -> Sample:
+        assert self._hot is not None
+        return Sample(self._hot, self._collector, tuple(self._quiet), tuple(self._refused), self._members)
+
+    def documents(self) -> Iterator[tuple[str, Document]]:
+        yield from _fixed()
+        while self._left > 0:
+            number, owner = self._members, f"mem_{START_MS + self._members:012x}{self._rng.getrandbits(80):020x}"
+            self._members += 1
+            yield from _member(number, owner)
+            if number == 0:
+                assets, self._collector = [f"A{asset:02}" for asset in range(COLLECTOR_WALLETS)], owner
+            else:
+                assets = ["PTS", "GBP"] if number % 10 == 0 else ["PTS"]
+            for asset in assets:
+                size = self._hot_size if number == 1 else self._rng.choice(SIZES)
+                yield from self._wallet(owner, asset, min(size, self._left), number)
+            if number % 5 == 0:
+                yield from self._refusal(owner, number)
+            if number % 2 == 0:
+                yield EVENTS, _event(number, owner)
+
+    def _wallet(self, owner: str, asset: str, size: int, number: int) -> Iterator[tuple[str, Document]]:
+        if size <= 0:
+            return
+        self._left -= size
+        wallet = Wallet(f"{owner}:{asset}", owner, size)
+        if number == 1:
+            self._hot = wallet
+        elif number % 50 == 2:
+            self._quiet.append(wallet)
+        balance = 0
+        for seq in range(1, size + 1):
+            balance += 10 if seq % 2 else -3
+            yield ENTRIES, encode(self._entry(wallet, asset, seq, balance))
+        dated = number % 20 == 3
+        due_at = NOW_MS + (number % 1000 - 10) * 3_600_000 if dated else None
+        lots = (Lot(1, "promotional", None, due_at),) if dated else None
+        account = Account(
+            wallet.id,
+            owner,
+            asset,
+            WALLET,
+            balance,
+            seq=size,
+            head=self._rng.randbytes(32),
+            opened_at=START_MS,
+            lots=lots,
+            due_at=due_at,
+        )
+        yield ACCOUNTS, encode(account)
+        if number % 10 == 2:
+            yield HOLD_DOCUMENTS, _hold(wallet, asset, number)
+        if number % 25 == 2:
+            yield REVERSALS, {"_id": transaction_id(wallet.id, 1), "owner": owner, "reversed": 1, "at": NOW_MS}
+
+    def _entry(self, wallet: Wallet, asset: str, seq: int, balance: int) -> Entry:
+        key, reference = f"key-{seq}", reference_of(seq)
+        marks = [once_mark(wallet.owner, "key", ACTOR, f"{asset}-{key}")]
+        if reference is not None:
+            marks.append(once_mark(wallet.owner, "reference", f"{asset}-{reference}"))
+        comes = seq % 2 == 1
+        return Entry(
+            id=entry_id(wallet.id, seq),
+            owner=wallet.owner,
+            asset=asset,
+            kind="credit" if comes else "debit",
+            amount=10 if comes else -3,
+            balance_after=balance,
+            held_after=0,
+            counter=ISSUER if comes else MERCHANT,
+            actor=ACTOR,
+            at=START_MS + seq * STEP_MS,
+            prev=self._rng.randbytes(32),
+            hash=self._rng.randbytes(32),
+            reason="bought at the till" if reference else None,
+            reference=reference,
+            key=f"{asset}-{key}",
+            fingerprint=self._rng.randbytes(16),
+            once=marks,
+        )
+
+    def _refusal(self, owner: str, number: int) -> Iterator[tuple[str, Document]]:
+        mark = once_mark(owner, "key", ACTOR, "refused")
+        if number % 50 == 0:
+            self._refused.append((owner, mark))
+        refusal = Refusal(REFUSAL + mark.hex(), owner, [mark], mark[:16], "insufficient-funds", "5 are spendable", {"available": 5})
+        # Far ahead: MongoDB must not delete them while they are looked at.
+        yield ENTRIES, {**encode(refusal), "expires_at": to_datetime(NOW_MS * 2 + number)}
+
+
+def reference_of(seq: int) -> str | None:
+    """Every third entry has a reference."""
+    return f"order-{seq}" if seq % 3 == 0 else None
+
+
+def _member(number: int, owner: str) -> Iterator[tuple[str, Document]]:
+    name, email = f"shopper-{number}", f"shopper-{number}@example.com"
+    yield (
+        MEMBERS,
+        {
+            "_id": owner,
+            "external_id": name,
+            "email": email,
+            "password_hash": None,
+            "role": "member",
+            "attributes": {"country": "GB"},
+            "created_at": START_MS + number,
+        },
+    )
+    yield CLAIMS, {"_id": f"email:{email}", "member": owner, "created_at": START_MS + number}
+    yield CLAIMS, {"_id": f"external_id:{name}", "member": owner, "created_at": START_MS + number}
+
+
+def _hold(wallet: Wallet, asset: str, number: int) -> Document:
+    return {
+        "_id": hold_id(wallet.id, 1),
+        "owner": wallet.owner,
+        "account": wallet.id,
+        "asset": asset,
+        "amount": 5,
+        "captured": 0,
+        "left": 5,
+        "status": "held" if number % 20 == 2 else "captured",
+        "expires_at": NOW_MS,
+        "created_at": START_MS,
+        "created_by": ACTOR,
+    }
+
+
+def _event(number: int, owner: str) -> Document:
+    return {
+        "_id": event_of(number),
+        "owner": owner,
+        "type": "purchase",
+        "occurred_at": START_MS + number,
+        "amount": 13912,
+        "currency": "GBP",
+        "items": [{"sku": f"SKU-{number % 1000}", "quantity": 1, "unit_price": 13912}],
+        "attributes": {},
+        "fingerprint": number.to_bytes(16),
+        "recorded_at": START_MS + number,
+        "recorded_by": ACTOR,
+        "awards": [],
+        "decisions": [],
+    }
+
+
+def event_of(number: int) -> str:
+    return f"order-{number}"
+
+
+def campaign_of(number: int) -> str:
+    return f"cmp_{number:032x}"
+
+
+CAMPAIGN_COUNT, CAMPAIGNS_ACTIVE = 1000, 20
+
+
+def _fixed() -> Iterator[tuple[str, Document]]:
+    """What does not grow with the entries."""
+    for number in range(CAMPAIGN_COUNT):
+        status = "active" if number % (CAMPAIGN_COUNT // CAMPAIGNS_ACTIVE) == 0 else "paused" if number % 2 else "draft"
+        yield CAMPAIGNS, {"_id": campaign_of(number), "version": 1, "status": status, "name": "a campaign", "changed_at": START_MS}
+    for number in range(COLLECTOR_WALLETS):
+        yield ASSETS, {"_id": f"A{number:02}", "scale": 0, "created_at": START_MS}
+    for number in range(100):
+        yield SERVICE_KEYS, {"_id": f"key{number:03}", "name": "a key", "created_at": START_MS + number, "revoked_at": None}
+        yield CHECKPOINTS, {"_id": number + 1, "jws": "not a signature", "made_at": START_MS + number}
+    for name in ("sweep", "checkpoint"):
+        yield LEASES, {"_id": name, "holder": "wrk_1", "expires_at": NOW_MS, "due_at": NOW_MS, "failures": 0, "last_run_at": 0}

@@ -1,0 +1,173 @@
+"""What a secondary index adds to a write: the same batches into two copies of a collection, one without that index, in turns."""
+
+import random
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from msgspec import Struct
+from pymongo import IndexModel, UpdateOne, WriteConcern
+from pymongo.asynchronous.collection import AsyncCollection
+
+from guerdon.clock import to_datetime
+from guerdon.database import Database, Document
+from guerdon.ledger.models import REFUSAL
+from guerdon.ledger.store import ACCOUNTS, ENTRIES
+from guerdon.rewards.models import CAMPAIGNS
+
+ROUNDS, WARM_UP, BATCH = 40, 4, 500
+SEED = 20_261_123
+LATER_MS = 4_000_000_000_000
+Batch = Sequence[Document]
+"""Documents to insert, or `{"q", "u"}` to update."""
+Progress = Callable[[int, int], None]
+
+
+class Cost(Struct, frozen=True):
+    """One index and one kind of write; times are microseconds of a document, medians of the rounds. `low` and `high` bound the middle half
+    of the rounds' ratios."""
+
+    index: str
+    write: str
+    without_us: float
+    with_us: float
+    ratio: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Write:
+    """A kind of write that the product makes."""
+
+    collection: str
+    name: str
+    batch: Callable[[random.Random, list[Document]], Batch]
+    """Make one batch from documents of the collection."""
+    select: Document
+    """Which documents those are."""
+
+
+def _plain_debits(rng: random.Random, rows: list[Document]) -> Batch:
+    fresh = f"mem_{rng.getrandbits(128):032x}:PTS"
+    return [
+        {**row, "_id": f"{fresh}#{n:012}", "owner": row["owner"], "once": [rng.randbytes(20)]}
+        for n, row in enumerate(rows, start=1)
+    ]
+
+
+def _refusals(rng: random.Random, rows: list[Document]) -> Batch:
+    marks = [rng.randbytes(20) for _ in rows]
+    moment = to_datetime(LATER_MS + rng.randrange(10**9))
+    return [
+        {**row, "_id": REFUSAL + mark.hex(), "once": [mark], "expires_at": moment} for row, mark in zip(rows, marks, strict=True)
+    ]
+
+
+def _new_accounts(rng: random.Random, rows: list[Document]) -> Batch:
+    owners = [f"mem_{rng.getrandbits(128):032x}" for _ in rows]
+    return [{**row, "_id": f"{owner}:PTS", "owner": owner} for row, owner in zip(rows, owners, strict=True)]
+
+
+def _moves(rng: random.Random, rows: list[Document]) -> Batch:
+    """The five fields of a plain account that an entry changes."""
+    return [
+        {"q": {"_id": row["_id"]}, "u": {"$set": {"balance": rng.randrange(10**6), "held": 0, "seq": rng.randrange(10**6), "head": rng.randbytes(32), "at": rng.randrange(10**12)}}}
+        for row in rows
+    ]  # fmt: skip
+
+
+def _dated_moves(rng: random.Random, rows: list[Document]) -> Batch:
+    """The same on accounts whose next date moves with it."""
+    return [{"q": move["q"], "u": {"$set": {**move["u"]["$set"], "due_at": rng.randrange(10**12)}}} for move in _moves(rng, rows)]
+
+
+def _changed_status(rng: random.Random, rows: list[Document]) -> Batch:
+    return [{"q": {"_id": row["_id"]}, "u": {"$set": {"status": rng.choice(["active", "paused"])}}} for row in rows]
+
+
+_ENTRY, _REFUSED = {"balance_after": {"$exists": True}}, {"expires_at": {"$exists": True}}
+_PLAIN, _DATED = {"due_at": {"$exists": False}}, {"due_at": {"$exists": True}}
+_DEBIT = Write(ENTRIES, "insert an entry", _plain_debits, _ENTRY)
+_OPEN = Write(ACCOUNTS, "open an account", _new_accounts, _PLAIN)
+_MOVE = Write(ACCOUNTS, "move a plain account", _moves, _PLAIN)
+_MOVE_DATED = Write(ACCOUNTS, "move an account with lots", _dated_moves, _DATED)
+WRITES: dict[str, tuple[Write, ...]] = {
+    "entries.once": (_DEBIT,),
+    "entries.expiry": (_DEBIT, Write(ENTRIES, "insert a refusal", _refusals, _REFUSED)),
+    "accounts.owner": (_OPEN, _MOVE),
+    "accounts.due_at": (_OPEN, _MOVE, _MOVE_DATED),
+    "campaigns.status": (Write(CAMPAIGNS, "change a status", _changed_status, {}),),
+}
+"""What is measured for each index; a test holds the names against the indexes that there are."""
+
+
+async def measure(
+    database: Database, indexes: Mapping[str, Sequence[IndexModel]], tell: Progress, *, rounds: int = ROUNDS
+) -> list[Cost]:
+    """Measure every index. Only the server's work is timed: the primary acknowledges, and nobody waits for disks or other members."""
+    fast = database.client.get_database(database.raw.name, write_concern=WriteConcern(1))
+    costs: list[Cost] = []
+    total = sum(len(writes) for writes in WRITES.values())
+    for name, writes in WRITES.items():
+        collection, _, index = name.partition(".")
+        pair = (fast[f"{collection}_with"], fast[f"{collection}_without"])
+        for copy in pair:
+            await copy.drop()
+            # Both are copies, so that they lie on the disk alike.
+            await (await fast[collection].aggregate([{"$out": copy.name}])).to_list()
+        await pair[0].create_indexes(list(indexes[collection]))
+        rest = [model for model in indexes[collection] if model.document["name"] != index]
+        if rest:
+            await pair[1].create_indexes(rest)
+        for write in writes:
+            costs.append(_cost(name, write.name, await _rounds(write, pair, rounds)))
+            tell(len(costs), total)
+        for copy in pair:
+            await copy.drop()
+    return costs
+
+
+Collection = AsyncCollection[Document]
+
+
+async def _rounds(write: Write, pair: Sequence[Collection], count: int) -> list[tuple[float, float]]:
+    """Return (with, without) in seconds of a batch for each round; the one that goes first changes from round to round."""
+    with_it, without = pair
+    rng = random.Random(SEED)
+    rows = await without.aggregate([{"$match": write.select}, {"$sample": {"size": BATCH * 8}}])
+    known = await rows.to_list()
+    found: list[tuple[float, float]] = []
+    for number in range(WARM_UP + count):
+        batch = write.batch(rng, rng.sample(known, min(BATCH, len(known))))
+        seconds: dict[bool, float] = {}
+        for with_index in (True, False) if number % 2 else (False, True):
+            copy = with_it if with_index else without
+            began = time.perf_counter()
+            await _apply(copy, batch)
+            seconds[with_index] = (time.perf_counter() - began) / len(batch)
+        if number >= WARM_UP:
+            found.append((seconds[True], seconds[False]))
+    return found
+
+
+async def _apply(collection: Collection, batch: Batch) -> None:
+    if "q" in batch[0]:
+        await collection.bulk_write([UpdateOne(each["q"], each["u"]) for each in batch])
+    else:
+        await collection.insert_many(batch)
+
+
+def _cost(index: str, write: str, rounds: Sequence[tuple[float, float]]) -> Cost:
+    ratios = sorted(with_it / without for with_it, without in rounds)
+    quarters = statistics.quantiles(ratios, n=4)
+    return Cost(
+        index=index,
+        write=write,
+        without_us=statistics.median(without for _, without in rounds) * 1e6,
+        with_us=statistics.median(with_it for with_it, _ in rounds) * 1e6,
+        ratio=quarters[1],
+        low=quarters[0],
+        high=quarters[2],
+    )

@@ -1,0 +1,162 @@
+"""Every route and every job, used once and more, so that every query of the product is sent; see test_catalogue.py."""
+
+import asyncio
+from datetime import UTC, datetime
+from typing import Any
+
+import argon2
+import pytest
+from falcon.asgi import App
+
+from guerdon.app import Services
+from guerdon.identity.models import MEMBERS
+from guerdon.identity.tokens import TokenKeys
+from guerdon.ledger import verify as proof
+from guerdon.ledger.checkpoints import CheckpointKeys, write_checkpoint
+from guerdon.ledger.jobs import sweep
+from guerdon.ledger.models import entry_id
+from guerdon.ledger.store import ENTRIES
+from guerdon.ledger.verify import prove, verify
+from guerdon.rewards.models import ShopEvent
+from guerdon.workers.leases import Leases
+from guerdon.workers.models import Job
+from tests.clients import Caller, ManualClock
+from tests.factories import Factory
+from tests.invariants.company import ACTOR
+from tests.invariants.test_commands import Recorder
+from tests.streaming import follow
+
+EMAIL, PASSWORD = "ada@example.com", "correct horse battery"
+
+
+async def sent(response: Any, status: int = 200) -> dict[str, Any]:
+    answer = await response
+    assert answer.status_code == status, (str(answer.request.url), answer.text)
+    return dict(answer.json()) if answer.headers["content-type"].startswith("application/json") else {}
+
+
+async def use_identity(anonymous: Caller, service: Caller, services: Services, factory: Factory, recorder: Recorder) -> None:
+    await sent(anonymous.post("/v1/auth/register", {"email": EMAIL, "password": PASSWORD}), 201)
+    await sent(anonymous.post("/v1/auth/register", {"email": EMAIL, "password": PASSWORD}), 409)
+    recorder.on = False
+    weak = argon2.PasswordHasher(time_cost=1, memory_cost=8192, parallelism=1).hash(PASSWORD)
+    await services.database.raw[MEMBERS].update_one({"email": EMAIL}, {"$set": {"password_hash": weak}})
+    recorder.on = True
+    member = anonymous.with_token(
+        (await sent(anonymous.post("/v1/auth/login", {"email": EMAIL, "password": PASSWORD})))["access_token"]
+    )
+    await sent(member.get("/v1/me"))
+    await sent(member.get("/v1/me/wallets"))
+    await factory.member("known")
+    await sent(service.get("/v1/members", external_id="known"))
+    page = await sent(service.get("/v1/members", limit=1))
+    await sent(service.get("/v1/members", limit=1, cursor=page["next_cursor"]))
+    await sent(service.get(f"/v1/members/{page['items'][0]['id']}"))
+    key = await services.access.create_key("to be revoked", ["wallets:read"])
+    [listed] = [each for each in await services.access.list_keys() if each.id in key]
+    await services.access.revoke_key(listed.id)
+
+
+async def use_wallets(service: Caller, services: Services, factory: Factory) -> str:
+    """Return a wallet with some history."""
+    await sent(service.post("/v1/assets", {"code": "STARS", "scale": 0}), 201)
+    await sent(service.get("/v1/assets"))
+    wallet, other = await factory.wallet(500), await factory.wallet(50)
+    owner = wallet.partition(":")[0]
+    await sent(service.get(f"/v1/wallets/{wallet}"))
+    await sent(service.get(f"/v1/members/{owner}/wallets"))
+    paid = await sent(service.post(f"/v1/wallets/{wallet}/debit", {"amount": 7, "reference": "order-1"}), 201)
+    await sent(service.post(f"/v1/wallets/{wallet}/debit", {"amount": 10**9}), 409)
+    await sent(service.post("/v1/transfers", {"from": wallet, "to": other, "amount": 5}), 201)
+    await sent(service.post("/v1/bulk", {"commands": [{"type": "debit", "wallet": wallet, "amount": 1, "key": "bulk-1"}]}))
+    dated = {"amount": 20, "expires_at": "2099-01-01T00:00:00Z"}
+    await sent(service.post(f"/v1/wallets/{wallet}/credit", dated), 201)
+    await sent(service.get(f"/v1/wallets/{wallet}/lots"))
+    await sent(service.put(f"/v1/wallets/{wallet}/terms", {"day_limit": 10**6}))
+    for step in ("freeze", "unfreeze"):
+        await sent(service.post(f"/v1/wallets/{wallet}/{step}"))
+    empty = await factory.wallet(0)
+    await sent(service.post(f"/v1/wallets/{empty}/close"))
+    held = [await sent(service.post("/v1/holds", {"wallet": wallet, "amount": 9}), 201) for _ in range(3)]
+    await sent(service.post(f"/v1/holds/{held[0]['id']}/capture"), 201)
+    await sent(service.post(f"/v1/holds/{held[1]['id']}/void"), 201)
+    await sent(service.get(f"/v1/holds/{held[2]['id']}"))
+    await sent(service.post(f"/v1/transactions/{paid['id']}/reverse", {"amount": 2}), 201)
+    await sent(service.get(f"/v1/transactions/{paid['id']}"))
+    services.database.sharded = True
+    await sent(service.post(f"/v1/wallets/{wallet}/debit", {"amount": 1}), 201)
+    services.database.sharded = False
+    return wallet
+
+
+async def use_history(app: App[Any, Any], service: Caller, clock: ManualClock, wallet: str) -> None:
+    path = f"/v1/wallets/{wallet}"
+    now = datetime.fromtimestamp(clock.now_ms() / 1000, UTC)
+    page = await sent(service.get(f"{path}/entries", limit=2))
+    await sent(service.get(f"{path}/entries", limit=2, cursor=page["next_cursor"]))
+    await sent(service.get(f"{path}/entries", kind="debit"))
+    await sent(service.get(f"{path}/entries", reference="order-1"))
+    await sent(service.get(f"{path}/entries", **{"from": "2020-01-01T00:00:00Z"}))
+    await sent(service.get(f"{path}/balance", at="2020-01-01T00:00:00Z"))
+    await sent(service.get(f"{path}/balance"))
+    await sent(service.get(f"{path}/statements/{now:%Y-%m}"))
+    async with follow(app, f"{path}/stream", service.token, last_event_id=0) as stream:
+        assert stream.status == 200
+        await stream.take(2)
+        await asyncio.sleep(0.1)  # The feed opens its change stream beside the first read.
+
+
+async def use_rewards(service: Caller, services: Services, factory: Factory, clock: ManualClock) -> None:
+    campaigns = [await factory.campaign() for _ in range(3)]
+    path = f"/v1/campaigns/{campaigns[0]}"
+    body = {"name": "2 points", "asset": "PTS", "event_types": ["purchase"], "award": {"type": "fixed", "amount": 2}}
+    await sent(service.put(path, body))
+    await sent(service.get(path))
+    for more in ({}, {"status": "active"}):
+        page = await sent(service.get("/v1/campaigns", limit=1, **more))
+        await sent(service.get("/v1/campaigns", limit=1, cursor=page["next_cursor"], **more))
+    event = factory.event()
+    await sent(service.post("/v1/events/preview", event))
+    await sent(service.post("/v1/events", event), 201)
+    await sent(service.get(f"/v1/events/{event['id']}"))
+    await sent(service.post(f"{path}/pause"))
+    imported = ShopEvent(id="imported", type="purchase", occurred_at=0, amount=1, currency="GBP", external_id="from-a-file")
+    await services.events.record_all(ACTOR, [imported], await services.campaigns.list_live())
+
+
+async def use_operations(anonymous: Caller) -> None:
+    for path in ("/health/live", "/health/ready", "/openapi.json", "/docs", "/docs/start.js", "/problems", "/problems/not-found"):
+        await sent(anonymous.get(path))
+    await sent(anonymous.get("/.well-known/jwks.json"))
+    await sent(anonymous.get("/metrics"))
+
+
+async def run_jobs(services: Services, clock: ManualClock, wallet: str) -> None:
+    keys = CheckpointKeys(TokenKeys.generate())
+    for _ in range(2):
+        assert await write_checkpoint(services.database, clock, keys, None) == 1
+        clock.advance(seconds=1)
+    clock.advance(days=1)
+    assert await sweep(services.ledger, services.database, clock) == 1, f"the third hold on {wallet} has ended"
+
+    async def nothing() -> int:
+        return 0
+
+    job = Job("a job", 1000, nothing)
+    leases = Leases(services.database, "wrk_tests", 30_000)
+    assert (await leases.take(job)).granted
+    await leases.release(job, pause_ms=0, failures=0)
+
+
+async def run_proofs(services: Services, monkeypatch: pytest.MonkeyPatch, recorder: Recorder, wallet: str) -> None:
+    """In pages of two accounts, so that there are several; and with an entry that no account knows."""
+    monkeypatch.setattr(proof, "PAGE_ACCOUNTS", 2)
+    report = await verify(services.database)
+    assert report.violations == 0, report.first
+    assert (await prove(services.database, wallet)).violations == 0
+    recorder.on = False
+    entry = await services.database.raw[ENTRIES].find_one({"_id": entry_id(wallet, 1)})
+    assert entry is not None
+    await services.database.raw[ENTRIES].insert_one({**entry, "_id": entry_id(wallet, 10**6), "once": [b"stray"]})
+    recorder.on = True
+    assert (await verify(services.database)).violations > 0
