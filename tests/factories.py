@@ -71,5 +71,5 @@ class Factory:
 
     async def assert_books_balance(self) -> None:
         """Every law holds over the whole database."""
-        report = await verify(self._services.database)
+        report = await verify(self._services.database, calendar=self._services.ledger.calendar)
         assert report.violations == 0, report.first

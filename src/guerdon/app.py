@@ -31,6 +31,7 @@ from guerdon.identity.passwords import PasswordHasher
 from guerdon.identity.service import Identity
 from guerdon.identity.tokens import TokenKeys, Tokens
 from guerdon.ids import IdSource
+from guerdon.ledger import checkpoints as ledger_checkpoints
 from guerdon.ledger import store as ledger_store
 from guerdon.ledger.limits import Calendar
 from guerdon.ledger.service import Ledger
@@ -56,6 +57,7 @@ from guerdon.wallets.terms import WalletTerms
 INDEXES = {
     **identity_models.INDEXES,
     **ledger_store.INDEXES,
+    **ledger_checkpoints.INDEXES,
     **wallets_models.INDEXES,
     **rewards_models.INDEXES,
 }

@@ -33,6 +33,11 @@ class Settings(BaseSettings):
     access_token_ttl_seconds: int = Field(default=900, ge=30, le=900)
     time_zone: str = "UTC"
     """The programme's, as an IANA name: spending limits and statements count its days and months."""
+    checkpoint_key: SecretStr | None = None
+    """A JWK set with Ed25519 keys: the first signs checkpoints of the books, all of them verify."""
+    checkpoint_file: Path | None = None
+    """Where checkpoints are kept outside of the database as well."""
+    checkpoint_every_seconds: int = Field(default=3600, ge=10, le=86_400)
     access_log: bool = True
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     ledger_queue_max: int = Field(default=16_384, ge=16, le=100_000)

@@ -97,6 +97,30 @@ def token_keys(data_dir: Path) -> str:
     return path.read_text(encoding="utf-8")
 
 
+def checkpoint_key(settings: Settings, *, make: bool) -> str | None:
+    """Return the key set of checkpoints: the configured one or, with the embedded database, the data directory's own.
+
+    That is made at the first use if `make` says so.
+    """
+    if settings.checkpoint_key is not None:
+        return settings.checkpoint_key.get_secret_value()
+    if settings.mongodb_url is not None:
+        return None
+    path = settings.data_dir / "secrets" / "checkpoint_key.json"
+    if not path.exists():
+        if not make:
+            return None
+        write_private(path, TokenKeys.generate())
+    return path.read_text(encoding="utf-8")
+
+
+def checkpoint_file(settings: Settings) -> Path | None:
+    """Return where checkpoints are kept outside of the database, if anywhere."""
+    if settings.checkpoint_file is not None or settings.mongodb_url is not None:
+        return settings.checkpoint_file
+    return settings.data_dir / "checkpoints.jsonl"
+
+
 def write_private(path: Path, text: str) -> None:
     """Write a file that only its owner can read, completely or not at all."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -1,214 +1,345 @@
-"""Prove the books from nothing but the log: the laws L1 to L4 and L6, over the whole database, while it may be in use.
+"""Prove the books from nothing but the log, over the whole database or over one wallet, while they may be in use.
 
-Accounts are read in pages, in the order of their ids, and then their entries, which lie in the same order. An account's `seq` is the
-horizon: newer entries than the account row knew are left for the next run. Memory does not grow with the number of entries, except for
-transfers whose other side has not come by yet.
+Accounts are read in pages, in the order of their ids, and then their entries, which lie in the same order. A page of accounts and what
+else is said of them (active holds, refunds) is read in one snapshot; an account's `seq` is the horizon, and newer entries are left for the
+next run. Entries never change, so it does not matter when they are read. Memory holds a page, whatever the size of the books.
 """
 
-from collections.abc import AsyncIterator, Callable
-from typing import Literal
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterable
+from datetime import UTC
+from pathlib import Path
 
 import msgspec
 from msgspec import Struct
+from pymongo.errors import OperationFailure
 
-from guerdon.database import Database, Document
-from guerdon.ledger.models import GENESIS, REFUSAL, SYSTEM, Account, Entry, Idempotency, entry_hash, entry_id
-from guerdon.ledger.store import ACCOUNTS, ENTRIES, decode_account, decode_entry
+from guerdon.clock import to_ms
+from guerdon.database import Database, Document, Session
+from guerdon.errors import DatabaseUnavailable, NotFound
+from guerdon.ledger.answers import EVENTS, Stage, check_answers
+from guerdon.ledger.audit import Replay
+from guerdon.ledger.checkpoints import CheckpointKeys, read_cuts
+from guerdon.ledger.due import HOLD_DOCUMENTS
+from guerdon.ledger.findings import LAWS, Law, Report, Violation
+from guerdon.ledger.limits import Calendar
+from guerdon.ledger.lookups import Lookups, amount_of, find_entries, hold_fault
+from guerdon.ledger.models import REFUSAL, SEQ_DIGITS, SYSTEM, Account, Entry, entry_id, hold_id, located, once_mark
+from guerdon.ledger.resume import Place, StateFile
+from guerdon.ledger.store import ACCOUNTS, ENTRIES, REVERSALS, decode_account, decode_entry
 
-Law = Literal["L1", "L2", "L3", "L4", "L6"]
-LAWS: dict[Law, str] = {
-    "L1": "conservation: the sides of every transaction sum to zero for each asset",
-    "L2": "derivation: each balance is the sum of its account's entries",
-    "L3": "no overdraft: no account was ever below its floor, or above its ceiling",
-    "L4": "once: a key or reference of a member stands for one transaction at most",
-    "L6": "append only: no gap, no repeat, and an unbroken hash chain in every account",
-}
+__all__ = ["LAWS", "Law", "Report", "Violation", "prove", "verify"]
+
 PAGE_ACCOUNTS = 1000
 BATCH_ENTRIES = 5000
 PROGRESS_EVERY = 10_000
+MARKS_IN_MEMORY = 200_000
+"""So many keys and references of one owner are compared in memory (about 20 MiB); of the rest each is looked up."""
+SNAPSHOT_CODES, SNAPSHOT_TRIES, SNAPSHOT_PAUSE_SECONDS = frozenset({239, 246}), 50, 0.1
+"""SnapshotTooOld, SnapshotUnavailable (a collection has just been made): read again."""
+STAGES: tuple[Stage, ...] = ("events", "holds", "reversals", "refusals")
 _END = "#\x7f"
 """Sorts after every entry id of an account and before the next account's."""
+_ENTRY_FIELDS = frozenset(field.encode_name for field in msgspec.structs.fields(Entry))
+_ACCOUNT_FIELDS = frozenset(field.encode_name for field in msgspec.structs.fields(Account))
+
+Progress = Callable[[int, int], None]
+"""Told how many documents were read, and of about how many."""
 
 
-class Violation(Struct, frozen=True):
-    """One broken law: where it shows first, and how."""
+async def verify(
+    database: Database,
+    progress: Progress | None = None,
+    *,
+    calendar: Calendar | None = None,
+    keys: CheckpointKeys | None = None,
+    checkpoint_file: Path | None = None,
+    state_file: Path | None = None,
+    resume: bool = False,
+) -> Report:
+    """Check every account, every entry and every kept answer.
 
-    law: Law
-    where: str
-    detail: str
+    `state_file` is written after a page, at most each second; with `resume` the run goes on where the one before it was cut off. Only what is committed by a
+    majority is read, so a write that is rolled back cannot raise a false alarm.
 
-
-class Report(Struct):
-    """What was read and what is wrong; `first` holds the first violation of each law."""
-
-    violations: int
-    accounts: int
-    entries: int
-    first: dict[Law, Violation]
-
-
-class _Books:
-    """The running state of one verification."""
-
-    def __init__(self) -> None:
-        self.report = Report(0, 0, 0, {})
-        self._owner = ""
-        self._marks: set[bytes] = set()
-        self.open_transfers: dict[tuple[str, str], tuple[int, Entry]] = {}
-
-    def blame(self, law: Law, where: str, detail: str) -> None:
-        self.report.violations += 1
-        self.report.first.setdefault(law, Violation(law, where, detail))
-
-    def check_account(self, account: Account, running: "_Running") -> None:
-        """Compare the row with what its entries add up to."""
-        if (running.seq, running.hash) != (account.seq, account.head):
-            self.blame("L6", account.id, f"the account is at seq {account.seq}, its chain ends at {running.seq} with another hash")
-        if (running.balance, running.held) != (account.balance, account.held):
-            self.blame("L2", account.id, f"the balance is {account.balance}, its entries sum to {running.balance}")
-
-    def check_entry(self, account: Account, entry: Entry, running: "_Running") -> None:
-        """Check one entry against the one before it, and move on."""
-        self.report.entries += 1
-        if (entry.owner, entry.asset) != (account.owner, account.asset):
-            self.blame("L6", entry.id, f"owner or asset differ from the account's, {account.owner} and {account.asset}")
-        if entry.seq != running.seq + 1:
-            self.blame("L6", entry.id, f"seq {entry.seq} follows seq {running.seq}")
-        if entry.prev != running.hash or entry.hash != entry_hash(entry):
-            self.blame("L6", entry.id, "the hash does not fit the entry and the one before it")
-        if entry.balance_after != running.balance + entry.amount:
-            self.blame("L2", entry.id, f"{running.balance} and {entry.amount} make {entry.balance_after}")
-        overdrawn = entry.available_after < account.floor and entry.amount < 0 and entry.kind != "clawback"
-        if overdrawn or entry.balance_after > account.ceiling:
-            self.blame("L3", entry.id, f"{entry.available_after} available, the floor is {account.floor}")
-        self._check_once(account, entry)
-        if not entry.counter.startswith(SYSTEM):
-            self._pair(entry)
-        running.seq, running.balance, running.held, running.hash = entry.seq, entry.balance_after, entry.held_after, entry.hash
-
-    def _check_once(self, account: Account, entry: Entry) -> None:
-        if account.owner != self._owner:
-            self._owner, self._marks = account.owner, set()
-        marks: list[bytes] = []
-        if entry.key is not None:
-            marks = list(Idempotency(entry.owner, entry.actor, entry.key, b"", entry.reference).marks)
-        if marks != (entry.once or []):
-            self.blame("L4", entry.id, "its marks are not those of its key and reference")
-        for mark in marks:
-            if mark in self._marks:
-                self.blame("L4", entry.id, "its key or reference stands on another transaction too")
-            self._marks.add(mark)
-
-    def _pair(self, entry: Entry) -> None:
-        """A posting against another guarded account waits for its other side."""
-        name = (entry.transaction_id, entry.asset)
-        total = self.open_transfers.pop(name, (0, entry))[0] + entry.amount
-        if total:
-            self.open_transfers[name] = (total, entry)
-
-
-class _Running:
-    """Where the chain of one account stands."""
-
-    __slots__ = ("balance", "hash", "held", "seq")
-
-    def __init__(self) -> None:
-        self.seq, self.balance, self.held, self.hash = 0, 0, 0, GENESIS
-
-
-async def verify(database: Database, progress: Callable[[int], None] | None = None) -> Report:
-    """Check every account and entry; `progress` is told how many entries were read.
-
-    Only what is committed by a majority is read, so a rolled-back write cannot raise a false alarm.
+    Raises:
+        StartupRefused: the state belongs to another database, or a file cannot be read or written.
     """
-    books = _Books()
-    last = ""
-    while True:
-        page = await _read_page(database, books, last)
-        await _check_page(database, books, page, progress)
-        if page.last is None:
-            break
-        last = page.last
-    await _settle_transfers(database, books)
-    return books.report
+    state = None if state_file is None else await StateFile.of(database, state_file)
+    place = state.load() if resume and state is not None else None
+    if place is None:
+        place = Place(total=await _count(database))
+        place.cuts = await read_cuts(database, keys, checkpoint_file, place.report)
+
+    def page_done() -> None:
+        if progress is not None:
+            progress(place.done, max(place.total, place.done))
+        if state is not None:
+            state.save_now_and_then(place)
+
+    if place.stage == "accounts":
+        await _Walk(database, place, calendar or Calendar(), await _server_time_ms(database)).run(page_done, progress)
+        for cut in place.cuts:
+            cut.check(place.report.blame)
+        place.stage, place.last = STAGES[0], ""
+    for stage in STAGES[STAGES.index(place.stage) :]:
+        if stage != place.stage:
+            place.stage, place.last = stage, ""
+        async for count, last in check_answers(database, stage, place.last, place.report.blame):
+            place.done, place.last = place.done + count, last
+            page_done()
+    if state is not None:
+        state.remove()
+    return place.report
+
+
+async def prove(database: Database, account_id: str, *, calendar: Calendar | None = None) -> Report:
+    """Check one account alone: its row, its chain, its holds and refunds, and the other sides of its transfers.
+
+    Raises:
+        NotFound: there is no such account.
+    """
+    walk = _Walk(database, Place(), calendar or Calendar(), await _server_time_ms(database))
+    walk.marks_max = 0
+    page = await _read_page(database, {"_id": account_id}, walk.place.report)
+    if page.last is None:
+        raise NotFound(f"there is no wallet {account_id!r}")
+    await walk.page(page, {"$gt": account_id + "#", "$lte": account_id + _END})
+    return walk.place.report
+
+
+async def _server_time_ms(database: Database) -> int:
+    return to_ms((await database.raw.command("hello"))["localTime"].replace(tzinfo=UTC))
+
+
+async def _count(database: Database) -> int:
+    return sum([await database.raw[name].estimated_document_count() for name in (ENTRIES, EVENTS, HOLD_DOCUMENTS, REVERSALS)])
+
+
+# --- pages --------------------------------------------------------------------------------------------------------------
 
 
 class _Page(Struct, frozen=True):
-    """Some accounts, in the order of their ids, and the ids between which their entries lie."""
+    """Some accounts, in the order of their ids, with what other documents said of them at the same moment."""
 
     accounts: dict[str, Account]
     broken: frozenset[str]
     """Rows that are no accounts any more; that is blamed once, not again for each of their entries."""
-    low: str
     last: str | None
     """The last id of the page; None when there are no more accounts, only entries that may lie behind them."""
+    held: dict[str, Document]
+    """Documents of holds that say that they are active, by id."""
+    reversed: dict[str, Document]
+    """Documents that say how much of a transaction was taken back, by its id."""
 
 
-async def _read_page(database: Database, books: _Books, after: str) -> _Page:
+async def _read_page(database: Database, where: Document, report: Report) -> _Page:
+    """Read the next accounts, all of an owner's or none, and what is said of them, in one snapshot."""
+    for _ in range(SNAPSHOT_TRIES):
+        try:
+            async with database.client.start_session(snapshot=True) as session:
+                rows, held, reversed_ = await _read_snapshot(database, where, session)
+            break
+        except OperationFailure as error:
+            if error.code not in SNAPSHOT_CODES:
+                raise
+            await asyncio.sleep(SNAPSHOT_PAUSE_SECONDS)
+    else:
+        raise DatabaseUnavailable("the database gives no snapshot of its present state")
     accounts: dict[str, Account] = {}
     broken: set[str] = set()
-    last: str | None = None
-    async for document in database.raw[ACCOUNTS].find({"_id": {"$gt": after}}, limit=PAGE_ACCOUNTS).sort("_id"):
-        last = str(document["_id"])
+    for document in rows:
+        account_id = str(document["_id"])
         try:
-            accounts[last] = decode_account(document)
+            accounts[account_id] = decode_account(document)
+            extra = sorted(document.keys() - _ACCOUNT_FIELDS)
+            if extra:
+                report.blame("L6", account_id, f"an account has no fields {extra}")
         except msgspec.ValidationError as error:
-            broken.add(last)
-            books.report.accounts += 1
-            books.blame("L6", last, f"not an account: {str(error)[:200]}")
-    return _Page(accounts, frozenset(broken), after + _END if after else "", last)
+            broken.add(account_id)
+            report.accounts += 1
+            report.blame("L6", account_id, f"not an account: {str(error)[:200]}")
+    last = str(rows[-1]["_id"]) if rows else None
+    return _Page(accounts, frozenset(broken), last, held, reversed_)
 
 
-async def _check_page(database: Database, books: _Books, page: _Page, progress: Callable[[int], None] | None) -> None:
-    """Walk the entries of the page's accounts."""
-    states = {account_id: _Running() for account_id in page.accounts}
-    beyond: dict[str, Entry] = {}
-    async for document in _entries(database, page):
-        entry = _decode(document, books)
-        if entry is None or entry.account in page.broken:
-            continue
-        account = page.accounts.get(entry.account)
-        if account is None or entry.seq > account.seq:
-            beyond[entry.account] = entry
-            continue
-        books.check_entry(account, entry, states[account.id])
-        if progress is not None and books.report.entries % PROGRESS_EVERY == 0:
-            progress(books.report.entries)
-    for account in page.accounts.values():
-        books.report.accounts += 1
-        books.check_account(account, states[account.id])
-    for account_id, entry in beyond.items():
-        # Written after its page was read, or never: then the account still does not know it.
-        now = await database.raw[ACCOUNTS].find_one({"_id": account_id}, {"seq": 1})
-        if now is None or now["seq"] < entry.seq:
-            books.blame("L6", entry.id, "its account does not exist, or does not know it")
+async def _read_snapshot(
+    database: Database, where: Document, session: Session
+) -> tuple[list[Document], dict[str, Document], dict[str, Document]]:
+    accounts = database.raw[ACCOUNTS]
+    rows = [row async for row in accounts.find(where, limit=PAGE_ACCOUNTS, session=session).sort("_id")]
+    if not rows:
+        return [], {}, {}
+    if len(rows) == PAGE_ACCOUNTS:
+        # The rest of the last owner's: keys and references are compared owner by owner.
+        last = str(rows[-1]["_id"])
+        rest: Document = {"_id": {"$gt": last, "$lt": last.rpartition(":")[0] + ";"}}
+        rows += [row async for row in accounts.find(rest, session=session).sort("_id")]
+    ids = {str(row["_id"]) for row in rows}
+    low, high = min(each + ":" for each in ids), max(each + ";" for each in ids)
+
+    async def said_in(collection: str, prefix: str, more: Document) -> dict[str, Document]:
+        about: Document = {"_id": {"$gte": prefix + low, "$lt": prefix + high}, **more}
+        found = {str(row["_id"]): row async for row in database.raw[collection].find(about, session=session)}
+        return {name: row for name, row in found.items() if (place := located(name)) is not None and place[0] in ids}
+
+    held = await said_in(HOLD_DOCUMENTS, "hld_", {"status": "held"})
+    return rows, held, await said_in(REVERSALS, "txn_", {})
 
 
-def _decode(document: Document, books: _Books) -> Entry | None:
-    """A row that is no entry any more (a number turned into a float, a field gone) is a violation, not a crash."""
-    try:
-        entry = decode_entry(document)
-        if entry.seq > 0:
-            return entry
-        detail = f"seq {entry.seq}"
-    except (msgspec.ValidationError, ValueError) as error:
-        detail = str(error)[:200]
-    books.blame("L6", str(document.get("_id"))[:200], f"not an entry: {detail}")
-    return None
+# --- the walk -----------------------------------------------------------------------------------------------------------
 
 
-async def _entries(database: Database, page: _Page) -> AsyncIterator[Document]:
-    """The entries between two pages' ends; behind the last account, all the rest. Refusals lie among them and are none."""
-    where: Document = {"_id": {"$gt": page.low} if page.last is None else {"$gt": page.low, "$lte": page.last + _END}}
-    async for document in database.raw[ENTRIES].find(where, batch_size=BATCH_ENTRIES).sort("_id"):
-        if not str(document["_id"]).startswith(REFUSAL):
-            yield document
+class _Walk:
+    """One run over accounts and their entries."""
 
+    def __init__(self, database: Database, place: Place, calendar: Calendar, now_ms: int) -> None:
+        self.place = place
+        self.marks_max = MARKS_IN_MEMORY
+        self._database = database
+        self._calendar = calendar
+        self._now_ms = now_ms
+        self._blame = place.report.blame
+        self._lookups = Lookups(database, self._blame)
+        self._owner = ""
+        self._marks: set[bytes] = set()
+        self._reversed: dict[str, int] = {}
+        self._tell: Progress | None = None
 
-async def _settle_transfers(database: Database, books: _Books) -> None:
-    """A transfer that was committed while its accounts were being read has shown one side; look for the other where it must be."""
-    for (transaction, _), (total, entry) in books.open_transfers.items():
-        document = await database.raw[ENTRIES].find_one({"_id": entry_id(entry.counter, entry.pair or 0)})
-        other = None if document is None else _decode(document, books)
-        if other is None or other.amount + total != 0 or other.asset != entry.asset:
-            books.blame("L1", entry.id, f"transaction {transaction} leaves {total} {entry.asset} without another side")
+    async def run(self, page_done: Callable[[], None], tell: Progress | None) -> None:
+        """Check page after page, and at the end what lies behind the last account."""
+        place, self._tell = self.place, tell
+        while True:
+            page = await _read_page(self._database, {"_id": {"$gt": place.last}}, place.report)
+            low = {"$gt": place.last + _END if place.last else ""}
+            await self.page(page, low if page.last is None else {**low, "$lte": page.last + _END})
+            if page.last is None:
+                return
+            place.last = page.last
+            page_done()
+
+    async def page(self, page: _Page, ids: Document) -> None:
+        """Follow the entries of the page's accounts, then compare what is said of them."""
+        cuts = self.place.cuts
+        states = {name: Replay(account, self._calendar, self._blame, len(cuts)) for name, account in page.accounts.items()}
+        beyond: dict[str, Entry] = {}
+        async for entry, name, seq in self._entries(ids):
+            replay = states.get(name)
+            if replay is not None and seq <= replay.account.seq:
+                self._follow(replay, entry, name, seq)
+                if self._lookups.full:
+                    await self._lookups.flush()
+            elif name not in page.broken:
+                beyond[name] = entry
+        for replay in states.values():
+            self._finish(replay, page)
+        await self._lookups.flush()
+        await self._check_beyond(beyond.values())
+        for name in page.held:
+            self._blame("L5", name, "it says that it is active; its account does not know it")
+        await self._check_reversed(page)
+
+    async def _entries(self, ids: Document) -> AsyncIterator[tuple[Entry, str, int]]:
+        """Entries with their account and number. Refusals lie among them and are none."""
+        place = self.place
+        async for document in self._database.raw[ENTRIES].find({"_id": ids}, batch_size=BATCH_ENTRIES).sort("_id"):
+            name = str(document["_id"])
+            if name.startswith(REFUSAL):
+                continue
+            place.done += 1
+            if self._tell is not None and place.done % PROGRESS_EVERY == 0:
+                self._tell(place.done, max(place.total, place.done))
+            # What is no entry any more (a number turned into a float, a field gone, one too many) is a violation, not a crash.
+            try:
+                entry = decode_entry(document)
+                seq = entry.seq
+                fault = None if seq > 0 and document.keys() <= _ENTRY_FIELDS else f"{seq}, {sorted(document)}"
+            except (msgspec.ValidationError, ValueError) as error:
+                self._blame("L6", name[:200], f"not an entry: {str(error)[:200]}")
+                continue
+            if fault is None:
+                yield entry, name[: -SEQ_DIGITS - 1], seq
+            else:
+                self._blame("L6", name[:200], f"not an entry: {fault[:200]}")
+
+    def _follow(self, replay: Replay, entry: Entry, name: str, seq: int) -> None:
+        self.place.report.entries += 1
+        running = replay.transaction if entry.transaction is not None else ""
+        ended = replay.follow(entry, seq)
+        self._check_once(entry)
+        if not entry.counter.startswith(SYSTEM):
+            self._lookups.other_side(entry, seq, replay.plain_before)
+        if entry.transaction is not None:
+            self._lookups.first_side(entry, name, seq, running)
+        if ended is not None:
+            self._lookups.ended_hold(entry, name, ended)
+        if entry.reverses is not None:
+            self._follow_reversal(entry, name)
+        for number, cut in enumerate(self.place.cuts):
+            if entry.at <= cut.as_of:
+                replay.marks[number] = (seq, entry.hash)
+
+    def _check_once(self, entry: Entry) -> None:
+        if entry.owner != self._owner:
+            self._owner = entry.owner
+            self._marks.clear()
+        marks: list[bytes] = []
+        if entry.key is not None:
+            marks.append(once_mark(entry.owner, "key", entry.actor, entry.key))
+            if entry.reference is not None:
+                marks.append(once_mark(entry.owner, "reference", entry.reference))
+        if marks != (entry.once or []):
+            self._blame("L4", entry.id, "its marks are not those of its key and reference")
+        for mark in marks:
+            if mark in self._marks:
+                self._blame("L4", entry.id, "its key or reference stands on another transaction too")
+            elif len(self._marks) < self.marks_max:
+                self._marks.add(mark)
+            else:
+                self._lookups.mark(mark, entry)
+
+    def _follow_reversal(self, entry: Entry, name: str) -> None:
+        """What is taken back is counted on the account of the original's first entry; the other side of a transfer mirrors it."""
+        assert entry.reverses is not None
+        place = located(entry.reverses)
+        if place is None:
+            self._blame("L5", entry.id, f"{entry.reverses} names no transaction")
+        elif place[0] == name:
+            self._reversed[entry.reverses] = self._reversed.get(entry.reverses, 0) + abs(entry.amount)
+            self._lookups.original(entry, entry_id(*place))
+
+    def _finish(self, replay: Replay, page: _Page) -> None:
+        account = replay.account
+        self.place.report.accounts += 1
+        self.place.report.overdue += account.due_at is not None and account.due_at <= self._now_ms
+        replay.check_row()
+        for hold in replay.holds.values():
+            name = hold_id(account.id, hold.seq)
+            fault = hold_fault(page.held.pop(name, None), account.id, hold, "held")
+            if fault is not None:
+                self._blame("L5", name, fault)
+        for cut, (seq, head) in zip(self.place.cuts, replay.marks, strict=True):
+            cut.add(account, seq, head)
+
+    async def _check_beyond(self, entries: Iterable[Entry]) -> None:
+        """They were written after their page was read, or never: then the account still does not know them."""
+        for entry in entries:
+            row = await self._database.raw[ACCOUNTS].find_one({"_id": entry.account}, {"seq": 1})
+            if row is None or row["seq"] < entry.seq:
+                self._blame("L6", entry.id, "its account does not exist, or does not know it")
+
+    async def _check_reversed(self, page: _Page) -> None:
+        """What was taken back of a transaction is what its document counts, and not more than there was."""
+        done, self._reversed = self._reversed, {}
+        originals = await find_entries(self._database, {entry_id(*place) for name in done if (place := located(name))})
+        for name in sorted(done.keys() | page.reversed.keys()):
+            place = located(name)
+            said = page.reversed.get(name, {}).get("reversed", 0)
+            original = originals.get(entry_id(*place)) if place else None
+            whole = abs(amount_of(original))
+            if place is None or place[0] in page.broken:
+                continue
+            if said != done.get(name, 0):
+                self._blame("L5", name, f"{done.get(name, 0)} were taken back, its document counts {said}")
+            if done.get(name, 0) > whole:
+                self._blame("L5", name, f"{done[name]} were taken back of {whole}")
