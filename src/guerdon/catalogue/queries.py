@@ -87,6 +87,7 @@ _IDS: Document = {"_id": {"$in": ":ids"}}
 _OWN: Document = {"_id": ":id", "owner": ":owner"}
 _AFTER: Document = {"_id": {"$gt": ":after"}}
 _SPAN: Document = {"_id": {"$gte": ":first", "$lte": ":last"}, "owner": ":owner"}
+_ABOUT: Document = {"_id": {"$gte": ":first", "$lt": ":last"}}
 _MARKS: Document = {"owner": {"$in": ":owners"}, "once": {"$in": ":marks"}}
 _UP, _DOWN = {"_id": 1}, {"_id": -1}
 
@@ -123,7 +124,7 @@ WALLETS = [
         "accounts.list",
         "request",
         "GET /v1/me/wallets, GET /v1/members/{member_id}/wallets",
-        _find(ACCOUNTS, {"owner": ":owner"}, sort=_UP, limit=True),
+        _find(ACCOUNTS, {**_ABOUT, "owner": ":owner"}, sort=_UP, limit=True),
     ),
     Query(
         "accounts.exist",
@@ -278,7 +279,6 @@ _LOOK = (
     "reverses",
 )
 _BETWEEN: Document = {"_id": {"$gt": ":first", "$lt": ":last"}}
-_ABOUT: Document = {"_id": {"$gte": ":first", "$lt": ":last"}}
 _VERIFY = "guerdon verify"
 
 VERIFY = [

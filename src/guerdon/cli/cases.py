@@ -79,9 +79,8 @@ def _lists(sample: Sample) -> Cases:
     yield "members.next", "deep page", {"before": sample.quiet[len(sample.quiet) // 2].owner, "limit": PAGE}
     yield "service_keys.list", "100 keys", {"limit": 1000}
     yield "assets.list", "100 assets", {"limit": 1000}
-    yield "accounts.list", "1 wallet", {"owner": sample.hot.owner, "limit": 100}
-    yield "accounts.list", "100 wallets", {"owner": sample.collector, "limit": 100}
-    yield "accounts.list", "nobody's", {"owner": NOBODY, "limit": 100}
+    for case, owner in (("1 wallet", sample.hot.owner), ("100 wallets", sample.collector), ("nobody's", NOBODY)):
+        yield "accounts.list", case, {"first": f"{owner}:", "last": f"{owner};", "owner": owner, "limit": 100}
     yield "campaigns.first", "first page", {"limit": PAGE}
     yield "campaigns.next", "deep page", {"before": campaign_of(500), "limit": PAGE}
     for status in ("draft", "active"):

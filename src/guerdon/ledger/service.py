@@ -148,7 +148,9 @@ class Ledger:
         return None if document is None else decode_account(document)
 
     async def list_accounts(self, owner: str, *, limit: int = 100) -> list[Account]:
-        cursor = self._accounts.find({"owner": owner}, limit=limit).sort("_id")
+        # Their ids begin with the owner's: they lie together, in this order, and need no index of their own.
+        where = {"_id": {"$gte": f"{owner}:", "$lt": f"{owner};"}, "owner": owner}
+        cursor = self._accounts.find(where, limit=limit).sort("_id")
         return [decode_account(document) async for document in cursor]
 
     async def get_entry(self, account_id: str, seq: int, owner: str) -> Entry | None:

@@ -18,7 +18,6 @@ REFUSAL_TTL_DAYS = 30
 READ_ROWS_MAX = 100_000
 INDEXES: dict[str, list[IndexModel]] = {
     ACCOUNTS: [
-        IndexModel([("owner", 1)], name="owner"),
         # Only accounts with lots or holds that can lapse have the field; the sweeper finds them by it.
         IndexModel([("due_at", 1)], name="due_at", partialFilterExpression={"due_at": {"$exists": True}}),
     ],
