@@ -48,6 +48,10 @@ test: check ## Run the gates and every test but the long ones; this is what CI r
 trust: .venv/.dev ## Run the long checks: kill -9, faults, the bank, the replay of real purchases
 	$(BIN)/python -m pytest tests/trust -m trust -s
 
+.PHONY: mutants
+mutants: .venv/.dev ## Plant known bugs one at a time and see the tests catch them
+	$(BIN)/python -m tests.mutants
+
 .PHONY: bench
 bench: .venv/.dev ## Measure against a transaction per request; prints a table with ratios
 	$(BIN)/python -m bench

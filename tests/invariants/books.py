@@ -10,7 +10,7 @@ import msgspec
 
 from guerdon.ledger.limits import Calendar
 from guerdon.ledger.models import Account, Command, Entry, Idempotency, Outcome, Refusal, Transaction, Verdict
-from guerdon.ledger.rules import decide_batch
+from guerdon.ledger.rules import Plan, decide_batch
 from guerdon.wallets.rules import Movement, atomic_command_of, command_of, postings_of, primary_entries
 from guerdon.wallets.service import fingerprint
 from tests.invariants.model import Answer, Bounds, Spec
@@ -62,7 +62,9 @@ def command_for(specs: Sequence[Spec], first_number: int, bounds: dict[str, Boun
 class Store:
     """What the database would hold: it gives a batch only what the batch has asked for, and has the same unique indexes."""
 
-    def __init__(self) -> None:
+    def __init__(self, calendar: Calendar | None = None) -> None:
+        self.calendar = calendar or Calendar()
+        self.documents: dict[tuple[str, str], dict[str, Any]] = {}
         self.accounts: dict[str, Account] = {}
         self.entries: dict[str, Entry] = {}
         self.once: dict[tuple[str, bytes], Entry] = {}
@@ -77,7 +79,9 @@ class Store:
             mark: entry for (owner, mark), entry in self.once.items() if owner in owners and mark in marks
         }
         once.update({mark: refusal for mark, refusal in self.refusals.items() if mark in marks})
-        plan = decide_batch(commands, (accounts, once, {}), now_ms, Calendar())
+        places = {(ref.collection, ref.id) for command in commands for ref in command.documents}
+        documents = {place: row for place, row in self.documents.items() if place in places}
+        plan = decide_batch(commands, (accounts, once, documents), now_ms, self.calendar)
         for entry in plan.entries:
             assert entry.id not in self.entries, "a second change of one number"
             self.entries[entry.id] = entry
@@ -94,7 +98,17 @@ class Store:
         assert set(plan.opened) <= set(plan.moved), "an account is opened without an entry"
         assert {entry.account for entry in plan.entries} == set(plan.moved), "a balance moves without an entry"
         self.accounts.update(plan.moved)
+        self._write_documents(plan)
         return plan.verdicts
+
+    def _write_documents(self, plan: Plan) -> None:
+        for collection, rows in plan.inserts.items():
+            for row in rows:
+                assert (collection, row["_id"]) not in self.documents, "a document for the second time"
+                self.documents[collection, row["_id"]] = row
+        for place, change in plan.changes.items():
+            known = self.documents.get(place, {"_id": change.id, "owner": change.owner})
+            self.documents[place] = {**known, **change.fields}
 
 
 def answer_of(verdict: Verdict) -> Answer:
@@ -154,3 +168,65 @@ def assert_laws(accounts: dict[str, Account], entries: Sequence[Entry], bounds: 
             assert (entry.owner, entry.asset) == (account.owner, account.asset)
             head = entry.hash
         assert (account.balance, account.seq, account.head) == (balance, len(chains[name]), head), f"L2: {name}"
+
+
+def assert_holds_and_lots(accounts: dict[str, Account], entries: Sequence[Entry]) -> None:
+    """L7 and L10 from nothing but the entries: every lot and every hold, change by change, ends as its account says."""
+    chains: defaultdict[str, list[Entry]] = defaultdict(list)
+    for entry in sorted(entries, key=lambda each: each.id):
+        chains[entry.account].append(entry)
+    for name, account in accounts.items():
+        lots: Classes = {}
+        holds: dict[int, tuple[int, Classes]] = {}
+        for entry in chains[name]:
+            lots = matured(lots, entry.at)
+            _follow(entry, lots, holds)
+            assert min(lots.values(), default=1) > 0, f"L7: {entry.id}"
+            assert entry.held_after == sum(left for left, _ in holds.values()), f"L10: {entry.id}"
+        assert lots == matured({lot.dates: lot.amount for lot in account.lots or ()}, account.at), f"L7: {name}"
+        told = {hold.seq: (hold.left, {lot.dates: lot.amount for lot in hold.lots}) for hold in account.holds}
+        assert told == holds, f"L10: {name}"
+        plain = account.balance - account.held - sum(lots.values())
+        moments = [hold.expires_at for hold in account.holds] + [until for _, _, until in lots if until is not None]
+        moments += [since for _, since, _ in lots if since is not None and plain < 0]
+        assert account.due_at == min(moments, default=None), f"due_at: {name}"
+
+
+Classes = dict[tuple[str, int | None, int | None], int]
+
+
+def matured(lots: Classes, now_ms: int) -> Classes:
+    """Dates that have passed are forgotten; undated paid value is in no lot."""
+    sums: Classes = {}
+    for (source, since, until), amount in lots.items():
+        dates = (source, None if since is not None and since <= now_ms else since, until)
+        sums[dates] = sums.get(dates, 0) + amount
+    return {dates: amount for dates, amount in sums.items() if amount and dates != ("paid", None, None)}
+
+
+def _follow(entry: Entry, lots: Classes, holds: dict[int, tuple[int, Classes]]) -> None:
+    """What one entry does to the lots of its account and to its holds."""
+    moved = {lot.dates: lot.amount for lot in entry.lots or ()}
+    change = entry.hold
+    if change is not None and change.change > 0:
+        holds[change.seq] = (change.change, {dates: -amount for dates, amount in moved.items()})
+    elif change is not None:
+        left, inside = holds.pop(change.seq)
+        if entry.amount:
+            # What is captured comes out of the hold's own lots.
+            assert entry.amount == change.change, entry.id
+            for dates, amount in moved.items():
+                inside[dates] += amount
+                assert inside[dates] >= 0, f"L7: {entry.id}"
+            moved = {}
+        if entry.kind == "capture" and left + change.change:
+            holds[change.seq] = (left + change.change, {dates: amount for dates, amount in inside.items() if amount})
+        else:
+            assert left + change.change == 0, f"L10: {entry.id}"
+    for dates, amount in moved.items():
+        until = dates[2]
+        if amount < 0 and until is not None and entry.kind != "settlement":
+            assert (until <= entry.at) == (entry.kind == "expiry"), f"L7: {entry.id}"
+        lots[dates] = lots.get(dates, 0) + amount
+        if not lots[dates]:
+            del lots[dates]

@@ -1,0 +1,219 @@
+"""Faults that were found once, each with the smallest history that shows it."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+
+from guerdon.errors import BalanceLimit, GuerdonError, InsufficientFunds, LimitReached
+from guerdon.ledger.models import Lot
+from tests.clients import Caller
+from tests.factories import Factory
+from tests.invariants.asks import Ask, Dates, Terms
+from tests.invariants.books import NOW_MS, wallet_id
+from tests.invariants.till import Till
+
+DAY_MS = 86_400_000
+MINE, THEIRS = wallet_id(1), wallet_id(2)
+
+
+class History:
+    """A till and the days of it; every request gets the next number as its key."""
+
+    def __init__(self) -> None:
+        self.till = Till("Europe/Berlin")
+        self.number = 0
+
+    def on(self, day: float, kind: str, amount: int | None = None, wallet: str = MINE, **more: object) -> str:
+        """Ask and return the key.
+
+        Raises:
+            GuerdonError: the refusal.
+        """
+        self.number += 1
+        key = f"key-{self.number}"
+        self.till.do(replace(Ask("debit", wallet, key, amount), kind=kind, **more), at(day))
+        return key
+
+    def credit(self, amount: int, *, until: float | None = None, since: float | None = None, wallet: str = MINE) -> str:
+        dates = Dates("paid", None if since is None else at(since), None if until is None else at(until))
+        return self.on(0, "credit", amount, wallet, dates=dates)
+
+    def hold(self, amount: int, days: float) -> str:
+        return self.on(0, "hold", amount, ttl_ms=int(days * DAY_MS))
+
+    def terms(self, **terms: int) -> None:
+        self.on(0, "terms", terms=Terms(**terms))
+
+    def lots(self, wallet: str = MINE) -> list[tuple[int, float | None]]:
+        """(amount, expires on day)"""
+        lots: tuple[Lot, ...] = self.till.store.accounts[wallet].lots or ()
+        return [(lot.amount, None if lot.expires_at is None else (lot.expires_at - NOW_MS) / DAY_MS) for lot in lots]
+
+
+def at(day: float) -> int:
+    return NOW_MS + int(day * DAY_MS)
+
+
+def two_holds(history: History) -> None:
+    history.credit(10, until=5)
+    history.credit(10, until=9)
+    history.terms(floor=-100)
+    history.hold(10, days=2)
+    history.hold(10, days=1)
+
+
+def two_pending(history: History) -> None:
+    history.credit(10, since=1, until=9)
+    history.credit(10, since=2, until=5)
+    history.terms(floor=-100)
+
+
+def a_hold_and_a_pending_credit(history: History) -> None:
+    history.credit(10, until=9)
+    history.terms(floor=-100)
+    history.hold(10, days=2)
+    history.credit(10, since=1, until=5)
+
+
+@pytest.mark.parametrize("begins", [two_holds, two_pending, a_hold_and_a_pending_credit])
+def test_a_debt_is_paid_in_the_order_of_time_whenever_it_is_booked(begins: Callable[[History], None]) -> None:
+    spendable = set()
+    for sweeps in ([1, 2], [2], [3], [1, 6], []):
+        history = History()
+        begins(history)
+        history.on(0, "debit", 10)
+        for day in sweeps:
+            history.till.sweep([MINE], at(day))
+        spendable.add(history.till.present(MINE, at(6)).spendable)
+    assert len(spendable) == 1
+
+
+def test_a_hold_that_was_not_counted_gives_nothing_back_to_the_limits() -> None:
+    history = History()
+    history.credit(1000)
+    hold = history.hold(100, days=1)
+    history.terms(day=50)
+    history.on(0, "debit", 40)
+    history.on(0, "void", about=hold)
+    with pytest.raises(LimitReached):
+        history.on(0, "debit", 11)
+    history.on(0, "debit", 10)
+
+
+def test_a_refund_of_a_capture_gives_back_to_the_limits_like_that_of_a_debit() -> None:
+    history = History()
+    history.credit(1000)
+    history.terms(day=50)
+    capture = history.on(0, "capture", 50, about=history.hold(50, days=1))
+    with pytest.raises(LimitReached):
+        history.on(0, "debit", 1)
+    history.on(0, "reversal", 40, about=capture)
+    history.on(0, "debit", 40)
+    with pytest.raises(LimitReached):
+        history.on(0, "debit", 1)
+
+
+def test_limits_taken_away_and_set_again_on_one_day_keep_their_counters() -> None:
+    history = History()
+    history.credit(1000)
+    history.terms(day=50)
+    history.on(0, "debit", 40)
+    history.terms()
+    history.on(0, "debit", 500)
+    history.terms(day=50)
+    with pytest.raises(LimitReached):
+        history.on(0, "debit", 11)
+    history.on(0, "debit", 10)
+
+
+def test_a_ceiling_does_not_shorten_the_credit_limit() -> None:
+    history = History()
+    history.credit(5)
+    history.terms(floor=-100, ceiling=50)
+    history.on(0, "debit", 60)
+    with pytest.raises(InsufficientFunds):
+        history.on(0, "debit", 46)
+    with pytest.raises(BalanceLimit):
+        history.on(0, "credit", 106)
+
+
+def test_half_a_transfer_back_leaves_as_much_of_each_date_as_there_was() -> None:
+    history = History()
+    history.credit(10, until=1)
+    history.credit(10, until=9)
+    transfer = history.on(0, "transfer", 20, to=THEIRS)
+    history.on(0, "reversal", 10, about=transfer)
+    assert (history.lots(), history.lots(THEIRS)) == ([(10, 9)], [(10, 1)])
+
+
+def test_two_halves_of_a_transfer_back_are_the_whole() -> None:
+    history = History()
+    history.credit(10, until=1, wallet=THEIRS)
+    history.credit(10, until=1)
+    history.credit(10, until=9)
+    transfer = history.on(0, "transfer", 20, to=THEIRS)
+    history.on(0, "reversal", 10, about=transfer)
+    history.on(0, "reversal", 10, about=transfer)
+    assert (history.lots(), history.lots(THEIRS)) == ([(10, 1), (10, 9)], [(10, 1)])
+
+
+def test_a_transferred_lot_gets_no_grace_from_a_clock_that_runs_ahead() -> None:
+    """The sender's side was judged by a slower clock than the receiver's newest entry."""
+    history = History()
+    history.credit(10, until=1)
+    history.on(2, "credit", 5, wallet=THEIRS)
+    history.on(0.5, "transfer", 10, to=THEIRS)
+    assert history.lots(THEIRS) == [(10, 1)]
+
+
+def test_dated_value_that_arrives_pays_a_debt_first() -> None:
+    history = History()
+    history.credit(5)
+    history.terms(floor=-100)
+    history.on(0, "debit", 25)
+    history.credit(50, until=9)
+    assert history.lots() == [(30, 9)]
+
+
+def test_a_booked_hold_has_nothing_left_in_its_document() -> None:
+    history = History()
+    history.credit(10)
+    hold = history.till.hold_of(history.hold(10, days=1))
+    history.till.sweep([MINE], at(3))
+    document = history.till.store.documents["holds", f"hld_{MINE}:{hold}"]
+    assert (document["status"], document["left"], document["captured"], document["ended_at"]) == ("expired", 0, 0, at(1))
+
+
+async def test_a_clawback_up_to_the_balance_makes_no_debt_out_of_a_credit_line(service: Caller, factory: Factory) -> None:
+    await factory.campaign(clawback="up_to_balance")
+    bought = (await service.post("/v1/events", factory.event())).json()
+    wallet, earned = f"{bought['member_id']}:PTS", bought["awards"][0]["amount"]
+    assert (await service.put(f"/v1/wallets/{wallet}/terms", {"credit_limit": 1000})).status_code == 200
+    assert (await service.post(f"/v1/wallets/{wallet}/debit", {"amount": earned - 10})).status_code == 201
+    refund = (await service.post("/v1/events", factory.event(type="refund", member={"id": bought["member_id"]}))).json()
+    assert refund["awards"][0]["amount"] == -10
+    assert await factory.balance(wallet) == 0
+    await factory.assert_books_balance()
+
+
+async def test_an_award_that_fits_into_no_lot_is_refused_with_a_reason_and_the_event_is_kept(
+    service: Caller, factory: Factory
+) -> None:
+    await factory.campaign()
+    member = await factory.member()
+    for year in range(2027, 2127):
+        body = {"amount": 1, "expires_at": f"{year}-01-01T00:00:00Z"}
+        assert (await service.post(f"/v1/wallets/{member}:PTS/credit", body)).status_code == 201
+    answer = await service.post("/v1/events", factory.event(member={"id": member}))
+    assert answer.status_code == 201, answer.text
+    [decision] = answer.json()["decisions"]
+    assert (decision["outcome"], decision["reasons"][-1]) == ("refused", "the wallet already holds 100 lots of different dates")
+    assert answer.json()["awards"] == []
+    await factory.assert_books_balance()
+
+
+def test_refusals_are_refusals() -> None:
+    """The helpers above do not swallow what the ledger says."""
+    with pytest.raises(GuerdonError):
+        History().on(0, "debit", 1)

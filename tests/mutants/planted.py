@@ -1,0 +1,106 @@
+"""Bugs to plant: where, what stands there, what takes its place, and the tests that ought to see it, quickest first."""
+
+from typing import NamedTuple
+
+REGRESSIONS = "tests/invariants/test_regressions.py"
+WORLD = "tests/invariants/test_world.py"
+BATCHES = "tests/invariants/test_rules_model.py"
+CONCERNS = "tests/invariants/test_commands.py"
+RACES = "tests/api/test_idempotency.py"
+TERMS = "tests/api/test_terms.py"
+EVENTS = "tests/api/test_events.py"
+
+
+class Mutant(NamedTuple):
+    name: str
+    path: str
+    old: str
+    new: str
+    tests: tuple[str, ...] = (WORLD, BATCHES, REGRESSIONS)
+
+
+LEDGER = "src/guerdon/ledger/"
+DUE, LOTS, LIMITS = LEDGER + "due.py", LEDGER + "lots.py", LEDGER + "limits.py"
+RULES, MODELS, STORE, SERVICE = LEDGER + "rules.py", LEDGER + "models.py", LEDGER + "store.py", LEDGER + "service.py"
+HOLDS, REVERSALS = "src/guerdon/holds/rules.py", "src/guerdon/reversals/rules.py"
+WALLETS, REWARDS = "src/guerdon/wallets/rules.py", "src/guerdon/rewards/rules.py"
+
+MUTANTS = (
+    # --- guards and conditions ------------------------------------------------------------------------------------------
+    Mutant("funds condition dropped", RULES, "if there < needed and not posting.below_floor:", "if False:"),
+    Mutant("funds off by one", RULES, "if there < needed and not", "if there + 1 < needed and not"),
+    Mutant("ceiling condition dropped", RULES, "elif account.balance + posting.amount > account.ceiling and posting.amount > 0:", "elif False:"),
+    Mutant("freeze ignored", RULES, 'if account.status != "open":\n        _guard_status', 'if account.status == "closed":\n        _guard_status'),
+    Mutant("frozen hold cannot be given up", RULES, "gives_up = posting.hold is not None and posting.hold.seq and not posting.amount", "gives_up = False"),
+    Mutant("close with a balance", RULES, "(account.balance or account.held)", "account.held"),
+    Mutant("closed wallet takes terms", RULES, 'if account.status == "closed":\n        raise WalletClosed', 'if account.status == "closed" and posting.terms is None:\n        raise WalletClosed'),
+    Mutant("hold not counted in funds", MODELS, "return self.balance - self.held - self.floor", "return self.balance - self.floor"),
+    Mutant("pending value spendable", MODELS, " - (self.pending if self.lots else 0)", ""),
+    Mutant("capture over the hold", RULES, "if captured > hold.left:", "if captured > hold.size:"),
+    Mutant("final capture keeps the rest held", RULES, "ends = posting.hold.final or left.left == 0", "ends = left.left == 0"),
+    # --- lots -----------------------------------------------------------------------------------------------------------
+    Mutant("lot order: latest expiry first", LOTS, "return (NEVER if lot.expires_at is None else lot.expires_at,", "return (-NEVER if lot.expires_at is None else -lot.expires_at,"),
+    Mutant("lot order: paid before promotional", LOTS, 'lot.source == "paid", lot.available_at or 0)', 'lot.source != "paid", lot.available_at or 0)'),
+    Mutant("available one millisecond late", LOTS, "if all(lot.available_at is None or lot.available_at > now_ms for lot in lots):", "if all(lot.available_at is None or lot.available_at >= now_ms for lot in lots):"),
+    Mutant("lapses one millisecond late", DUE, "if lot.expires_at is not None and lot.expires_at <= now_ms):", "if lot.expires_at is not None and lot.expires_at < now_ms):"),
+    Mutant("hold ends one millisecond late", DUE, "return sorted(moment for moment in moments if moment <= now_ms)", "return sorted(moment for moment in moments if moment < now_ms)"),
+    Mutant("credit that lapses now is taken", WALLETS, "lot.expires_at <= now_ms:", "lot.expires_at < now_ms:"),
+    Mutant("grace missing", LOTS, "expires_at=back_at_ms + GRACE_MS if lapsed else part.expires_at,", "expires_at=part.expires_at,"),
+    Mutant("grace from the booking, not from the end", DUE, "back_at_ms=min(now_ms, hold.expires_at))", "back_at_ms=now_ms)"),
+    Mutant("grace of six days", LOTS, "GRACE_MS = 7 *", "GRACE_MS = 6 *"),
+    Mutant("debt not paid by what arrives", LOTS, "return merge([*arriving, *negated(owed)])", "return merge(arriving)"),
+    Mutant("captured from the end of the hold", RULES, "taken = lots.split(hold.lots, hold.left, captured)", "taken = lots.split(hold.lots[::-1], hold.left, captured)"),
+    Mutant("transfer without dates", WALLETS, "Posting(to, amount, wallet, carried=True)", "Posting(to, amount, wallet)"),
+    Mutant("transfer carries a wrong sign", RULES, "lots=lots.negated(carries)) if carries", "lots=carries) if carries"),
+    Mutant("refund to undated value", REVERSALS, "lots=parts, unspends=back)", "unspends=back)"),
+    Mutant("refund to the lots that lapse first", LOTS, "sorted(parts, key=spend_order, reverse=True)", "sorted(parts, key=spend_order)"),
+    Mutant("taken back from any lot", REVERSALS, "lots=lots.last_of(moved, whole, done, whole - done))", "lots=())"),
+    # --- time -----------------------------------------------------------------------------------------------------------
+    Mutant("due booking skipped", RULES, "_book_lapsed((*scratch, *decision.books_due), plan, state)", "_book_lapsed(decision.books_due, plan, state)"),
+    Mutant("sweep books nothing", RULES, "_book_lapsed((*scratch, *decision.books_due), plan, state)", "_book_lapsed(tuple(scratch), plan, state)"),
+    Mutant("due_at forgets holds", DUE, "moments = [hold.expires_at for hold in account.holds]", "moments: list[int] = []"),
+    Mutant("time runs backwards", DUE, "    now_ms = max(now_ms, account.at)\n    balance,", "    balance,"),
+    # --- limits ---------------------------------------------------------------------------------------------------------
+    Mutant("limits not counted", RULES, "        change = (amount, amount)\n", "        change = (0, 0)\n"),
+    Mutant("limit off by one", LIMITS, "used + amount > limit:", "used + amount > limit + 1:"),
+    Mutant("day and month in UTC", LIMITS, "day = to_datetime(now_ms).astimezone(self.zone).date().isoformat()", "day = to_datetime(now_ms).date().isoformat()"),
+    Mutant("day never ends", LIMITS, "spent.in_day if spent.day == day else 0", "spent.in_day"),
+    Mutant("gives back to another day", LIMITS, "return (amount if then[0] == now[0] else 0,", "return (amount,"),
+    Mutant("transfers spend without a limit", WALLETS, "(Posting(wallet, -amount, to, spends=True),", "(Posting(wallet, -amount, to),"),
+    Mutant("holds spend without a limit", HOLDS, "Posting(wish.wallet, 0, HOLDS, spends=True,", "Posting(wish.wallet, 0, HOLDS,"),
+    # --- reversals ------------------------------------------------------------------------------------------------------
+    Mutant("reversal cap dropped", REVERSALS, "if amount == 0 or amount > whole - done:", "if amount == 0:"),
+    Mutant("reversals forget each other", REVERSALS, '{"reversed": done + amount, "at"', '{"reversed": amount, "at"'),
+    Mutant("a transfer returns one side", REVERSALS, "calendar, view.now_ms) for side in wanted.sides),", "calendar, view.now_ms) for side in wanted.sides[:1]),"),
+    # --- once -----------------------------------------------------------------------------------------------------------
+    Mutant("retry applies again", RULES, "        return earlier\n    mark =", "        return None\n    mark ="),
+    Mutant("fingerprint ignored", RULES, "if earlier.fingerprint != idempotency.fingerprint:", "if False:"),
+    Mutant("reference mark missing", MODELS, "        if self.reference is not None:\n            marks.append", "        if False:\n            marks.append"),
+    Mutant("refusal forgotten", RULES, "    plan.refusals.append(row)\n    once[mark] = row", "    once[mark] = row"),
+    Mutant("a batch does not see itself", RULES, "            state.once[mark] = entry", "            pass"),
+    Mutant("batch order reversed", RULES, "    for command in commands:\n        try:", "    for command in reversed(commands):\n        try:"),
+    Mutant("a refused command changes something", RULES, "scratch: dict[str, Account] = {}", "scratch = state.accounts"),
+    # --- the chain and the store ----------------------------------------------------------------------------------------
+    Mutant("hash of the wrong field", MODELS, "entry.kind, entry.amount, entry.balance_after,", "entry.kind, entry.balance_after, entry.balance_after,"),
+    Mutant("hash without lots", MODELS, '_RARE = ("pair", "lots", ', '_RARE = ("pair", '),
+    Mutant("chain not linked", DUE, "prev=account.head,", "prev=bytes(32),"),
+    Mutant("read concern weakened", STORE, '{"level": "snapshot"}', '{"level": "local"}', (CONCERNS,)),
+    Mutant("write concern weakened", STORE, "SNAPSHOT, MAJORITY_JOURNALED, PRIMARY)", "SNAPSHOT, None, PRIMARY)", (CONCERNS,)),
+    Mutant("unique index dropped", STORE, 'name="once", unique=True,', 'name="once",', (RACES,)),
+    Mutant("a lost race is not noticed", STORE, 'if reply.get("writeErrors") or reply["n"] != expected:', "if False:", (RACES, "tests/races/test_races.py")),
+    Mutant("a lost race is told to the caller", SERVICE, "except (LostRace, DuplicateKeyError):\n                pass", "except LostRace:\n                pass", (RACES, "tests/races/test_races.py")),
+    Mutant("terms are not stored", STORE, '("lots", "holds", "floor", "ceiling", "status", "limits", "spent")', '("lots", "holds", "status")', (TERMS,)),
+    Mutant("hold documents are not ended", HOLDS, 'fields = {"left": 0, "status": "voided"', 'fields = {"left": 0, "status": "held"'),
+    Mutant("an event's content is not compared", REWARDS, "stored.owner != recording.owner or stored.fingerprint != recording.fingerprint", "stored.owner != recording.owner", (EVENTS,)),
+    # --- faults that were found once, planted again -----------------------------------------------------------------------
+    Mutant("found: time in one step", DUE, "for moment in _moments(account, now_ms):", "for moment in _moments(account, now_ms)[-1:]:", (REGRESSIONS, WORLD)),
+    Mutant("found: every hold gives back", DUE, "if account.limits is not None and hold.counted_at is not None:", "if account.limits is not None:", (REGRESSIONS, WORLD)),
+    Mutant("found: a hold is not counted", RULES, "counted_at = None if marks.spent is None else now_ms", "counted_at = None", (REGRESSIONS, WORLD)),
+    Mutant("found: refund of a capture gives nothing back", REVERSALS, "counted_at = side.hold.counted_at if side.hold is not None else side.at", "counted_at = side.at", (REGRESSIONS, WORLD)),
+    Mutant("found: debt bounded by the ceiling", RULES, "if account.balance + posting.amount < -BALANCE_CEILING:", "if account.balance + posting.amount < -account.ceiling:", (REGRESSIONS, WORLD)),
+    Mutant("found: sides of a reversal in two orders", REVERSALS, "lots=lots.last_of(moved, whole, done, whole - done))", "lots=(*moved, lots.Lot(whole - lots.total(moved))))", (REGRESSIONS, WORLD)),
+    Mutant("found: clawback uses the credit line", REWARDS, "max(account.spendable + min(account.floor, 0), 0)", "max(account.spendable, 0)", (REGRESSIONS,)),
+    Mutant("found: award without a lot", REWARDS, "if not lots.fits(account, award_lot(amount)):", "if False:", (REGRESSIONS,)),
+    Mutant("found: transferred lots get grace", RULES, "back_at_ms=now_ms if marks.reverses else 0", "back_at_ms=now_ms", (REGRESSIONS, WORLD)),
+    Mutant("found: a booked hold has something left", DUE, '{"status": "expired", "left": 0,', '{"status": "expired",', (REGRESSIONS, WORLD)),
+)  # fmt: skip
