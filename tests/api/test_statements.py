@@ -113,28 +113,28 @@ async def test_a_statement_adds_up(service: Caller, factory: Factory, clock: Man
 
 
 @pytest.mark.parametrize(
-    ("month", "starts", "ends"),
+    ("month", "bounds"),
     [
-        ("2030-03", "2030-03-01T00:00:00.000Z", "2030-03-31T23:00:00.000Z"),
-        ("2030-10", "2030-09-30T23:00:00.000Z", "2030-11-01T00:00:00.000Z"),
-        ("2031-01", "2031-01-01T00:00:00.000Z", "2031-02-01T00:00:00.000Z"),
-        ("2030-07", "2030-06-30T23:00:00.000Z", "2030-07-31T23:00:00.000Z"),
+        ("2030-03", ("2030-03-01T00:00:00.000Z", "2030-03-31T23:00:00.000Z")),
+        ("2030-10", ("2030-09-30T23:00:00.000Z", "2030-11-01T00:00:00.000Z")),
+        ("2031-01", ("2031-01-01T00:00:00.000Z", "2031-02-01T00:00:00.000Z")),
+        ("2030-07", ("2030-06-30T23:00:00.000Z", "2030-07-31T23:00:00.000Z")),
     ],
 )
 async def test_a_month_begins_and_ends_by_the_clocks_of_the_programme(
-    service: Caller, factory: Factory, clock: ManualClock, month: str, starts: str, ends: str
+    service: Caller, factory: Factory, clock: ManualClock, month: str, bounds: tuple[str, str]
 ) -> None:
     """In the months in which London changes its clocks, too: to the millisecond, and each entry is in one month."""
     member = await factory.member()
     wallet = f"{member}:PTS"
-    for moment in (starts, ends):
+    for moment in bounds:
         travel(clock, moment)
         clock.advance(seconds=-0.001)
         await credit(service, wallet, 1)
         clock.advance(seconds=0.001)
         await credit(service, wallet, 10)
     statement = await read(service, wallet, month)
-    assert (statement.starts_at, statement.ends_at) == (starts, ends)
+    assert (statement.starts_at, statement.ends_at) == bounds
     assert [(entry.seq, entry.amount) for entry in statement.entries] == [(2, 10), (3, 1)]
     assert (statement.opening.balance, statement.closing.balance) == (1, 12)
     await factory.assert_books_balance()
@@ -263,9 +263,9 @@ def test_everything_else_stays_as_it_is(cell: str | int) -> None:
 # --- size -----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("form", "count"), [("json", 4 + 2), ("csv", 4 + 3)])
+@pytest.mark.parametrize("form", ["json", "csv"])
 async def test_a_long_month_is_sent_in_pieces(
-    app: App[Any, Any], service: Caller, factory: Factory, clock: ManualClock, form: str, count: int
+    app: App[Any, Any], service: Caller, factory: Factory, clock: ManualClock, form: str
 ) -> None:
     """Whatever it holds, no more than one batch is in memory: no piece is larger than one."""
     travel(clock, "2030-03-03T10:00:00+00:00")
@@ -276,7 +276,7 @@ async def test_a_long_month_is_sent_in_pieces(
     path = f"/v1/wallets/{wallet}/statements/2030-03"
     async with follow(app, path, service.token, query=f"format={form}") as answer:
         pieces = await answer.pieces()
-    assert len(pieces) == count
+    assert len(pieces) == 4 + {"json": 2, "csv": 3}[form]
     assert max(map(len, pieces)) < BATCH * 700
     text = b"".join(pieces)
     if form == "json":

@@ -4,11 +4,12 @@ import asyncio
 import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
 from typing import Any
 
 import pytest
+import pytest_asyncio
 from falcon.asgi import App
 
 from guerdon.app import Services, build_app
@@ -65,14 +66,20 @@ async def until_open(streams: Streams, count: int) -> None:
     await until(reached)
 
 
-@asynccontextmanager
-async def app_with(
-    services: Services, settings: Settings, clock: ManualClock, **options: Any
-) -> AsyncIterator[tuple[Any, Streams]]:
-    """An application whose streams have other bounds."""
-    streams = Streams(services.wallets, database=services.database, clock=clock, **options)
-    yield build_app(replace(services, streams=streams), settings, make_logger(clock, "info", Log())), streams
-    await streams.close()
+AppWith = Callable[..., AbstractAsyncContextManager[tuple[App[Any, Any], Streams]]]
+
+
+@pytest.fixture
+def app_with(services: Services, settings: Settings, clock: ManualClock) -> AppWith:
+    """Makes an application whose streams have other bounds."""
+
+    @asynccontextmanager
+    async def made(**options: Any) -> AsyncIterator[tuple[App[Any, Any], Streams]]:
+        streams = Streams(services.wallets, database=services.database, clock=clock, **options)
+        yield build_app(replace(services, streams=streams), settings, make_logger(clock, "info", Log())), streams
+        await streams.close()
+
+    return made
 
 
 async def test_a_stream_begins_with_the_wallet_and_goes_on_with_its_entries(
@@ -175,8 +182,16 @@ async def test_an_id_that_the_wallet_has_not_reached_gets_the_newest_state(
     await factory.assert_books_balance()
 
 
+@pytest_asyncio.fixture
+async def elsewhere(service: Caller, other_services: Services, settings: Settings, clock: ManualClock) -> AsyncIterator[Caller]:
+    """The same caller at another process."""
+    assert service.token is not None
+    async with serve(other_services, settings, clock) as caller:
+        yield caller.with_token(service.token)
+
+
 async def test_a_stream_resumed_while_two_processes_write_sees_each_entry_once(
-    app: App[Any, Any], service: Caller, factory: Factory, other_services: Services, settings: Settings, clock: ManualClock
+    app: App[Any, Any], service: Caller, factory: Factory, elsewhere: Caller
 ) -> None:
     seed = random.randrange(2**32)
     chance = random.Random(seed)
@@ -193,16 +208,14 @@ async def test_a_stream_resumed_while_two_processes_write_sees_each_entry_once(
 
         await asyncio.gather(*(one() for _ in range(count)))
 
-    async with serve(other_services, settings, clock) as elsewhere:
-        assert service.token is not None
-        writers = asyncio.gather(write(service, 250), write(elsewhere.with_token(service.token), 250))
-        connections = 0
-        while seen[-1] < 501:
-            connections += 1
-            async with follow(app, path_of(wallet), service.token, last_event_id=seen[-1]) as stream:
-                wanted = min(chance.randint(1, 40), 501 - seen[-1])
-                seen += [event.seq for event in await stream.take(wanted)]
-        await writers
+    writers = asyncio.gather(write(service, 250), write(elsewhere, 250))
+    connections = 0
+    while seen[-1] < 501:
+        connections += 1
+        async with follow(app, path_of(wallet), service.token, last_event_id=seen[-1]) as stream:
+            wanted = min(chance.randint(1, 40), 501 - seen[-1])
+            seen += [event.seq for event in await stream.take(wanted)]
+    await writers
     assert seen == list(range(1, 502)), f"seed {seed}"
     assert connections >= 13
     assert await factory.balance(wallet) == 500
@@ -254,12 +267,12 @@ async def entries_out_of_reach(database: Database) -> AsyncIterator[None]:
 
 
 async def test_a_feed_that_cannot_be_resumed_is_opened_anew_and_wakes_everybody(
-    service: Caller, factory: Factory, services: Services, settings: Settings, clock: ManualClock, database: Database
+    app_with: AppWith, service: Caller, factory: Factory, database: Database
 ) -> None:
     """What is written before it is open again must arrive without waiting for a heartbeat."""
     wallet = await factory.wallet(100)
     async with (
-        app_with(services, settings, clock, heartbeat_seconds=3600.0) as (app, _),
+        app_with(heartbeat_seconds=3600.0) as (app, _),
         follow(app, path_of(wallet), service.token) as stream,
     ):
         await first_of(stream)
@@ -273,7 +286,7 @@ async def test_a_feed_that_cannot_be_resumed_is_opened_anew_and_wakes_everybody(
 
 
 async def test_the_feed_is_open_only_while_somebody_listens(
-    service: Caller, factory: Factory, services: Services, settings: Settings, clock: ManualClock, database: Database
+    app_with: AppWith, service: Caller, factory: Factory, database: Database
 ) -> None:
     async def change_streams() -> int:
         running = database.client.admin.aggregate([{"$currentOp": {"idleCursors": True}}])
@@ -284,7 +297,7 @@ async def test_the_feed_is_open_only_while_somebody_listens(
 
     wallet, other = await factory.wallet(100), await factory.wallet(100)
     await until(closed)
-    async with app_with(services, settings, clock, heartbeat_seconds=0.2) as (app, streams):
+    async with app_with(heartbeat_seconds=0.2) as (app, streams):
         async with follow(app, path_of(wallet), service.token) as one, follow(app, path_of(other), service.token) as two:
             for stream, followed in ((one, wallet), (two, other)):
                 await first_of(stream)
@@ -300,12 +313,10 @@ async def test_the_feed_is_open_only_while_somebody_listens(
             assert (await first_of(stream)).seq == 3
 
 
-async def test_a_quiet_stream_is_kept_open_by_comments(
-    service: Caller, factory: Factory, services: Services, settings: Settings, clock: ManualClock
-) -> None:
+async def test_a_quiet_stream_is_kept_open_by_comments(app_with: AppWith, service: Caller, factory: Factory) -> None:
     wallet = await factory.wallet(100)
     async with (
-        app_with(services, settings, clock, heartbeat_seconds=0.05) as (app, _),
+        app_with(heartbeat_seconds=0.05) as (app, _),
         follow(app, path_of(wallet), service.token) as stream,
     ):
         await first_of(stream)
@@ -315,11 +326,9 @@ async def test_a_quiet_stream_is_kept_open_by_comments(
         assert stream.comments >= 1
 
 
-async def test_the_place_of_a_client_that_has_gone_is_free_again(
-    service: Caller, factory: Factory, services: Services, settings: Settings, clock: ManualClock
-) -> None:
+async def test_the_place_of_a_client_that_has_gone_is_free_again(app_with: AppWith, service: Caller, factory: Factory) -> None:
     wallet = await factory.wallet(100)
-    async with app_with(services, settings, clock, streams_max=2, heartbeat_seconds=0.05) as (app, streams):
+    async with app_with(streams_max=2, heartbeat_seconds=0.05) as (app, streams):
         tasks = [follow(app, path_of(wallet), service.token) for _ in range(2)]
         opened = [await task.__aenter__() for task in tasks]
         for stream in opened:
@@ -337,11 +346,11 @@ async def test_the_place_of_a_client_that_has_gone_is_free_again(
 
 
 async def test_a_stream_ends_after_a_quarter_of_an_hour(
-    service: Caller, factory: Factory, services: Services, settings: Settings, clock: ManualClock
+    app_with: AppWith, service: Caller, factory: Factory, clock: ManualClock
 ) -> None:
     wallet = await factory.wallet(100)
     async with (
-        app_with(services, settings, clock, heartbeat_seconds=0.05) as (app, _),
+        app_with(heartbeat_seconds=0.05) as (app, _),
         follow(app, path_of(wallet), service.token) as stream,
     ):
         await first_of(stream)
@@ -367,12 +376,12 @@ async def test_a_process_that_stops_ends_its_streams(
 
 
 async def test_a_stream_outlives_a_database_that_does_not_answer(
-    service: Caller, factory: Factory, services: Services, settings: Settings, clock: ManualClock, database: Database
+    app_with: AppWith, service: Caller, factory: Factory, database: Database
 ) -> None:
     """Its reads fail for as long as the server refuses them; then it goes on where it was."""
     wallet = await factory.wallet(100)
     async with (
-        app_with(services, settings, clock, heartbeat_seconds=0.1) as (app, _),
+        app_with(heartbeat_seconds=0.1) as (app, _),
         follow(app, path_of(wallet), service.token) as stream,
     ):
         await first_of(stream)

@@ -1,0 +1,73 @@
+"""Places for long answers: bounded in number and in time, and never lost."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+
+import pytest
+
+from guerdon.errors import Overloaded
+from guerdon.history.places import Places
+
+WAIT_SECONDS = 10.0
+
+
+async def parts(count: int) -> AsyncGenerator[int]:
+    for number in range(count):
+        yield number
+
+
+async def test_a_place_is_taken_until_the_answer_has_ended() -> None:
+    places = Places(2, 60)
+    first, second = places.take(parts(3)), places.take(parts(3))
+    with pytest.raises(Overloaded):
+        places.take(parts(3))
+    assert [number async for number in first] == [0, 1, 2]
+    assert len(places) == 1
+    await anext(second)
+    await second.aclose()
+    assert len(places) == 0
+
+
+async def test_an_answer_that_was_never_begun_gives_its_place_back() -> None:
+    places = Places(1, 60)
+    for _ in range(5):
+        answer = places.take(parts(1))
+        assert len(places) == 1
+        del answer
+
+
+async def test_an_answer_that_fails_gives_its_place_back() -> None:
+    async def failing() -> AsyncGenerator[int]:
+        yield 1
+        raise ValueError("in the middle")
+
+    places = Places(1, 60)
+    with pytest.raises(ValueError, match="in the middle"):
+        async for _ in places.take(failing()):
+            assert len(places) == 1
+    assert len(places) == 0
+
+
+async def test_a_client_that_never_reads_loses_its_request_and_its_place() -> None:
+    """The request is held up in sending, outside of the answer, so ending the answer would not reach it."""
+    places, sent, ended = Places(1, 0.05), list[int](), asyncio.Event()
+
+    async def answer() -> AsyncGenerator[int]:
+        try:
+            async for number in parts(3):
+                yield number
+        finally:
+            ended.set()
+
+    async def request() -> None:
+        async for number in places.take(answer()):
+            sent.append(number)
+            await asyncio.Event().wait()
+
+    task = asyncio.create_task(request())
+    await asyncio.wait([task], timeout=WAIT_SECONDS)
+    assert task.cancelled()
+    assert (sent, len(places)) == ([0], 0)
+    del task
+    async with asyncio.timeout(WAIT_SECONDS):
+        await ended.wait()
