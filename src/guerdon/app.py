@@ -32,9 +32,11 @@ from guerdon.identity.service import Identity
 from guerdon.identity.tokens import TokenKeys, Tokens
 from guerdon.ids import IdSource
 from guerdon.ledger import checkpoints as ledger_checkpoints
+from guerdon.ledger import jobs as ledger_jobs
 from guerdon.ledger import store as ledger_store
 from guerdon.ledger.limits import Calendar
 from guerdon.ledger.service import Ledger
+from guerdon.ledger.signing import CheckpointKeys
 from guerdon.logs import make_logger
 from guerdon.middlewares.authentication import Authentication
 from guerdon.middlewares.observation import Observation
@@ -53,6 +55,8 @@ from guerdon.wallets import models as wallets_models
 from guerdon.wallets.assets import Assets
 from guerdon.wallets.service import Wallets
 from guerdon.wallets.terms import WalletTerms
+from guerdon.workers import models as workers_models
+from guerdon.workers.models import Job
 
 INDEXES = {
     **identity_models.INDEXES,
@@ -60,6 +64,7 @@ INDEXES = {
     **ledger_checkpoints.INDEXES,
     **wallets_models.INDEXES,
     **rewards_models.INDEXES,
+    **workers_models.INDEXES,
 }
 EXIT_STARTUP_REFUSED = 78
 """EX_CONFIG of sysexits.h."""
@@ -145,6 +150,24 @@ async def open_services(settings: Settings, clock: Clock) -> AsyncGenerator[Serv
             campaigns=campaigns,
             events=Events(books, members, campaigns, database=database, clock=clock),
         )
+
+
+def jobs_of(services: Services, settings: Settings) -> list[Job]:
+    """Return what the workers do in the background. Without a key to sign with there are no checkpoints."""
+    database, clock = services.database, services.clock
+
+    def book() -> Awaitable[int]:
+        return ledger_jobs.sweep(services.ledger, database, clock)
+
+    jobs = [Job("sweep", ledger_jobs.SWEEP_EVERY_MS, book)]
+    if settings.checkpoint_key is not None:
+        keys = CheckpointKeys(settings.checkpoint_key.get_secret_value())
+
+        def sign() -> Awaitable[int]:
+            return ledger_checkpoints.write_checkpoint(database, clock, keys, settings.checkpoint_file)
+
+        jobs.append(Job("checkpoint", settings.checkpoint_every_seconds * 1000, sign))
+    return jobs
 
 
 def routes_of(services: Services, docs: operations_controller.DocsResource, metrics: Metrics) -> Routes:

@@ -1,4 +1,4 @@
-"""The commands: `up`, `serve`, `keys`, `admin`, `replay`, `verify`, `checkpoint`, `explain`."""
+"""The commands: `up`, `serve`, `worker`, `keys`, `admin`, `replay`, `verify`, `checkpoint`, `explain`."""
 
 import asyncio
 import getpass
@@ -17,11 +17,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from guerdon import __version__, embedded
 from guerdon.app import Services
-from guerdon.cli import proof, serving
+from guerdon.cli import background, proof, serving
 from guerdon.cli import replay as retail
 from guerdon.cli.demo import ensure_demo
 from guerdon.cli.explain import explain_queries
-from guerdon.cli.local import local_database, local_services, own_or_embedded, token_keys
+from guerdon.cli.local import checkpoint_file, checkpoint_key, local_database, local_services, own_or_embedded, token_keys
 from guerdon.clock import SystemClock, rfc3339
 from guerdon.config import Settings, load, require_safe
 from guerdon.errors import GuerdonError, StartupRefused
@@ -91,14 +91,22 @@ def up(
     lock = embedded.DataDirLock.acquire(settings.data_dir, command="guerdon up")
     serving.require_free_port(host, port)
     with own_or_embedded(settings, lock) as url:
-        settings = load(data_dir=data_dir, mongodb_url=url, token_keys=settings.token_keys or token_keys(settings.data_dir))
+        settings = load(
+            data_dir=data_dir,
+            mongodb_url=url,
+            token_keys=settings.token_keys or token_keys(settings.data_dir),
+            checkpoint_key=checkpoint_key(settings, make=True),
+            checkpoint_file=checkpoint_file(settings),
+        )
         logins = _run(settings, lambda services: ensure_demo(services, settings.data_dir)) if demo else None
 
         def announce(api_url: str) -> None:
             lock.announce(url=api_url)
             _welcome(api_url, settings.data_dir, logins)
+            start_worker()
 
-        serving.serve(settings, host=host, port=port, workers=workers, on_ready=announce)
+        with background.worker_beside(settings) as start_worker:
+            serving.serve(settings, host=host, port=port, workers=workers, on_ready=announce)
 
 
 @app.command()
@@ -111,6 +119,9 @@ def serve(port: Port = 8000, workers: Workers = 1, host: Host = "127.0.0.1") -> 
     # What start-up refuses is refused here, in one sentence, and not by each worker in its log.
     _run(settings, _nothing)
     serving.serve(settings, host=host, port=port, workers=workers, on_ready=lambda url: typer.echo(f"ready {url}"))
+
+
+app.command("worker")(background.worker)
 
 
 @keys_app.command("create")

@@ -1,0 +1,74 @@
+"""`guerdon worker` as an operator runs it."""
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import DATABASE
+from tests.invariants.retail import environment, guerdon
+
+SECONDS = 30.0
+
+
+def is_empty(folder: Path) -> bool:
+    return not list(folder.iterdir())
+
+
+@asynccontextmanager
+async def ready_worker(url: str, *arguments: str) -> AsyncIterator[asyncio.subprocess.Process]:
+    worker = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "guerdon", "worker", *arguments,
+        env=environment(GUERDON_MONGODB_URL=url, GUERDON_MONGODB_DATABASE=DATABASE),
+        stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    try:
+        assert worker.stdout is not None
+        assert await asyncio.wait_for(worker.stdout.readline(), SECONDS) == b"ready worker\n"
+        yield worker
+    finally:
+        if worker.returncode is None:
+            worker.kill()
+        await worker.communicate()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_it_says_that_it_is_ready_and_ends_well(mongodb_url: str, number: signal.Signals) -> None:
+    async with ready_worker(mongodb_url) as worker:
+        worker.send_signal(number)
+        assert await asyncio.wait_for(worker.communicate(), SECONDS) == (b"", b"")
+        assert worker.returncode == 0
+
+
+async def test_beside_up_it_waits_for_its_turn_after_ctrl_c(mongodb_url: str) -> None:
+    """The terminal sends SIGINT to everybody; `guerdon up` ends the API first, then the worker, then the database."""
+    async with ready_worker(mongodb_url, "--parent-pid", str(os.getpid())) as worker:
+        worker.send_signal(signal.SIGINT)
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(worker.wait(), 1)
+        worker.send_signal(signal.SIGTERM)
+        assert await asyncio.wait_for(worker.wait(), SECONDS) == 0
+
+
+async def test_without_a_database_it_is_refused_in_words(tmp_path: Path) -> None:
+    refused = await guerdon("worker", "--data-dir", str(tmp_path), seconds=SECONDS)
+    assert (refused.status, refused.out) == (2, "")
+    assert "GUERDON_MONGODB_URL" in refused.err
+    assert "--data-dir" in refused.err
+    assert is_empty(tmp_path)
+
+
+async def test_production_asks_for_the_same_as_of_the_api(mongodb_url: str) -> None:
+    refused = await guerdon("worker", seconds=SECONDS, GUERDON_PROFILE="production", GUERDON_MONGODB_URL=mongodb_url)
+    assert (refused.status, "GUERDON_TOKEN_KEYS_FILE" in refused.err) == (2, True)
+
+
+async def test_without_its_parent_it_does_not_begin(mongodb_url: str) -> None:
+    """`guerdon up` may be killed while its worker is still loading."""
+    orphan = await guerdon("worker", "--parent-pid", str(os.getpid() + 1), seconds=SECONDS, GUERDON_MONGODB_URL=mongodb_url)
+    assert (orphan.status, orphan.out) == (1, "")
