@@ -1,6 +1,7 @@
-"""A real `guerdon up` in processes of its own, and ways to hurt it."""
+"""A real `guerdon serve` or `guerdon up` in processes of its own, and ways to hurt it."""
 
 import asyncio
+import itertools
 import os
 import signal
 import socket
@@ -16,11 +17,14 @@ from tests.invariants.retail import Run, environment, guerdon
 
 READY_SECONDS = 60.0
 POLL_SECONDS = 0.05
+COMMAND_SECONDS = 240
+_ports = itertools.count(14_000 + os.getpid() % 1000)
 
 
 def free_port() -> int:
     """A port below those that the kernel hands to outgoing connections: while nobody listens there, a client must not take it."""
-    for port in range(14_000 + os.getpid() % 1000, 18_000):
+    for port in _ports:
+        assert port < 18_000, "no free port"
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
@@ -28,18 +32,23 @@ def free_port() -> int:
             except OSError:
                 continue
             return port
-    raise AssertionError("no free port")
+    raise AssertionError
 
 
-class Deployment:
-    """One data directory, one port, and at most one running `guerdon up`."""
+class Server:
+    """One port, and at most one running `guerdon` that serves on it. `prefix` is what runs the command: in a namespace, say."""
 
-    def __init__(self, data_dir: Path) -> None:
-        self.data_dir = data_dir
+    def __init__(
+        self, log: Path, arguments: list[str], settings: dict[str, str], *, prefix: list[str] | None = None, host: str = "127.0.0.1"
+    ) -> None:
+        self.log = log
         self.port = free_port()
-        self.url = f"http://127.0.0.1:{self.port}"
-        self.log = data_dir.parent / "up.log"
+        self.url = f"http://{host}:{self.port}"
         self.refusals = 0
+        where = ["--host", host, "--port", str(self.port)]
+        self._arguments = [*arguments[:1], *where, *arguments[1:]]
+        self._command = [*(prefix or []), sys.executable, "-m", "guerdon", *self._arguments]
+        self._environment = environment(GUERDON_ACCESS_LOG="false", **settings)
         self._process: subprocess.Popen[bytes] | None = None
 
     async def start(self, *, within_seconds: float = READY_SECONDS) -> float:
@@ -56,21 +65,17 @@ class Deployment:
     async def _started(self) -> bool:
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(  # noqa: ASYNC220 - it returns at once, and its end is polled for
-                [
-                    sys.executable, "-m", "guerdon", "up", "--no-demo",
-                    "--port", str(self.port), "--data-dir", str(self.data_dir),
-                ],
-                env=environment(GUERDON_ACCESS_LOG="false"), stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-            )  # fmt: skip
+                self._command, env=self._environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log
+            )
         offset = self.log.stat().st_size
         deadline = time.monotonic() + READY_SECONDS
         while time.monotonic() < deadline:
             # The old worker may still answer on the port, so the new process has to say itself that it is ready.
-            if b"\nready " in self.log.read_bytes()[offset:]:
+            if b"ready http" in self.log.read_bytes()[offset:]:
                 await self.ready()
                 return True
             if self._process.poll() is not None:
-                assert self._process.returncode == 2, f"`guerdon up` ended; see {self.log}"
+                assert self._process.returncode == 2, f"it ended; see {self.log}"
                 self.refusals += 1
                 return False
             await asyncio.sleep(POLL_SECONDS)
@@ -81,7 +86,7 @@ class Deployment:
         async with httpx.AsyncClient(timeout=2) as client:
             while time.monotonic() < deadline:
                 assert self._process is not None
-                assert self._process.poll() is None, f"`guerdon up` ended; see {self.log}"
+                assert self._process.poll() is None, f"it ended; see {self.log}"
                 try:
                     if (await client.get(f"{self.url}/health/ready")).status_code == 200:
                         return
@@ -90,38 +95,35 @@ class Deployment:
                 await asyncio.sleep(POLL_SECONDS)
         raise AssertionError(f"not ready within {within_seconds} s; see {self.log}")
 
-    async def command(self, *arguments: str) -> Run:
-        return await guerdon(*arguments, "--data-dir", str(self.data_dir), seconds=120)
-
-    def mongodb_url(self) -> str:
-        facts = embedded.holder(self.data_dir)
-        assert facts is not None
-        return str(facts["mongodb_url"])
-
-    def kill_worker(self) -> int:
-        """kill -9 one API process; return its pid."""
-        [pid, *_] = self._workers()
-        os.kill(pid, signal.SIGKILL)
-        return pid
-
-    async def new_worker(self, killed: int) -> None:
-        """Return when another API process has taken the killed one's place and answers."""
-        deadline = time.monotonic() + READY_SECONDS
-        while not set(self._workers()) - {killed}:
-            assert time.monotonic() < deadline, "no new worker was started"
+    async def ended(self, *, within_seconds: float = READY_SECONDS) -> int:
+        """Wait for it to end by itself; its status."""
+        assert self._process is not None
+        deadline = time.monotonic() + within_seconds
+        while self._process.poll() is None:
+            assert time.monotonic() < deadline, "it has not ended"
             await asyncio.sleep(POLL_SECONDS)
-        await self.ready()
+        return int(self._process.returncode)
 
     def _workers(self) -> list[int]:
-        """They are forks of `guerdon up`, so their command line is the same."""
-        return self._children(f"--port\0{self.port}\0--data-dir\0{self.data_dir}")
+        """The pids of the API processes. They are forks of the command, so their command line is the same."""
+        return self._children("\0".join(self._arguments))
 
-    def kill_mongod(self) -> None:
-        [pid] = self._children("--dbpath")
-        os.kill(pid, signal.SIGKILL)
+    def workers(self) -> set[int]:
+        return set(self._workers())
+
+    def pids(self) -> set[int]:
+        return {self._process.pid, *self._workers()} if self._process is not None else set()
+
+    async def new_worker(self, before: set[int]) -> int:
+        """Wait for an API process that is none of `before`; it need not answer yet."""
+        deadline = time.monotonic() + READY_SECONDS
+        while not (new := self.workers() - before):
+            assert time.monotonic() < deadline, "no new worker was started"
+            await asyncio.sleep(POLL_SECONDS)
+        return new.pop()
 
     def kill(self) -> None:
-        """kill -9 `guerdon up` itself; its children are its own business."""
+        """kill -9 the main process; its children are its own business."""
         if self._process is not None:
             self._process.kill()
             self._process.wait()
@@ -137,10 +139,14 @@ class Deployment:
         finally:
             self.kill()
 
+    async def stopped(self) -> int:
+        """`stop` for a test whose own loop carries the server's connections."""
+        return await asyncio.to_thread(self.stop)
+
     def _children(self, word: str) -> list[int]:
         """Pids of the direct children whose command line holds `word`."""
         assert self._process is not None
-        found = []
+        found: list[int] = []
         for entry in Path("/proc").glob("[0-9]*"):
             try:
                 parent = int(entry.joinpath("stat").read_text().rpartition(")")[2].split()[1])
@@ -150,3 +156,33 @@ class Deployment:
             if parent == self._process.pid and word in command:
                 found.append(int(entry.name))
         return found
+
+
+class Deployment(Server):
+    """`guerdon up` on a data directory, with the mongod that it starts."""
+
+    def __init__(self, data_dir: Path, *, workers: int = 1) -> None:
+        arguments = ["up", "--no-demo", "--workers", str(workers), "--data-dir", str(data_dir)]
+        super().__init__(data_dir.parent / "up.log", arguments, {})
+        self.data_dir = data_dir
+
+    async def command(self, *arguments: str) -> Run:
+        return await guerdon(*arguments, "--data-dir", str(self.data_dir), seconds=COMMAND_SECONDS)
+
+    def mongodb_url(self) -> str:
+        facts = embedded.holder(self.data_dir)
+        assert facts is not None
+        return str(facts["mongodb_url"])
+
+    def kill_mongod(self) -> None:
+        [pid] = self._children("--dbpath")
+        os.kill(pid, signal.SIGKILL)
+
+
+def kill_worker(pid: int) -> None:
+    os.kill(pid, signal.SIGKILL)
+
+
+async def operator(database_url: str, *arguments: str) -> Run:
+    """A command at a terminal, on a database that is running already."""
+    return await guerdon(*arguments, seconds=COMMAND_SECONDS, GUERDON_MONGODB_URL=database_url)
