@@ -1,58 +1,13 @@
 """Faults that were found once, each with the smallest history that shows it."""
 
 from collections.abc import Callable
-from dataclasses import replace
 
 import pytest
 
 from guerdon.errors import BalanceLimit, GuerdonError, InsufficientFunds, LimitReached
-from guerdon.ledger.models import Lot
 from tests.clients import Caller
 from tests.factories import Factory
-from tests.invariants.asks import Ask, Dates, Terms
-from tests.invariants.books import NOW_MS, wallet_id
-from tests.invariants.till import Till
-
-DAY_MS = 86_400_000
-MINE, THEIRS = wallet_id(1), wallet_id(2)
-
-
-class History:
-    """A till and the days of it; every request gets the next number as its key."""
-
-    def __init__(self) -> None:
-        self.till = Till("Europe/Berlin")
-        self.number = 0
-
-    def on(self, day: float, kind: str, amount: int | None = None, wallet: str = MINE, **more: object) -> str:
-        """Ask and return the key.
-
-        Raises:
-            GuerdonError: the refusal.
-        """
-        self.number += 1
-        key = f"key-{self.number}"
-        self.till.do(replace(Ask("debit", wallet, key, amount), kind=kind, **more), at(day))
-        return key
-
-    def credit(self, amount: int, *, until: float | None = None, since: float | None = None, wallet: str = MINE) -> str:
-        dates = Dates("paid", None if since is None else at(since), None if until is None else at(until))
-        return self.on(0, "credit", amount, wallet, dates=dates)
-
-    def hold(self, amount: int, days: float) -> str:
-        return self.on(0, "hold", amount, ttl_ms=int(days * DAY_MS))
-
-    def terms(self, **terms: int) -> None:
-        self.on(0, "terms", terms=Terms(**terms))
-
-    def lots(self, wallet: str = MINE) -> list[tuple[int, float | None]]:
-        """(amount, expires on day)"""
-        lots: tuple[Lot, ...] = self.till.store.accounts[wallet].lots or ()
-        return [(lot.amount, None if lot.expires_at is None else (lot.expires_at - NOW_MS) / DAY_MS) for lot in lots]
-
-
-def at(day: float) -> int:
-    return NOW_MS + int(day * DAY_MS)
+from tests.invariants.histories import MINE, THEIRS, History, at
 
 
 def two_holds(history: History) -> None:

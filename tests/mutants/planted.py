@@ -3,10 +3,12 @@
 from typing import NamedTuple
 
 REGRESSIONS = "tests/invariants/test_regressions.py"
+EDGES = "tests/invariants/test_edges.py"
 WORLD = "tests/invariants/test_world.py"
 BATCHES = "tests/invariants/test_rules_model.py"
 CONCERNS = "tests/invariants/test_commands.py"
 RACES = "tests/api/test_idempotency.py"
+TURNS = "tests/races/test_turns.py"
 TERMS = "tests/api/test_terms.py"
 EVENTS = "tests/api/test_events.py"
 
@@ -16,12 +18,12 @@ class Mutant(NamedTuple):
     path: str
     old: str
     new: str
-    tests: tuple[str, ...] = (WORLD, BATCHES, REGRESSIONS)
+    tests: tuple[str, ...] = (EDGES, WORLD, BATCHES, REGRESSIONS)
 
 
 LEDGER = "src/guerdon/ledger/"
 DUE, LOTS, LIMITS = LEDGER + "due.py", LEDGER + "lots.py", LEDGER + "limits.py"
-RULES, MODELS, STORE, SERVICE = LEDGER + "rules.py", LEDGER + "models.py", LEDGER + "store.py", LEDGER + "service.py"
+RULES, MODELS, STORE, COMMITTER = LEDGER + "rules.py", LEDGER + "models.py", LEDGER + "store.py", LEDGER + "committer.py"
 HOLDS, REVERSALS = "src/guerdon/holds/rules.py", "src/guerdon/reversals/rules.py"
 WALLETS, REWARDS = "src/guerdon/wallets/rules.py", "src/guerdon/rewards/rules.py"
 
@@ -88,7 +90,11 @@ MUTANTS = (
     Mutant("write concern weakened", STORE, "SNAPSHOT, MAJORITY_JOURNALED, PRIMARY)", "SNAPSHOT, None, PRIMARY)", (CONCERNS,)),
     Mutant("unique index dropped", STORE, 'name="once", unique=True,', 'name="once",', (RACES,)),
     Mutant("a lost race is not noticed", STORE, 'if reply.get("writeErrors") or reply["n"] != expected:', "if False:", (RACES, "tests/races/test_races.py")),
-    Mutant("a lost race is told to the caller", SERVICE, "except (LostRace, DuplicateKeyError):\n                pass", "except LostRace:\n                pass", (RACES, "tests/races/test_races.py")),
+    Mutant("a lost race is told to the caller", COMMITTER, "except (LostRace, DuplicateKeyError):\n                pass", "except LostRace:\n                pass", (TURNS,)),
+    Mutant("a command overtakes one that was put off", COMMITTER, "moved.update(accounts)  # What", "pass  # What", (TURNS,)),
+    Mutant("quiet accounts wait with a contended one", COMMITTER, "if moved.isdisjoint(accounts):", "if False:", (TURNS,)),
+    Mutant("a turn goes to whoever asks", LEDGER + "turns.py", '{"$concatArrays": [line, [me]]}', '{"$concatArrays": [[me], line]}', (TURNS,)),
+    Mutant("a dead holder keeps its turn", LEDGER + "turns.py", "LEASE_MS = 400", "LEASE_MS = 400_000_000", (TURNS,)),
     Mutant("terms are not stored", STORE, '("lots", "holds", "floor", "ceiling", "status", "limits", "spent")', '("lots", "holds", "status")', (TERMS,)),
     Mutant("hold documents are not ended", HOLDS, 'fields = {"left": 0, "status": "voided"', 'fields = {"left": 0, "status": "held"'),
     Mutant("an event's content is not compared", REWARDS, "stored.owner != recording.owner or stored.fingerprint != recording.fingerprint", "stored.owner != recording.owner", (EVENTS,)),
