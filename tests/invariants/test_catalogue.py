@@ -6,7 +6,7 @@ import os
 import re
 import sys
 from collections.abc import AsyncIterator, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import pytest_asyncio
@@ -49,23 +49,32 @@ def recorder() -> Iterator[Recorder]:
 # --- what is sent -------------------------------------------------------------------------------------------------------
 
 
+class House(NamedTuple):
+    """Who uses the service."""
+
+    anonymous: Caller
+    service: Caller
+    factory: Factory
+    clock: ManualClock
+
+
+@pytest.fixture
+def house(anonymous: Caller, service: Caller, factory: Factory, clock: ManualClock) -> House:
+    return House(anonymous, service, factory, clock)
+
+
 async def test_what_is_sent_is_in_the_catalogue_and_the_other_way_round(
-    app: App[Any, Any],
-    anonymous: Caller,
-    service: Caller,
-    services: Services,
-    factory: Factory,
-    clock: ManualClock,
-    recorder: Recorder,
-    monkeypatch: pytest.MonkeyPatch,
+    app: App[Any, Any], services: Services, house: House, recorder: Recorder
 ) -> None:
+    anonymous, service, factory, clock = house
     await everything.use_identity(anonymous, service, services, factory, recorder)
     wallet = await everything.use_wallets(service, services, factory)
     await everything.use_history(app, service, clock, wallet)
     await everything.use_rewards(service, services, factory, clock)
     await everything.use_operations(anonymous)
     await everything.run_jobs(services, clock, wallet)
-    await everything.run_proofs(services, monkeypatch, recorder, wallet)
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        await everything.run_proofs(services, monkeypatch, recorder, wallet)
     recorder.on = False
     served = {f"{route.method} {route.path}" for route in routes_of(app)}
     assert served - await used(anonymous) == set(), "not used above"
