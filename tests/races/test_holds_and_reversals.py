@@ -88,7 +88,7 @@ async def test_a_freeze_stops_the_other_process_at_once(both: list[Caller], serv
 
 
 async def test_two_sweepers_book_a_lapse_once(
-    both: list[Caller], services: Services, other_services: Services, service: Caller, factory: Factory, clock: ManualClock
+    services: Services, other_services: Services, service: Caller, factory: Factory, clock: ManualClock
 ) -> None:
     wallets = [await factory.wallet(100) for _ in range(5)]
     for wallet in wallets:

@@ -36,6 +36,7 @@ Public = Annotated[bool, typer.Option("--public-keys", help="Print the public ke
 
 
 def verify_books(
+    *,
     as_json: AsJson = False,
     account: Account = None,
     resume: Resume = False,
