@@ -28,7 +28,8 @@ def promises_of_event(event: Document) -> Iterator[Promise]:
     for award in event["awards"]:
         if award.get("transaction_id") is not None:
             said = {"amount": award["amount"], "asset": award["asset"], "owner": event["owner"], "metadata.event": event["_id"]}
-            yield _first_entry(award["transaction_id"]), said
+            why = {"metadata.campaign": award["campaign"], "metadata.version": str(award["version"])}
+            yield _first_entry(award["transaction_id"]), said | why
 
 
 def promises_of_hold(hold: Document) -> Iterator[Promise]:
