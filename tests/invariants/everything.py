@@ -86,6 +86,10 @@ async def use_wallets(service: Caller, services: Services, factory: Factory) -> 
     services.database.sharded = True
     await sent(service.post(f"/v1/wallets/{wallet}/debit", {"amount": 1}), 201)
     services.database.sharded = False
+    turns = services.ledger._committer._turns
+    turns.lost([wallet])  # As if another process had moved it before us.
+    await sent(service.post(f"/v1/wallets/{wallet}/debit", {"amount": 1}), 201)
+    await asyncio.wait(turns.tasks)
     return wallet
 
 

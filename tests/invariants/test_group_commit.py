@@ -115,7 +115,7 @@ async def test_what_came_first_is_not_overtaken_by_what_stepped_aside(database: 
             [first] = submit(ledger, [debit(A, 1, 2)])
             await until(lambda: ledger.stats.in_flight == 1)
             later = submit(ledger, [credit(B, 100, 3), transfer(B, A, 50, 4)])
-            await until(lambda: len(ledger._blocked) >= 1 and (in_flight_max == 1 or not ledger._ready))
+            await until(lambda: len(ledger._committer._blocked) >= 1 and (in_flight_max == 1 or not ledger._committer._ready))
         results = await asyncio.gather(first, *later, return_exceptions=True)
     assert [result for result in results if isinstance(result, BaseException)] == []
     assert await numbers_on(database, B) == [3, 4]
@@ -143,7 +143,7 @@ async def test_a_cancelled_caller_does_not_stop_the_batch(database: Database) ->
             in_flight = submit(ledger, [credit(A, 1, 2), credit(A, 1, 3)])
             await until(lambda: ledger.stats.in_flight == 1)
             queued = submit(ledger, [credit(A, 1, 4), credit(A, 1, 5)])
-            await until(lambda: len(ledger._blocked) == 2)
+            await until(lambda: len(ledger._committer._blocked) == 2)
             in_flight[0].cancel()
             queued[0].cancel()
         assert (await in_flight[1]).entries[0].balance_after == 7
@@ -217,8 +217,8 @@ async def test_refusals_among_successes_reach_their_own_callers(database: Databa
     assert [type(verdict) for verdict in again] == [type(verdict) for verdict in verdicts]
     assert all(verdict.replayed for verdict in again)
     assert [verdict.members for verdict in again if isinstance(verdict, GuerdonError)] == [
-        {"asset": "PTS", "available": 5, "needed": 9},
-        {"asset": "PTS", "available": 0, "needed": 1},
+        {"wallet": A, "asset": "PTS", "available": 5, "needed": 9},
+        {"wallet": A, "asset": "PTS", "available": 0, "needed": 1},
     ]
     assert await numbers_on(database, A) == [1, 3]
 

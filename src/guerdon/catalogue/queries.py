@@ -15,6 +15,7 @@ from guerdon.identity.models import CLAIMS, MEMBERS, SERVICE_KEYS
 from guerdon.ledger.checkpoints import CHECKPOINTS
 from guerdon.ledger.due import HOLD_DOCUMENTS
 from guerdon.ledger.store import ACCOUNTS, ENTRIES, REVERSALS
+from guerdon.ledger.turns import TURNS
 from guerdon.rewards.models import CAMPAIGNS, CAMPAIGNS_LIVE_MAX, EVENTS
 from guerdon.wallets.models import ASSETS
 from guerdon.workers.models import LEASES
@@ -146,6 +147,18 @@ LEDGER = [
         "holds.change", "request", "POST /v1/holds/{hold_id}/capture, void; the sweep", _update(HOLD_DOCUMENTS, _OWN, upsert=True)
     ),
     Query("reversals.count", "request", "POST /v1/transactions/{transaction_id}/reverse", _update(REVERSALS, _OWN, upsert=True)),
+    Query(
+        "turns.ask",
+        "request",
+        COMMANDS + ", on an account that other processes move as well",
+        {FIND_AND_MODIFY: TURNS, "query": _ID, "update": {"$set": {"touched": True}}, "upsert": True},
+    ),
+    Query(
+        "turns.end",
+        "request",
+        COMMANDS + ", on an account that other processes move as well",
+        {FIND_AND_MODIFY: TURNS, "query": {"_id": ":id", "holder": ":holder", "line": ":line"}, "remove": True},
+    ),
     Query(
         "accounts.due",
         "job",

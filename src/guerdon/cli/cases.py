@@ -46,6 +46,7 @@ def _by_id(sample: Sample) -> Cases:
         "events.get": (event_of(2), "order-none"),
         "campaigns.get": (campaign_of(7), campaign_of(10**9)),
         "accounts.move": (hot.id, NOBODY + ":PTS"),
+        "turns.ask": (hot.id, quiet.id),
     }
     for query, (known, unknown) in places.items():
         yield query, "found", {"id": known}
@@ -64,6 +65,8 @@ def _by_id(sample: Sample) -> Cases:
         yield query, "not found", {"id": known + "-none", "owner": owner}
     collected = f"{sample.collector}:A50"
     yield "accounts.get", "one of 100 wallets", {"id": collected, "owner": sample.collector}
+    yield "turns.end", "nobody waits", {"id": hot.id, "holder": "one", "line": []}
+    yield "turns.end", "another holds it", {"id": hot.id, "holder": "two", "line": []}
     yield "members.rehash", "found", {"id": hot.owner, "hash": None}
     yield "service_keys.revoke", "found", {"id": "key007"}
     yield "campaigns.replace", "found", {"id": campaign_of(7), "version": 1, "changed_at": START_MS}

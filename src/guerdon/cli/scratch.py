@@ -32,6 +32,7 @@ from guerdon.ledger.models import (
     transaction_id,
 )
 from guerdon.ledger.store import ACCOUNTS, ENTRIES, REVERSALS, encode
+from guerdon.ledger.turns import TURNS
 from guerdon.rewards.models import CAMPAIGNS, EVENTS
 from guerdon.wallets.models import ASSETS, WALLET
 from guerdon.workers.models import LEASES
@@ -176,6 +177,7 @@ class _Maker:
         wallet = Wallet(f"{owner}:{asset}", owner, size)
         if number == 1:
             self._hot = wallet
+            yield TURNS, {"_id": wallet.id, "holder": "one", "line": [], "until": to_datetime(NOW_MS), "took_ms": 20}
         elif number % 50 == 2:
             self._quiet.append(wallet)
         balance = 0

@@ -12,6 +12,7 @@ from guerdon.database import MAJORITY_JOURNALED, PRIMARY, SNAPSHOT, Database, Do
 from guerdon.ledger.due import HOLD_DOCUMENTS
 from guerdon.ledger.models import Account, Command, Entry, Refusal
 from guerdon.ledger.rules import Plan
+from guerdon.ledger.turns import TURNS
 
 ACCOUNTS, ENTRIES, REVERSALS = "accounts", "entries", "reversals"
 REFUSAL_TTL_DAYS = 30
@@ -30,6 +31,7 @@ INDEXES: dict[str, list[IndexModel]] = {
     ],
     HOLD_DOCUMENTS: [],
     REVERSALS: [],
+    TURNS: [],
 }
 _BYTES = (bytes,)
 Found = tuple[dict[str, Account], dict[bytes, Entry | Refusal], dict[tuple[str, str], Document]]
