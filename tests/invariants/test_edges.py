@@ -95,3 +95,14 @@ def test_a_month_ends_at_midnight_of_the_programme(zone: str, allowed: bool) -> 
     else:
         with pytest.raises(LimitReached):
             history.on(0.6, "debit", 1)
+
+
+def test_a_hold_lives_from_its_accounts_newest_entry_on() -> None:
+    """The clock of this process is a day behind that of the process that wrote last."""
+    history = History()
+    history.credit(10)
+    history.on(2, "credit", 1)
+    history.on(1, "hold", 10, ttl_ms=DAY_MS)
+    assert history.till.present(MINE, at(3) - 1).held == 10
+    assert history.till.present(MINE, at(3)).held == 0
+    assert [entry.at for entry in history.till.store.entries.values()] == [at(0), at(2), at(2)]

@@ -61,7 +61,7 @@ MUTANTS = (
     Mutant("due booking skipped", RULES, "_book_lapsed((*scratch, *decision.books_due), plan, state)", "_book_lapsed(decision.books_due, plan, state)"),
     Mutant("sweep books nothing", RULES, "_book_lapsed((*scratch, *decision.books_due), plan, state)", "_book_lapsed(tuple(scratch), plan, state)"),
     Mutant("due_at forgets holds", DUE, "moments = [hold.expires_at for hold in account.holds]", "moments: list[int] = []"),
-    Mutant("time runs backwards", DUE, "    now_ms = max(now_ms, account.at)\n    balance,", "    balance,"),
+    Mutant("a hold begins before its account's newest entry", HOLDS, "now_ms = max(view.now_ms, account.at)\n        posting", "now_ms = view.now_ms\n        posting"),
     # --- limits ---------------------------------------------------------------------------------------------------------
     Mutant("limits not counted", RULES, "        change = (amount, amount)\n", "        change = (0, 0)\n"),
     Mutant("limit off by one", LIMITS, "used + amount > limit:", "used + amount > limit + 1:"),
@@ -88,7 +88,7 @@ MUTANTS = (
     Mutant("chain not linked", DUE, "prev=account.head,", "prev=bytes(32),"),
     Mutant("read concern weakened", STORE, '{"level": "snapshot"}', '{"level": "local"}', (CONCERNS,)),
     Mutant("write concern weakened", STORE, "SNAPSHOT, MAJORITY_JOURNALED, PRIMARY)", "SNAPSHOT, None, PRIMARY)", (CONCERNS,)),
-    Mutant("unique index dropped", STORE, 'name="once", unique=True,', 'name="once",', (RACES,)),
+    Mutant("unique index dropped", STORE, 'name="once", unique=True,', 'name="once",', ("tests/invariants/test_once_index.py",)),
     Mutant("a lost race is not noticed", STORE, 'if reply.get("writeErrors") or reply["n"] != expected:', "if False:", (RACES, "tests/races/test_races.py")),
     Mutant("a lost race is told to the caller", COMMITTER, "except LostRace:\n                pass", "except LostRace:\n                raise", (TURNS,)),
     Mutant("a command overtakes one that was put off", COMMITTER, "moved.update(accounts)  # What", "pass  # What", (TURNS,)),
