@@ -206,7 +206,14 @@ def build_app(services: Services, settings: Settings, log: FilteringBoundLogger)
     }
     app: App[Any, Any] = App(
         middleware=[
-            Observation(services.clock, services.ids, metrics, log, access_log=settings.access_log),
+            Observation(
+                services.clock,
+                services.ids,
+                metrics,
+                log,
+                access_log=settings.access_log,
+                deadline_ms=settings.ledger_deadline_ms,
+            ),
             Authentication(services.access, operations),
         ]
     )

@@ -4,13 +4,15 @@ A body passes four gates before a handler sees it: media type, size, an unambigu
 and the typed struct of the route, which bounds every value and forbids unknown fields.
 """
 
+import asyncio
 import base64
 import binascii
 import json
 import re
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
-from functools import cache
+from functools import cache, wraps
 from typing import Annotated, Any, NoReturn, TypeVar, cast
 
 import msgspec
@@ -19,7 +21,15 @@ from falcon.asgi import Request, Response
 from msgspec import Meta, Struct
 
 from guerdon.clock import to_ms
-from guerdon.errors import BodyTooLarge, GuerdonError, IdempotencyKeyMissing, MalformedJson, UnsupportedMediaType, Validation
+from guerdon.errors import (
+    BodyTooLarge,
+    GuerdonError,
+    IdempotencyKeyMissing,
+    MalformedJson,
+    OutcomeUnknown,
+    UnsupportedMediaType,
+    Validation,
+)
 from guerdon.security import Actor, Policy
 
 BODY_BYTES_MAX = 256 * 1024
@@ -80,10 +90,38 @@ def operation(
 
     def attach(handler: Handler) -> Handler:
         declared = Operation(operation_id, policy, tag, answers, body, query, errors, idempotent, example, body_optional)
-        cast(Any, handler).operation = declared
-        return handler
+
+        @wraps(handler)
+        async def bounded(resource: object, req: Request, resp: Response, **params: Any) -> None:
+            async with in_time(req):
+                await handler(resource, req, resp, **params)
+
+        cast(Any, bounded).operation = declared
+        return cast(Handler, bounded)
 
     return attach
+
+
+@asynccontextmanager
+async def in_time(request: Request) -> AsyncGenerator[None]:
+    """Hold whatever a request waits for to the request's own end.
+
+    The ledger holds its commands to their deadline. What a request reads before it gets there (who calls, whether a member exists) has no
+    deadline of its own: a connection on which nothing comes back is noticed after 7 s, and a primary is then looked for during 5 s more.
+
+    Raises:
+        OutcomeUnknown: the time is over.
+    """
+    limit = asyncio.timeout_at(request.context.ends_at)
+    try:
+        async with limit:
+            yield
+    except TimeoutError:
+        if not limit.expired():
+            raise
+        raise OutcomeUnknown(
+            "the deadline passed before the database answered; repeat with the same key", retry_after_seconds=1
+        ) from None
 
 
 # --- reading --------------------------------------------------------------------------------------------------------

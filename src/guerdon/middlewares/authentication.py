@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from guerdon.http import Operation, Request, Response
+from guerdon.http import Operation, Request, Response, in_time
 from guerdon.identity.access import Access
 
 
@@ -19,5 +19,6 @@ class Authentication:
         if declared is None:
             return  # The framework's own answers: 405, and OPTIONS, which names the methods.
         if not declared.policy.public:
-            req.context.actor = await self._access.authenticate(req.get_header("Authorization"))
+            async with in_time(req):
+                req.context.actor = await self._access.authenticate(req.get_header("Authorization"))
             declared.policy.check(req.context.actor)

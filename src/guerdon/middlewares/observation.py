@@ -1,5 +1,6 @@
 """A request id on every answer, one log line and one measurement for every request."""
 
+import asyncio
 import re
 
 from falcon.constants import COMBINED_METHODS
@@ -11,22 +12,28 @@ from guerdon.ids import IdSource
 from guerdon.operations.metrics import Metrics
 from guerdon.security import ANONYMOUS
 
+_GRACE_SECONDS = 0.5
+"""So much longer than a command's deadline a request may take: the ledger's own answer says more, so it comes first."""
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{8,64}\Z")
 
 
 class Observation:
     """Binds the request id first and measures last. Logs carry route templates and actor ids, never paths or bodies."""
 
-    def __init__(self, clock: Clock, ids: IdSource, metrics: Metrics, log: FilteringBoundLogger, *, access_log: bool) -> None:
+    def __init__(
+        self, clock: Clock, ids: IdSource, metrics: Metrics, log: FilteringBoundLogger, *, access_log: bool, deadline_ms: int
+    ) -> None:
         self._clock = clock
         self._ids = ids
         self._metrics = metrics
         self._log = log
         self._access_log = access_log
+        self._seconds = deadline_ms / 1000 + _GRACE_SECONDS
 
     async def process_request(self, req: Request, resp: Response) -> None:
         context = req.context
         context.started = self._clock.monotonic()
+        context.ends_at = asyncio.get_running_loop().time() + self._seconds
         context.actor = ANONYMOUS
         given = req.get_header("X-Request-Id")
         context.request_id = given if given is not None and _REQUEST_ID.match(given) else self._ids.new("req")
