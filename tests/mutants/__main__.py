@@ -21,7 +21,7 @@ from tests.mutants.planted import MUTANTS, Mutant
 
 ROOT = Path(__file__).parents[2]
 KILLED_SHARE_MIN = 0.9
-TEST_SECONDS_MAX = 300
+TEST_SECONDS_MAX = 120
 LIBRARIES = ("hypothesis.stateful", "pymongo", "falcon.asgi", "httpx", "msgspec", "structlog", "zoneinfo", "pytest_asyncio")
 
 
