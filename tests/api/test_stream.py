@@ -57,6 +57,17 @@ async def until(condition: Callable[[], Awaitable[bool]]) -> None:
         await asyncio.sleep(0.05)
 
 
+async def until_watched(database: Database, count: int) -> None:
+    """Return when the server has so many change streams."""
+
+    async def reached() -> bool:
+        running = await database.client.admin.aggregate([{"$currentOp": {"idleCursors": True}}])
+        commands = [str(op.get("cursor", {}).get("originatingCommand")) async for op in running]
+        return len([command for command in commands if "$changeStream" in command]) == count
+
+    await until(reached)
+
+
 async def until_open(streams: Streams, count: int) -> None:
     """Return when so many streams are open."""
 
@@ -280,6 +291,7 @@ async def test_a_feed_that_cannot_be_resumed_is_opened_anew_and_wakes_everybody(
             await asyncio.sleep(2)
         await debit(service, wallet)
         assert (await first_of(stream)).seq == 2
+        await until_watched(database, 1)
         await debit(service, wallet)
         assert (await first_of(stream)).seq == 3
     await factory.assert_books_balance()
@@ -288,25 +300,18 @@ async def test_a_feed_that_cannot_be_resumed_is_opened_anew_and_wakes_everybody(
 async def test_the_feed_is_open_only_while_somebody_listens(
     app_with: AppWith, service: Caller, factory: Factory, database: Database
 ) -> None:
-    async def change_streams() -> int:
-        running = database.client.admin.aggregate([{"$currentOp": {"idleCursors": True}}])
-        return len([op async for op in await running if "$changeStream" in str(op.get("cursor", {}).get("originatingCommand"))])
-
-    async def closed() -> bool:
-        return await change_streams() == 0
-
     wallet, other = await factory.wallet(100), await factory.wallet(100)
-    await until(closed)
+    await until_watched(database, 0)
     async with app_with(heartbeat_seconds=0.2) as (app, streams):
         async with follow(app, path_of(wallet), service.token) as one, follow(app, path_of(other), service.token) as two:
             for stream, followed in ((one, wallet), (two, other)):
                 await first_of(stream)
                 await debit(service, followed)
                 await first_of(stream)
-            assert await change_streams() == 1
+            await until_watched(database, 1)
             assert len(streams) == 2
         await until_open(streams, 0)
-        await until(closed)
+        await until_watched(database, 0)
         async with follow(app, path_of(wallet), service.token) as stream:
             await first_of(stream)
             await debit(service, wallet)

@@ -48,19 +48,31 @@ async def test_an_answer_that_fails_gives_its_place_back() -> None:
     assert len(places) == 0
 
 
-async def test_a_client_that_never_reads_loses_its_request_and_its_place() -> None:
-    """The request is held up in sending, outside of the answer, so ending the answer would not reach it."""
-    places, sent, ended = Places(1, 0.05), list[int](), asyncio.Event()
+async def test_what_an_answer_holds_is_let_go_with_it() -> None:
+    let_go = False
 
     async def answer() -> AsyncGenerator[int]:
+        nonlocal let_go
         try:
             async for number in parts(3):
                 yield number
         finally:
-            ended.set()
+            let_go = True
+
+    taken = Places(1, 60).take(answer())
+    await anext(taken)
+    assert not let_go
+    await taken.aclose()
+    assert let_go
+
+
+async def test_a_client_that_never_reads_loses_its_request_and_its_place() -> None:
+    """The request is held up in sending, outside of the answer. The answer's frames live on with the cancelled task."""
+    places, sent = Places(1, 0.05), list[int]()
 
     async def request() -> None:
-        async for number in places.take(answer()):
+        taken = places.take(parts(3))
+        async for number in taken:
             sent.append(number)
             await asyncio.Event().wait()
 
@@ -68,6 +80,3 @@ async def test_a_client_that_never_reads_loses_its_request_and_its_place() -> No
     await asyncio.wait([task], timeout=WAIT_SECONDS)
     assert task.cancelled()
     assert (sent, len(places)) == ([0], 0)
-    del task
-    async with asyncio.timeout(WAIT_SECONDS):
-        await ended.wait()
