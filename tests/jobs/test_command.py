@@ -1,6 +1,7 @@
 """`guerdon worker` as an operator runs it."""
 
 import asyncio
+import json
 import os
 import signal
 import sys
@@ -41,8 +42,11 @@ async def ready_worker(url: str, *arguments: str) -> AsyncIterator[asyncio.subpr
 async def test_it_says_that_it_is_ready_and_ends_well(mongodb_url: str, number: signal.Signals) -> None:
     async with ready_worker(mongodb_url) as worker:
         worker.send_signal(number)
-        assert await asyncio.wait_for(worker.communicate(), SECONDS) == (b"", b"")
-        assert worker.returncode == 0
+        out, err = await asyncio.wait_for(worker.communicate(), SECONDS)
+        assert (worker.returncode, out) == (0, b"")
+        lines = [json.loads(line) for line in err.splitlines()]
+        assert lines[0]["event"] == "no_checkpoints"
+        assert "error" not in {line["level"] for line in lines}
 
 
 async def test_beside_up_it_waits_for_its_turn_after_ctrl_c(mongodb_url: str) -> None:

@@ -153,13 +153,9 @@ class _Companion:
 
 
 def _environment(settings: Settings) -> dict[str, str]:
-    """This process's environment with the settings that were found or made here. Secrets stand in no command line."""
-    found = {"GUERDON_DATA_DIR": str(settings.data_dir)}
-    if settings.checkpoint_file is not None:
-        found["GUERDON_CHECKPOINT_FILE"] = str(settings.checkpoint_file)
-    for name in ("mongodb_url", "token_keys", "checkpoint_key"):
-        secret: SecretStr | None = getattr(settings, name)
-        if secret is not None:
-            found[f"GUERDON_{name.upper()}"] = secret.get_secret_value()
-    kept = {name: value for name, value in os.environ.items() if name.removesuffix("_FILE") not in found}
-    return kept | found
+    """This process's environment with these very settings, however they were found. Secrets stand in no command line."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("GUERDON_")}
+    for name in settings.model_fields_set:
+        value = getattr(settings, name)
+        kept[f"GUERDON_{name.upper()}"] = value.get_secret_value() if isinstance(value, SecretStr) else str(value)
+    return kept
