@@ -188,7 +188,12 @@ def assert_holds_and_lots(accounts: dict[str, Account], entries: Sequence[Entry]
         assert told == holds, f"L10: {name}"
         plain = account.balance - account.held - sum(lots.values())
         moments = [hold.expires_at for hold in account.holds] + [until for _, _, until in lots if until is not None]
-        moments += [since for _, since, _ in lots if since is not None and plain < 0]
+        for since in sorted({since for _, since, _ in lots if since is not None}):
+            arriving = {dates: amount for dates, amount in lots.items() if dates[1] == since}
+            plain += arriving.pop(("paid", since, None), 0)
+            if plain < 0 and arriving:
+                moments.append(since)
+                break
         assert account.due_at == min(moments, default=None), f"due_at: {name}"
 
 

@@ -172,3 +172,14 @@ def test_refusals_are_refusals() -> None:
     """The helpers above do not swallow what the ledger says."""
     with pytest.raises(GuerdonError):
         History().on(0, "debit", 1)
+
+
+def test_undated_value_that_becomes_available_over_a_debt_does_not_stay_due_for_ever() -> None:
+    history = History()
+    history.credit(1)
+    history.terms(floor=-100)
+    history.credit(30, since=1)
+    history.on(0, "debit", 51)
+    history.till.sweep([MINE], at(2))
+    due_at = history.till.store.accounts[MINE].due_at
+    assert due_at is None or due_at > at(2)

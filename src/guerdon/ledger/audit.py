@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 import msgspec
 
+from guerdon.ledger.due import settles_at
 from guerdon.ledger.findings import Law
 from guerdon.ledger.limits import Calendar
 from guerdon.ledger.lots import GRACE_MS, is_plain, mature, merge, negated, total
@@ -370,9 +371,8 @@ class Replay:
         own = mature(self.lots or (), self.at)
         moments = [hold.expires_at for hold in self.holds.values()]
         moments += [lot.expires_at for lot in own if lot.expires_at is not None]
-        if self.balance - self.held < total(own):
-            moments += [lot.available_at for lot in own if lot.available_at is not None]
-        return min(moments, default=None)
+        settles = settles_at(own, self.balance - self.held - total(own))
+        return min(moments if settles is None else [*moments, settles], default=None)
 
 
 def _pending(own: Iterable[Lot], at: int) -> int:

@@ -4,6 +4,8 @@ An account is brought up to the present before it is judged. What that takes, en
 the next movement of the account, or by the sweeper.
 """
 
+from collections.abc import Sequence
+
 import msgspec
 from msgspec import Struct
 
@@ -92,9 +94,25 @@ def due_at(account: Account) -> int | None:
     """The next millisecond at which something on the account lapses or has to be settled."""
     moments = [hold.expires_at for hold in account.holds]
     moments += [lot.expires_at for lot in account.lots or () if lot.expires_at is not None]
-    if account.plain < 0:
-        moments += [lot.available_at for lot in account.lots or () if lot.available_at is not None]
-    return min(moments, default=None)
+    settles = settles_at(account.lots or (), account.plain)
+    return min(moments if settles is None else [*moments, settles], default=None)
+
+
+def settles_at(own: Sequence[Lot], plain: int) -> int | None:
+    """The next millisecond at which a dated lot becomes available and pays a debt.
+
+    Undated value pays it without an entry, by becoming a part of the rest; when that is enough, nothing is left to settle.
+    """
+    waiting = sorted((lot for lot in own if lot.available_at is not None), key=lambda lot: lot.available_at or 0)
+    for moment in dict.fromkeys(lot.available_at for lot in waiting):
+        arrived = [lot for lot in waiting if lot.available_at == moment]
+        undated = [lot for lot in arrived if lots.is_plain(msgspec.structs.replace(lot, available_at=None))]
+        plain += lots.total(undated)
+        if plain >= 0:
+            return None
+        if len(undated) < len(arrived):
+            return moment
+    return None
 
 
 class Marks(Struct, frozen=True):
