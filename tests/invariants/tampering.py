@@ -302,7 +302,7 @@ TAMPERS: dict[str, tuple[Tamper, set[str]]] = {
     "entry with a field more": (own_words, {"L6"}),
     "entry deleted": (delete_row(ENTRIES), {"L6"}),
     "entries swapped": (swap_bodies, {"L6"}),
-    "tail truncated": (truncate_tail, {"L2", "L6"}),
+    "tail truncated": (truncate_tail, {"L6"}),
     "entry appended": (append_entry, {"L6"}),
     "entry number 0": (insert_in_front, {"L6"}),
     "entry of nobody": (insert_for_nobody, {"L6"}),
