@@ -6,13 +6,15 @@ from typing import Any
 
 import pytest
 
-from guerdon.app import Services
+from guerdon.app import Services, open_services
 from guerdon.clock import to_ms
+from guerdon.config import Settings
 from guerdon.ledger.limits import Calendar
 from tests.api.test_holds import make_hold
 from tests.api.test_reversals import debit, reverse
 from tests.clients import Caller, ManualClock, problem
 from tests.factories import Factory
+from tests.serving import serve
 
 
 async def set_terms(service: Caller, wallet: str, **terms: Any) -> dict[str, Any]:
@@ -137,10 +139,16 @@ async def test_what_comes_back_may_be_spent_again(service: Caller, factory: Fact
 
 @pytest.mark.parametrize("zone", ["UTC", "Europe/London", "Asia/Kathmandu", "America/St_Johns"])
 async def test_days_and_months_are_those_of_the_programme(
-    service: Caller, factory: Factory, services: Services, clock: ManualClock, zone: str
+    settings: Settings, services: Services, clock: ManualClock, zone: str
 ) -> None:
-    services.ledger.calendar = Calendar(zone)
     clock.stop()
+    there = settings.model_copy(update={"time_zone": zone})
+    async with open_services(there, clock) as own, serve(own, there, clock) as anonymous:
+        service = anonymous.with_token(await own.access.create_key("tests", ["*"]))
+        await spend_around_midnight(service, Factory(service, own), clock, zone)
+
+
+async def spend_around_midnight(service: Caller, factory: Factory, clock: ManualClock, zone: str) -> None:
     wallet = await factory.wallet(1000)
     await set_terms(service, wallet, day_limit=10, month_limit=15)
     calendar = Calendar(zone)
