@@ -47,9 +47,10 @@ async def run(database: Database, file: Path, steps: int) -> Report | None:
         return None
 
 
+@pytest.mark.usefixtures("in_small_steps")
 @pytest.mark.parametrize("steps", [1, 2, 3, 5, 8])
 async def test_a_run_that_is_cut_off_again_and_again_ends_like_one_that_is_not(
-    service: Caller, services: Services, clock: ManualClock, tmp_path: Path, in_small_steps: None, steps: int
+    service: Caller, services: Services, clock: ManualClock, tmp_path: Path, steps: int
 ) -> None:
     database, file = services.database, tmp_path / "new" / "verify.json"
     await build(Shop(service, services, clock), random.Random(steps))
