@@ -285,10 +285,11 @@ async def main():
     async with processes(sys.argv[1], 1) as [ledger]:
         ledger._committer._turns.lost([A])
         number = 10**6
-        print("begun", flush=True)
         while True:
             number += 10
             await asyncio.gather(*(ledger.submit(debit(A, 1, number + n)) for n in range(10)))
+            if number == 10**6 + 10:
+                print("begun", flush=True)
 
 asyncio.run(main())
 """
