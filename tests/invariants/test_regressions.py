@@ -183,3 +183,11 @@ def test_undated_value_that_becomes_available_over_a_debt_does_not_stay_due_for_
     history.till.sweep([MINE], at(2))
     due_at = history.till.store.accounts[MINE].due_at
     assert due_at is None or due_at > at(2)
+
+
+def test_a_credit_that_has_become_available_is_taken_back_out_of_what_it_made() -> None:
+    history = History()
+    history.credit(100, source="promotional")
+    credit = history.credit(26, since=1)
+    history.on(1, "reversal", about=credit)
+    assert history.lots() == [(100, None)]

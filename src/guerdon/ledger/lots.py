@@ -24,11 +24,14 @@ def mature(lots: Sequence[Lot], now_ms: int) -> tuple[Lot, ...]:
     """Forget the available dates that have passed."""
     if all(lot.available_at is None or lot.available_at > now_ms for lot in lots):
         return tuple(lots)
-    return merge(
-        [
-            msgspec.structs.replace(lot, available_at=None) if lot.available_at is not None and lot.available_at <= now_ms else lot
-            for lot in lots
-        ]
+    return merge(as_of(lots, now_ms))
+
+
+def as_of(lots: Iterable[Lot], now_ms: int) -> tuple[Lot, ...]:
+    """The same lots in the same order, without the available dates that have passed; some may be undated paid value by now."""
+    return tuple(
+        msgspec.structs.replace(lot, available_at=None) if lot.available_at is not None and lot.available_at <= now_ms else lot
+        for lot in lots
     )
 
 

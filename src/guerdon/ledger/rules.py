@@ -235,7 +235,7 @@ def _post(account: Account, posting: Posting, marks: Marks, now_ms: int, calenda
         return [_make_hold(account, posting, marks, now_ms)]
     if posting.amount < 0:
         if account.lots:
-            first = lots.mature(posting.lots, now_ms)
+            first = lots.as_of(posting.lots, now_ms)
             taken = lots.take(account.lots, account.plain, -posting.amount, first)
             marks = msgspec.structs.replace(marks, lots=lots.negated(taken))
     elif posting.lots:
