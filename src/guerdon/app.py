@@ -39,6 +39,7 @@ from guerdon.ledger.service import Ledger
 from guerdon.ledger.signing import CheckpointKeys
 from guerdon.logs import make_logger
 from guerdon.middlewares.authentication import Authentication
+from guerdon.middlewares.fairness import Fairness, Lateness
 from guerdon.middlewares.observation import Observation
 from guerdon.middlewares.problems import Problems
 from guerdon.operations import controller as operations_controller
@@ -214,6 +215,7 @@ def build_app(services: Services, settings: Settings, log: FilteringBoundLogger)
                 access_log=settings.access_log,
                 deadline_ms=settings.ledger_deadline_ms,
             ),
+            Lateness(),
             Authentication(services.access, operations),
         ]
     )
@@ -255,7 +257,8 @@ class Server:
         log = make_logger(self._clock, self._settings.log_level)
         try:
             services = await self._stack.enter_async_context(open_services(self._settings, self._clock))
-            self._app = build_app(services, self._settings, log)
+            app = build_app(services, self._settings, log)
+            self._app = Fairness(app, self._clock, wait_seconds=self._settings.ledger_deadline_ms / 1000)
             _on_stop_signal(services.streams.end)
             _calm_collector()
         except StartupRefused as error:

@@ -9,6 +9,7 @@ from structlog.typing import FilteringBoundLogger
 from guerdon.clock import Clock
 from guerdon.http import Request, Response
 from guerdon.ids import IdSource
+from guerdon.middlewares.fairness import ARRIVED
 from guerdon.operations.metrics import Metrics
 from guerdon.security import ANONYMOUS
 
@@ -32,7 +33,8 @@ class Observation:
 
     async def process_request(self, req: Request, resp: Response) -> None:
         context = req.context
-        context.started = self._clock.monotonic()
+        arrived: float | None = req.scope.get(ARRIVED)
+        context.started = self._clock.monotonic() if arrived is None else arrived
         context.ends_at = asyncio.get_running_loop().time() + self._seconds
         context.actor = ANONYMOUS
         given = req.get_header("X-Request-Id")
