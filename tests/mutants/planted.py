@@ -92,6 +92,7 @@ MUTANTS = (
     Mutant("a lost race is not noticed", STORE, 'if reply.get("writeErrors") or reply["n"] != expected:', "if False:", (RACES, "tests/races/test_races.py")),
     Mutant("a lost race is told to the caller", COMMITTER, "except LostRace:\n                pass", "except LostRace:\n                raise", (TURNS,)),
     Mutant("a command overtakes one that was put off", COMMITTER, "moved.update(accounts)  # What", "pass  # What", (TURNS,)),
+    Mutant("quiet accounts wait with a contended one", COMMITTER, "if moved.isdisjoint(accounts):", "if False:", (TURNS,)),
     Mutant("a turn goes to whoever asks", LEDGER + "turns.py", '{"$concatArrays": [line, [me]]}', '{"$concatArrays": [[me], line]}', (TURNS,)),
     Mutant("a dead holder keeps its turn", LEDGER + "turns.py", "LEASE_MS = 400", "LEASE_MS = 400_000_000", (TURNS,)),
     Mutant("terms are not stored", STORE, '("lots", "holds", "floor", "ceiling", "status", "limits", "spent")', '("lots", "holds", "status")', (TERMS,)),
@@ -107,5 +108,6 @@ MUTANTS = (
     Mutant("found: clawback uses the credit line", REWARDS, "max(account.spendable + min(account.floor, 0), 0)", "max(account.spendable, 0)", (REGRESSIONS,)),
     Mutant("found: award without a lot", REWARDS, "if not lots.fits(account, award_lot(amount)):", "if False:", (REGRESSIONS,)),
     Mutant("found: transferred lots get grace", RULES, "back_at_ms=now_ms if marks.reverses else 0", "back_at_ms=now_ms", (REGRESSIONS, WORLD)),
+    Mutant("found: matured value is not taken back first", RULES, "first = lots.as_of(posting.lots, now_ms)", "first = lots.mature(posting.lots, now_ms)", (REGRESSIONS, WORLD)),
     Mutant("found: a booked hold has something left", DUE, '{"status": "expired", "left": 0,', '{"status": "expired",', (REGRESSIONS, WORLD)),
 )  # fmt: skip
