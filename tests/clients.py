@@ -1,8 +1,10 @@
 """How tests call the service: over HTTP, as one kind of caller."""
 
+import asyncio
 import io
 import itertools
 import json
+import time
 from typing import Any
 
 import httpx
@@ -41,6 +43,16 @@ class Log(io.StringIO):
     @property
     def lines(self) -> list[dict[str, Any]]:
         return [json.loads(line) for line in self.getvalue().splitlines()]
+
+    async def written(self, request: httpx.Response) -> dict[str, Any]:
+        """The line of a request; what was logged before it is there too. Lines leave together, some time later."""
+        wanted, deadline = request.headers["x-request-id"], time.monotonic() + 10
+        while time.monotonic() < deadline:
+            for line in self.lines:
+                if line["event"] == "request" and line["request_id"] == wanted:
+                    return line
+            await asyncio.sleep(0.01)
+        raise AssertionError("the request has left no line")
 
 
 class Caller:

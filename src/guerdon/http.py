@@ -9,8 +9,7 @@ import base64
 import binascii
 import json
 import re
-from collections.abc import AsyncGenerator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime
 from functools import cache, wraps
 from typing import Annotated, Any, NoReturn, TypeVar, cast
@@ -93,8 +92,7 @@ def operation(
 
         @wraps(handler)
         async def bounded(resource: object, req: Request, resp: Response, **params: Any) -> None:
-            async with in_time(req):
-                await handler(resource, req, resp, **params)
+            await in_time(req, handler(resource, req, resp, **params))
 
         cast(Any, bounded).operation = declared
         return cast(Handler, bounded)
@@ -102,8 +100,7 @@ def operation(
     return attach
 
 
-@asynccontextmanager
-async def in_time(request: Request) -> AsyncGenerator[None]:
+async def in_time(request: Request, work: Coroutine[Any, Any, T]) -> T:
     """Hold whatever a request waits for to the request's own end.
 
     The ledger holds its commands to their deadline. What a request reads before it gets there (who calls, whether a member exists) has no
@@ -115,7 +112,7 @@ async def in_time(request: Request) -> AsyncGenerator[None]:
     limit = asyncio.timeout_at(request.context.ends_at)
     try:
         async with limit:
-            yield
+            return await work
     except TimeoutError:
         if not limit.expired():
             raise

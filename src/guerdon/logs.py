@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import sys
+from threading import Lock
 from typing import Any, TextIO
 
 import msgspec
@@ -18,30 +19,39 @@ _encode = msgspec.json.Encoder(enc_hook=repr).encode
 
 
 class _Lines:
-    """Writes lines; informative ones leave together, so that a busy server does not pay a system call for each request."""
+    """Writes lines. Informative ones leave together, on a thread: a file that answers slowly must not hold a busy server up."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
+        self._waiting: list[str] = []
         self._timer: asyncio.TimerHandle | None = None
+        self._writing = Lock()
 
     def info(self, line: str) -> None:
-        self._stream.write(line + "\n")
+        self._waiting.append(line)
         if self._timer is None:
             try:
-                self._timer = asyncio.get_running_loop().call_later(FLUSH_SECONDS, self._flush)
+                self._timer = asyncio.get_running_loop().call_later(FLUSH_SECONDS, self._flush_later)
             except RuntimeError:  # No loop runs: nobody would flush later.
                 self._flush()
 
     def error(self, line: str) -> None:
-        self._stream.write(line + "\n")
+        self._waiting.append(line)
         self._flush()
 
     debug = info
     warning = error
 
-    def _flush(self) -> None:
+    def _flush_later(self) -> None:
         self._timer = None
-        self._stream.flush()
+        asyncio.get_running_loop().run_in_executor(None, self._flush)
+
+    def _flush(self) -> None:
+        with self._writing:
+            lines, self._waiting = self._waiting, []
+            if lines:
+                self._stream.write("\n".join([*lines, ""]))
+                self._stream.flush()
 
 
 def make_logger(clock: Clock, level: str, stream: TextIO | None = None) -> FilteringBoundLogger:

@@ -124,6 +124,38 @@ async def test_kept_row_does_not_excuse_secret_or_expiry(access: Access, databas
     assert wrong.value.detail == unknown.value.detail == expired.value.detail
 
 
+async def test_what_was_proven_is_recalled_for_the_very_same_header_only(
+    access: Access, database: Database, clock: HandClock
+) -> None:
+    parts = new_key()
+    header = f"Bearer {parts.text}"
+    await store(database, parts, expires_at=clock.now_ms() + 10_000)
+    assert access.recall(header) is None
+    actor = await access.authenticate(header)
+    assert access.recall(header) == actor
+    others = [KeyParts(parts.id, new_key().secret).text, parts.text[:-1], parts.text + "x", parts.text.upper(), ""]
+    assert [access.recall(f"Bearer {other}") for other in others] == [None] * 5
+    assert (access.recall(None), access.recall(""), access.recall(header.lower())) == (None, None, None)
+    with pytest.raises(Unauthenticated):
+        await access.authenticate("Bearer " + others[0])
+    assert access.recall("Bearer " + others[0]) is None
+    assert access.recall(header) == actor
+    clock.pass_seconds(2)
+    assert access.recall(header) is None
+    clock.pass_seconds(7)
+    await access.authenticate(header)
+    clock.pass_seconds(1)
+    assert access.recall(header) is None, "the key has expired"
+
+
+async def test_a_key_revoked_here_is_not_recalled(access: Access, database: Database) -> None:
+    parts = new_key()
+    await store(database, parts)
+    await access.authenticate("Bearer " + parts.text)
+    await access.revoke_key(parts.id)
+    assert access.recall("Bearer " + parts.text) is None
+
+
 async def test_kept_rows_are_bounded(access: Access, database: Database) -> None:
     for _ in range(1100):
         parts = new_key()

@@ -105,6 +105,7 @@ async def test_a_failing_job_comes_again_with_growing_pauses_and_hinders_no_othe
             assert len(attempts) == 5
         assert len(good) > 10
         await until(lambda: len(attempts) >= 7)
+        await until(lambda: "job_ran" in log.getvalue())
     failed = [line for line in log.lines if line["event"] == "job_failed"]
     assert [(line["job"], line["failures"], line["level"]) for line in failed] == [("bad", n, "error") for n in range(1, 6)]
     assert all("no such thing" in line["exception"] for line in failed)
@@ -122,9 +123,10 @@ async def test_a_run_that_did_nothing_is_not_logged(database: Database, log: Log
         runs.append(1)
         return 0
 
-    async with working(database, Job("idle", 1, nothing), log=log):
+    async with working(database, Job("idle", 1, nothing), counting("busy", lambda: None, every_ms=1), log=log):
         await until(lambda: len(runs) >= 3)
-    assert log.lines == []
+        await until(lambda: "busy" in log.getvalue())
+    assert {line["job"] for line in log.lines} == {"busy"}
 
 
 @pytest.mark.parametrize("stubborn", [False, True])

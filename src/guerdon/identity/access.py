@@ -1,15 +1,17 @@
 """From an `Authorization` header to an actor, and the keys that services use."""
 
 import asyncio
+import hmac
 from collections.abc import Iterable
 
 from guerdon.clock import Clock
 from guerdon.database import Database
 from guerdon.errors import NotFound, Unauthenticated, Validation
-from guerdon.identity.keys import PREFIX, REFUSAL, is_secret_of, new_key, parse_key
+from guerdon.identity.keys import ID_LENGTH, PREFIX, REFUSAL, is_secret_of, new_key, parse_key
 from guerdon.identity.models import SERVICE_KEYS, ServiceKey
 from guerdon.identity.rules import known_scopes
 from guerdon.identity.tokens import Tokens
+from guerdon.ids import digest
 from guerdon.security import ANONYMOUS, ROLE_SCOPES, Actor
 
 ROW_TTL_SECONDS = 2.0
@@ -19,6 +21,22 @@ KEYS_MAX = 1000
 NAME_LENGTH_MAX = 100
 EXPIRY_DAYS_MAX = 3650
 _DAY_MS = 86_400_000
+_SCHEME = len("Bearer ")
+_KEY_ID = slice(_SCHEME + len(PREFIX), _SCHEME + len(PREFIX) + ID_LENGTH)
+"""Where a well-formed header has the id of its key."""
+
+
+class _Known:
+    """A key's row as it was lately, and what its holder has proven with."""
+
+    __slots__ = ("actor", "asked_at", "proof", "row")
+
+    def __init__(self, row: ServiceKey, asked_at: float) -> None:
+        self.row = row
+        self.asked_at = asked_at
+        self.actor = Actor(f"key_{row.id}", "service_key", frozenset(row.scopes))
+        self.proof: bytes | None = None
+        """The digest of the whole header that was accepted last."""
 
 
 class Access:
@@ -28,8 +46,15 @@ class Access:
         self._keys = database.collection(SERVICE_KEYS, ServiceKey)
         self._tokens = tokens
         self._clock = clock
-        self._rows: dict[str, tuple[float, ServiceKey]] = {}
-        self._readings: dict[str, asyncio.Task[ServiceKey | None]] = {}
+        self._rows: dict[str, _Known] = {}
+        self._readings: dict[str, asyncio.Task[_Known | None]] = {}
+
+    def recall(self, authorization: str | None) -> Actor | None:
+        """Return whom the very same header has proven less than two seconds ago, without proving it again."""
+        if authorization is None or (known := self._rows.get(authorization[_KEY_ID])) is None or known.proof is None:
+            return None
+        same = hmac.compare_digest(known.proof, digest(authorization))
+        return known.actor if same and self._is_fresh(known) and known.row.is_live(self._clock.now_ms()) else None
 
     async def authenticate(self, authorization: str | None) -> Actor:
         """Return the caller that an `Authorization` header proves; no header makes an anonymous caller.
@@ -43,7 +68,7 @@ class Access:
         if scheme.lower() != "bearer" or not credentials:
             raise Unauthenticated("send `Authorization: Bearer` with a service key or an access token")
         if credentials.startswith(PREFIX):
-            return await self._get_service(credentials)
+            return await self._get_service(authorization, credentials)
         claims = self._tokens.verify(credentials)
         return Actor(claims.sub, "member" if claims.role == "member" else "operator", ROLE_SCOPES[claims.role])
 
@@ -88,20 +113,24 @@ class Access:
             raise NotFound("there is no such service key")
         return row
 
-    async def _get_service(self, text: str) -> Actor:
+    async def _get_service(self, authorization: str, text: str) -> Actor:
         parts = parse_key(text)
-        row = await self._get_row(parts.id)
+        known = await self._get_row(parts.id)
         # An unknown key, a wrong secret and a dead key all come here, and leave by the same door.
-        proven = is_secret_of(parts, None if row is None else row.secret_sha256)
-        if row is None or not proven or not row.is_live(self._clock.now_ms()):
+        proven = is_secret_of(parts, None if known is None else known.row.secret_sha256)
+        if known is None or not proven or not known.row.is_live(self._clock.now_ms()):
             raise Unauthenticated(REFUSAL)
-        return Actor(f"key_{row.id}", "service_key", frozenset(row.scopes))
+        known.proof = digest(authorization)
+        return known.actor
 
-    async def _get_row(self, key_id: str) -> ServiceKey | None:
+    def _is_fresh(self, known: _Known) -> bool:
+        return self._clock.monotonic() - known.asked_at < ROW_TTL_SECONDS
+
+    async def _get_row(self, key_id: str) -> _Known | None:
         """Return a key's row as it was less than two seconds ago. Requests that need it at the same moment share one read."""
-        kept = self._rows.get(key_id)
-        if kept is not None and self._clock.monotonic() - kept[0] < ROW_TTL_SECONDS:
-            return kept[1]
+        known = self._rows.get(key_id)
+        if known is not None and self._is_fresh(known):
+            return known
         reading = self._readings.get(key_id)
         if reading is None:
             reading = asyncio.get_running_loop().create_task(self._read_row(key_id))
@@ -109,7 +138,7 @@ class Access:
         # A caller who hangs up must not take the answer away from the others.
         return await asyncio.shield(reading)
 
-    async def _read_row(self, key_id: str) -> ServiceKey | None:
+    async def _read_row(self, key_id: str) -> _Known | None:
         # Dated by the question, not by the answer, so that a slow read does not lengthen a revoked key's life.
         asked_at = self._clock.monotonic()
         try:
@@ -118,10 +147,13 @@ class Access:
             current = self._readings.get(key_id) is asyncio.current_task()
             if current:
                 del self._readings[key_id]
+        if row is None:
+            return None
+        known = _Known(row, asked_at)
         # Unknown ids are not kept: a flood of them would push out the rest. Nor is what was read before a revocation.
-        if row is not None and current:
+        if current:
             self._rows.pop(key_id, None)
-            self._rows[key_id] = (asked_at, row)
+            self._rows[key_id] = known
             if len(self._rows) > ROWS_MAX:
                 del self._rows[next(iter(self._rows))]
-        return row
+        return known
