@@ -2,36 +2,26 @@
 
 The product is `guerdon up --no-demo` as anybody starts it, access log and all. The baseline (bench/baseline.py) does the same debit with
 one MongoDB transaction a request, in the same mongod. Each line measures product, baseline, product, so that a drift of the machine
-falls on both.
+falls on both. Row 5 measures four processes, one, four, all of the product and on one database.
 """
 
 import argparse
 import json
-import os
-import platform
-import shutil
-import signal
-import sys
-import tempfile
 import time
 from collections import Counter
-from collections.abc import Generator
-from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
-from typing import NoReturn
 
 import msgspec
 
 from bench import books
 from bench.load import Plan, Sample
-from bench.servers import BenchFailed, Servers, Target
-from bench.table import CEILINGS, SCENARIOS, Line, Scenario, judge, render, say_generator, summarise
+from bench.processes import BenchFailed, Target, load
+from bench.running import machine, run_in, say
+from bench.servers import Servers
+from bench.table import CEILINGS, SCENARIOS, Line, Scenario, judge, render, say_four, say_generator, summarise
 
-EXIT_FAILED = 1
+ROWS = frozenset({1, 2, 3, 4, 5})
 QUICK_SECONDS, QUICK_WALLETS, QUICK_CALLERS_MAX = 0.7, 2_000, 64
-QUIET_LOAD = 0.5
-BUSY_WARNING = "others were using this machine, so take the ratios and not the figures"
 BULK_SECONDS_MIN = 5.0
 """The baseline needs more than a second for one bulk request; a shorter window might see none end."""
 
@@ -75,14 +65,15 @@ class Bench:
 
     def _measure(self, scenario: Scenario, before: list[Line]) -> Line:
         servers, seconds = self._servers, self._options.seconds
-        first = self._load(servers.product, scenario, seconds / 2)
-        other = self._load(servers.baseline, scenario, max(seconds, BULK_SECONDS_MIN) if scenario.kind == "bulk" else seconds)
-        second = self._load(servers.product, scenario, seconds / 2)
+        measured, against = (servers.four, servers.product) if scenario.four else (servers.product, servers.baseline)
+        first = self._load(measured, scenario, seconds / 2)
+        other = self._load(against, scenario, max(seconds, BULK_SECONDS_MIN) if scenario.kind == "bulk" else seconds)
+        second = self._load(measured, scenario, seconds / 2)
         return judge(scenario, summarise([first, second]), summarise([other]), before)
 
     def _load(self, target: Target, scenario: Scenario, seconds: float) -> Sample:
         self._plans += 1
-        sample = self._servers.load(
+        sample = load(
             Plan(
                 port=target.port,
                 token=target.token,
@@ -97,11 +88,11 @@ class Bench:
             )
         )
         if scenario.kind != "noop":
-            self.acknowledged[target.name] += sample.done
+            self.acknowledged[target.books] += sample.done
         if sample.errors or not sample.units:
             raise BenchFailed(
                 f"{target.name}, row {scenario.row}, {scenario.connections} connections: {sample.units} answers in the window, "
-                f"errors {sample.errors}\n{self._servers.log_tail(target.name)}"
+                f"errors {sample.errors}\n{self._servers.processes.log_tail(target.name)}"
             )
         return sample
 
@@ -109,22 +100,12 @@ class Bench:
 def main() -> None:
     """Run, print, and end with 1 when an answer was wrong or the books are."""
     options = parse()
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _stop)
-    try:
-        with work_dir(options.work_dir) as directory:
-            run(options, directory)
-    except BenchFailed as error:
-        print(f"bench failed: {error}", file=sys.stderr)
-        sys.exit(EXIT_FAILED)
-    except KeyboardInterrupt:
-        print("bench: stopped", file=sys.stderr)
-        sys.exit(128 + signal.SIGINT)
+    run_in(options.work_dir, lambda directory: run(options, directory))
 
 
 def run(options: Options, directory: Path) -> None:
     """The whole run inside a directory of its own."""
-    started, busy = time.monotonic(), os.getloadavg()[0]
+    started, facts = time.monotonic(), machine()
     wallets_file = directory / "wallets.txt"
     with Servers(directory) as servers:
         say(f"product and baseline answer; opening {options.wallets:,} wallets")
@@ -133,10 +114,9 @@ def run(options: Options, directory: Path) -> None:
         lines = bench.run()
         say("verifying the books")
         verified = books.check(servers, options.wallets, bench.acknowledged)
-    facts = {
-        "machine": f"{os.cpu_count()} cores ({_processor()}), Python {platform.python_version()}, shared by generator, API and mongod",
-        "load": f"load average before the run {busy:.1f}" + (f": {BUSY_WARNING}" if busy > QUIET_LOAD else ""),
+    facts |= {
         "generator": say_generator(lines),
+        **({"processes": say_four(lines)} if 5 in options.rows else {}),
         "books": f"books verified: {verified.entries:,} entries, {verified.violations} violations",
         "balances": f"acknowledged debits equal the fall of the balances: {bench.acknowledged['product']:,} in the product, "
         f"{bench.acknowledged['baseline']:,} in the baseline",
@@ -154,7 +134,7 @@ def parse() -> Options:
     )
     parser.add_argument("--seconds", type=float, default=8.0, help="measured time for each line and server (default 8)")
     parser.add_argument("--quick", action="store_true", help="a smoke run: short, fewer wallets, figures worth little")
-    parser.add_argument("--rows", default="1,2,3,4", help="which rows of the speed table, with commas between (default 1,2,3,4)")
+    parser.add_argument("--rows", default="1,2,3,4,5", help="which rows of the speed table, with commas between (default all)")
     parser.add_argument("--json", action="store_true", help="print one JSON document instead of the table")
     parser.add_argument("--dir", type=Path, help="where to make the temporary directory; it decides which disk takes the journal")
     given = parser.parse_args()
@@ -162,38 +142,13 @@ def parse() -> Options:
         rows = frozenset(int(row) for row in given.rows.split(","))
     except ValueError:
         parser.error("--rows takes numbers with commas between")
-    if not rows or not rows <= {1, 2, 3, 4}:
-        parser.error("--rows takes 1, 2, 3 and 4")
+    if not rows or not rows <= ROWS:
+        parser.error("--rows takes 1, 2, 3, 4 and 5")
     if not 0.2 <= given.seconds <= 600:
         parser.error("--seconds takes 0.2 to 600")
     if given.quick:
         return Options(QUICK_SECONDS, 0.2, QUICK_WALLETS, rows, True, given.json, given.dir)
     return Options(given.seconds, min(1.0, given.seconds / 4), 10_000, rows, False, given.json, given.dir)
-
-
-@contextmanager
-def work_dir(parent: Path | None) -> Generator[Path]:
-    """A directory that is gone afterwards, whatever happens."""
-    directory = Path(tempfile.mkdtemp(prefix="guerdon-bench-", dir=parent))
-    try:
-        yield directory
-    finally:
-        shutil.rmtree(directory, ignore_errors=True)
-
-
-def say(text: str) -> None:
-    print(f"bench: {text}", file=sys.stderr, flush=True)
-
-
-def _stop(number: int, _frame: FrameType | None) -> NoReturn:
-    raise KeyboardInterrupt(number)
-
-
-def _processor() -> str:
-    for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return platform.machine()
 
 
 if __name__ == "__main__":

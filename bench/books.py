@@ -9,7 +9,8 @@ from msgspec import Struct
 from pymongo import ASCENDING, MongoClient, WriteConcern
 
 from bench import baseline
-from bench.servers import BenchFailed, Servers
+from bench.processes import BenchFailed
+from bench.servers import Servers
 from guerdon.app import Services
 from guerdon.cli.local import local_database, local_services
 from guerdon.config import load

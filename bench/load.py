@@ -26,6 +26,7 @@ DRAIN_SECONDS = 30.0
 """How long the last answers may take after the row's time is over."""
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)\r\n", re.IGNORECASE)
 _TICKS = os.sysconf("SC_CLK_TCK")
+_ESTABLISHED = "01"
 _BULK_DONE = b'"status":201'
 
 
@@ -59,6 +60,8 @@ class Sample(Struct):
     errors: dict[str, int]
     cpu: dict[str, float]
     """Share of one core in the window: 1.0 is a core that never rested."""
+    connections: list[int] = []
+    """How many of the connections each process under `watch` has taken; those that have none are left out."""
 
 
 class Connection(asyncio.Protocol):
@@ -128,7 +131,10 @@ class Run:
         self._window = (start, start + self._plan.seconds)
         for _, connection in made:
             connection.send()
-        await asyncio.sleep(self._plan.warmup_seconds)
+        # The last connections are accepted while the first requests are under way.
+        await asyncio.sleep(self._plan.warmup_seconds / 2)
+        taken = [connections_of(pid, self._plan.port) for pids in self._plan.watch.values() for pid in pids]
+        await asyncio.sleep(max(start - time.perf_counter(), 0))
         before = cpu_seconds(self._plan.watch)
         await asyncio.sleep(self._plan.seconds)
         after = cpu_seconds(self._plan.watch)
@@ -137,7 +143,9 @@ class Run:
         except TimeoutError:
             self._errors["not answered"] += self._open
         cpu = {name: (after[name] - before[name]) / self._plan.seconds for name in after}
-        return Sample(list(self._latencies), self._units, self._plan.seconds, self._done, dict(self._errors), cpu)
+        return Sample(
+            list(self._latencies), self._units, self._plan.seconds, self._done, dict(self._errors), cpu, [n for n in taken if n]
+        )
 
     def answered(self, answer: bytes, sent_at: float) -> bool:
         """Count one answer; say whether the connection is to go on."""
@@ -213,6 +221,26 @@ def _cpu_seconds_of(pid: int) -> float:
     except OSError:
         return 0.0
     return (int(fields[11]) + int(fields[12])) / _TICKS
+
+
+def connections_of(pid: int, port: int) -> int:
+    """How many established connections of the local port `port` a process has."""
+    inodes: set[str] = set()
+    for line in Path("/proc/net/tcp").read_text(encoding="ascii").splitlines()[1:]:
+        fields = line.split()
+        if int(fields[1].rpartition(":")[2], 16) == port and fields[3] == _ESTABLISHED:
+            inodes.add(f"socket:[{fields[9]}]")
+    try:
+        return sum(_link(file) in inodes for file in Path(f"/proc/{pid}/fd").iterdir())
+    except OSError:
+        return 0
+
+
+def _link(file: Path) -> str:
+    try:
+        return str(file.readlink())
+    except OSError:  # It was closed in this moment.
+        return ""
 
 
 def main() -> None:

@@ -23,6 +23,8 @@ class Scenario(Struct, frozen=True):
     one_wallet: bool = False
     target: float | None = None
     target_ratio: float | None = None
+    four: bool = False
+    """Four processes against one of the product, instead of the product against the baseline."""
 
 
 SCENARIOS = (
@@ -32,6 +34,9 @@ SCENARIOS = (
     Scenario(2, "single debits, one wallet", 256, one_wallet=True),
     Scenario(3, "`POST /v1/bulk`, 500 debits a request, {wallets} wallets", 4, kind="bulk", target=12_000),
     Scenario(4, "one caller, nothing else running", 1, target=6),
+    Scenario(5, "single debits, four processes, {wallets} wallets", 64, four=True),
+    Scenario(5, "single debits, four processes, one wallet", 64, one_wallet=True, four=True, target_ratio=0.5),
+    Scenario(5, "single debits, four processes, one wallet", 256, one_wallet=True, four=True, target_ratio=0.5),
 )
 CEILINGS = (Scenario(0, "no-op route", 64, kind="noop"), Scenario(0, "no-op route", 256, kind="noop"))
 
@@ -44,6 +49,8 @@ class Summary(Struct, frozen=True):
     p99_ms: float
     errors: dict[str, int]
     cpu: dict[str, float]
+    connections: list[list[int]]
+    """For each sample, how many connections each process that took any has had."""
 
 
 class Target(Struct, frozen=True):
@@ -54,11 +61,11 @@ class Target(Struct, frozen=True):
 
 
 class Line(Struct, frozen=True):
-    """One finished line of the table; the ceilings have no baseline."""
+    """One finished line of the table. `product` was measured against `other`; the ceilings have none."""
 
     scenario: Scenario
     product: Summary
-    baseline: Summary | None
+    other: Summary | None
     ratio: float | None
     targets: list[Target]
 
@@ -73,7 +80,14 @@ def summarise(samples: Sequence[Sample]) -> Summary:
     names = samples[0].cpu
     cpu = {name: sum(sample.cpu[name] * sample.seconds for sample in samples) / seconds for name in names}
     rate = sum(sample.units for sample in samples) / seconds
-    return Summary(rate, percentile(latencies, 0.50), percentile(latencies, 0.99), dict(errors), cpu)
+    return Summary(
+        rate,
+        percentile(latencies, 0.50),
+        percentile(latencies, 0.99),
+        dict(errors),
+        cpu,
+        [sample.connections for sample in samples],
+    )
 
 
 def percentile(sorted_us: Sequence[int], share: float) -> float:
@@ -81,14 +95,14 @@ def percentile(sorted_us: Sequence[int], share: float) -> float:
     return sorted_us[max(math.ceil(share * len(sorted_us)) - 1, 0)] / 1000 if sorted_us else 0.0
 
 
-def judge(scenario: Scenario, product: Summary, baseline: Summary, before: Sequence[Line]) -> Line:
-    """Hold one scenario against the baseline and its targets. `before` has the spread rows that the hot ones are compared with."""
+def judge(scenario: Scenario, product: Summary, other: Summary, before: Sequence[Line]) -> Line:
+    """Hold one scenario against the other server and its targets. `before` has the spread rows that the hot ones are compared with."""
     targets: list[Target] = []
     if scenario.row == 4:
-        ratio = baseline.p50_ms / product.p50_ms if product.p50_ms else 0.0
+        ratio = other.p50_ms / product.p50_ms if product.p50_ms else 0.0
         targets.append(Target(f"p50 ≤ {scenario.target:g} ms", product.p50_ms <= (scenario.target or 0)))
     else:
-        ratio = product.rate / baseline.rate if baseline.rate else math.inf
+        ratio = product.rate / other.rate if other.rate else math.inf
         if scenario.target is not None:
             targets.append(Target(f"≥ {scenario.target:,.0f}/s", product.rate >= scenario.target))
         if scenario.target_ratio is not None:
@@ -99,16 +113,16 @@ def judge(scenario: Scenario, product: Summary, baseline: Summary, before: Seque
                 for line in before
                 if line.scenario.row == 1 and line.scenario.connections == scenario.connections
             )
-    return Line(scenario, product, baseline, ratio, targets)
+    return Line(scenario, product, other, ratio, targets)
 
 
 def render(lines: Sequence[Line], wallets: int) -> str:
     """The Markdown table."""
-    names = ["", "what", "conn.", "debits/s", "p50 ms", "p99 ms", "errors", "baseline/s", "its p50", "its p99", "ratio", "target"]
+    names = ["", "what", "conn.", "debits/s", "p50 ms", "p99 ms", "errors", "other/s", "its p50", "its p99", "ratio", "target"]
     head = "| " + " | ".join([*names, "CPU: generator, API, mongod"]) + " |"
     out = [head, "|---|---|" + "--:|" * 9 + "---|---|"]
     for line in lines:
-        scenario, product, other = line.scenario, line.product, line.baseline
+        scenario, product, other = line.scenario, line.product, line.other
         what = scenario.what.format(wallets=f"{wallets:,}")
         cells = [
             str(scenario.row or ""),
@@ -116,12 +130,16 @@ def render(lines: Sequence[Line], wallets: int) -> str:
             str(scenario.connections),
             *(f"{product.rate:,.0f}", _ms(product.p50_ms), _ms(product.p99_ms), str(sum(product.errors.values()))),
             *(("", "", "") if other is None else (f"{other.rate:,.0f}", _ms(other.p50_ms), _ms(other.p99_ms))),
-            "" if line.ratio is None else f"{line.ratio:.1f}x",
+            _ratio(line),
             ", ".join(f"{target.text}: {'reached' if target.reached else '**missed**'}" for target in line.targets),
             ", ".join(f"{share:.0%}" for share in product.cpu.values()),
         ]
         out.append("| " + " | ".join(cells) + " |")
     return "\n".join(out)
+
+
+def _ratio(line: Line) -> str:
+    return "" if line.ratio is None else f"{line.ratio:.2f}x" if line.scenario.four else f"{line.ratio:.1f}x"
 
 
 def _ms(value: float) -> str:
@@ -141,3 +159,10 @@ def say_generator(lines: Sequence[Line]) -> str:
         tops = " and ".join(f"{rate:,.0f}/s at {connections}" for connections, rate in ceilings.items())
         parts.append(f"; against the no-op route of the baseline server it does {tops} connections")
     return "".join(parts) + "."
+
+
+def say_four(lines: Sequence[Line]) -> str:
+    """Did all four processes take part? That is known from whose sockets the connections were."""
+    taken = [(line.scenario.connections, each) for line in lines if line.scenario.four for each in line.product.connections]
+    spread = "; ".join(f"{total} connections as {' + '.join(map(str, each))}" for total, each in taken)
+    return f"Row 5 is four processes (`guerdon serve --workers 4`), and the other is one process on the same database. The four took {spread}."
