@@ -1,14 +1,17 @@
 """Members, movements and answers on the real services, for tests that need two processes' worth of them."""
 
 import itertools
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import msgspec
 
 from guerdon.app import Services
+from guerdon.clock import to_datetime
 from guerdon.errors import GuerdonError
-from guerdon.ledger.models import Account, Entry, Outcome
+from guerdon.holds.models import CaptureCreate, HoldCreate, VoidCreate
+from guerdon.ledger.models import Account, Entry, Outcome, hold_id
 from guerdon.ledger.store import ACCOUNTS, ENTRIES, decode_account, decode_entry
+from guerdon.reversals.models import ReversalCreate
 from guerdon.security import ANY_SCOPE, Actor
 from guerdon.wallets.models import (
     BulkCreate,
@@ -19,9 +22,12 @@ from guerdon.wallets.models import (
     BulkTransfer,
     CreditCreate,
     DebitCreate,
+    StatusSet,
+    TermsSet,
     TransferCreate,
 )
 from guerdon.wallets.service import Request, fingerprint
+from tests.invariants.asks import STATUS_AFTER, Ask
 from tests.invariants.model import Answer, Spec
 
 ACTOR = Actor("key_tests", "service_key", frozenset({ANY_SCOPE}))
@@ -63,6 +69,46 @@ async def answer(services: Services, spec: Spec) -> Answer:
         return Answer(error.code, None, error.replayed)
     entry = outcome.entries[0]
     return Answer(None, (entry.balance_after, entry.seq), outcome.replayed)
+
+
+async def do(services: Services, ask: Ask, made: Mapping[str, Outcome]) -> Outcome | None:
+    """One request, as its route would ask for it; None for what answers with a wallet. `made` is what earlier keys have made."""
+    request = Request(ACTOR, ask.key, fingerprint(ask.kind, repr(ask.content).encode()))
+    if ask.kind in STATUS_AFTER:
+        await services.terms.set_status(ACTOR, ask.wallet, ask.kind, StatusSet())
+        return None
+    if ask.kind == "terms":
+        floor, ceiling, day, month = ask.terms
+        await services.terms.set_terms(ACTOR, ask.wallet, TermsSet(-floor, ceiling, day, month))
+        return None
+    if ask.kind == "hold":
+        assert ask.ttl_ms % 1000 == 0
+        return await services.holds.create(request, HoldCreate(ask.wallet, ask.amount or 0, ask.ttl_ms // 1000))
+    if ask.kind == "capture":
+        return await services.holds.capture(
+            request, hold_id(ask.wallet, number_of(made[ask.about])), CaptureCreate(ask.amount, ask.final)
+        )
+    if ask.kind == "void":
+        return await services.holds.void(request, hold_id(ask.wallet, number_of(made[ask.about])), VoidCreate())
+    if ask.kind == "reversal":
+        about = made[ask.about].entries[0].transaction_id
+        return await services.reversals.reverse(request, about, ReversalCreate(ask.amount))
+    if ask.kind == "credit":
+        source, *dates = ask.dates
+        available_at, expires_at = (None if date is None else to_datetime(date) for date in dates)
+        body = CreditCreate(ask.amount or 0, None, ask.reference, source, available_at, expires_at)  # type: ignore[arg-type]
+        return await services.wallets.credit(request, ask.wallet, body)
+    if ask.kind == "debit":
+        return await services.wallets.debit(request, ask.wallet, DebitCreate(ask.amount or 0, reference=ask.reference))
+    assert ask.to is not None
+    return await services.wallets.transfer(request, TransferCreate(ask.wallet, ask.to, ask.amount or 0, reference=ask.reference))
+
+
+def number_of(made: Outcome) -> int:
+    """The number of the hold that a request has made."""
+    change = made.entries[0].hold
+    assert change is not None
+    return change.seq
 
 
 def bulk_item(spec: Spec) -> BulkItem:

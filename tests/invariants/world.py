@@ -3,9 +3,9 @@
 Written from the documented rules; it shares no code with the ledger that it is compared with.
 """
 
+import pickle
 from collections import defaultdict
 from collections.abc import Iterable
-from copy import deepcopy
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from zoneinfo import ZoneInfo
@@ -71,6 +71,11 @@ class World:
         self.undone: defaultdict[str, int] = defaultdict(int)
         self.keys: dict[tuple[str, str], tuple[Ask, Answer]] = {}
         self.references: set[tuple[str, str]] = set()
+
+    def copy(self) -> "World":
+        """Many times quicker than a deep copy."""
+        copy: World = pickle.loads(pickle.dumps(self))  # noqa: S301 (our own bytes)
+        return copy
 
     # --- time -------------------------------------------------------------------------------------------------------
 
@@ -194,14 +199,24 @@ class World:
             self.references.add((ask.owner, ask.reference))
         return answer
 
+    def ask_together(self, asks: Iterable[Ask]) -> list[Answer] | str:
+        """Fresh movements, all or nothing: the answers, or the code of the refusal, which is never remembered."""
+        before = self.copy()
+        answers = [self.ask(ask) for ask in asks]
+        refused = [answer.code for answer in answers if answer.code is not None]
+        if not refused:
+            return answers
+        self.__dict__ = before.__dict__
+        return "not-found" if "not-found" in refused else refused[0]
+
     def attempt(self, ask: Ask) -> Answer:
-        before = deepcopy(self.__dict__)
+        before = self.copy()
         try:
             if ask.kind != "credit" and ask.wallet not in self.wallets:
                 raise Refused("not-found")
             sides = getattr(self, f"do_{'status' if ask.kind in STATUS_AFTER else ask.kind}")(ask)
         except Refused as refusal:
-            self.__dict__ = before
+            self.__dict__ = before.__dict__
             return Answer(str(refusal))
         if sides:
             self.sides[ask.key] = sides

@@ -9,6 +9,7 @@ BATCHES = "tests/invariants/test_rules_model.py"
 CONCERNS = "tests/invariants/test_commands.py"
 RACES = "tests/api/test_idempotency.py"
 TURNS = "tests/races/test_turns.py"
+MACHINE = "tests/invariants/test_ledger_machine.py"
 TERMS = "tests/api/test_terms.py"
 EVENTS = "tests/api/test_events.py"
 
@@ -95,6 +96,7 @@ MUTANTS = (
     Mutant("quiet accounts wait with a contended one", COMMITTER, "if moved.isdisjoint(accounts):", "if False:", (TURNS,)),
     Mutant("a turn goes to whoever asks", LEDGER + "turns.py", '{"$concatArrays": [line, [me]]}', '{"$concatArrays": [[me], line]}', (TURNS,)),
     Mutant("a dead holder keeps its turn", LEDGER + "turns.py", "LEASE_MS = 400", "LEASE_MS = 400_000_000", (TURNS,)),
+    Mutant("a document changes once", STORE, '"u": {"$set": each.fields},', '"u": {"$setOnInsert": each.fields},', (MACHINE,)),
     Mutant("terms are not stored", STORE, '("lots", "holds", "floor", "ceiling", "status", "limits", "spent")', '("lots", "holds", "status")', (TERMS,)),
     Mutant("hold documents are not ended", HOLDS, 'fields = {"left": 0, "status": "voided"', 'fields = {"left": 0, "status": "held"'),
     Mutant("an event's content is not compared", REWARDS, "stored.owner != recording.owner or stored.fingerprint != recording.fingerprint", "stored.owner != recording.owner", (EVENTS,)),
