@@ -22,7 +22,7 @@ else
 
 .PHONY: help
 help: ## Show this help
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' Makefile
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' Makefile
 
 .PHONY: up
 up: .venv/.runtime ## Start database, API and demo data; print URLs and log-ins (PORT=8000 DATA_DIR=.guerdon)
@@ -55,6 +55,14 @@ mutants: .venv/.dev ## Plant known bugs one at a time and see the tests catch th
 .PHONY: bench
 bench: .venv/.dev ## Measure against a transaction per request; prints a table with ratios
 	$(BIN)/python -m bench
+
+.PHONY: bench-large
+bench-large: .venv/.dev ## Load 10,000,000 wallets, print their size on disk, measure debits on them against 10,000 (15 GB, half an hour)
+	$(BIN)/python -m bench.large
+
+.PHONY: bench-history
+bench-history: .venv/.dev ## Write a wallet of 1,000,000 entries, measure pages, past balances and verify on it
+	$(BIN)/python -m bench.history
 
 .PHONY: docs
 docs: .venv/.dev ## Write docs/openapi.json from the code

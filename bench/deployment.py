@@ -1,0 +1,59 @@
+"""One mongod with databases on it, each served by a `guerdon serve` of its own."""
+
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from pymongo import MongoClient
+
+from bench.processes import Processes, Target, descendants, free_port, run_guerdon
+from guerdon import embedded
+
+
+class Deployment:
+    """A context manager that leaves no process behind. `cache_mib` is the cache of mongod; `guerdon up` takes 256."""
+
+    def __init__(self, work_dir: Path, cache_mib: int) -> None:
+        self.processes = Processes(work_dir)
+        self._data_dir = work_dir / "data"
+        self._keys_file = work_dir / "token_keys.json"
+        self._cache_mib = cache_mib
+
+    def __enter__(self) -> Self:
+        self._lock = embedded.DataDirLock.acquire(self._data_dir, command="bench")
+        try:
+            self._mongo = embedded.start(self._data_dir, cache_mib=self._cache_mib)
+        except BaseException:
+            self._lock.release()
+            raise
+        self.url = self._mongo.url
+        self.mongod_pids = [self._mongo.pid]
+        self.client: MongoClient[dict[str, Any]] = MongoClient(self.url)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        try:
+            self.processes.__exit__(kind, error, trace)
+        finally:
+            self.client.close()
+            # Nobody wants this data again, so nobody waits until the last of it is on the disk.
+            self._mongo.kill()
+            self._lock.release()
+
+    def guerdon(self, database: str, *arguments: str) -> str:
+        """Run a command of the product on one of the databases and return its standard output."""
+        return run_guerdon(*arguments, GUERDON_DATA_DIR=str(self._data_dir), **self._settings(database))
+
+    def serve(self, database: str, scopes: str) -> Target:
+        """Start the product on one of the databases, in one process."""
+        if not self._keys_file.exists():
+            self._keys_file.write_text(run_guerdon("keys", "new-token-keys"), encoding="ascii")
+        token = self.guerdon(database, "keys", "create", "--name", "bench", "--scopes", scopes).strip().splitlines()[-1]
+        port = free_port()
+        settings = self._settings(database) | {"GUERDON_TOKEN_KEYS_FILE": str(self._keys_file)}
+        process = self.processes.spawn(database, "-m", "guerdon", "serve", "--port", str(port), **settings)
+        self.processes.await_http(process, database, f"http://127.0.0.1:{port}/health/ready")
+        return Target(database, port, token, descendants(process.pid))
+
+    def _settings(self, database: str) -> dict[str, str]:
+        return {"GUERDON_MONGODB_URL": self.url, "GUERDON_MONGODB_DATABASE": database}
