@@ -57,7 +57,7 @@ bench: .venv/.dev ## Measure against a transaction per request; prints a table w
 	$(BIN)/python -m bench
 
 .PHONY: bench-large
-bench-large: .venv/.dev ## Load 10,000,000 wallets, print their size on disk, measure debits on them against 10,000 (15 GB, half an hour)
+bench-large: .venv/.dev ## Load 10,000,000 wallets, print their size on disk, measure debits on them against 10,000 (10 GB, 20 minutes)
 	$(BIN)/python -m bench.large
 
 .PHONY: bench-history
