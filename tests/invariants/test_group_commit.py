@@ -14,6 +14,7 @@ from guerdon.clock import SystemClock
 from guerdon.config import Settings
 from guerdon.database import Database
 from guerdon.errors import GuerdonError, InsufficientFunds, Internal, OutcomeUnknown, Overloaded
+from guerdon.ledger.committer import FURTHER_SECONDS
 from guerdon.ledger.limits import Calendar
 from guerdon.ledger.models import Command, Decision, Outcome, View, entry_id
 from guerdon.ledger.service import Ledger
@@ -134,6 +135,28 @@ async def test_busy_accounts_step_aside(database: Database) -> None:
             assert not any(task.done() for task in waiting)
         await asyncio.gather(*waiting)
     assert await numbers_on(database, A) == list(range(1, 12))
+
+
+async def test_a_further_batch_begins_for_many_or_when_the_first_is_late(database: Database) -> None:
+    async with ledger_on(database) as ledger:
+        await ledger.submit(credit(A, 5, 1))
+        async with held(database, A):
+            began = time.monotonic()
+            stuck = submit(ledger, [credit(A, 1, 2)])
+            await until(lambda: ledger.stats.in_flight == 1)
+            await submit(ledger, [credit(B, 1, 3)])[0]
+            assert time.monotonic() - began > FURTHER_SECONDS
+            # The first one is late already, so nobody waits any more.
+            [later] = submit(ledger, [credit(C, 1, 4)])
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            assert ledger.stats.in_flight == 2
+            await later
+        await stuck[0]
+        before = ledger.stats.batches
+        await asyncio.gather(*submit(ledger, [credit(B, 1, 10)]), *submit(ledger, [credit(C, 1, n) for n in range(11, 40)]))
+        assert ledger.stats.batches == before + 1
+    assert await numbers_on(database, C) == [4, *range(11, 40)]
 
 
 async def test_a_cancelled_caller_does_not_stop_the_batch(database: Database) -> None:

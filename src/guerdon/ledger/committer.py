@@ -1,8 +1,8 @@
 """Group commit: commands of concurrent requests share one read, one decision pass and one transaction.
 
 A command waits in a bounded queue. The committer takes what is there, never waiting for more, reads everything the batch needs in one
-snapshot, lets the pure rules decide, and writes accounts, entries and documents in one MongoDB transaction. Batches that touch different
-accounts may run at the same time; accounts that other processes move as well are committed apart from the others. See
+snapshot, lets the pure rules decide, and writes accounts, entries and documents in one MongoDB transaction. When many wait, batches that
+touch different accounts run at the same time; accounts that other processes move as well are committed apart from the others. See
 docs/adr/0002-group-commit.md and docs/adr/0010-turns.md.
 """
 
@@ -24,6 +24,10 @@ from guerdon.ledger.turns import Turn, Turns
 
 BEGIN_SHARE = 0.8
 """After this share of its deadline a command is not begun any more: a definite refusal is worth more than an unknown outcome."""
+FURTHER_MIN = 64
+FURTHER_SECONDS = 0.05
+"""A batch begins beside another one when so many commands wait, or when the other one is late. Small batches cost the API and the database
+more than they gain, but nobody is to wait for a commit that hangs."""
 BATCH_BYTES_MAX = 8 * 1024 * 1024
 WRITE_CONFLICT = 112
 RETRY_CODES = frozenset({WRITE_CONFLICT, 246, 251})
@@ -114,6 +118,8 @@ class Committer:
         self._busy: set[str] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._contended_in_flight = 0
+        self._quiet_since: dict[asyncio.Task[None], float] = {}
+        """When each batch of quiet accounts that is in flight was begun, the oldest first; monotonic seconds."""
         self._pump_scheduled = False
         self._arrivals = 0
         self._closing = False
@@ -171,7 +177,11 @@ class Committer:
         return self._has_quiet_slot() or (bool(self._turns) and self._has_contended_slot())
 
     def _has_quiet_slot(self) -> bool:
-        return len(self._tasks) - self._contended_in_flight < self._in_flight_max
+        in_flight = len(self._quiet_since)
+        if not in_flight or in_flight >= self._in_flight_max:
+            return not in_flight
+        oldest = next(iter(self._quiet_since.values()))
+        return len(self._ready) >= FURTHER_MIN or self._clock.monotonic() - oldest >= FURTHER_SECONDS
 
     def _has_contended_slot(self) -> bool:
         return not self._contended_in_flight and self._turns.any_open
@@ -219,12 +229,18 @@ class Committer:
         self._contended_in_flight += bool(batch.turns)
         for turn in batch.turns:
             turn.begin()
-        task = asyncio.get_running_loop().create_task(self._run(batch))
+        loop = asyncio.get_running_loop()
+        task = loop.create_task(self._run(batch))
+        if not batch.turns:
+            self._quiet_since[task] = self._clock.monotonic()
+            # A little later than late: the loop's timers count in whole milliseconds.
+            loop.call_later(FURTHER_SECONDS * 1.1, self._schedule_pump, loop)
         self._tasks.add(task)
         task.add_done_callback(lambda done: self._release(done, batch))
 
     def _release(self, task: asyncio.Task[None], batch: _Batch) -> None:
         self._tasks.discard(task)
+        self._quiet_since.pop(task, None)
         self._busy -= batch.accounts
         self._contended_in_flight -= bool(batch.turns)
         for turn in batch.turns:
