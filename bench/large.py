@@ -111,7 +111,8 @@ class Large:
         for number in range(self._options.rounds):
             for target in targets if number % 2 == 0 else targets[::-1]:
                 say(f"round {number + 1} of {self._options.rounds}, {target.name}")
-                samples[target.name].append(self._load(target))
+                samples[target.name].append(sample := self._load(target))
+                say(f"{sample.units / sample.seconds:,.0f} debits/s")
         return {name: summarise(each) for name, each in samples.items()}
 
     def check(self) -> list[str]:
