@@ -33,18 +33,17 @@ terms = st.builds(
 KEYED = ("credit", "debit", "transfer", "hold", "capture", "void", "reversal")
 DONE = {f"{kind} done" for kind in (*KEYED, "freeze", "unfreeze", "close", "terms")}
 REFUSED = {
-    *("debit insufficient-funds", "hold insufficient-funds", "reversal insufficient-funds", "credit balance-limit"),
-    *("debit limit-reached", "capture capture-limit", "reversal reversal-limit"),
-    *("capture invalid-state", "void invalid-state", "close wallet-not-empty", "debit wallet-frozen", "capture wallet-frozen"),
-    *("debit wallet-closed", "debit not-found", "credit reference-reused", "debit idempotency-key-reused"),
+    *("debit insufficient-funds", "hold insufficient-funds", "reversal insufficient-funds", "reversal reversal-limit"),
+    *("capture invalid-state", "void invalid-state", "close wallet-not-empty", "capture wallet-frozen", "debit wallet-closed"),
 }
+"""What 150 histories meet whatever the seed: dozens of times in each of several runs."""
 RARE = {
-    "hold limit-reached",
-    "transfer limit-reached",
+    *("debit not-found", "debit idempotency-key-reused", "debit wallet-frozen", "debit limit-reached", "capture capture-limit"),
+    *("credit balance-limit", "credit reference-reused", "hold limit-reached", "transfer limit-reached"),
     "repeated debit insufficient-funds",
     *(f"repeated {what}" for what in DONE if what.split()[0] in KEYED),
 }
-"""What only many histories meet."""
+"""What only many histories are sure to meet."""
 
 
 class Requests(RuleBasedStateMachine):
