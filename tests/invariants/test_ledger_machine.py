@@ -34,10 +34,7 @@ START_MS = NOW_MS + 20 * 365 * DAY_MS
 """In years to come, since the database forgets refusals by its own clock."""
 SETTING = {*STATUS_AFTER, "terms"}
 """What is asked without a key, and answered with a wallet that may have moved on."""
-USUAL = {
-    f"{kind} done"
-    for kind in ("credit", "debit", "transfer", "hold", "capture", "reversal", "freeze", "unfreeze", "terms", "atomic")
-}
+USUAL = {f"{kind} done" for kind in ("credit", "debit", "hold", "reversal", "freeze", "unfreeze", "terms", "atomic")}
 """What a few histories meet, whatever is drawn and whoever wins."""
 
 
