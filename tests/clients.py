@@ -72,6 +72,9 @@ class Caller:
         wanted = f"test-{next(_keys)}" if key == "" else key
         return await self.client.post(path, json=body, headers={**self._headers(wanted), **headers})
 
+    async def delete(self, path: str) -> httpx.Response:
+        return await self.client.delete(path, headers=self._headers(None))
+
     async def put(self, path: str, body: Any = None) -> httpx.Response:
         return await self.client.put(path, json=body, headers=self._headers(None))
 

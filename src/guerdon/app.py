@@ -51,6 +51,9 @@ from guerdon.rewards import controller as rewards_controller
 from guerdon.rewards import models as rewards_models
 from guerdon.rewards.campaigns import Campaigns
 from guerdon.rewards.service import Events
+from guerdon.sessions import controller as sessions_controller
+from guerdon.sessions import models as sessions_models
+from guerdon.sessions.service import Lifetimes, Sessions
 from guerdon.wallets import controller as wallets_controller
 from guerdon.wallets import models as wallets_models
 from guerdon.wallets.assets import Assets
@@ -61,6 +64,7 @@ from guerdon.workers.models import Job
 
 INDEXES = {
     **identity_models.INDEXES,
+    **sessions_models.INDEXES,
     **ledger_store.INDEXES,
     **ledger_checkpoints.INDEXES,
     **wallets_models.INDEXES,
@@ -82,6 +86,7 @@ class Services:
     token_keys: TokenKeys
     identity: Identity
     access: Access
+    sessions: Sessions
     ledger: Ledger
     assets: Assets
     wallets: Wallets
@@ -116,7 +121,8 @@ async def open_services(settings: Settings, clock: Clock) -> AsyncGenerator[Serv
             settings.password_hash_threads, settings.password_hash_queue_max, settings.password_hash_memory_kib
         )
         stack.callback(passwords.close)
-        members = Identity(database, passwords, tokens, ids, clock)
+        members = Identity(database, passwords, ids, clock)
+        lifetimes = Lifetimes(settings.session_idle_hours, settings.session_absolute_hours)
         books = Ledger(
             database,
             clock,
@@ -140,6 +146,7 @@ async def open_services(settings: Settings, clock: Clock) -> AsyncGenerator[Serv
             token_keys=keys,
             identity=members,
             access=Access(database, tokens, clock),
+            sessions=Sessions(database, members, tokens, clock, lifetimes),
             ledger=books,
             assets=assets,
             wallets=wallets,
@@ -182,6 +189,7 @@ def routes_of(services: Services, docs: operations_controller.DocsResource, metr
 
     return [
         *identity_controller.routes(services.identity, services.token_keys),
+        *sessions_controller.routes(services.sessions),
         *wallets_controller.routes(services.wallets, services.terms, services.assets),
         *history_controller.routes(services.history, services.streams),
         *holds_controller.routes(services.holds),
@@ -216,7 +224,7 @@ def build_app(services: Services, settings: Settings, log: FilteringBoundLogger)
                 deadline_ms=settings.ledger_deadline_ms,
             ),
             Lateness(),
-            Authentication(services.access, operations),
+            Authentication(services.access, services.sessions, operations),
         ]
     )
     for path, resource, suffix in routes:

@@ -31,6 +31,10 @@ class Settings(BaseSettings):
     token_issuer: str = Field(default="guerdon", max_length=200)
     token_audience: str = Field(default="guerdon", max_length=200)
     access_token_ttl_seconds: int = Field(default=900, ge=30, le=900)
+    session_idle_hours: int = Field(default=336, ge=1, le=8_760)
+    """So long a session lives without being used: two weeks."""
+    session_absolute_hours: int = Field(default=2_160, ge=1, le=17_520)
+    """So long a session lives at most: ninety days."""
     time_zone: str = "UTC"
     """The programme's, as an IANA name: spending limits and statements count its days and months."""
     checkpoint_key: SecretStr | None = None

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from datetime import datetime
 from typing import Any, Generic, TypeVar
 
 import msgspec
@@ -23,6 +24,8 @@ SNAPSHOT = ReadConcern("snapshot")
 PRIMARY = ReadPreference.PRIMARY
 SERVER_FLOOR = (6, 0)
 DUPLICATE_KEY = 11000
+_NATIVE = (bytes, datetime)
+"""What BSON holds as it is."""
 
 __all__ = ["Collection", "Database", "Document", "DuplicateKeyError", "PyMongoError", "Session"]
 
@@ -35,11 +38,11 @@ class Collection(Generic[T]):
         self._kind = kind
 
     def decode(self, document: Document) -> T:
-        return msgspec.convert(document, self._kind, builtin_types=(bytes,))
+        return msgspec.convert(document, self._kind, builtin_types=_NATIVE)
 
     @staticmethod
     def encode(value: msgspec.Struct) -> Document:
-        return msgspec.to_builtins(value, builtin_types=(bytes,))
+        return msgspec.to_builtins(value, builtin_types=_NATIVE)
 
     async def get(self, document_id: str) -> T | None:
         return await self.find_one({"_id": document_id})

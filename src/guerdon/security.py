@@ -6,8 +6,10 @@ from msgspec import Struct
 
 from guerdon.errors import Forbidden, NotFound, Unauthenticated
 
+ROLES_SCOPE = "members:roles"
+"""Changes what others may do, so that no role but an admin's has it."""
 SCOPES = frozenset({
-    "members:read", "members:write", "wallets:read", "wallets:write", "wallets:freeze", "wallets:manage", "assets:read", "assets:write",
+    "members:read", "members:write", "members:manage", ROLES_SCOPE, "wallets:read", "wallets:write", "wallets:freeze", "wallets:manage", "assets:read", "assets:write",
     "events:read", "events:write", "campaigns:read", "campaigns:write",
 })  # fmt: skip
 ANY_SCOPE = "*"
@@ -17,7 +19,7 @@ Role = Literal["member", "support", "operator", "admin"]
 ROLE_SCOPES: dict[Role, frozenset[str]] = {
     "member": frozenset(),
     "support": frozenset(scope for scope in SCOPES if scope.endswith(":read")) | {"wallets:freeze"},
-    "operator": SCOPES,
+    "operator": SCOPES - {ROLES_SCOPE},
     "admin": frozenset({ANY_SCOPE}),
 }
 
@@ -28,6 +30,8 @@ class Actor(Struct, frozen=True):
     id: str
     kind: Literal["anonymous", "member", "operator", "service_key", "system"]
     scopes: frozenset[str] = frozenset()
+    session: str | None = None
+    """The session of somebody who has logged in."""
 
     def may(self, scope: str) -> bool:
         return scope in self.scopes or ANY_SCOPE in self.scopes

@@ -19,7 +19,7 @@ async def test_register_log_in_and_read_oneself(anonymous: Caller) -> None:
     member = made.json()
     assert made.headers["location"] == f"/v1/members/{member['id']}"
     assert (member["email"], member["role"], member["external_id"], member["attributes"]) == ("Ada@example.com", "member", None, {})
-    assert set(member) == {"id", "external_id", "email", "role", "attributes", "created_at"}
+    assert set(member) == {"id", "external_id", "email", "role", "attributes", "status", "created_at"}
     answer = await anonymous.post("/v1/auth/login", ADA, key=None)
     token = answer.json()
     assert (answer.status_code, token["token_type"], token["expires_in_seconds"]) == (200, "Bearer", 900)

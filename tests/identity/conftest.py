@@ -6,6 +6,7 @@ from guerdon.identity.tokens import TokenKeys, Tokens
 
 NOW = 1_790_000_000
 MEMBER = "mem_019a7f3c2d1e4b5a69788796a5b4c3d2"
+SESSION = f"{MEMBER}:abcDEF123456"
 MEMORY_KIB = 19_456
 
 

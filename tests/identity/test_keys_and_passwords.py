@@ -22,7 +22,7 @@ from guerdon.identity.rules import email_claim, known_scopes, valid_email
 from guerdon.identity.tokens import Tokens
 from guerdon.ids import checksum62
 from guerdon.security import SCOPES
-from tests.identity.conftest import MEMBER, MEMORY_KIB, HandClock
+from tests.identity.conftest import MEMBER, MEMORY_KIB, SESSION, HandClock
 
 # --- service keys ---------------------------------------------------------------------------------------------------
 
@@ -174,12 +174,12 @@ async def test_other_authorization_is_refused(access: Access, header: str) -> No
 
 async def test_token_makes_a_member_or_an_operator(access: Access, tokens: Tokens) -> None:
     assert (await access.authenticate(None)).kind == "anonymous"
-    member = await access.authenticate("Bearer " + tokens.issue(MEMBER, "member"))
+    member = await access.authenticate("Bearer " + tokens.issue(MEMBER, "member", SESSION))
     assert (member.id, member.kind, member.scopes) == (MEMBER, "member", frozenset())
-    support = await access.authenticate("Bearer " + tokens.issue(MEMBER, "support"))
+    support = await access.authenticate("Bearer " + tokens.issue(MEMBER, "support", SESSION))
     assert support.kind == "operator"
     assert (support.may("wallets:read"), support.may("wallets:write")) == (True, False)
-    assert (await access.authenticate("Bearer " + tokens.issue(MEMBER, "admin"))).may("campaigns:write")
+    assert (await access.authenticate("Bearer " + tokens.issue(MEMBER, "admin", SESSION))).may("campaigns:write")
 
 
 # --- passwords ------------------------------------------------------------------------------------------------------

@@ -13,7 +13,6 @@ from guerdon.errors import AlreadyExists
 from guerdon.identity.models import Member
 from guerdon.identity.passwords import PasswordHasher
 from guerdon.identity.service import Identity
-from guerdon.identity.tokens import TokenKeys, Tokens
 from guerdon.ids import IdSource
 
 RACERS = 100
@@ -29,8 +28,7 @@ def passwords() -> Iterator[PasswordHasher]:
 @pytest.fixture
 def both(database: Database, second_database: Database, passwords: PasswordHasher) -> list[Identity]:
     clock = SystemClock()
-    tokens = Tokens(TokenKeys(TokenKeys.generate()), clock, "guerdon", "guerdon", 900)
-    return [Identity(each, passwords, tokens, IdSource(clock), clock) for each in (database, second_database)]
+    return [Identity(each, passwords, IdSource(clock), clock) for each in (database, second_database)]
 
 
 async def count(database: Database) -> tuple[int, int]:
@@ -63,7 +61,7 @@ async def test_one_address_makes_one_winner(both: list[Identity], database: Data
     assert {error.members["field"] for error in losers} == {"email"}
     assert await count(database) == (1, 1)
     password = f"password {found.index(winners[0])}"
-    assert (await both[0].log_in("ada@example.com", password)).member_id == winners[0].id
+    assert (await both[0].prove("ada@example.com", password)).id == winners[0].id
 
 
 async def test_crosswise_claims_leave_no_half_member(both: list[Identity], database: Database) -> None:
@@ -110,5 +108,5 @@ async def test_lost_answer_to_a_commit_is_settled_by_the_claim(
     monkeypatch.setattr(database, "transaction", losing_one_answer)
     member = await both[0].register("ada@example.com", "correct horse")
     assert await count(database) == (1, 1)
-    assert (await both[1].log_in("ada@example.com", "correct horse")).member_id == member.id
+    assert (await both[1].prove("ada@example.com", "correct horse")).id == member.id
     assert not losses

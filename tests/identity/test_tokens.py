@@ -14,7 +14,7 @@ from joserfc.jwk import OKPKey
 
 from guerdon.errors import StartupRefused, Unauthenticated
 from guerdon.identity.tokens import CACHE_MAX, TokenKeys, Tokens
-from tests.identity.conftest import JWK_SET, MEMBER, NOW, HandClock
+from tests.identity.conftest import JWK_SET, MEMBER, NOW, SESSION, HandClock
 
 # --- access tokens --------------------------------------------------------------------------------------------------
 
@@ -41,7 +41,7 @@ class Forger:
 
     def claims(self, **changes: object) -> dict[str, object]:
         return without_dropped({
-            "iss": "guerdon", "aud": "guerdon", "sub": MEMBER, "iat": NOW, "nbf": NOW, "exp": NOW + 900, "jti": "j" * 22,
+            "iss": "guerdon", "aud": "guerdon", "sub": MEMBER, "iat": NOW, "nbf": NOW, "exp": NOW + 900, "jti": "j" * 22, "sid": SESSION,
             "role": "member", **changes,
         })  # fmt: skip
 
@@ -130,6 +130,8 @@ def forged_claims(f: Forger) -> dict[str, str]:
         "sub not a member": f.claims(sub="anonymous"),
         "sub with a line feed": f.claims(sub=MEMBER + "\n"),
         "jti missing": f.claims(jti=DROP),
+        "sid missing": f.claims(sid=DROP),
+        "sid of another form": f.claims(sid=MEMBER),
         "role missing": f.claims(role=DROP),
         "role unknown": f.claims(role="root"),
         "role a list": f.claims(role=["admin"]),
@@ -218,25 +220,25 @@ def test_forged_token_is_refused(tokens: Tokens, token: str) -> None:
 
 
 def test_issued_token_says_who_and_for_how_long(tokens: Tokens) -> None:
-    token = tokens.issue(MEMBER, "support")
+    token = tokens.issue(MEMBER, "support", SESSION)
     header, claims, _ = (json.loads(base64.urlsafe_b64decode(part + "==")) for part in [*token.split(".")[:2], "e30"])
     assert header == {"typ": "at+jwt", "alg": "EdDSA", "kid": FORGER.kid}
     jti = claims.pop("jti")
     assert claims == {
-        "iss": "guerdon", "aud": "guerdon", "sub": MEMBER, "iat": NOW, "nbf": NOW, "exp": NOW + 900, "role": "support",
+        "iss": "guerdon", "aud": "guerdon", "sub": MEMBER, "iat": NOW, "nbf": NOW, "exp": NOW + 900, "role": "support", "sid": SESSION,
     }  # fmt: skip
     assert re.fullmatch(r"[0-9A-Za-z]{22}", jti)
     assert tokens.verify(token).role == "support"
-    assert tokens.issue(MEMBER, "support") != token
+    assert tokens.issue(MEMBER, "support", SESSION) != token
 
 
 def test_unknown_claim_is_ignored(tokens: Tokens) -> None:
-    assert tokens.verify(FORGER.sign(FORGER.header(), FORGER.claims(sid="later"))).sub == MEMBER
+    assert tokens.verify(FORGER.sign(FORGER.header(), FORGER.claims(amr="later"))).sub == MEMBER
 
 
 @pytest.mark.parametrize("seconds", [900, 929])
 def test_leeway_is_thirty_seconds(tokens: Tokens, clock: HandClock, seconds: int) -> None:
-    token = tokens.issue(MEMBER, "member")
+    token = tokens.issue(MEMBER, "member", SESSION)
     clock.pass_seconds(seconds)
     assert tokens.verify(token).sub == MEMBER
 
@@ -245,7 +247,7 @@ def test_cache_never_outlives_the_token(tokens: Tokens, clock: HandClock, monkey
     reads: list[str] = []
     read = tokens._read
     monkeypatch.setattr(tokens, "_read", lambda token: reads.append(token) or read(token))
-    token = tokens.issue(MEMBER, "member")
+    token = tokens.issue(MEMBER, "member", SESSION)
     tokens.verify(token)
     clock.pass_seconds(899)
     tokens.verify(token)
@@ -267,7 +269,7 @@ def test_cache_is_bounded_and_keeps_no_refused_token(tokens: Tokens) -> None:
         with pytest.raises(Unauthenticated):
             tokens.verify(token)
     assert not tokens._verified
-    claims = tokens.verify(tokens.issue(MEMBER, "member"))
+    claims = tokens.verify(tokens.issue(MEMBER, "member", SESSION))
     for number in range(CACHE_MAX + 10):
         tokens._remember(number.to_bytes(4), claims)
     assert len(tokens._verified) == CACHE_MAX
@@ -277,7 +279,7 @@ def test_another_issuer_with_the_same_keys_is_refused(clock: HandClock) -> None:
     staging = Tokens(TokenKeys(JWK_SET), clock, "staging", "guerdon", 900)
     ours = Tokens(TokenKeys(JWK_SET), clock, "guerdon", "guerdon", 900)
     with pytest.raises(Unauthenticated):
-        ours.verify(staging.issue(MEMBER, "admin"))
+        ours.verify(staging.issue(MEMBER, "admin", SESSION))
 
 
 @pytest.mark.parametrize("ttl_seconds", [0, -1, 901])
@@ -302,7 +304,7 @@ def test_rotation_keeps_old_tokens_valid(clock: HandClock) -> None:
     before = Tokens(TokenKeys(jwk_set(old, new)), clock, "guerdon", "guerdon", 900)
     after = Tokens(TokenKeys(jwk_set(new, old)), clock, "guerdon", "guerdon", 900)
     retired = Tokens(TokenKeys(jwk_set(new)), clock, "guerdon", "guerdon", 900)
-    first, second = before.issue(MEMBER, "member"), after.issue(MEMBER, "member")
+    first, second = before.issue(MEMBER, "member", SESSION), after.issue(MEMBER, "member", SESSION)
     for verifier in (before, after):
         assert verifier.verify(first).sub == verifier.verify(second).sub == MEMBER
     assert retired.verify(second).sub == MEMBER

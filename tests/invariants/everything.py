@@ -18,6 +18,7 @@ from guerdon.ledger.models import entry_id
 from guerdon.ledger.store import ENTRIES
 from guerdon.ledger.verify import prove, verify
 from guerdon.rewards.models import ShopEvent
+from guerdon.sessions.service import SESSIONS_MAX
 from guerdon.workers.leases import Leases
 from guerdon.workers.models import Job
 from tests.clients import Caller, ManualClock
@@ -32,7 +33,7 @@ EMAIL, PASSWORD = "ada@example.com", "correct horse battery"
 async def sent(response: Any, status: int = 200) -> dict[str, Any]:
     answer = await response
     assert answer.status_code == status, (str(answer.request.url), answer.text)
-    return dict(answer.json()) if answer.headers["content-type"].startswith("application/json") else {}
+    return dict(answer.json()) if answer.headers.get("content-type", "").startswith("application/json") else {}
 
 
 async def use_identity(anonymous: Caller, service: Caller, services: Services, factory: Factory, recorder: Recorder) -> None:
@@ -45,6 +46,7 @@ async def use_identity(anonymous: Caller, service: Caller, services: Services, f
     member = anonymous.with_token(
         (await sent(anonymous.post("/v1/auth/login", {"email": EMAIL, "password": PASSWORD})))["access_token"]
     )
+    await use_sessions(anonymous, service)
     await sent(member.get("/v1/me"))
     await sent(member.get("/v1/me/wallets"))
     await factory.member("known")
@@ -55,6 +57,22 @@ async def use_identity(anonymous: Caller, service: Caller, services: Services, f
     key = await services.access.create_key("to be revoked", ["wallets:read"])
     [listed] = [each for each in await services.access.list_keys() if each.id in key]
     await services.access.revoke_key(listed.id)
+
+
+async def use_sessions(anonymous: Caller, service: Caller) -> None:
+    person = {"email": f"second-{EMAIL}", "password": PASSWORD}
+    bob = await sent(anonymous.post("/v1/auth/register", person), 201)
+    logs = [await sent(anonymous.post("/v1/auth/login", person)) for _ in range(SESSIONS_MAX + 1)]
+    member = anonymous.with_token(logs[-1]["access_token"])
+    next_one = await sent(anonymous.post("/v1/auth/refresh", {"refresh_token": logs[-2]["refresh_token"]}))
+    await sent(anonymous.post("/v1/auth/logout", {"refresh_token": next_one["refresh_token"]}), 204)
+    items = (await sent(member.get("/v1/me/sessions")))["items"]
+    await sent(member.delete(f"/v1/me/sessions/{items[-1]['id']}"), 204)
+    await sent(member.put("/v1/me/password", {"current_password": PASSWORD, "new_password": f"{PASSWORD}!"}), 204)
+    await sent(service.put(f"/v1/members/{bob['id']}/role", {"role": "support"}))
+    for step in ("disable", "enable"):
+        await sent(service.post(f"/v1/members/{bob['id']}/{step}", key=None))
+    await sent(member.delete("/v1/me/sessions"), 204)
 
 
 async def use_wallets(service: Caller, services: Services, factory: Factory) -> str:

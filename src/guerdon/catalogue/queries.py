@@ -17,6 +17,7 @@ from guerdon.ledger.due import HOLD_DOCUMENTS
 from guerdon.ledger.store import ACCOUNTS, ENTRIES, REVERSALS
 from guerdon.ledger.turns import TURNS
 from guerdon.rewards.models import CAMPAIGNS, CAMPAIGNS_LIVE_MAX, EVENTS
+from guerdon.sessions.models import SESSIONS
 from guerdon.wallets.models import ASSETS
 from guerdon.workers.models import LEASES
 
@@ -83,6 +84,10 @@ def _update(collection: str, where: Document, *, upsert: bool = False) -> Docume
     return {UPDATE: collection, "updates": [{"q": where, "u": {"$set": {"touched": True}}, "upsert": upsert}]}
 
 
+def _delete(collection: str, where: Document) -> Document:
+    return {DELETE: collection, "deletes": [{"q": where, "limit": 1}]}
+
+
 _ID: Document = {"_id": ":id"}
 _IDS: Document = {"_id": {"$in": ":ids"}}
 _OWN: Document = {"_id": ":id", "owner": ":owner"}
@@ -104,7 +109,7 @@ IDENTITY = [
     Query(
         "members.rehash",
         "request",
-        "POST /v1/auth/login, for an older hash",
+        "POST /v1/auth/login, for an older hash, PUT /v1/me/password",
         _update(MEMBERS, {"_id": ":id", "password_hash": ":hash"}),
     ),
     Query("service_keys.get", "request", "every request with a service key, every two seconds", _one(SERVICE_KEYS, _ID)),
@@ -115,6 +120,39 @@ IDENTITY = [
         _find(SERVICE_KEYS, {}, sort={"created_at": -1, "_id": 1}, limit=True),
     ),
     Query("service_keys.revoke", "terminal", "guerdon keys revoke", _update(SERVICE_KEYS, {"_id": ":id", "revoked_at": None})),
+]
+
+SESSIONS_AND_STANDING = [
+    Query("sessions.get", "request", "POST /v1/auth/refresh, every request with an access token, every 30 s", _one(SESSIONS, _ID)),
+    Query(
+        "sessions.list",
+        "request",
+        "POST /v1/auth/login, GET and DELETE /v1/me/sessions, PUT /v1/me/password",
+        _find(SESSIONS, _ABOUT, limit=True),
+    ),
+    Query(
+        "sessions.rotate",
+        "request",
+        "POST /v1/auth/refresh",
+        {FIND_AND_MODIFY: SESSIONS, "query": {"_id": ":id", "current": ":digest"}, "update": {"$set": {"touched": True}}},
+    ),
+    Query("sessions.end", "request", "an older token of a session, the oldest of too many", _delete(SESSIONS, _ID)),
+    Query(
+        "sessions.end_own",
+        "request",
+        "DELETE /v1/me/sessions/{session_id}",
+        _delete(SESSIONS, {"_id": ":id", "member": ":member"}),
+    ),
+    Query("sessions.log_out", "request", "POST /v1/auth/logout", _delete(SESSIONS, {"_id": ":id", "family": ":digest"})),
+    Query(
+        "sessions.expire",
+        "server",
+        "MongoDB's own job for indexes with an expiry",
+        {DELETE: SESSIONS, "deletes": [{"q": {"expires_at": {"$lte": ":moment"}}, "limit": 0}]},
+    ),
+    Query(
+        "members.change", "request", "POST /v1/members/{member_id}/disable, enable, PUT …/role", _update(MEMBERS, {"_id": ":id"})
+    ),
 ]
 
 WALLETS = [
@@ -318,4 +356,6 @@ VERIFY = [
     ),
 ]
 
-QUERIES = {query.name: query for query in (*IDENTITY, *WALLETS, *LEDGER, *HISTORY, *REWARDS, *JOBS, *VERIFY)}
+QUERIES = {
+    query.name: query for query in (*IDENTITY, *SESSIONS_AND_STANDING, *WALLETS, *LEDGER, *HISTORY, *REWARDS, *JOBS, *VERIFY)
+}

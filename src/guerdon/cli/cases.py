@@ -13,6 +13,7 @@ from guerdon.cli.scratch import (
     campaign_of,
     event_of,
     reference_of,
+    session_of,
 )
 from guerdon.clock import to_datetime
 from guerdon.history.rules import WAYS
@@ -68,6 +69,10 @@ def _by_id(sample: Sample) -> Cases:
     yield "turns.end", "nobody waits", {"id": hot.id, "holder": "one", "line": []}
     yield "turns.end", "another holds it", {"id": hot.id, "holder": "two", "line": []}
     yield "members.rehash", "found", {"id": hot.owner, "hash": None}
+    yield "members.change", "found", {"id": hot.owner}
+    for query in ("sessions.get", "sessions.rotate", "sessions.end", "sessions.end_own", "sessions.log_out"):
+        for case, session in (("found", session_of(quiet.owner)), ("not found", session_of(NOBODY))):
+            yield query, case, {"id": session, "digest": session.encode(), "member": quiet.owner}
     yield "service_keys.revoke", "found", {"id": "key007"}
     yield "campaigns.replace", "found", {"id": campaign_of(7), "version": 1, "changed_at": START_MS}
     yield "campaigns.replace", "changed meanwhile", {"id": campaign_of(7), "version": 2, "changed_at": START_MS}
@@ -82,6 +87,8 @@ def _lists(sample: Sample) -> Cases:
     yield "members.next", "deep page", {"before": sample.quiet[len(sample.quiet) // 2].owner, "limit": PAGE}
     yield "service_keys.list", "100 keys", {"limit": 1000}
     yield "assets.list", "100 assets", {"limit": 1000}
+    for case, owner in (("1 session", sample.hot.owner), ("nobody's", NOBODY)):
+        yield "sessions.list", case, {"first": f"{owner}:", "last": f"{owner};", "limit": 200}
     for case, owner in (("1 wallet", sample.hot.owner), ("100 wallets", sample.collector), ("nobody's", NOBODY)):
         yield "accounts.list", case, {"first": f"{owner}:", "last": f"{owner};", "owner": owner, "limit": 100}
     yield "campaigns.first", "first page", {"limit": PAGE}
@@ -160,7 +167,8 @@ def _span(wallet: Wallet, first: int, last: int, **more: Any) -> Parameters:
 def _jobs(sample: Sample) -> Cases:
     yield "accounts.due", "a full batch", {"now": NOW_MS + 10**12, "limit": 500}
     yield "accounts.due", "nothing due", {"now": START_MS - 1, "limit": 500}
-    yield "refusals.expire", "nothing expired", {"moment": to_datetime(NOW_MS)}
+    for query in ("refusals.expire", "sessions.expire"):
+        yield query, "nothing expired", {"moment": to_datetime(NOW_MS)}
     yield "leases.take", "found", {"id": "sweep"}
     yield "leases.keep", "found", {"id": "sweep", "holder": "wrk_1"}
     yield "checkpoints.newest", "100 checkpoints", {}

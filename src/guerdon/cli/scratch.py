@@ -34,6 +34,7 @@ from guerdon.ledger.models import (
 from guerdon.ledger.store import ACCOUNTS, ENTRIES, REVERSALS, encode
 from guerdon.ledger.turns import TURNS
 from guerdon.rewards.models import CAMPAIGNS, EVENTS
+from guerdon.sessions.models import SESSIONS
 from guerdon.wallets.models import ASSETS, WALLET
 from guerdon.workers.models import LEASES
 
@@ -259,6 +260,20 @@ def _member(number: int, owner: str) -> Iterator[tuple[str, Document]]:
             "created_at": START_MS + number,
         },
     )
+    session = session_of(owner)
+    yield (
+        SESSIONS,
+        {
+            "_id": session,
+            "member": owner,
+            "family": session.encode(),
+            "current": session.encode(),
+            "created_at": START_MS,
+            "used_at": START_MS,
+            "ends_at": NOW_MS * 2,
+            "expires_at": to_datetime(NOW_MS * 2 + number),
+        },
+    )
     yield CLAIMS, {"_id": f"email:{email}", "member": owner, "created_at": START_MS + number}
     yield CLAIMS, {"_id": f"external_id:{name}", "member": owner, "created_at": START_MS + number}
 
@@ -295,6 +310,11 @@ def _event(number: int, owner: str) -> Document:
         "awards": [],
         "decisions": [],
     }
+
+
+def session_of(owner: str) -> str:
+    """Everybody is logged in once. The digests of the session's tokens are its id."""
+    return f"{owner}:{'s' * 12}"
 
 
 def event_of(number: int) -> str:

@@ -21,6 +21,7 @@ from guerdon.errors import StartupRefused
 from guerdon.ledger.models import REFUSAL
 from guerdon.ledger.store import ACCOUNTS, ENTRIES
 from guerdon.rewards.models import CAMPAIGNS
+from guerdon.sessions.models import SESSIONS
 
 ROUNDS, WARM_UP, BATCH, KNOWN = 100, 8, 500, 20_000
 SEED = 20_261_123
@@ -86,6 +87,13 @@ def _dated_moves(rng: random.Random, rows: list[Document]) -> Batch:
     return [{"q": move["q"], "u": {"$set": {**move["u"]["$set"], "due_at": rng.randrange(10**12)}}} for move in _moves(rng, rows)]
 
 
+def _new_sessions(rng: random.Random, rows: list[Document]) -> Batch:
+    return [
+        {**row, "_id": f"mem_{rng.getrandbits(128):032x}:{'s' * 12}", "expires_at": to_datetime(LATER_MS + rng.randrange(10**9))}
+        for row in rows
+    ]
+
+
 def _changed_status(rng: random.Random, rows: list[Document]) -> Batch:
     return [{"q": {"_id": row["_id"]}, "u": {"$set": {"status": rng.choice(["active", "paused"])}}} for row in rows]
 
@@ -100,6 +108,7 @@ WRITES: dict[str, tuple[Write, ...]] = {
     "entries.once": (_DEBIT,),
     "entries.expiry": (_DEBIT, Write(ENTRIES, "insert a refusal", _refusals, _REFUSED)),
     "accounts.due_at": (_OPEN, _MOVE, _MOVE_DATED),
+    "sessions.expiry": (Write(SESSIONS, "log in", _new_sessions, {}),),
     "campaigns.status": (Write(CAMPAIGNS, "change a status", _changed_status, {}),),
 }
 """What is measured for each index; a test holds the names against the indexes that there are."""

@@ -70,7 +70,7 @@ class Access:
         if credentials.startswith(PREFIX):
             return await self._get_service(authorization, credentials)
         claims = self._tokens.verify(credentials)
-        return Actor(claims.sub, "member" if claims.role == "member" else "operator", ROLE_SCOPES[claims.role])
+        return Actor(claims.sub, "member" if claims.role == "member" else "operator", ROLE_SCOPES[claims.role], claims.sid)
 
     async def create_key(self, name: str, scopes: Iterable[str], expires_in_days: int | None = None) -> str:
         """Make a service key and return it as text: this is the only time that anybody sees it.

@@ -1,21 +1,20 @@
-"""Routes of members and of logging in."""
+"""Routes of members."""
 
-from guerdon.errors import AlreadyExists, NotFound, Overloaded, Unauthenticated
+from guerdon.errors import AlreadyExists, Forbidden, NotFound, Overloaded
 from guerdon.http import Request, Response, actor_of, decode_cursor, encode_cursor, operation, read, read_query, send
 from guerdon.identity.models import (
     JwksView,
-    LoginCreate,
     MemberCreate,
     MemberPage,
     MemberQuery,
     MemberView,
     RegisterCreate,
-    TokenView,
+    RoleUpdate,
     view_member,
 )
 from guerdon.identity.service import Identity
 from guerdon.identity.tokens import TokenKeys
-from guerdon.security import OWN, PUBLIC, scope
+from guerdon.security import OWN, PUBLIC, ROLES_SCOPE, scope
 
 JWKS_MAX_AGE_SECONDS = 300
 
@@ -41,22 +40,6 @@ class AuthResource:
         member = await self._identity.register(body.email, body.password)
         resp.set_header("Location", f"/v1/members/{member.id}")
         send(resp, view_member(member), 201)
-
-    @operation(
-        "logIn",
-        PUBLIC,
-        tag="auth",
-        body=LoginCreate,
-        answers={200: TokenView},
-        errors=(Unauthenticated, Overloaded),
-        example={"email": "ada@example.com", "password": "correct horse battery staple"},
-    )
-    async def on_post_login(self, req: Request, resp: Response) -> None:
-        """Exchange an e-mail address and a password for an access token."""
-        body, _ = await read(req, LoginCreate)
-        token = await self._identity.log_in(body.email, body.password)
-        resp.set_header("Cache-Control", "no-store")
-        send(resp, token)
 
 
 class JwksResource:
@@ -114,15 +97,41 @@ class MembersResource:
         actor_of(req).require_reach(member_id)
         send(resp, view_member(await self._identity.get_member(member_id)))
 
+    @operation("disableMember", scope("members:manage"), tag="members", answers={200: MemberView}, errors=(NotFound, Forbidden))
+    async def on_post_disable(self, req: Request, resp: Response, member_id: str) -> None:
+        """Let somebody in no longer: what they have open ends. Their wallets stay as they are."""
+        send(resp, view_member(await self._identity.set_disabled(member_id, actor_of(req), disabled=True)))
+
+    @operation("enableMember", scope("members:manage"), tag="members", answers={200: MemberView}, errors=(NotFound, Forbidden))
+    async def on_post_enable(self, req: Request, resp: Response, member_id: str) -> None:
+        """Let somebody in again."""
+        send(resp, view_member(await self._identity.set_disabled(member_id, actor_of(req), disabled=False)))
+
+    @operation(
+        "setRole",
+        scope(ROLES_SCOPE),
+        tag="members",
+        body=RoleUpdate,
+        answers={200: MemberView},
+        errors=(NotFound, Forbidden),
+        example={"role": "support"},
+    )
+    async def on_put_role(self, req: Request, resp: Response, member_id: str) -> None:
+        """Make somebody a member, or one of those who work here."""
+        body, _ = await read(req, RoleUpdate)
+        send(resp, view_member(await self._identity.set_role(member_id, actor_of(req), body.role)))
+
 
 def routes(identity: Identity, keys: TokenKeys) -> list[tuple[str, object, str | None]]:
     """Return (path, resource, suffix) of every route of this room."""
     auth, members = AuthResource(identity), MembersResource(identity)
     return [
         ("/v1/auth/register", auth, "register"),
-        ("/v1/auth/login", auth, "login"),
         ("/.well-known/jwks.json", JwksResource(keys), None),
         ("/v1/me", members, "me"),
         ("/v1/members", members, None),
         ("/v1/members/{member_id}", members, "one"),
+        ("/v1/members/{member_id}/disable", members, "disable"),
+        ("/v1/members/{member_id}/enable", members, "enable"),
+        ("/v1/members/{member_id}/role", members, "role"),
     ]

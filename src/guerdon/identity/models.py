@@ -45,6 +45,8 @@ class Member(Struct, frozen=True, kw_only=True):
     attributes: dict[str, str | int | bool] = {}
     created_at: int
     """Milliseconds since the epoch."""
+    disabled_at: int | None = None
+    """Since when this member cannot log in."""
 
 
 class Claim(Struct, frozen=True, kw_only=True):
@@ -81,28 +83,18 @@ class RegisterCreate(Struct, frozen=True, forbid_unknown_fields=True):
     password: Annotated[str, Meta(min_length=PASSWORD_LENGTH_MIN, max_length=PASSWORD_LENGTH_MAX)]
 
 
-class LoginCreate(Struct, frozen=True, forbid_unknown_fields=True):
-    """Proof of being a member. Only the upper bounds are checked: an older password may be shorter than today's rule."""
-
-    email: Email
-    password: Annotated[str, Meta(min_length=1, max_length=PASSWORD_LENGTH_MAX)]
-
-
-class TokenView(Struct, frozen=True):
-    """An access token for the `Authorization` header."""
-
-    access_token: str
-    token_type: Literal["Bearer"]
-    expires_in_seconds: int
-    member_id: str
-
-
 class MemberCreate(Struct, frozen=True, forbid_unknown_fields=True):
     """A member whom a service knows by its own id, by an e-mail address, or both."""
 
     external_id: ExternalId | None = None
     email: Email | None = None
     attributes: Attributes | None = None
+
+
+class RoleUpdate(Struct, frozen=True, forbid_unknown_fields=True):
+    """What somebody is to be from now on."""
+
+    role: Role
 
 
 class MemberView(Struct, frozen=True):
@@ -113,6 +105,7 @@ class MemberView(Struct, frozen=True):
     email: str | None
     role: Role
     attributes: dict[str, str | int | bool]
+    status: Literal["active", "disabled"]
     created_at: str
 
 
@@ -153,5 +146,6 @@ def view_member(member: Member) -> MemberView:
         email=member.email,
         role=member.role,
         attributes=member.attributes,
+        status="active" if member.disabled_at is None else "disabled",
         created_at=rfc3339(member.created_at),
     )

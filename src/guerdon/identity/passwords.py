@@ -25,14 +25,14 @@ VERSION = 19
 T = TypeVar("T")
 
 
-def check_new_password(password: str) -> None:
+def check_new_password(password: str, pointer: str = "/password") -> None:
     """Apply the rule for a password that somebody chooses: a length, no composition.
 
     Raises:
         Validation: shorter than 8 or longer than 128 characters.
     """
     if not PASSWORD_LENGTH_MIN <= len(password) <= PASSWORD_LENGTH_MAX:
-        raise Validation.at("/password", f"a password has {PASSWORD_LENGTH_MIN} to {PASSWORD_LENGTH_MAX} characters")
+        raise Validation.at(pointer, f"a password has {PASSWORD_LENGTH_MIN} to {PASSWORD_LENGTH_MAX} characters")
     _encode(password)
 
 

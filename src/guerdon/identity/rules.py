@@ -5,9 +5,9 @@ from collections.abc import Iterable
 
 from email_validator import EmailNotValidError, validate_email
 
-from guerdon.errors import Validation
-from guerdon.identity.models import EMAIL_LENGTH_MAX
-from guerdon.security import ANY_SCOPE, SCOPES
+from guerdon.errors import Forbidden, Validation
+from guerdon.identity.models import EMAIL_LENGTH_MAX, Member
+from guerdon.security import ANY_SCOPE, ROLES_SCOPE, SCOPES, Actor
 
 EMAIL_CLAIM = "email:"
 EXTERNAL_ID_CLAIM = "external_id:"
@@ -41,6 +41,18 @@ def external_id_claim(external_id: str) -> str:
 def claimed_field(claim_id: str) -> str:
     """Return the name of the member's field that a claim guards."""
     return claim_id.partition(":")[0]
+
+
+def require_authority(actor: Actor, member: Member) -> None:
+    """Hold a change of somebody's standing to who asks for it.
+
+    Raises:
+        Forbidden: it is the caller's own, or that of somebody who works here and the caller is no admin.
+    """
+    if actor.id == member.id:
+        raise Forbidden("nobody changes their own standing")
+    if member.role != "member" and not actor.may(ROLES_SCOPE):
+        raise Forbidden("only an admin changes the standing of somebody who works here")
 
 
 def known_scopes(scopes: Iterable[str]) -> list[str]:

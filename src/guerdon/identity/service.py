@@ -1,4 +1,4 @@
-"""Members and operators: making them, finding them, letting them in."""
+"""Members and operators: making them, finding them, knowing them by their password."""
 
 import asyncio
 from collections.abc import Collection
@@ -7,12 +7,11 @@ from contextlib import suppress
 from guerdon.clock import Clock
 from guerdon.database import Database, DuplicateKeyError, PyMongoError
 from guerdon.errors import AlreadyExists, DatabaseUnavailable, NotFound, Overloaded, Unauthenticated, Validation
-from guerdon.identity.models import CLAIMS, MEMBERS, Claim, Member, TokenView
+from guerdon.identity.models import CLAIMS, MEMBERS, Claim, Member
 from guerdon.identity.passwords import PasswordHasher, check_new_password
-from guerdon.identity.rules import claimed_field, email_claim, external_id_claim, valid_email
-from guerdon.identity.tokens import Tokens
+from guerdon.identity.rules import claimed_field, email_claim, external_id_claim, require_authority, valid_email
 from guerdon.ids import MEMBER_ID, IdSource
-from guerdon.security import Role
+from guerdon.security import Actor, Role
 
 ATTEMPTS_MAX = 10
 BACKOFF_FIRST_SECONDS = 0.002
@@ -23,12 +22,11 @@ _NOBODY = "mem_" + "0" * 32
 class Identity:
     """The members of this deployment."""
 
-    def __init__(self, database: Database, passwords: PasswordHasher, tokens: Tokens, ids: IdSource, clock: Clock) -> None:
+    def __init__(self, database: Database, passwords: PasswordHasher, ids: IdSource, clock: Clock) -> None:
         self._database = database
         self._members = database.collection(MEMBERS, Member)
         self._claims = database.collection(CLAIMS, Claim)
         self._passwords = passwords
-        self._tokens = tokens
         self._ids = ids
         self._clock = clock
 
@@ -115,11 +113,11 @@ class Identity:
     async def exists(self, member_id: str) -> bool:
         return MEMBER_ID.match(member_id) is not None and await self._members.get(member_id) is not None
 
-    async def log_in(self, email: str, password: str) -> TokenView:
-        """Exchange address and password for an access token. Whatever does not fit, the answer and the work are the same.
+    async def prove(self, email: str, password: str) -> Member:
+        """Return the member whom address and password prove. Whatever does not fit, the answer and the work are the same.
 
         Raises:
-            Unauthenticated: no such member, another password, or a member without one.
+            Unauthenticated: no such member, another password, a member without one, or a disabled one.
             Validation: the address is none, or the password is too long to be one.
             Overloaded: too many passwords are being hashed.
         """
@@ -128,12 +126,53 @@ class Identity:
         member = await self._members.get(_NOBODY if claim is None else claim.member)
         stored = None if member is None else member.password_hash
         matches = await self._passwords.verify(password, stored)
-        if not matches or member is None or stored is None:
+        if not matches or member is None or stored is None or member.disabled_at is not None:
             raise Unauthenticated("the e-mail address or the password is not right")
         if self._passwords.needs_rehash(stored):
             await self._upgrade_hash(member.id, stored, password)
-        token = self._tokens.issue(member.id, member.role)
-        return TokenView(token, "Bearer", self._tokens.ttl_seconds, member.id)
+        return member
+
+    async def change_password(self, member_id: str, current: str, new: str) -> None:
+        """
+        Raises:
+            Validation: the current password is not right, or the new one is not acceptable.
+            NotFound: there is no such member.
+            Overloaded: too many passwords are being hashed.
+        """
+        check_new_password(new, "/new_password")
+        member = await self.get_member(member_id)
+        if not await self._passwords.verify(current, member.password_hash):
+            raise Validation.at("/current_password", "this is not the current password")
+        where = {"_id": member_id, "password_hash": member.password_hash}
+        done = await self._members.raw.update_one(where, {"$set": {"password_hash": await self._passwords.hash(new)}})
+        if not done.matched_count:
+            raise Validation.at("/current_password", "the password was changed at the same moment")
+
+    async def set_disabled(self, member_id: str, actor: Actor, *, disabled: bool) -> Member:
+        """Let somebody in no longer, or again. What is theirs stays as it is.
+
+        Raises:
+            NotFound: there is no such member.
+            Forbidden: only an admin may do that to somebody who works here, and nobody to themselves.
+        """
+        member = await self.get_member(member_id)
+        require_authority(actor, member)
+        moment = self._clock.now_ms() if disabled else None
+        if (member.disabled_at is not None) == disabled:
+            return member
+        await self._members.raw.update_one({"_id": member_id}, {"$set": {"disabled_at": moment}})
+        return await self.get_member(member_id)
+
+    async def set_role(self, member_id: str, actor: Actor, role: Role) -> Member:
+        """
+        Raises:
+            NotFound: there is no such member.
+            Forbidden: nobody changes their own role.
+        """
+        member = await self.get_member(member_id)
+        require_authority(actor, member)
+        await self._members.raw.update_one({"_id": member_id}, {"$set": {"role": role}})
+        return await self.get_member(member_id)
 
     async def get_member(self, member_id: str) -> Member:
         """

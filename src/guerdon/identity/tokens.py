@@ -70,6 +70,8 @@ class Claims(Struct, frozen=True):
     nbf: _Seconds
     exp: _Seconds
     jti: Annotated[str, Meta(min_length=1, max_length=64)]
+    sid: Annotated[str, Meta(pattern=r"^mem_[0-9a-f]{32}:[0-9A-Za-z]{12}$(?!\n)")]
+    """The session that the token was issued in."""
     role: Role
 
 
@@ -175,7 +177,7 @@ class Tokens:
         # By the token's digest, in the order of last use; nothing here is believed from the token's `exp` on.
         self._verified: dict[bytes, Claims] = {}
 
-    def issue(self, member_id: str, role: Role) -> str:
+    def issue(self, member_id: str, role: Role, session_id: str) -> str:
         """Return a token that says who somebody is for `ttl_seconds` from now."""
         now = self._clock.now_ms() // 1000
         claims = Claims(
@@ -186,6 +188,7 @@ class Tokens:
             nbf=now,
             exp=now + self.ttl_seconds,
             jti=random_base62(22),
+            sid=session_id,
             role=role,
         )
         kid = self._keys.signing_kid

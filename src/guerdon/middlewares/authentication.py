@@ -5,13 +5,18 @@ from typing import Any
 
 from guerdon.http import Operation, Request, Response, in_time
 from guerdon.identity.access import Access
+from guerdon.sessions.service import Sessions
+
+_SAFE_METHODS = frozenset({"GET", "HEAD"})
+"""A session that ended or a role that changed lately may still read for a moment; it changes nothing any more."""
 
 
 class Authentication:
     """Looks the route's policy up in the table that the composition root has checked to be complete."""
 
-    def __init__(self, access: Access, operations: Mapping[tuple[str, str], Operation]) -> None:
+    def __init__(self, access: Access, sessions: Sessions, operations: Mapping[tuple[str, str], Operation]) -> None:
         self._access = access
+        self._sessions = sessions
         self._operations = operations
 
     async def process_resource(self, req: Request, resp: Response, resource: object, params: dict[str, Any]) -> None:
@@ -21,5 +26,7 @@ class Authentication:
         if not declared.policy.public:
             authorization = req.get_header("Authorization")
             actor = self._access.recall(authorization) or await in_time(req, self._access.authenticate(authorization))
+            if actor.session is not None:
+                actor = await in_time(req, self._sessions.stand(actor, fresh=req.method not in _SAFE_METHODS))
             req.context.actor = actor
             declared.policy.check(actor)

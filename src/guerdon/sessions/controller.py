@@ -1,0 +1,119 @@
+"""Routes of logging in and out."""
+
+from guerdon.errors import NotFound, Overloaded, Unauthenticated
+from guerdon.http import Request, Response, actor_of, operation, read, send
+from guerdon.security import OWN, PUBLIC
+from guerdon.sessions.models import (
+    DEVICE_LENGTH_MAX,
+    LoginCreate,
+    PasswordUpdate,
+    RefreshCreate,
+    SessionList,
+    TokenView,
+    view_session,
+)
+from guerdon.sessions.service import Sessions
+
+_EXAMPLE = {"refresh_token": "gr_019a7f3c2d1e4b5a69788796a5b4c3d2s3ss10nName0_family and secret and checksum"}
+
+
+class AuthResource:
+    """`/v1/auth/…`"""
+
+    def __init__(self, sessions: Sessions) -> None:
+        self._sessions = sessions
+
+    @operation(
+        "logIn",
+        PUBLIC,
+        tag="auth",
+        body=LoginCreate,
+        answers={200: TokenView},
+        errors=(Unauthenticated, Overloaded),
+        example={"email": "ada@example.com", "password": "correct horse battery staple"},
+    )
+    async def on_post_login(self, req: Request, resp: Response) -> None:
+        """Exchange an e-mail address and a password for an access token and a refresh token."""
+        body, _ = await read(req, LoginCreate)
+        send(resp, await self._sessions.log_in(body.email, body.password, device_of(req)))
+
+    @operation(
+        "refresh",
+        PUBLIC,
+        tag="auth",
+        body=RefreshCreate,
+        answers={200: TokenView},
+        errors=(Unauthenticated,),
+        example=_EXAMPLE,
+    )
+    async def on_post_refresh(self, req: Request, resp: Response) -> None:
+        """Exchange a refresh token for the next pair of tokens. It can be used once."""
+        body, _ = await read(req, RefreshCreate)
+        send(resp, await self._sessions.refresh(body.refresh_token))
+
+    @operation("logOut", PUBLIC, tag="auth", body=RefreshCreate, answers={204: None}, example=_EXAMPLE)
+    async def on_post_logout(self, req: Request, resp: Response) -> None:
+        """End the session of a refresh token. The answer is the same when there is no such session any more."""
+        body, _ = await read(req, RefreshCreate)
+        await self._sessions.log_out(body.refresh_token)
+        resp.status = 204
+
+
+class SessionsResource:
+    """`/v1/me/sessions` and `/v1/me/password`"""
+
+    def __init__(self, sessions: Sessions) -> None:
+        self._sessions = sessions
+
+    @operation("listMySessions", OWN, tag="auth", answers={200: SessionList})
+    async def on_get(self, req: Request, resp: Response) -> None:
+        """List where the caller is logged in."""
+        actor = actor_of(req)
+        found = await self._sessions.list_own(actor)
+        send(resp, SessionList([view_session(session, current=session.id == actor.session) for session in found]))
+
+    @operation("logOutEverywhere", OWN, tag="auth", answers={204: None})
+    async def on_delete(self, req: Request, resp: Response) -> None:
+        """End all of the caller's sessions, this one too."""
+        await self._sessions.end_all(actor_of(req).id)
+        resp.status = 204
+
+    @operation("endMySession", OWN, tag="auth", answers={204: None}, errors=(NotFound,))
+    async def on_delete_one(self, req: Request, resp: Response, session_id: str) -> None:
+        """End one of the caller's sessions."""
+        await self._sessions.end(actor_of(req), session_id)
+        resp.status = 204
+
+    @operation(
+        "changeMyPassword",
+        OWN,
+        tag="auth",
+        body=PasswordUpdate,
+        answers={204: None},
+        errors=(NotFound, Overloaded),
+        example={"current_password": "correct horse battery staple", "new_password": "staple battery horse correct"},
+    )
+    async def on_put_password(self, req: Request, resp: Response) -> None:
+        """Change the caller's password; every other session ends."""
+        body, _ = await read(req, PasswordUpdate)
+        await self._sessions.change_password(actor_of(req), body.current_password, body.new_password)
+        resp.status = 204
+
+
+def device_of(request: Request) -> str | None:
+    """What the log-in said that it is; only ever shown to the member, and without anything that a console would interpret."""
+    text = "".join(letter for letter in request.get_header("User-Agent") or "" if letter.isprintable())
+    return text[:DEVICE_LENGTH_MAX] or None
+
+
+def routes(sessions: Sessions) -> list[tuple[str, object, str | None]]:
+    """Return (path, resource, suffix) of every route of this room."""
+    auth, own = AuthResource(sessions), SessionsResource(sessions)
+    return [
+        ("/v1/auth/login", auth, "login"),
+        ("/v1/auth/refresh", auth, "refresh"),
+        ("/v1/auth/logout", auth, "logout"),
+        ("/v1/me/sessions", own, None),
+        ("/v1/me/sessions/{session_id}", own, "one"),
+        ("/v1/me/password", own, "password"),
+    ]

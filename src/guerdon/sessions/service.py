@@ -1,0 +1,216 @@
+"""Logging in, staying logged in, logging out; and whether somebody who has logged in still may."""
+
+import asyncio
+
+from msgspec import Struct
+from pymongo import ReturnDocument
+
+from guerdon.clock import Clock, rfc3339, to_datetime
+from guerdon.database import Database
+from guerdon.errors import NotFound, Unauthenticated
+from guerdon.identity.models import MEMBERS, Member
+from guerdon.identity.service import Identity
+from guerdon.identity.tokens import Tokens
+from guerdon.security import ROLE_SCOPES, Actor
+from guerdon.sessions.models import SESSIONS, Session, TokenView
+from guerdon.sessions.refresh import REFUSAL, RefreshToken, first_token, new_session_id, parse_refresh_token
+from guerdon.sessions.rules import is_live, meaning_of
+
+SESSIONS_MAX = 20
+"""Of one member. One more log-in ends the session that was used least recently."""
+STANDING_SECONDS = 30.0
+"""So long a process may go on believing that a session lives, on routes that only read."""
+STANDING_MAX = 10_000
+_HOUR_MS = 3_600_000
+_ENDED = "the session has ended; log in again"
+
+
+class Lifetimes(Struct, frozen=True):
+    """How long a session lives: without being used, and whatever happens."""
+
+    idle_hours: int
+    absolute_hours: int
+
+    @property
+    def idle_ms(self) -> int:
+        return self.idle_hours * _HOUR_MS
+
+    @property
+    def absolute_ms(self) -> int:
+        return self.absolute_hours * _HOUR_MS
+
+
+class Sessions:
+    """The sessions of this deployment's members."""
+
+    def __init__(self, database: Database, identity: Identity, tokens: Tokens, clock: Clock, lifetimes: Lifetimes) -> None:
+        self._sessions = database.collection(SESSIONS, Session)
+        self._members = database.collection(MEMBERS, Member)
+        self._database = database
+        self._identity = identity
+        self._tokens = tokens
+        self._clock = clock
+        self._lifetimes = lifetimes
+        # By session, in the order in which they were asked for.
+        self._standing: dict[str, tuple[float, Actor]] = {}
+
+    # --- commands ---------------------------------------------------------------------------------------------------
+
+    async def log_in(self, email: str, password: str, device: str | None) -> TokenView:
+        """Begin a session.
+
+        Raises:
+            Unauthenticated: see `Identity.prove`.
+            Validation: the address is none, or the password is too long to be one.
+            Overloaded: too many passwords are being hashed.
+        """
+        member = await self._identity.prove(email, password)
+        await self._make_room(member.id)
+        now, token = self._clock.now_ms(), first_token(new_session_id(member.id))
+        ends_at = now + self._lifetimes.absolute_ms
+        session = Session(
+            id=token.session_id,
+            member=member.id,
+            family=token.family_sha256,
+            current=token.sha256,
+            created_at=now,
+            used_at=now,
+            ends_at=ends_at,
+            device=device,
+            expires_at=to_datetime(ends_at),
+        )
+        await self._sessions.insert(session)
+        return self._view(member, session, token)
+
+    async def refresh(self, text: str) -> TokenView:
+        """Exchange a refresh token for the next pair. The token dies, and showing it again after the grace ends the session.
+
+        Raises:
+            Unauthenticated: it is no token of a living session, or a dead one of it; then the session is dead as well.
+        """
+        shown = parse_refresh_token(text)
+        session = await self._sessions.get(shown.session_id)
+        now = self._clock.now_ms()
+        meaning = "foreign" if session is None else meaning_of(shown, session, now, self._lifetimes.idle_ms)
+        if session is not None and meaning == "rotate":
+            session = await self._rotate(session, shown, now)
+            # Of several at once one has rotated, and the token of the others is the parent of that one's now.
+            meaning = "foreign" if session is None else meaning_of(shown, session, now, self._lifetimes.idle_ms)
+        if session is None or meaning != "repeat" or session.sealed is None:
+            if meaning == "reused":
+                await self._end({"_id": shown.session_id})
+            raise Unauthenticated(REFUSAL)
+        member = await self._members.get(session.member)
+        if member is None or member.disabled_at is not None:
+            raise Unauthenticated(REFUSAL)
+        return self._view(member, session, shown.unseal(session.sealed))
+
+    async def log_out(self, text: str) -> None:
+        """End the session of a refresh token. A dead or an unknown token ends nothing, and that is all right too."""
+        try:
+            shown = parse_refresh_token(text)
+        except Unauthenticated:
+            return
+        await self._end({"_id": shown.session_id, "family": shown.family_sha256})
+
+    async def end(self, actor: Actor, session_id: str) -> None:
+        """End one of the caller's own sessions.
+
+        Raises:
+            NotFound: the caller has no such session that lives.
+        """
+        if not await self._end({"_id": session_id, "member": actor.id}):
+            raise NotFound("there is no such session")
+
+    async def end_all(self, member_id: str, *, but: str | None = None) -> None:
+        """End every session of a member, except one if told."""
+        for session in await self._all_of(member_id):
+            if session.id != but:
+                await self._end({"_id": session.id})
+
+    async def change_password(self, actor: Actor, current: str, new: str) -> None:
+        """Change the caller's password and end every other session.
+
+        Raises:
+            Unauthenticated: the current password is not right.
+            Validation: the new one is not acceptable.
+            Overloaded: too many passwords are being hashed.
+        """
+        await self._identity.change_password(actor.id, current, new)
+        await self.end_all(actor.id, but=actor.session)
+
+    # --- queries ----------------------------------------------------------------------------------------------------
+
+    async def list_own(self, actor: Actor) -> list[Session]:
+        """The caller's living sessions, the one used last first."""
+        now = self._clock.now_ms()
+        living = [session for session in await self._all_of(actor.id) if is_live(session, now, self._lifetimes.idle_ms)]
+        return sorted(living, key=lambda session: session.used_at, reverse=True)
+
+    async def stand(self, actor: Actor, *, fresh: bool) -> Actor:
+        """Return what the holder of an access token is now: the session may have ended since, or the role have changed.
+
+        With `fresh` it is read at this moment; otherwise it may be as old as `STANDING_SECONDS`.
+
+        Raises:
+            Unauthenticated: the session has ended, or the member is disabled.
+        """
+        session_id = str(actor.session)
+        known = self._standing.get(session_id)
+        if not fresh and known is not None and self._clock.monotonic() - known[0] < STANDING_SECONDS:
+            return known[1]
+        asked_at = self._clock.monotonic()
+        session, member = await asyncio.gather(self._sessions.get(session_id), self._members.get(actor.id))
+        self._standing.pop(session_id, None)
+        lives = (
+            session is not None and session.member == actor.id and is_live(session, self._clock.now_ms(), self._lifetimes.idle_ms)
+        )
+        if not lives or member is None or member.disabled_at is not None:
+            raise Unauthenticated(_ENDED)
+        now = Actor(member.id, "member" if member.role == "member" else "operator", ROLE_SCOPES[member.role], session_id)
+        self._standing[session_id] = (asked_at, now)
+        if len(self._standing) > STANDING_MAX:
+            del self._standing[next(iter(self._standing))]
+        return now
+
+    # --- inside -----------------------------------------------------------------------------------------------------
+
+    async def _rotate(self, session: Session, shown: RefreshToken, now_ms: int) -> Session | None:
+        """Make the successor the living token, if `shown` still is. Return the session as it is then, whoever has rotated it."""
+        successor = shown.successor()
+        changed = {
+            "current": successor.sha256,
+            "previous": shown.sha256,
+            "sealed": shown.seal(successor),
+            "used_at": now_ms,
+        }
+        where = {"_id": session.id, "current": session.current}
+        found = await self._sessions.raw.find_one_and_update(where, {"$set": changed}, return_document=ReturnDocument.AFTER)
+        return await self._sessions.get(session.id) if found is None else self._sessions.decode(found)
+
+    async def _make_room(self, member_id: str) -> None:
+        found = await self._all_of(member_id)
+        for session in sorted(found, key=lambda session: session.used_at)[: max(len(found) - SESSIONS_MAX + 1, 0)]:
+            await self._end({"_id": session.id})
+
+    async def _all_of(self, member_id: str) -> list[Session]:
+        """Their ids begin with the member's, so they lie together. Log-ins at the same moment may make a few too many."""
+        where = {"_id": {"$gte": f"{member_id}:", "$lt": f"{member_id};"}}
+        return await self._sessions.find(where, limit=10 * SESSIONS_MAX)
+
+    async def _end(self, where: dict[str, object]) -> bool:
+        """An ended session leaves nothing behind: its tokens are refused like any that never were."""
+        done = await self._sessions.raw.delete_one(where)
+        self._standing.pop(str(where["_id"]), None)
+        return done.deleted_count > 0
+
+    def _view(self, member: Member, session: Session, token: RefreshToken) -> TokenView:
+        return TokenView(
+            access_token=self._tokens.issue(member.id, member.role, session.id),
+            token_type="Bearer",  # noqa: S106 - the name of a scheme, not a secret
+            expires_in_seconds=self._tokens.ttl_seconds,
+            member_id=member.id,
+            refresh_token=token.text,
+            session_id=session.id,
+            session_ends_at=rfc3339(session.ends_at),
+        )
