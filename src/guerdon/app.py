@@ -13,6 +13,9 @@ from falcon.asgi import App
 from pymongo.errors import PyMongoError
 from structlog.typing import FilteringBoundLogger
 
+from guerdon.audit import controller as audit_controller
+from guerdon.audit import models as audit_models
+from guerdon.audit.service import Audit
 from guerdon.clock import Clock, SystemClock
 from guerdon.config import Settings, load, require_safe
 from guerdon.database import Database
@@ -38,6 +41,7 @@ from guerdon.ledger.limits import Calendar
 from guerdon.ledger.service import Ledger
 from guerdon.ledger.signing import CheckpointKeys
 from guerdon.logs import make_logger
+from guerdon.middlewares.auditing import Auditing
 from guerdon.middlewares.authentication import Authentication
 from guerdon.middlewares.fairness import Fairness, Lateness
 from guerdon.middlewares.observation import Observation
@@ -65,6 +69,7 @@ from guerdon.workers.models import Job
 INDEXES = {
     **identity_models.INDEXES,
     **sessions_models.INDEXES,
+    **audit_models.INDEXES,
     **ledger_store.INDEXES,
     **ledger_checkpoints.INDEXES,
     **wallets_models.INDEXES,
@@ -87,6 +92,7 @@ class Services:
     identity: Identity
     access: Access
     sessions: Sessions
+    audit: Audit
     ledger: Ledger
     assets: Assets
     wallets: Wallets
@@ -147,6 +153,7 @@ async def open_services(settings: Settings, clock: Clock) -> AsyncGenerator[Serv
             identity=members,
             access=Access(database, tokens, clock),
             sessions=Sessions(database, members, tokens, clock, lifetimes),
+            audit=Audit(database, clock),
             ledger=books,
             assets=assets,
             wallets=wallets,
@@ -190,6 +197,7 @@ def routes_of(services: Services, docs: operations_controller.DocsResource, metr
     return [
         *identity_controller.routes(services.identity, services.token_keys),
         *sessions_controller.routes(services.sessions),
+        *audit_controller.routes(services.audit),
         *wallets_controller.routes(services.wallets, services.terms, services.assets),
         *history_controller.routes(services.history, services.streams),
         *holds_controller.routes(services.holds),
@@ -225,6 +233,7 @@ def build_app(services: Services, settings: Settings, log: FilteringBoundLogger)
             ),
             Lateness(),
             Authentication(services.access, services.sessions, operations),
+            Auditing(services.audit, operations),
         ]
     )
     for path, resource, suffix in routes:

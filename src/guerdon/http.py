@@ -128,6 +128,11 @@ def actor_of(request: Request) -> Actor:
     return cast(Actor, request.context.actor)
 
 
+def note(request: Request, **facts: str) -> None:
+    """Say what the audit log should know besides the operation and the ids in the path. No personal data."""
+    request.context.facts = facts
+
+
 async def read(request: Request, kind: type[T], *, bytes_max: int = BODY_BYTES_MAX) -> tuple[T, bytes]:
     """Read and decode the body; also return its raw bytes, which the idempotency fingerprint covers.
 

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from msgspec import Struct
 
+from guerdon.audit.models import AUDIT
 from guerdon.catalogue.shapes import AGGREGATE, DELETE, FIND, FIND_AND_MODIFY, KINDS, UPDATE, shapes_of
 from guerdon.database import Document
 from guerdon.history.service import EXAMINED_MAX
@@ -153,6 +154,18 @@ SESSIONS_AND_STANDING = [
     Query(
         "members.change", "request", "POST /v1/members/{member_id}/disable, enable, PUT …/role", _update(MEMBERS, {"_id": ":id"})
     ),
+]
+
+AUDIT_LOG = [
+    Query(
+        "audit.newest",
+        "request",
+        "GET /v1/audit, every change by somebody who works here",
+        _find(AUDIT, {}, sort=_DOWN, limit=True),
+    ),
+    Query("audit.next", "request", "GET /v1/audit", _find(AUDIT, {"_id": {"$lt": ":before"}}, sort=_DOWN, limit=True)),
+    Query("audit.read", "terminal", "guerdon audit", _find(AUDIT, _AFTER, sort=_UP, limit=True)),
+    Query("audit.get", "terminal", "guerdon audit --after", _find(AUDIT, _ID, limit=True)),
 ]
 
 WALLETS = [
@@ -357,5 +370,6 @@ VERIFY = [
 ]
 
 QUERIES = {
-    query.name: query for query in (*IDENTITY, *SESSIONS_AND_STANDING, *WALLETS, *LEDGER, *HISTORY, *REWARDS, *JOBS, *VERIFY)
+    query.name: query
+    for query in (*IDENTITY, *SESSIONS_AND_STANDING, *AUDIT_LOG, *WALLETS, *LEDGER, *HISTORY, *REWARDS, *JOBS, *VERIFY)
 }

@@ -85,6 +85,10 @@ def _lists(sample: Sample) -> Cases:
     yield "claims.taken", "2, both found", {"ids": ["email:shopper-7@example.com", "external_id:shopper-7"], "limit": 2}
     yield "members.first", "first page", {"limit": PAGE}
     yield "members.next", "deep page", {"before": sample.quiet[len(sample.quiet) // 2].owner, "limit": PAGE}
+    yield "audit.newest", "first page", {"limit": PAGE}
+    yield "audit.next", "deep page", {"before": 50, "limit": PAGE}
+    yield "audit.read", "a batch", {"after": 10, "limit": 1000}
+    yield "audit.get", "found", {"id": 10, "limit": 1}
     yield "service_keys.list", "100 keys", {"limit": 1000}
     yield "assets.list", "100 assets", {"limit": 1000}
     for case, owner in (("1 session", sample.hot.owner), ("nobody's", NOBODY)):

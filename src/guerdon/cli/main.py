@@ -1,4 +1,4 @@
-"""The commands: `up`, `serve`, `worker`, `keys`, `admin`, `replay`, `verify`, `checkpoint`, `explain`."""
+"""The commands: `up`, `serve`, `worker`, `keys`, `admin`, `audit`, `replay`, `verify`, `checkpoint`, `explain`."""
 
 import asyncio
 import getpass
@@ -19,12 +19,14 @@ from guerdon import __version__, embedded
 from guerdon.app import Services
 from guerdon.cli import background, proof, serving
 from guerdon.cli import replay as retail
+from guerdon.cli.auditing import audited, export_audit
 from guerdon.cli.demo import ensure_demo
 from guerdon.cli.explain import explain_queries
 from guerdon.cli.local import checkpoint_file, checkpoint_key, local_database, local_services, own_or_embedded, token_keys
 from guerdon.clock import SystemClock, rfc3339
 from guerdon.config import Settings, load, require_safe
 from guerdon.errors import GuerdonError, StartupRefused
+from guerdon.identity.models import Member, ServiceKey
 from guerdon.identity.tokens import TokenKeys
 
 T = TypeVar("T")
@@ -39,6 +41,7 @@ app.add_typer(admin_app, name="admin")
 app.command("explain")(explain_queries)
 app.command("verify")(proof.verify_books)
 app.command("checkpoint")(proof.checkpoint)
+app.command("audit")(export_audit)
 
 DataDir = Annotated[Path | None, typer.Option("--data-dir", help="Where the embedded database lives [GUERDON_DATA_DIR].")]
 Host = Annotated[str, typer.Option(help="Address to listen on.")]
@@ -133,8 +136,12 @@ def create_key(
 ) -> None:
     """Make a service key. It is the last line of standard output, and is never shown again."""
     wanted = [scope.strip() for scope in scopes.split(",")]
-    key = _with_database(data_dir, "guerdon keys", lambda services: services.access.create_key(name, wanted, expires_in_days))
-    typer.echo(key)
+
+    def work(services: Services) -> Awaitable[str]:
+        subject = {"name": name[:100], "scopes": scopes[:500]}
+        return audited(services, "keys create", subject, services.access.create_key(name, wanted, expires_in_days))
+
+    typer.echo(_with_database(data_dir, "guerdon keys", work))
 
 
 @keys_app.command("list")
@@ -150,8 +157,11 @@ def list_keys(data_dir: DataDir = None) -> None:
 @keys_app.command("revoke")
 def revoke_key(key_id: str, data_dir: DataDir = None) -> None:
     """Revoke a service key by its id; the API stops to accept it within two seconds."""
-    key = _with_database(data_dir, "guerdon keys", lambda services: services.access.revoke_key(key_id))
-    typer.echo(f"{key.id} is revoked")
+
+    def work(services: Services) -> Awaitable[ServiceKey]:
+        return audited(services, "keys revoke", {"key_id": key_id[:100]}, services.access.revoke_key(key_id))
+
+    typer.echo(f"{_with_database(data_dir, 'guerdon keys', work).id} is revoked")
 
 
 @keys_app.command("new-token-keys")
@@ -167,8 +177,12 @@ def create_admin(
 ) -> None:
     """Make an administrator. The password is read from standard input, or asked for at a terminal."""
     password = getpass.getpass("Password: ") if sys.stdin.isatty() else sys.stdin.readline().rstrip("\n")
-    member = _with_database(data_dir, "guerdon admin", lambda services: services.identity.create_operator(email, password, "admin"))
-    typer.echo(f"{member.id} may log in as {email}")
+
+    def work(services: Services) -> Awaitable[Member]:
+        # Without the address: the log holds no personal data. Who has become an admin stands in the members.
+        return audited(services, "admin create", {}, services.identity.create_operator(email, password, "admin"))
+
+    typer.echo(f"{_with_database(data_dir, 'guerdon admin', work).id} may log in as {email}")
 
 
 @app.command()

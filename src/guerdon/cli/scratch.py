@@ -12,6 +12,7 @@ from msgspec import Struct
 from pymongo import WriteConcern
 
 from guerdon.app import INDEXES
+from guerdon.audit.models import AUDIT
 from guerdon.clock import to_datetime
 from guerdon.database import Database, Document
 from guerdon.errors import StartupRefused
@@ -337,6 +338,7 @@ def _fixed() -> Iterator[tuple[str, Document]]:
         yield ASSETS, {"_id": f"A{number:02}", "scale": 0, "created_at": START_MS}
     for number in range(100):
         yield SERVICE_KEYS, {"_id": f"key{number:03}", "name": "a key", "created_at": START_MS + number, "revoked_at": None}
+        yield AUDIT, {"_id": number + 1, "at": START_MS + number, "phase": "asked", "actor": "terminal", "action": "keys create"}
         yield CHECKPOINTS, {"_id": number + 1, "jws": "not a signature", "made_at": START_MS + number}
     for name in ("sweep", "checkpoint"):
         yield LEASES, {"_id": name, "holder": "wrk_1", "expires_at": NOW_MS, "due_at": NOW_MS, "failures": 0, "last_run_at": 0}

@@ -1,7 +1,7 @@
 """Routes of members."""
 
 from guerdon.errors import AlreadyExists, Forbidden, NotFound, Overloaded
-from guerdon.http import Request, Response, actor_of, decode_cursor, encode_cursor, operation, read, read_query, send
+from guerdon.http import Request, Response, actor_of, decode_cursor, encode_cursor, note, operation, read, read_query, send
 from guerdon.identity.models import (
     JwksView,
     MemberCreate,
@@ -119,6 +119,7 @@ class MembersResource:
     async def on_put_role(self, req: Request, resp: Response, member_id: str) -> None:
         """Make somebody a member, or one of those who work here."""
         body, _ = await read(req, RoleUpdate)
+        note(req, role=body.role)
         send(resp, view_member(await self._identity.set_role(member_id, actor_of(req), body.role)))
 
 

@@ -19,7 +19,7 @@ from guerdon.errors import Forbidden, GuerdonError, Internal, MalformedJson, Una
 from guerdon.http import Operation
 
 Routes = list[tuple[str, Any, str | None]]
-_TAGS = ("auth", "members", "wallets", "holds", "transactions", "assets", "events", "campaigns", "operations")
+_TAGS = ("auth", "members", "audit", "wallets", "holds", "transactions", "assets", "events", "campaigns", "operations")
 _KEY_PARAMETER = {
     "name": "Idempotency-Key",
     "in": "header",

@@ -1,0 +1,37 @@
+"""The chain of the audit log."""
+
+import hashlib
+from collections.abc import Iterable, Iterator
+
+import msgspec
+
+from guerdon.audit.models import GENESIS, Record
+
+_canonical = msgspec.json.Encoder(order="sorted")
+
+
+def record_hash(record: Record) -> bytes:
+    """SHA-256 over the previous hash and the canonical JSON array of every stored field, as in the ledger."""
+    body = (
+        record.id, record.at, record.phase, record.actor, record.action, record.subject, record.request_id, record.status, record.facts,
+    )  # fmt: skip
+    return hashlib.sha256(record.prev + _canonical.encode(body)).digest()
+
+
+def chained(record: Record, last: Record | None) -> Record:
+    """Return the record in its place behind the last one."""
+    placed = msgspec.structs.replace(record, id=1 if last is None else last.id + 1, prev=GENESIS if last is None else last.hash)
+    return msgspec.structs.replace(placed, hash=record_hash(placed))
+
+
+def faults(records: Iterable[Record], last: Record | None = None) -> Iterator[str]:
+    """Yield a sentence for each record that does not follow from the one before it. The first of all follows from nothing."""
+    for record in records:
+        seq, prev = (0, GENESIS) if last is None else (last.id, last.hash)
+        if record.id != seq + 1:
+            yield f"record {record.id} comes after {seq}"
+        elif record.prev != prev:
+            yield f"record {record.id} does not follow record {seq}"
+        elif record.hash != record_hash(record):
+            yield f"record {record.id} is not what was written"
+        last = record

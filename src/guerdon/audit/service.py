@@ -1,0 +1,81 @@
+"""Appending to the audit log and reading it."""
+
+import asyncio
+import random
+from collections.abc import AsyncIterator
+
+from guerdon.audit.models import AUDIT, GENESIS, Phase, Record
+from guerdon.audit.rules import chained
+from guerdon.clock import Clock
+from guerdon.database import Database, DuplicateKeyError
+from guerdon.errors import DatabaseUnavailable
+
+ATTEMPTS_MAX = 50
+BACKOFF_SECONDS = 0.02
+BATCH = 1000
+TERMINAL = "terminal"
+
+
+class Audit:
+    """The log of this deployment. Its `_id`s decide which of two processes comes first; nothing here changes or deletes."""
+
+    def __init__(self, database: Database, clock: Clock) -> None:
+        self._records = database.collection(AUDIT, Record)
+        self._clock = clock
+
+    async def append(
+        self,
+        phase: Phase,
+        actor: str,
+        action: str,
+        subject: dict[str, str],
+        *,
+        request_id: str,
+        status: int | None = None,
+        facts: dict[str, str] | None = None,
+    ) -> Record:
+        """Write the next record; it is durable when this returns.
+
+        Raises:
+            DatabaseUnavailable: too many others wrote at the same moment.
+        """
+        draft = Record(
+            id=0,
+            at=self._clock.now_ms(),
+            phase=phase,
+            actor=actor,
+            action=action,
+            subject=subject,
+            request_id=request_id,
+            status=status,
+            facts=facts or {},
+            prev=GENESIS,
+            hash=GENESIS,
+        )
+        for _ in range(ATTEMPTS_MAX):
+            newest = await self._records.find({}, sort=[("_id", -1)], limit=1)
+            record = chained(draft, newest[0] if newest else None)
+            try:
+                await self._records.insert(record)
+            except DuplicateKeyError:
+                await asyncio.sleep(random.uniform(0, BACKOFF_SECONDS))
+            else:
+                return record
+        raise DatabaseUnavailable("the audit log could not be written in time; nothing was done", retry_after_seconds=1)
+
+    async def list_records(self, limit: int, before: int | None) -> tuple[list[Record], str | None]:
+        """Return a page, newest first, and the position of the next."""
+        where = {} if before is None else {"_id": {"$lt": before}}
+        page = await self._records.find(where, sort=[("_id", -1)], limit=limit)
+        return page, str(page[-1].id) if len(page) == limit and page[-1].id > 1 else None
+
+    async def read(self, after: int = 0) -> AsyncIterator[Record]:
+        """Yield the records behind number `after`, oldest first."""
+        while page := await self._records.find({"_id": {"$gt": after}}, sort=[("_id", 1)], limit=BATCH):
+            for record in page:
+                yield record
+            after = page[-1].id
+
+    async def get(self, seq: int) -> Record | None:
+        found = await self._records.find({"_id": seq}, limit=1)
+        return found[0] if found else None

@@ -1,0 +1,59 @@
+"""`guerdon audit`: the audit log as JSON lines, checked on the way; and how commands write into it."""
+
+import asyncio
+from collections.abc import Awaitable
+from pathlib import Path
+from typing import Annotated, TypeVar
+
+import msgspec
+import typer
+
+from guerdon.app import Services
+from guerdon.audit.models import view_record
+from guerdon.audit.rules import faults
+from guerdon.audit.service import TERMINAL
+from guerdon.cli.local import local_database, local_services
+from guerdon.config import load
+from guerdon.errors import StartupRefused
+
+T = TypeVar("T")
+EXIT_BROKEN = 1
+
+After = Annotated[int, typer.Option("--after", min=0, help="Leave out the records up to this number.")]
+DataDir = Annotated[Path | None, typer.Option("--data-dir", help="Where the embedded database lives [GUERDON_DATA_DIR].")]
+
+
+def export_audit(after: After = 0, data_dir: DataDir = None) -> None:
+    """Print the audit log, one JSON object a line, oldest first. Exit code 1 when its chain is broken."""
+    with local_database(load(data_dir=data_dir), "guerdon audit") as settings:
+
+        async def within() -> list[str]:
+            async with local_services(settings) as services:
+                return await _export(services, after)
+
+        broken = asyncio.run(within())
+    for sentence in broken:
+        typer.echo(sentence, err=True)
+    if broken:
+        raise typer.Exit(EXIT_BROKEN)
+
+
+async def _export(services: Services, after: int) -> list[str]:
+    last = await services.audit.get(after) if after else None
+    if after and last is None:
+        raise StartupRefused(f"there is no record {after}")
+    broken: list[str] = []
+    async for record in services.audit.read(after):
+        broken.extend(faults([record], last))
+        typer.echo(msgspec.json.encode(view_record(record)).decode())
+        last = record
+    return broken
+
+
+async def audited(services: Services, action: str, subject: dict[str, str], work: Awaitable[T]) -> T:
+    """Do what a command asks for, between two records: that it was asked, and that it was done."""
+    request_id = services.ids.new("cmd")
+    await services.audit.append("asked", TERMINAL, action, subject, request_id=request_id)
+    result = await work
+    await services.audit.append("answered", TERMINAL, action, subject, request_id=request_id)
+    return result

@@ -1,0 +1,39 @@
+"""Writes down what people who work here change: that they asked before it is done, and how they were answered afterwards."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from guerdon.audit.service import Audit
+from guerdon.http import Operation, Request, Response, in_time
+
+_SAFE_METHODS = frozenset({"GET", "HEAD"})
+
+
+class Auditing:
+    """Stands behind the authentication. If the log cannot be written, nothing is done."""
+
+    def __init__(self, audit: Audit, operations: Mapping[tuple[str, str], Operation]) -> None:
+        self._audit = audit
+        self._operations = operations
+
+    async def process_resource(self, req: Request, resp: Response, resource: object, params: dict[str, Any]) -> None:
+        declared = self._operations.get((req.uri_template or "", req.method))
+        actor = req.context.actor
+        if declared is None or actor.kind != "operator" or req.method in _SAFE_METHODS:
+            return
+        subject = {name: str(value)[:200] for name, value in params.items()}
+        req.context.audited = (actor.id, declared.operation_id, subject)
+        await in_time(
+            req,
+            self._audit.append("asked", actor.id, declared.operation_id, subject, request_id=req.context.request_id),
+        )
+
+    async def process_response(self, req: Request, resp: Response, resource: object, req_succeeded: bool) -> None:
+        asked = getattr(req.context, "audited", None)
+        if asked is None:
+            return
+        actor, action, subject = asked
+        facts = getattr(req.context, "facts", None)
+        await self._audit.append(
+            "answered", actor, action, subject, request_id=req.context.request_id, status=resp.status_code, facts=facts
+        )
