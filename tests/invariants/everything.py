@@ -54,12 +54,11 @@ async def use_identity(anonymous: Caller, service: Caller, services: Services, f
     page = await sent(service.get("/v1/members", limit=1))
     await sent(service.get("/v1/members", limit=1, cursor=page["next_cursor"]))
     await sent(service.get(f"/v1/members/{page['items'][0]['id']}"))
-    for n in range(2):
-        await services.audit.append("asked", "terminal", "test", {"n": str(n)}, request_id="cmd_1")
+    made = [await services.audit.append("asked", "terminal", "test", {}, request_id=f"cmd_{n}") for n in range(2)]
     log = await sent(service.get("/v1/audit", limit=1))
     await sent(service.get("/v1/audit", limit=1, cursor=log["next_cursor"]))
-    assert [record.id async for record in services.audit.read(1)] == [2]
-    assert await services.audit.get(2) is not None
+    assert [record async for record in services.audit.read(made[0].id)] == made[1:]
+    assert await services.audit.get(made[0].id) == made[0]
     key = await services.access.create_key("to be revoked", ["wallets:read"])
     [listed] = [each for each in await services.access.list_keys() if each.id in key]
     await services.access.revoke_key(listed.id)
