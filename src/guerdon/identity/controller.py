@@ -99,7 +99,7 @@ class MembersResource:
 
     @operation("disableMember", scope("members:manage"), tag="members", answers={200: MemberView}, errors=(NotFound, Forbidden))
     async def on_post_disable(self, req: Request, resp: Response, member_id: str) -> None:
-        """Let somebody in no longer: what they have open ends. Their wallets stay as they are."""
+        """Let somebody in no longer, by no session that is open either. Their wallets stay as they are."""
         send(resp, view_member(await self._identity.set_disabled(member_id, actor_of(req), disabled=True)))
 
     @operation("enableMember", scope("members:manage"), tag="members", answers={200: MemberView}, errors=(NotFound, Forbidden))
