@@ -3,6 +3,8 @@
 import asyncio
 import logging
 import sys
+from collections import deque
+from multiprocessing.util import Finalize
 from threading import Lock
 from typing import Any, TextIO
 
@@ -23,9 +25,12 @@ class _Lines:
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
-        self._waiting: list[str] = []
+        # Filled by the loop and emptied by the thread: each end of a deque is safe to use beside the other.
+        self._waiting: deque[str] = deque()
         self._timer: asyncio.TimerHandle | None = None
         self._writing = Lock()
+        # What still waits when a process ends. Forked workers run this; they do not run `atexit`.
+        Finalize(None, self._flush, exitpriority=0)
 
     def info(self, line: str) -> None:
         self._waiting.append(line)
@@ -48,7 +53,9 @@ class _Lines:
 
     def _flush(self) -> None:
         with self._writing:
-            lines, self._waiting = self._waiting, []
+            lines: list[str] = []
+            while self._waiting:
+                lines.append(self._waiting.popleft())
             if lines:
                 self._stream.write("\n".join([*lines, ""]))
                 self._stream.flush()
