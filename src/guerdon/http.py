@@ -37,6 +37,8 @@ DEPTH_MAX = 32
 PAGE_MAX = 100
 OBJECT_KEYS_MAX = 200
 JSON_TYPE = "application/json"
+SAFE_METHODS = frozenset({"GET", "HEAD"})
+"""What changes nothing (RFC 9110, 9.2.1)."""
 # `$(?!\n)`: Python's `$` would let a last line feed through, and `\Z` is not known to JSON Schema.
 # No control characters and no bidirectional overrides: they make two different texts look alike in a console or a log.
 _CLEAN = r"^[^\u0000-\u001f\u007f\u202a-\u202e\u2066-\u2069\ud800-\udfff]*$(?!\n)"

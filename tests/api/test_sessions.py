@@ -11,6 +11,7 @@ import pytest
 from guerdon.app import Services
 from guerdon.config import Settings
 from guerdon.database import Database
+from guerdon.sessions.refresh import first_token
 from tests.clients import Caller, ManualClock, problem
 from tests.factories import Factory
 from tests.serving import serve
@@ -137,8 +138,6 @@ async def test_a_token_that_is_none_reads_nothing_and_ends_nothing(anonymous: Ca
 
 
 async def test_knowing_a_session_is_not_enough_to_end_it(anonymous: Caller) -> None:
-    from guerdon.sessions.refresh import first_token  # noqa: PLC0415 - only here a token is forged
-
     first = await registered(anonymous)
     problem(await refresh(anonymous, first_token(first["session_id"]).text), 401, "unauthenticated")
     forged = first_token(first["session_id"]).text

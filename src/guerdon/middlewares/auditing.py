@@ -4,9 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from guerdon.audit.service import Audit
-from guerdon.http import Operation, Request, Response, in_time
-
-_SAFE_METHODS = frozenset({"GET", "HEAD"})
+from guerdon.http import SAFE_METHODS, Operation, Request, Response, in_time
 
 
 class Auditing:
@@ -19,7 +17,7 @@ class Auditing:
     async def process_resource(self, req: Request, resp: Response, resource: object, params: dict[str, Any]) -> None:
         declared = self._operations.get((req.uri_template or "", req.method))
         actor = req.context.actor
-        if declared is None or actor.kind != "operator" or req.method in _SAFE_METHODS:
+        if declared is None or actor.kind != "operator" or req.method in SAFE_METHODS:
             return
         subject = {name: str(value)[:200] for name, value in params.items()}
         req.context.audited = (actor.id, declared.operation_id, subject)

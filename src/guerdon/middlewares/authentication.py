@@ -3,12 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
-from guerdon.http import Operation, Request, Response, in_time
+from guerdon.http import SAFE_METHODS, Operation, Request, Response, in_time
 from guerdon.identity.access import Access
 from guerdon.sessions.service import Sessions
-
-_SAFE_METHODS = frozenset({"GET", "HEAD"})
-"""A session that ended or a role that changed lately may still read for a moment; it changes nothing any more."""
 
 
 class Authentication:
@@ -27,6 +24,7 @@ class Authentication:
             authorization = req.get_header("Authorization")
             actor = self._access.recall(authorization) or await in_time(req, self._access.authenticate(authorization))
             if actor.session is not None:
-                actor = await in_time(req, self._sessions.stand(actor, fresh=req.method not in _SAFE_METHODS))
+                # A session that ended or a role that changed lately may still read for a moment; it changes nothing any more.
+                actor = await in_time(req, self._sessions.stand(actor, fresh=req.method not in SAFE_METHODS))
             req.context.actor = actor
             declared.policy.check(actor)

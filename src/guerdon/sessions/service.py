@@ -132,8 +132,7 @@ class Sessions:
         """Change the caller's password and end every other session.
 
         Raises:
-            Unauthenticated: the current password is not right.
-            Validation: the new one is not acceptable.
+            Validation: the current password is not right, or the new one is not acceptable.
             Overloaded: too many passwords are being hashed.
         """
         await self._identity.change_password(actor.id, current, new)
