@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+from typing import Any
 
 import pytest
 
@@ -13,6 +14,10 @@ from tests.clients import Log, ManualClock
 from tests.jobs.workers import LEASE_MS, counting, hanging, lease_of, server_ms, until, working
 
 TEN_MINUTES_SECONDS = 600
+
+
+def ran_lines(log: Log, job: str) -> list[dict[str, Any]]:
+    return [line for line in log.lines if line["event"] == "job_ran" and line["job"] == job]
 
 
 class Shared:
@@ -105,15 +110,13 @@ async def test_a_failing_job_comes_again_with_growing_pauses_and_hinders_no_othe
             assert len(attempts) == 5
         assert len(good) > 10
         await until(lambda: len(attempts) >= 7)
-        await until(lambda: "job_ran" in log.getvalue())
+        await until(lambda: bool(ran_lines(log, "bad")))
     failed = [line for line in log.lines if line["event"] == "job_failed"]
     assert [(line["job"], line["failures"], line["level"]) for line in failed] == [("bad", n, "error") for n in range(1, 6)]
     assert all("no such thing" in line["exception"] for line in failed)
     assert lease["due_at"] - lease["last_run_at"] == 20 * 2**5
     assert (await lease_of(database, "bad"))["failures"] == 0
-    ran = [line for line in log.lines if line["event"] == "job_ran" and line["job"] == "bad"]
-    assert ran
-    assert ran[0]["count"] == 1
+    assert ran_lines(log, "bad")[0]["count"] == 1
 
 
 async def test_a_run_that_did_nothing_is_not_logged(database: Database, log: Log) -> None:
