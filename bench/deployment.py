@@ -16,7 +16,7 @@ class Deployment:
     def __init__(self, work_dir: Path, cache_mib: int) -> None:
         self.processes = Processes(work_dir)
         self._data_dir = work_dir / "data"
-        self._keys_file = work_dir / "token_keys.json"
+        self._keys_files = {name: work_dir / f"{name}_keys.json" for name in ("token", "master")}
         self._cache_mib = cache_mib
 
     def __enter__(self) -> Self:
@@ -46,14 +46,16 @@ class Deployment:
 
     def serve(self, database: str, scopes: str) -> Target:
         """Start the product on one of the databases, in one process."""
-        if not self._keys_file.exists():
-            self._keys_file.write_text(run_guerdon("keys", "new-token-keys"), encoding="ascii")
+        for name, file in self._keys_files.items():
+            if not file.exists():
+                file.write_text(run_guerdon("keys", f"new-{name}-keys"), encoding="ascii")
         token = self.guerdon(database, "keys", "create", "--name", "bench", "--scopes", scopes).strip().splitlines()[-1]
         port = free_port()
-        settings = self._settings(database) | {"GUERDON_TOKEN_KEYS_FILE": str(self._keys_file)}
+        settings = self._settings(database)
         process = self.processes.spawn(database, "-m", "guerdon", "serve", "--port", str(port), **settings)
         self.processes.await_http(process, database, f"http://127.0.0.1:{port}/health/ready")
         return Target(database, port, token, descendants(process.pid))
 
     def _settings(self, database: str) -> dict[str, str]:
-        return {"GUERDON_MONGODB_URL": self.url, "GUERDON_MONGODB_DATABASE": database}
+        keys = {f"GUERDON_{name.upper()}_KEYS_FILE": str(file) for name, file in self._keys_files.items() if file.exists()}
+        return {"GUERDON_MONGODB_URL": self.url, "GUERDON_MONGODB_DATABASE": database, **keys}

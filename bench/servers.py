@@ -58,8 +58,9 @@ class Servers:
         """Four processes on the product's database, started when they are first asked for: the rows before are not to share with them."""
         if self._four is None:
             port = free_port()
-            keys = self.data_dir / "secrets" / "token_keys.json"
-            extra = {"GUERDON_MONGODB_URL": self.mongodb_url, "GUERDON_TOKEN_KEYS_FILE": str(keys)}
+            secrets = self.data_dir / "secrets"
+            keys = {f"GUERDON_{name.upper()}_FILE": str(secrets / f"{name}.json") for name in ("token_keys", "master_keys")}
+            extra = {"GUERDON_MONGODB_URL": self.mongodb_url, **keys}
             arguments = ("-m", "guerdon", "serve", "--port", str(port), "--workers", str(WORKERS))
             serve = self.processes.spawn("four processes", *arguments, **extra)
             self.processes.await_http(serve, "four processes", f"http://127.0.0.1:{port}/health/ready")

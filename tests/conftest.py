@@ -16,6 +16,7 @@ from guerdon.config import Settings, load
 from guerdon.database import Database
 from guerdon.identity.tokens import TokenKeys
 from guerdon.logs import make_logger
+from guerdon.sealing import MasterKeys
 from tests.clients import Caller, Log, ManualClock
 from tests.factories import Factory
 
@@ -38,9 +39,15 @@ def token_keys() -> str:
     return TokenKeys.generate()
 
 
+@pytest.fixture(scope="session")
+def master_keys() -> str:
+    return MasterKeys.generate()
+
+
 @pytest.fixture
-def settings(mongodb_url: str, token_keys: str) -> Settings:
-    return load({}, mongodb_url=mongodb_url, token_keys=token_keys, mongodb_database=DATABASE, log_level="info")
+def settings(mongodb_url: str, token_keys: str, master_keys: str) -> Settings:
+    secrets = {"mongodb_url": mongodb_url, "token_keys": token_keys, "master_keys": master_keys}
+    return load({}, **secrets, mongodb_database=DATABASE, log_level="info")
 
 
 @pytest.fixture

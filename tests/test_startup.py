@@ -19,6 +19,7 @@ from guerdon.errors import StartupRefused
 from guerdon.http import Request, Response
 from guerdon.identity.tokens import TokenKeys
 from guerdon.operations.openapi import operations_of
+from guerdon.sealing import MasterKeys
 
 ROOT = Path(__file__).parents[1]
 REFUSAL_SECONDS = 10
@@ -71,7 +72,8 @@ def standalone(folder: Path) -> Iterator[str]:
 def test_a_standalone_server_is_refused_in_words(tmp_path: Path) -> None:
     with standalone(tmp_path) as url:
         began = time.monotonic()
-        refused = guerdon("serve", "--port", "18999", GUERDON_MONGODB_URL=url, GUERDON_TOKEN_KEYS=TokenKeys.generate())
+        keys = {"GUERDON_TOKEN_KEYS": TokenKeys.generate(), "GUERDON_MASTER_KEYS": MasterKeys.generate()}
+        refused = guerdon("serve", "--port", "18999", GUERDON_MONGODB_URL=url, **keys)
         assert time.monotonic() - began < REFUSAL_SECONDS
     assert refused.returncode == 2
     assert "standalone" in refused.stderr
@@ -118,5 +120,8 @@ def test_production_refuses_what_is_for_trying(tmp_path: Path) -> None:
     refused = guerdon("up", "--data-dir", str(tmp_path), GUERDON_PROFILE="production")
     assert (refused.returncode, "GUERDON_MONGODB_URL" in refused.stderr) == (2, True)
     mine = {"GUERDON_MONGODB_URL": "mongodb://127.0.0.1:1/", "GUERDON_TOKEN_KEYS": TokenKeys.generate()}
+    refused = guerdon("up", "--data-dir", str(tmp_path), GUERDON_PROFILE="production", **mine)
+    assert (refused.returncode, "GUERDON_MASTER_KEYS_FILE" in refused.stderr) == (2, True)
+    mine["GUERDON_MASTER_KEYS"] = MasterKeys.generate()
     refused = guerdon("up", "--data-dir", str(tmp_path), GUERDON_PROFILE="production", **mine)
     assert (refused.returncode, "--no-demo" in refused.stderr) == (2, True)

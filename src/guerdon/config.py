@@ -28,6 +28,8 @@ class Settings(BaseSettings):
     mongodb_pool_max: int = Field(default=32, ge=4, le=500)
     token_keys: SecretStr | None = None
     """A JWK set with Ed25519 private keys: the first signs access tokens, all of them verify."""
+    master_keys: SecretStr | None = None
+    """A JWK set with symmetric keys of 256 bits: the first seals personal data and other secrets at rest, all of them open."""
     token_issuer: str = Field(default="guerdon", max_length=200)
     token_audience: str = Field(default="guerdon", max_length=200)
     access_token_ttl_seconds: int = Field(default=900, ge=30, le=900)
@@ -109,3 +111,5 @@ def require_safe(settings: Settings) -> None:
         raise StartupRefused("profile production needs GUERDON_MONGODB_URL: the embedded database is for trying and testing")
     if settings.token_keys is None:
         raise StartupRefused("profile production needs GUERDON_TOKEN_KEYS_FILE: make one with `guerdon keys new-token-keys`")
+    if settings.master_keys is None:
+        raise StartupRefused("profile production needs GUERDON_MASTER_KEYS_FILE: make one with `guerdon keys new-master-keys`")

@@ -50,6 +50,11 @@ def random_base62(width: int) -> str:
     return base62(int.from_bytes(os.urandom(width)) % 62**width, width)
 
 
+def random_bytes(count: int) -> bytes:
+    """Return bytes from the operating system's generator, for keys and nonces."""
+    return os.urandom(count)
+
+
 def checksum62(text: str) -> str:
     """Six base-62 characters of CRC-32, so that a scanner can tell a leaked key from noise without asking us."""
     return base62(zlib.crc32(text.encode()), 6)

@@ -13,14 +13,13 @@ import pytest
 from falcon.asgi import App
 
 from guerdon.clock import to_ms
-from guerdon.config import Settings, load
+from guerdon.config import Settings
 from guerdon.history.models import StatementView
 from guerdon.history.service import BATCH, STATEMENTS_MAX
 from guerdon.history.statements import COLUMNS, harmless
 from tests.api.test_access import log_in
 from tests.api.test_wallets import entries_of
 from tests.clients import Caller, ManualClock, problem
-from tests.conftest import DATABASE
 from tests.factories import Factory
 from tests.serving import NOBODY
 from tests.streaming import follow
@@ -29,9 +28,9 @@ STRICT = msgspec.json.Decoder(StatementView)
 
 
 @pytest.fixture
-def settings(mongodb_url: str, token_keys: str) -> Settings:
+def settings(settings: Settings) -> Settings:
     """A programme in London."""
-    return load({}, mongodb_url=mongodb_url, token_keys=token_keys, mongodb_database=DATABASE, time_zone="Europe/London")
+    return settings.model_copy(update={"time_zone": "Europe/London"})
 
 
 def travel(clock: ManualClock, to: str) -> None:

@@ -13,6 +13,7 @@ from guerdon.app import open_services
 from guerdon.clock import SystemClock
 from guerdon.config import load
 from guerdon.identity.tokens import TokenKeys
+from guerdon.sealing import MasterKeys
 from guerdon.security import ANY_SCOPE, Actor
 from guerdon.wallets.models import CreditCreate, DebitCreate
 from guerdon.wallets.service import Request
@@ -38,7 +39,7 @@ async def events_of(answer: httpx.Response) -> AsyncIterator[Event]:
 
 async def write_from_another_process(url: str, wallet: str) -> None:
     """The services of a process of its own on the same database, without HTTP in between."""
-    settings = load({}, mongodb_url=url, token_keys=TokenKeys.generate())
+    settings = load({}, mongodb_url=url, token_keys=TokenKeys.generate(), master_keys=MasterKeys.generate())
     async with open_services(settings, SystemClock()) as services:
         actor = Actor("key_writer", "service_key", frozenset({ANY_SCOPE}))
         for number in range(WRITES):
@@ -46,7 +47,7 @@ async def write_from_another_process(url: str, wallet: str) -> None:
 
 
 async def open_wallet(url: str) -> str:
-    settings = load({}, mongodb_url=url, token_keys=TokenKeys.generate())
+    settings = load({}, mongodb_url=url, token_keys=TokenKeys.generate(), master_keys=MasterKeys.generate())
     async with open_services(settings, SystemClock()) as services:
         member = await services.identity.create_operator("stream@example.com", "correct horse battery", "operator")
         actor = Actor("key_writer", "service_key", frozenset({ANY_SCOPE}))

@@ -22,9 +22,10 @@ def faulty_port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
 
 
 @pytest.fixture
-def faulty_settings(faulty_port: int, token_keys: str) -> Settings:
+def faulty_settings(faulty_port: int, token_keys: str, master_keys: str) -> Settings:
     url = f"mongodb://127.0.0.1:{faulty_port}/?replicaSet=faults&heartbeatFrequencyMS=500"
-    return load({}, mongodb_url=url, token_keys=token_keys, log_level="info", ledger_deadline_ms=DEADLINE_MS)
+    secrets = {"mongodb_url": url, "token_keys": token_keys, "master_keys": master_keys}
+    return load({}, **secrets, log_level="info", ledger_deadline_ms=DEADLINE_MS)
 
 
 @pytest_asyncio.fixture

@@ -97,12 +97,12 @@ async def test_a_commit_that_is_executed_and_reported_as_failed(faulty: Services
     await assert_clean(faulty)
 
 
-async def test_commits_whose_replies_are_lost(faulty: Services, faulty_port: int, token_keys: str) -> None:
+async def test_commits_whose_replies_are_lost(faulty: Services, faulty_port: int, token_keys: str, master_keys: str) -> None:
     """TXN-1: the server commits, the wire swallows the reply, 8 times; every debit is there once."""
     [wallet] = await open_wallets(faulty, 1, 8)
     async with lossy_wire(faulty_port) as (wire, port):
         url = f"mongodb://127.0.0.1:{port}/?directConnection=true&heartbeatFrequencyMS=500"
-        settings = load({}, mongodb_url=url, token_keys=token_keys, ledger_deadline_ms=DEADLINE_MS)
+        settings = load({}, mongodb_url=url, token_keys=token_keys, master_keys=master_keys, ledger_deadline_ms=DEADLINE_MS)
         async with open_services(settings, SystemClock()) as services:
             for number in range(8):
                 spec = Spec("debit", wallet, 1, fresh_key())
@@ -116,12 +116,14 @@ async def test_commits_whose_replies_are_lost(faulty: Services, faulty_port: int
     await assert_clean(faulty)
 
 
-async def test_an_unknown_commit_is_told_as_unknown_and_recalled_later(faulty: Services, faulty_port: int, token_keys: str) -> None:
+async def test_an_unknown_commit_is_told_as_unknown_and_recalled_later(
+    faulty: Services, faulty_port: int, token_keys: str, master_keys: str
+) -> None:
     """No reply to any commit until the deadline: the answer is `outcome-unknown`; the repetition tells what happened."""
     [wallet] = await open_wallets(faulty, 1, 5)
     async with lossy_wire(faulty_port) as (wire, port):
         url = f"mongodb://127.0.0.1:{port}/?directConnection=true&heartbeatFrequencyMS=500"
-        settings = load({}, mongodb_url=url, token_keys=token_keys, ledger_deadline_ms=500)
+        settings = load({}, mongodb_url=url, token_keys=token_keys, master_keys=master_keys, ledger_deadline_ms=500)
         async with open_services(settings, SystemClock()) as services:
             spec = Spec("debit", wallet, 1, fresh_key())
             wire.lose_replies_to(b"commitTransaction", times=10**9)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from guerdon.identity.tokens import TokenKeys
+from guerdon.sealing import MasterKeys
 from tests.trust.deployment import Server, operator
 from tests.trust.load import BALANCE, MIXED, Load
 from tests.trust.networks import Network
@@ -74,6 +75,7 @@ async def started(folder: Path, members: ReplicaSet, sides: Sequence[int | None]
     settings = {
         "GUERDON_MONGODB_URL": members.url,
         "GUERDON_TOKEN_KEYS": TokenKeys.generate(),
+        "GUERDON_MASTER_KEYS": MasterKeys.generate(),
         "GUERDON_LEDGER_DEADLINE_MS": str(DEADLINE_MS),
     }
     servers: list[Server] = []

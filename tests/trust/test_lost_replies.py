@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from guerdon.identity.tokens import TokenKeys
+from guerdon.sealing import MasterKeys
 from tests.invariants.faults import LossyWire, lossy_wire, started_mongod
 from tests.trust.deployment import Server, operator
 from tests.trust.load import Load, report
@@ -30,6 +31,7 @@ async def lossy_service(folder: Path) -> AsyncIterator[tuple[LossyWire, str, Loa
             settings = {
                 "GUERDON_MONGODB_URL": f"mongodb://127.0.0.1:{lossy_port}/?directConnection=true",
                 "GUERDON_TOKEN_KEYS": TokenKeys.generate(),
+                "GUERDON_MASTER_KEYS": MasterKeys.generate(),
                 "GUERDON_LEDGER_DEADLINE_MS": str(DEADLINE_MS),
             }
             server = Server(folder / "serve.log", ["serve", "--workers", "2"], settings)

@@ -45,5 +45,8 @@ def test_production_brings_its_own_database_and_keys() -> None:
         require_safe(load(production))
     with pytest.raises(StartupRefused, match="GUERDON_TOKEN_KEYS_FILE"):
         require_safe(load({**production, "GUERDON_MONGODB_URL": "mongodb://db"}))
-    require_safe(load({**production, "GUERDON_MONGODB_URL": "mongodb://db", "GUERDON_TOKEN_KEYS": "{}"}))
+    with pytest.raises(StartupRefused, match="GUERDON_MASTER_KEYS_FILE"):
+        require_safe(load({**production, "GUERDON_MONGODB_URL": "mongodb://db", "GUERDON_TOKEN_KEYS": "{}"}))
+    keys = {"GUERDON_TOKEN_KEYS": "{}", "GUERDON_MASTER_KEYS": "{}"}
+    require_safe(load({**production, "GUERDON_MONGODB_URL": "mongodb://db", **keys}))
     require_safe(load({}))

@@ -17,7 +17,7 @@ from pydantic import SecretStr
 
 from guerdon import embedded
 from guerdon.app import jobs_of, open_services
-from guerdon.cli.local import checkpoint_file, checkpoint_key, token_keys
+from guerdon.cli.local import checkpoint_file, checkpoint_key, master_keys, token_keys
 from guerdon.clock import SystemClock
 from guerdon.config import Settings, load, require_safe
 from guerdon.errors import StartupRefused
@@ -66,6 +66,7 @@ def _with_database(settings: Settings) -> Settings:
         data_dir=settings.data_dir,
         mongodb_url=held["mongodb_url"],
         token_keys=keys,
+        master_keys=master_keys(settings),
         checkpoint_key=checkpoint_key(settings, make=True),
         checkpoint_file=checkpoint_file(settings),
     )

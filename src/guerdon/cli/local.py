@@ -14,6 +14,7 @@ from guerdon.clock import SystemClock
 from guerdon.config import Settings
 from guerdon.errors import DataDirectoryBusy, StartupRefused
 from guerdon.identity.tokens import TokenKeys
+from guerdon.sealing import MasterKeys
 
 ANNOUNCE_SECONDS = 60.0
 
@@ -97,6 +98,21 @@ def token_keys(data_dir: Path) -> str:
     return path.read_text(encoding="utf-8")
 
 
+def master_keys(settings: Settings) -> str | None:
+    """Return the master keys: the configured ones or, with the embedded database, the data directory's own.
+
+    Those are made at the first use. Nothing stands in for the keys of a database that the operator brings: what it holds is sealed by them.
+    """
+    if settings.master_keys is not None:
+        return settings.master_keys.get_secret_value()
+    if settings.mongodb_url is not None:
+        return None
+    path = settings.data_dir / "secrets" / "master_keys.json"
+    if not path.exists():
+        write_private(path, MasterKeys.generate())
+    return path.read_text(encoding="utf-8")
+
+
 def checkpoint_key(settings: Settings, *, make: bool) -> str | None:
     """Return the key set of checkpoints: the configured one or, with the embedded database, the data directory's own.
 
@@ -132,5 +148,10 @@ def write_private(path: Path, text: str) -> None:
 
 
 def _completed(settings: Settings, url: str, keys: str) -> Settings:
-    update = {"mongodb_url": SecretStr(url), "token_keys": settings.token_keys or SecretStr(keys)}
+    sealing = master_keys(settings)
+    update = {
+        "mongodb_url": SecretStr(url),
+        "token_keys": settings.token_keys or SecretStr(keys),
+        "master_keys": None if sealing is None else SecretStr(sealing),
+    }
     return settings.model_copy(update=update)

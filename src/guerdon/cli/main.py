@@ -22,12 +22,21 @@ from guerdon.cli import replay as retail
 from guerdon.cli.auditing import audited, export_audit
 from guerdon.cli.demo import ensure_demo
 from guerdon.cli.explain import explain_queries
-from guerdon.cli.local import checkpoint_file, checkpoint_key, local_database, local_services, own_or_embedded, token_keys
+from guerdon.cli.local import (
+    checkpoint_file,
+    checkpoint_key,
+    local_database,
+    local_services,
+    master_keys,
+    own_or_embedded,
+    token_keys,
+)
 from guerdon.clock import SystemClock, rfc3339
 from guerdon.config import Settings, load, require_safe
 from guerdon.errors import GuerdonError, StartupRefused
 from guerdon.identity.models import Member, ServiceKey
 from guerdon.identity.tokens import TokenKeys
+from guerdon.sealing import MasterKeys
 
 T = TypeVar("T")
 EXIT_REFUSED, EXIT_LEFT_OUT, EXIT_FAULT = 2, 3, 70
@@ -98,6 +107,7 @@ def up(
             data_dir=data_dir,
             mongodb_url=url,
             token_keys=settings.token_keys or token_keys(settings.data_dir),
+            master_keys=master_keys(settings),
             checkpoint_key=checkpoint_key(settings, make=True),
             checkpoint_file=checkpoint_file(settings),
         )
@@ -168,6 +178,12 @@ def revoke_key(key_id: str, data_dir: DataDir = None) -> None:
 def new_token_keys() -> None:
     """Print a new JWK set for GUERDON_TOKEN_KEYS_FILE. To rotate: add its key behind the old one everywhere, then move it to the front."""
     typer.echo(TokenKeys.generate())
+
+
+@keys_app.command("new-master-keys")
+def new_master_keys() -> None:
+    """Print a new JWK set for GUERDON_MASTER_KEYS_FILE. Whoever loses it loses all personal data: keep a copy apart from the database's."""
+    typer.echo(MasterKeys.generate())
 
 
 @admin_app.command("create")

@@ -48,11 +48,13 @@ def require_configured(settings: Settings) -> None:
         raise StartupRefused("set GUERDON_MONGODB_URL, or use `guerdon up`, which starts a database of its own")
     if settings.token_keys is None:
         raise StartupRefused("set GUERDON_TOKEN_KEYS_FILE: make one with `guerdon keys new-token-keys`")
+    if settings.master_keys is None:
+        raise StartupRefused("set GUERDON_MASTER_KEYS_FILE: make one with `guerdon keys new-master-keys`")
 
 
 def serve(settings: Settings, *, host: str, port: int, workers: int, on_ready: Callable[[str], None]) -> None:
     """Serve until a signal arrives. The workers read the settings from the environment, so those found here are put there."""
-    for name in ("mongodb_url", "token_keys"):
+    for name in ("mongodb_url", "token_keys", "master_keys"):
         secret = getattr(settings, name)
         if secret is not None:
             os.environ.pop(f"GUERDON_{name.upper()}_FILE", None)
