@@ -6,7 +6,9 @@ import pytest
 from joserfc.jwk import KeySet, OKPKey
 from joserfc.jws import deserialize_compact
 
+from guerdon.app import Services
 from guerdon.database import Database
+from guerdon.errors import Validation
 from tests.clients import Caller, ManualClock, problem
 from tests.serving import NOBODY
 
@@ -68,6 +70,23 @@ async def test_an_address_or_password_that_is_none_is_refused(
     refused = problem(await anonymous.post("/v1/auth/register", {**ADA, field: value}), 422, "validation")
     assert refused["errors"][0]["pointer"] == f"/{field}"
     assert await database.raw["members"].count_documents({}) == 0
+
+
+@pytest.mark.parametrize("password", ["password1", "PASSWORD1", "ada@example.com", "Example.com"])
+async def test_a_password_that_is_guessed_first_is_refused_wherever_it_is_chosen(
+    anonymous: Caller, services: Services, password: str
+) -> None:
+    refused = problem(await anonymous.post("/v1/auth/register", {**ADA, "password": password}), 422, "validation")
+    assert [error["pointer"] for error in refused["errors"]] == ["/password"]
+    assert password not in refused["detail"]
+    with pytest.raises(Validation):
+        await services.identity.create_operator(ADA["email"], password, "admin")
+    assert (await anonymous.post("/v1/auth/register", ADA)).status_code == 201
+    token = (await anonymous.post("/v1/auth/login", ADA)).json()["access_token"]
+    change = {"current_password": ADA["password"], "new_password": password}
+    refused = problem(await anonymous.with_token(token).put("/v1/me/password", change), 422, "validation")
+    assert [error["pointer"] for error in refused["errors"]] == ["/new_password"]
+    assert (await anonymous.post("/v1/auth/login", ADA)).status_code == 200
 
 
 @pytest.mark.parametrize("password", ["8 chars.", "ψ" * 128, "  spaces  ", "🐎🔋📎🐎🔋📎🐎🔋", "null\x00inside", "line\nbreak"])

@@ -221,7 +221,7 @@ async def test_nobody_has_no_password(hasher: PasswordHasher, monkeypatch: pytes
     ("password", "accepted"),
     [
         ("1234567", False),
-        ("12345678", True),
+        ("8 chars.", True),
         ("a" * 128, True),
         ("\U0001f600" * 128, True),
         ("a" * 129, False),
@@ -236,6 +236,41 @@ def test_password_bounds(password: str, accepted: bool) -> None:
         return
     with pytest.raises(Validation):
         check_new_password(password)
+
+
+@pytest.mark.parametrize(
+    "password", ["password", "PassWord", "12345678", "iloveyou", "qwertyuiop", "QWERTYUIOP", "!qaz2wsx", "zzzzzzzz"]
+)
+def test_a_common_password_is_refused_however_it_is_written(password: str) -> None:
+    with pytest.raises(Validation) as refused:
+        check_new_password(password, "/new_password")
+    assert refused.value.members["errors"] == [
+        {"pointer": "/new_password", "detail": "this password is on the list of those that are guessed first; choose another one"}
+    ]
+
+
+@pytest.mark.parametrize(
+    "password", ["password ", " password", "xpassword", "passwordx", "password\n12345678", "word\npass", "assword1x"]
+)
+def test_only_the_whole_of_a_common_password_counts(password: str) -> None:
+    check_new_password(password + "\0" * max(0, 8 - len(password)))
+
+
+def test_the_list_is_what_the_search_takes_it_for() -> None:
+    lines = passwords._common().decode("ascii").split("\n")
+    assert (lines[0], lines[-1]) == ("", "")
+    entries = lines[1:-1]
+    assert len(entries) == len(set(entries)) == 19_294
+    assert all(entry == entry.casefold() and 8 <= len(entry) <= 128 for entry in entries)
+    assert all(passwords.is_common(entry) for entry in (*entries[:3], *entries[-3:]))
+
+
+@pytest.mark.parametrize("password", ["ada.lovelace", "ADA.Lovelace", "Ada.Lovelace@example.com", "example.com", "EXAMPLE.COM"])
+def test_the_address_and_its_parts_are_no_password(password: str) -> None:
+    with pytest.raises(Validation, match="/password: the e-mail address"):
+        check_new_password(password, email="Ada.Lovelace@example.com")
+    check_new_password(password)
+    check_new_password(password + "!", email="Ada.Lovelace@example.com")
 
 
 async def test_huge_password_is_refused_before_hashing(hasher: PasswordHasher, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,8 @@ import asyncio
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import cache
+from importlib.resources import files
 from typing import TypeVar
 
 import argon2
@@ -25,15 +27,32 @@ VERSION = 19
 T = TypeVar("T")
 
 
-def check_new_password(password: str, pointer: str = "/password") -> None:
-    """Apply the rule for a password that somebody chooses: a length, no composition.
+def check_new_password(password: str, pointer: str = "/password", *, email: str | None = None) -> None:
+    """Apply the rule for a password that somebody chooses: a length, and not what is guessed first; no composition.
+
+    `email` is the address that belongs to it, since that is guessed too.
 
     Raises:
-        Validation: shorter than 8 or longer than 128 characters.
+        Validation: shorter than 8 or longer than 128 characters, a common one, or the address or a part of it.
     """
     if not PASSWORD_LENGTH_MIN <= len(password) <= PASSWORD_LENGTH_MAX:
         raise Validation.at(pointer, f"a password has {PASSWORD_LENGTH_MIN} to {PASSWORD_LENGTH_MAX} characters")
     _encode(password)
+    if is_common(password):
+        raise Validation.at(pointer, "this password is on the list of those that are guessed first; choose another one")
+    if email is not None and password.casefold() in {email.casefold(), *email.casefold().split("@")}:
+        raise Validation.at(pointer, "the e-mail address, or a part of it, is no password; choose another one")
+
+
+def is_common(password: str) -> bool:
+    """Tell whether the list has it, in upper or lower case: all of it, not a part of it."""
+    # A search through the text takes 0.1 ms and 0.2 MB; a set of the entries would take 2 MB for as long as the process lives.
+    return "\n" not in password and f"\n{password.casefold()}\n".encode() in _common()
+
+
+@cache
+def _common() -> bytes:
+    return b"\n" + files("guerdon.identity").joinpath("common_passwords.txt").read_bytes()
 
 
 def _encode(password: str) -> bytes:

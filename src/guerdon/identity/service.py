@@ -139,8 +139,8 @@ class Identity:
             NotFound: there is no such member.
             Overloaded: too many passwords are being hashed.
         """
-        check_new_password(new, "/new_password")
         member = await self.get_member(member_id)
+        check_new_password(new, "/new_password", email=member.email)
         if not await self._passwords.verify(current, member.password_hash):
             raise Validation.at("/current_password", "this is not the current password")
         where = {"_id": member_id, "password_hash": member.password_hash}
@@ -205,7 +205,7 @@ class Identity:
 
     async def _add_with_password(self, email: str, password: str, role: Role) -> Member:
         address = valid_email(email)
-        check_new_password(password)
+        check_new_password(password, email=address)
         # Hashed before the address is looked at, so that a taken address takes as long as a free one.
         password_hash = await self._passwords.hash(password)
         member = self._new_member(email=address, password_hash=password_hash, role=role)
