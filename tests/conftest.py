@@ -14,7 +14,7 @@ from guerdon.app import INDEXES, Services, build_app, open_services
 from guerdon.clock import SystemClock
 from guerdon.config import Settings, load
 from guerdon.database import Database
-from guerdon.identity.tokens import TokenKeys
+from guerdon.identity.token_keys import TokenKeys
 from guerdon.logs import make_logger
 from guerdon.sealing import MasterKeys
 from tests.clients import Caller, Log, ManualClock

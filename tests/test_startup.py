@@ -17,7 +17,7 @@ from guerdon import embedded
 from guerdon.database import Database
 from guerdon.errors import StartupRefused
 from guerdon.http import Request, Response
-from guerdon.identity.tokens import TokenKeys
+from guerdon.identity.token_keys import TokenKeys
 from guerdon.operations.openapi import operations_of
 from guerdon.sealing import MasterKeys
 

@@ -30,9 +30,11 @@ from guerdon.http import Operation
 from guerdon.identity import controller as identity_controller
 from guerdon.identity import models as identity_models
 from guerdon.identity.access import Access
+from guerdon.identity.key_file import KeyFile
 from guerdon.identity.passwords import PasswordHasher
 from guerdon.identity.service import Identity
-from guerdon.identity.tokens import TokenKeys, Tokens
+from guerdon.identity.token_keys import TokenKeys
+from guerdon.identity.tokens import Tokens
 from guerdon.ids import IdSource
 from guerdon.ledger import checkpoints as ledger_checkpoints
 from guerdon.ledger import jobs as ledger_jobs
@@ -121,7 +123,7 @@ async def open_services(settings: Settings, clock: Clock) -> AsyncGenerator[Serv
         await database.check()
         await database.sync_indexes(INDEXES)
         ids = IdSource(clock)
-        keys = TokenKeys(settings.token_keys.get_secret_value())
+        keys = TokenKeys(settings.token_keys.get_secret_value(), settings.jwks_max_age_seconds)
         tokens = Tokens(keys, clock, settings.token_issuer, settings.token_audience, settings.access_token_ttl_seconds)
         passwords = PasswordHasher(
             settings.password_hash_threads, settings.password_hash_queue_max, settings.password_hash_memory_kib
@@ -195,7 +197,7 @@ def routes_of(services: Services, docs: operations_controller.DocsResource, metr
             raise DatabaseUnavailable("the database does not answer", retry_after_seconds=5) from error
 
     return [
-        *identity_controller.routes(services.identity, services.token_keys),
+        *identity_controller.routes(services.identity, services.token_keys, services.clock),
         *sessions_controller.routes(services.sessions),
         *audit_controller.routes(services.audit),
         *wallets_controller.routes(services.wallets, services.terms, services.assets),
@@ -276,6 +278,7 @@ class Server:
             services = await self._stack.enter_async_context(open_services(self._settings, self._clock))
             app = build_app(services, self._settings, log)
             self._app = Fairness(app, self._clock, wait_seconds=self._settings.ledger_deadline_ms / 1000)
+            await self._stack.enter_async_context(_beside_requests(services, self._settings, log))
             _on_stop_signal(services.streams.end)
             _calm_collector()
         except StartupRefused as error:
@@ -284,6 +287,21 @@ class Server:
         except BaseException as error:
             log.error("startup_failed", exc_info=error)
             os._exit(EXIT_STARTUP_REFUSED)
+
+
+@asynccontextmanager
+async def _beside_requests(services: Services, settings: Settings, log: FilteringBoundLogger) -> AsyncGenerator[None]:
+    """What a process that serves does besides: it follows the file of its token keys."""
+    tasks: list[asyncio.Task[None]] = []
+    if settings.token_keys_file is not None:
+        file = KeyFile(settings.token_keys_file, services.token_keys, services.clock, log)
+        tasks.append(asyncio.create_task(file.follow()))
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def _on_stop_signal(act: Callable[[], None]) -> None:

@@ -1,6 +1,7 @@
 """Settings: from `GUERDON_*` variables, or from the file that `GUERDON_*_FILE` names; nothing secret has a default."""
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -27,7 +28,11 @@ class Settings(BaseSettings):
     mongodb_database: str = Field(default="guerdon", pattern=r"^[A-Za-z][A-Za-z0-9_-]{0,37}$")
     mongodb_pool_max: int = Field(default=32, ge=4, le=500)
     token_keys: SecretStr | None = None
-    """A JWK set with Ed25519 private keys: the first signs access tokens, all of them verify."""
+    """A JWK set with Ed25519 private keys: one signs access tokens, all of them verify."""
+    token_keys_file: Path | None = None
+    """Where `token_keys` came from, if from a file: processes that serve read it again when it has changed."""
+    jwks_max_age_seconds: int = Field(default=300, ge=1, le=300)
+    """So long others may keep our public keys. The default is the most, so that a rotation without our settings waits too long at worst."""
     master_keys: SecretStr | None = None
     """A JWK set with symmetric keys of 256 bits: the first seals personal data and other secrets at rest, all of them open."""
     token_issuer: str = Field(default="guerdon", max_length=200)
@@ -97,6 +102,16 @@ def _from_environment(source: dict[str, str]) -> dict[str, object]:
         elif name in source:
             values[field] = source[name]
     return values
+
+
+def environment_of(settings: Settings, names: Iterable[str]) -> dict[str, str]:
+    """Return the variables from which another process loads the same values. Keys from a file go on as that file, which may change."""
+    variables: dict[str, str] = {}
+    for name in names:
+        value = getattr(settings, name)
+        if value is not None and (name != "token_keys" or settings.token_keys_file is None):
+            variables[_PREFIX + name.upper()] = value.get_secret_value() if isinstance(value, SecretStr) else str(value)
+    return variables
 
 
 def require_safe(settings: Settings) -> None:

@@ -12,7 +12,7 @@ import pytest
 from guerdon.app import open_services
 from guerdon.clock import SystemClock
 from guerdon.config import load
-from guerdon.identity.tokens import TokenKeys
+from guerdon.identity.token_keys import TokenKeys
 from guerdon.sealing import MasterKeys
 from guerdon.security import ANY_SCOPE, Actor
 from guerdon.wallets.models import CreditCreate, DebitCreate

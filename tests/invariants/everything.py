@@ -10,7 +10,7 @@ from falcon.asgi import App
 
 from guerdon.app import Services
 from guerdon.identity.models import MEMBERS
-from guerdon.identity.tokens import TokenKeys
+from guerdon.identity.token_keys import TokenKeys
 from guerdon.ledger import verify as proof
 from guerdon.ledger.checkpoints import CheckpointKeys, write_checkpoint
 from guerdon.ledger.jobs import sweep

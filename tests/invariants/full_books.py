@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from guerdon.app import Services
-from guerdon.identity.tokens import TokenKeys
+from guerdon.identity.token_keys import TokenKeys
 from guerdon.ledger.checkpoints import CheckpointKeys, write_checkpoint
 from guerdon.ledger.jobs import sweep
 from tests.clients import Caller, ManualClock

@@ -12,7 +12,7 @@ import pytest
 from guerdon.app import Services
 from guerdon.database import Database
 from guerdon.errors import StartupRefused
-from guerdon.identity.tokens import TokenKeys
+from guerdon.identity.token_keys import TokenKeys
 from guerdon.ledger import checkpoints
 from guerdon.ledger.checkpoints import CHECKPOINTS, BooksChanged, CheckpointKeys, write_checkpoint
 from guerdon.ledger.exports import Line, append_missing, read_lines

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 from guerdon.app import Services, routes_of
-from guerdon.identity.tokens import TokenKeys
+from guerdon.identity.token_keys import TokenKeys
 from guerdon.operations.controller import DocsResource
 from guerdon.operations.metrics import Metrics
 from guerdon.operations.openapi import build_document

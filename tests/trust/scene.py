@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from guerdon.identity.tokens import TokenKeys
+from guerdon.identity.token_keys import TokenKeys
 from guerdon.sealing import MasterKeys
 from tests.trust.deployment import Server, operator
 from tests.trust.load import BALANCE, MIXED, Load

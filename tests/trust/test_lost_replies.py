@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from guerdon.identity.tokens import TokenKeys
+from guerdon.identity.token_keys import TokenKeys
 from guerdon.sealing import MasterKeys
 from tests.invariants.faults import LossyWire, lossy_wire, started_mongod
 from tests.trust.deployment import Server, operator

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from guerdon.config import load, require_safe
+from guerdon.config import environment_of, load, require_safe
 from guerdon.errors import StartupRefused
 
 
@@ -31,6 +31,20 @@ def test_a_secret_may_come_from_a_file(tmp_path: Path) -> None:
 def test_a_value_that_is_not_acceptable_is_named(environment: dict[str, str], named: str) -> None:
     with pytest.raises(StartupRefused, match=named):
         load(environment)
+
+
+def test_settings_go_on_to_another_process_as_they_were_given(tmp_path: Path) -> None:
+    file = tmp_path / "keys"
+    file.write_text("first\n")
+    names = ("mongodb_url", "token_keys", "token_keys_file", "master_keys")
+    given = {"GUERDON_MONGODB_URL": "mongodb://db", "GUERDON_TOKEN_KEYS_FILE": str(file)}
+    settings = load(given)
+    assert environment_of(settings, names) == given, "a file goes on as a file, not as what it held"
+    assert environment_of(settings, settings.model_fields_set) == given
+    file.write_text("second")
+    assert str(load(environment_of(settings, names)).token_keys_file) == str(file)
+    in_place = {"GUERDON_TOKEN_KEYS": "keys", "GUERDON_MASTER_KEYS": "more"}
+    assert environment_of(load(in_place), names) == in_place
 
 
 def test_a_refusal_does_not_repeat_the_value() -> None:

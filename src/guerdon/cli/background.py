@@ -13,15 +13,14 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from pydantic import SecretStr
 
 from guerdon import embedded
 from guerdon.app import jobs_of, open_services
-from guerdon.cli.local import checkpoint_file, checkpoint_key, master_keys, token_keys
+from guerdon.cli.local import checkpoint_file, checkpoint_key, master_keys, own_token_keys
 from guerdon.clock import SystemClock
-from guerdon.config import Settings, load, require_safe
+from guerdon.config import Settings, environment_of, load, require_safe
 from guerdon.errors import StartupRefused
-from guerdon.identity.tokens import TokenKeys
+from guerdon.identity.token_keys import TokenKeys
 from guerdon.logs import make_logger
 from guerdon.workers.service import Runner
 
@@ -61,11 +60,10 @@ def _with_database(settings: Settings) -> Settings:
     held = embedded.holder(settings.data_dir) or {}
     if not held.get("mongodb_url"):
         raise StartupRefused("set GUERDON_MONGODB_URL, or name the data directory of a running `guerdon up` with --data-dir")
-    keys = settings.token_keys or token_keys(settings.data_dir)
     return load(
         data_dir=settings.data_dir,
         mongodb_url=held["mongodb_url"],
-        token_keys=keys,
+        **own_token_keys(settings),
         master_keys=master_keys(settings),
         checkpoint_key=checkpoint_key(settings, make=True),
         checkpoint_file=checkpoint_file(settings),
@@ -156,7 +154,4 @@ class _Companion:
 def _environment(settings: Settings) -> dict[str, str]:
     """This process's environment with these very settings, however they were found. Secrets stand in no command line."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("GUERDON_")}
-    for name in settings.model_fields_set:
-        value = getattr(settings, name)
-        kept[f"GUERDON_{name.upper()}"] = value.get_secret_value() if isinstance(value, SecretStr) else str(value)
-    return kept
+    return kept | environment_of(settings, settings.model_fields_set)

@@ -5,6 +5,7 @@ import time
 from collections.abc import AsyncGenerator, Generator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
+from typing import Any
 
 from pydantic import SecretStr
 
@@ -13,7 +14,7 @@ from guerdon.app import Services, open_services
 from guerdon.clock import SystemClock
 from guerdon.config import Settings
 from guerdon.errors import DataDirectoryBusy, StartupRefused
-from guerdon.identity.tokens import TokenKeys
+from guerdon.identity.token_keys import TokenKeys
 from guerdon.sealing import MasterKeys
 
 ANNOUNCE_SECONDS = 60.0
@@ -28,10 +29,10 @@ def local_database(settings: Settings, command: str) -> Generator[Settings]:
     """
     if settings.mongodb_url is not None:
         # Commands at a terminal issue no tokens, so they need no keys of the deployment.
-        yield _completed(settings, settings.mongodb_url.get_secret_value(), TokenKeys.generate())
+        yield _completed(settings, settings.mongodb_url.get_secret_value(), {"token_keys": TokenKeys.generate()})
         return
     with _borrowed_or_started(settings.data_dir, command) as url:
-        yield _completed(settings, url, token_keys(settings.data_dir))
+        yield _completed(settings, url, own_token_keys(settings))
 
 
 @asynccontextmanager
@@ -90,12 +91,21 @@ def started_database(data_dir: Path, lock: embedded.DataDirLock) -> Generator[st
         lock.release()
 
 
-def token_keys(data_dir: Path) -> str:
-    """Return the data directory's own token keys, made at the first use and readable by their owner only."""
-    path = data_dir / "secrets" / "token_keys.json"
+def own_token_keys(settings: Settings) -> dict[str, Any]:
+    """Return the settings that name the data directory's own token keys, unless others are configured.
+
+    They are made at the first use and readable by their owner only.
+    """
+    if settings.token_keys is not None:
+        return {}
+    path = token_keys_path(settings.data_dir)
     if not path.exists():
         write_private(path, TokenKeys.generate())
-    return path.read_text(encoding="utf-8")
+    return {"token_keys": path.read_text(encoding="utf-8"), "token_keys_file": path}
+
+
+def token_keys_path(data_dir: Path) -> Path:
+    return data_dir.resolve() / "secrets" / "token_keys.json"
 
 
 def master_keys(settings: Settings) -> str | None:
@@ -138,20 +148,30 @@ def checkpoint_file(settings: Settings) -> Path | None:
 
 
 def write_private(path: Path, text: str) -> None:
-    """Write a file that only its owner can read, completely or not at all."""
+    """Write a file that only its owner can read, completely or not at all.
+
+    Where one is replaced, it keeps its owner and its group's right to read: the service may run as somebody else than who writes.
+    """
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     draft = path.with_suffix(f".{os.getpid()}.tmp")
-    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        file.write(text)
-    draft.replace(path)
+    try:
+        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            if path.exists():
+                before = path.stat()
+                if (before.st_uid, before.st_gid) != (os.geteuid(), os.getegid()):
+                    os.fchown(descriptor, before.st_uid, before.st_gid)
+                os.fchmod(descriptor, 0o600 | before.st_mode & 0o040)
+            file.write(text)
+            file.flush()
+            os.fsync(descriptor)
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
 
 
-def _completed(settings: Settings, url: str, keys: str) -> Settings:
+def _completed(settings: Settings, url: str, keys: dict[str, Any]) -> Settings:
+    known = {} if settings.token_keys is not None else {**keys, "token_keys": SecretStr(keys["token_keys"])}
     sealing = master_keys(settings)
-    update = {
-        "mongodb_url": SecretStr(url),
-        "token_keys": settings.token_keys or SecretStr(keys),
-        "master_keys": None if sealing is None else SecretStr(sealing),
-    }
+    update = {**known, "mongodb_url": SecretStr(url), "master_keys": None if sealing is None else SecretStr(sealing)}
     return settings.model_copy(update=update)

@@ -17,7 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from guerdon import __version__, embedded
 from guerdon.app import Services
-from guerdon.cli import background, proof, serving
+from guerdon.cli import background, proof, serving, token_keys
 from guerdon.cli import replay as retail
 from guerdon.cli.auditing import audited, export_audit
 from guerdon.cli.demo import ensure_demo
@@ -29,13 +29,13 @@ from guerdon.cli.local import (
     local_services,
     master_keys,
     own_or_embedded,
-    token_keys,
+    own_token_keys,
 )
 from guerdon.clock import SystemClock, rfc3339
 from guerdon.config import Settings, load, require_safe
 from guerdon.errors import GuerdonError, StartupRefused
 from guerdon.identity.models import Member, ServiceKey
-from guerdon.identity.tokens import TokenKeys
+from guerdon.identity.token_keys import TokenKeys
 from guerdon.sealing import MasterKeys
 
 T = TypeVar("T")
@@ -106,7 +106,7 @@ def up(
         settings = load(
             data_dir=data_dir,
             mongodb_url=url,
-            token_keys=settings.token_keys or token_keys(settings.data_dir),
+            **own_token_keys(settings),
             master_keys=master_keys(settings),
             checkpoint_key=checkpoint_key(settings, make=True),
             checkpoint_file=checkpoint_file(settings),
@@ -176,8 +176,13 @@ def revoke_key(key_id: str, data_dir: DataDir = None) -> None:
 
 @keys_app.command("new-token-keys")
 def new_token_keys() -> None:
-    """Print a new JWK set for GUERDON_TOKEN_KEYS_FILE. To rotate: add its key behind the old one everywhere, then move it to the front."""
+    """Print a new JWK set for GUERDON_TOKEN_KEYS_FILE."""
     typer.echo(TokenKeys.generate())
+
+
+keys_app.command("rotate")(token_keys.rotate)
+keys_app.command("revoke-signing")(token_keys.revoke_signing)
+keys_app.command("list-signing")(token_keys.list_signing)
 
 
 @keys_app.command("new-master-keys")

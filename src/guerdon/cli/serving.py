@@ -15,7 +15,7 @@ from granian.constants import Interfaces, Loops
 from granian.http import HTTP1Settings
 from granian.log import LogLevels
 
-from guerdon.config import Settings
+from guerdon.config import Settings, environment_of
 from guerdon.errors import StartupRefused
 
 BACKPRESSURE = 16_384
@@ -54,11 +54,11 @@ def require_configured(settings: Settings) -> None:
 
 def serve(settings: Settings, *, host: str, port: int, workers: int, on_ready: Callable[[str], None]) -> None:
     """Serve until a signal arrives. The workers read the settings from the environment, so those found here are put there."""
-    for name in ("mongodb_url", "token_keys", "master_keys"):
-        secret = getattr(settings, name)
-        if secret is not None:
-            os.environ.pop(f"GUERDON_{name.upper()}_FILE", None)
-            os.environ[f"GUERDON_{name.upper()}"] = secret.get_secret_value()
+    found = environment_of(settings, ("mongodb_url", "token_keys", "token_keys_file", "master_keys"))
+    for name in ("GUERDON_MONGODB_URL", "GUERDON_TOKEN_KEYS", "GUERDON_MASTER_KEYS"):
+        os.environ.pop(name, None)
+        os.environ.pop(f"{name}_FILE", None)
+    os.environ.update(found)
     _raise_file_limit()
     server = Granian(
         "guerdon.app:create_server",

@@ -1,5 +1,6 @@
 """Routes of members."""
 
+from guerdon.clock import Clock
 from guerdon.errors import AlreadyExists, Forbidden, NotFound, Overloaded
 from guerdon.http import Request, Response, actor_of, decode_cursor, encode_cursor, note, operation, read, read_query, send
 from guerdon.identity.models import (
@@ -13,10 +14,8 @@ from guerdon.identity.models import (
     view_member,
 )
 from guerdon.identity.service import Identity
-from guerdon.identity.tokens import TokenKeys
+from guerdon.identity.token_keys import TokenKeys
 from guerdon.security import OWN, PUBLIC, ROLES_SCOPE, scope
-
-JWKS_MAX_AGE_SECONDS = 300
 
 
 class AuthResource:
@@ -45,14 +44,15 @@ class AuthResource:
 class JwksResource:
     """`/.well-known/jwks.json`"""
 
-    def __init__(self, keys: TokenKeys) -> None:
+    def __init__(self, keys: TokenKeys, clock: Clock) -> None:
         self._keys = keys
+        self._clock = clock
 
     @operation("getJwks", PUBLIC, tag="auth", answers={200: JwksView})
     async def on_get(self, req: Request, resp: Response) -> None:
         """Read the public keys that verify access tokens."""
-        resp.set_header("Cache-Control", f"public, max-age={JWKS_MAX_AGE_SECONDS}")
-        send(resp, self._keys.public_set())
+        resp.set_header("Cache-Control", f"public, max-age={self._keys.max_age_seconds}")
+        send(resp, self._keys.public_set(self._clock.now_ms()))
 
 
 class MembersResource:
@@ -123,12 +123,12 @@ class MembersResource:
         send(resp, view_member(await self._identity.set_role(member_id, actor_of(req), body.role)))
 
 
-def routes(identity: Identity, keys: TokenKeys) -> list[tuple[str, object, str | None]]:
+def routes(identity: Identity, keys: TokenKeys, clock: Clock) -> list[tuple[str, object, str | None]]:
     """Return (path, resource, suffix) of every route of this room."""
     auth, members = AuthResource(identity), MembersResource(identity)
     return [
         ("/v1/auth/register", auth, "register"),
-        ("/.well-known/jwks.json", JwksResource(keys), None),
+        ("/.well-known/jwks.json", JwksResource(keys, clock), None),
         ("/v1/me", members, "me"),
         ("/v1/members", members, None),
         ("/v1/members/{member_id}", members, "one"),

@@ -1,0 +1,177 @@
+"""The file of the token keys: how a running process follows it, and how the commands change it."""
+
+import asyncio
+import grp
+import os
+import threading
+from pathlib import Path
+
+import pytest
+
+from guerdon.cli import token_keys as commands
+from guerdon.cli.local import write_private
+from guerdon.errors import NotFound, StartupRefused, Validation
+from guerdon.identity.key_file import KeyFile
+from guerdon.identity.token_keys import TokenKeys, decode_set
+from guerdon.logs import make_logger
+from tests.clients import Log
+from tests.identity.conftest import JWK_SET, HandClock
+
+ROTATORS = 6
+
+
+@pytest.fixture
+def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The file, configured as an operator would."""
+    path = tmp_path / "token_keys.json"
+    write_private(path, JWK_SET + "\n")
+    for name in [name for name in os.environ if name.startswith("GUERDON_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("GUERDON_TOKEN_KEYS_FILE", str(path))
+    return path
+
+
+def put(path: Path, text: str | None) -> None:
+    """Write it as somebody would who knows of no rename; None takes the file away."""
+    if text is None:
+        path.unlink()
+    else:
+        path.write_bytes(text.encode("latin-1"))
+
+
+def kids(path: Path) -> list[str]:
+    return [key.kid for key in decode_set(path.read_text())]
+
+
+# --- following ----------------------------------------------------------------------------------------------------------
+
+
+async def test_a_change_is_taken_over_and_told_once(path: Path, clock: HandClock, log: Log) -> None:
+    keys = TokenKeys(JWK_SET)
+    file = KeyFile(path, keys, clock, make_logger(clock, "info", log))
+    await file.look()
+    assert log.getvalue() == "", "the file holds what the process began with"
+    put(path, TokenKeys.generate())
+    await file.look()
+    await file.look()
+    assert [key.kid for key in keys.described()] == kids(path)
+    assert await lines(log, 1) == [("info", "token_keys_changed")]
+    assert not any(key.d in log.getvalue() for key in keys.described())
+
+
+async def test_what_was_written_before_the_first_look_is_seen(path: Path, clock: HandClock, log: Log) -> None:
+    keys = TokenKeys(JWK_SET)
+    write_private(path, TokenKeys.generate())
+    await KeyFile(path, keys, clock, make_logger(clock, "info", log)).look()
+    assert [key.kid for key in keys.described()] == kids(path)
+
+
+async def test_a_broken_file_changes_nothing_and_is_told_once_for_each_change(path: Path, clock: HandClock, log: Log) -> None:
+    keys, text = TokenKeys(JWK_SET), JWK_SET
+    file = KeyFile(path, keys, clock, make_logger(clock, "info", log))
+    await file.look()
+    states = [text[:-9], "", "\x80\xff", '{"keys":[]}', None, text.replace('"d":"', '"d":"AA'), text]
+    for state in states:
+        put(path, state)
+        for _ in range(3):
+            await file.look()
+        assert [key.kid for key in keys.described()] == kids_of(text), state
+    assert await lines(log, 6) == [("error", "token_keys_unusable")] * 6
+    assert decode_set(text)[0].d not in log.getvalue()
+    put(path, TokenKeys.generate())
+    await file.look()
+    assert [key.kid for key in keys.described()] == kids(path), "it goes on following"
+
+
+def kids_of(text: str) -> list[str]:
+    return [key.kid for key in decode_set(text)]
+
+
+async def lines(log: Log, count: int) -> list[tuple[str, str]]:
+    """What was logged, once so many lines are there: lines leave together, some time later."""
+    for _ in range(500):
+        if len(log.lines) >= count:
+            break
+        await asyncio.sleep(0.01)
+    return [(line["level"], line["event"]) for line in log.lines]
+
+
+# --- changing -----------------------------------------------------------------------------------------------------------
+
+
+def test_rotate_and_revoke_and_list_at_the_terminal(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    [old] = kids(path)
+    commands.rotate()
+    [same, new] = kids(path)
+    assert same == old
+    told = capsys.readouterr().out.splitlines()
+    assert [line.split()[:2] for line in told] == [[old, "signing"], [new, "next"]]
+    commands.revoke_signing(old)
+    assert kids(path) == [new]
+    assert [line.split()[:2] for line in capsys.readouterr().out.splitlines()] == [[new, "signing"]]
+    commands.list_signing()
+    listed = capsys.readouterr().out
+    assert listed.startswith(f"{new}  signing    signs from 20")
+    assert decode_set(path.read_text())[0].d not in listed
+    before = path.read_text()
+    with pytest.raises(NotFound):
+        commands.revoke_signing(old)
+    assert path.read_text() == before
+
+
+def test_the_wait_is_never_shorter_than_others_may_keep_the_old_set(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(Validation, match="305 seconds"):
+        commands.rotate(wait_seconds=304)
+    assert len(kids(path)) == 1
+    monkeypatch.setenv("GUERDON_JWKS_MAX_AGE_SECONDS", "1")
+    commands.rotate(wait_seconds=6)
+    assert len(kids(path)) == 2
+
+
+def test_rotations_at_once_lose_no_key(path: Path) -> None:
+    crowd = [threading.Thread(target=commands.rotate) for _ in range(ROTATORS)]
+    for each in crowd:
+        each.start()
+    for each in crowd:
+        each.join()
+    assert len(set(kids(path))) == 1 + ROTATORS
+
+
+def test_the_file_keeps_its_group_and_is_never_open_to_all(path: Path) -> None:
+    path.chmod(0o644)
+    commands.rotate()
+    assert path.stat().st_mode & 0o777 == 0o640
+    path.chmod(0o600)
+    others = [group for group in os.getgroups() if group != os.getegid()]
+    if os.geteuid() == 0:
+        others.append(grp.getgrall()[-1].gr_gid)
+    for group in others[:1]:
+        os.chown(path, -1, group)
+        commands.rotate()
+        assert (path.stat().st_mode & 0o777, path.stat().st_gid) == (0o600, group)
+    assert sorted(entry.name for entry in path.parent.iterdir()) == [".token_keys.json.lock", "token_keys.json"], "no draft is left"
+
+
+def test_a_link_is_followed(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    link = path.with_name("current.json")
+    link.symlink_to(path)
+    monkeypatch.setenv("GUERDON_TOKEN_KEYS_FILE", str(link))
+    commands.rotate()
+    assert link.is_symlink()
+    assert len(kids(path)) == 2
+
+
+def test_a_folder_that_cannot_be_written_is_said() -> None:
+    # /proc is the one folder in which not even root can make a file.
+    with pytest.raises(StartupRefused, match=r"/proc/token_keys\.json cannot be written"):
+        commands._change(Path("/proc/token_keys.json"), lambda keys: keys)
+
+
+def test_keys_in_the_environment_cannot_be_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GUERDON_TOKEN_KEYS", JWK_SET)
+    with pytest.raises(StartupRefused, match="GUERDON_TOKEN_KEYS_FILE"):
+        commands.rotate(data_dir=tmp_path)
+    monkeypatch.delenv("GUERDON_TOKEN_KEYS")
+    with pytest.raises(StartupRefused, match="--data-dir"):
+        commands.list_signing(data_dir=tmp_path)
+    assert list(tmp_path.iterdir()) == []
