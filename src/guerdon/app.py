@@ -50,7 +50,7 @@ from guerdon.middlewares.observation import Observation
 from guerdon.middlewares.problems import Problems
 from guerdon.operations import controller as operations_controller
 from guerdon.operations.metrics import Metrics
-from guerdon.operations.openapi import Routes, build_document, operations_of
+from guerdon.operations.openapi import Routes, document_of, operations_of
 from guerdon.reversals import controller as reversals_controller
 from guerdon.reversals.service import Reversals
 from guerdon.rewards import controller as rewards_controller
@@ -241,7 +241,7 @@ def build_app(services: Services, settings: Settings, log: FilteringBoundLogger)
     for path, resource, suffix in routes:
         app.add_route(path, resource, suffix=suffix)
     Problems(log).install(app)
-    docs.publish(build_document(routes))
+    docs.publish(document_of(routes))
     return app
 
 

@@ -10,7 +10,7 @@ from guerdon.app import Services, routes_of
 from guerdon.identity.token_keys import TokenKeys
 from guerdon.operations.controller import DocsResource
 from guerdon.operations.metrics import Metrics
-from guerdon.operations.openapi import build_document
+from guerdon.operations.openapi import document_of
 
 PATH = Path(__file__).parents[2] / "docs" / "openapi.json"
 
@@ -24,7 +24,7 @@ def current() -> str:
     """Return what the code says now. The document is made from declarations, so the services behind the routes may be absent."""
     absent = dict.fromkeys(field.name for field in fields(Services))
     services = SimpleNamespace(**{**absent, "token_keys": TokenKeys(TokenKeys.generate())})
-    return render(build_document(routes_of(cast(Services, services), DocsResource(), Metrics())))
+    return render(json.loads(document_of(routes_of(cast(Services, services), DocsResource(), Metrics()))))
 
 
 if __name__ == "__main__":

@@ -3,9 +3,8 @@
 from collections.abc import Awaitable, Callable
 from html import escape
 from importlib.resources import files
-from typing import Any, Literal
+from typing import Literal
 
-import msgspec
 from msgspec import Struct
 
 from guerdon.errors import DatabaseUnavailable, GuerdonError, NotFound, registry
@@ -67,8 +66,8 @@ class DocsResource:
     def __init__(self) -> None:
         self._document = b"{}"
 
-    def publish(self, document: dict[str, Any]) -> None:
-        self._document = msgspec.json.encode(document)
+    def publish(self, document: bytes) -> None:
+        self._document = document
 
     @operation("getOpenapi", PUBLIC, tag="operations", answers={200: None})
     async def on_get_document(self, _req: Request, resp: Response) -> None:

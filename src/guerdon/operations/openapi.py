@@ -4,9 +4,11 @@ SpecTree is used for the document only: its request wrapper would decode every b
 table of the composition root, so that no route can be served without being documented.
 """
 
+from functools import cache
 from string import Formatter
 from typing import Any, cast
 
+import msgspec
 from falcon.routing.util import map_http_methods
 from msgspec import Struct
 from spectree import Response, SpecTree
@@ -19,6 +21,8 @@ from guerdon.errors import Forbidden, GuerdonError, Internal, MalformedJson, Una
 from guerdon.http import Operation
 
 Routes = list[tuple[str, Any, str | None]]
+Shape = tuple[tuple[str, type[Any], str | None], ...]
+"""Routes without the services behind them: (path, the resource's class, suffix)."""
 _TAGS = ("auth", "members", "audit", "wallets", "holds", "transactions", "assets", "events", "campaigns", "operations")
 _KEY_PARAMETER = {
     "name": "Idempotency-Key",
@@ -96,8 +100,13 @@ def _handlers(resource: Any, suffix: str | None) -> dict[str, Any]:
     return cast(dict[str, Any], map_http_methods(resource, suffix=suffix))
 
 
-def build_document(routes: Routes) -> dict[str, Any]:
-    """Return the document of all routes."""
+def document_of(routes: Routes) -> bytes:
+    """Return the document of all routes as JSON. What it says depends on declarations alone, so a process makes it once."""
+    return _render(tuple((path, cast(type[Any], type(resource)), suffix) for path, resource, suffix in routes))
+
+
+@cache
+def _render(routes: Shape) -> bytes:
     bearer = SecurityScheme(
         name="bearer",
         data=SecuritySchemeData(type=SecureType.HTTP, scheme="bearer", description="A service key or an access token."),
@@ -122,7 +131,7 @@ def build_document(routes: Routes) -> dict[str, Any]:
             _finish(document["paths"][path][method.lower()], declared)
     document.pop("security", None)
     document["tags"] = [{"name": name} for name in _TAGS]
-    return document
+    return msgspec.json.encode(document)
 
 
 def _document_handlers(tree: SpecTree, resource: Any, suffix: str | None) -> dict[str, Any]:
@@ -144,7 +153,7 @@ def _document_handlers(tree: SpecTree, resource: Any, suffix: str | None) -> dic
             operation_id=declared.operation_id,
             skip_validation=True,
         )
-        handlers[method] = decorate(handler.__func__)
+        handlers[method] = decorate(handler)
     return handlers
 
 
