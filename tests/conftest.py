@@ -1,5 +1,6 @@
 """One real mongod for a test process, emptied between tests; one event loop for the session; the clock is handed in, never patched."""
 
+import os
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,13 @@ from tests.clients import Caller, Log, ManualClock
 from tests.factories import Factory
 
 DATABASE = "guerdon_test"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def compiled_modules(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Where compiled modules must not be kept, each of the many processes that tests start would compile everything anew (2 s)."""
+    if os.environ.pop("PYTHONDONTWRITEBYTECODE", None):
+        os.environ["PYTHONPYCACHEPREFIX"] = str(tmp_path_factory.mktemp("compiled"))
 
 
 @pytest.fixture(scope="session")
