@@ -89,8 +89,9 @@ lock: ## Resolve the dependencies anew and write the lock files (needs uv)
 	@$(PIP) --no-deps --no-build-isolation --editable .
 	@touch $@
 
-.venv/.dev: .venv/.runtime requirements/dev.txt
+.venv/.dev: .venv/.runtime requirements/dev.txt requirements/redis.txt
 	@$(PIP) --require-hashes -r requirements/dev.txt
+	@$(PIP) --require-hashes --no-deps --only-binary :all: -r requirements/redis.txt
 	@touch $@
 
 endif

@@ -17,7 +17,7 @@ from guerdon.audit import controller as audit_controller
 from guerdon.audit import models as audit_models
 from guerdon.audit.service import Audit
 from guerdon.clock import Clock, SystemClock
-from guerdon.config import Settings, load, require_safe
+from guerdon.config import Settings, load, networks_of, require_safe
 from guerdon.database import Database
 from guerdon.embedded import die_with_parent
 from guerdon.errors import DatabaseUnavailable, StartupRefused
@@ -48,6 +48,7 @@ from guerdon.middlewares.authentication import Authentication
 from guerdon.middlewares.fairness import Fairness, Lateness
 from guerdon.middlewares.observation import Observation
 from guerdon.middlewares.problems import Problems
+from guerdon.middlewares.throttling import Addresses, Callers, Strangers
 from guerdon.operations import controller as operations_controller
 from guerdon.operations.metrics import Metrics
 from guerdon.operations.openapi import Routes, document_of, operations_of
@@ -57,9 +58,14 @@ from guerdon.rewards import controller as rewards_controller
 from guerdon.rewards import models as rewards_models
 from guerdon.rewards.campaigns import Campaigns
 from guerdon.rewards.service import Events
+from guerdon.sealing import MasterKeys
 from guerdon.sessions import controller as sessions_controller
 from guerdon.sessions import models as sessions_models
+from guerdon.sessions.guard import Guard
 from guerdon.sessions.service import Lifetimes, Sessions
+from guerdon.throttling.rules import Quota
+from guerdon.throttling.service import Throttle, quota_of
+from guerdon.throttling.shared import SharedCounters
 from guerdon.wallets import controller as wallets_controller
 from guerdon.wallets import models as wallets_models
 from guerdon.wallets.assets import Assets
@@ -94,6 +100,7 @@ class Services:
     identity: Identity
     access: Access
     sessions: Sessions
+    throttle: Throttle
     audit: Audit
     ledger: Ledger
     assets: Assets
@@ -130,6 +137,10 @@ async def open_services(settings: Settings, clock: Clock) -> AsyncGenerator[Serv
         )
         stack.callback(passwords.close)
         members = Identity(database, passwords, ids, clock)
+        throttle = Throttle(clock, _quotas_of(settings), _shared_counters(settings), on=settings.rate_limit == "on")
+        stack.push_async_callback(throttle.close)
+        # Commands at a terminal let nobody log in, so outside of the API keys that are thrown away do.
+        sealing = MasterKeys(MasterKeys.generate() if settings.master_keys is None else settings.master_keys.get_secret_value())
         lifetimes = Lifetimes(settings.session_idle_hours, settings.session_absolute_hours)
         books = Ledger(
             database,
@@ -154,7 +165,8 @@ async def open_services(settings: Settings, clock: Clock) -> AsyncGenerator[Serv
             token_keys=keys,
             identity=members,
             access=Access(database, tokens, clock),
-            sessions=Sessions(database, members, tokens, clock, lifetimes),
+            sessions=Sessions(database, members, tokens, clock, guard=Guard(throttle, sealing, clock), lifetimes=lifetimes),
+            throttle=throttle,
             audit=Audit(database, clock),
             ledger=books,
             assets=assets,
@@ -167,6 +179,28 @@ async def open_services(settings: Settings, clock: Clock) -> AsyncGenerator[Serv
             campaigns=campaigns,
             events=Events(books, members, campaigns, database=database, clock=clock),
         )
+
+
+def _quotas_of(settings: Settings) -> list[Quota]:
+    texts = {
+        "key": settings.rate_key,
+        "person": settings.rate_person,
+        "stranger": settings.rate_stranger,
+        "entry": settings.rate_entry,
+        "invalid": settings.rate_invalid,
+        "account": settings.rate_guesses,
+        "device": settings.rate_guesses,
+        "password": settings.rate_guesses,
+        "failures": settings.rate_failures,
+        "spray": f"1/{settings.rate_failures.partition('/')[2]}",
+    }
+    return [quota_of(name, text) for name, text in texts.items()]
+
+
+def _shared_counters(settings: Settings) -> SharedCounters | None:
+    if settings.rate_limit_store is None:
+        return None
+    return SharedCounters(settings.rate_limit_store.get_secret_value(), settings.mongodb_database)
 
 
 def jobs_of(services: Services, settings: Settings) -> list[Job]:
@@ -234,7 +268,9 @@ def build_app(services: Services, settings: Settings, log: FilteringBoundLogger)
                 deadline_ms=settings.ledger_deadline_ms,
             ),
             Lateness(),
+            Strangers(services.throttle, Addresses(networks_of(settings.trusted_proxies)), services.access, operations),
             Authentication(services.access, services.sessions, operations),
+            Callers(services.throttle, settings.rate_limit_without_store),
             Auditing(services.audit, operations),
         ]
     )

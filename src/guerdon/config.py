@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterable
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -12,6 +13,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from guerdon.errors import StartupRefused
 
 _PREFIX = "GUERDON_"
+_QUOTA = r"^[1-9][0-9]{0,8}/[1-9][0-9]{0,4}$"
 
 
 class Settings(BaseSettings):
@@ -49,6 +51,28 @@ class Settings(BaseSettings):
     checkpoint_file: Path | None = None
     """Where checkpoints are kept outside of the database as well."""
     checkpoint_every_seconds: int = Field(default=3600, ge=10, le=86_400)
+    rate_limit: Literal["on", "off"] = "on"
+    """`off` is for trying and measuring; production refuses it."""
+    rate_limit_store: SecretStr | None = None
+    """valkey://…, redis://… or rediss://…: all processes count together there. Without it each process counts for itself."""
+    rate_limit_without_store: Literal["local", "open", "closed"] = "local"
+    """When the store is down, requests that change something are counted in each process, not counted, or refused."""
+    rate_key: str = Field(default="600000/60", pattern=_QUOTA)
+    """Requests/seconds of one service key."""
+    rate_person: str = Field(default="1200/60", pattern=_QUOTA)
+    """Of one member, or one of those who work here."""
+    rate_stranger: str = Field(default="600/60", pattern=_QUOTA)
+    """Of one address, on routes that need no credentials."""
+    rate_entry: str = Field(default="30/60", pattern=_QUOTA)
+    """Of one address, where people sign up or log in."""
+    rate_invalid: str = Field(default="60/60", pattern=_QUOTA)
+    """Credentials that prove nothing, from one address; then no unknown ones from there are looked at."""
+    rate_guesses: str = Field(default="10/900", pattern=_QUOTA)
+    """Failed log-ins to one account, from all unknown devices together and from each known one."""
+    rate_failures: str = Field(default="500/900", pattern=_QUOTA)
+    """Failed log-ins to all accounts from unknown devices; then no address has a second try."""
+    trusted_proxies: str = Field(default="", max_length=2000)
+    """Networks (CIDR, with commas between) whose `X-Forwarded-For` is believed."""
     access_log: bool = True
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     ledger_queue_max: int = Field(default=16_384, ge=16, le=100_000)
@@ -61,6 +85,12 @@ class Settings(BaseSettings):
     password_hash_memory_kib: int = Field(default=19_456, ge=19_456, le=1_048_576)
     """argon2id memory; the OWASP minimum with two passes is 19456 KiB."""
 
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _known_networks(cls, text: str) -> str:
+        networks_of(text)
+        return text
+
     @field_validator("time_zone")
     @classmethod
     def _known_zone(cls, name: str) -> str:
@@ -68,6 +98,14 @@ class Settings(BaseSettings):
             return ZoneInfo(name).key
         except (ZoneInfoNotFoundError, ValueError, OSError):
             raise ValueError("no such time zone; use an IANA name, for example Europe/London") from None
+
+
+def networks_of(text: str) -> list[IPv4Network | IPv6Network]:
+    """
+    Raises:
+        ValueError: one of them is no network.
+    """
+    return [ip_network(part.strip()) for part in text.split(",") if part.strip()]
 
 
 def load(environment: dict[str, str] | None = None, **overrides: object) -> Settings:
@@ -128,3 +166,5 @@ def require_safe(settings: Settings) -> None:
         raise StartupRefused("profile production needs GUERDON_TOKEN_KEYS_FILE: make one with `guerdon keys new-token-keys`")
     if settings.master_keys is None:
         raise StartupRefused("profile production needs GUERDON_MASTER_KEYS_FILE: make one with `guerdon keys new-master-keys`")
+    if settings.rate_limit == "off":
+        raise StartupRefused("profile production refuses GUERDON_RATE_LIMIT=off")

@@ -29,6 +29,8 @@ class GuerdonError(Exception):
         """Extra members of the problem document: only what a client can act on."""
         self.replayed = False
         """True when this is the remembered answer to an earlier run of the same request."""
+        self.headers: dict[str, str] = {}
+        """Header fields that say the same to machines."""
         self.subject: object = None
         """The transaction that was refused, where a command holds several."""
 
@@ -141,6 +143,16 @@ class UnsupportedMediaType(CallerError):
     status = 415
     title = "Unsupported media type"
     page = "Send `Content-Type: application/json` (UTF-8, not compressed)."
+
+
+class QuotaExceeded(CallerError):
+    code = "quota-exceeded"
+    status = 429
+    title = "Too many requests"
+    page = (
+        "The caller has spent a quota; nothing was done. `violated-policies` names it, `RateLimit-Policy` says how large it is, and after "
+        "the time that `Retry-After` names the next request is granted."
+    )
 
 
 class BadRequest(CallerError):
@@ -261,6 +273,16 @@ class Overloaded(OperationsError):
     status = 503
     title = "Overloaded"
     page = "The queue is full. Nothing was done. Retry after the time that `Retry-After` names, with the same key."
+
+
+class StoreUnavailable(OperationsError):
+    code = "temporary-reduced-capacity"
+    status = 503
+    title = "Requests cannot be counted"
+    page = (
+        "The shared store of request counters does not answer, and this route is not served uncounted. Nothing was done. Retry after the "
+        "time that `Retry-After` names."
+    )
 
 
 class OutcomeUnknown(OperationsError):

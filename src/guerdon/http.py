@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime
 from functools import cache, wraps
-from typing import Annotated, Any, NoReturn, TypeVar, cast
+from typing import Annotated, Any, Literal, NoReturn, TypeVar, cast
 
 import msgspec
 from falcon import Request as SyncRequest
@@ -54,6 +54,7 @@ Metadata = Annotated[
     Meta(max_length=20),
 ]
 
+Quotas = Literal["usual", "entry", "none"]
 T = TypeVar("T")
 Handler = TypeVar("Handler", bound=Callable[..., Any])
 
@@ -72,6 +73,8 @@ class Operation(Struct, frozen=True):
     example: dict[str, Any] | None = None
     body_optional: bool = False
     """Every field of the body has a default, so that it may be left out."""
+    quota: Quotas = "usual"
+    """`entry`: where secrets could be guessed. `none`: what a machine asks that looks after this one."""
 
 
 def operation(
@@ -86,11 +89,12 @@ def operation(
     idempotent: bool = False,
     example: dict[str, Any] | None = None,
     body_optional: bool = False,
+    quota: Quotas = "usual",
 ) -> Callable[[Handler], Handler]:
     """Declare a handler. A responder without a declaration stops the start-up."""
 
     def attach(handler: Handler) -> Handler:
-        declared = Operation(operation_id, policy, tag, answers, body, query, errors, idempotent, example, body_optional)
+        declared = Operation(operation_id, policy, tag, answers, body, query, errors, idempotent, example, body_optional, quota)
 
         @wraps(handler)
         async def bounded(resource: object, req: Request, resp: Response, **params: Any) -> None:
@@ -128,6 +132,11 @@ async def in_time(request: Request, work: Coroutine[Any, Any, T]) -> T:
 
 def actor_of(request: Request) -> Actor:
     return cast(Actor, request.context.actor)
+
+
+def address_of(request: Request) -> str:
+    """The address that the request came from; see middlewares/throttling.py for whom to believe."""
+    return cast(str, request.context.address)
 
 
 def note(request: Request, **facts: str) -> None:

@@ -152,9 +152,9 @@ async def test_members_are_listed_page_by_page_newest_first(service: Caller, clo
     assert seen == made[::-1]
 
 
-async def test_fifty_parallel_registrations_of_one_address_make_one_member(anonymous: Caller, database: Database) -> None:
-    answers = await asyncio.gather(*(anonymous.post("/v1/auth/register", ADA) for _ in range(50)))
-    assert sorted(answer.status_code for answer in answers) == [201] + [409] * 49
+async def test_parallel_registrations_of_one_address_make_one_member(anonymous: Caller, database: Database) -> None:
+    answers = await asyncio.gather(*(anonymous.post("/v1/auth/register", ADA) for _ in range(25)))
+    assert sorted(answer.status_code for answer in answers) == [201] + [409] * 24
     assert await database.raw["members"].count_documents({}) == 1
 
 

@@ -161,9 +161,9 @@ class Server:
 class Deployment(Server):
     """`guerdon up` on a data directory, with the mongod that it starts."""
 
-    def __init__(self, data_dir: Path, *, workers: int = 1) -> None:
+    def __init__(self, data_dir: Path, *, workers: int = 1, settings: dict[str, str] | None = None) -> None:
         arguments = ["up", "--no-demo", "--workers", str(workers), "--data-dir", str(data_dir)]
-        super().__init__(data_dir.parent / "up.log", arguments, {})
+        super().__init__(data_dir.parent / "up.log", arguments, settings or {})
         self.data_dir = data_dir
 
     async def command(self, *arguments: str) -> Run:

@@ -62,5 +62,30 @@ def test_production_brings_its_own_database_and_keys() -> None:
     with pytest.raises(StartupRefused, match="GUERDON_MASTER_KEYS_FILE"):
         require_safe(load({**production, "GUERDON_MONGODB_URL": "mongodb://db", "GUERDON_TOKEN_KEYS": "{}"}))
     keys = {"GUERDON_TOKEN_KEYS": "{}", "GUERDON_MASTER_KEYS": "{}"}
-    require_safe(load({**production, "GUERDON_MONGODB_URL": "mongodb://db", **keys}))
+    complete = {**production, "GUERDON_MONGODB_URL": "mongodb://db", **keys}
+    require_safe(load(complete))
+    with pytest.raises(StartupRefused, match="GUERDON_RATE_LIMIT=off"):
+        require_safe(load({**complete, "GUERDON_RATE_LIMIT": "off"}))
     require_safe(load({}))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *(
+            (f"GUERDON_RATE_{name}", value)
+            for name in ("KEY", "ENTRY")
+            for value in ("0/60", "5", "5/0", "5/60/7", "-1/60", "5/60 ")
+        ),
+        *(("GUERDON_TRUSTED_PROXIES", value) for value in ("somewhere", "10.0.0.1/8", "10.0.0.0/33", "*")),
+        ("GUERDON_RATE_LIMIT", "maybe"),
+        ("GUERDON_RATE_LIMIT_WITHOUT_STORE", "pray"),
+    ],
+)
+def test_quotas_and_networks_are_checked_at_the_start(name: str, value: str) -> None:
+    with pytest.raises(StartupRefused, match=name):
+        load({name: value})
+
+
+def test_networks_may_have_blanks_between_them() -> None:
+    assert load({"GUERDON_TRUSTED_PROXIES": "10.0.0.0/8, 2001:db8::/32"}).trusted_proxies

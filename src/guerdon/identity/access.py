@@ -56,6 +56,10 @@ class Access:
         same = hmac.compare_digest(known.proof, digest(authorization))
         return known.actor if same and self._is_fresh(known) and known.row.is_live(self._clock.now_ms()) else None
 
+    def knows(self, authorization: str) -> bool:
+        """Tell whether this process has seen these credentials prove something, and may still believe it."""
+        return self.recall(authorization) is not None or self._tokens.knows(authorization[_SCHEME:])
+
     async def authenticate(self, authorization: str | None) -> Actor:
         """Return the caller that an `Authorization` header proves; no header makes an anonymous caller.
 

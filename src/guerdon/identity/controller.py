@@ -1,7 +1,7 @@
 """Routes of members."""
 
 from guerdon.clock import Clock
-from guerdon.errors import AlreadyExists, Forbidden, NotFound, Overloaded
+from guerdon.errors import AlreadyExists, Forbidden, NotFound, Overloaded, StoreUnavailable
 from guerdon.http import Request, Response, actor_of, decode_cursor, encode_cursor, note, operation, read, read_query, send
 from guerdon.identity.models import (
     JwksView,
@@ -30,8 +30,9 @@ class AuthResource:
         tag="auth",
         body=RegisterCreate,
         answers={201: MemberView},
-        errors=(AlreadyExists, Overloaded),
+        errors=(AlreadyExists, StoreUnavailable, Overloaded),
         example={"email": "ada@example.com", "password": "correct horse battery staple"},
+        quota="entry",
     )
     async def on_post_register(self, req: Request, resp: Response) -> None:
         """Become a member with an e-mail address and a password of 8 to 128 characters."""

@@ -144,6 +144,11 @@ class Tokens:
         self._remember(name, proven)
         return claims
 
+    def knows(self, token: str) -> bool:
+        """Tell whether the token was found to be good before, and has not ended since."""
+        proven = self._verified.get(digest(token)) if token.isascii() else None
+        return proven is not None and self._clock.now_ms() // 1000 < proven.claims.exp
+
     def _read(self, token: str, now_ms: int) -> _Proven:
         """Check form, header and signature, in this order; the claims are only decoded when they are ours."""
         match = _COMPACT.match(token)

@@ -75,6 +75,7 @@ class Problems:
         resp.content_type = PROBLEM_TYPE
         resp.data = problem_document(error, req.context.request_id)
         resp.text = None
+        resp.set_headers(error.headers)
         if error.retry_after_seconds is not None:
             resp.set_header("Retry-After", str(error.retry_after_seconds))
         if error.replayed:

@@ -35,12 +35,12 @@ class HealthResource:
     def __init__(self, ping: Callable[[], Awaitable[None]]) -> None:
         self._ping = ping
 
-    @operation("getLiveness", PUBLIC, tag="operations", answers={200: Health})
+    @operation("getLiveness", PUBLIC, tag="operations", answers={200: Health}, quota="none")
     async def on_get_live(self, _req: Request, resp: Response) -> None:
         """Say that the process answers; a failing database does not make it restart."""
         send(resp, Health("ok"))
 
-    @operation("getReadiness", PUBLIC, tag="operations", answers={200: Health}, errors=(DatabaseUnavailable,))
+    @operation("getReadiness", PUBLIC, tag="operations", answers={200: Health}, errors=(DatabaseUnavailable,), quota="none")
     async def on_get_ready(self, _req: Request, resp: Response) -> None:
         """Say whether the database answers."""
         await self._ping()
@@ -53,7 +53,7 @@ class MetricsResource:
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
 
-    @operation("getMetrics", PUBLIC, tag="operations", answers={200: None})
+    @operation("getMetrics", PUBLIC, tag="operations", answers={200: None}, quota="none")
     async def on_get(self, _req: Request, resp: Response) -> None:
         """Prometheus text. It holds no personal data; a gateway need not expose it."""
         resp.content_type = CONTENT_TYPE

@@ -17,7 +17,7 @@ from spectree.models import SecureType, SecurityScheme, SecuritySchemeData
 from spectree.plugins.falcon_plugin import FalconAsgiPlugin
 
 from guerdon import __version__
-from guerdon.errors import Forbidden, GuerdonError, Internal, MalformedJson, Unauthenticated, Validation
+from guerdon.errors import Forbidden, GuerdonError, Internal, MalformedJson, QuotaExceeded, Unauthenticated, Validation
 from guerdon.http import Operation
 
 Routes = list[tuple[str, Any, str | None]]
@@ -165,6 +165,8 @@ def _errors_of(declared: Operation) -> set[type[GuerdonError]]:
         errors.add(Validation)
     if not declared.policy.public:
         errors |= {Unauthenticated, Forbidden}
+    if declared.quota != "none":
+        errors.add(QuotaExceeded)
     return errors
 
 

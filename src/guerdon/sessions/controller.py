@@ -1,7 +1,7 @@
 """Routes of logging in and out."""
 
-from guerdon.errors import NotFound, Overloaded, Unauthenticated
-from guerdon.http import Request, Response, actor_of, operation, read, send
+from guerdon.errors import NotFound, Overloaded, StoreUnavailable, Unauthenticated
+from guerdon.http import Request, Response, actor_of, address_of, operation, read, send
 from guerdon.security import OWN, PUBLIC
 from guerdon.sessions.models import (
     DEVICE_LENGTH_MAX,
@@ -29,13 +29,14 @@ class AuthResource:
         tag="auth",
         body=LoginCreate,
         answers={200: TokenView},
-        errors=(Unauthenticated, Overloaded),
+        errors=(Unauthenticated, StoreUnavailable, Overloaded),
         example={"email": "ada@example.com", "password": "correct horse battery staple"},
+        quota="entry",
     )
     async def on_post_login(self, req: Request, resp: Response) -> None:
         """Exchange an e-mail address and a password for an access token and a refresh token."""
         body, _ = await read(req, LoginCreate)
-        send(resp, await self._sessions.log_in(body.email, body.password, device_of(req)))
+        send(resp, await self._sessions.log_in(body, device_of(req), address_of(req)))
 
     @operation(
         "refresh",
@@ -90,7 +91,7 @@ class SessionsResource:
         tag="auth",
         body=PasswordUpdate,
         answers={204: None},
-        errors=(NotFound, Overloaded),
+        errors=(NotFound, StoreUnavailable, Overloaded),
         example={"current_password": "correct horse battery staple", "new_password": "staple battery horse correct"},
     )
     async def on_put_password(self, req: Request, resp: Response) -> None:

@@ -16,6 +16,7 @@ INDEXES: dict[str, list[IndexModel]] = {
 }
 REFRESH_TOKEN_LENGTH_MAX = 200
 DEVICE_LENGTH_MAX = 200
+DEVICE_TOKEN_LENGTH_MAX = 160
 
 
 # --- stored ---------------------------------------------------------------------------------------------------------
@@ -54,6 +55,8 @@ class LoginCreate(Struct, frozen=True, forbid_unknown_fields=True):
 
     email: Email
     password: Annotated[str, Meta(min_length=1, max_length=PASSWORD_LENGTH_MAX)]
+    device_token: Annotated[str, Meta(min_length=1, max_length=DEVICE_TOKEN_LENGTH_MAX)] | None = None
+    """As the last log-in from here gave it. One that is not known any more changes nothing."""
 
 
 class RefreshCreate(Struct, frozen=True, forbid_unknown_fields=True):
@@ -80,6 +83,8 @@ class TokenView(Struct, frozen=True):
     session_id: str
     session_ends_at: str
     """When the member has to log in again at the latest."""
+    device_token: str | None = None
+    """After a log-in: show it at the next one, so that strangers who guess at the password cannot keep the member out. It proves nothing else."""
 
 
 class SessionView(Struct, frozen=True):

@@ -12,7 +12,8 @@ from guerdon.identity.models import MEMBERS, Member
 from guerdon.identity.service import Identity
 from guerdon.identity.tokens import Tokens
 from guerdon.security import ROLE_SCOPES, Actor
-from guerdon.sessions.models import SESSIONS, Session, TokenView
+from guerdon.sessions.guard import Guard
+from guerdon.sessions.models import SESSIONS, LoginCreate, Session, TokenView
 from guerdon.sessions.refresh import REFUSAL, RefreshToken, first_token, new_session_id, parse_refresh_token
 from guerdon.sessions.rules import is_live, meaning_of
 
@@ -43,28 +44,34 @@ class Lifetimes(Struct, frozen=True):
 class Sessions:
     """The sessions of this deployment's members."""
 
-    def __init__(self, database: Database, identity: Identity, tokens: Tokens, clock: Clock, lifetimes: Lifetimes) -> None:
+    def __init__(
+        self, database: Database, identity: Identity, tokens: Tokens, clock: Clock, *, guard: Guard, lifetimes: Lifetimes
+    ) -> None:
         self._sessions = database.collection(SESSIONS, Session)
         self._members = database.collection(MEMBERS, Member)
         self._database = database
         self._identity = identity
         self._tokens = tokens
         self._clock = clock
+        self._guard = guard
         self._lifetimes = lifetimes
         # By session, in the order in which they were asked for.
         self._standing: dict[str, tuple[float, Actor]] = {}
 
     # --- commands ---------------------------------------------------------------------------------------------------
 
-    async def log_in(self, email: str, password: str, device: str | None) -> TokenView:
-        """Begin a session.
+    async def log_in(self, body: LoginCreate, device: str | None, address: str) -> TokenView:
+        """Begin a session. `device` is what it says that it is, `address` where it comes from.
 
         Raises:
             Unauthenticated: see `Identity.prove`.
+            QuotaExceeded: too many have tried; see `Guard.attempt`.
+            StoreUnavailable: nobody can count the attempts, and so nobody is let in.
             Validation: the address is none, or the password is too long to be one.
             Overloaded: too many passwords are being hashed.
         """
-        member = await self._identity.prove(email, password)
+        async with self._guard.attempt(body.email, address, body.device_token) as attempt:
+            member = await self._identity.prove(body.email, body.password)
         await self._make_room(member.id)
         now, token = self._clock.now_ms(), first_token(new_session_id(member.id))
         ends_at = now + self._lifetimes.absolute_ms
@@ -80,7 +87,7 @@ class Sessions:
             expires_at=to_datetime(ends_at),
         )
         await self._sessions.insert(session)
-        return self._view(member, session, token)
+        return self._view(member, session, token, self._guard.issue(attempt))
 
     async def refresh(self, text: str) -> TokenView:
         """Exchange a refresh token for the next pair. The token dies, and showing it again after the grace ends the session.
@@ -133,9 +140,11 @@ class Sessions:
 
         Raises:
             Validation: the current password is not right, or the new one is not acceptable.
+            QuotaExceeded, StoreUnavailable: as for `log_in`.
             Overloaded: too many passwords are being hashed.
         """
-        await self._identity.change_password(actor.id, current, new)
+        async with self._guard.own_password(actor.id):
+            await self._identity.change_password(actor.id, current, new)
         await self.end_all(actor.id, but=actor.session)
 
     # --- queries ----------------------------------------------------------------------------------------------------
@@ -203,7 +212,7 @@ class Sessions:
         self._standing.pop(str(where["_id"]), None)
         return done.deleted_count > 0
 
-    def _view(self, member: Member, session: Session, token: RefreshToken) -> TokenView:
+    def _view(self, member: Member, session: Session, token: RefreshToken, device_token: str | None = None) -> TokenView:
         return TokenView(
             access_token=self._tokens.issue(member.id, member.role, session.id),
             token_type="Bearer",  # noqa: S106 - the name of a scheme, not a secret
@@ -212,4 +221,5 @@ class Sessions:
             refresh_token=token.text,
             session_id=session.id,
             session_ends_at=rfc3339(session.ends_at),
+            device_token=device_token,
         )

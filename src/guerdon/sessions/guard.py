@@ -1,0 +1,114 @@
+"""Holds guessing of passwords down without giving strangers a way to lock a member out.
+
+After the device cookies of OWASP ("Slow Down Online Guessing Attacks with Device Cookies"): whoever has logged in from somewhere before shows
+the device token of that log-in and has attempts of their own, so that they get in however many strangers guess at the same moment. All
+strangers together share one account's attempts, whether or not there is such an account.
+"""
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+
+from joserfc.util import urlsafe_b64decode, urlsafe_b64encode
+from msgspec import Struct
+
+from guerdon.clock import Clock
+from guerdon.errors import GuerdonError, QuotaExceeded, Unauthenticated
+from guerdon.identity.rules import email_claim, valid_email
+from guerdon.ids import digest, random_bytes
+from guerdon.sealing import MasterKeys
+from guerdon.throttling.service import Throttle
+
+PREFIX = "gd_"
+KNOWN_MS = 180 * 86_400_000
+"""So long after its last log-in a device is still known."""
+EVERYBODY = "all"
+_CONTEXT = "device token"
+_ACCOUNT_BYTES, _TIME_BYTES, _NAME_BYTES = 32, 8, 12
+
+
+class Attempt(Struct):
+    """One try at an account's password."""
+
+    account: bytes
+    """Stands for the address, whoever it belongs to."""
+    device: bytes | None
+    """The name of the known device that it comes from."""
+
+
+class Guard:
+    """Admits attempts, and gives out device tokens."""
+
+    def __init__(self, throttle: Throttle, keys: MasterKeys, clock: Clock) -> None:
+        self._throttle = throttle
+        self._keys = keys
+        self._clock = clock
+
+    @asynccontextmanager
+    async def attempt(self, email: str, address: str, device_token: str | None) -> AsyncGenerator[Attempt]:
+        """Count an attempt unless it succeeds: one that fails for want of proof stays counted, anything else is given back.
+
+        Raises:
+            Validation: the address is none.
+            QuotaExceeded: there were too many.
+            StoreUnavailable: nobody can count, and so nobody is let in.
+        """
+        account = digest(email_claim(valid_email(email)))
+        attempt = Attempt(account, self._device_of(device_token, account))
+        taken = await self._take(attempt, address)
+        try:
+            yield attempt
+        except Unauthenticated:
+            raise
+        except BaseException:
+            await self._give_back(taken)
+            raise
+        await self._give_back(taken)
+
+    @asynccontextmanager
+    async def own_password(self, member_id: str) -> AsyncGenerator[None]:
+        """Count an attempt of somebody who has logged in to prove the password once more, unless it succeeds.
+
+        Raises:
+            QuotaExceeded: there were too many.
+        """
+        await self._throttle.spend("password", member_id, without_store="closed")
+        yield
+        await self._throttle.give_back("password", member_id)
+
+    def issue(self, attempt: Attempt) -> str:
+        """Return a device token for the next log-ins to this account from where this one came."""
+        name = attempt.device or random_bytes(_NAME_BYTES)
+        plain = attempt.account + self._clock.now_ms().to_bytes(_TIME_BYTES) + name
+        return PREFIX + urlsafe_b64encode(self._keys.seal(plain, _CONTEXT)).decode()
+
+    async def _take(self, attempt: Attempt, address: str) -> list[tuple[str, str]]:
+        if attempt.device is not None:
+            return [await self._spend("device", attempt.device.hex())]
+        taken = [await self._spend("account", attempt.account.hex())]
+        try:
+            taken.append(await self._spend("failures", EVERYBODY))
+        except QuotaExceeded:
+            # So many fail everywhere that somebody is trying one password on many accounts: no address has a second try now.
+            taken.append(await self._spend("spray", address))
+        return taken
+
+    async def _spend(self, name: str, who: str) -> tuple[str, str]:
+        await self._throttle.spend(name, who, without_store="closed")
+        return name, who
+
+    async def _give_back(self, taken: list[tuple[str, str]]) -> None:
+        for name, who in taken:
+            await self._throttle.give_back(name, who)
+
+    def _device_of(self, token: str | None, account: bytes) -> bytes | None:
+        """Return the name of the device, if the token is ours, belongs to this account and is not too old; else it is a stranger's."""
+        if token is None or not token.startswith(PREFIX):
+            return None
+        try:
+            plain = self._keys.open(urlsafe_b64decode(token.removeprefix(PREFIX).encode()), _CONTEXT)
+        except (GuerdonError, ValueError):
+            return None
+        issued_at = int.from_bytes(plain[_ACCOUNT_BYTES : _ACCOUNT_BYTES + _TIME_BYTES])
+        if plain[:_ACCOUNT_BYTES] != account or self._clock.now_ms() - issued_at > KNOWN_MS:
+            return None
+        return plain[_ACCOUNT_BYTES + _TIME_BYTES :]

@@ -1,0 +1,257 @@
+"""Quotas over HTTP: per key, per person, per address; and log-ins that strangers can neither guess nor block."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any
+
+import httpx
+import pytest
+
+from guerdon.app import Services, build_app, open_services
+from guerdon.config import Settings
+from guerdon.logs import make_logger
+from tests.clients import Caller, Log, ManualClock, problem
+from tests.factories import Factory
+
+PASSWORD = "correct horse battery"
+ADA = {"email": "ada@example.com", "password": PASSWORD}
+Deployment = Callable[..., AbstractAsyncContextManager["At"]]
+
+
+class At:
+    """Callers of one deployment, from whatever address they like."""
+
+    def __init__(self, services: Services, app: Any) -> None:
+        self.services = services
+        self._app = app
+        self._clients: list[httpx.AsyncClient] = []
+
+    def address(self, host: str) -> Caller:
+        transport = httpx.ASGITransport(app=self._app, client=(host, 40_000))
+        client = httpx.AsyncClient(transport=transport, base_url="http://test")
+        self._clients.append(client)
+        return Caller(client)
+
+    async def close(self) -> None:
+        for client in self._clients:
+            await client.aclose()
+
+
+@pytest.fixture
+def deployment(services: Services, settings: Settings, clock: ManualClock) -> Deployment:
+    """A deployment with settings of its own, on the emptied database."""
+
+    @asynccontextmanager
+    async def deploy(**changes: Any) -> AsyncIterator[At]:
+        own = settings.model_copy(update=changes)
+        async with open_services(own, clock) as started:
+            at = At(started, build_app(started, own, make_logger(clock, "info", Log())))
+            yield at
+            await at.close()
+
+    return deploy
+
+
+def refused(answer: httpx.Response, quota: str) -> int:
+    """Assert that the quota is named in every way that there is, and return the seconds to wait."""
+    body = problem(answer, 429, "quota-exceeded")
+    assert body["violated-policies"] == [quota]
+    assert answer.headers["ratelimit-policy"].startswith(f'"{quota}";q=')
+    name, remaining, seconds = answer.headers["ratelimit"].split(";")
+    assert (name, remaining) == (f'"{quota}"', "r=0")
+    wait_seconds = int(answer.headers["retry-after"])
+    assert wait_seconds >= int(seconds.removeprefix("t=")) >= 1
+    return wait_seconds
+
+
+async def test_a_key_has_a_quota_and_learns_how_it_stands(deployment: Deployment, clock: ManualClock) -> None:
+    async with deployment(rate_key="5/60") as at:
+        clock.stop()
+        clock.offset_ms += 60_000 - clock.now_ms() % 60_000
+        mine, other = [at.address("192.0.2.1").with_token(await at.services.access.create_key(n, ["*"])) for n in "ab"]
+        answers = [await mine.get("/v1/members") for _ in range(5)]
+        assert [answer.headers["ratelimit"] for answer in answers] == [f'"key";r={left};t=60' for left in (4, 3, 2, 1, 0)]
+        assert {answer.headers["ratelimit-policy"] for answer in answers} == {'"key";q=5;w=60'}
+        wait_seconds = refused(await mine.get("/v1/members"), "key")
+        assert (await other.get("/v1/members")).status_code == 200
+        clock.advance(seconds=wait_seconds)
+        assert (await mine.get("/v1/members")).status_code == 200
+
+
+async def test_a_refused_debit_does_nothing_and_its_key_is_free(deployment: Deployment, clock: ManualClock) -> None:
+    async with deployment(rate_key="4/60") as at:
+        service = at.address("192.0.2.1").with_token(await at.services.access.create_key("k", ["*"]))
+        factory = Factory(service, at.services)
+        wallet = await factory.wallet(10)
+        answers = [await service.post(f"/v1/wallets/{wallet}/debit", {"amount": 1}, key=f"debit-{n}") for n in range(4)]
+        statuses = [answer.status_code for answer in answers]
+        assert statuses == sorted(statuses)
+        assert set(statuses) == {201, 429}
+        clock.advance(seconds=121)
+        again = await service.post(f"/v1/wallets/{wallet}/debit", {"amount": 1}, key="debit-3")
+        assert (again.status_code, "idempotency-replayed" in again.headers) == (201, False)
+        assert again.json()["balance"] == 10 - statuses.count(201) - 1
+        await factory.assert_books_balance()
+
+
+async def test_a_person_has_a_quota_whatever_the_address(deployment: Deployment) -> None:
+    async with deployment(rate_person="3/60") as at:
+        await at.address("192.0.2.1").post("/v1/auth/register", ADA)
+        token = (await at.address("192.0.2.1").post("/v1/auth/login", ADA)).json()["access_token"]
+        answers = [await at.address(f"192.0.2.{n}").with_token(token).get("/v1/me") for n in range(1, 5)]
+        assert [answer.status_code for answer in answers] == [200, 200, 200, 429]
+        refused(answers[3], "person")
+
+
+async def test_strangers_are_counted_by_address_and_probes_are_not(deployment: Deployment) -> None:
+    async with deployment(rate_stranger="3/60") as at:
+        stranger = at.address("192.0.2.1")
+        for _ in range(3):
+            assert (await stranger.get("/.well-known/jwks.json")).status_code == 200
+        refused(await stranger.get("/.well-known/jwks.json"), "stranger")
+        # Without credentials, on a route that needs some: that is a stranger too.
+        refused(await stranger.get("/v1/me"), "stranger")
+        assert (await at.address("192.0.2.2").get("/.well-known/jwks.json")).status_code == 200
+        for _ in range(5):
+            probe = await stranger.get("/health/ready")
+            assert (probe.status_code, "ratelimit" in probe.headers) == (200, False)
+
+
+async def test_an_ipv6_network_is_one_address(deployment: Deployment) -> None:
+    async with deployment(rate_stranger="2/60") as at:
+        answers = [await at.address(f"2001:db8:0:1::{n}").get("/.well-known/jwks.json") for n in range(1, 4)]
+        assert [answer.status_code for answer in answers] == [200, 200, 429]
+        assert (await at.address("2001:db8:0:2::1").get("/.well-known/jwks.json")).status_code == 200
+        mapped = [await at.address("::ffff:192.0.2.9").get("/.well-known/jwks.json") for _ in range(2)]
+        assert [answer.status_code for answer in mapped] == [200, 200]
+        refused(await at.address("192.0.2.9").get("/.well-known/jwks.json"), "stranger")
+
+
+async def test_a_forwarded_address_is_believed_from_a_configured_proxy_only(deployment: Deployment) -> None:
+    """RATE-2: a thousand spoofed addresses do not help."""
+    async with deployment(rate_stranger="10/60", trusted_proxies="10.0.0.0/8, 2001:db8::/32") as at:
+        client = at.address("192.0.2.1").client
+        spoofed = [
+            (await client.get("/.well-known/jwks.json", headers={"x-forwarded-for": f"198.51.{n // 250}.{n % 250}"})).status_code
+            for n in range(1_000)
+        ]
+        assert (spoofed.count(200), spoofed.count(429)) == (10, 990)
+
+        proxy = at.address("10.0.0.1").client
+        # Our proxies append; what stands before that was written by whoever asks.
+        for n in range(11):
+            lie = f"198.51.100.{n}, 203.0.113.7, 10.0.0.2"
+            answer = await proxy.get("/.well-known/jwks.json", headers={"x-forwarded-for": lie})
+            assert answer.status_code == (200 if n < 10 else 429)
+        other = await proxy.get("/.well-known/jwks.json", headers={"x-forwarded-for": "203.0.113.8"})
+        assert other.status_code == 200
+        for nonsense in ("", "somewhere", "1.2.3.4.5, ,", ",".join(["10.0.0.3"] * 500)):
+            assert (await proxy.get("/.well-known/jwks.json", headers={"x-forwarded-for": nonsense})).status_code == 200
+
+
+async def test_credentials_that_prove_nothing_are_counted_and_good_ones_go_on(deployment: Deployment) -> None:
+    async with deployment(rate_invalid="5/60") as at:
+        good = await at.services.access.create_key("good", ["members:read"])
+        office = at.address("192.0.2.1")
+        assert (await office.with_token(good).get("/v1/members")).status_code == 200
+        await office.post("/v1/auth/register", ADA)
+        token = (await office.post("/v1/auth/login", ADA)).json()["access_token"]
+        assert (await office.with_token(token).get("/v1/me")).status_code == 200
+        forged = [await office.with_token(f"gk_live_{n:012}_{'b' * 49}").get("/v1/members") for n in range(7)]
+        assert [answer.status_code for answer in forged] == [401] * 5 + [429] * 2
+        refused(forged[5], "invalid")
+        # Not even looked at, though it would be right; what has proven something before is.
+        fresh = await at.services.access.create_key("fresh", ["members:read"])
+        refused(await office.with_token(fresh).get("/v1/members"), "invalid")
+        assert (await at.address("192.0.2.2").with_token(fresh).get("/v1/members")).status_code == 200
+        assert (await office.with_token(good).get("/v1/members")).status_code == 200
+        assert (await office.with_token(token).get("/v1/me")).status_code == 200
+
+
+async def guesses(at: At, email: str, addresses: int, count: int) -> list[int]:
+    """Wrong passwords for one account, from many addresses at once."""
+    body = {"email": email, "password": "not the password"}
+    callers = [at.address(f"198.51.{n // 250}.{n % 250}") for n in range(addresses)]
+    answers = await asyncio.gather(*(callers[n % addresses].post("/v1/auth/login", body) for n in range(count)))
+    return [answer.status_code for answer in answers]
+
+
+async def test_strangers_who_guess_cannot_lock_the_owner_out(deployment: Deployment, clock: ManualClock) -> None:
+    """LOGIN-1."""
+    async with deployment() as at:
+        home = at.address("192.0.2.1")
+        await home.post("/v1/auth/register", ADA)
+        device = (await home.post("/v1/auth/login", ADA)).json()["device_token"]
+        for email in (ADA["email"], "nobody@example.com"):
+            statuses = await guesses(at, email, addresses=500, count=1_000)
+            assert (statuses.count(401), statuses.count(429)) == (10, 990)
+        refused(await home.post("/v1/auth/login", ADA), "account")
+        back = await home.post("/v1/auth/login", {**ADA, "device_token": device})
+        assert back.status_code == 200, back.text
+        # The token is known again and again, and its holder too may only guess so often.
+        device = back.json()["device_token"]
+        wrong = [await home.post("/v1/auth/login", {**ADA, "password": "x", "device_token": device}) for _ in range(12)]
+        assert [answer.status_code for answer in wrong] == [401] * 10 + [429] * 2
+        refused(wrong[11], "device")
+        clock.advance(seconds=1_801)
+        assert (await home.post("/v1/auth/login", ADA)).status_code == 200
+
+
+async def test_a_device_token_is_good_for_its_own_account_and_nothing_else(deployment: Deployment, clock: ManualClock) -> None:
+    async with deployment(rate_guesses="1/900") as at:
+        caller, bob = at.address("192.0.2.1"), {"email": "bob@example.com", "password": PASSWORD}
+        for person in (ADA, bob):
+            await caller.post("/v1/auth/register", person)
+        device = (await caller.post("/v1/auth/login", ADA)).json()["device_token"]
+        assert "ada" not in device
+        problem(await caller.with_token(device).get("/v1/me"), 401, "unauthenticated")
+        for person in (ADA, bob):
+            assert (await caller.post("/v1/auth/login", {**person, "password": "x"})).status_code == 401
+            refused(await caller.post("/v1/auth/login", person), "account")
+        refused(await caller.post("/v1/auth/login", {**bob, "device_token": device}), "account")
+        for broken in (device[:-2] + "xx", "gd_", "gd_é", "x" * 160, device.replace("gd_", "gx_")):
+            refused(await caller.post("/v1/auth/login", {**ADA, "device_token": broken}), "account")
+        problem(await caller.post("/v1/auth/login", {**ADA, "device_token": "x" * 161}), 422, "validation")
+        assert (await caller.post("/v1/auth/login", {**ADA, "device_token": device})).status_code == 200
+        clock.advance(days=181)
+        assert (await caller.post("/v1/auth/login", {**ADA, "password": "x", "device_token": device})).status_code == 401
+        refused(await caller.post("/v1/auth/login", {**ADA, "device_token": device}), "account")
+
+
+async def test_one_password_on_many_accounts_is_noticed(deployment: Deployment) -> None:
+    """LOGIN-3: from then on an address has one try; whoever knows the password needs no second one."""
+    async with deployment(rate_failures="20/900") as at:
+        await at.address("192.0.2.1").post("/v1/auth/register", ADA)
+        bots = [at.address(f"198.51.100.{n}") for n in range(10)]
+        statuses = [
+            (await bots[n % 10].post("/v1/auth/login", {"email": f"m{n}@example.com", "password": "Password1!"})).status_code
+            for n in range(100)
+        ]
+        assert statuses == [401] * 30 + [429] * 70
+        assert (await at.address("192.0.2.1").post("/v1/auth/login", ADA)).status_code == 200
+
+
+async def test_log_ins_and_sign_ups_of_one_address_are_counted_together(deployment: Deployment) -> None:
+    async with deployment(rate_entry="4/60") as at:
+        caller = at.address("192.0.2.1")
+        assert (await caller.post("/v1/auth/register", ADA)).status_code == 201
+        assert [(await caller.post("/v1/auth/login", ADA)).status_code for _ in range(4)] == [200, 200, 200, 429]
+        refused(await caller.post("/v1/auth/register", {"email": "bob@example.com", "password": PASSWORD}), "entry")
+
+
+async def test_the_current_password_cannot_be_guessed_with_a_stolen_token(deployment: Deployment) -> None:
+    async with deployment() as at:
+        caller = at.address("192.0.2.1")
+        await caller.post("/v1/auth/register", ADA)
+        mine = caller.with_token((await caller.post("/v1/auth/login", ADA)).json()["access_token"])
+        body = {"current_password": "not this", "new_password": "another horse battery"}
+        answers = [await mine.put("/v1/me/password", body) for _ in range(12)]
+        assert [answer.status_code for answer in answers] == [422] * 10 + [429] * 2
+        refused(answers[11], "password")
+
+
+async def test_quotas_can_be_switched_off_for_trying(deployment: Deployment) -> None:
+    async with deployment(rate_limit="off", rate_stranger="1/60") as at:
+        answers = [await at.address("192.0.2.1").get("/.well-known/jwks.json") for _ in range(5)]
+        assert {(answer.status_code, "ratelimit" in answer.headers) for answer in answers} == {(200, False)}

@@ -1,0 +1,66 @@
+"""RATE-1: one quota, four processes, fifty connections, three times as many requests as it grants."""
+
+import asyncio
+import time
+from collections import Counter
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.stores import running_store
+from tests.trust.deployment import Deployment
+from tests.trust.load import report
+
+SEED = 0
+"""Nothing here is drawn by chance."""
+QUOTA, WINDOW_SECONDS, CONNECTIONS, WORKERS = 1_000, 120, 50, 4
+ROOM_SECONDS = 60
+"""So much of a window must be left for the burst: across its end, a part of the next one's quota would be granted too."""
+pytestmark = [pytest.mark.trust, pytest.mark.timeout(400)]
+
+
+async def test_a_burst_through_four_processes_gets_one_quota(tmp_path: Path) -> None:
+    with running_store(tmp_path) as store:
+        settings = {"GUERDON_RATE_LIMIT_STORE": store.url, "GUERDON_RATE_KEY": f"{QUOTA}/{WINDOW_SECONDS}"}
+        deployment = Deployment(tmp_path / "data", workers=WORKERS, settings=settings)
+        try:
+            await deployment.start()
+            made = await deployment.command("keys", "create", "--name", "burst", "--scopes", "assets:read")
+            headers = {"authorization": f"Bearer {made.out.splitlines()[-1]}"}
+            left = WINDOW_SECONDS - time.time() % WINDOW_SECONDS
+            await asyncio.sleep(left if left < ROOM_SECONDS else 0)
+            began = time.monotonic()
+            answers = await burst(deployment.url, headers)
+            seconds = time.monotonic() - began
+            statuses = Counter(answer.status_code for answer in answers)
+            assert set(statuses) == {200, 429}
+            assert abs(statuses[200] - QUOTA) <= 0.02 * QUOTA, statuses
+            late = [answer for answer in answers if answer.status_code == 429]
+            for answer in late:
+                assert answer.headers["ratelimit-policy"] == f'"key";q={QUOTA};w={WINDOW_SECONDS}'
+                assert int(answer.headers["retry-after"]) >= int(answer.headers["ratelimit"].rpartition("t=")[2])
+            wait_seconds = int(late[-1].headers["retry-after"])
+            await asyncio.sleep(wait_seconds)
+            async with httpx.AsyncClient(base_url=deployment.url, headers=headers) as client:
+                assert (await client.get("/v1/assets")).status_code == 200
+            report(
+                "RATE-1", SEED, granted=statuses[200], refused=statuses[429], seconds=round(seconds, 1), waited_seconds=wait_seconds
+            )
+            assert deployment.stop() == 0
+        finally:
+            deployment.kill()
+
+
+async def burst(url: str, headers: dict[str, str]) -> list[httpx.Response]:
+    """Three times the quota, as fast as fifty connections go."""
+    todo = iter(range(3 * QUOTA))
+    answers: list[httpx.Response] = []
+    limits = httpx.Limits(max_connections=1)
+
+    async def connection() -> None:
+        async with httpx.AsyncClient(base_url=url, headers=headers, limits=limits, timeout=30) as client:
+            answers.extend([await client.get("/v1/assets") for _ in todo])
+
+    await asyncio.gather(*(connection() for _ in range(CONNECTIONS)))
+    return answers
