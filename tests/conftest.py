@@ -55,7 +55,7 @@ def master_keys() -> str:
 @pytest.fixture
 def settings(mongodb_url: str, token_keys: str, master_keys: str) -> Settings:
     secrets = {"mongodb_url": mongodb_url, "token_keys": token_keys, "master_keys": master_keys}
-    return load({}, **secrets, mongodb_database=DATABASE, log_level="info")
+    return load({}, **secrets, mongodb_database=DATABASE, log_level="info", metrics="key")
 
 
 @pytest.fixture

@@ -43,11 +43,13 @@ from guerdon.ledger.limits import Calendar
 from guerdon.ledger.service import Ledger
 from guerdon.ledger.signing import CheckpointKeys
 from guerdon.logs import make_logger
+from guerdon.middlewares.arrival import Arrival, Refusals
 from guerdon.middlewares.auditing import Auditing
 from guerdon.middlewares.authentication import Authentication
-from guerdon.middlewares.fairness import Fairness, Lateness
+from guerdon.middlewares.fairness import Fairness
 from guerdon.middlewares.observation import Observation
 from guerdon.middlewares.problems import Problems
+from guerdon.middlewares.surface import CrossOrigin, Headers
 from guerdon.middlewares.throttling import Addresses, Callers, Strangers
 from guerdon.operations import controller as operations_controller
 from guerdon.operations.metrics import Metrics
@@ -221,7 +223,9 @@ def jobs_of(services: Services, settings: Settings) -> list[Job]:
     return jobs
 
 
-def routes_of(services: Services, docs: operations_controller.DocsResource, metrics: Metrics) -> Routes:
+def routes_of(
+    services: Services, docs: operations_controller.DocsResource | None, metrics: Metrics, *, open_metrics: bool = False
+) -> Routes:
     """Return every route of the service: (path, resource, suffix)."""
 
     async def ping() -> None:
@@ -239,7 +243,7 @@ def routes_of(services: Services, docs: operations_controller.DocsResource, metr
         *holds_controller.routes(services.holds),
         *reversals_controller.routes(services.reversals),
         *rewards_controller.routes(services.events, services.campaigns),
-        *operations_controller.routes(docs, metrics, ping),
+        *operations_controller.routes(docs, metrics, ping, open_metrics=open_metrics),
     ]
 
 
@@ -249,9 +253,10 @@ def build_app(services: Services, settings: Settings, log: FilteringBoundLogger)
     Raises:
         TypeError: a route declares no policy.
     """
-    metrics, docs = Metrics(), operations_controller.DocsResource()
+    metrics = Metrics()
+    docs = operations_controller.DocsResource() if settings.serves_docs else None
     metrics.watch(services.ledger)
-    routes = routes_of(services, docs, metrics)
+    routes = routes_of(services, docs, metrics, open_metrics=settings.opens_metrics)
     operations: dict[tuple[str, str], Operation] = {
         (path, method): declared
         for path, resource, suffix in routes
@@ -267,7 +272,9 @@ def build_app(services: Services, settings: Settings, log: FilteringBoundLogger)
                 access_log=settings.access_log,
                 deadline_ms=settings.ledger_deadline_ms,
             ),
-            Lateness(),
+            Refusals(),
+            Headers(behind_tls=settings.behind_tls),
+            *([CrossOrigin(settings.origins)] if settings.origins else []),
             Strangers(services.throttle, Addresses(networks_of(settings.trusted_proxies)), services.access, operations),
             Authentication(services.access, services.sessions, operations),
             Callers(services.throttle, settings.rate_limit_without_store),
@@ -276,9 +283,16 @@ def build_app(services: Services, settings: Settings, log: FilteringBoundLogger)
     )
     for path, resource, suffix in routes:
         app.add_route(path, resource, suffix=suffix)
-    Problems(log).install(app)
-    docs.publish(document_of(routes))
+    Problems(log, operations).install(app)
+    if docs is not None:
+        docs.publish(document_of(routes))
     return app
+
+
+def behind_the_door(app: Asgi, settings: Settings, clock: Clock) -> Asgi:
+    """Return the application as the network reaches it: a request arrives whole, and waits its turn at its wallet."""
+    fair = Fairness(app, clock, wait_seconds=settings.ledger_deadline_ms / 1000)
+    return Arrival(fair, clock, body_seconds=settings.body_timeout_seconds)
 
 
 class Server:
@@ -313,7 +327,7 @@ class Server:
         try:
             services = await self._stack.enter_async_context(open_services(self._settings, self._clock))
             app = build_app(services, self._settings, log)
-            self._app = Fairness(app, self._clock, wait_seconds=self._settings.ledger_deadline_ms / 1000)
+            self._app = behind_the_door(app, self._settings, self._clock)
             await self._stack.enter_async_context(_beside_requests(services, self._settings, log))
             _on_stop_signal(services.streams.end)
             _calm_collector()

@@ -1,6 +1,7 @@
 """Settings: from `GUERDON_*` variables, or from the file that `GUERDON_*_FILE` names; nothing secret has a default."""
 
 import os
+import re
 from collections.abc import Iterable
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
@@ -14,6 +15,7 @@ from guerdon.errors import StartupRefused
 
 _PREFIX = "GUERDON_"
 _QUOTA = r"^[1-9][0-9]{0,8}/[1-9][0-9]{0,4}$"
+_ORIGIN = re.compile(r"https?://[a-z0-9.-]{1,253}(:[1-9][0-9]{0,4})?\Z")
 
 
 class Settings(BaseSettings):
@@ -73,6 +75,16 @@ class Settings(BaseSettings):
     """Failed log-ins to all accounts from unknown devices; then no address has a second try."""
     trusted_proxies: str = Field(default="", max_length=2000)
     """Networks (CIDR, with commas between) whose `X-Forwarded-For` is believed."""
+    body_timeout_seconds: int = Field(default=10, ge=1, le=120)
+    """So long a request's body may take to arrive, from its head on."""
+    docs: Literal["on", "off"] | None = None
+    """Whether `/docs` and `/openapi.json` are served; `on` in development and `off` in production unless told."""
+    metrics: Literal["open", "key"] | None = None
+    """Who may read `/metrics`: everybody, or holders of `metrics:read`; `open` in development and `key` in production unless told."""
+    cors_origins: str = ""
+    """Origins with commas between, such as `https://shop.example`: scripts of their pages may call the API."""
+    behind_tls: bool = False
+    """Clients reach this service by HTTPS alone, because a gateway in front ends TLS: browsers are told to keep to it."""
     access_log: bool = True
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     ledger_queue_max: int = Field(default=16_384, ge=16, le=100_000)
@@ -84,6 +96,29 @@ class Settings(BaseSettings):
     password_hash_queue_max: int = Field(default=64, ge=1, le=10_000)
     password_hash_memory_kib: int = Field(default=19_456, ge=19_456, le=1_048_576)
     """argon2id memory; the OWASP minimum with two passes is 19456 KiB."""
+
+    @property
+    def serves_docs(self) -> bool:
+        return (self.docs or ("off" if self.profile == "production" else "on")) == "on"
+
+    @property
+    def opens_metrics(self) -> bool:
+        return (self.metrics or ("key" if self.profile == "production" else "open")) == "open"
+
+    @property
+    def origins(self) -> list[str]:
+        return [origin for origin in self.cors_origins.split(",") if origin]
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _known_origins(cls, text: str) -> str:
+        origins = [origin.strip() for origin in text.split(",") if origin.strip()]
+        for origin in origins:
+            if not _ORIGIN.match(origin):
+                raise ValueError(
+                    "name each origin as a browser does: scheme, host in lower case, a port if it is unusual; no *, no path"
+                )
+        return ",".join(origins)
 
     @field_validator("trusted_proxies")
     @classmethod

@@ -138,6 +138,13 @@ class BodyTooLarge(CallerError):
     page = "Bodies are limited to 256 KiB, bulk requests to 2 MiB. Split the request."
 
 
+class RequestTimeout(CallerError):
+    code = "request-timeout"
+    status = 408
+    title = "Request arrived too slowly"
+    page = "The body did not arrive in time (`GUERDON_BODY_TIMEOUT_SECONDS`, 10 by default). Nothing was done; send it again."
+
+
 class UnsupportedMediaType(CallerError):
     code = "unsupported-media-type"
     status = 415

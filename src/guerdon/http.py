@@ -21,11 +21,13 @@ from msgspec import Meta, Struct
 
 from guerdon.clock import to_ms
 from guerdon.errors import (
+    BadRequest,
     BodyTooLarge,
     GuerdonError,
     IdempotencyKeyMissing,
     MalformedJson,
     OutcomeUnknown,
+    RequestTimeout,
     UnsupportedMediaType,
     Validation,
 )
@@ -34,6 +36,8 @@ from guerdon.security import Actor, Policy
 BODY_BYTES_MAX = 256 * 1024
 BULK_BODY_BYTES_MAX = 2 * 1024 * 1024
 DEPTH_MAX = 32
+BODY_ENDS_AT, BROKEN_OFF = "guerdon.body_ends_at", "guerdon.broken_off"
+"""In the scope of a request whose body is still arriving: until when it may (the loop's time), and that it never will."""
 PAGE_MAX = 100
 OBJECT_KEYS_MAX = 200
 JSON_TYPE = "application/json"
@@ -194,9 +198,24 @@ async def _read_bytes(request: Request, bytes_max: int) -> bytes:
         raise UnsupportedMediaType("send the body without Content-Encoding")
     if (request.content_length or 0) > bytes_max:
         raise BodyTooLarge(f"the body is larger than {bytes_max} bytes", limit_bytes=bytes_max)
-    raw = await request.stream.read(bytes_max + 1)
+    if request.get_header("Transfer-Encoding", default="chunked").lower() != "chunked":
+        raise BadRequest("send the body with Content-Length or Transfer-Encoding: chunked, and nothing else")
+    ends_at: float | None = request.scope.get(BODY_ENDS_AT)
+    try:
+        raw = await request.stream.read(bytes_max + 1) if ends_at is None else await _read_rest(request, bytes_max, ends_at)
+    except TimeoutError:
+        raise RequestTimeout("the body did not arrive in time; nothing was done") from None
     if len(raw) > bytes_max:
         raise BodyTooLarge(f"the body is larger than {bytes_max} bytes", limit_bytes=bytes_max)
+    return raw
+
+
+async def _read_rest(request: Request, bytes_max: int, ends_at: float) -> bytes:
+    async with asyncio.timeout_at(ends_at):
+        raw = await request.stream.read(bytes_max + 1)
+    if BROKEN_OFF in request.scope:
+        # Falcon takes the end of the connection for the end of the body.
+        raise BadRequest("the body breaks off; nothing was done")
     return raw
 
 

@@ -6,11 +6,12 @@ from msgspec import Struct
 
 from guerdon.errors import Forbidden, NotFound, Unauthenticated
 
+METRICS_SCOPE = "metrics:read"
 ROLES_SCOPE, AUDIT_SCOPE = "members:roles", "audit:read"
 """To change what others may do, and to see what they have done: no role but an admin's has these."""
 SCOPES = frozenset({
     "members:read", "members:write", "members:manage", ROLES_SCOPE, AUDIT_SCOPE, "wallets:read", "wallets:write", "wallets:freeze", "wallets:manage", "assets:read", "assets:write",
-    "events:read", "events:write", "campaigns:read", "campaigns:write",
+    "events:read", "events:write", "campaigns:read", "campaigns:write", METRICS_SCOPE,
 })  # fmt: skip
 ANY_SCOPE = "*"
 

@@ -15,7 +15,7 @@ from tests.serving import Route, routes_of, serve
 PASSWORD = "correct horse battery"
 PUBLIC = {
     "POST /v1/auth/register", "POST /v1/auth/login", "POST /v1/auth/refresh", "POST /v1/auth/logout", "GET /.well-known/jwks.json", "GET /health/live", "GET /health/ready",
-    "GET /metrics", "GET /openapi.json", "GET /docs", "GET /docs/{name}", "GET /problems", "GET /problems/{code}",
+    "GET /openapi.json", "GET /docs", "GET /docs/{name}", "GET /problems", "GET /problems/{code}",
 }  # fmt: skip
 """Everything that needs no credentials. A route that joins these has to be put here on purpose."""
 

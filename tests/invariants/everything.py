@@ -151,11 +151,11 @@ async def use_rewards(service: Caller, services: Services, factory: Factory, clo
     await services.events.record_all(ACTOR, [imported], await services.campaigns.list_live())
 
 
-async def use_operations(anonymous: Caller) -> None:
+async def use_operations(anonymous: Caller, service: Caller) -> None:
     for path in ("/health/live", "/health/ready", "/openapi.json", "/docs", "/docs/start.js", "/problems", "/problems/not-found"):
         await sent(anonymous.get(path))
     await sent(anonymous.get("/.well-known/jwks.json"))
-    await sent(anonymous.get("/metrics"))
+    await sent(service.get("/metrics"))
 
 
 async def run_jobs(services: Services, clock: ManualClock, wallet: str) -> None:

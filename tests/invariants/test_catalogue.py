@@ -71,22 +71,22 @@ async def test_what_is_sent_is_in_the_catalogue_and_the_other_way_round(
     wallet = await everything.use_wallets(service, services, factory)
     await everything.use_history(app, service, clock, wallet)
     await everything.use_rewards(service, services, factory, clock)
-    await everything.use_operations(anonymous)
+    await everything.use_operations(anonymous, service)
     await everything.run_jobs(services, clock, wallet)
     with pytest.MonkeyPatch.context() as monkeypatch:
         await everything.run_proofs(services, monkeypatch, recorder, wallet)
     recorder.on = False
     served = {f"{route.method} {route.path}" for route in routes_of(app)}
-    assert served - await used(anonymous) == set(), "not used above"
+    assert served - await used(service) == set(), "not used above"
     sent = {shape for command in recorder.commands for shape in shapes_of(command)}
     ours = {query.shape for query in QUERIES.values() if query.path != "server"}
     assert sent - ours == set(), "sent, and not in the catalogue"
     assert ours - sent == set(), "in the catalogue, and never sent"
 
 
-async def used(anonymous: Caller) -> set[str]:
+async def used(service: Caller) -> set[str]:
     """Routes that have answered well, as the service itself has counted them."""
-    text = (await anonymous.get("/metrics")).text
+    text = (await service.get("/metrics")).text
     counted = re.findall(r'guerdon_http_requests_total\{method="(\w+)",route="([^"]+)",status="2..?"\}', text)
     return {f"{method} {route}" for method, route in counted}
 

@@ -11,7 +11,7 @@ import urllib.request
 from collections.abc import Callable
 
 from granian import Granian
-from granian.constants import Interfaces, Loops
+from granian.constants import HTTPModes, Interfaces, Loops
 from granian.http import HTTP1Settings
 from granian.log import LogLevels
 
@@ -21,6 +21,9 @@ from guerdon.errors import StartupRefused
 BACKPRESSURE = 16_384
 """Requests that one worker holds at most; what comes on top waits in its connection. Bulk requests meet the ledger's queue first."""
 HEADER_READ_TIMEOUT_MS = 10_000
+"""From the opening of a connection, or the end of an answer, to the end of the next request's head: slow heads and idle connections alike."""
+HEAD_BYTES_MAX = 32 * 1024
+"""What a connection may keep in memory before its request is understood; a head that is longer is answered 431."""
 READY_SECONDS = 60.0
 STOP_SECONDS = 15
 POLL_SECONDS = 0.02
@@ -67,11 +70,13 @@ def serve(settings: Settings, *, host: str, port: int, workers: int, on_ready: C
         interface=Interfaces.ASGI,
         workers=workers,
         factory=True,
+        # The gateway in front speaks HTTP/1.1 to us. Detecting HTTP/2 would let a connection that says nothing stay for ever.
+        http=HTTPModes.http1,
         loop=Loops.uvloop,
         backlog=4096,
         backpressure=BACKPRESSURE,
         websockets=False,
-        http1_settings=HTTP1Settings(header_read_timeout=HEADER_READ_TIMEOUT_MS),
+        http1_settings=HTTP1Settings(header_read_timeout=HEADER_READ_TIMEOUT_MS, max_buffer_size=HEAD_BYTES_MAX),
         log_level=LogLevels.warning,
         respawn_failed_workers=True,
         workers_kill_timeout=STOP_SECONDS,

@@ -12,14 +12,13 @@ from typing import Any
 
 from guerdon.clock import Clock
 from guerdon.errors import Overloaded
-from guerdon.http import Request, Response
+from guerdon.http import BODY_ENDS_AT
+from guerdon.middlewares.arrival import ARRIVED, REFUSED
 
 Asgi = Callable[[Any, Any, Any], Awaitable[None]]
 SHARE = 128
 """Requests that move value of one wallet, inside at once. Enough to fill a commit while another one is under way."""
 WALLETS = "/v1/wallets/"
-ARRIVED, LATE = "guerdon.arrived", "guerdon.late"
-"""What the application is told about a request that had to wait: when it came (monotonic seconds), and that its time is over."""
 
 
 class Fairness:
@@ -35,14 +34,16 @@ class Fairness:
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         path: str = scope["path"]
-        if scope["method"] != "POST" or not path.startswith(WALLETS):
+        # Who has not sent the whole request yet gets no place: the others would wait behind somebody who may never finish.
+        if scope["method"] != "POST" or not path.startswith(WALLETS) or BODY_ENDS_AT in scope:
             await self._app(scope, receive, send)
             return
         inside = self._inside.get(path, 0)
         if inside < self._share:
             self._inside[path] = inside + 1
         elif not await self._wait(path, scope):
-            scope[LATE] = True
+            detail = "too many requests for this wallet are before this one; nothing was done"
+            scope[REFUSED] = Overloaded(detail, retry_after_seconds=1)
             await self._app(scope, receive, send)
             return
         try:
@@ -78,11 +79,3 @@ class Fairness:
             self._inside[path] -= 1
         else:
             del self._inside[path]
-
-
-class Lateness:
-    """Refuses what has waited at the door for too long; nothing was done for it."""
-
-    async def process_request(self, req: Request, resp: Response) -> None:
-        if LATE in req.scope:
-            raise Overloaded("too many requests for this wallet are before this one; nothing was done", retry_after_seconds=1)

@@ -9,7 +9,7 @@ from structlog.typing import FilteringBoundLogger
 from guerdon.clock import Clock
 from guerdon.http import Request, Response
 from guerdon.ids import IdSource
-from guerdon.middlewares.fairness import ARRIVED
+from guerdon.middlewares.arrival import ARRIVED
 from guerdon.operations.metrics import Metrics
 from guerdon.security import ANONYMOUS
 
@@ -47,9 +47,6 @@ class Observation:
         route = req.uri_template or "unmatched"
         method = req.method if req.uri_template and req.method in COMBINED_METHODS else "ANY"
         self._metrics.observe(method, route, resp.status_code, seconds)
-        resp.set_header("X-Content-Type-Options", "nosniff")
-        if resp.get_header("Cache-Control") is None:
-            resp.set_header("Cache-Control", "no-store")
         if self._access_log:
             self._log.info(
                 "request",

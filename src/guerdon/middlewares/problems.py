@@ -1,9 +1,11 @@
 """Every error, ours or the framework's or nobody's, leaves as one problem document (RFC 9457)."""
 
+from collections.abc import Iterable
 from typing import Any
 
 from falcon import HTTPError, HTTPMethodNotAllowed, HTTPNotFound
 from falcon.asgi import App
+from falcon.constants import COMBINED_METHODS
 from pymongo.errors import PyMongoError
 from structlog.typing import FilteringBoundLogger
 
@@ -28,8 +30,12 @@ _BY_STATUS: dict[int, type[GuerdonError]] = {413: BodyTooLarge, 415: Unsupported
 class Problems:
     """The three error handlers of the application."""
 
-    def __init__(self, log: FilteringBoundLogger) -> None:
+    def __init__(self, log: FilteringBoundLogger, routes: Iterable[tuple[str, str]]) -> None:
+        """`routes` are the (path, method) pairs that are served."""
         self._log = log
+        self._methods: dict[str, list[str]] = {}
+        for path, method in routes:
+            self._methods.setdefault(path, ["OPTIONS"]).append(method)
 
     def install(self, app: App[Any, Any]) -> None:
         app.add_error_handler(Exception, self.on_fault)
@@ -52,13 +58,13 @@ class Problems:
     async def on_framework_error(self, req: Request, resp: Response, error: HTTPError, _params: dict[str, Any]) -> None:
         if isinstance(error, HTTPNotFound):
             shaped: GuerdonError = NotFound("there is no such route")
-        elif isinstance(error, HTTPMethodNotAllowed):
+        elif isinstance(error, HTTPMethodNotAllowed) or req.method not in COMBINED_METHODS:
             shaped = MethodNotAllowed(f"{req.method[:20]} is not one of this route's methods")
+            resp.set_header("Allow", ", ".join(self._methods.get(req.uri_template or "", [])))
         else:
             kind = _BY_STATUS.get(error.status_code, BadRequest)
             shaped = kind(error.description or error.title or "the request could not be understood")
-        if error.headers is not None:
-            resp.set_headers(error.headers)
+            resp.set_headers(error.headers or {})
         self._send(req, resp, shaped)
 
     async def on_database_error(self, req: Request, resp: Response, error: PyMongoError, params: dict[str, Any]) -> None:

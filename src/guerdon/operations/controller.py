@@ -11,16 +11,19 @@ from guerdon.errors import DatabaseUnavailable, GuerdonError, NotFound, registry
 from guerdon.http import Request, Response, operation, send
 from guerdon.operations.metrics import CONTENT_TYPE, Metrics
 from guerdon.operations.openapi import Routes
-from guerdon.security import PUBLIC
+from guerdon.security import METRICS_SCOPE, PUBLIC, scope
 
 _UI_FILES = {"swagger-ui.css": "text/css", "swagger-ui-bundle.js": "text/javascript"}
-_DOCS_POLICY = "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; connect-src 'self'"
+_PAGE = "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+_DOCS_POLICY = (
+    f"default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; connect-src 'self'; {_PAGE}"
+)
 _DOCS_PAGE = """<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Guerdon API</title>
 <meta name="viewport" content="width=device-width, initial-scale=1"><link rel="stylesheet" href="/docs/swagger-ui.css"></head>
 <body><div id="ui"></div><script src="/docs/swagger-ui-bundle.js"></script><script src="/docs/start.js"></script>
 <noscript>The document itself is at <a href="/openapi.json">/openapi.json</a>.</noscript></body></html>"""
 _DOCS_START = 'SwaggerUIBundle({url: "/openapi.json", dom_id: "#ui", deepLinking: true, validatorUrl: null});'
-_PAGE_POLICY = "default-src 'none'; style-src 'unsafe-inline'"
+_PAGE_POLICY = f"default-src 'none'; style-src 'unsafe-inline'; {_PAGE}"
 
 
 class Health(Struct, frozen=True):
@@ -54,8 +57,16 @@ class MetricsResource:
         self._metrics = metrics
 
     @operation("getMetrics", PUBLIC, tag="operations", answers={200: None}, quota="none")
-    async def on_get(self, _req: Request, resp: Response) -> None:
-        """Prometheus text. It holds no personal data; a gateway need not expose it."""
+    async def on_get_open(self, _req: Request, resp: Response) -> None:
+        """Prometheus text, for everybody. It holds no personal data; a gateway must not expose it."""
+        self._render(resp)
+
+    @operation("getMetrics", scope(METRICS_SCOPE), tag="operations", answers={200: None})
+    async def on_get_guarded(self, _req: Request, resp: Response) -> None:
+        """Prometheus text. In development it needs no credentials, unless `GUERDON_METRICS=key`."""
+        self._render(resp)
+
+    def _render(self, resp: Response) -> None:
         resp.content_type = CONTENT_TYPE
         resp.data = self._metrics.render()
 
@@ -134,16 +145,15 @@ def _send_page(resp: Response, title: str, body: str) -> None:
     )
 
 
-def routes(docs: DocsResource, metrics: Metrics, ping: Callable[[], Awaitable[None]]) -> Routes:
-    """(path, resource, suffix) of every route of this room."""
+def routes(docs: DocsResource | None, metrics: Metrics, ping: Callable[[], Awaitable[None]], *, open_metrics: bool) -> Routes:
+    """(path, resource, suffix) of every route of this room; without `docs` there is no documentation."""
     health, problems = HealthResource(ping), ProblemsResource()
+    pages: Routes = [("/openapi.json", docs, "document"), ("/docs", docs, "page"), ("/docs/{name}", docs, "file")]
     return [
         ("/health/live", health, "live"),
         ("/health/ready", health, "ready"),
-        ("/metrics", MetricsResource(metrics), None),
-        ("/openapi.json", docs, "document"),
-        ("/docs", docs, "page"),
-        ("/docs/{name}", docs, "file"),
+        ("/metrics", MetricsResource(metrics), "open" if open_metrics else "guarded"),
+        *(pages if docs is not None else []),
         ("/problems", problems, None),
         ("/problems/{code}", problems, "one"),
     ]

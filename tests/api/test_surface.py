@@ -1,0 +1,303 @@
+"""What every answer carries, what other origins may read, what is switched off, and what arrives too slowly or not at all."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx
+import pytest
+from falcon.asgi import App
+
+from guerdon.app import Services, behind_the_door, build_app
+from guerdon.config import Settings, load
+from guerdon.errors import StartupRefused
+from guerdon.logs import make_logger
+from guerdon.middlewares.arrival import GATHERED_BYTES_MAX, GATHERED_BYTES_TOTAL_MAX, Arrival
+from tests.clients import Caller, Log, ManualClock, problem
+from tests.factories import Factory
+
+SHOP, STRANGER = "https://shop.example", "https://evil.example"
+FIXED = {
+    "content-security-policy": "default-src 'none'; frame-ancestors 'none'",
+    "cross-origin-resource-policy": "same-origin",
+    "permissions-policy": "camera=(), geolocation=(), microphone=(), payment=()",
+    "referrer-policy": "no-referrer",
+    "server": "guerdon",
+    "x-content-type-options": "nosniff",
+    "cache-control": "no-store",
+}
+BODY = b'{"amount":1}'
+
+
+@asynccontextmanager
+async def served(services: Services, settings: Settings, clock: ManualClock, **changes: Any) -> AsyncIterator[Caller]:
+    """The application with other settings, as the network reaches it."""
+    changed = settings.model_copy(update=changes)
+    app = behind_the_door(build_app(services, changed, make_logger(clock, "info", Log())), changed, clock)
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://test") as client:
+        yield Caller(client)
+
+
+async def test_every_kind_of_answer_carries_the_same_headers(anonymous: Caller, service: Caller, factory: Factory) -> None:
+    wallet = await factory.wallet(1)
+    answers = [
+        await anonymous.get("/health/live"),
+        await anonymous.get("/v1/me"),
+        await anonymous.get("/nothing"),
+        await anonymous.send("TRACE", "/v1/members", b""),
+        await anonymous.send("FROBNICATE", "/v1/members", b""),
+        await anonymous.client.options("/v1/members"),
+        await service.get(f"/v1/wallets/{wallet}"),
+        await service.post(f"/v1/wallets/{wallet}/debit", {"amount": 1}),
+        await service.post(f"/v1/wallets/{wallet}/debit", {"amount": 1}),
+        await service.send("POST", "/v1/transfers", b"{"),
+        await service.get("/metrics"),
+    ]
+    assert [answer.status_code for answer in answers] == [200, 401, 404, 405, 405, 200, 200, 201, 409, 400, 200]
+    for answer in answers:
+        assert {name: answer.headers.get(name) for name in FIXED} == FIXED
+        assert "strict-transport-security" not in answer.headers
+        assert not [name for name in answer.headers if name.startswith("access-control") or name in ("x-powered-by", "via")]
+    await factory.assert_books_balance()
+
+
+async def test_pages_have_a_policy_of_their_own_and_are_framed_by_nobody(anonymous: Caller) -> None:
+    for path in ("/docs", "/problems", "/problems/not-found"):
+        answer = await anonymous.get(path)
+        policy = answer.headers["content-security-policy"]
+        assert policy.startswith("default-src 'none'; ")
+        assert "frame-ancestors 'none'" in policy
+        assert "script-src 'self' 'unsafe" not in policy
+        assert answer.headers["referrer-policy"] == "no-referrer"
+    kept = await anonymous.get("/docs/start.js")
+    assert kept.headers["cache-control"] == "public, max-age=86400"
+
+
+async def test_browsers_are_told_to_keep_to_https_when_tls_ends_in_front(
+    services: Services, settings: Settings, clock: ManualClock
+) -> None:
+    async with served(services, settings, clock, behind_tls=True) as caller:
+        for path in ("/health/live", "/nothing", "/problems"):
+            assert (await caller.get(path)).headers["strict-transport-security"] == "max-age=31536000"
+
+
+# --- other origins --------------------------------------------------------------------------------------------------
+
+
+async def test_a_listed_origin_may_read_answers_and_errors(services: Services, settings: Settings, clock: ManualClock) -> None:
+    async with served(services, settings, clock, cors_origins=f"{SHOP},http://localhost:3000") as caller:
+        for path, status in (("/health/live", 200), ("/v1/me", 401), ("/nothing", 404)):
+            answer = await caller.client.get(path, headers={"origin": SHOP})
+            assert answer.status_code == status
+            assert answer.headers["access-control-allow-origin"] == SHOP
+            exposed = set(answer.headers["access-control-expose-headers"].split(", "))
+            assert exposed >= {"RateLimit", "RateLimit-Policy", "Retry-After", "X-Request-Id", "Idempotency-Replayed", "ETag"}
+            assert answer.headers["vary"] == "Origin"
+            assert "access-control-allow-credentials" not in answer.headers
+
+
+async def test_a_preflight_names_what_the_route_has(services: Services, settings: Settings, clock: ManualClock) -> None:
+    asked = {"origin": SHOP, "access-control-request-method": "POST", "access-control-request-headers": "x-anything"}
+    async with served(services, settings, clock, cors_origins=SHOP) as caller:
+        answer = await caller.client.options("/v1/transfers", headers=asked)
+        assert (answer.status_code, answer.content) == (200, b"")
+        assert answer.headers["access-control-allow-origin"] == SHOP
+        assert answer.headers["access-control-allow-methods"] == "POST"
+        allowed = {name.lower() for name in answer.headers["access-control-allow-headers"].split(", ")}
+        assert allowed >= {"authorization", "content-type", "idempotency-key", "if-match"}
+        assert "x-anything" not in allowed
+        assert answer.headers["access-control-max-age"] == "600"
+        private = await caller.client.options("/v1/transfers", headers={**asked, "access-control-request-private-network": "true"})
+        assert "access-control-allow-private-network" not in private.headers
+        unknown = await caller.client.options("/v1/nothing", headers=asked)
+        problem(unknown, 404, "not-found")
+        assert "access-control-allow-methods" not in unknown.headers
+
+
+@pytest.mark.parametrize(
+    "origin", [STRANGER, "null", f"{SHOP}.evil.example", "https://SHOP.example", "http://shop.example", "*", ""]
+)
+async def test_other_origins_are_told_nothing(services: Services, settings: Settings, clock: ManualClock, origin: str) -> None:
+    asked = {"origin": origin, "access-control-request-method": "GET"}
+    async with served(services, settings, clock, cors_origins=SHOP) as caller:
+        for answer in (
+            await caller.client.get("/health/live", headers={"origin": origin}),
+            await caller.client.options("/health/live", headers=asked),
+        ):
+            assert answer.status_code == 200
+            assert not [name for name in answer.headers if name.startswith("access-control")]
+            assert answer.headers["vary"] == "Origin"
+
+
+async def test_without_the_setting_no_origin_is_told_anything(anonymous: Caller) -> None:
+    answer = await anonymous.client.get("/health/live", headers={"origin": SHOP})
+    assert not [name for name in answer.headers if name.startswith("access-control") or name == "vary"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["*", "null", "https://*.shop.example", "https://shop.example/", "shop.example", "ftp://shop.example", "https://a,https://b/c"],
+)
+def test_an_origin_that_is_none_is_refused(text: str) -> None:
+    with pytest.raises(StartupRefused, match="GUERDON_CORS_ORIGINS"):
+        load({"GUERDON_CORS_ORIGINS": text})
+    assert load({"GUERDON_CORS_ORIGINS": f" {SHOP} , http://localhost:3000"}).origins == [SHOP, "http://localhost:3000"]
+
+
+# --- what is switched off -------------------------------------------------------------------------------------------
+
+
+async def test_the_documentation_can_be_switched_off(services: Services, settings: Settings, clock: ManualClock) -> None:
+    async with served(services, settings, clock, docs="off") as caller:
+        for path in ("/docs", "/docs/", "/docs/start.js", "/docs/swagger-ui.css", "/openapi.json"):
+            problem(await caller.get(path), 404, "not-found")
+        assert (await caller.get("/problems/not-found")).status_code == 200
+
+
+async def test_metrics_are_open_or_need_a_key(services: Services, settings: Settings, clock: ManualClock) -> None:
+    reader = await services.access.create_key("prometheus", ["metrics:read"])
+    other = await services.access.create_key("other", ["wallets:read"])
+    async with served(services, settings, clock, metrics="key") as caller:
+        problem(await caller.get("/metrics"), 401, "unauthenticated")
+        problem(await caller.with_token(other).get("/metrics"), 403, "forbidden")
+        assert "guerdon_ledger_queued" in (await caller.with_token(reader).get("/metrics")).text
+    async with served(services, settings, clock, metrics="open") as caller:
+        assert "guerdon_ledger_queued" in (await caller.get("/metrics")).text
+
+
+def test_the_profile_decides_unless_told() -> None:
+    trying, production = load({}), load({"GUERDON_PROFILE": "production"})
+    assert (trying.serves_docs, trying.opens_metrics) == (True, True)
+    assert (production.serves_docs, production.opens_metrics) == (False, False)
+    told = load({"GUERDON_PROFILE": "production", "GUERDON_DOCS": "on", "GUERDON_METRICS": "open"})
+    assert (told.serves_docs, told.opens_metrics) == (True, True)
+
+
+# --- arriving -------------------------------------------------------------------------------------------------------
+
+
+class Sender:
+    """An ASGI server with one request: its body comes in these pieces, `None` for a pause without end."""
+
+    def __init__(self, pieces: list[bytes | None], *, ends: str = "http.request") -> None:
+        self._pieces = pieces
+        self._ends = ends
+        self.status = 0
+        self.body = b""
+
+    async def receive(self) -> dict[str, Any]:
+        if not self._pieces:
+            return {"type": self._ends, "body": b"", "more_body": False} if self._ends == "http.request" else {"type": self._ends}
+        piece = self._pieces.pop(0)
+        if piece is None:
+            await asyncio.Event().wait()
+        return {"type": "http.request", "body": piece, "more_body": True}
+
+    async def send(self, message: dict[str, Any]) -> None:
+        self.status = message.get("status", self.status)
+        self.body += message.get("body", b"")
+
+
+def scope_of(path: str, token: str, *, version: str = "1.1", method: str = "POST", **headers: str) -> dict[str, Any]:
+    given = {"host": "test", "authorization": f"Bearer {token}", "content-type": "application/json", **headers}
+    return {
+        "type": "http", "asgi": {"version": "3.0", "spec_version": "2.3"}, "http_version": version, "method": method, "scheme": "http",
+        "path": path, "raw_path": path.encode(), "query_string": b"", "root_path": "", "client": ("127.0.0.1", 1), "server": ("test", 80),
+        "headers": [(name.replace("_", "-").encode(), value.encode()) for name, value in given.items()],
+    }  # fmt: skip
+
+
+async def say(app: Any, sender: Sender, scope: dict[str, Any]) -> Sender:
+    await asyncio.wait_for(app(scope, sender.receive, sender.send), 20)
+    return sender
+
+
+@pytest.fixture
+def door(app: App[Any, Any], settings: Settings, clock: ManualClock) -> Arrival:
+    """The application as the network reaches it; a body has a second."""
+    door = behind_the_door(app, settings.model_copy(update={"body_timeout_seconds": 1}), clock)
+    assert isinstance(door, Arrival)
+    return door
+
+
+@pytest.mark.parametrize("pieces", [[BODY], [b"", BODY], [BODY[:3], b"", BODY[3:]], [bytes([each]) for each in BODY]])
+async def test_a_body_in_pieces_is_the_same_body(
+    door: Arrival, service: Caller, factory: Factory, pieces: list[bytes | None]
+) -> None:
+    wallet = await factory.wallet(5)
+    scope = scope_of(f"/v1/wallets/{wallet}/debit", str(service.token), idempotency_key="pieces")
+    assert (await say(door, Sender(pieces), scope)).status == 201
+    assert await factory.balance(wallet) == 4
+    await factory.assert_books_balance()
+
+
+@pytest.mark.parametrize("pieces", [[None], [b"", None], [BODY, None], [b" " * GATHERED_BYTES_MAX, None]])
+async def test_a_body_that_does_not_arrive_in_time_does_nothing(
+    door: Arrival, service: Caller, factory: Factory, pieces: list[bytes | None]
+) -> None:
+    wallet = await factory.wallet(5)
+    scope = scope_of(f"/v1/wallets/{wallet}/debit", str(service.token), idempotency_key="late")
+    answer = await say(door, Sender(pieces), scope)
+    assert (answer.status, b'"code":"request-timeout"' in answer.body) == (408, True)
+    assert await factory.balance(wallet) == 5
+
+
+@pytest.mark.parametrize("pieces", [[], [BODY], [BODY, b" " * GATHERED_BYTES_MAX]])
+async def test_a_body_that_breaks_off_does_nothing(
+    door: Arrival, service: Caller, factory: Factory, pieces: list[bytes | None]
+) -> None:
+    """All of the document may be there; only the sender knows whether it is all of the body."""
+    wallet = await factory.wallet(5)
+    scope = scope_of(f"/v1/wallets/{wallet}/debit", str(service.token), idempotency_key="broken")
+    answer = await say(door, Sender(pieces, ends="http.disconnect"), scope)
+    assert (answer.status, b'"code":"bad-request"' in answer.body) == (400, True)
+    assert await factory.balance(wallet) == 5
+
+
+async def test_slow_bodies_keep_nobody_from_a_wallet(door: Arrival, service: Caller, factory: Factory) -> None:
+    """Two hundred strangers who never finish, more than a wallet's share of a worker: its owner does not wait for them."""
+    wallet = await factory.wallet(5)
+    path = f"/v1/wallets/{wallet}/debit"
+    slow = [
+        asyncio.ensure_future(say(door, Sender(list(pieces)), scope_of(path, "nobody")))
+        for pieces in ([None], [b"{", None]) * 100
+    ]  # fmt: skip
+    large = [
+        asyncio.ensure_future(
+            say(door, Sender([b" " * GATHERED_BYTES_MAX, None]), scope_of(path, str(service.token), idempotency_key="x"))
+        )
+        for _ in range(150)
+    ]
+    await asyncio.sleep(0.1)
+    began = asyncio.get_running_loop().time()
+    assert (await say(door, Sender([BODY]), scope_of(path, str(service.token), idempotency_key="mine"))).status == 201
+    assert asyncio.get_running_loop().time() - began < 0.8
+    assert {answer.status for answer in await asyncio.gather(*slow, *large)} == {408}
+    assert await factory.balance(wallet) == 4
+    await factory.assert_books_balance()
+
+
+async def test_what_strangers_may_leave_in_memory_has_a_limit(door: Arrival) -> None:
+    piece = b" " * (GATHERED_BYTES_MAX - 1)
+    count = GATHERED_BYTES_TOTAL_MAX // len(piece) + 100
+    scopes = [scope_of("/v1/auth/login", "nobody") for _ in range(count)]
+    answers = await asyncio.gather(*(say(door, Sender([piece, None]), scope) for scope in scopes))
+    statuses = [answer.status for answer in answers]
+    assert set(statuses) == {408, 503}
+    assert statuses.count(408) <= count - 99
+    assert (await say(door, Sender([b"{}"]), scope_of("/v1/auth/login", "nobody"))).status == 422
+
+
+@pytest.mark.parametrize("encoding", ["gzip, chunked", "chunked, chunked", "identity", "xchunked"])
+async def test_a_transfer_encoding_that_proxies_read_differently_is_refused(door: Arrival, encoding: str) -> None:
+    answer = await say(door, Sender([b"{}"]), scope_of("/v1/auth/login", "nobody", transfer_encoding=encoding))
+    assert (answer.status, b'"code":"bad-request"' in answer.body) == (400, True)
+
+
+@pytest.mark.parametrize(
+    ("version", "method"), [("1", "GET"), ("1.0", "GET"), ("1.1", "WEBSOCKET"), ("1.1", "CONNECT"), ("1.1", "get")]
+)
+async def test_words_that_the_framework_stumbles_over(door: Arrival, version: str, method: str) -> None:
+    answer = await say(door, Sender([]), scope_of("/health/live", "nobody", version=version, method=method))
+    assert answer.status == (200 if method == "GET" else 405)
