@@ -7,10 +7,12 @@ from falcon.asgi import App
 
 from guerdon.app import Services
 from guerdon.config import Settings
-from guerdon.security import SCOPES
+from guerdon.errors import Forbidden
+from guerdon.security import ANY_SCOPE, SCOPES, Actor, Role, scope
 from tests.clients import Caller, ManualClock, problem
 from tests.factories import Factory
 from tests.serving import Route, routes_of, serve
+from tests.tidy.access import ROLES, reach, reach_of_key
 
 PASSWORD = "correct horse battery"
 PUBLIC = {
@@ -20,10 +22,25 @@ PUBLIC = {
 """Everything that needs no credentials. A route that joins these has to be put here on purpose."""
 
 
+LAST = {"logOutEverywhere"}
+"""Operations after which the caller is nobody any more: they are tried at the end."""
+
+
 async def log_in(anonymous: Caller, email: str) -> Caller:
     await anonymous.post("/v1/auth/register", {"email": email, "password": PASSWORD})
     answer = await anonymous.post("/v1/auth/login", {"email": email, "password": PASSWORD})
     return anonymous.with_token(answer.json()["access_token"])
+
+
+async def log_in_as(anonymous: Caller, services: Services, role: Role) -> Caller:
+    """Somebody with a role, by a log-in like everybody's."""
+    if role != "member":
+        await services.identity.create_operator("ada@example.com", PASSWORD, role)
+    return await log_in(anonymous, "ada@example.com")
+
+
+def name(route: Route) -> str:
+    return f"{route.method} {route.path}"
 
 
 def admitted(route: Route) -> int:
@@ -39,7 +56,7 @@ async def statuses(caller: Caller, routes: list[Route]) -> dict[str, int]:
     found: dict[str, int] = {}
     for route in routes:
         answer = await caller.send(route.method, route.url, b"", content_type="text/plain")
-        found[f"{route.method} {route.path}"] = answer.status_code
+        found[name(route)] = answer.status_code
     return found
 
 
@@ -49,7 +66,7 @@ def routes(app: App[Any, Any]) -> list[Route]:
 
 
 async def test_public_routes_are_exactly_these(anonymous: Caller, routes: list[Route]) -> None:
-    wanted = {f"{r.method} {r.path}": admitted(r) if f"{r.method} {r.path}" in PUBLIC else 401 for r in routes}
+    wanted = {name(r): admitted(r) if name(r) in PUBLIC else 401 for r in routes}
     assert set(wanted) >= PUBLIC
     assert await statuses(anonymous, routes) == wanted
 
@@ -70,32 +87,59 @@ async def test_a_header_that_is_no_bearer_is_refused(anonymous: Caller, value: s
     problem(answer, 401, "unauthenticated")
 
 
-@pytest.mark.parametrize("scope", sorted(SCOPES))
-async def test_a_key_opens_the_routes_of_its_scope_and_no_other(
-    anonymous: Caller, services: Services, routes: list[Route], scope: str
+@pytest.mark.parametrize("role", ROLES)
+async def test_somebody_who_has_logged_in_reaches_what_their_role_may(
+    anonymous: Caller, services: Services, routes: list[Route], role: Role
 ) -> None:
-    caller = anonymous.with_token(await services.access.create_key("one scope", [scope]))
-    wanted = {
-        f"{r.method} {r.path}": admitted(r) if r.operation.policy.public or r.operation.policy.scope == scope else 403
-        for r in routes
-    }
+    caller = await log_in_as(anonymous, services, role)
+    ordered = sorted(routes, key=lambda route: route.operation.operation_id in LAST)
+    wanted = {name(r): admitted(r) if reach(r.operation.policy, role) != "—" else 403 for r in ordered}
+    assert await statuses(caller, ordered) == wanted
+
+
+@pytest.mark.parametrize(
+    "scopes",
+    [*([scope] for scope in sorted(SCOPES)), sorted(SCOPES), [ANY_SCOPE]],
+    ids=lambda scopes: scopes[0] if len(scopes) == 1 else "all",
+)
+async def test_a_key_opens_the_routes_of_its_scopes_and_no_other(
+    anonymous: Caller, services: Services, routes: list[Route], scopes: list[str]
+) -> None:
+    caller = anonymous.with_token(await services.access.create_key("some scopes", scopes))
+    wanted = {name(r): admitted(r) if reach_of_key(r.operation.policy, frozenset(scopes)) != "—" else 403 for r in routes}
     assert await statuses(caller, routes) == wanted
 
 
 async def test_a_key_with_all_scopes_but_one_lacks_that_one(anonymous: Caller, services: Services, routes: list[Route]) -> None:
-    for scope in sorted(SCOPES):
-        caller = anonymous.with_token(await services.access.create_key("all but one", SCOPES - {scope}))
-        needing = [route for route in routes if route.operation.policy.scope == scope]
+    for lacking in sorted(SCOPES):
+        caller = anonymous.with_token(await services.access.create_key("all but one", SCOPES - {lacking}))
+        needing = [route for route in routes if route.operation.policy.scope == lacking]
         assert needing
         assert set((await statuses(caller, needing)).values()) == {403}
 
 
-async def test_a_member_reaches_their_own_things_only(anonymous: Caller, routes: list[Route]) -> None:
-    member = await log_in(anonymous, "ada@example.com")
-    # Logging out everywhere comes last: after it nothing is admitted.
-    ordered = sorted(routes, key=lambda route: route.operation.operation_id == "logOutEverywhere")
-    wanted = {f"{r.method} {r.path}": admitted(r) if r.operation.policy.public or r.operation.policy.own else 403 for r in ordered}
-    assert await statuses(member, ordered) == wanted
+@pytest.mark.parametrize("end", ["expired", "revoked"])
+async def test_a_key_that_has_ended_opens_no_route(
+    anonymous: Caller, services: Services, routes: list[Route], clock: ManualClock, end: str
+) -> None:
+    text = await services.access.create_key("ended", [ANY_SCOPE], expires_in_days=1)
+    caller = anonymous.with_token(text)
+    assert (await caller.get("/v1/members")).status_code == 200
+    if end == "expired":
+        clock.advance(days=1)
+    else:
+        await services.access.revoke_key(text.split("_")[2])
+    guarded = [route for route in routes if not route.operation.policy.public]
+    assert set((await statuses(caller, guarded)).values()) == {401}
+
+
+def test_who_works_here_passes_a_scoped_route_by_the_scope_alone() -> None:
+    """Nothing holds them to what is their own, so `own` must not let them in."""
+    policy = scope("wallets:write", own=True)
+    policy.check(Actor("mem_1", "member"))
+    policy.check(Actor("mem_1", "operator", frozenset({"wallets:write"})))
+    with pytest.raises(Forbidden):
+        policy.check(Actor("mem_1", "operator", frozenset({"wallets:read"})))
 
 
 async def test_what_belongs_to_somebody_else_does_not_exist_for_a_member(
@@ -141,13 +185,6 @@ async def test_a_member_reads_their_own_wallet_history_and_event(anonymous: Call
     problem(await member.post(f"/v1/wallets/{wallet}/debit", {"amount": 1}), 403, "forbidden")
     assert await factory.balance(wallet) == 146
     await factory.assert_books_balance()
-
-
-async def test_an_expired_key_opens_nothing(anonymous: Caller, services: Services, clock: ManualClock) -> None:
-    caller = anonymous.with_token(await services.access.create_key("short", ["members:read"], expires_in_days=1))
-    assert (await caller.get("/v1/members")).status_code == 200
-    clock.advance(days=1)
-    problem(await caller.get("/v1/members"), 401, "unauthenticated")
 
 
 async def test_a_revoked_key_opens_nothing_at_once_here_and_soon_elsewhere(
