@@ -23,7 +23,7 @@ from guerdon.embedded import die_with_parent
 from guerdon.errors import DatabaseUnavailable, StartupRefused
 from guerdon.history import controller as history_controller
 from guerdon.history.service import History
-from guerdon.history.streams import Streams
+from guerdon.history.streams import Stand, Streams
 from guerdon.holds import controller as holds_controller
 from guerdon.holds.service import Holds
 from guerdon.http import Operation
@@ -61,6 +61,7 @@ from guerdon.rewards import models as rewards_models
 from guerdon.rewards.campaigns import Campaigns
 from guerdon.rewards.service import Events
 from guerdon.sealing import MasterKeys
+from guerdon.security import Actor
 from guerdon.sessions import controller as sessions_controller
 from guerdon.sessions import models as sessions_models
 from guerdon.sessions.guard import Guard
@@ -158,7 +159,9 @@ async def open_services(settings: Settings, clock: Clock) -> AsyncGenerator[Serv
         await assets.create_built_in()
         campaigns = Campaigns(database, assets, clock, ids)
         wallets = Wallets(books, members, assets, database=database, clock=clock)
-        streams = Streams(wallets, database=database, clock=clock)
+        access = Access(database, tokens, clock)
+        sessions = Sessions(database, members, tokens, clock, guard=Guard(throttle, sealing, clock), lifetimes=lifetimes)
+        streams = Streams(wallets, database=database, clock=clock, stand=standing_of(access, sessions))
         stack.push_async_callback(streams.close)
         yield Services(
             database=database,
@@ -166,8 +169,8 @@ async def open_services(settings: Settings, clock: Clock) -> AsyncGenerator[Serv
             ids=ids,
             token_keys=keys,
             identity=members,
-            access=Access(database, tokens, clock),
-            sessions=Sessions(database, members, tokens, clock, guard=Guard(throttle, sealing, clock), lifetimes=lifetimes),
+            access=access,
+            sessions=sessions,
             throttle=throttle,
             audit=Audit(database, clock),
             ledger=books,
@@ -181,6 +184,15 @@ async def open_services(settings: Settings, clock: Clock) -> AsyncGenerator[Serv
             campaigns=campaigns,
             events=Events(books, members, campaigns, database=database, clock=clock),
         )
+
+
+def standing_of(access: Access, sessions: Sessions) -> Stand:
+    """Return what tells what a caller, who has proven who it is some time ago, may do now."""
+
+    async def stand(actor: Actor) -> Actor:
+        return await (access.stand(actor) if actor.session is None else sessions.stand(actor, fresh=False))
+
+    return stand
 
 
 def _quotas_of(settings: Settings) -> list[Quota]:

@@ -12,7 +12,7 @@ import pytest
 import pytest_asyncio
 from falcon.asgi import App
 
-from guerdon.app import Services, build_app
+from guerdon.app import Services, build_app, standing_of
 from guerdon.config import Settings
 from guerdon.database import Database, PyMongoError
 from guerdon.history.streams import RESUME_MAX, STREAM_SECONDS, Streams
@@ -86,7 +86,8 @@ def app_with(services: Services, settings: Settings, clock: ManualClock) -> AppW
 
     @asynccontextmanager
     async def made(**options: Any) -> AsyncIterator[tuple[App[Any, Any], Streams]]:
-        streams = Streams(services.wallets, database=services.database, clock=clock, **options)
+        stand = standing_of(services.access, services.sessions)
+        streams = Streams(services.wallets, database=services.database, clock=clock, stand=stand, **options)
         yield build_app(replace(services, streams=streams), settings, make_logger(clock, "info", Log())), streams
         await streams.close()
 
@@ -364,6 +365,37 @@ async def test_a_stream_ends_after_a_quarter_of_an_hour(
         assert (await first_of(stream)).seq == 2
         clock.advance(seconds=60)
         assert await stream.next() is None
+
+
+@pytest.mark.parametrize("how", ["disabled", "logged out", "demoted", "revoked"])
+async def test_a_stream_ends_soon_after_its_caller_lost_the_right_to_it(
+    app_with: AppWith, services: Services, service: Caller, factory: Factory, clock: ManualClock, how: str
+) -> None:
+    """Within a minute: half of one that a process may believe in a session, and a quarter of one between two looks."""
+    wallet = await factory.wallet(1)
+    key = await services.access.create_key("reader", ["wallets:read"])
+    admin = {"email": "root@example.com", "password": "correct horse battery"}
+    member = await services.identity.create_operator(admin["email"], admin["password"], "support")
+    async with app_with(heartbeat_seconds=0.05) as (app, _):
+        tokens = (await service.post("/v1/auth/login", admin)).json()
+        token = key if how == "revoked" else tokens["access_token"]
+        async with follow(app, path_of(wallet), token) as stream:
+            await stream.take(1)
+            clock.advance(seconds=16)
+            assert (await service.post(f"/v1/wallets/{wallet}/credit", {"amount": 1})).status_code == 201
+            assert len(await stream.take(1)) == 1
+            if how == "disabled":
+                assert (await service.post(f"/v1/members/{member.id}/disable")).status_code == 200
+            elif how == "demoted":
+                assert (await service.put(f"/v1/members/{member.id}/role", {"role": "member"})).status_code == 200
+            elif how == "logged out":
+                body = {"refresh_token": tokens["refresh_token"]}
+                assert (await service.post("/v1/auth/logout", body)).status_code == 204
+            else:
+                await services.access.revoke_key(key.split("_")[2])
+            clock.advance(seconds=45)
+            assert await stream.next() is None
+    await factory.assert_books_balance()
 
 
 async def test_a_process_that_stops_ends_its_streams(

@@ -16,7 +16,7 @@ from guerdon.history.models import (
 )
 from guerdon.history.service import History
 from guerdon.history.statements import file_name
-from guerdon.history.streams import Streams
+from guerdon.history.streams import READERS, Streams
 from guerdon.http import JSON_TYPE, Request, Response, actor_of, operation, read_query, send
 from guerdon.ledger.models import SEQ_DIGITS
 from guerdon.security import scope
@@ -90,7 +90,7 @@ class HistoryResource:
 
     @operation(
         "streamWallet",
-        scope("wallets:read", own=True),
+        READERS,
         tag="wallets",
         answers={200: None},
         errors=(*_READS, BadRequest, Overloaded),

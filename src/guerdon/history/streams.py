@@ -1,25 +1,25 @@
 """A wallet's changes as they are made, as server-sent events."""
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 
 import msgspec
 from falcon.asgi import SSEvent
 
 from guerdon.clock import Clock
 from guerdon.database import Database, PyMongoError
-from guerdon.errors import Overloaded
+from guerdon.errors import CallerError, Overloaded
 from guerdon.history.feed import Feed
 from guerdon.history.models import balance_event, entry_event
 from guerdon.history.places import Places
 from guerdon.ledger.models import SEQ_DIGITS, Account, Entry, entry_id
 from guerdon.ledger.store import ENTRIES, decode_entry
-from guerdon.security import Actor
+from guerdon.security import Actor, scope
 from guerdon.wallets.service import Wallets
 
 STREAMS_MAX = 1000
 STREAM_SECONDS = 900
-"""As long as an access token may live: whoever has lost the right to read loses the stream with it."""
+"""As long as an access token may live."""
 STUCK_SECONDS = STREAM_SECONDS + 60
 HEARTBEAT_SECONDS = 15.0
 RESUME_MAX = 1000
@@ -27,8 +27,13 @@ READ_MAX = 100
 READS_AT_ONCE = 4
 """Of the process's connections to the database, so that a crowd of listeners does not stand in the way of commits."""
 RETRY_SECONDS = 1.0
+STANDING_SECONDS = 15.0
+"""So often a stream looks whether its caller may still read; what it learns may itself be half a minute old."""
+READERS = scope("wallets:read", own=True)
 _encode = msgspec.json.Encoder().encode
 Events = AsyncGenerator[SSEvent | None]
+Stand = Callable[[Actor], Awaitable[Actor]]
+"""Returns what a caller may do now; raises `Unauthenticated` when that is nothing any more."""
 
 
 class Streams:
@@ -44,12 +49,14 @@ class Streams:
         *,
         database: Database,
         clock: Clock,
+        stand: Stand,
         streams_max: int = STREAMS_MAX,
         heartbeat_seconds: float = HEARTBEAT_SECONDS,
     ) -> None:
         self._wallets = wallets
         self._entries = database.raw[ENTRIES]
         self._clock = clock
+        self._stand = stand
         self._heartbeat_seconds = heartbeat_seconds
         self._places = Places(streams_max, STUCK_SECONDS)
         self._reads = asyncio.Semaphore(READS_AT_ONCE)
@@ -69,7 +76,7 @@ class Streams:
         account = await self._wallets.get_account(actor, wallet_id)
         if self._ending:
             raise Overloaded("this process is about to end; try again", retry_after_seconds=1)
-        return self._places.take(self._events(account, last_seq))
+        return self._places.take(self._events(actor, account, last_seq))
 
     def end(self) -> None:
         """End every stream. Clients come back with the last id they have seen."""
@@ -80,8 +87,9 @@ class Streams:
         self.end()
         await self.feed.close()
 
-    async def _events(self, account: Account, last_seq: int | None) -> Events:
-        ends_at = self._clock.monotonic() + STREAM_SECONDS
+    async def _events(self, actor: Actor, account: Account, last_seq: int | None) -> Events:
+        looked_at = self._clock.monotonic()
+        ends_at = looked_at + STREAM_SECONDS
         with self.feed.listening(account.id) as news:
             seq = account.seq
             if last_seq is not None and 0 <= account.seq - last_seq <= RESUME_MAX:
@@ -95,12 +103,29 @@ class Streams:
                 for entry in entries or ():
                     seq = entry.seq
                     yield SSEvent(event="entry", event_id=str(seq), data=_encode(entry_event(entry)))
-                if self._ending or self._clock.monotonic() >= ends_at:
+                now = self._clock.monotonic()
+                if self._ending or now >= ends_at:
                     return
+                if now >= looked_at + STANDING_SECONDS:
+                    looked_at = now
+                    if not await self._may_follow(actor, account):
+                        return
                 if entries is not None and len(entries) == READ_MAX:
                     continue
                 if not await _set_within(news, RETRY_SECONDS if entries is None else self._heartbeat_seconds):
                     yield None  # A comment: it keeps the connection open, and shows when the client has gone.
+
+    async def _may_follow(self, actor: Actor, account: Account) -> bool:
+        """Ask once more what was asked when the stream was opened. A database that does not answer takes nothing away."""
+        try:
+            now = await self._stand(actor)
+            READERS.check(now)
+            now.require_reach(account.owner)
+        except CallerError:
+            return False
+        except PyMongoError:
+            return True
+        return True
 
     async def _read_after(self, account: Account, seq: int) -> list[Entry] | None:
         """The next entries, or None when the database does not answer: a stream outlives a change of the primary."""

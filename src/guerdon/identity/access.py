@@ -21,6 +21,7 @@ KEYS_MAX = 1000
 NAME_LENGTH_MAX = 100
 EXPIRY_DAYS_MAX = 3650
 _DAY_MS = 86_400_000
+_ACTOR_PREFIX = "key_"
 _SCHEME = len("Bearer ")
 _KEY_ID = slice(_SCHEME + len(PREFIX), _SCHEME + len(PREFIX) + ID_LENGTH)
 """Where a well-formed header has the id of its key."""
@@ -34,7 +35,7 @@ class _Known:
     def __init__(self, row: ServiceKey, asked_at: float) -> None:
         self.row = row
         self.asked_at = asked_at
-        self.actor = Actor(f"key_{row.id}", "service_key", frozenset(row.scopes))
+        self.actor = Actor(f"{_ACTOR_PREFIX}{row.id}", "service_key", frozenset(row.scopes))
         self.proof: bytes | None = None
         """The digest of the whole header that was accepted last."""
 
@@ -75,6 +76,17 @@ class Access:
             return await self._get_service(authorization, credentials)
         claims = self._tokens.verify(credentials)
         return Actor(claims.sub, "member" if claims.role == "member" else "operator", ROLE_SCOPES[claims.role], claims.sid)
+
+    async def stand(self, actor: Actor) -> Actor:
+        """Return what the holder of a service key may do now.
+
+        Raises:
+            Unauthenticated: the key was revoked or has expired.
+        """
+        known = await self._get_row(actor.id.removeprefix(_ACTOR_PREFIX))
+        if known is None or not known.row.is_live(self._clock.now_ms()):
+            raise Unauthenticated(REFUSAL)
+        return known.actor
 
     async def create_key(self, name: str, scopes: Iterable[str], expires_in_days: int | None = None) -> str:
         """Make a service key and return it as text: this is the only time that anybody sees it.
