@@ -369,7 +369,7 @@ async def test_a_stream_ends_after_a_quarter_of_an_hour(
 
 @pytest.mark.parametrize("how", ["disabled", "logged out", "demoted", "revoked"])
 async def test_a_stream_ends_soon_after_its_caller_lost_the_right_to_it(
-    app_with: AppWith, services: Services, service: Caller, factory: Factory, clock: ManualClock, how: str
+    app_with: AppWith, services: Services, service: Caller, factory: Factory, clock: ManualClock, *, how: str
 ) -> None:
     """Within a minute: half of one that a process may believe in a session, and a quarter of one between two looks."""
     wallet = await factory.wallet(1)
