@@ -1,5 +1,6 @@
 """What start-up refuses: a standalone server, a weak write concern, a route without a policy, a taken port or data directory."""
 
+import json
 import os
 import socket
 import subprocess
@@ -119,9 +120,37 @@ def test_a_taken_port_and_a_taken_data_directory_are_named(tmp_path: Path) -> No
 def test_production_refuses_what_is_for_trying(tmp_path: Path) -> None:
     refused = guerdon("up", "--data-dir", str(tmp_path), GUERDON_PROFILE="production")
     assert (refused.returncode, "GUERDON_MONGODB_URL" in refused.stderr) == (2, True)
-    mine = {"GUERDON_MONGODB_URL": "mongodb://127.0.0.1:1/", "GUERDON_TOKEN_KEYS": TokenKeys.generate()}
+    mine = {"GUERDON_MONGODB_URL": "mongodb://guerdon:tRx9-vQ2_kLm4.ZbW7@127.0.0.1:1/", "GUERDON_TOKEN_KEYS": TokenKeys.generate()}
     refused = guerdon("up", "--data-dir", str(tmp_path), GUERDON_PROFILE="production", **mine)
     assert (refused.returncode, "GUERDON_MASTER_KEYS_FILE" in refused.stderr) == (2, True)
     mine["GUERDON_MASTER_KEYS"] = MasterKeys.generate()
     refused = guerdon("up", "--data-dir", str(tmp_path), GUERDON_PROFILE="production", **mine)
     assert (refused.returncode, "--no-demo" in refused.stderr) == (2, True)
+
+
+def test_production_names_each_secret_that_is_not_safe_and_repeats_none(tmp_path: Path) -> None:
+    keys = tmp_path / "token_keys.json"
+    keys.write_text(TokenKeys.generate())
+    keys.chmod(0o644)
+    given = {
+        "GUERDON_MONGODB_URL": "mongodb://guerdon:hunter2@db.internal/",
+        "GUERDON_TOKEN_KEYS_FILE": str(keys),
+        "GUERDON_MASTER_KEYS": json.dumps({"keys": [{"kty": "oct", "k": "A" * 43}]}),
+    }
+    for command in (["serve"], ["worker"], ["up", "--data-dir", str(tmp_path)]):
+        refused = guerdon(*command, GUERDON_PROFILE="production", **given)
+        assert refused.returncode == 2
+        for named in ("GUERDON_MONGODB_URL", "GUERDON_TOKEN_KEYS_FILE", "0644", "chmod", "GUERDON_MASTER_KEYS"):
+            assert named in refused.stderr, refused.stderr
+        assert not [
+            word for word in ("hunter2", "AAAAAAAA", json.loads(keys.read_text())["keys"][0]["d"]) if word in refused.stderr
+        ]
+
+
+def test_elsewhere_it_is_said_and_not_refused(tmp_path: Path) -> None:
+    keys = tmp_path / "token_keys.json"
+    keys.write_text(TokenKeys.generate())
+    keys.chmod(0o644)
+    said = guerdon("worker", "--data-dir", str(tmp_path / "none"), GUERDON_TOKEN_KEYS_FILE=str(keys))
+    assert "production would refuse this: GUERDON_TOKEN_KEYS_FILE" in said.stderr
+    assert "set GUERDON_MONGODB_URL" in said.stderr

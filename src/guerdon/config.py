@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import Field, PrivateAttr, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from guerdon.errors import StartupRefused
+from guerdon.safety import read_file, weakness_of_database, weakness_of_keys
 
 _PREFIX = "GUERDON_"
 _QUOTA = r"^[1-9][0-9]{0,8}/[1-9][0-9]{0,4}$"
@@ -29,6 +30,8 @@ class Settings(BaseSettings):
     """Where `guerdon up` keeps the embedded database, its lock and the generated secrets."""
     mongodb_url: SecretStr | None = None
     """A replica set (or mongos). When it is unset, the embedded database of `data_dir` is used."""
+    mongodb_insecure: bool = False
+    """Production accepts a database without access control or TLS: nobody else is on the network between."""
     mongodb_database: str = Field(default="guerdon", pattern=r"^[A-Za-z][A-Za-z0-9_-]{0,37}$")
     mongodb_pool_max: int = Field(default=32, ge=4, le=500)
     token_keys: SecretStr | None = None
@@ -97,6 +100,16 @@ class Settings(BaseSettings):
     password_hash_memory_kib: int = Field(default=19_456, ge=19_456, le=1_048_576)
     """argon2id memory; the OWASP minimum with two passes is 19456 KiB."""
 
+    _open_files: tuple[str, ...] = PrivateAttr(())
+
+    @property
+    def open_files(self) -> tuple[str, ...]:
+        """A sentence for each secret's file that others can read or change."""
+        return self._open_files
+
+    def remember_open_files(self, sentences: tuple[str, ...]) -> None:
+        self._open_files = sentences
+
     @property
     def serves_docs(self) -> bool:
         return (self.docs or ("off" if self.profile == "production" else "on")) == "on"
@@ -150,31 +163,35 @@ def load(environment: dict[str, str] | None = None, **overrides: object) -> Sett
         StartupRefused: a value is not acceptable, a file cannot be read, or a secret is set twice.
     """
     source = dict(os.environ if environment is None else environment)
-    values = _from_environment(source)
+    values, open_files = _from_environment(source)
     values.update({name: value for name, value in overrides.items() if value is not None})
     try:
         settings = Settings.model_validate(values)
     except ValidationError as error:
         lines = [f"{_PREFIX}{'_'.join(map(str, e['loc'])).upper()}: {e['msg']}" for e in error.errors(include_input=False)]
         raise StartupRefused("the settings are not acceptable:\n  " + "\n  ".join(lines)) from None
+    settings.remember_open_files(open_files)
     return settings
 
 
-def _from_environment(source: dict[str, str]) -> dict[str, object]:
+def _from_environment(source: dict[str, str]) -> tuple[dict[str, object], tuple[str, ...]]:
     values: dict[str, object] = {}
-    for field in Settings.model_fields:
+    open_files: list[str] = []
+    for field, described in Settings.model_fields.items():
         name = _PREFIX + field.upper()
         file_name = source.get(name + "_FILE")
         if file_name is not None and name in source:
             raise StartupRefused(f"both {name} and {name}_FILE are set; keep one")
         if file_name is not None:
             try:
-                values[field] = Path(file_name).read_text(encoding="utf-8").strip()
+                values[field], openness = read_file(Path(file_name))
             except (OSError, UnicodeDecodeError) as error:
                 raise StartupRefused(f"{name}_FILE cannot be read: {type(error).__name__}") from None
+            if openness is not None and described.annotation == SecretStr | None:
+                open_files.append(f"{name}_FILE: {openness}")
         elif name in source:
             values[field] = source[name]
-    return values
+    return values, tuple(open_files)
 
 
 def environment_of(settings: Settings, names: Iterable[str]) -> dict[str, str]:
@@ -187,19 +204,44 @@ def environment_of(settings: Settings, names: Iterable[str]) -> dict[str, str]:
     return variables
 
 
-def require_safe(settings: Settings) -> None:
+def require_safe(settings: Settings) -> list[str]:
     """Hold a process that serves to its profile; commands at a terminal issue no tokens and need no keys.
 
+    Return what production would refuse about the secrets that are there.
+
     Raises:
-        StartupRefused: the production profile brings its own database and its own keys.
+        StartupRefused: the production profile brings its own database and its own keys, and nobody else can read or guess them.
     """
+    doubts = _doubts_about(settings)
     if settings.profile != "production":
-        return
-    if settings.mongodb_url is None:
-        raise StartupRefused("profile production needs GUERDON_MONGODB_URL: the embedded database is for trying and testing")
-    if settings.token_keys is None:
-        raise StartupRefused("profile production needs GUERDON_TOKEN_KEYS_FILE: make one with `guerdon keys new-token-keys`")
-    if settings.master_keys is None:
-        raise StartupRefused("profile production needs GUERDON_MASTER_KEYS_FILE: make one with `guerdon keys new-master-keys`")
+        return doubts
+    wanting = [
+        f"{_PREFIX}{field.upper()}{suffix} is needed: {what}" for field, suffix, what in _NEEDED if getattr(settings, field) is None
+    ]
+    if settings.mongodb_url is not None:
+        weakness = weakness_of_database(settings.mongodb_url.get_secret_value(), open_network=settings.mongodb_insecure)
+        if weakness is not None:
+            wanting.append(f"GUERDON_MONGODB_URL {weakness}{'' if settings.mongodb_insecure else _OR_INSECURE}")
     if settings.rate_limit == "off":
-        raise StartupRefused("profile production refuses GUERDON_RATE_LIMIT=off")
+        wanting.append("GUERDON_RATE_LIMIT=off is for measuring: remove it")
+    if wanting or doubts:
+        raise StartupRefused("profile production refuses this:\n  " + "\n  ".join([*wanting, *doubts]))
+    return []
+
+
+_NEEDED = (
+    ("mongodb_url", "", "the embedded database is for trying and testing"),
+    ("token_keys", "_FILE", "make one with `guerdon keys new-token-keys`"),
+    ("master_keys", "_FILE", "make one with `guerdon keys new-master-keys`"),
+)
+_OR_INSECURE = ", or say GUERDON_MONGODB_INSECURE=true if nobody else is on that network"
+
+
+def _doubts_about(settings: Settings) -> list[str]:
+    doubts = list(settings.open_files)
+    for field in ("token_keys", "master_keys", "checkpoint_key"):
+        secret: SecretStr | None = getattr(settings, field)
+        weakness = None if secret is None else weakness_of_keys(secret.get_secret_value())
+        if weakness is not None:
+            doubts.append(f"{_PREFIX}{field.upper()} {weakness}")
+    return doubts

@@ -16,9 +16,9 @@ import typer
 
 from guerdon import embedded
 from guerdon.app import jobs_of, open_services
-from guerdon.cli.local import checkpoint_file, checkpoint_key, master_keys, own_token_keys
+from guerdon.cli.local import checkpoint_file, checkpoint_key, hold_to_profile, master_keys, own_token_keys
 from guerdon.clock import SystemClock
-from guerdon.config import Settings, environment_of, load, require_safe
+from guerdon.config import Settings, environment_of, load
 from guerdon.errors import StartupRefused
 from guerdon.identity.token_keys import TokenKeys
 from guerdon.logs import make_logger
@@ -44,7 +44,7 @@ def worker(data_dir: DataDir = None, parent_pid: ParentPid = None) -> None:
         # Ctrl-C goes to the whole terminal; `guerdon up` asks us to stop when the API has.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
     settings = load(data_dir=data_dir)
-    require_safe(settings)
+    hold_to_profile(settings)
     asyncio.run(_work(_with_database(settings), heed_interrupts=parent_pid is None))
 
 

@@ -7,17 +7,28 @@ from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
+import typer
 from pydantic import SecretStr
 
 from guerdon import embedded
 from guerdon.app import Services, open_services
 from guerdon.clock import SystemClock
-from guerdon.config import Settings
+from guerdon.config import Settings, require_safe
 from guerdon.errors import DataDirectoryBusy, StartupRefused
 from guerdon.identity.token_keys import TokenKeys
 from guerdon.sealing import MasterKeys
 
 ANNOUNCE_SECONDS = 60.0
+
+
+def hold_to_profile(settings: Settings) -> None:
+    """Refuse in production what is not safe there; elsewhere say it.
+
+    Raises:
+        StartupRefused: see `require_safe`.
+    """
+    for doubt in require_safe(settings):
+        typer.echo(f"guerdon: production would refuse this: {doubt}", err=True)
 
 
 @contextmanager

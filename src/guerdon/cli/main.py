@@ -25,6 +25,7 @@ from guerdon.cli.explain import explain_queries
 from guerdon.cli.local import (
     checkpoint_file,
     checkpoint_key,
+    hold_to_profile,
     local_database,
     local_services,
     master_keys,
@@ -32,7 +33,7 @@ from guerdon.cli.local import (
     own_token_keys,
 )
 from guerdon.clock import SystemClock, rfc3339
-from guerdon.config import Settings, load, require_safe
+from guerdon.config import Settings, load
 from guerdon.errors import GuerdonError, StartupRefused
 from guerdon.identity.models import Member, ServiceKey
 from guerdon.identity.token_keys import TokenKeys
@@ -96,7 +97,7 @@ def up(
 ) -> None:
     """Start everything on this machine: database, API and demonstration data."""
     settings = load(data_dir=data_dir)
-    require_safe(settings)
+    hold_to_profile(settings)
     if demo and settings.profile == "production":
         raise StartupRefused("profile production makes no demonstration log-ins: add --no-demo, or use `guerdon serve`")
     # The lock first: whoever starts a second time learns who runs already, and not only that the port is taken.
@@ -126,7 +127,7 @@ def up(
 def serve(port: Port = 8000, workers: Workers = 1, host: Host = "127.0.0.1") -> None:
     """Serve the API on the database of GUERDON_MONGODB_URL."""
     settings = load()
-    require_safe(settings)
+    hold_to_profile(settings)
     serving.require_configured(settings)
     serving.require_free_port(host, port)
     # What start-up refuses is refused here, in one sentence, and not by each worker in its log.
