@@ -29,12 +29,14 @@ from guerdon.holds.service import Holds
 from guerdon.http import Operation
 from guerdon.identity import controller as identity_controller
 from guerdon.identity import models as identity_models
+from guerdon.identity import vault as identity_vault
 from guerdon.identity.access import Access
 from guerdon.identity.key_file import KeyFile
 from guerdon.identity.passwords import PasswordHasher
 from guerdon.identity.service import Identity
 from guerdon.identity.token_keys import TokenKeys
 from guerdon.identity.tokens import Tokens
+from guerdon.identity.vault import Vault
 from guerdon.ids import IdSource
 from guerdon.ledger import checkpoints as ledger_checkpoints
 from guerdon.ledger import jobs as ledger_jobs
@@ -87,6 +89,10 @@ INDEXES = {
     **rewards_models.INDEXES,
     **workers_models.INDEXES,
 }
+MASTER_SEALED = [*identity_vault.MASTER_SEALED]
+"""What a rotation of the master keys seals again."""
+BELONGINGS = [*sessions_models.BELONGINGS]
+"""What an erasure deletes besides the profile, the claims and the key."""
 EXIT_STARTUP_REFUSED = 78
 """EX_CONFIG of sysexits.h."""
 Asgi = Callable[[Any, Any, Any], Awaitable[None]]
@@ -100,6 +106,7 @@ class Services:
     clock: Clock
     ids: IdSource
     token_keys: TokenKeys
+    vault: Vault
     identity: Identity
     access: Access
     sessions: Sessions
@@ -139,28 +146,24 @@ async def open_services(settings: Settings, clock: Clock) -> AsyncGenerator[Serv
             settings.password_hash_threads, settings.password_hash_queue_max, settings.password_hash_memory_kib
         )
         stack.callback(passwords.close)
-        members = Identity(database, passwords, ids, clock)
+        # Commands that neither read nor make people do without master keys.
+        master = None if settings.master_keys is None else MasterKeys(settings.master_keys.get_secret_value())
+        vault = Vault(database, master, clock)
+        await vault.open()
+        members = Identity(database, vault, passwords, ids, clock)
         throttle = Throttle(clock, _quotas_of(settings), _shared_counters(settings), on=settings.rate_limit == "on")
         stack.push_async_callback(throttle.close)
         # Commands at a terminal let nobody log in, so outside of the API keys that are thrown away do.
-        sealing = MasterKeys(MasterKeys.generate() if settings.master_keys is None else settings.master_keys.get_secret_value())
+        guard = Guard(throttle, vault, master or MasterKeys(MasterKeys.generate()), clock)
         lifetimes = Lifetimes(settings.session_idle_hours, settings.session_absolute_hours)
-        books = Ledger(
-            database,
-            clock,
-            Calendar(settings.time_zone),
-            queue_max=settings.ledger_queue_max,
-            batch_max=settings.ledger_batch_max,
-            in_flight_max=settings.ledger_in_flight_max,
-            deadline_ms=settings.ledger_deadline_ms,
-        )
+        books = _ledger_of(settings, database, clock)
         stack.push_async_callback(books.close)
         assets = Assets(database, clock)
         await assets.create_built_in()
         campaigns = Campaigns(database, assets, clock, ids)
         wallets = Wallets(books, members, assets, database=database, clock=clock)
         access = Access(database, tokens, clock)
-        sessions = Sessions(database, members, tokens, clock, guard=Guard(throttle, sealing, clock), lifetimes=lifetimes)
+        sessions = Sessions(database, members, vault=vault, tokens=tokens, clock=clock, guard=guard, lifetimes=lifetimes)
         streams = Streams(wallets, database=database, clock=clock, stand=standing_of(access, sessions))
         stack.push_async_callback(streams.close)
         yield Services(
@@ -168,6 +171,7 @@ async def open_services(settings: Settings, clock: Clock) -> AsyncGenerator[Serv
             clock=clock,
             ids=ids,
             token_keys=keys,
+            vault=vault,
             identity=members,
             access=access,
             sessions=sessions,
@@ -215,6 +219,18 @@ def _shared_counters(settings: Settings) -> SharedCounters | None:
     if settings.rate_limit_store is None:
         return None
     return SharedCounters(settings.rate_limit_store.get_secret_value(), settings.mongodb_database)
+
+
+def _ledger_of(settings: Settings, database: Database, clock: Clock) -> Ledger:
+    return Ledger(
+        database,
+        clock,
+        Calendar(settings.time_zone),
+        queue_max=settings.ledger_queue_max,
+        batch_max=settings.ledger_batch_max,
+        in_flight_max=settings.ledger_in_flight_max,
+        deadline_ms=settings.ledger_deadline_ms,
+    )
 
 
 def jobs_of(services: Services, settings: Settings) -> list[Job]:

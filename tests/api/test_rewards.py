@@ -147,6 +147,21 @@ async def test_an_audience_looks_at_the_member(service: Caller, factory: Factory
     await factory.assert_books_balance()
 
 
+@pytest.mark.parametrize(
+    ("audience", "reason"),
+    [
+        ("event[member.external_id] == 1", "NOT_FOUND: Key not found in map"),
+        ("'x'.matches(member.attributes.name + '(')", "INVALID_ARGUMENT (it reads the member, so it is not quoted)"),
+    ],
+)  # fmt: skip
+async def test_a_decision_does_not_quote_the_member(service: Caller, factory: Factory, audience: str, reason: str) -> None:
+    """It is kept for ever, and what is known about a member is not."""
+    await factory.campaign(audience=audience)
+    await service.post("/v1/members", {"external_id": "marker-id", "attributes": {"name": "marker-name"}})
+    recorded = await record(service, factory.event(member={"external_id": "marker-id"}))
+    assert recorded["decisions"][0]["reasons"] == [f"the audience could not be evaluated: {reason}"]
+
+
 async def test_a_window_is_open_from_its_start_until_just_before_its_end(service: Caller, factory: Factory) -> None:
     await factory.campaign(starts_at="2026-01-01T00:00:00Z", ends_at="2026-02-01T00:00:00+01:00")
     moments = {

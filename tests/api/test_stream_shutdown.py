@@ -11,9 +11,8 @@ import pytest
 
 from guerdon.app import open_services
 from guerdon.clock import SystemClock
-from guerdon.config import load
+from guerdon.config import Settings, load
 from guerdon.identity.token_keys import TokenKeys
-from guerdon.sealing import MasterKeys
 from guerdon.security import ANY_SCOPE, Actor
 from guerdon.wallets.models import CreditCreate, DebitCreate
 from guerdon.wallets.service import Request
@@ -37,18 +36,21 @@ async def events_of(answer: httpx.Response) -> AsyncIterator[Event]:
                 yield event
 
 
-async def write_from_another_process(url: str, wallet: str) -> None:
+async def write_from_another_process(deployment: Deployment, wallet: str) -> None:
     """The services of a process of its own on the same database, without HTTP in between."""
-    settings = load({}, mongodb_url=url, token_keys=TokenKeys.generate(), master_keys=MasterKeys.generate())
-    async with open_services(settings, SystemClock()) as services:
+    async with open_services(settings_of(deployment), SystemClock()) as services:
         actor = Actor("key_writer", "service_key", frozenset({ANY_SCOPE}))
         for number in range(WRITES):
             await services.wallets.debit(Request(actor, f"k-{number}", bytes(16)), wallet, DebitCreate(1))
 
 
-async def open_wallet(url: str) -> str:
-    settings = load({}, mongodb_url=url, token_keys=TokenKeys.generate(), master_keys=MasterKeys.generate())
-    async with open_services(settings, SystemClock()) as services:
+def settings_of(deployment: Deployment) -> Settings:
+    keys = (deployment.data_dir / "secrets" / "master_keys.json").read_text(encoding="utf-8")
+    return load({}, mongodb_url=deployment.mongodb_url(), token_keys=TokenKeys.generate(), master_keys=keys)
+
+
+async def open_wallet(deployment: Deployment) -> str:
+    async with open_services(settings_of(deployment), SystemClock()) as services:
         member = await services.identity.create_operator("stream@example.com", "correct horse battery", "operator")
         actor = Actor("key_writer", "service_key", frozenset({ANY_SCOPE}))
         wallet = f"{member.id}:PTS"
@@ -62,13 +64,13 @@ async def test_streams_carry_other_processes_writes_and_end_with_their_own(tmp_p
     try:
         made = await deployment.command("keys", "create", "--name", "streams", "--scopes", "wallets:read")
         headers = {"authorization": f"Bearer {made.out.split()[-1]}"}
-        wallet = await open_wallet(deployment.mongodb_url())
+        wallet = await open_wallet(deployment)
         async with httpx.AsyncClient(base_url=deployment.url, headers=headers, timeout=30) as client, AsyncExitStack() as stack:
             path = f"/v1/wallets/{wallet}/stream"
             answers = [await stack.enter_async_context(client.stream("GET", path)) for _ in range(3)]
             feeds = [events_of(answer) for answer in answers]
             assert {(await anext(feed)).name for feed in feeds} == {"balance"}
-            await write_from_another_process(deployment.mongodb_url(), wallet)
+            await write_from_another_process(deployment, wallet)
             for feed in feeds[:2]:
                 assert [(await anext(feed)).seq for _ in range(WRITES)] == list(range(2, WRITES + 2))
             # The third reads nothing of it, and a fourth has gone.

@@ -5,15 +5,18 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 
 import pytest
+import pytest_asyncio
 from pymongo.errors import AutoReconnect
 
 from guerdon.clock import SystemClock
 from guerdon.database import Database, Session
 from guerdon.errors import AlreadyExists
-from guerdon.identity.models import Member
+from guerdon.identity.models import Person
 from guerdon.identity.passwords import PasswordHasher
 from guerdon.identity.service import Identity
+from guerdon.identity.vault import Vault
 from guerdon.ids import IdSource
+from guerdon.sealing import MasterKeys
 
 RACERS = 100
 
@@ -25,10 +28,14 @@ def passwords() -> Iterator[PasswordHasher]:
     hasher.close()
 
 
-@pytest.fixture
-def both(database: Database, second_database: Database, passwords: PasswordHasher) -> list[Identity]:
-    clock = SystemClock()
-    return [Identity(each, passwords, IdSource(clock), clock) for each in (database, second_database)]
+@pytest_asyncio.fixture
+async def both(database: Database, second_database: Database, passwords: PasswordHasher, master_keys: str) -> list[Identity]:
+    """Two processes that have started at the same moment."""
+    clock, master = SystemClock(), MasterKeys(master_keys)
+    vaults = [Vault(each, master, clock) for each in (database, second_database)]
+    await asyncio.gather(*(vault.open() for vault in vaults))
+    databases = (database, second_database)
+    return [Identity(each, vault, passwords, IdSource(clock), clock) for each, vault in zip(databases, vaults, strict=True)]
 
 
 async def count(database: Database) -> tuple[int, int]:
@@ -39,7 +46,7 @@ async def test_one_external_id_makes_one_member(both: list[Identity], database: 
     found = await asyncio.gather(*(both[racer % 2].ensure_member("17850") for racer in range(RACERS)))
     assert len(set(found)) == 1
     assert await count(database) == (1, 1)
-    assert (await both[0].get_member(found[0])).external_id == "17850"
+    assert (await both[0].get_person(found[0])).profile.external_id == "17850"
     assert await both[1].ensure_member("17850") == found[0]
 
 
@@ -55,7 +62,7 @@ async def test_one_address_makes_one_winner(both: list[Identity], database: Data
     found = await asyncio.gather(
         *(both[racer % 2].register(spellings[racer % 3], f"password {racer}") for racer in range(30)), return_exceptions=True
     )
-    winners = [member for member in found if isinstance(member, Member)]
+    winners = [member for member in found if isinstance(member, Person)]
     losers = [error for error in found if isinstance(error, AlreadyExists)]
     assert (len(winners), len(losers)) == (1, 29)
     assert {error.members["field"] for error in losers} == {"email"}
@@ -70,9 +77,9 @@ async def test_crosswise_claims_leave_no_half_member(both: list[Identity], datab
     found = await asyncio.gather(
         *(both[racer % 2].create_member(*wanted[racer % 3], None) for racer in range(60)), return_exceptions=True
     )
-    winners = [member for member in found if isinstance(member, Member)]
-    assert all(isinstance(each, Member | AlreadyExists) for each in found)
-    owned = [value for member in winners for value in (member.external_id, member.email) if value is not None]
+    winners = [member for member in found if isinstance(member, Person)]
+    assert all(isinstance(each, Person | AlreadyExists) for each in found)
+    owned = [value for member in winners for value in (member.profile.external_id, member.profile.email) if value is not None]
     assert sorted(owned) == ["7", "seven@example.com"]
     assert await count(database) == (len(winners), 2)
 

@@ -37,11 +37,12 @@ async def sent(response: Any, status: int = 200) -> dict[str, Any]:
 
 
 async def use_identity(anonymous: Caller, service: Caller, services: Services, factory: Factory, recorder: Recorder) -> None:
-    await sent(anonymous.post("/v1/auth/register", {"email": EMAIL, "password": PASSWORD}), 201)
+    await services.vault.open()
+    ada = await sent(anonymous.post("/v1/auth/register", {"email": EMAIL, "password": PASSWORD}), 201)
     await sent(anonymous.post("/v1/auth/register", {"email": EMAIL, "password": PASSWORD}), 409)
     recorder.on = False
     weak = argon2.PasswordHasher(time_cost=1, memory_cost=8192, parallelism=1).hash(PASSWORD)
-    await services.database.raw[MEMBERS].update_one({"email": EMAIL}, {"$set": {"password_hash": weak}})
+    await services.database.raw[MEMBERS].update_one({"_id": ada["id"]}, {"$set": {"password_hash": weak}})
     recorder.on = True
     member = anonymous.with_token(
         (await sent(anonymous.post("/v1/auth/login", {"email": EMAIL, "password": PASSWORD})))["access_token"]

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from guerdon.app import Services
+from guerdon.config import Settings
 from guerdon.ledger.store import ACCOUNTS
 
 ROOT = Path(__file__).parents[2]
@@ -101,9 +102,26 @@ async def guerdon(*arguments: str, seconds: float = REPLAY_SECONDS, **more: str)
     return Run(process.returncode, out.decode(), err.decode())
 
 
+def places(settings: Settings) -> dict[str, str]:
+    """The database of a test and what it is sealed with, for a process of its own."""
+    assert settings.mongodb_url is not None
+    assert settings.master_keys is not None
+    return {
+        "GUERDON_MONGODB_URL": settings.mongodb_url.get_secret_value(),
+        "GUERDON_MONGODB_DATABASE": settings.mongodb_database,
+        "GUERDON_MASTER_KEYS": settings.master_keys.get_secret_value(),
+    }
+
+
 async def points_of(services: Services) -> dict[str, int]:
     """Points by customer, as the ledger has them. A customer who never earned has no wallet yet."""
-    names = {row["_id"]: row["external_id"] async for row in services.database.raw["members"].find({})}
+    names: dict[str, str] = {}
+    page, following = await services.identity.find_people(None, 100)
+    while True:
+        names.update({person.id: str(person.profile.external_id) for person in page})
+        if following is None:
+            break
+        page, following = await services.identity.find_people(None, 100, following)
     points = dict.fromkeys(names.values(), 0)
     async for row in services.database.raw[ACCOUNTS].find({}):
         points[names[row["owner"]]] = row["balance"]

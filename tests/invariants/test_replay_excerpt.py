@@ -12,8 +12,7 @@ from guerdon.config import Settings
 from guerdon.ledger.store import ENTRIES
 from guerdon.ledger.verify import verify
 from guerdon.rewards.models import EVENTS
-from tests.conftest import DATABASE
-from tests.invariants.retail import ORACLE, Run, ask_oracle, guerdon, head, heads_of, points_of, write_csv
+from tests.invariants.retail import ORACLE, Run, ask_oracle, guerdon, head, heads_of, places, points_of, write_csv
 
 LINES = 500
 VICTIM = ("536365", "17850")
@@ -28,9 +27,7 @@ def lines() -> list[str]:
 
 
 async def run_replay(settings: Settings, path: Path) -> Run:
-    assert settings.mongodb_url is not None
-    url = settings.mongodb_url.get_secret_value()
-    return await guerdon("replay", str(path), "--json", GUERDON_MONGODB_URL=url, GUERDON_MONGODB_DATABASE=DATABASE)
+    return await guerdon("replay", str(path), "--json", **places(settings))
 
 
 @NEEDS_ORACLE
@@ -113,8 +110,5 @@ async def test_broken_lines_are_named_counted_and_change_nothing_else(
     assert len(recorded) == run.summary["recorded"]
     assert not {name for name in recorded if name.startswith(("536365-", "536366-"))}
     assert (await verify(services.database)).violations == 0
-    report = await guerdon(
-        "verify", "--json", GUERDON_MONGODB_URL=settings.mongodb_url.get_secret_value() if settings.mongodb_url else "",
-        GUERDON_MONGODB_DATABASE=DATABASE,
-    )  # fmt: skip
+    report = await guerdon("verify", "--json", **places(settings))
     assert (report.status, report.summary["violations"]) == (0, 0)

@@ -13,16 +13,10 @@ from guerdon.config import Settings
 from guerdon.ledger.store import ENTRIES
 from guerdon.ledger.verify import verify
 from guerdon.rewards.models import EVENTS
-from tests.conftest import DATABASE
-from tests.invariants.retail import Run, ask_oracle, environment, guerdon, heads_of, points_of, require_data
+from tests.invariants.retail import Run, ask_oracle, environment, guerdon, heads_of, places, points_of, require_data
 
 CUSTOMERS = 4372
 pytestmark = [pytest.mark.trust, pytest.mark.timeout(900)]
-
-
-def places(settings: Settings) -> dict[str, str]:
-    assert settings.mongodb_url is not None
-    return {"GUERDON_MONGODB_URL": settings.mongodb_url.get_secret_value(), "GUERDON_MONGODB_DATABASE": DATABASE}
 
 
 async def run_replay(settings: Settings) -> Run:

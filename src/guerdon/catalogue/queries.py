@@ -12,7 +12,7 @@ from guerdon.audit.models import AUDIT
 from guerdon.catalogue.shapes import AGGREGATE, DELETE, FIND, FIND_AND_MODIFY, KINDS, UPDATE, shapes_of
 from guerdon.database import Document
 from guerdon.history.service import EXAMINED_MAX
-from guerdon.identity.models import CLAIMS, MEMBERS, SERVICE_KEYS
+from guerdon.identity.models import CLAIMS, LOOKUP_KEYS, MEMBERS, PERSON_KEYS, SERVICE_KEYS
 from guerdon.ledger.checkpoints import CHECKPOINTS
 from guerdon.ledger.due import HOLD_DOCUMENTS
 from guerdon.ledger.store import ACCOUNTS, ENTRIES, REVERSALS
@@ -113,6 +113,15 @@ IDENTITY = [
         "POST /v1/auth/login, for an older hash, PUT /v1/me/password",
         _update(MEMBERS, {"_id": ":id", "password_hash": ":hash"}),
     ),
+    Query(
+        "person_keys.get",
+        "request",
+        "whatever shows a member or a session; log-in; events that read the member",
+        _one(PERSON_KEYS, _ID),
+    ),
+    Query("person_keys.page", "request", "GET /v1/members", _find(PERSON_KEYS, _IDS, limit=True)),
+    Query("lookup_keys.get", "terminal", "the start of a process", _one(LOOKUP_KEYS, _ID)),
+    Query("members.any", "terminal", "the start of a process", _one(MEMBERS, {}, sort=_UP, fields=["_id"])),
     Query("service_keys.get", "request", "every request with a service key, every two seconds", _one(SERVICE_KEYS, _ID)),
     Query(
         "service_keys.list",

@@ -11,6 +11,7 @@ from guerdon.cli.scratch import (
     Sample,
     Wallet,
     campaign_of,
+    claim_of,
     event_of,
     reference_of,
     session_of,
@@ -40,8 +41,10 @@ def cases_of(sample: Sample) -> Cases:
 def _by_id(sample: Sample) -> Cases:
     quiet, hot = sample.quiet[0], sample.hot
     places = {
-        "claims.get": ("external_id:shopper-7", "external_id:nobody"),
+        "claims.get": (claim_of("external_id", 7), "external_id:nobody"),
         "members.get": (hot.owner, NOBODY),
+        "person_keys.get": (hot.owner, NOBODY),
+        "lookup_keys.get": ("claims", "none"),
         "service_keys.get": ("key007", "none"),
         "assets.get": ("A07", "NONE"),
         "events.get": (event_of(2), "order-none"),
@@ -79,12 +82,15 @@ def _by_id(sample: Sample) -> Cases:
 
 
 def _lists(sample: Sample) -> Cases:
-    names = [f"external_id:shopper-{number}" for number in range(min(ASKED_MAX, sample.members))]
+    names = [claim_of("external_id", number) for number in range(min(ASKED_MAX, sample.members))]
     yield "claims.known", f"{len(names)}, all found", {"ids": names, "limit": len(names)}
     yield "claims.known", f"{len(names)}, none found", {"ids": [name + "-none" for name in names], "limit": len(names)}
-    yield "claims.taken", "2, both found", {"ids": ["email:shopper-7@example.com", "external_id:shopper-7"], "limit": 2}
+    yield "claims.taken", "2, both found", {"ids": [claim_of("email", 7), claim_of("external_id", 7)], "limit": 2}
     yield "members.first", "first page", {"limit": PAGE}
     yield "members.next", "deep page", {"before": sample.quiet[len(sample.quiet) // 2].owner, "limit": PAGE}
+    page = [each.owner for each in sample.quiet[:PAGE]]
+    yield "person_keys.page", f"{len(page)} people", {"ids": sorted(page), "limit": len(page)}
+    yield "members.any", "found", {}
     yield "audit.newest", "first page", {"limit": PAGE}
     yield "audit.next", "deep page", {"before": 50, "limit": PAGE}
     yield "audit.read", "a batch", {"after": 10, "limit": 1000}

@@ -35,7 +35,7 @@ from guerdon.cli.local import (
 from guerdon.clock import SystemClock, rfc3339
 from guerdon.config import Settings, load
 from guerdon.errors import GuerdonError, StartupRefused
-from guerdon.identity.models import Member, ServiceKey
+from guerdon.identity.models import Person, ServiceKey
 from guerdon.identity.token_keys import TokenKeys
 from guerdon.sealing import MasterKeys
 
@@ -200,7 +200,7 @@ def create_admin(
     """Make an administrator. The password is read from standard input, or asked for at a terminal."""
     password = getpass.getpass("Password: ") if sys.stdin.isatty() else sys.stdin.readline().rstrip("\n")
 
-    def work(services: Services) -> Awaitable[Member]:
+    def work(services: Services) -> Awaitable[Person]:
         # Without the address: the log holds no personal data. Who has become an admin stands in the members.
         return audited(services, "admin create", {}, services.identity.create_operator(email, password, "admin"))
 

@@ -16,7 +16,7 @@ from guerdon.audit.models import AUDIT
 from guerdon.clock import to_datetime
 from guerdon.database import Database, Document
 from guerdon.errors import StartupRefused
-from guerdon.identity.models import CLAIMS, MEMBERS, SERVICE_KEYS
+from guerdon.identity.models import CLAIMS, LOOKUP_KEYS, MEMBERS, PERSON_KEYS, SERVICE_KEYS
 from guerdon.ledger.checkpoints import CHECKPOINTS
 from guerdon.ledger.due import HOLD_DOCUMENTS
 from guerdon.ledger.models import (
@@ -248,19 +248,19 @@ def reference_of(seq: int) -> str | None:
 
 
 def _member(number: int, owner: str) -> Iterator[tuple[str, Document]]:
-    name, email = f"shopper-{number}", f"shopper-{number}@example.com"
+    claims = [claim_of("email", number), claim_of("external_id", number)]
     yield (
         MEMBERS,
         {
             "_id": owner,
-            "external_id": name,
-            "email": email,
+            "sealed": random.Random(number).randbytes(120),
+            "claims": claims,
             "password_hash": None,
             "role": "member",
-            "attributes": {"country": "GB"},
             "created_at": START_MS + number,
         },
     )
+    yield PERSON_KEYS, {"_id": owner, "wrapped": random.Random(number).randbytes(68), "created_at": START_MS + number}
     session = session_of(owner)
     yield (
         SESSIONS,
@@ -275,8 +275,8 @@ def _member(number: int, owner: str) -> Iterator[tuple[str, Document]]:
             "expires_at": to_datetime(NOW_MS * 2 + number),
         },
     )
-    yield CLAIMS, {"_id": f"email:{email}", "member": owner, "created_at": START_MS + number}
-    yield CLAIMS, {"_id": f"external_id:{name}", "member": owner, "created_at": START_MS + number}
+    for claim in claims:
+        yield CLAIMS, {"_id": claim, "member": owner, "created_at": START_MS + number}
 
 
 def _hold(wallet: Wallet, asset: str, number: int) -> Document:
@@ -313,6 +313,11 @@ def _event(number: int, owner: str) -> Document:
     }
 
 
+def claim_of(kind: str, number: int) -> str:
+    """As long as a real one, which ends in a keyed digest."""
+    return f"{kind}:shopper-{number:035}"
+
+
 def session_of(owner: str) -> str:
     """Everybody is logged in once. The digests of the session's tokens are its id."""
     return f"{owner}:{'s' * 12}"
@@ -340,5 +345,6 @@ def _fixed() -> Iterator[tuple[str, Document]]:
         yield SERVICE_KEYS, {"_id": f"key{number:03}", "name": "a key", "created_at": START_MS + number, "revoked_at": None}
         yield AUDIT, {"_id": number + 1, "at": START_MS + number, "phase": "asked", "actor": "terminal", "action": "keys create"}
         yield CHECKPOINTS, {"_id": number + 1, "jws": "not a signature", "made_at": START_MS + number}
+    yield LOOKUP_KEYS, {"_id": "claims", "wrapped": bytes(68), "created_at": START_MS}
     for name in ("sweep", "checkpoint"):
         yield LEASES, {"_id": name, "holder": "wrk_1", "expires_at": NOW_MS, "due_at": NOW_MS, "failures": 0, "last_run_at": 0}

@@ -37,9 +37,9 @@ class AuthResource:
     async def on_post_register(self, req: Request, resp: Response) -> None:
         """Become a member with an e-mail address and a password of 8 to 128 characters."""
         body, _ = await read(req, RegisterCreate)
-        member = await self._identity.register(body.email, body.password)
-        resp.set_header("Location", f"/v1/members/{member.id}")
-        send(resp, view_member(member), 201)
+        person = await self._identity.register(body.email, body.password)
+        resp.set_header("Location", f"/v1/members/{person.id}")
+        send(resp, view_member(person), 201)
 
 
 class JwksResource:
@@ -65,7 +65,7 @@ class MembersResource:
     @operation("getMe", OWN, tag="members", answers={200: MemberView}, errors=(NotFound,))
     async def on_get_me(self, req: Request, resp: Response) -> None:
         """Read who has logged in."""
-        send(resp, view_member(await self._identity.get_member(actor_of(req).id)))
+        send(resp, view_member(await self._identity.get_person(actor_of(req).id)))
 
     @operation(
         "createMember",
@@ -79,24 +79,24 @@ class MembersResource:
     async def on_post(self, req: Request, resp: Response) -> None:
         """Create a member by the id that your system knows them by, by an e-mail address, or both."""
         body, _ = await read(req, MemberCreate)
-        member = await self._identity.create_member(body.external_id, body.email, body.attributes)
-        resp.set_header("Location", f"/v1/members/{member.id}")
-        send(resp, view_member(member), 201)
+        person = await self._identity.create_member(body.external_id, body.email, body.attributes)
+        resp.set_header("Location", f"/v1/members/{person.id}")
+        send(resp, view_member(person), 201)
 
     @operation("listMembers", scope("members:read"), tag="members", query=MemberQuery, answers={200: MemberPage})
     async def on_get(self, req: Request, resp: Response) -> None:
         """List members, newest first, or find the one with an external id."""
         query = read_query(req, MemberQuery)
         before = None if query.cursor is None else decode_cursor(query.cursor)
-        members, following = await self._identity.find_members(query.external_id, query.limit, before)
+        people, following = await self._identity.find_people(query.external_id, query.limit, before)
         cursor = None if following is None else encode_cursor(following)
-        send(resp, MemberPage([view_member(member) for member in members], cursor))
+        send(resp, MemberPage([view_member(person) for person in people], cursor))
 
     @operation("getMember", scope("members:read", own=True), tag="members", answers={200: MemberView}, errors=(NotFound,))
     async def on_get_one(self, req: Request, resp: Response, member_id: str) -> None:
         """Read a member."""
         actor_of(req).require_reach(member_id)
-        send(resp, view_member(await self._identity.get_member(member_id)))
+        send(resp, view_member(await self._identity.get_person(member_id)))
 
     @operation("disableMember", scope("members:manage"), tag="members", answers={200: MemberView}, errors=(NotFound, Forbidden))
     async def on_post_disable(self, req: Request, resp: Response, member_id: str) -> None:

@@ -11,9 +11,11 @@ from guerdon.security import Role
 
 MEMBERS = "members"
 CLAIMS = "claims"
+PERSON_KEYS = "person_keys"
+LOOKUP_KEYS = "lookup_keys"
 SERVICE_KEYS = "service_keys"
-INDEXES: dict[str, list[IndexModel]] = {MEMBERS: [], CLAIMS: [], SERVICE_KEYS: []}
-"""No secondary index: a member is found by id, or by a claim whose `_id` is the claimed value."""
+INDEXES: dict[str, list[IndexModel]] = {MEMBERS: [], CLAIMS: [], PERSON_KEYS: [], LOOKUP_KEYS: [], SERVICE_KEYS: []}
+"""No secondary index: a member is found by id, or by a claim whose `_id` stands for the claimed value."""
 
 PASSWORD_LENGTH_MIN = 8
 PASSWORD_LENGTH_MAX = 128
@@ -33,27 +35,67 @@ Email = Annotated[str, Meta(min_length=3, max_length=EMAIL_LENGTH_MAX, examples=
 # --- stored ---------------------------------------------------------------------------------------------------------
 
 
-class Member(Struct, frozen=True, kw_only=True):
-    """A person with wallets, or an operator. `password_hash` is None for one who cannot log in."""
+class Profile(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Who a member is: everything personal about them, and only ever stored sealed."""
 
-    id: str = field(name="_id")
     external_id: str | None = None
     email: str | None = None
-    """The address as validated; its normalised form is the claim."""
+    """The address as validated; its normalised form makes the claim."""
+    attributes: dict[str, str | int | bool] = {}
+
+
+class Member(Struct, frozen=True, kw_only=True):
+    """A person with wallets, or an operator, as far as anybody may know. `password_hash` is None for one who cannot log in."""
+
+    id: str = field(name="_id")
+    """Random: it says nothing about the person."""
+    sealed: bytes | None = None
+    """The `Profile`, under the person's own key."""
+    claims: list[str] = []
+    """The ids of the claims that are theirs."""
     password_hash: str | None = None
     role: Role = "member"
-    attributes: dict[str, str | int | bool] = {}
     created_at: int
     """Milliseconds since the epoch."""
     disabled_at: int | None = None
     """Since when this member cannot log in."""
 
 
+class Person(Struct, frozen=True):
+    """A member with an opened profile."""
+
+    member: Member
+    profile: Profile
+
+    @property
+    def id(self) -> str:
+        return self.member.id
+
+
+class PersonKey(Struct, frozen=True, kw_only=True):
+    """The key of one person. Without it, what it has sealed is noise, in every backup too: so it lies apart."""
+
+    id: str = field(name="_id")
+    """The member's."""
+    wrapped: bytes
+    """Sealed by a master key."""
+    created_at: int
+
+
+class LookupKey(Struct, frozen=True, kw_only=True):
+    """The key of the digests by which people are found. There is one, and it never changes."""
+
+    id: str = field(name="_id")
+    wrapped: bytes
+    """Sealed by a master key."""
+    created_at: int
+
+
 class Claim(Struct, frozen=True, kw_only=True):
     """One member owns this value. The `_id` index decides races, on a sharded cluster too."""
 
     id: str = field(name="_id")
-    """`email:<normalised address>` or `external_id:<value>`."""
+    """`email:` or `external_id:`, and the keyed digest of the value."""
     member: str
     created_at: int
 
@@ -139,13 +181,14 @@ class JwksView(Struct, frozen=True):
     keys: list[PublicJwk]
 
 
-def view_member(member: Member) -> MemberView:
+def view_member(person: Person) -> MemberView:
+    member, profile = person.member, person.profile
     return MemberView(
         id=member.id,
-        external_id=member.external_id,
-        email=member.email,
+        external_id=profile.external_id,
+        email=profile.email,
         role=member.role,
-        attributes=member.attributes,
+        attributes=profile.attributes,
         status="active" if member.disabled_at is None else "disabled",
         created_at=rfc3339(member.created_at),
     )

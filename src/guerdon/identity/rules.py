@@ -28,14 +28,9 @@ def valid_email(text: str) -> str:
     return checked.normalized
 
 
-def email_claim(address: str) -> str:
-    """Return the claim of a valid address. Two spellings that people take for the same address make the same claim."""
-    return EMAIL_CLAIM + unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", address).casefold())
-
-
-def external_id_claim(external_id: str) -> str:
-    """Return the claim of an external id, which is compared exactly: it is another system's key, not a person's spelling."""
-    return EXTERNAL_ID_CLAIM + external_id
+def normal_email(address: str) -> str:
+    """Return the form in which a valid address is compared: the same for two spellings that people take for the same address."""
+    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", address).casefold())
 
 
 def claimed_field(claim_id: str) -> str:

@@ -7,9 +7,10 @@ from contextlib import suppress
 from guerdon.clock import Clock
 from guerdon.database import Database, DuplicateKeyError, PyMongoError
 from guerdon.errors import AlreadyExists, DatabaseUnavailable, NotFound, Overloaded, Unauthenticated, Validation
-from guerdon.identity.models import CLAIMS, MEMBERS, Claim, Member
+from guerdon.identity.models import CLAIMS, MEMBERS, PERSON_KEYS, Claim, Member, Person, PersonKey, Profile
 from guerdon.identity.passwords import PasswordHasher, check_new_password
-from guerdon.identity.rules import claimed_field, email_claim, external_id_claim, require_authority, valid_email
+from guerdon.identity.rules import claimed_field, require_authority, valid_email
+from guerdon.identity.vault import Vault, open_profile, seal_profile
 from guerdon.ids import MEMBER_ID, IdSource
 from guerdon.security import Actor, Role
 
@@ -17,20 +18,23 @@ ATTEMPTS_MAX = 10
 BACKOFF_FIRST_SECONDS = 0.002
 BACKOFF_MAX_SECONDS = 0.25
 _NOBODY = "mem_" + "0" * 32
+_NO_MEMBER = "there is no such member"
 
 
 class Identity:
     """The members of this deployment."""
 
-    def __init__(self, database: Database, passwords: PasswordHasher, ids: IdSource, clock: Clock) -> None:
+    def __init__(self, database: Database, vault: Vault, passwords: PasswordHasher, ids: IdSource, clock: Clock) -> None:
         self._database = database
         self._members = database.collection(MEMBERS, Member)
         self._claims = database.collection(CLAIMS, Claim)
+        self._person_keys = database.collection(PERSON_KEYS, PersonKey)
+        self._vault = vault
         self._passwords = passwords
         self._ids = ids
         self._clock = clock
 
-    async def register(self, email: str, password: str) -> Member:
+    async def register(self, email: str, password: str) -> Person:
         """Make a member who can log in.
 
         Raises:
@@ -41,7 +45,7 @@ class Identity:
         """
         return await self._add_with_password(email, password, "member")
 
-    async def create_operator(self, email: str, password: str, role: Role) -> Member:
+    async def create_operator(self, email: str, password: str, role: Role) -> Person:
         """Make somebody who works here: `support`, `operator` or `admin`.
 
         Raises:
@@ -55,7 +59,7 @@ class Identity:
 
     async def create_member(
         self, external_id: str | None, email: str | None, attributes: dict[str, str | int | bool] | None
-    ) -> Member:
+    ) -> Person:
         """Make a member on behalf of a service. Nobody can log in as this member yet.
 
         Raises:
@@ -66,9 +70,7 @@ class Identity:
         if external_id is None and email is None:
             raise Validation.at("", "a member needs an external_id, an email, or both")
         address = None if email is None else valid_email(email)
-        member = self._new_member(external_id=external_id, email=address, attributes=attributes or {})
-        await self._add(member)
-        return member
+        return await self._add(Profile(external_id=external_id, email=address, attributes=attributes or {}))
 
     async def ensure_member(self, external_id: str) -> str:
         """Return the id of the member with this external id, who is created when unknown. Safe to call at once from anywhere.
@@ -87,18 +89,20 @@ class Identity:
             DatabaseUnavailable: the database did not settle it in time.
         """
         for attempt in range(ATTEMPTS_MAX):
-            names = {external_id_claim(external_id): external_id for external_id in external_ids}
+            names = {self._vault.external_id_claim(external_id): external_id for external_id in external_ids}
             claims = await self._claims.find({"_id": {"$in": sorted(names)}}, limit=len(names))
             known = {names[claim.id]: claim.member for claim in claims}
             # Always in one order: two callers who want the same people cannot block each other crosswise.
-            members = [self._new_member(external_id=name) for name in sorted(set(external_ids) - known.keys())]
-            if not members:
+            strangers = sorted(set(external_ids) - known.keys())
+            if not strangers:
                 return known
+            newcomers = [self._new_member(Profile(external_id=name)) for name in strangers]
             try:
                 async with self._database.transaction() as session:
-                    await self._claims.insert_many([_external_id_claim_of(member) for member in members], session)
-                    await self._members.insert_many(members, session)
-                return known | {str(member.external_id): member.id for member in members}
+                    await self._claims.insert_many([claim for member, _ in newcomers for claim in _claims_of(member)], session)
+                    await self._person_keys.insert_many([key for _, key in newcomers], session)
+                    await self._members.insert_many([member for member, _ in newcomers], session)
+                return known | {name: member.id for name, (member, _) in zip(strangers, newcomers, strict=True)}
             except PyMongoError as error:
                 if not _may_try_again(error):
                     raise
@@ -107,7 +111,7 @@ class Identity:
 
     async def find_member_id(self, external_id: str) -> str | None:
         """Return the id of the member with this external id, or None when there is nobody."""
-        claim = await self._claims.get(external_id_claim(external_id))
+        claim = await self._claims.get(self._vault.external_id_claim(external_id))
         return None if claim is None else claim.member
 
     async def exists(self, member_id: str) -> bool:
@@ -121,7 +125,7 @@ class Identity:
             Validation: the address is none, or the password is too long to be one.
             Overloaded: too many passwords are being hashed.
         """
-        claim = await self._claims.get(email_claim(valid_email(email)))
+        claim = await self._claims.get(self._vault.email_claim(valid_email(email)))
         # The second read is made for an unknown address too, so that both take as long.
         member = await self._members.get(_NOBODY if claim is None else claim.member)
         stored = None if member is None else member.password_hash
@@ -139,8 +143,9 @@ class Identity:
             NotFound: there is no such member.
             Overloaded: too many passwords are being hashed.
         """
-        member = await self.get_member(member_id)
-        check_new_password(new, "/new_password", email=member.email)
+        person = await self.get_person(member_id)
+        member = person.member
+        check_new_password(new, "/new_password", email=person.profile.email)
         if not await self._passwords.verify(current, member.password_hash):
             raise Validation.at("/current_password", "this is not the current password")
         where = {"_id": member_id, "password_hash": member.password_hash}
@@ -148,22 +153,22 @@ class Identity:
         if not done.matched_count:
             raise Validation.at("/current_password", "the password was changed at the same moment")
 
-    async def set_disabled(self, member_id: str, actor: Actor, *, disabled: bool) -> Member:
+    async def set_disabled(self, member_id: str, actor: Actor, *, disabled: bool) -> Person:
         """Let somebody in no longer, or again. What is theirs stays as it is.
 
         Raises:
             NotFound: there is no such member.
             Forbidden: only an admin may do that to somebody who works here, and nobody to themselves.
         """
-        member = await self.get_member(member_id)
-        require_authority(actor, member)
+        person = await self.get_person(member_id)
+        require_authority(actor, person.member)
         moment = self._clock.now_ms() if disabled else None
-        if (member.disabled_at is not None) == disabled:
-            return member
+        if (person.member.disabled_at is not None) == disabled:
+            return person
         await self._members.raw.update_one({"_id": member_id}, {"$set": {"disabled_at": moment}})
-        return await self.get_member(member_id)
+        return await self.get_person(member_id)
 
-    async def set_role(self, member_id: str, actor: Actor, role: Role) -> Member:
+    async def set_role(self, member_id: str, actor: Actor, role: Role) -> Person:
         """
         Raises:
             NotFound: there is no such member.
@@ -172,7 +177,7 @@ class Identity:
         member = await self.get_member(member_id)
         require_authority(actor, member)
         await self._members.raw.update_one({"_id": member_id}, {"$set": {"role": role}})
-        return await self.get_member(member_id)
+        return await self.get_person(member_id)
 
     async def get_member(self, member_id: str) -> Member:
         """
@@ -181,10 +186,23 @@ class Identity:
         """
         member = await self._members.get(member_id) if MEMBER_ID.match(member_id) else None
         if member is None:
-            raise NotFound("there is no such member")
+            raise NotFound(_NO_MEMBER)
         return member
 
-    async def find_members(self, external_id: str | None, limit: int, before: str | None = None) -> tuple[list[Member], str | None]:
+    async def get_person(self, member_id: str) -> Person:
+        """Return a member with everything that is known about them.
+
+        Raises:
+            NotFound: there is no such member, or this is not a member's id.
+        """
+        if not MEMBER_ID.match(member_id):
+            raise NotFound(_NO_MEMBER)
+        member, key = await asyncio.gather(self._members.get(member_id), self._vault.get_key(member_id))
+        if member is None:
+            raise NotFound(_NO_MEMBER)
+        return Person(member, open_profile(member, key))
+
+    async def find_people(self, external_id: str | None, limit: int, before: str | None = None) -> tuple[list[Person], str | None]:
         """Return up to `limit` members, newest first and older than the id `before`, and the next page's `before` if there is one.
 
         With an `external_id` the list holds the one member who has it, or nobody.
@@ -195,63 +213,56 @@ class Identity:
         if before is not None and not MEMBER_ID.match(before):
             raise Validation.at("cursor", "not a cursor that this list has given out")
         if external_id is not None:
-            claim = await self._claims.get(external_id_claim(external_id))
-            member = None if claim is None else await self._members.get(claim.member)
-            return ([] if member is None else [member]), None
+            member_id = await self.find_member_id(external_id)
+            return ([] if member_id is None else [await self.get_person(member_id)]), None
         where = {} if before is None else {"_id": {"$lt": before}}
         found = await self._members.find(where, sort=[("_id", -1)], limit=limit + 1)
         page = found[:limit]
-        return page, page[-1].id if len(found) > limit else None
+        keys = await self._vault.get_keys([member.id for member in page])
+        people = [Person(member, open_profile(member, keys.get(member.id))) for member in page]
+        return people, page[-1].id if len(found) > limit else None
 
-    async def _add_with_password(self, email: str, password: str, role: Role) -> Member:
+    async def _add_with_password(self, email: str, password: str, role: Role) -> Person:
         address = valid_email(email)
         check_new_password(password, email=address)
         # Hashed before the address is looked at, so that a taken address takes as long as a free one.
         password_hash = await self._passwords.hash(password)
-        member = self._new_member(email=address, password_hash=password_hash, role=role)
-        await self._add(member)
-        return member
+        return await self._add(Profile(email=address), password_hash=password_hash, role=role)
 
-    def _new_member(
-        self,
-        *,
-        external_id: str | None = None,
-        email: str | None = None,
-        password_hash: str | None = None,
-        role: Role = "member",
-        attributes: dict[str, str | int | bool] | None = None,
-    ) -> Member:
-        return Member(
-            id=self._ids.new("mem"),
-            external_id=external_id,
-            email=email,
+    def _new_member(self, profile: Profile, *, password_hash: str | None = None, role: Role = "member") -> tuple[Member, PersonKey]:
+        member_id = self._ids.new("mem")
+        row, key = self._vault.new_key(member_id)
+        member = Member(
+            id=member_id,
+            sealed=seal_profile(member_id, profile, key),
+            claims=self._vault.claims_of(profile),
             password_hash=password_hash,
             role=role,
-            attributes=attributes or {},
             created_at=self._clock.now_ms(),
         )
+        return member, row
 
-    async def _add(self, member: Member) -> None:
-        taken = await self._insert(member)
+    async def _add(self, profile: Profile, *, password_hash: str | None = None, role: Role = "member") -> Person:
+        member, key = self._new_member(profile, password_hash=password_hash, role=role)
+        taken = await self._insert(member, key)
         if taken is not None:
             field = claimed_field(taken.id)
             raise AlreadyExists(f"another member has this {field}", field=field)
+        return Person(member, profile)
 
-    async def _insert(self, member: Member) -> Claim | None:
-        """Insert a member with their claims, all or nothing. Return the claim of somebody else that stands in the way, if any.
+    async def _insert(self, member: Member, key: PersonKey) -> Claim | None:
+        """Insert a member with their claims and key, all or nothing. Return the claim of somebody else that stands in the way, if any.
 
         A lost race shows as a duplicate key or as a write conflict, and a commit whose answer was lost shows as our own claim when we
         try again; so after any of these the claims are read, and they tell.
         """
-        values = [email_claim(member.email)] if member.email is not None else []
-        values += [external_id_claim(member.external_id)] if member.external_id is not None else []
-        # The address always comes first: two members who want the same two values cannot block each other crosswise.
-        wanted = [Claim(id=value, member=member.id, created_at=member.created_at) for value in values]
+        wanted = _claims_of(member)
         for attempt in range(ATTEMPTS_MAX):
             try:
                 async with self._database.transaction() as session:
                     for claim in wanted:
                         await self._claims.insert(claim, session)
+                    await self._person_keys.insert(key, session)
                     await self._members.insert(member, session)
                 return None
             except PyMongoError as error:
@@ -273,8 +284,8 @@ class Identity:
             await self._members.raw.update_one({"_id": member_id, "password_hash": stored}, {"$set": {"password_hash": stronger}})
 
 
-def _external_id_claim_of(member: Member) -> Claim:
-    return Claim(id=external_id_claim(str(member.external_id)), member=member.id, created_at=member.created_at)
+def _claims_of(member: Member) -> list[Claim]:
+    return [Claim(id=claim, member=member.id, created_at=member.created_at) for claim in member.claims]
 
 
 def _may_try_again(error: PyMongoError) -> bool:

@@ -20,6 +20,7 @@ _STRINGS = re.compile(r"""r?("(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*')""")
 _ACCESS = re.compile(r"(?<![\w.])(event|member)\s*\.\s*([A-Za-z_]\w*)")
 _MEMBER = re.compile(r"(?<![\w.])member\b")
 _COMPILED_MAX = 4096
+_KEY_NOT_FOUND = "Key not found in map"
 
 
 class Condition:
@@ -37,11 +38,18 @@ class Condition:
         try:
             value = self._expression.eval(facts)
         except RuntimeError as error:
-            return False, str(error)[:200]
+            return False, self._reason(str(error))
         kind = value.type()
         if kind == cel.Type.BOOL:
             return value.value() is True, None
-        return False, str(value.value())[:200]
+        return False, self._reason(str(value.value()))
+
+    def _reason(self, error: str) -> str:
+        """What may stand in a decision, which is kept for ever: the library's sentence can quote what is known about the member."""
+        if not self.reads_member:
+            return error[:200]
+        code = error.partition(":")[0][:40]
+        return f"{code}: {_KEY_NOT_FOUND}" if _KEY_NOT_FOUND in error else f"{code} (it reads the member, so it is not quoted)"
 
 
 @lru_cache(maxsize=1)

@@ -71,7 +71,8 @@ class SessionsResource:
         """List where the caller is logged in."""
         actor = actor_of(req)
         found = await self._sessions.list_own(actor)
-        send(resp, SessionList([view_session(session, current=session.id == actor.session) for session in found]))
+        views = [view_session(session, device, current=session.id == actor.session) for session, device in found]
+        send(resp, SessionList(views))
 
     @operation("logOutEverywhere", OWN, tag="auth", answers={204: None})
     async def on_delete(self, req: Request, resp: Response) -> None:

@@ -13,7 +13,8 @@ from msgspec import Struct
 
 from guerdon.clock import Clock
 from guerdon.errors import GuerdonError, QuotaExceeded, Unauthenticated
-from guerdon.identity.rules import email_claim, valid_email
+from guerdon.identity.rules import valid_email
+from guerdon.identity.vault import Vault
 from guerdon.ids import digest, random_bytes
 from guerdon.sealing import MasterKeys
 from guerdon.throttling.service import Throttle
@@ -30,7 +31,7 @@ class Attempt(Struct):
     """One try at an account's password."""
 
     account: bytes
-    """Stands for the address, whoever it belongs to."""
+    """Stands for the address, whoever it belongs to; made with the vault's key, since counters lie in a store that is not sealed."""
     device: bytes | None
     """The name of the known device that it comes from."""
 
@@ -38,8 +39,9 @@ class Attempt(Struct):
 class Guard:
     """Admits attempts, and gives out device tokens."""
 
-    def __init__(self, throttle: Throttle, keys: MasterKeys, clock: Clock) -> None:
+    def __init__(self, throttle: Throttle, vault: Vault, keys: MasterKeys, clock: Clock) -> None:
         self._throttle = throttle
+        self._vault = vault
         self._keys = keys
         self._clock = clock
 
@@ -52,7 +54,7 @@ class Guard:
             QuotaExceeded: there were too many.
             StoreUnavailable: nobody can count, and so nobody is let in.
         """
-        account = digest(email_claim(valid_email(email)))
+        account = digest(self._vault.email_claim(valid_email(email)))
         attempt = Attempt(account, self._device_of(device_token, account))
         taken = await self._take(attempt, address)
         try:

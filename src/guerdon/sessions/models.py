@@ -7,13 +7,23 @@ from msgspec import Meta, Struct, field
 from pymongo import IndexModel
 
 from guerdon.clock import rfc3339
+from guerdon.database import Document
 from guerdon.identity.models import PASSWORD_LENGTH_MAX, PASSWORD_LENGTH_MIN, Email
+from guerdon.personal import Belongings
 
 SESSIONS = "sessions"
 INDEXES: dict[str, list[IndexModel]] = {
     # A session's id begins with its member's, so that a member's sessions lie together and need no index of their own.
     SESSIONS: [IndexModel([("expires_at", 1)], name="expiry", expireAfterSeconds=0)],
 }
+
+
+def about(member_id: str) -> Document:
+    """Return the filter of a member's sessions: their ids begin with the member's, so they lie together."""
+    return {"_id": {"$gte": f"{member_id}:", "$lt": f"{member_id};"}}
+
+
+BELONGINGS = [Belongings("sessions", SESSIONS, about)]
 REFRESH_TOKEN_LENGTH_MAX = 200
 DEVICE_LENGTH_MAX = 200
 DEVICE_TOKEN_LENGTH_MAX = 160
@@ -42,7 +52,8 @@ class Session(Struct, frozen=True, kw_only=True):
     """When it was last rotated, or made."""
     ends_at: int
     """Whatever happens."""
-    device: str | None = None
+    device: bytes | None = None
+    """What the log-in said that it is, under the member's own key."""
     expires_at: datetime
     """When MongoDB takes the document away, if nobody has ended the session before: an ended one has none."""
 
@@ -106,10 +117,10 @@ class SessionList(Struct, frozen=True):
     items: list[SessionView]
 
 
-def view_session(session: Session, *, current: bool) -> SessionView:
+def view_session(session: Session, device: str | None, *, current: bool) -> SessionView:
     return SessionView(
         id=session.id,
-        device=session.device,
+        device=device,
         created_at=rfc3339(session.created_at),
         used_at=rfc3339(session.used_at),
         ends_at=rfc3339(session.ends_at),

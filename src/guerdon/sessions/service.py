@@ -11,9 +11,11 @@ from guerdon.errors import NotFound, Unauthenticated
 from guerdon.identity.models import MEMBERS, Member
 from guerdon.identity.service import Identity
 from guerdon.identity.tokens import Tokens
+from guerdon.identity.vault import Vault
+from guerdon.sealing import SealingKey
 from guerdon.security import ROLE_SCOPES, Actor
 from guerdon.sessions.guard import Guard
-from guerdon.sessions.models import SESSIONS, LoginCreate, Session, TokenView
+from guerdon.sessions.models import SESSIONS, LoginCreate, Session, TokenView, about
 from guerdon.sessions.refresh import REFUSAL, RefreshToken, first_token, new_session_id, parse_refresh_token
 from guerdon.sessions.rules import is_live, meaning_of
 
@@ -45,8 +47,17 @@ class Sessions:
     """The sessions of this deployment's members."""
 
     def __init__(
-        self, database: Database, identity: Identity, tokens: Tokens, clock: Clock, *, guard: Guard, lifetimes: Lifetimes
+        self,
+        database: Database,
+        identity: Identity,
+        *,
+        vault: Vault,
+        tokens: Tokens,
+        clock: Clock,
+        guard: Guard,
+        lifetimes: Lifetimes,
     ) -> None:
+        self._vault = vault
         self._sessions = database.collection(SESSIONS, Session)
         self._members = database.collection(MEMBERS, Member)
         self._database = database
@@ -83,7 +94,7 @@ class Sessions:
             created_at=now,
             used_at=now,
             ends_at=ends_at,
-            device=device,
+            device=await self._seal_device(token.session_id, member.id, device),
             expires_at=to_datetime(ends_at),
         )
         await self._sessions.insert(session)
@@ -149,11 +160,13 @@ class Sessions:
 
     # --- queries ----------------------------------------------------------------------------------------------------
 
-    async def list_own(self, actor: Actor) -> list[Session]:
-        """The caller's living sessions, the one used last first."""
+    async def list_own(self, actor: Actor) -> list[tuple[Session, str | None]]:
+        """The caller's living sessions, each with its device, the one used last first."""
         now = self._clock.now_ms()
-        living = [session for session in await self._all_of(actor.id) if is_live(session, now, self._lifetimes.idle_ms)]
-        return sorted(living, key=lambda session: session.used_at, reverse=True)
+        found, key = await asyncio.gather(self._all_of(actor.id), self._vault.get_key(actor.id))
+        living = [session for session in found if is_live(session, now, self._lifetimes.idle_ms)]
+        living.sort(key=lambda session: session.used_at, reverse=True)
+        return [(session, _open_device(session, key)) for session in living]
 
     async def stand(self, actor: Actor, *, fresh: bool) -> Actor:
         """Return what the holder of an access token is now: the session may have ended since, or the role have changed.
@@ -183,6 +196,10 @@ class Sessions:
 
     # --- inside -----------------------------------------------------------------------------------------------------
 
+    async def _seal_device(self, session_id: str, member_id: str, device: str | None) -> bytes | None:
+        key = None if device is None else await self._vault.get_key(member_id)
+        return None if device is None or key is None else key.seal(device.encode(), _device_context(session_id))
+
     async def _rotate(self, session: Session, shown: RefreshToken, now_ms: int) -> Session | None:
         """Make the successor the living token, if `shown` still is. Return the session as it is then, whoever has rotated it."""
         successor = shown.successor()
@@ -202,9 +219,8 @@ class Sessions:
             await self._end({"_id": session.id})
 
     async def _all_of(self, member_id: str) -> list[Session]:
-        """Their ids begin with the member's, so they lie together. Log-ins at the same moment may make a few too many."""
-        where = {"_id": {"$gte": f"{member_id}:", "$lt": f"{member_id};"}}
-        return await self._sessions.find(where, limit=10 * SESSIONS_MAX)
+        """Log-ins at the same moment may make a few too many."""
+        return await self._sessions.find(about(member_id), limit=10 * SESSIONS_MAX)
 
     async def _end(self, where: dict[str, object]) -> bool:
         """An ended session leaves nothing behind: its tokens are refused like any that never were."""
@@ -223,3 +239,13 @@ class Sessions:
             session_ends_at=rfc3339(session.ends_at),
             device_token=device_token,
         )
+
+
+def _open_device(session: Session, key: SealingKey | None) -> str | None:
+    if session.device is None or key is None:
+        return None
+    return key.open(session.device, _device_context(session.id)).decode()
+
+
+def _device_context(session_id: str) -> str:
+    return f"device of {session_id}"
