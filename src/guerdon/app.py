@@ -290,6 +290,8 @@ def build_app(services: Services, settings: Settings, log: FilteringBoundLogger)
         for path, resource, suffix in routes
         for method, declared in operations_of(path, resource, suffix).items()
     }
+    addresses = Addresses(networks_of(settings.trusted_proxies))
+    strangers = Strangers(services.throttle, addresses, services.access, operations)
     app: App[Any, Any] = App(
         middleware=[
             Observation(
@@ -303,8 +305,8 @@ def build_app(services: Services, settings: Settings, log: FilteringBoundLogger)
             Refusals(),
             Headers(behind_tls=settings.behind_tls),
             *([CrossOrigin(settings.origins)] if settings.origins else []),
-            Strangers(services.throttle, Addresses(networks_of(settings.trusted_proxies)), services.access, operations),
-            Authentication(services.access, services.sessions, operations),
+            strangers,
+            Authentication(services.access, services.sessions, strangers, operations),
             Callers(services.throttle, settings.rate_limit_without_store),
             Auditing(services.audit, operations),
         ]

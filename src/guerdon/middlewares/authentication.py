@@ -5,15 +5,19 @@ from typing import Any
 
 from guerdon.http import SAFE_METHODS, Operation, Request, Response, in_time
 from guerdon.identity.access import Access
+from guerdon.middlewares.throttling import Strangers
 from guerdon.sessions.service import Sessions
 
 
 class Authentication:
     """Looks the route's policy up in the table that the composition root has checked to be complete."""
 
-    def __init__(self, access: Access, sessions: Sessions, operations: Mapping[tuple[str, str], Operation]) -> None:
+    def __init__(
+        self, access: Access, sessions: Sessions, strangers: Strangers, operations: Mapping[tuple[str, str], Operation]
+    ) -> None:
         self._access = access
         self._sessions = sessions
+        self._strangers = strangers
         self._operations = operations
 
     async def process_resource(self, req: Request, resp: Response, resource: object, params: dict[str, Any]) -> None:
@@ -22,7 +26,10 @@ class Authentication:
             return  # The framework's own answers: 405, and OPTIONS, which names the methods.
         if not declared.policy.public:
             authorization = req.get_header("Authorization")
-            actor = self._access.recall(authorization) or await in_time(req, self._access.authenticate(authorization))
+            actor = self._access.recall(authorization)
+            if actor is None:
+                self._strangers.require_credit(req, authorization)
+                actor = await in_time(req, self._access.authenticate(authorization))
             if actor.session is not None:
                 # A session that ended or a role that changed lately may still read for a moment; it changes nothing any more.
                 actor = await in_time(req, self._sessions.stand(actor, fresh=req.method not in SAFE_METHODS))

@@ -78,17 +78,22 @@ class Strangers:
         declared = self._operations.get((req.uri_template or "", req.method))
         if declared is None or declared.quota == "none":
             return
-        authorization = req.get_header("Authorization")
-        if authorization is not None and not declared.policy.public:
-            if self._access.recall(authorization) is None:
-                req.context.address = self._addresses.of(req)
-                # Credentials from where many came that proved nothing are not looked at, unless they have proven something before.
-                if not self._access.knows(authorization):
-                    self._throttle.require_credit_here("invalid", req.context.address)
-            return
+        if not declared.policy.public and req.get_header("Authorization") is not None:
+            return  # Whoever shows something is the authentication's business.
         req.context.address = self._addresses.of(req)
         name, without_store = _OF_STRANGERS[declared.quota]
         _tell(resp, await in_time(req, self._throttle.spend(name, req.context.address, without_store=without_store)))
+
+    def require_credit(self, req: Request, authorization: str | None) -> None:
+        """Hold back credentials from where many came that proved nothing, unless these have proven something before.
+
+        Raises:
+            QuotaExceeded: they are not to be looked at.
+        """
+        if authorization is not None:
+            req.context.address = self._addresses.of(req)
+            if not self._access.knows(authorization):
+                self._throttle.require_credit_here("invalid", req.context.address)
 
     async def process_response(self, req: Request, resp: Response, resource: object, req_succeeded: bool) -> None:
         if resp.status_code == 401 and hasattr(req.context, "address") and req.get_header("Authorization") is not None:
@@ -107,9 +112,13 @@ class Callers:
         actor = req.context.actor
         if actor.kind == "anonymous":
             return
-        without_store: WithoutStore = "open" if req.method in SAFE_METHODS else self._without_store
         name = "key" if actor.kind == "service_key" else "person"
-        _tell(resp, await in_time(req, self._throttle.spend(name, actor.id, without_store=without_store)))
+        if self._throttle.is_shared:
+            without_store: WithoutStore = "open" if req.method in SAFE_METHODS else self._without_store
+            _tell(resp, await in_time(req, self._throttle.spend(name, actor.id, without_store=without_store)))
+        else:
+            # Every debit comes here: what needs no waiting is not to pay for a deadline.
+            _tell(resp, self._throttle.spend_here(name, actor.id))
 
 
 def _tell(resp: Response, standing: Standing | None) -> None:

@@ -59,11 +59,13 @@ def standing(counter: Counter, now_ms: int, quota: Quota, *, granted: bool) -> S
     return Standing(quota, granted, remaining, left_ms if granted else _wait_ms(counter, quota, left_ms))
 
 
-def fields(*standings: Standing) -> dict[str, str]:
+def fields(stands: Standing) -> dict[str, str]:
     """The header fields that tell a caller (draft-ietf-httpapi-ratelimit-headers). It is a draft: the names stand here alone."""
-    policies = (f'"{one.quota.name}";q={one.quota.amount};w={one.quota.window_seconds}' for one in standings)
-    limits = (f'"{one.quota.name}";r={one.remaining};t={-(-one.wait_ms // 1000)}' for one in standings)
-    return {"RateLimit-Policy": ", ".join(policies), "RateLimit": ", ".join(limits)}
+    quota = stands.quota
+    return {
+        "RateLimit-Policy": f'"{quota.name}";q={quota.amount};w={quota.window_seconds}',
+        "RateLimit": f'"{quota.name}";r={stands.remaining};t={-(-stands.wait_ms // 1000)}',
+    }
 
 
 def _wait_ms(counter: Counter, quota: Quota, left_ms: int) -> int:

@@ -35,9 +35,9 @@ class Throttle:
         """
         if not self._on:
             return None
-        quota = self._quotas[name]
         if self._store is None:
-            return _granted(self._local.spend(quota, who))
+            return self.spend_here(name, who)
+        quota = self._quotas[name]
         try:
             return _granted(await self._ask(self._store, quota, who, 1))
         except StoreUnavailable:
@@ -56,6 +56,19 @@ class Throttle:
             await self._ask(self._store, self._quotas[name], who, -1)
         except StoreUnavailable:
             return
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether counting means waiting for somebody else."""
+        return self._store is not None
+
+    def spend_here(self, name: str, who: str) -> Standing | None:
+        """Like `spend`, counted in this process.
+
+        Raises:
+            QuotaExceeded: nothing is left.
+        """
+        return _granted(self._local.spend(self._quotas[name], who)) if self._on else None
 
     def count_here(self, name: str, who: str) -> None:
         """Count in this process alone, whatever is configured: to be turned away must cost us less than to try."""
