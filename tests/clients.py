@@ -8,8 +8,10 @@ import time
 from typing import Any
 
 import httpx
+from falcon.asgi import App
 
 from guerdon.clock import Clock
+from tests.leaks import assert_keeps_secrets
 
 _keys = itertools.count(1)
 
@@ -53,6 +55,19 @@ class Log(io.StringIO):
                     return line
             await asyncio.sleep(0.01)
         raise AssertionError("the request has left no line")
+
+
+async def keep_secrets(answer: httpx.Response) -> None:
+    """No error answer repeats a secret: this is looked at in every test that calls the service."""
+    if answer.status_code >= 400:
+        await answer.aread()
+        assert_keeps_secrets(answer.text, "an error answer")
+
+
+def client_of(app: App[Any, Any]) -> httpx.AsyncClient:
+    """A client of an application in this process."""
+    transport = httpx.ASGITransport(app=app)
+    return httpx.AsyncClient(transport=transport, base_url="http://test", event_hooks={"response": [keep_secrets]})
 
 
 class Caller:

@@ -5,7 +5,6 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 import pytest_asyncio
 from falcon.asgi import App
@@ -18,8 +17,9 @@ from guerdon.database import Database
 from guerdon.identity.token_keys import TokenKeys
 from guerdon.logs import make_logger
 from guerdon.sealing import MasterKeys
-from tests.clients import Caller, Log, ManualClock
+from tests.clients import Caller, Log, ManualClock, client_of
 from tests.factories import Factory
+from tests.leaks import assert_keeps_secrets
 
 DATABASE = "guerdon_test"
 
@@ -98,9 +98,11 @@ async def other_services(services: Services, settings: Settings, clock: ManualCl
 
 
 @pytest.fixture
-def log() -> Log:
+def log() -> Iterator[Log]:
     """Everything the application logs, as parsed lines."""
-    return Log()
+    log = Log()
+    yield log
+    assert_keeps_secrets(log.getvalue(), "the log")
 
 
 @pytest.fixture
@@ -111,7 +113,7 @@ def app(services: Services, settings: Settings, log: Log, clock: ManualClock) ->
 @pytest_asyncio.fixture
 async def anonymous(app: App[Any, Any]) -> AsyncIterator[Caller]:
     """A caller without credentials."""
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://test") as client:
+    async with client_of(app) as client:
         yield Caller(client)
 
 

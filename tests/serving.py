@@ -4,7 +4,6 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from typing import Any, NamedTuple
 
-import httpx
 from falcon.asgi import App
 
 from guerdon.app import INDEXES, Services, build_app
@@ -12,7 +11,7 @@ from guerdon.config import Settings
 from guerdon.database import Database
 from guerdon.http import Operation
 from guerdon.logs import make_logger
-from tests.clients import Caller, Log, ManualClock
+from tests.clients import Caller, Log, ManualClock, client_of
 
 NOBODY = "mem_" + "0" * 32
 
@@ -30,7 +29,7 @@ class Route(NamedTuple):
         filled = self.path.replace("{wallet_id}", f"{NOBODY}:PTS").replace("{member_id}", NOBODY)
         filled = filled.replace("{hold_id}", f"hld_{NOBODY}:PTS:1").replace("{transaction_id}", f"txn_{NOBODY}:PTS:1")
         filled = filled.replace("{month}", "2026-01")
-        for name in ("{event_id}", "{campaign_id}", "{code}", "{name}"):
+        for name in ("{event_id}", "{campaign_id}", "{code}", "{name}", "{key_id}"):
             filled = filled.replace(name, "nothing")
         return filled
 
@@ -55,7 +54,7 @@ def routes_of(app: App[Any, Any]) -> list[Route]:
 async def serve(services: Services, settings: Settings, clock: ManualClock) -> AsyncIterator[Caller]:
     """A caller without credentials of an application over `services`."""
     app = build_app(services, settings, make_logger(clock, "info", Log()))
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://other") as client:
+    async with client_of(app) as client:
         yield Caller(client)
 
 

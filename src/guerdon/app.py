@@ -5,7 +5,7 @@ import gc
 import os
 import signal
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,7 +31,7 @@ from guerdon.identity import controller as identity_controller
 from guerdon.identity import models as identity_models
 from guerdon.identity import vault as identity_vault
 from guerdon.identity.access import Access
-from guerdon.identity.key_file import KeyFile
+from guerdon.identity.key_file import LOOK_SECONDS, KeyFile
 from guerdon.identity.passwords import PasswordHasher
 from guerdon.identity.service import Identity
 from guerdon.identity.token_keys import TokenKeys
@@ -95,6 +95,8 @@ BELONGINGS = [*sessions_models.BELONGINGS]
 """What an erasure deletes besides the profile, the claims and the key."""
 EXIT_STARTUP_REFUSED = 78
 """EX_CONFIG of sysexits.h."""
+LAST_USES_SECONDS, LAST_WORD_SECONDS = 10.0, 2.0
+"""How often it is written which service keys were used, and how long that may hold up the end of a process."""
 Asgi = Callable[[Any, Any, Any], Awaitable[None]]
 
 
@@ -263,7 +265,7 @@ def routes_of(
             raise DatabaseUnavailable("the database does not answer", retry_after_seconds=5) from error
 
     return [
-        *identity_controller.routes(services.identity, services.token_keys, services.clock),
+        *identity_controller.routes(services.identity, services.access, services.token_keys, services.clock),
         *sessions_controller.routes(services.sessions),
         *audit_controller.routes(services.audit),
         *wallets_controller.routes(services.wallets, services.terms, services.assets),
@@ -371,17 +373,32 @@ class Server:
 
 @asynccontextmanager
 async def _beside_requests(services: Services, settings: Settings, log: FilteringBoundLogger) -> AsyncGenerator[None]:
-    """What a process that serves does besides: it follows the file of its token keys."""
-    tasks: list[asyncio.Task[None]] = []
+    """What a process that serves does besides: it follows the file of its token keys, and writes down which service keys are used."""
+    works: list[tuple[float, Callable[[], Awaitable[None]]]] = [(LAST_USES_SECONDS, services.access.write_last_uses)]
     if settings.token_keys_file is not None:
         file = KeyFile(settings.token_keys_file, services.token_keys, services.clock, log)
-        tasks.append(asyncio.create_task(file.follow()))
+        works.append((LOOK_SECONDS, file.look))
+    tasks = [asyncio.create_task(_again_and_again(seconds, work, log)) for seconds, work in works]
     try:
         yield
     finally:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        with suppress(PyMongoError, TimeoutError):
+            await asyncio.wait_for(services.access.write_last_uses(), LAST_WORD_SECONDS)
+
+
+async def _again_and_again(seconds: float, work: Callable[[], Awaitable[None]], log: FilteringBoundLogger) -> None:
+    while True:
+        try:
+            await work()
+        except PyMongoError as error:
+            log.warning("put_off", work=work.__qualname__, cause=type(error).__name__)
+        except Exception as error:
+            # It comes again: a process that no longer follows its keys would be noticed too late.
+            log.error("unhandled", work=work.__qualname__, exc_info=error)
+        await asyncio.sleep(seconds)
 
 
 def _on_stop_signal(act: Callable[[], None]) -> None:

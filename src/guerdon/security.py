@@ -7,21 +7,21 @@ from msgspec import Struct
 from guerdon.errors import Forbidden, NotFound, Unauthenticated
 
 METRICS_SCOPE = "metrics:read"
-ROLES_SCOPE, AUDIT_SCOPE = "members:roles", "audit:read"
+ROLES_SCOPE, AUDIT_SCOPE, KEYS_SCOPE = "members:roles", "audit:read", "keys:manage"
+ADMIN_SCOPES = frozenset({ROLES_SCOPE, AUDIT_SCOPE, KEYS_SCOPE})
 """To change what others may do, and to see what they have done: no role but an admin's has these."""
 SCOPES = frozenset({
-    "members:read", "members:write", "members:manage", ROLES_SCOPE, AUDIT_SCOPE, "wallets:read", "wallets:write", "wallets:freeze", "wallets:manage", "assets:read", "assets:write",
+    "members:read", "members:write", "members:manage", *ADMIN_SCOPES, "wallets:read", "wallets:write", "wallets:freeze", "wallets:manage", "assets:read", "assets:write",
     "events:read", "events:write", "campaigns:read", "campaigns:write", METRICS_SCOPE,
 })  # fmt: skip
 ANY_SCOPE = "*"
 
 NOBODYS = "there is no such thing, or it is not yours"
 Role = Literal["member", "support", "operator", "admin"]
-_FOR_ADMINS = frozenset({ROLES_SCOPE, AUDIT_SCOPE})
 ROLE_SCOPES: dict[Role, frozenset[str]] = {
     "member": frozenset(),
-    "support": frozenset(scope for scope in SCOPES - _FOR_ADMINS if scope.endswith(":read")) | {"wallets:freeze"},
-    "operator": SCOPES - _FOR_ADMINS,
+    "support": frozenset(scope for scope in SCOPES - ADMIN_SCOPES if scope.endswith(":read")) | {"wallets:freeze"},
+    "operator": SCOPES - ADMIN_SCOPES,
     "admin": frozenset({ANY_SCOPE}),
 }
 

@@ -14,6 +14,7 @@ import pytest_asyncio
 from pymongo import monitoring
 
 from guerdon.app import Services
+from guerdon.config import Settings
 from guerdon.errors import Unauthenticated
 from guerdon.identity import tokens as identity_tokens
 from guerdon.identity.key_file import KeyFile
@@ -35,6 +36,12 @@ def recording() -> Iterator[None]:
     _recorder.on = True
     yield
     _recorder.on = False
+
+
+@pytest.fixture
+def settings(settings: Settings) -> Settings:
+    """So many refusals from one address would be held up otherwise."""
+    return settings.model_copy(update={"rate_invalid": "10000/60"})
 
 
 class Canary:

@@ -63,6 +63,10 @@ async def use_identity(anonymous: Caller, service: Caller, services: Services, f
     key = await services.access.create_key("to be revoked", ["wallets:read"])
     [listed] = [each for each in await services.access.list_keys() if each.id in key]
     await services.access.revoke_key(listed.id)
+    made_key = await sent(service.post("/v1/keys", {"name": "till", "scopes": ["wallets:read"]}), 201)
+    await sent(service.get("/v1/keys", limit=1))
+    await sent(service.delete(f"/v1/keys/{made_key['id']}"))
+    await services.access.write_last_uses()
 
 
 async def use_sessions(anonymous: Caller, service: Caller) -> None:

@@ -25,7 +25,7 @@ class Record(Struct, frozen=True, kw_only=True):
     """Milliseconds since the epoch."""
     phase: Phase
     actor: str
-    """A member's id, or `terminal`."""
+    """A member's id, `key_` and a service key's id, or `terminal`."""
     action: str
     """The operation's id in the OpenAPI document, or the command."""
     subject: dict[str, str]

@@ -9,6 +9,7 @@ from guerdon.audit.rules import chained
 from guerdon.clock import Clock
 from guerdon.database import Database, DuplicateKeyError
 from guerdon.errors import DatabaseUnavailable
+from guerdon.redaction import redacted
 
 ATTEMPTS_MAX = 50
 BACKOFF_SECONDS = 0.02
@@ -45,7 +46,8 @@ class Audit:
             phase=phase,
             actor=actor,
             action=action,
-            subject=subject,
+            # Somebody takes a key for the id of a key, and what is written here is never taken out again.
+            subject={name: redacted(value) for name, value in subject.items()},
             request_id=request_id,
             status=status,
             facts=facts or {},

@@ -129,7 +129,14 @@ IDENTITY = [
         "guerdon keys list",
         _find(SERVICE_KEYS, {}, sort={"created_at": -1, "_id": 1}, limit=True),
     ),
-    Query("service_keys.revoke", "terminal", "guerdon keys revoke", _update(SERVICE_KEYS, {"_id": ":id", "revoked_at": None})),
+    Query("service_keys.page", "request", "GET /v1/keys", _find(SERVICE_KEYS, _AFTER, sort=_UP, limit=True)),
+    Query(
+        "service_keys.revoke",
+        "request",
+        "DELETE /v1/keys/{key_id}, guerdon keys revoke",
+        _update(SERVICE_KEYS, {"_id": ":id", "revoked_at": None}),
+    ),
+    Query("service_keys.used", "job", "every process, at most every five minutes for each key in use", _update(SERVICE_KEYS, _ID)),
 ]
 
 SESSIONS_AND_STANDING = [

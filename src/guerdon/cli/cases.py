@@ -77,6 +77,7 @@ def _by_id(sample: Sample) -> Cases:
         for case, session in (("found", session_of(quiet.owner)), ("not found", session_of(NOBODY))):
             yield query, case, {"id": session, "digest": session.encode(), "member": quiet.owner}
     yield "service_keys.revoke", "found", {"id": "key007"}
+    yield "service_keys.used", "found", {"id": "key007"}
     yield "campaigns.replace", "found", {"id": campaign_of(7), "version": 1, "changed_at": START_MS}
     yield "campaigns.replace", "changed meanwhile", {"id": campaign_of(7), "version": 2, "changed_at": START_MS}
 
@@ -96,6 +97,8 @@ def _lists(sample: Sample) -> Cases:
     yield "audit.read", "a batch", {"after": 10, "limit": 1000}
     yield "audit.get", "found", {"id": 10, "limit": 1}
     yield "service_keys.list", "100 keys", {"limit": 1000}
+    yield "service_keys.page", "first page", {"after": "", "limit": PAGE}
+    yield "service_keys.page", "deep page", {"after": "key050", "limit": PAGE}
     yield "assets.list", "100 assets", {"limit": 1000}
     for case, owner in (("1 session", sample.hot.owner), ("nobody's", NOBODY)):
         yield "sessions.list", case, {"first": f"{owner}:", "last": f"{owner};", "limit": 200}

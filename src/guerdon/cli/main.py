@@ -32,10 +32,10 @@ from guerdon.cli.local import (
     own_or_embedded,
     own_token_keys,
 )
-from guerdon.clock import SystemClock, rfc3339
+from guerdon.clock import SystemClock
 from guerdon.config import Settings, load
 from guerdon.errors import GuerdonError, StartupRefused
-from guerdon.identity.models import Person, ServiceKey
+from guerdon.identity.models import Person, ServiceKey, view_key
 from guerdon.identity.token_keys import TokenKeys
 from guerdon.sealing import MasterKeys
 
@@ -160,9 +160,9 @@ def list_keys(data_dir: DataDir = None) -> None:
     """List service keys; their secrets are not stored."""
     now_ms = SystemClock().now_ms()
     for key in _with_database(data_dir, "guerdon keys", lambda services: services.access.list_keys()):
-        state = "revoked" if key.revoked_at else "live" if key.is_live(now_ms) else "expired"
-        until = rfc3339(key.expires_at) if key.expires_at else "never"
-        typer.echo(f"{key.id}  {state}  expires {until}  {','.join(key.scopes)}  {key.name}")
+        view = view_key(key, now_ms)
+        times = f"expires {view.expires_at or 'never'}  used {view.last_used_at or 'never'}"
+        typer.echo(f"{view.id}  {view.status}  {times}  {','.join(view.scopes)}  {view.name}")
 
 
 @keys_app.command("revoke")

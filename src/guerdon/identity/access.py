@@ -4,12 +4,14 @@ import asyncio
 import hmac
 from collections.abc import Iterable
 
+from pymongo import UpdateOne
+
 from guerdon.clock import Clock
-from guerdon.database import Database
+from guerdon.database import Database, PyMongoError
 from guerdon.errors import NotFound, Unauthenticated, Validation
 from guerdon.identity.keys import ID_LENGTH, PREFIX, REFUSAL, is_secret_of, new_key, parse_key
-from guerdon.identity.models import SERVICE_KEYS, ServiceKey
-from guerdon.identity.rules import known_scopes
+from guerdon.identity.models import KEY_EXPIRY_DAYS_MAX, KEY_NAME_LENGTH_MAX, SERVICE_KEYS, ServiceKey
+from guerdon.identity.rules import known_scopes, require_grantable
 from guerdon.identity.tokens import Tokens
 from guerdon.ids import digest
 from guerdon.security import ANONYMOUS, ROLE_SCOPES, Actor
@@ -18,8 +20,8 @@ ROW_TTL_SECONDS = 2.0
 """How long a process may go on accepting a key after it was revoked."""
 ROWS_MAX = 1024
 KEYS_MAX = 1000
-NAME_LENGTH_MAX = 100
-EXPIRY_DAYS_MAX = 3650
+LAST_USE_MS = 300_000
+"""How exactly it is known when a key was last used, so that a busy key costs a write in five minutes."""
 _DAY_MS = 86_400_000
 _ACTOR_PREFIX = "key_"
 _SCHEME = len("Bearer ")
@@ -49,6 +51,8 @@ class Access:
         self._clock = clock
         self._rows: dict[str, _Known] = {}
         self._readings: dict[str, asyncio.Task[_Known | None]] = {}
+        self._used: dict[str, int] = {}
+        """When keys were used whose last use is to be written."""
 
     def recall(self, authorization: str | None) -> Actor | None:
         """Return whom the very same header has proven less than two seconds ago, without proving it again."""
@@ -94,26 +98,61 @@ class Access:
         Raises:
             Validation: an empty or long name, no or unknown scopes, or an expiry outside of 1 to 3650 days.
         """
-        if not name.strip() or len(name) > NAME_LENGTH_MAX or not name.isprintable():
-            raise Validation.at("/name", f"a name has 1 to {NAME_LENGTH_MAX} printable characters")
-        if expires_in_days is not None and not 1 <= expires_in_days <= EXPIRY_DAYS_MAX:
-            raise Validation.at("/expires_in_days", f"a key expires after 1 to {EXPIRY_DAYS_MAX} days, or never")
+        return (await self._add_key(name, known_scopes(scopes), expires_in_days))[1]
+
+    async def grant_key(
+        self, actor: Actor, name: str, scopes: Iterable[str], expires_in_days: int | None
+    ) -> tuple[ServiceKey, str]:
+        """Make a service key on behalf of a caller; its text is seen this once.
+
+        Raises:
+            Validation: as for `create_key`.
+            Forbidden: the caller lacks one of the scopes.
+        """
+        wanted = known_scopes(scopes)
+        require_grantable(actor, wanted)
+        return await self._add_key(name, wanted, expires_in_days)
+
+    async def _add_key(self, name: str, scopes: list[str], expires_in_days: int | None) -> tuple[ServiceKey, str]:
+        if not name.strip() or len(name) > KEY_NAME_LENGTH_MAX or not name.isprintable():
+            raise Validation.at("/name", f"a name has 1 to {KEY_NAME_LENGTH_MAX} printable characters")
+        if expires_in_days is not None and not 1 <= expires_in_days <= KEY_EXPIRY_DAYS_MAX:
+            raise Validation.at("/expires_in_days", f"a key expires after 1 to {KEY_EXPIRY_DAYS_MAX} days, or never")
         parts = new_key()
         now = self._clock.now_ms()
         row = ServiceKey(
             id=parts.id,
             name=name,
             secret_sha256=parts.secret_sha256,
-            scopes=known_scopes(scopes),
+            scopes=scopes,
             created_at=now,
             expires_at=None if expires_in_days is None else now + expires_in_days * _DAY_MS,
         )
         await self._keys.insert(row)
-        return parts.text
+        return row, parts.text
 
     async def list_keys(self) -> list[ServiceKey]:
         """Return all keys, the newest first; expired and revoked ones too."""
         return await self._keys.find({}, sort=[("created_at", -1), ("_id", 1)], limit=KEYS_MAX)
+
+    async def list_page(self, limit: int, after: str) -> tuple[list[ServiceKey], str | None]:
+        """Return keys whose ids follow `after`, in their order, and the next page's `after` if there is one."""
+        found = await self._keys.find({"_id": {"$gt": after}}, sort=[("_id", 1)], limit=limit + 1)
+        page = found[:limit]
+        return page, page[-1].id if len(found) > limit else None
+
+    async def write_last_uses(self) -> None:
+        """Write down which keys were used since. No request waits for this, or fails when it does."""
+        used, self._used = self._used, {}
+        if not used:
+            return
+        try:
+            await self._keys.raw.bulk_write(
+                [UpdateOne({"_id": key_id}, {"$max": {"last_used_at": at}}) for key_id, at in used.items()], ordered=False
+            )
+        except PyMongoError:
+            self._used = used | self._used
+            raise
 
     async def revoke_key(self, key_id: str) -> ServiceKey:
         """Make a key useless within two seconds everywhere. Revoking twice changes nothing.
@@ -137,6 +176,10 @@ class Access:
         if known is None or not proven or not known.row.is_live(self._clock.now_ms()):
             raise Unauthenticated(REFUSAL)
         known.proof = digest(authorization)
+        # Here and not where a header is recalled: that happens within two seconds of this, and is the path of every request.
+        now = self._clock.now_ms()
+        if now - (known.row.last_used_at or 0) >= LAST_USE_MS:
+            self._used[parts.id] = now
         return known.actor
 
     def _is_fresh(self, known: _Known) -> bool:

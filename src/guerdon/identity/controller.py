@@ -1,21 +1,29 @@
-"""Routes of members."""
+"""Routes of members, of the keys of services, and of the keys that sign."""
 
 from guerdon.clock import Clock
 from guerdon.errors import AlreadyExists, Forbidden, NotFound, Overloaded, StoreUnavailable
 from guerdon.http import Request, Response, actor_of, decode_cursor, encode_cursor, note, operation, read, read_query, send
+from guerdon.identity.access import Access
 from guerdon.identity.models import (
     JwksView,
+    KeyCreate,
+    KeyPage,
+    KeyQuery,
+    KeyView,
     MemberCreate,
     MemberPage,
     MemberQuery,
     MemberView,
+    NewKeyView,
     RegisterCreate,
     RoleUpdate,
+    view_key,
     view_member,
+    view_new_key,
 )
 from guerdon.identity.service import Identity
 from guerdon.identity.token_keys import TokenKeys
-from guerdon.security import OWN, PUBLIC, ROLES_SCOPE, scope
+from guerdon.security import KEYS_SCOPE, OWN, PUBLIC, ROLES_SCOPE, scope
 
 
 class AuthResource:
@@ -54,6 +62,43 @@ class JwksResource:
         """Read the public keys that verify access tokens."""
         resp.set_header("Cache-Control", f"public, max-age={self._keys.max_age_seconds}")
         send(resp, self._keys.public_set(self._clock.now_ms()))
+
+
+class KeysResource:
+    """`/v1/keys`"""
+
+    def __init__(self, access: Access, clock: Clock) -> None:
+        self._access = access
+        self._clock = clock
+
+    @operation(
+        "createKey",
+        scope(KEYS_SCOPE),
+        tag="keys",
+        body=KeyCreate,
+        answers={201: NewKeyView},
+        errors=(Forbidden,),
+        example={"name": "till 4", "scopes": ["wallets:read", "wallets:write"], "expires_in_days": 90},
+    )
+    async def on_post(self, req: Request, resp: Response) -> None:
+        """Make a service key with some of the caller's own scopes. The answer is the only one that shows it."""
+        body, _ = await read(req, KeyCreate)
+        key, text = await self._access.grant_key(actor_of(req), body.name, body.scopes, body.expires_in_days)
+        note(req, key_id=key.id, scopes=" ".join(key.scopes))
+        send(resp, view_new_key(key, text, self._clock.now_ms()), 201)
+
+    @operation("listKeys", scope(KEYS_SCOPE), tag="keys", query=KeyQuery, answers={200: KeyPage})
+    async def on_get(self, req: Request, resp: Response) -> None:
+        """List service keys without their secrets."""
+        query, now = read_query(req, KeyQuery), self._clock.now_ms()
+        after = "" if query.cursor is None else decode_cursor(query.cursor)
+        keys, following = await self._access.list_page(query.limit, after)
+        send(resp, KeyPage([view_key(key, now) for key in keys], following and encode_cursor(following)))
+
+    @operation("revokeKey", scope(KEYS_SCOPE), tag="keys", answers={200: KeyView}, errors=(NotFound,))
+    async def on_delete_one(self, req: Request, resp: Response, key_id: str) -> None:
+        """Make a service key useless within two seconds everywhere. Revoking it twice changes nothing."""
+        send(resp, view_key(await self._access.revoke_key(key_id), self._clock.now_ms()))
 
 
 class MembersResource:
@@ -124,12 +169,14 @@ class MembersResource:
         send(resp, view_member(await self._identity.set_role(member_id, actor_of(req), body.role)))
 
 
-def routes(identity: Identity, keys: TokenKeys, clock: Clock) -> list[tuple[str, object, str | None]]:
+def routes(identity: Identity, access: Access, keys: TokenKeys, clock: Clock) -> list[tuple[str, object, str | None]]:
     """Return (path, resource, suffix) of every route of this room."""
-    auth, members = AuthResource(identity), MembersResource(identity)
+    auth, members, service_keys = AuthResource(identity), MembersResource(identity), KeysResource(access, clock)
     return [
         ("/v1/auth/register", auth, "register"),
         ("/.well-known/jwks.json", JwksResource(keys, clock), None),
+        ("/v1/keys", service_keys, None),
+        ("/v1/keys/{key_id}", service_keys, "one"),
         ("/v1/me", members, "me"),
         ("/v1/members", members, None),
         ("/v1/members/{member_id}", members, "one"),

@@ -26,12 +26,6 @@ class KeyFile:
         # Nothing was seen yet: the first look reads the file, which may have changed since the process read its settings.
         self._seen: _Stamp | str = "never"
 
-    async def follow(self) -> None:
-        """Look again and again, until cancelled."""
-        while True:
-            await self.look()
-            await asyncio.sleep(LOOK_SECONDS)
-
     async def look(self) -> None:
         """Use what the file holds if it has changed. What is not usable leaves the keys as they are, and one line in the log."""
         # On a thread: the file may lie on a disk that does not answer.

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from msgspec import Meta, Struct, field
+from msgspec import Meta, Struct, field, structs
 from pymongo import IndexModel
 
 from guerdon.clock import rfc3339
@@ -21,6 +21,8 @@ PASSWORD_LENGTH_MIN = 8
 PASSWORD_LENGTH_MAX = 128
 """Characters, so at most 512 bytes of UTF-8 reach the hash."""
 EMAIL_LENGTH_MAX = 254
+KEY_NAME_LENGTH_MAX = 100
+KEY_EXPIRY_DAYS_MAX = 3650
 SAFE_INTEGER_MAX = 2**53 - 1
 """The largest whole number that every JSON reader keeps exact."""
 
@@ -110,6 +112,8 @@ class ServiceKey(Struct, frozen=True, kw_only=True):
     created_at: int
     expires_at: int | None = None
     revoked_at: int | None = None
+    last_used_at: int | None = None
+    """Within a few minutes."""
 
     def is_live(self, now_ms: int) -> bool:
         return self.revoked_at is None and (self.expires_at is None or now_ms < self.expires_at)
@@ -164,6 +168,45 @@ class MemberQuery(PageQuery, frozen=True, forbid_unknown_fields=True):
     external_id: ExternalId | None = None
 
 
+class KeyCreate(Struct, frozen=True, forbid_unknown_fields=True):
+    """A service that is to call."""
+
+    name: Annotated[str, Meta(min_length=1, max_length=KEY_NAME_LENGTH_MAX)]
+    scopes: Annotated[list[Annotated[str, Meta(min_length=1, max_length=40)]], Meta(min_length=1, max_length=50)]
+    expires_in_days: Annotated[int, Meta(ge=1, le=KEY_EXPIRY_DAYS_MAX)] | None = None
+
+
+class KeyView(Struct, frozen=True):
+    """A service key, without its secret."""
+
+    id: str
+    name: str
+    scopes: list[str]
+    status: Literal["live", "expired", "revoked"]
+    created_at: str
+    expires_at: str | None
+    revoked_at: str | None
+    last_used_at: str | None
+    """Within a few minutes."""
+
+
+class NewKeyView(KeyView, frozen=True):
+    """A service key that was just made. `key` is shown this once and never again."""
+
+    key: str
+
+
+class KeyQuery(PageQuery, frozen=True, forbid_unknown_fields=True):
+    """One page of service keys, in the order of their ids."""
+
+
+class KeyPage(Struct, frozen=True):
+    """Service keys in the order of their ids; revoked and expired ones too."""
+
+    items: list[KeyView]
+    next_cursor: str | None
+
+
 class PublicJwk(Struct, frozen=True):
     """The public half of a key that signs access tokens (RFC 8037)."""
 
@@ -192,3 +235,20 @@ def view_member(person: Person) -> MemberView:
         status="active" if member.disabled_at is None else "disabled",
         created_at=rfc3339(member.created_at),
     )
+
+
+def view_key(key: ServiceKey, now_ms: int) -> KeyView:
+    return KeyView(
+        id=key.id,
+        name=key.name,
+        scopes=key.scopes,
+        status="revoked" if key.revoked_at is not None else "live" if key.is_live(now_ms) else "expired",
+        created_at=rfc3339(key.created_at),
+        expires_at=None if key.expires_at is None else rfc3339(key.expires_at),
+        revoked_at=None if key.revoked_at is None else rfc3339(key.revoked_at),
+        last_used_at=None if key.last_used_at is None else rfc3339(key.last_used_at),
+    )
+
+
+def view_new_key(key: ServiceKey, text: str, now_ms: int) -> NewKeyView:
+    return NewKeyView(**structs.asdict(view_key(key, now_ms)), key=text)

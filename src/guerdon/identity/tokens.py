@@ -136,7 +136,7 @@ class Tokens:
         now_ms = self._clock.now_ms()
         now, name = now_ms // 1000, digest(token)
         proven = self._verified.pop(name, None)
-        if proven is None or now >= proven.claims.exp or self._keys.find(proven.by.described.kid, now_ms) is not proven.by:
+        if proven is None or not self._still_proves(proven, now_ms):
             proven = self._read(token, now_ms)
         claims = proven.claims
         if claims.iss != self._issuer or claims.aud != self._audience or not _is_current(claims, now):
@@ -147,7 +147,10 @@ class Tokens:
     def knows(self, token: str) -> bool:
         """Tell whether the token was found to be good before, and has not ended since."""
         proven = self._verified.get(digest(token)) if token.isascii() else None
-        return proven is not None and self._clock.now_ms() // 1000 < proven.claims.exp
+        return proven is not None and self._still_proves(proven, self._clock.now_ms())
+
+    def _still_proves(self, proven: _Proven, now_ms: int) -> bool:
+        return now_ms // 1000 < proven.claims.exp and self._keys.find(proven.by.described.kid, now_ms) is proven.by
 
     def _read(self, token: str, now_ms: int) -> _Proven:
         """Check form, header and signature, in this order; the claims are only decoded when they are ours."""

@@ -1,10 +1,11 @@
-"""Writes down what people who work here change: that they asked before it is done, and how they were answered afterwards."""
+"""Writes down what people who work here change, and whoever changes what others may do: that they asked before it is done, and how they were answered afterwards."""
 
 from collections.abc import Mapping
 from typing import Any
 
 from guerdon.audit.service import Audit
 from guerdon.http import SAFE_METHODS, Operation, Request, Response, in_time
+from guerdon.security import ADMIN_SCOPES
 
 
 class Auditing:
@@ -17,7 +18,10 @@ class Auditing:
     async def process_resource(self, req: Request, resp: Response, resource: object, params: dict[str, Any]) -> None:
         declared = self._operations.get((req.uri_template or "", req.method))
         actor = req.context.actor
-        if declared is None or actor.kind != "operator" or req.method in SAFE_METHODS:
+        if declared is None or req.method in SAFE_METHODS:
+            return
+        # A service too, where it changes what others may do.
+        if actor.kind != "operator" and declared.policy.scope not in ADMIN_SCOPES:
             return
         subject = {name: str(value)[:200] for name, value in params.items()}
         req.context.audited = (actor.id, declared.operation_id, subject)
