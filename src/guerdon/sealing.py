@@ -61,7 +61,8 @@ class _JwkSet(Struct, frozen=True):
 class MasterKeys:
     """The symmetric keys of a JWK set (RFC 7517, `oct`): the first one seals, all of them open.
 
-    To rotate: put a new key in front everywhere, seal again what the old one has sealed, and drop it.
+    To rotate: put a new key behind the old one everywhere, then move it to the front everywhere, seal again what the old one has sealed, and
+    drop that.
     """
 
     def __init__(self, jwk_set: str) -> None:
@@ -69,22 +70,23 @@ class MasterKeys:
         Raises:
             StartupRefused: it is not a JWK set of keys of 256 bits.
         """
-        try:
-            raws = [urlsafe_b64decode(jwk.k.encode()) for jwk in msgspec.json.decode(jwk_set.encode(), type=_JwkSet).keys]
-            self._keys = {self._name(raw): SealingKey(raw) for raw in raws}
-        except (msgspec.MsgspecError, UnicodeError, ValueError):
-            # Not the library's sentence: it could quote a key.
-            raise StartupRefused("the master keys are not a JWK set of `oct` keys of 256 bits") from None
+        raws = self._decode(jwk_set)
+        self._keys = {self._name(raw): SealingKey(raw) for raw in raws}
         if len(self._keys) < len(raws):
             raise StartupRefused("the master keys hold one key twice")
         self.current = next(iter(self._keys))
         """The name of the key that seals: what is stored beside a cipher text, so that a rotation finds what is left to do."""
 
-    @staticmethod
-    def generate() -> str:
-        """Return a JWK set with one new key, as JSON."""
-        key = urlsafe_b64encode(SealingKey.generate()).decode()
-        return msgspec.json.encode({"keys": [{"kty": "oct", "k": key}]}).decode()
+    @classmethod
+    def generate(cls, *, beside: str | None = None) -> str:
+        """Return a JWK set with one new key, as JSON; with `beside`, behind the keys of that set.
+
+        Raises:
+            StartupRefused: `beside` is no set of master keys.
+        """
+        key = {"kty": "oct", "k": urlsafe_b64encode(SealingKey.generate()).decode()}
+        known = [] if beside is None else [{"kty": "oct", "k": urlsafe_b64encode(raw).decode()} for raw in cls._decode(beside)]
+        return msgspec.json.encode({"keys": [*known, key]}).decode()
 
     def seal(self, plain: bytes, context: str) -> bytes:
         """Return the name of the sealing key, nonce and cipher text."""
@@ -103,6 +105,21 @@ class MasterKeys:
     def is_current(self, sealed: bytes) -> bool:
         """Tell whether the first key sealed this; if not, a rotation is still to seal it again."""
         return sealed[:_NAME_BYTES] == self.current
+
+    @staticmethod
+    def _decode(jwk_set: str) -> list[bytes]:
+        """
+        Raises:
+            StartupRefused: it is not a JWK set of keys of 256 bits.
+        """
+        try:
+            raws = [urlsafe_b64decode(jwk.k.encode()) for jwk in msgspec.json.decode(jwk_set.encode(), type=_JwkSet).keys]
+        except (msgspec.MsgspecError, UnicodeError, ValueError):
+            raws = []
+        if not raws or any(len(raw) != KEY_BYTES for raw in raws):
+            # Not the library's sentence: it could quote a key.
+            raise StartupRefused("the master keys are not a JWK set of `oct` keys of 256 bits")
+        return raws
 
     @staticmethod
     def _name(raw: bytes) -> bytes:

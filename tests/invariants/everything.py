@@ -1,6 +1,7 @@
 """Every route and every job, used once and more, so that every query of the product is sent; see test_catalogue.py."""
 
 import asyncio
+import json
 from datetime import UTC, datetime
 from typing import Any
 
@@ -8,7 +9,7 @@ import argon2
 import pytest
 from falcon.asgi import App
 
-from guerdon.app import Services
+from guerdon.app import MASTER_SEALED, Services
 from guerdon.identity.models import MEMBERS
 from guerdon.identity.token_keys import TokenKeys
 from guerdon.ledger import verify as proof
@@ -17,7 +18,9 @@ from guerdon.ledger.jobs import sweep
 from guerdon.ledger.models import entry_id
 from guerdon.ledger.store import ENTRIES
 from guerdon.ledger.verify import prove, verify
+from guerdon.privacy.resealing import reseal
 from guerdon.rewards.models import ShopEvent
+from guerdon.sealing import MasterKeys
 from guerdon.sessions.service import SESSIONS_MAX
 from guerdon.workers.leases import Leases
 from guerdon.workers.models import Job
@@ -178,6 +181,13 @@ async def run_jobs(services: Services, clock: ManualClock, wallet: str) -> None:
     leases = Leases(services.database, "wrk_tests", 30_000)
     assert (await leases.take(job)).granted
     await leases.release(job, pause_ms=0, failures=0)
+
+
+async def rotate_master_keys(services: Services, old: str) -> None:
+    """Afterwards the service, which has only the old key, opens nothing any more."""
+    both = json.dumps({"keys": json.loads(MasterKeys.generate(beside=old))["keys"][::-1]})
+    done = await reseal(services.database, MasterKeys(both), MASTER_SEALED, lambda *_: None)
+    assert all(each.resealed for each in done)
 
 
 async def run_proofs(services: Services, monkeypatch: pytest.MonkeyPatch, recorder: Recorder, wallet: str) -> None:

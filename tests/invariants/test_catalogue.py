@@ -56,17 +56,18 @@ class House(NamedTuple):
     service: Caller
     factory: Factory
     clock: ManualClock
+    master_keys: str
 
 
 @pytest.fixture
-def house(anonymous: Caller, service: Caller, factory: Factory, clock: ManualClock) -> House:
-    return House(anonymous, service, factory, clock)
+def house(anonymous: Caller, service: Caller, factory: Factory, clock: ManualClock, master_keys: str) -> House:
+    return House(anonymous, service, factory, clock, master_keys)
 
 
 async def test_what_is_sent_is_in_the_catalogue_and_the_other_way_round(
     app: App[Any, Any], services: Services, house: House, recorder: Recorder
 ) -> None:
-    anonymous, service, factory, clock = house
+    anonymous, service, factory, clock, master_keys = house
     await everything.use_identity(anonymous, service, services, factory, recorder)
     wallet = await everything.use_wallets(service, services, factory)
     await everything.use_history(app, service, clock, wallet)
@@ -75,6 +76,7 @@ async def test_what_is_sent_is_in_the_catalogue_and_the_other_way_round(
     await everything.run_jobs(services, clock, wallet)
     with pytest.MonkeyPatch.context() as monkeypatch:
         await everything.run_proofs(services, monkeypatch, recorder, wallet)
+    await everything.rotate_master_keys(services, master_keys)
     recorder.on = False
     served = {f"{route.method} {route.path}" for route in routes_of(app)}
     assert served - await used(service) == set(), "not used above"

@@ -52,3 +52,12 @@ def test_the_same_key_twice_is_a_slip() -> None:
 def test_a_key_has_256_bits() -> None:
     with pytest.raises(ValueError, match="32"):
         SealingKey(bytes(16))
+
+
+def test_a_new_key_comes_behind_those_that_are_there() -> None:
+    old = MasterKeys.generate()
+    both = MasterKeys.generate(beside=old)
+    assert MasterKeys(both).current == MasterKeys(old).current
+    assert MasterKeys(both).open(MasterKeys(old).seal(b"text", "context"), "context") == b"text"
+    with pytest.raises(StartupRefused, match="not a JWK set"):
+        MasterKeys.generate(beside="{}")

@@ -12,6 +12,7 @@ from guerdon.audit.models import AUDIT
 from guerdon.catalogue.shapes import AGGREGATE, DELETE, FIND, FIND_AND_MODIFY, KINDS, UPDATE, shapes_of
 from guerdon.database import Document
 from guerdon.history.service import EXAMINED_MAX
+from guerdon.identity import vault as identity_vault
 from guerdon.identity.models import CLAIMS, LOOKUP_KEYS, MEMBERS, PERSON_KEYS, SERVICE_KEYS
 from guerdon.ledger.checkpoints import CHECKPOINTS
 from guerdon.ledger.due import HOLD_DOCUMENTS
@@ -137,6 +138,16 @@ IDENTITY = [
         _update(SERVICE_KEYS, {"_id": ":id", "revoked_at": None}),
     ),
     Query("service_keys.used", "job", "every process, at most every five minutes for each key in use", _update(SERVICE_KEYS, _ID)),
+]
+
+_ROTATE = "guerdon keys rotate-master"
+MASTER_SEALED = [
+    query
+    for place in identity_vault.MASTER_SEALED
+    for query in (
+        Query(f"{place.collection}.all", "terminal", _ROTATE, _find(place.collection, _AFTER, sort=_UP, limit=True)),
+        Query(f"{place.collection}.reseal", "terminal", _ROTATE, _update(place.collection, {"_id": ":id", place.field: ":sealed"})),
+    )
 ]
 
 SESSIONS_AND_STANDING = [
@@ -387,5 +398,16 @@ VERIFY = [
 
 QUERIES = {
     query.name: query
-    for query in (*IDENTITY, *SESSIONS_AND_STANDING, *AUDIT_LOG, *WALLETS, *LEDGER, *HISTORY, *REWARDS, *JOBS, *VERIFY)
+    for query in (
+        *IDENTITY,
+        *MASTER_SEALED,
+        *SESSIONS_AND_STANDING,
+        *AUDIT_LOG,
+        *WALLETS,
+        *LEDGER,
+        *HISTORY,
+        *REWARDS,
+        *JOBS,
+        *VERIFY,
+    )
 }

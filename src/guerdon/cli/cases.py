@@ -14,6 +14,7 @@ from guerdon.cli.scratch import (
     claim_of,
     event_of,
     reference_of,
+    sealed_of,
     session_of,
 )
 from guerdon.clock import to_datetime
@@ -92,6 +93,9 @@ def _lists(sample: Sample) -> Cases:
     page = [each.owner for each in sample.quiet[:PAGE]]
     yield "person_keys.page", f"{len(page)} people", {"ids": sorted(page), "limit": len(page)}
     yield "members.any", "found", {}
+    for collection, sealed in (("person_keys", sample.hot.owner), ("lookup_keys", "claims")):
+        yield f"{collection}.all", "a page", {"after": "", "limit": 500}
+        yield f"{collection}.reseal", "found", {"id": sealed, "sealed": sealed_of(sealed)}
     yield "audit.newest", "first page", {"limit": PAGE}
     yield "audit.next", "deep page", {"before": 50, "limit": PAGE}
     yield "audit.read", "a batch", {"after": 10, "limit": 1000}

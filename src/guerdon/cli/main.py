@@ -18,6 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from guerdon import __version__, embedded
 from guerdon.app import Services
 from guerdon.cli import background, proof, serving, token_keys
+from guerdon.cli import master_keys as sealing_keys
 from guerdon.cli import replay as retail
 from guerdon.cli.auditing import audited, export_audit
 from guerdon.cli.demo import ensure_demo
@@ -37,14 +38,13 @@ from guerdon.config import Settings, load
 from guerdon.errors import GuerdonError, StartupRefused
 from guerdon.identity.models import Person, ServiceKey, view_key
 from guerdon.identity.token_keys import TokenKeys
-from guerdon.sealing import MasterKeys
 
 T = TypeVar("T")
 EXIT_REFUSED, EXIT_LEFT_OUT, EXIT_FAULT = 2, 3, 70
 """1 is a verdict of `verify` on the books."""
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="Wallets and smart rewards.")
-keys_app = typer.Typer(no_args_is_help=True, help="Service keys, and the keys that sign access tokens.")
+keys_app = typer.Typer(no_args_is_help=True, help="Service keys, the keys that sign access tokens, and the keys that seal.")
 admin_app = typer.Typer(no_args_is_help=True, help="People who may operate this deployment.")
 app.add_typer(keys_app, name="keys")
 app.add_typer(admin_app, name="admin")
@@ -184,12 +184,8 @@ def new_token_keys() -> None:
 keys_app.command("rotate")(token_keys.rotate)
 keys_app.command("revoke-signing")(token_keys.revoke_signing)
 keys_app.command("list-signing")(token_keys.list_signing)
-
-
-@keys_app.command("new-master-keys")
-def new_master_keys() -> None:
-    """Print a new JWK set for GUERDON_MASTER_KEYS_FILE. Whoever loses it loses all personal data: keep a copy apart from the database's."""
-    typer.echo(MasterKeys.generate())
+keys_app.command("new-master-keys")(sealing_keys.new_master_keys)
+keys_app.command("rotate-master")(sealing_keys.rotate_master)
 
 
 @admin_app.command("create")

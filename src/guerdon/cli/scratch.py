@@ -253,14 +253,14 @@ def _member(number: int, owner: str) -> Iterator[tuple[str, Document]]:
         MEMBERS,
         {
             "_id": owner,
-            "sealed": random.Random(number).randbytes(120),
+            "sealed": sealed_of(owner, 120),
             "claims": claims,
             "password_hash": None,
             "role": "member",
             "created_at": START_MS + number,
         },
     )
-    yield PERSON_KEYS, {"_id": owner, "wrapped": random.Random(number).randbytes(68), "created_at": START_MS + number}
+    yield PERSON_KEYS, {"_id": owner, "wrapped": sealed_of(owner), "created_at": START_MS + number}
     session = session_of(owner)
     yield (
         SESSIONS,
@@ -318,6 +318,11 @@ def claim_of(kind: str, number: int) -> str:
     return f"{kind}:shopper-{number:035}"
 
 
+def sealed_of(name: str, size: int = 68) -> bytes:
+    """As long as a sealed key; nobody can open it."""
+    return random.Random(name).randbytes(size)
+
+
 def session_of(owner: str) -> str:
     """Everybody is logged in once. The digests of the session's tokens are its id."""
     return f"{owner}:{'s' * 12}"
@@ -345,6 +350,6 @@ def _fixed() -> Iterator[tuple[str, Document]]:
         yield SERVICE_KEYS, {"_id": f"key{number:03}", "name": "a key", "created_at": START_MS + number, "revoked_at": None}
         yield AUDIT, {"_id": number + 1, "at": START_MS + number, "phase": "asked", "actor": "terminal", "action": "keys create"}
         yield CHECKPOINTS, {"_id": number + 1, "jws": "not a signature", "made_at": START_MS + number}
-    yield LOOKUP_KEYS, {"_id": "claims", "wrapped": bytes(68), "created_at": START_MS}
+    yield LOOKUP_KEYS, {"_id": "claims", "wrapped": sealed_of("claims"), "created_at": START_MS}
     for name in ("sweep", "checkpoint"):
         yield LEASES, {"_id": name, "holder": "wrk_1", "expires_at": NOW_MS, "due_at": NOW_MS, "failures": 0, "last_run_at": 0}
