@@ -13,6 +13,7 @@ from falcon.asgi import App
 from pymongo.errors import PyMongoError
 from structlog.typing import FilteringBoundLogger
 
+from guerdon import outbox
 from guerdon.audit import controller as audit_controller
 from guerdon.audit import models as audit_models
 from guerdon.audit.service import Audit
@@ -45,6 +46,7 @@ from guerdon.ledger.limits import Calendar
 from guerdon.ledger.service import Ledger
 from guerdon.ledger.signing import CheckpointKeys
 from guerdon.logs import make_logger
+from guerdon.mail import Mailer, parse_sender, parse_smtp_url
 from guerdon.middlewares.arrival import Arrival, Refusals
 from guerdon.middlewares.auditing import Auditing
 from guerdon.middlewares.authentication import Authentication
@@ -56,6 +58,11 @@ from guerdon.middlewares.throttling import Addresses, Callers, Strangers
 from guerdon.operations import controller as operations_controller
 from guerdon.operations.metrics import Metrics
 from guerdon.operations.openapi import Routes, document_of, operations_of
+from guerdon.outbox import Outbox
+from guerdon.recovery import controller as recovery_controller
+from guerdon.recovery import jobs as recovery_jobs
+from guerdon.recovery import models as recovery_models
+from guerdon.recovery.service import Recovery
 from guerdon.reversals import controller as reversals_controller
 from guerdon.reversals.service import Reversals
 from guerdon.rewards import controller as rewards_controller
@@ -82,6 +89,8 @@ from guerdon.workers.models import Job
 INDEXES = {
     **identity_models.INDEXES,
     **sessions_models.INDEXES,
+    **outbox.INDEXES,
+    **recovery_models.INDEXES,
     **audit_models.INDEXES,
     **ledger_store.INDEXES,
     **ledger_checkpoints.INDEXES,
@@ -89,9 +98,9 @@ INDEXES = {
     **rewards_models.INDEXES,
     **workers_models.INDEXES,
 }
-MASTER_SEALED = [*identity_vault.MASTER_SEALED]
+MASTER_SEALED = [*identity_vault.MASTER_SEALED, *outbox.MASTER_SEALED]
 """What a rotation of the master keys seals again."""
-BELONGINGS = [*sessions_models.BELONGINGS]
+BELONGINGS = [*sessions_models.BELONGINGS, *outbox.BELONGINGS, *recovery_models.BELONGINGS]
 """What an erasure deletes besides the profile, the claims and the key."""
 EXIT_STARTUP_REFUSED = 78
 """EX_CONFIG of sysexits.h."""
@@ -113,6 +122,8 @@ class Services:
     access: Access
     sessions: Sessions
     throttle: Throttle
+    outbox: Outbox
+    recovery: Recovery
     audit: Audit
     ledger: Ledger
     assets: Assets
@@ -157,6 +168,7 @@ async def open_services(settings: Settings, clock: Clock) -> AsyncGenerator[Serv
         stack.push_async_callback(throttle.close)
         # Commands at a terminal let nobody log in, so outside of the API keys that are thrown away do.
         guard = Guard(throttle, vault, master or MasterKeys(MasterKeys.generate()), clock)
+        to_tell = Outbox(database, master, ids, clock)
         lifetimes = Lifetimes(settings.session_idle_hours, settings.session_absolute_hours)
         books = _ledger_of(settings, database, clock)
         stack.push_async_callback(books.close)
@@ -178,6 +190,8 @@ async def open_services(settings: Settings, clock: Clock) -> AsyncGenerator[Serv
             access=access,
             sessions=sessions,
             throttle=throttle,
+            outbox=to_tell,
+            recovery=Recovery(database, members, sessions, to_tell, clock),
             audit=Audit(database, clock),
             ledger=books,
             assets=assets,
@@ -235,14 +249,23 @@ def _ledger_of(settings: Settings, database: Database, clock: Clock) -> Ledger:
     )
 
 
-def jobs_of(services: Services, settings: Settings) -> list[Job]:
-    """Return what the workers do in the background. Without a key to sign with there are no checkpoints."""
+def jobs_of(services: Services, settings: Settings, log: FilteringBoundLogger) -> list[Job]:
+    """Return what the workers do in the background. Without a key to sign with there are no checkpoints; without a mail server, no letters.
+
+    Raises:
+        StartupRefused: a setting is missing or not acceptable.
+    """
     database, clock = services.database, services.clock
 
     def book() -> Awaitable[int]:
         return ledger_jobs.sweep(services.ledger, database, clock)
 
-    jobs = [Job("sweep", ledger_jobs.SWEEP_EVERY_MS, book)]
+    jobs = [
+        Job("sweep", ledger_jobs.SWEEP_EVERY_MS, book),
+        Job("recovery", recovery_jobs.EVERY_MS, services.recovery.answer_asked),
+    ]
+    if settings.smtp_url is not None:
+        jobs.append(Job("mail", recovery_jobs.EVERY_MS, _postman_of(services, settings, log).deliver))
     if settings.checkpoint_key is not None:
         keys = CheckpointKeys(settings.checkpoint_key.get_secret_value())
 
@@ -251,6 +274,14 @@ def jobs_of(services: Services, settings: Settings) -> list[Job]:
 
         jobs.append(Job("checkpoint", settings.checkpoint_every_seconds * 1000, sign))
     return jobs
+
+
+def _postman_of(services: Services, settings: Settings, log: FilteringBoundLogger) -> recovery_jobs.Postman:
+    if settings.smtp_url is None or settings.mail_from is None or settings.reset_url is None:
+        raise StartupRefused("GUERDON_SMTP_URL needs GUERDON_MAIL_FROM and GUERDON_RESET_URL beside it")
+    server, sender = parse_smtp_url(settings.smtp_url.get_secret_value()), parse_sender(settings.mail_from)
+    mailer = Mailer(server, sender, services.clock)
+    return recovery_jobs.Postman(services.recovery, services.outbox, mailer, settings.reset_url, log)
 
 
 def routes_of(
@@ -267,6 +298,7 @@ def routes_of(
     return [
         *identity_controller.routes(services.identity, services.access, services.token_keys, services.clock),
         *sessions_controller.routes(services.sessions),
+        *recovery_controller.routes(services.recovery),
         *audit_controller.routes(services.audit),
         *wallets_controller.routes(services.wallets, services.terms, services.assets),
         *history_controller.routes(services.history, services.streams),

@@ -49,6 +49,11 @@ class Settings(BaseSettings):
     """So long a session lives without being used: two weeks."""
     session_absolute_hours: int = Field(default=2_160, ge=1, le=17_520)
     """So long a session lives at most: ninety days."""
+    smtp_url: SecretStr | None = None
+    """Where letters are handed in: `smtp://user:password@host:port` (STARTTLS, except on loopback) or `smtps://…`."""
+    mail_from: str | None = Field(default=None, max_length=320)
+    reset_url: str | None = Field(default=None, max_length=1000)
+    """The page of yours on which somebody sets a new password, with `{token}` where the token goes: best behind a `#`."""
     time_zone: str = "UTC"
     """The programme's, as an IANA name: spending limits and statements count its days and months."""
     checkpoint_key: SecretStr | None = None

@@ -70,9 +70,9 @@ async def test_errors_are_problem_documents(app: App[Any, Any], document: dict[s
         failures = {int(status): answer for status, answer in responses.items() if int(status) >= 400}
         assert {error.status for error in route.operation.errors} <= set(failures), route.path
         assert 500 in failures, route.path
-        assert (401 in failures) == (not route.operation.policy.public or route.path in {"/v1/auth/login", "/v1/auth/refresh"}), (
-            route.path
-        )
+        assert (401 in failures) == (
+            not route.operation.policy.public or route.path in {"/v1/auth/login", "/v1/auth/refresh", "/v1/auth/reset"}
+        ), route.path
         for answer in failures.values():
             assert list(answer["content"]) == ["application/problem+json"], route.path
         assert {str(status) for status in route.operation.answers} <= set(responses), route.path

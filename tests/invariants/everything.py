@@ -88,6 +88,17 @@ async def use_sessions(anonymous: Caller, service: Caller) -> None:
     await sent(member.delete("/v1/me/sessions"), 204)
 
 
+async def use_recovery(anonymous: Caller, services: Services) -> None:
+    """A token from the asking to the mail job's look at it, and another one used."""
+    await sent(anonymous.post("/v1/auth/forgot", {"email": EMAIL}), 202)
+    assert await services.recovery.answer_asked() == 1
+    [event] = await services.outbox.take("mail", 10)
+    assert await services.recovery.letter_for(event) is not None
+    assert await services.outbox.done(event)
+    token = await services.recovery.issue(event.owner)
+    await sent(anonymous.post("/v1/auth/reset", {"token": token, "new_password": f"{PASSWORD}!"}), 204)
+
+
 async def use_wallets(service: Caller, services: Services, factory: Factory) -> str:
     """Return a wallet with some history."""
     await sent(service.post("/v1/assets", {"code": "STARS", "scale": 0}), 201)
@@ -185,6 +196,7 @@ async def run_jobs(services: Services, clock: ManualClock, wallet: str) -> None:
 
 async def rotate_master_keys(services: Services, old: str) -> None:
     """Afterwards the service, which has only the old key, opens nothing any more."""
+    await services.recovery.ask(EMAIL)
     both = json.dumps({"keys": json.loads(MasterKeys.generate(beside=old))["keys"][::-1]})
     done = await reseal(services.database, MasterKeys(both), MASTER_SEALED, lambda *_: None)
     assert all(each.resealed for each in done)

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from msgspec import Struct
 
+from guerdon import outbox
 from guerdon.audit.models import AUDIT
 from guerdon.catalogue.shapes import AGGREGATE, DELETE, FIND, FIND_AND_MODIFY, KINDS, UPDATE, shapes_of
 from guerdon.database import Document
@@ -18,6 +19,8 @@ from guerdon.ledger.checkpoints import CHECKPOINTS
 from guerdon.ledger.due import HOLD_DOCUMENTS
 from guerdon.ledger.store import ACCOUNTS, ENTRIES, REVERSALS
 from guerdon.ledger.turns import TURNS
+from guerdon.outbox import OUTBOX
+from guerdon.recovery.models import RESETS
 from guerdon.rewards.models import CAMPAIGNS, CAMPAIGNS_LIVE_MAX, EVENTS
 from guerdon.sessions.models import SESSIONS
 from guerdon.wallets.models import ASSETS
@@ -143,7 +146,7 @@ IDENTITY = [
 _ROTATE = "guerdon keys rotate-master"
 MASTER_SEALED = [
     query
-    for place in identity_vault.MASTER_SEALED
+    for place in (*identity_vault.MASTER_SEALED, *outbox.MASTER_SEALED)
     for query in (
         Query(f"{place.collection}.all", "terminal", _ROTATE, _find(place.collection, _AFTER, sort=_UP, limit=True)),
         Query(f"{place.collection}.reseal", "terminal", _ROTATE, _update(place.collection, {"_id": ":id", place.field: ":sealed"})),
@@ -180,6 +183,29 @@ SESSIONS_AND_STANDING = [
     ),
     Query(
         "members.change", "request", "POST /v1/members/{member_id}/disable, enable, PUT …/role", _update(MEMBERS, {"_id": ":id"})
+    ),
+]
+
+RECOVERY = [
+    Query("resets.get", "request", "POST /v1/auth/reset, the recovery job, the mail job", _one(RESETS, _ID)),
+    Query("resets.replace", "job", "the recovery job, guerdon admin reset", _update(RESETS, _ID, upsert=True)),
+    Query("resets.use", "request", "POST /v1/auth/reset", _delete(RESETS, {"_id": ":id", "secret_sha256": ":digest"})),
+    Query("members.set_hash", "request", "POST /v1/auth/reset", _update(MEMBERS, {"_id": ":id", "disabled_at": None})),
+    Query(
+        "outbox.due",
+        "job",
+        "the recovery job, the mail job",
+        _find(OUTBOX, {"channel": ":channel", "due_at": {"$lte": ":now"}}, sort={"due_at": 1}, limit=True),
+    ),
+    Query("outbox.change", "job", "the recovery job, the mail job", _update(OUTBOX, {"_id": ":id", "due_at": ":due_at"})),
+    *(
+        Query(
+            f"{name}.expire",
+            "server",
+            "MongoDB's own job for indexes with an expiry",
+            {DELETE: name, "deletes": [{"q": {"expires_at": {"$lte": ":moment"}}, "limit": 0}]},
+        )
+        for name in (OUTBOX, RESETS)
     ),
 ]
 
@@ -402,6 +428,7 @@ QUERIES = {
         *IDENTITY,
         *MASTER_SEALED,
         *SESSIONS_AND_STANDING,
+        *RECOVERY,
         *AUDIT_LOG,
         *WALLETS,
         *LEDGER,

@@ -79,7 +79,7 @@ async def _work(settings: Settings, *, heed_interrupts: bool) -> None:
     if settings.checkpoint_key is None:
         log.warning("no_checkpoints", detail="GUERDON_CHECKPOINT_KEY is not set: the books are not signed")
     async with open_services(settings, clock) as services:
-        runner = Runner(services.database, services.ids, log, jobs_of(services, settings))
+        runner = Runner(services.database, services.ids, log, jobs_of(services, settings, log))
         typer.echo("ready worker")
         await runner.run(stopping)
 

@@ -16,6 +16,7 @@ from guerdon.cli.scratch import (
     reference_of,
     sealed_of,
     session_of,
+    told_of,
 )
 from guerdon.clock import to_datetime
 from guerdon.history.rules import WAYS
@@ -52,6 +53,8 @@ def _by_id(sample: Sample) -> Cases:
         "campaigns.get": (campaign_of(7), campaign_of(10**9)),
         "accounts.move": (hot.id, NOBODY + ":PTS"),
         "turns.ask": (hot.id, quiet.id),
+        "resets.get": (quiet.owner, NOBODY),
+        "resets.replace": (quiet.owner, NOBODY),
     }
     for query, (known, unknown) in places.items():
         yield query, "found", {"id": known}
@@ -77,6 +80,10 @@ def _by_id(sample: Sample) -> Cases:
     for query in ("sessions.get", "sessions.rotate", "sessions.end", "sessions.end_own", "sessions.log_out"):
         for case, session in (("found", session_of(quiet.owner)), ("not found", session_of(NOBODY))):
             yield query, case, {"id": session, "digest": session.encode(), "member": quiet.owner}
+    for case, owner in (("found", quiet.owner), ("not found", NOBODY)):
+        yield "resets.use", case, {"id": owner, "digest": owner.encode()}
+        yield "outbox.change", case, {"id": told_of(owner), "due_at": NOW_MS}
+    yield "members.set_hash", "found", {"id": hot.owner}
     yield "service_keys.revoke", "found", {"id": "key007"}
     yield "service_keys.used", "found", {"id": "key007"}
     yield "campaigns.replace", "found", {"id": campaign_of(7), "version": 1, "changed_at": START_MS}
@@ -93,7 +100,8 @@ def _lists(sample: Sample) -> Cases:
     page = [each.owner for each in sample.quiet[:PAGE]]
     yield "person_keys.page", f"{len(page)} people", {"ids": sorted(page), "limit": len(page)}
     yield "members.any", "found", {}
-    for collection, sealed in (("person_keys", sample.hot.owner), ("lookup_keys", "claims")):
+    told = told_of(sample.quiet[0].owner)
+    for collection, sealed in (("person_keys", sample.hot.owner), ("lookup_keys", "claims"), ("outbox", told)):
         yield f"{collection}.all", "a page", {"after": "", "limit": 500}
         yield f"{collection}.reseal", "found", {"id": sealed, "sealed": sealed_of(sealed)}
     yield "audit.newest", "first page", {"limit": PAGE}
@@ -184,7 +192,9 @@ def _span(wallet: Wallet, first: int, last: int, **more: Any) -> Parameters:
 def _jobs(sample: Sample) -> Cases:
     yield "accounts.due", "a full batch", {"now": NOW_MS + 10**12, "limit": 500}
     yield "accounts.due", "nothing due", {"now": START_MS - 1, "limit": 500}
-    for query in ("refusals.expire", "sessions.expire"):
+    yield "outbox.due", "a batch", {"channel": "mail", "now": NOW_MS, "limit": 50}
+    yield "outbox.due", "nothing due", {"channel": "mail", "now": START_MS, "limit": 50}
+    for query in ("refusals.expire", "sessions.expire", "outbox.expire", "resets.expire"):
         yield query, "nothing expired", {"moment": to_datetime(NOW_MS)}
     yield "leases.take", "found", {"id": "sweep"}
     yield "leases.keep", "found", {"id": "sweep", "holder": "wrk_1"}

@@ -17,7 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from guerdon import __version__, embedded
 from guerdon.app import Services
-from guerdon.cli import background, proof, serving, token_keys
+from guerdon.cli import background, people, proof, serving, token_keys
 from guerdon.cli import master_keys as sealing_keys
 from guerdon.cli import replay as retail
 from guerdon.cli.auditing import audited, export_audit
@@ -52,6 +52,7 @@ app.command("explain")(explain_queries)
 app.command("verify")(proof.verify_books)
 app.command("checkpoint")(proof.checkpoint)
 app.command("audit")(export_audit)
+admin_app.command("reset")(people.reset_password)
 
 DataDir = Annotated[Path | None, typer.Option("--data-dir", help="Where the embedded database lives [GUERDON_DATA_DIR].")]
 Host = Annotated[str, typer.Option(help="Address to listen on.")]

@@ -34,6 +34,8 @@ from guerdon.ledger.models import (
 )
 from guerdon.ledger.store import ACCOUNTS, ENTRIES, REVERSALS, encode
 from guerdon.ledger.turns import TURNS
+from guerdon.outbox import OUTBOX
+from guerdon.recovery.models import RESETS
 from guerdon.rewards.models import CAMPAIGNS, EVENTS
 from guerdon.sessions.models import SESSIONS
 from guerdon.wallets.models import ASSETS, WALLET
@@ -160,6 +162,8 @@ class _Maker:
             number, owner = self._members, f"mem_{START_MS + self._members:012x}{self._rng.getrandbits(80):020x}"
             self._members += 1
             yield from _member(number, owner)
+            if number % 10 == 2:
+                yield from _forgetful(number, owner)
             if number == 0:
                 assets, self._collector = [f"A{asset:02}" for asset in range(COLLECTOR_WALLETS)], owner
             else:
@@ -279,6 +283,22 @@ def _member(number: int, owner: str) -> Iterator[tuple[str, Document]]:
         yield CLAIMS, {"_id": claim, "member": owner, "created_at": START_MS + number}
 
 
+def _forgetful(number: int, owner: str) -> Iterator[tuple[str, Document]]:
+    """Somebody who has asked for a new password; half of the letters have left."""
+    expires_at = to_datetime(NOW_MS * 2 + number)
+    yield RESETS, {"_id": owner, "secret_sha256": owner.encode(), "ends_at": NOW_MS * 2, "expires_at": expires_at}
+    told = {
+        "_id": told_of(owner),
+        "kind": "a letter",
+        "owner": owner,
+        "channel": "mail",
+        "created_at": NOW_MS,
+        "ends_at": NOW_MS * 2,
+    }
+    waiting = {"due_at": NOW_MS, "sealed": sealed_of(told_of(owner))} if number % 20 == 2 else {"delivered_at": NOW_MS}
+    yield OUTBOX, {**told, **waiting, "tries": 1, "expires_at": expires_at}
+
+
 def _hold(wallet: Wallet, asset: str, number: int) -> Document:
     return {
         "_id": hold_id(wallet.id, 1),
@@ -326,6 +346,10 @@ def sealed_of(name: str, size: int = 68) -> bytes:
 def session_of(owner: str) -> str:
     """Everybody is logged in once. The digests of the session's tokens are its id."""
     return f"{owner}:{'s' * 12}"
+
+
+def told_of(owner: str) -> str:
+    return f"{owner}:evt_{'e' * 32}:mail"
 
 
 def event_of(number: int) -> str:

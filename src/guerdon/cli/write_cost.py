@@ -9,6 +9,7 @@ import random
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
 from msgspec import Struct
 from pymongo import IndexModel, UpdateOne, WriteConcern
@@ -20,6 +21,8 @@ from guerdon.database import Database, Document
 from guerdon.errors import StartupRefused
 from guerdon.ledger.models import REFUSAL
 from guerdon.ledger.store import ACCOUNTS, ENTRIES
+from guerdon.outbox import OUTBOX
+from guerdon.recovery.models import RESETS
 from guerdon.rewards.models import CAMPAIGNS
 from guerdon.sessions.models import SESSIONS
 
@@ -63,7 +66,7 @@ def _plain_debits(rng: random.Random, rows: list[Document]) -> Batch:
 
 def _refusals(rng: random.Random, rows: list[Document]) -> Batch:
     marks = [rng.randbytes(20) for _ in rows]
-    moment = to_datetime(LATER_MS + rng.randrange(10**9))
+    moment = _later(rng)
     return [
         {**row, "_id": REFUSAL + mark.hex(), "once": [mark], "expires_at": moment} for row, mark in zip(rows, marks, strict=True)
     ]
@@ -88,10 +91,22 @@ def _dated_moves(rng: random.Random, rows: list[Document]) -> Batch:
 
 
 def _new_sessions(rng: random.Random, rows: list[Document]) -> Batch:
+    return [{**row, "_id": f"mem_{rng.getrandbits(128):032x}:{'s' * 12}", "expires_at": _later(rng)} for row in rows]
+
+
+def _new_resets(rng: random.Random, rows: list[Document]) -> Batch:
+    return [{**row, "_id": f"mem_{rng.getrandbits(128):032x}", "expires_at": _later(rng)} for row in rows]
+
+
+def _new_letters(rng: random.Random, rows: list[Document]) -> Batch:
     return [
-        {**row, "_id": f"mem_{rng.getrandbits(128):032x}:{'s' * 12}", "expires_at": to_datetime(LATER_MS + rng.randrange(10**9))}
+        {**row, "_id": f"mem_{rng.getrandbits(128):032x}:evt_{rng.getrandbits(128):032x}:mail", "expires_at": _later(rng)}
         for row in rows
     ]
+
+
+def _later(rng: random.Random) -> datetime:
+    return to_datetime(LATER_MS + rng.randrange(10**9))
 
 
 def _changed_status(rng: random.Random, rows: list[Document]) -> Batch:
@@ -109,6 +124,9 @@ WRITES: dict[str, tuple[Write, ...]] = {
     "entries.expiry": (_DEBIT, Write(ENTRIES, "insert a refusal", _refusals, _REFUSED)),
     "accounts.due_at": (_OPEN, _MOVE, _MOVE_DATED),
     "sessions.expiry": (Write(SESSIONS, "log in", _new_sessions, {}),),
+    "outbox.due": (Write(OUTBOX, "append an event", _new_letters, {"due_at": {"$exists": True}}),),
+    "outbox.expiry": (Write(OUTBOX, "append an event", _new_letters, {"due_at": {"$exists": True}}),),
+    "resets.expiry": (Write(RESETS, "make a reset token", _new_resets, {}),),
     "campaigns.status": (Write(CAMPAIGNS, "change a status", _changed_status, {}),),
 }
 """What is measured for each index; a test holds the names against the indexes that there are."""

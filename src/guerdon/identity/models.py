@@ -61,6 +61,10 @@ class Member(Struct, frozen=True, kw_only=True):
     """Milliseconds since the epoch."""
     disabled_at: int | None = None
     """Since when this member cannot log in."""
+    epoch: int = 0
+    """How often the password was set anew. Sessions that began in an earlier epoch have ended."""
+    spared: str | None = None
+    """The one of them that goes on: in it the password was changed."""
 
 
 class Person(Struct, frozen=True):

@@ -5,7 +5,7 @@ from collections.abc import Collection
 from contextlib import suppress
 
 from guerdon.clock import Clock
-from guerdon.database import Database, DuplicateKeyError, PyMongoError
+from guerdon.database import Database, Document, DuplicateKeyError, PyMongoError, Session
 from guerdon.errors import AlreadyExists, DatabaseUnavailable, NotFound, Overloaded, Unauthenticated, Validation
 from guerdon.identity.models import CLAIMS, MEMBERS, PERSON_KEYS, Claim, Member, Person, PersonKey, Profile
 from guerdon.identity.passwords import PasswordHasher, check_new_password
@@ -136,22 +136,50 @@ class Identity:
             await self._upgrade_hash(member.id, stored, password)
         return member
 
-    async def change_password(self, member_id: str, current: str, new: str) -> None:
+    async def require_password(self, member_id: str, password: str) -> Member:
+        """Have somebody who has logged in prove again who they are.
+
+        Raises:
+            Validation: this is not the current password.
+            NotFound: there is no such member.
+            Overloaded: too many passwords are being hashed.
         """
+        member = await self.get_member(member_id)
+        if not await self._passwords.verify(password, member.password_hash):
+            raise Validation.at("/current_password", "this is not the current password")
+        return member
+
+    async def change_password(self, member_id: str, current: str, new: str, *, spare: str | None = None) -> None:
+        """Change a password, and with it end all sessions but one if told.
+
         Raises:
             Validation: the current password is not right, or the new one is not acceptable.
             NotFound: there is no such member.
             Overloaded: too many passwords are being hashed.
         """
-        person = await self.get_person(member_id)
-        member = person.member
-        check_new_password(new, "/new_password", email=person.profile.email)
-        if not await self._passwords.verify(current, member.password_hash):
-            raise Validation.at("/current_password", "this is not the current password")
+        await self._check_new(member_id, new)
+        member = await self.require_password(member_id, current)
         where = {"_id": member_id, "password_hash": member.password_hash}
-        done = await self._members.raw.update_one(where, {"$set": {"password_hash": await self._passwords.hash(new)}})
+        done = await self._members.raw.update_one(where, _new_epoch(await self._passwords.hash(new), spare))
         if not done.matched_count:
             raise Validation.at("/current_password", "the password was changed at the same moment")
+
+    async def hash_new(self, member_id: str, password: str) -> str:
+        """Return the hash of a password that a member has chosen.
+
+        Raises:
+            Validation: it is not acceptable.
+            NotFound: there is no such member.
+            Overloaded: too many passwords are being hashed.
+        """
+        await self._check_new(member_id, password)
+        return await self._passwords.hash(password)
+
+    async def set_hash(self, member_id: str, password_hash: str, session: Session) -> bool:
+        """Set a password in the session's transaction, and with it end all sessions; false when this member may not log in."""
+        where = {"_id": member_id, "disabled_at": None}
+        done = await self._members.raw.update_one(where, _new_epoch(password_hash, None), session=session)
+        return done.matched_count == 1
 
     async def set_disabled(self, member_id: str, actor: Actor, *, disabled: bool) -> Person:
         """Let somebody in no longer, or again. What is theirs stays as it is.
@@ -202,6 +230,11 @@ class Identity:
             raise NotFound(_NO_MEMBER)
         return Person(member, open_profile(member, key))
 
+    async def find_by_email(self, address: str) -> Member | None:
+        """Return the member who has a valid address."""
+        claim = await self._claims.get(self._vault.email_claim(address))
+        return None if claim is None else await self._members.get(claim.member)
+
     async def find_people(self, external_id: str | None, limit: int, before: str | None = None) -> tuple[list[Person], str | None]:
         """Return up to `limit` members, newest first and older than the id `before`, and the next page's `before` if there is one.
 
@@ -221,6 +254,9 @@ class Identity:
         keys = await self._vault.get_keys([member.id for member in page])
         people = [Person(member, open_profile(member, keys.get(member.id))) for member in page]
         return people, page[-1].id if len(found) > limit else None
+
+    async def _check_new(self, member_id: str, password: str) -> None:
+        check_new_password(password, "/new_password", email=(await self.get_person(member_id)).profile.email)
 
     async def _add_with_password(self, email: str, password: str, role: Role) -> Person:
         address = valid_email(email)
@@ -286,6 +322,10 @@ class Identity:
 
 def _claims_of(member: Member) -> list[Claim]:
     return [Claim(id=claim, member=member.id, created_at=member.created_at) for claim in member.claims]
+
+
+def _new_epoch(password_hash: str, spared: str | None) -> Document:
+    return {"$set": {"password_hash": password_hash, "spared": spared}, "$inc": {"epoch": 1}}
 
 
 def _may_try_again(error: PyMongoError) -> bool:

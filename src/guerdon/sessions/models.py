@@ -52,6 +52,8 @@ class Session(Struct, frozen=True, kw_only=True):
     """When it was last rotated, or made."""
     ends_at: int
     """Whatever happens."""
+    epoch: int = 0
+    """The member's when the password was proven."""
     device: bytes | None = None
     """What the log-in said that it is, under the member's own key."""
     expires_at: datetime

@@ -2,6 +2,7 @@
 
 from typing import Literal
 
+from guerdon.identity.models import Member
 from guerdon.sessions.models import Session
 from guerdon.sessions.refresh import RefreshToken
 
@@ -13,6 +14,11 @@ Meaning = Literal["rotate", "repeat", "ended", "reused", "foreign"]
 
 def is_live(session: Session, now_ms: int, idle_ms: int) -> bool:
     return now_ms < min(session.ends_at, session.used_at + idle_ms)
+
+
+def may_go_on(session: Session, member: Member) -> bool:
+    """Tell whether a member still has this session: they may log in, and have set no new password since, or in this very session."""
+    return member.disabled_at is None and (session.epoch == member.epoch or session.id == member.spared)
 
 
 def meaning_of(shown: RefreshToken, session: Session, now_ms: int, idle_ms: int) -> Meaning:

@@ -17,7 +17,7 @@ from guerdon.security import ROLE_SCOPES, Actor
 from guerdon.sessions.guard import Guard
 from guerdon.sessions.models import SESSIONS, LoginCreate, Session, TokenView, about
 from guerdon.sessions.refresh import REFUSAL, RefreshToken, first_token, new_session_id, parse_refresh_token
-from guerdon.sessions.rules import is_live, meaning_of
+from guerdon.sessions.rules import is_live, may_go_on, meaning_of
 
 SESSIONS_MAX = 20
 """Of one member. One more log-in ends the session that was used least recently."""
@@ -94,6 +94,7 @@ class Sessions:
             created_at=now,
             used_at=now,
             ends_at=ends_at,
+            epoch=member.epoch,
             device=await self._seal_device(token.session_id, member.id, device),
             expires_at=to_datetime(ends_at),
         )
@@ -119,7 +120,7 @@ class Sessions:
                 await self._end({"_id": shown.session_id})
             raise Unauthenticated(REFUSAL)
         member = await self._members.get(session.member)
-        if member is None or member.disabled_at is not None:
+        if member is None or not may_go_on(session, member):
             raise Unauthenticated(REFUSAL)
         return self._view(member, session, shown.unseal(session.sealed))
 
@@ -155,7 +156,8 @@ class Sessions:
             Overloaded: too many passwords are being hashed.
         """
         async with self._guard.own_password(actor.id):
-            await self._identity.change_password(actor.id, current, new)
+            await self._identity.change_password(actor.id, current, new, spare=actor.session)
+        # They have ended with the epoch; this only clears them away.
         await self.end_all(actor.id, but=actor.session)
 
     # --- queries ----------------------------------------------------------------------------------------------------
@@ -183,10 +185,9 @@ class Sessions:
         asked_at = self._clock.monotonic()
         session, member = await asyncio.gather(self._sessions.get(session_id), self._members.get(actor.id))
         self._standing.pop(session_id, None)
-        lives = (
-            session is not None and session.member == actor.id and is_live(session, self._clock.now_ms(), self._lifetimes.idle_ms)
-        )
-        if not lives or member is None or member.disabled_at is not None:
+        if session is None or member is None or session.member != actor.id:
+            raise Unauthenticated(_ENDED)
+        if not may_go_on(session, member) or not is_live(session, self._clock.now_ms(), self._lifetimes.idle_ms):
             raise Unauthenticated(_ENDED)
         now = Actor(member.id, "member" if member.role == "member" else "operator", ROLE_SCOPES[member.role], session_id)
         self._standing[session_id] = (asked_at, now)

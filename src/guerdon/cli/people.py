@@ -1,0 +1,53 @@
+"""`guerdon admin …` for people who cannot help themselves any more."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Annotated, TypeVar
+
+import typer
+
+from guerdon.app import Services
+from guerdon.cli.auditing import audited
+from guerdon.cli.local import local_database, local_services
+from guerdon.config import load
+from guerdon.errors import NotFound
+from guerdon.identity.rules import valid_email
+
+T = TypeVar("T")
+COMMAND = "guerdon admin"
+
+Email = Annotated[str, typer.Option(help="The address that they log in with.")]
+DataDir = Annotated[Path | None, typer.Option("--data-dir", help="Where the embedded database lives [GUERDON_DATA_DIR].")]
+
+
+def reset_password(email: Email, data_dir: DataDir = None) -> None:
+    """Make a token for POST /v1/auth/reset. It is the last line of standard output, works once, and for half an hour."""
+
+    async def work(services: Services) -> str:
+        member_id = await _member_with(services, email)
+        return await audited(services, "admin reset", {"member_id": member_id}, services.recovery.issue(member_id))
+
+    typer.echo(_with_database(data_dir, work))
+
+
+async def _member_with(services: Services, email: str) -> str:
+    """
+    Raises:
+        Validation: the address is none.
+        NotFound: nobody has it.
+    """
+    member = await services.identity.find_by_email(valid_email(email))
+    if member is None:
+        raise NotFound("nobody has this address")
+    return member.id
+
+
+def _with_database(data_dir: Path | None, work: Callable[[Services], Awaitable[T]]) -> T:
+    with local_database(load(data_dir=data_dir), COMMAND) as settings:
+
+        async def within() -> T:
+            async with local_services(settings) as services:
+                return await work(services)
+
+        return asyncio.run(within())

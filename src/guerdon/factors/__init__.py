@@ -1,0 +1,1 @@
+"""Second factors: a code from an authenticator besides the password, for those who work here."""

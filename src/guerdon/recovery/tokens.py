@@ -1,0 +1,53 @@
+"""The form of a reset token: `gp_<member>_<secret><checksum>`.
+
+It names its member, so that finding it takes one read by `_id`. The secret has 256 random bits, so it cannot be guessed back from its plain
+SHA-256, and the checksum refuses noise without a read.
+"""
+
+import hmac
+import re
+from typing import Final
+
+from msgspec import Struct
+
+from guerdon.errors import Unauthenticated
+from guerdon.ids import checksum62, digest, random_base62
+
+SECRET_LENGTH: Final = 43
+REFUSAL = "the token is not valid, was used, or has expired; ask for a new one"
+_FORM = re.compile(r"gp_([0-9a-f]{32})_([0-9A-Za-z]{43})([0-9A-Za-z]{6})\Z")
+
+
+class ResetToken(Struct, frozen=True):
+    """A reset token as its holder knows it."""
+
+    member_id: str
+    secret: str
+
+    @property
+    def text(self) -> str:
+        body = f"gp_{self.member_id.removeprefix('mem_')}_{self.secret}"
+        return body + checksum62(body)
+
+    @property
+    def sha256(self) -> bytes:
+        return digest(self.secret)
+
+    def is_token(self, stored_sha256: bytes) -> bool:
+        return hmac.compare_digest(self.sha256, stored_sha256)
+
+
+def new_reset_token(member_id: str) -> ResetToken:
+    return ResetToken(member_id, random_base62(SECRET_LENGTH))
+
+
+def parse_reset_token(text: str) -> ResetToken:
+    """Return the parts of a token that has the right form and checksum.
+
+    Raises:
+        Unauthenticated: it has not.
+    """
+    match = _FORM.match(text)
+    if match is None or checksum62(text[:-6]) != match[3]:
+        raise Unauthenticated(REFUSAL)
+    return ResetToken(f"mem_{match[1]}", match[2])
