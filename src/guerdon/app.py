@@ -45,7 +45,7 @@ from guerdon.ledger import store as ledger_store
 from guerdon.ledger.limits import Calendar
 from guerdon.ledger.service import Ledger
 from guerdon.ledger.signing import CheckpointKeys
-from guerdon.logs import make_logger
+from guerdon.logs import adopt_libraries, make_logger, tell_security
 from guerdon.mail import Mailer, parse_sender, parse_smtp_url
 from guerdon.middlewares.arrival import Arrival, Refusals
 from guerdon.middlewares.auditing import Auditing
@@ -53,6 +53,7 @@ from guerdon.middlewares.authentication import Authentication
 from guerdon.middlewares.fairness import Fairness
 from guerdon.middlewares.observation import Observation
 from guerdon.middlewares.problems import Problems
+from guerdon.middlewares.security_events import SecurityEvents
 from guerdon.middlewares.surface import CrossOrigin, Headers
 from guerdon.middlewares.throttling import Addresses, Callers, Strangers
 from guerdon.operations import controller as operations_controller
@@ -269,8 +270,13 @@ def jobs_of(services: Services, settings: Settings, log: FilteringBoundLogger) -
     if settings.checkpoint_key is not None:
         keys = CheckpointKeys(settings.checkpoint_key.get_secret_value())
 
-        def sign() -> Awaitable[int]:
-            return ledger_checkpoints.write_checkpoint(database, clock, keys, settings.checkpoint_file)
+        async def sign() -> int:
+            try:
+                return await ledger_checkpoints.write_checkpoint(database, clock, keys, settings.checkpoint_file)
+            except ledger_checkpoints.BooksChanged:
+                request_id = services.ids.new("job")
+                tell_security(log, "verify_failed", actor="system:worker", subject={}, result="failed", request_id=request_id)
+                raise
 
         jobs.append(Job("checkpoint", settings.checkpoint_every_seconds * 1000, sign))
     return jobs
@@ -337,6 +343,7 @@ def build_app(services: Services, settings: Settings, log: FilteringBoundLogger)
                 deadline_ms=settings.ledger_deadline_ms,
             ),
             Refusals(),
+            SecurityEvents(log, operations),
             Headers(behind_tls=settings.behind_tls),
             *([CrossOrigin(settings.origins)] if settings.origins else []),
             strangers,
@@ -353,10 +360,10 @@ def build_app(services: Services, settings: Settings, log: FilteringBoundLogger)
     return app
 
 
-def behind_the_door(app: Asgi, settings: Settings, clock: Clock) -> Asgi:
+def behind_the_door(app: Asgi, settings: Settings, clock: Clock, log: FilteringBoundLogger) -> Asgi:
     """Return the application as the network reaches it: a request arrives whole, and waits its turn at its wallet."""
     fair = Fairness(app, clock, wait_seconds=settings.ledger_deadline_ms / 1000)
-    return Arrival(fair, clock, body_seconds=settings.body_timeout_seconds)
+    return Arrival(fair, clock, log, body_seconds=settings.body_timeout_seconds)
 
 
 class Server:
@@ -388,10 +395,11 @@ class Server:
     async def _start(self) -> None:
         """A worker that cannot start ends its process: the server would go on without it, answering nothing."""
         log = make_logger(self._clock, self._settings.log_level)
+        adopt_libraries(log)
         try:
             services = await self._stack.enter_async_context(open_services(self._settings, self._clock))
             app = build_app(services, self._settings, log)
-            self._app = behind_the_door(app, self._settings, self._clock)
+            self._app = behind_the_door(app, self._settings, self._clock, log)
             await self._stack.enter_async_context(_beside_requests(services, self._settings, log))
             _on_stop_signal(services.streams.end)
             _calm_collector()

@@ -89,7 +89,13 @@ class Database:
                 tz_aware=True,
             )
         except (ConfigurationError, ValueError) as error:
-            raise StartupRefused(f"the MongoDB URL is not usable: {error}") from None
+            # Not the driver's sentence: it quotes what it takes for a database name, which may be the end of a password.
+            raise StartupRefused(
+                f"the MongoDB URL is not usable ({type(error).__name__}): it is mongodb://user:password@host:port/?options with user and "
+                "password percent-encoded"
+            ) from None
+        except OSError as error:
+            raise StartupRefused(f"a file that the MongoDB URL names cannot be read: {error.strerror}") from None
         asked = self.client.write_concern.document
         if asked and asked != {"w": "majority"} and asked.get("w") != "majority":
             raise StartupRefused(f"the MongoDB URL asks for write concern {asked}; remove it or say w=majority")

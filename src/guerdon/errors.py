@@ -10,7 +10,7 @@ Each class carries the text of its page under `/problems/{code}`, so the registr
 """
 
 from collections.abc import Iterator
-from typing import ClassVar
+from typing import ClassVar, Self
 
 
 class GuerdonError(Exception):
@@ -33,6 +33,13 @@ class GuerdonError(Exception):
         """Header fields that say the same to machines."""
         self.subject: object = None
         """The transaction that was refused, where a command holds several."""
+        self.incident: tuple[str, str] | None = None
+        """What the security log calls this failure and whom it concerns, where status and code do not say it."""
+
+    def concerning(self, name: str, about: str) -> Self:
+        """Tell the security log more than the caller is told."""
+        self.incident = (name, about)
+        return self
 
 
 class CallerError(GuerdonError):

@@ -45,7 +45,7 @@ class Actor(Struct, frozen=True):
             NotFound: the thing belongs to somebody else.
         """
         if self.kind == "member" and self.id != member_id:
-            raise NotFound(NOBODYS)
+            raise NotFound(NOBODYS).concerning("access_denied", member_id)
 
 
 ANONYMOUS = Actor("anonymous", "anonymous")

@@ -202,7 +202,7 @@ async def test_the_log_holds_no_secret_and_no_personal_data(
     await service.send("POST", "/v1/transfers", b'{"canary-body"')
     await log.written(await service.get("/v1/events/canary-event"))
     written = log.getvalue()
-    assert [line["route"] for line in log.lines].count("/v1/auth/login") == 2
+    assert [line.get("route") for line in log.lines].count("/v1/auth/login") == 2
     assert service.token is not None
     assert [
         word for word in ("canary", token, token.rpartition(".")[2], service.token, service.token[21:]) if word in written

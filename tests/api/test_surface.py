@@ -34,7 +34,8 @@ BODY = b'{"amount":1}'
 async def served(services: Services, settings: Settings, clock: ManualClock, **changes: Any) -> AsyncIterator[Caller]:
     """The application with other settings, as the network reaches it."""
     changed = settings.model_copy(update=changes)
-    app = behind_the_door(build_app(services, changed, make_logger(clock, "info", Log())), changed, clock)
+    log = make_logger(clock, "info", Log())
+    app = behind_the_door(build_app(services, changed, log), changed, clock, log)
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://test") as client:
         yield Caller(client)
 
@@ -214,9 +215,10 @@ async def say(app: Any, sender: Sender, scope: dict[str, Any]) -> Sender:
 
 
 @pytest.fixture
-def door(app: App[Any, Any], settings: Settings, clock: ManualClock) -> Arrival:
+def door(app: App[Any, Any], settings: Settings, clock: ManualClock, log: Log) -> Arrival:
     """The application as the network reaches it; a body has a second."""
-    door = behind_the_door(app, settings.model_copy(update={"body_timeout_seconds": 1}), clock)
+    short = settings.model_copy(update={"body_timeout_seconds": 1})
+    door = behind_the_door(app, short, clock, make_logger(clock, "info", log))
     assert isinstance(door, Arrival)
     return door
 
@@ -301,3 +303,15 @@ async def test_a_transfer_encoding_that_proxies_read_differently_is_refused(door
 async def test_words_that_the_framework_stumbles_over(door: Arrival, version: str, method: str) -> None:
     answer = await say(door, Sender([]), scope_of("/health/live", "nobody", version=version, method=method))
     assert answer.status == (200 if method == "GET" else 405)
+
+
+async def test_what_the_framework_itself_raises_is_told_by_its_type(clock: ManualClock, log: Log) -> None:
+    """The server would log the message, and answers 500 by itself when nothing was sent."""
+
+    async def broken(scope: Any, receive: Any, send: Any) -> None:
+        raise RuntimeError("mongodb://root:hunter2@db.internal")
+
+    door = Arrival(broken, clock, make_logger(clock, "info", log), body_seconds=1)
+    assert (await say(door, Sender([]), scope_of("/health/live", "nobody"))).status == 0
+    [line] = log.lines
+    assert (line["event"], "RuntimeError" in line["exception"], "hunter2" in str(line)) == ("unhandled", True, False)

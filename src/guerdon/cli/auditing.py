@@ -1,6 +1,8 @@
 """`guerdon audit`: the audit log as JSON lines, checked on the way; and how commands write into it."""
 
 import asyncio
+import re
+import sys
 from collections.abc import Awaitable
 from pathlib import Path
 from typing import Annotated, TypeVar
@@ -13,11 +15,17 @@ from guerdon.audit.models import view_record
 from guerdon.audit.rules import faults
 from guerdon.audit.service import TERMINAL
 from guerdon.cli.local import local_database, local_services
+from guerdon.clock import SystemClock
 from guerdon.config import load
 from guerdon.errors import StartupRefused
+from guerdon.logs import make_logger, tell_security
 
 T = TypeVar("T")
 EXIT_BROKEN = 1
+_SECURITY = {"keys create": "key_created", "keys revoke": "key_revoked", "admin create": "role_changed"}
+"""By command: the security event that it is. Others leave no more than their records."""
+_SHOWN = ("key_id", "scopes")
+_WORD = re.compile(r"[A-Za-z0-9:*, _-]{1,500}\Z")
 
 After = Annotated[int, typer.Option("--after", min=0, help="Leave out the records up to this number.")]
 DataDir = Annotated[Path | None, typer.Option("--data-dir", help="Where the embedded database lives [GUERDON_DATA_DIR].")]
@@ -56,4 +64,13 @@ async def audited(services: Services, action: str, subject: dict[str, str], work
     await services.audit.append("asked", TERMINAL, action, subject, request_id=request_id)
     result = await work
     await services.audit.append("answered", TERMINAL, action, subject, request_id=request_id)
+    if action in _SECURITY:
+        shown = {name: text for name, text in subject.items() if name in _SHOWN and _WORD.match(text)}
+        tell(_SECURITY[action], "done", request_id=request_id, subject=shown)
     return result
+
+
+def tell(name: str, result: str, *, request_id: str, subject: dict[str, str]) -> None:
+    """Write a security event of a command to standard error, since standard output holds what was asked for."""
+    log = make_logger(SystemClock(), "info", sys.stderr)
+    tell_security(log, name, actor=TERMINAL, subject=subject, result=result, request_id=request_id)

@@ -21,7 +21,7 @@ from guerdon.clock import SystemClock
 from guerdon.config import Settings, environment_of, load
 from guerdon.errors import StartupRefused
 from guerdon.identity.token_keys import TokenKeys
-from guerdon.logs import make_logger
+from guerdon.logs import adopt_libraries, make_logger
 from guerdon.workers.service import Runner
 
 RESTART_SECONDS_MIN, RESTART_SECONDS_MAX = 1.0, 30.0
@@ -76,6 +76,7 @@ async def _work(settings: Settings, *, heed_interrupts: bool) -> None:
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
     clock = SystemClock()
     log = make_logger(clock, settings.log_level, sys.stderr)
+    adopt_libraries(log)
     if settings.checkpoint_key is None:
         log.warning("no_checkpoints", detail="GUERDON_CHECKPOINT_KEY is not set: the books are not signed")
     async with open_services(settings, clock) as services:

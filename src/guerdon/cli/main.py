@@ -4,14 +4,13 @@ import asyncio
 import getpass
 import json
 import sys
-import traceback
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, NoReturn, TypeVar
 
 import typer
-from pymongo.errors import PyMongoError
+from pymongo.errors import ConnectionFailure
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
@@ -38,6 +37,7 @@ from guerdon.config import Settings, load
 from guerdon.errors import GuerdonError, StartupRefused
 from guerdon.identity.models import Person, ServiceKey, view_key
 from guerdon.identity.token_keys import TokenKeys
+from guerdon.logs import describe
 
 T = TypeVar("T")
 EXIT_REFUSED, EXIT_LEFT_OUT, EXIT_FAULT = 2, 3, 70
@@ -67,11 +67,11 @@ def main() -> None:
         app()
     except GuerdonError as error:
         _refuse(error.detail)
-    except PyMongoError as error:
+    except ConnectionFailure as error:
         _refuse(f"the database does not answer: {type(error).__name__}: {str(error)[:300]}")
-    except Exception:
-        # Exit code 1 is a verdict on the books; a fault of ours must not look like one.
-        traceback.print_exc()
+    except Exception as error:
+        # Exit code 1 is a verdict on the books; a fault of ours must not look like one. A message may hold what it was about.
+        typer.echo(f"guerdon: an unexpected fault\n{describe(error)}", err=True)
         sys.exit(EXIT_FAULT)
 
 

@@ -11,10 +11,12 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from guerdon.app import Services
+from guerdon.cli.auditing import tell
 from guerdon.cli.local import checkpoint_file, checkpoint_key, local_database, local_services
 from guerdon.clock import SystemClock
 from guerdon.config import Settings, load
 from guerdon.errors import StartupRefused
+from guerdon.ids import IdSource
 from guerdon.ledger.checkpoints import BooksChanged, CheckpointKeys, write_checkpoint
 from guerdon.ledger.verify import LAWS, Report, prove, verify
 
@@ -54,6 +56,7 @@ def verify_books(
         report = _verify_all(settings, resume=resume, file=checkpoints, keys=keys)
     typer.echo(msgspec.json.encode(report).decode() if as_json else _prose(report, whole=account is None))
     if report.violations:
+        _tell_broken({law: broken.where for law, broken in report.first.items()})
         raise typer.Exit(EXIT_VIOLATIONS)
 
 
@@ -72,8 +75,13 @@ def checkpoint(public_keys: Public = False, data_dir: DataDir = None) -> None:
         written = _with_services(settings, lambda services: write_checkpoint(services.database, SystemClock(), keys, file))
     except BooksChanged as broken:
         typer.echo(f"no checkpoint: {broken}")
+        _tell_broken({})
         raise typer.Exit(EXIT_VIOLATIONS) from None
     typer.echo("signed" if written else "another process has signed one at this moment")
+
+
+def _tell_broken(where: dict[str, str]) -> None:
+    tell("verify_failed", "failed", request_id=IdSource(SystemClock()).new("cmd"), subject=where)
 
 
 def _verify_all(settings: Settings, *, resume: bool, file: Path | None, keys: Path | None) -> Report:

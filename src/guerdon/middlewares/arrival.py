@@ -9,6 +9,8 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any, cast
 
+from structlog.typing import FilteringBoundLogger
+
 from guerdon.clock import Clock
 from guerdon.errors import BadRequest, GuerdonError, Overloaded, RequestTimeout
 from guerdon.http import BODY_ENDS_AT, BROKEN_OFF, Request, Response
@@ -30,9 +32,10 @@ _BROKEN = "the body breaks off, or its framing is not that of HTTP/1.1"
 class Arrival:
     """The outermost layer of the application."""
 
-    def __init__(self, app: Asgi, clock: Clock, *, body_seconds: float) -> None:
+    def __init__(self, app: Asgi, clock: Clock, log: FilteringBoundLogger, *, body_seconds: float) -> None:
         self._app = app
         self._clock = clock
+        self._log = log
         self._body_seconds = body_seconds
         self._gathered_bytes = 0
         # Whoever waits for bytes, and until when (the loop's time), in that order: they all get the same time. One timer looks after all of
@@ -55,7 +58,10 @@ class Arrival:
             scope[REFUSED], scope[ARRIVED] = error, began
             # The application answers it like a request without a body.
             event = {"type": "http.request", "body": b"", "more_body": False}
-        await self._app(scope, _Rest(scope, event, receive), send)
+        try:
+            await self._app(scope, _Rest(scope, event, receive), send)
+        except Exception as error:  # The server would log what it says, and answers 500 as well when nothing was sent.
+            self._log.error("unhandled", exc_info=error)
 
     async def _arrive(self, receive: Receive, ends_at: float) -> dict[str, Any]:
         """Return the body as one event, whole or up to the limit.

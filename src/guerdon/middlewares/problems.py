@@ -77,6 +77,7 @@ class Problems:
         self._send(req, resp, Internal("an unexpected fault; the log names it under this request id"))
 
     def _send(self, req: Request, resp: Response, error: GuerdonError) -> None:
+        req.context.error = error
         resp.status = error.status
         resp.content_type = PROBLEM_TYPE
         resp.data = problem_document(error, req.context.request_id)

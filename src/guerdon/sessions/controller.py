@@ -1,7 +1,7 @@
 """Routes of logging in and out."""
 
 from guerdon.errors import NotFound, Overloaded, StoreUnavailable, Unauthenticated
-from guerdon.http import Request, Response, actor_of, address_of, operation, read, send
+from guerdon.http import Request, Response, actor_of, address_of, note, operation, read, send
 from guerdon.security import OWN, PUBLIC
 from guerdon.sessions.models import (
     DEVICE_LENGTH_MAX,
@@ -36,7 +36,9 @@ class AuthResource:
     async def on_post_login(self, req: Request, resp: Response) -> None:
         """Exchange an e-mail address and a password for an access token and a refresh token."""
         body, _ = await read(req, LoginCreate)
-        send(resp, await self._sessions.log_in(body, device_of(req), address_of(req)))
+        begun = await self._sessions.log_in(body, device_of(req), address_of(req))
+        note(req, member=begun.member_id)
+        send(resp, begun)
 
     @operation(
         "refresh",

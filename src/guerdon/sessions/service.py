@@ -116,9 +116,11 @@ class Sessions:
             # Of several at once one has rotated, and the token of the others is the parent of that one's now.
             meaning = "foreign" if session is None else meaning_of(shown, session, now, self._lifetimes.idle_ms)
         if session is None or meaning != "repeat" or session.sealed is None:
+            refused = Unauthenticated(REFUSAL)
             if meaning == "reused":
                 await self._end({"_id": shown.session_id})
-            raise Unauthenticated(REFUSAL)
+                refused.concerning("token_reused", shown.session_id.partition(":")[0])
+            raise refused
         member = await self._members.get(session.member)
         if member is None or not may_go_on(session, member):
             raise Unauthenticated(REFUSAL)

@@ -22,6 +22,7 @@ from guerdon.http import (
     Response,
     actor_of,
     idempotency_key,
+    note,
     operation,
     read,
     read_optional,
@@ -231,6 +232,7 @@ class TransfersResource:
     async def on_post(self, req: Request, resp: Response) -> None:
         """Move value between two wallets of one asset, in one commit."""
         body, raw = await read(req, TransferCreate)
+        note(req, source=body.source, target=body.target)
         request = request_of(req, "POST /v1/transfers", raw)
         _send_transaction(resp, await self._wallets.transfer(request, body))
 
@@ -256,6 +258,7 @@ class BulkResource:
     async def on_post(self, req: Request, resp: Response) -> None:
         """Run up to 1,000 commands, each with its own key and outcome, or all of them atomically."""
         body, _ = await read(req, BulkCreate, bytes_max=BULK_BODY_BYTES_MAX)
+        note(req, commands=str(len(body.commands)))
         send(resp, BulkAnswer(await self._wallets.run_bulk(actor_of(req), body)))
 
 

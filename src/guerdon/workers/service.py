@@ -103,9 +103,10 @@ class Runner:
 
     def _report(self, job: Job, work: asyncio.Task[int], turn: Turn, ms: int) -> int:
         """Log how a run ended, and return how many have failed in a row now."""
-        error = TimeoutError(f"cancelled after {ms} ms; its limit is {job.limit_ms} ms") if work.cancelled() else work.exception()
+        error = TimeoutError() if work.cancelled() else work.exception()
         if error is not None:
-            self._log.error("job_failed", job=job.name, failures=turn.failures + 1, ms=ms, exc_info=error)
+            failures = turn.failures + 1
+            self._log.error("job_failed", job=job.name, failures=failures, ms=ms, limit_ms=job.limit_ms, exc_info=error)
             return turn.failures + 1
         if work.result():
             self._log.info("job_ran", job=job.name, count=work.result(), ms=ms)

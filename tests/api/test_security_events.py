@@ -1,0 +1,173 @@
+"""LOG-3: whatever somebody who looks after security wants to know leaves exactly one line, and nothing else does."""
+
+import re
+from typing import Any
+
+import httpx
+import pytest
+
+from guerdon.app import Services
+from guerdon.identity.keys import new_key
+from guerdon.security import Role
+from tests.clients import Caller, Log, ManualClock
+from tests.factories import Factory
+
+PASSWORD = "correct horse battery staple"
+PERSONAL = re.compile(r"@|example\.com|correct horse|gk_live|gr_|eyJ|Bearer|Mozilla")
+
+
+class Watch:
+    """Reads what the log says about a request."""
+
+    def __init__(self, log: Log) -> None:
+        self._log = log
+
+    async def events(self, answer: httpx.Response) -> list[dict[str, Any]]:
+        await self._log.written(answer)
+        wanted = answer.headers["x-request-id"]
+        return [line for line in self._log.lines if line["event"] == "security_event" and line["request_id"] == wanted]
+
+    async def only(self, answer: httpx.Response, name: str, **facts: Any) -> dict[str, Any]:
+        """Assert that there is one line, with these facts, and nothing personal in it."""
+        [event] = await self.events(answer)
+        assert event["name"] == name
+        assert set(event) >= {"at", "level", "actor", "object", "result", "request_id", "operation", "status"}
+        assert {fact: event[fact] for fact in facts} == facts
+        assert event["status"] == answer.status_code
+        assert not PERSONAL.search(str(event)), event
+        return event
+
+
+@pytest.fixture
+def watch(log: Log) -> Watch:
+    return Watch(log)
+
+
+async def log_in(anonymous: Caller, email: str, password: str = PASSWORD) -> httpx.Response:
+    return await anonymous.post("/v1/auth/login", {"email": email, "password": password})
+
+
+async def employee(services: Services, anonymous: Caller, role: Role) -> tuple[str, Caller]:
+    member = await services.identity.create_operator(f"{role}@example.com", PASSWORD, role)
+    token = (await log_in(anonymous, f"{role}@example.com")).json()["access_token"]
+    return member.id, anonymous.with_token(token)
+
+
+async def test_logging_in_and_failing_to(anonymous: Caller, watch: Watch) -> None:
+    await anonymous.post("/v1/auth/register", {"email": "ada@example.com", "password": PASSWORD})
+    answer = await log_in(anonymous, "ada@example.com")
+    member = answer.json()["member_id"]
+    await watch.only(answer, "login", actor="anonymous", object={"member": member}, result="done")
+    for email, password in (("ada@example.com", "another password"), ("nobody@example.com", PASSWORD)):
+        failed = await log_in(anonymous, email, password)
+        await watch.only(failed, "login_failed", actor="anonymous", object={}, result="refused", code="unauthenticated")
+
+
+async def test_guessing_is_a_limit_hit_and_says_which(anonymous: Caller, watch: Watch) -> None:
+    await anonymous.post("/v1/auth/register", {"email": "ada@example.com", "password": PASSWORD})
+    for _ in range(10):
+        await log_in(anonymous, "ada@example.com", "a guess of mine")
+    refused = await log_in(anonymous, "ada@example.com", "a guess of mine")
+    assert refused.status_code == 429
+    event = await watch.only(refused, "limit_hit", operation="logIn", result="refused", code="quota-exceeded")
+    assert event["quota"]
+
+
+async def test_a_refresh_token_that_is_used_again(anonymous: Caller, watch: Watch, clock: ManualClock) -> None:
+    await anonymous.post("/v1/auth/register", {"email": "ada@example.com", "password": PASSWORD})
+    begun = (await log_in(anonymous, "ada@example.com")).json()
+    first = begun["refresh_token"]
+    assert await watch.events(await anonymous.post("/v1/auth/refresh", {"refresh_token": first})) == []
+    clock.advance(seconds=11)
+    reused = await anonymous.post("/v1/auth/refresh", {"refresh_token": first})
+    await watch.only(reused, "token_reused", object={"about": begun["member_id"]}, result="refused")
+    again = await anonymous.post("/v1/auth/refresh", {"refresh_token": first})
+    await watch.only(again, "credentials_invalid", object={}, operation="refresh")
+
+
+@pytest.mark.parametrize("token", ["garbage", "a.b.c", new_key().text, "gk_live_short"])
+async def test_credentials_that_prove_nothing(anonymous: Caller, factory: Factory, watch: Watch, token: str) -> None:
+    wallet = await factory.wallet(1)
+    for answer in (
+        await anonymous.with_token(token).get(f"/v1/wallets/{wallet}"),
+        await anonymous.with_token(token).post(f"/v1/wallets/{wallet}/debit", {"amount": 1}),
+    ):
+        event = await watch.only(answer, "credentials_invalid", actor="anonymous", object={"wallet_id": wallet}, result="refused")
+        assert token not in str(event)
+    assert await watch.events(await anonymous.get(f"/v1/wallets/{wallet}")) == [], "no credentials at all"
+
+
+async def test_what_somebody_may_not_do(anonymous: Caller, services: Services, factory: Factory, watch: Watch) -> None:
+    wallet = await factory.wallet(1)
+    owner = wallet.partition(":")[0]
+    reader = anonymous.with_token(key := await services.access.create_key("reader", ["wallets:read"]))
+    denied = await reader.post(f"/v1/wallets/{wallet}/debit", {"amount": 1})
+    name = f"key_{key.split('_')[2]}"
+    await watch.only(denied, "access_denied", actor=name, object={"wallet_id": wallet}, operation="debitWallet", code="forbidden")
+    await anonymous.post("/v1/auth/register", {"email": "ada@example.com", "password": PASSWORD})
+    begun = (await log_in(anonymous, "ada@example.com")).json()
+    member = anonymous.with_token(begun["access_token"])
+    foreign = await member.get(f"/v1/wallets/{wallet}")
+    about = {"wallet_id": wallet, "about": owner}
+    await watch.only(foreign, "access_denied", actor=begun["member_id"], object=about, code="not-found")
+
+
+async def test_value_moved_by_hand(anonymous: Caller, services: Services, service: Caller, factory: Factory, watch: Watch) -> None:
+    wallet, other = await factory.wallet(10), await factory.wallet(10)
+    actor, operator = await employee(services, anonymous, "operator")
+    transfer = {"from": wallet, "to": other, "amount": 1}
+    bulk = {"commands": [{"type": "debit", "wallet": wallet, "amount": 1, "key": "by-hand"}]}
+    credited = await operator.post(f"/v1/wallets/{wallet}/credit", {"amount": 5, "reason": "goodwill for ada@example.com"})
+    for answer, subject in (
+        (credited, {"wallet_id": wallet}),
+        (await operator.post(f"/v1/wallets/{wallet}/debit", {"amount": 1}), {"wallet_id": wallet}),
+        (await operator.post("/v1/transfers", transfer), {"source": wallet, "target": other}),
+        (await operator.post("/v1/bulk", bulk), {"commands": "1"}),
+        (await operator.post(f"/v1/transactions/{credited.json()['id']}/reverse", {"amount": 1}), None),
+    ):
+        event = await watch.only(answer, "manual_adjustment", actor=actor, result="done")
+        assert subject is None or event["object"] == subject
+    for answer in (
+        await service.post(f"/v1/wallets/{wallet}/credit", {"amount": 5}),
+        await service.post("/v1/transfers", transfer),
+        await operator.get(f"/v1/wallets/{wallet}"),
+        await operator.post(f"/v1/wallets/{wallet}/debit", {"amount": 10_000}),
+        await operator.post(f"/v1/wallets/{wallet}/debit", {"amount": 0}),
+    ):
+        assert await watch.events(answer) == []
+    await factory.assert_books_balance()
+
+
+async def test_roles_and_members_that_are_changed(anonymous: Caller, services: Services, factory: Factory, watch: Watch) -> None:
+    member = await factory.member()
+    actor, admin = await employee(services, anonymous, "admin")
+    changed = await admin.put(f"/v1/members/{member}/role", {"role": "support"})
+    await watch.only(changed, "role_changed", actor=actor, object={"member_id": member, "role": "support"})
+    await watch.only(await admin.post(f"/v1/members/{member}/disable"), "member_disabled", object={"member_id": member})
+    await watch.only(await admin.post(f"/v1/members/{member}/enable"), "member_enabled", object={"member_id": member})
+    await watch.only(await admin.put(f"/v1/members/{actor}/role", {"role": "member"}), "access_denied", actor=actor)
+
+
+async def test_keys_that_are_made_and_revoked(service: Caller, watch: Watch) -> None:
+    made = await service.post("/v1/keys", {"name": "the till of Ada", "scopes": ["wallets:read"]})
+    key_id = made.json()["id"]
+    about = {"key_id": key_id, "scopes": "wallets:read"}
+    event = await watch.only(made, "key_created", object=about, result="done")
+    assert "Ada" not in str(event)
+    await watch.only(await service.delete(f"/v1/keys/{key_id}"), "key_revoked", object={"key_id": key_id}, result="done")
+
+
+async def test_what_stands_in_a_path_is_only_repeated_when_it_is_an_id(service: Caller, anonymous: Caller, watch: Watch) -> None:
+    for path in (
+        "/v1/wallets/ada@example.com:PTS",
+        "/v1/members/ada@example.com",
+        "/v1/events/ada@example.com",
+        "/v1/nothing/ada@example.com",
+    ):
+        event = (
+            await watch.only(await anonymous.with_token("garbage").get(path), "credentials_invalid")
+            if "nothing" not in path
+            else None
+        )
+        assert event is None or event["object"] == {}
+    assert await watch.events(await service.get("/v1/nothing/ada@example.com")) == []
