@@ -192,7 +192,7 @@ async def open_services(settings: Settings, clock: Clock) -> AsyncGenerator[Serv
             sessions=sessions,
             throttle=throttle,
             outbox=to_tell,
-            recovery=Recovery(database, members, sessions, to_tell, clock),
+            recovery=Recovery(database, members, sessions, guard=guard, outbox=to_tell, clock=clock),
             audit=Audit(database, clock),
             ledger=books,
             assets=assets,

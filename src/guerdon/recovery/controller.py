@@ -2,7 +2,7 @@
 
 from guerdon.errors import DatabaseUnavailable, Overloaded, StoreUnavailable, Unauthenticated
 from guerdon.http import Request, Response, operation, read, send
-from guerdon.recovery.models import ForgotCreate, ForgotView, ResetCreate
+from guerdon.recovery.models import ForgotCreate, ForgotView, ResetCreate, ResetView
 from guerdon.recovery.service import Recovery
 from guerdon.security import PUBLIC
 
@@ -34,7 +34,7 @@ class RecoveryResource:
         PUBLIC,
         tag="auth",
         body=ResetCreate,
-        answers={204: None},
+        answers={200: ResetView},
         errors=(Unauthenticated, StoreUnavailable, Overloaded, DatabaseUnavailable),
         example={
             "token": "gp_019a7f3c2d1e4b5a69788796a5b4c3d2_secret and checksum",
@@ -44,8 +44,7 @@ class RecoveryResource:
     async def on_post_reset(self, req: Request, resp: Response) -> None:
         """Set a new password with the token that was sent. It can be used once, and all sessions end."""
         body, _ = await read(req, ResetCreate)
-        await self._recovery.reset(body.token, body.new_password)
-        resp.status = 204
+        send(resp, ResetView(await self._recovery.reset(body.token, body.new_password)))
 
 
 def routes(recovery: Recovery) -> list[tuple[str, object, str | None]]:

@@ -54,6 +54,13 @@ class ResetCreate(Struct, frozen=True, forbid_unknown_fields=True):
     new_password: Annotated[str, Meta(min_length=PASSWORD_LENGTH_MIN, max_length=PASSWORD_LENGTH_MAX)]
 
 
+class ResetView(Struct, frozen=True):
+    """The new password holds from now on, and nobody is logged in any more."""
+
+    device_token: str | None
+    """Show it at the log-in that follows: it gets in even while strangers have used up the attempts of unknown devices."""
+
+
 class ForgotView(Struct, frozen=True):
     """The wish was noted. It says nothing about whether anybody has the address."""
 

@@ -10,6 +10,7 @@ from guerdon.identity.service import Identity
 from guerdon.outbox import NOBODY, Event, Outbox
 from guerdon.recovery.models import RESETS, Reset
 from guerdon.recovery.tokens import REFUSAL, ResetToken, new_reset_token, parse_reset_token
+from guerdon.sessions.guard import Guard
 from guerdon.sessions.service import Sessions
 
 RESET_TTL_SECONDS = 1800
@@ -24,11 +25,14 @@ ATTEMPTS_MAX, BACKOFF_SECONDS = 10, 0.01
 class Recovery:
     """The ways back in of this deployment's members."""
 
-    def __init__(self, database: Database, identity: Identity, sessions: Sessions, outbox: Outbox, clock: Clock) -> None:
+    def __init__(
+        self, database: Database, identity: Identity, sessions: Sessions, *, guard: Guard, outbox: Outbox, clock: Clock
+    ) -> None:
         self._database = database
         self._resets = database.collection(RESETS, Reset)
         self._identity = identity
         self._sessions = sessions
+        self._guard = guard
         self._outbox = outbox
         self._clock = clock
 
@@ -81,8 +85,10 @@ class Recovery:
         email = (await self._identity.get_person(token.member_id)).profile.email
         return None if email is None else (email, token.text)
 
-    async def reset(self, text: str, new_password: str) -> None:
-        """Set a new password and end all sessions. The token can be used once.
+    async def reset(self, text: str, new_password: str) -> str | None:
+        """Set a new password, end all sessions and return a device token. The token of the letter can be used once.
+
+        With the device token the owner of an account gets in while strangers go on guessing at it; None for whoever has no address.
 
         Raises:
             Unauthenticated: it is no token that can be used now.
@@ -98,6 +104,8 @@ class Recovery:
         password_hash = await self._identity.hash_new(token.member_id, new_password)
         await self._use(token, password_hash)
         await self._sessions.end_all(token.member_id)
+        email = (await self._identity.get_person(token.member_id)).profile.email
+        return None if email is None else self._guard.issue_for(email)
 
     async def _has_just_got_one(self, member_id: str) -> bool:
         row = await self._resets.get(member_id)

@@ -54,7 +54,7 @@ class Guard:
             QuotaExceeded: there were too many.
             StoreUnavailable: nobody can count, and so nobody is let in.
         """
-        account = digest(self._vault.email_claim(valid_email(email)))
+        account = self._account_of(valid_email(email))
         attempt = Attempt(account, self._device_of(device_token, account))
         taken = await self._take(attempt, address)
         try:
@@ -83,6 +83,10 @@ class Guard:
         plain = attempt.account + self._clock.now_ms().to_bytes(_TIME_BYTES) + name
         return PREFIX + urlsafe_b64encode(self._keys.seal(plain, _CONTEXT)).decode()
 
+    def issue_for(self, email: str) -> str:
+        """Return a device token for somebody who has proven to own an address, but has not logged in."""
+        return self.issue(Attempt(self._account_of(email), None))
+
     async def _take(self, attempt: Attempt, address: str) -> list[tuple[str, str]]:
         if attempt.device is not None:
             return [await self._spend("device", attempt.device.hex())]
@@ -101,6 +105,9 @@ class Guard:
     async def _give_back(self, taken: list[tuple[str, str]]) -> None:
         for name, who in taken:
             await self._throttle.give_back(name, who)
+
+    def _account_of(self, email: str) -> bytes:
+        return digest(self._vault.email_claim(email))
 
     def _device_of(self, token: str | None, account: bytes) -> bytes | None:
         """Return the name of the device, if the token is ours, belongs to this account and is not too old; else it is a stranger's."""
