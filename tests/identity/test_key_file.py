@@ -7,12 +7,13 @@ import threading
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from guerdon.cli import token_keys as commands
 from guerdon.cli.local import write_private
 from guerdon.errors import NotFound, StartupRefused, Validation
 from guerdon.identity.key_file import KeyFile
-from guerdon.identity.token_keys import TokenKeys, decode_set
+from guerdon.identity.token_keys import TokenKeys, decode_set, new_signing_key
 from guerdon.logs import make_logger
 from tests.clients import Log
 from tests.identity.conftest import JWK_SET, HandClock
@@ -150,6 +151,14 @@ def test_the_file_keeps_its_group_and_is_never_open_to_all(path: Path) -> None:
         commands.rotate()
         assert (path.stat().st_mode & 0o777, path.stat().st_gid) == (0o600, group)
     assert sorted(entry.name for entry in path.parent.iterdir()) == [".token_keys.json.lock", "token_keys.json"], "no draft is left"
+
+
+def test_what_processes_would_refuse_is_not_written(path: Path) -> None:
+    before, other = path.read_text(), new_signing_key()
+    for change in (lambda keys: [], lambda keys: [replace(keys[0], d=other.d)], lambda keys: [replace(keys[0], verifies_until=1)]):
+        with pytest.raises(StartupRefused):
+            commands._change(path, change)
+    assert path.read_text() == before
 
 
 def test_a_link_is_followed(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,9 @@ MACHINE = "tests/invariants/test_ledger_machine.py"
 TERMS = "tests/api/test_terms.py"
 HELD = "tests/api/test_holds.py"
 EVENTS = "tests/api/test_events.py"
+SIGNING = ("tests/identity/test_token_keys.py",)
+KEY_FILE = ("tests/identity/test_key_file.py",)
+KEYS = ("tests/api/test_keys.py",)
 
 
 class Mutant(NamedTuple):
@@ -27,6 +30,7 @@ LEDGER = "src/guerdon/ledger/"
 DUE, LOTS, LIMITS = LEDGER + "due.py", LEDGER + "lots.py", LEDGER + "limits.py"
 RULES, MODELS, STORE, COMMITTER = LEDGER + "rules.py", LEDGER + "models.py", LEDGER + "store.py", LEDGER + "committer.py"
 HOLDS, REVERSALS = "src/guerdon/holds/rules.py", "src/guerdon/reversals/rules.py"
+IDENTITY, TIMES = "src/guerdon/identity/", "src/guerdon/identity/signing_keys.py"
 WALLETS, REWARDS = "src/guerdon/wallets/rules.py", "src/guerdon/rewards/rules.py"
 
 MUTANTS = (
@@ -112,4 +116,19 @@ MUTANTS = (
     Mutant("found: transferred lots get grace", RULES, "back_at_ms=now_ms if marks.reverses else 0", "back_at_ms=now_ms", (REGRESSIONS, WORLD)),
     Mutant("found: matured value is not taken back first", RULES, "first = lots.as_of(posting.lots, now_ms)", "first = lots.mature(posting.lots, now_ms)", (REGRESSIONS, WORLD)),
     Mutant("found: a booked hold has something left", DUE, '{"status": "expired", "left": 0,', '{"status": "expired",', (REGRESSIONS, WORLD)),
+    # --- keys -----------------------------------------------------------------------------------------------------------
+    Mutant("old key ends before its last token", TIMES, "following.start + overlap_ms", "following.start + overlap_ms // 2", SIGNING),
+    Mutant("revoked signer is followed by nobody", TIMES, "replace(heir, signs_from=now_ms)", "heir", SIGNING),
+    Mutant("rotations at once want one moment", TIMES, "max(now_ms + wait_ms, max(key.start for key in kept) + 1)", "now_ms + wait_ms", SIGNING),
+    Mutant("proven tokens outlive their key", IDENTITY + "tokens.py", " and self._keys.find(proven.by.described.kid, now_ms) is proven.by", "", SIGNING),
+    Mutant("ended keys are published", IDENTITY + "token_keys.py", "if not each.described.has_ended(now_ms)]", "]", SIGNING),
+    Mutant("new key signs before it is known", "src/guerdon/cli/token_keys.py", "MARGIN_SECONDS = 295", "MARGIN_SECONDS = 0", SIGNING),
+    Mutant("two commands write the key file at once", "src/guerdon/cli/token_keys.py", "fcntl.flock(descriptor, fcntl.LOCK_EX)", "pass", KEY_FILE),
+    Mutant("a broken key file is fatal", IDENTITY + "key_file.py", "except StartupRefused as error:", "except KeyError as error:", KEY_FILE),
+    Mutant("key file is read for ever", IDENTITY + "key_file.py", "if stamp == self._seen:\n            return", "if False:\n            return", KEY_FILE),
+    Mutant("keys hand out any scope", IDENTITY + "access.py", "        require_grantable(actor, wanted)\n", "", KEYS),
+    Mutant("checksum of a key not looked at", IDENTITY + "keys.py", " or checksum62(text[:-6]) != match[3]", "", KEYS),
+    Mutant("a service's keys are not audited", "src/guerdon/middlewares/auditing.py", ' and declared.policy.scope not in ADMIN_SCOPES:', ":", KEYS),
+    Mutant("every use of a key is written", IDENTITY + "access.py", "if now - (known.row.last_used_at or 0) >= LAST_USE_MS:", "if True:", KEYS),
+    Mutant("audit log keeps keys", "src/guerdon/audit/service.py", "{name: redacted(value) for", "{name: value for", ("tests/api/test_leaks.py",)),
 )  # fmt: skip

@@ -2,7 +2,9 @@
 
 from typing import Any
 
-from guerdon.errors import BadRequest, NotFound
+from msgspec import Struct
+
+from guerdon.errors import BadRequest, DatabaseUnavailable, NotFound, Overloaded
 from guerdon.history.models import (
     BalanceQuery,
     BalanceView,
@@ -20,7 +22,11 @@ from guerdon.ledger.models import SEQ_DIGITS
 from guerdon.security import scope
 
 CSV_TYPE = "text/csv; charset=utf-8"
-_READS = (NotFound,)
+_READS = (NotFound, DatabaseUnavailable)
+
+
+class _NoQuery(Struct, frozen=True, forbid_unknown_fields=True):
+    """No parameters."""
 
 
 class HistoryResource:
@@ -66,8 +72,7 @@ class HistoryResource:
         tag="wallets",
         query=StatementQuery,
         answers={200: StatementView},
-        media=("text/csv",),
-        errors=_READS,
+        errors=(*_READS, Overloaded),
     )
     async def on_get_statement(self, req: Request, resp: Response, wallet_id: str, month: str) -> None:
         """Read a month of a wallet, for example `2026-11`, in the programme's time zone: balances, totals by kind, and entries.
@@ -88,8 +93,7 @@ class HistoryResource:
         READERS,
         tag="wallets",
         answers={200: None},
-        media=("text/event-stream",),
-        errors=_READS,
+        errors=(*_READS, BadRequest, Overloaded),
     )
     async def on_get_stream(self, req: Request, resp: Response, wallet_id: str) -> None:
         """Follow a wallet: server-sent events (`text/event-stream`), one for each new entry.
@@ -98,6 +102,7 @@ class HistoryResource:
         `available` and `seq` right after it, and the `entry`. Send the last id as `Last-Event-ID` to go on after it. A stream lasts 15
         minutes at most.
         """
+        read_query(req, _NoQuery)
         resp.sse = await self._streams.open(actor_of(req), wallet_id, _last_seq(req))
         resp.set_header("X-Accel-Buffering", "no")
 

@@ -131,6 +131,7 @@ def _timed(keys: Sequence[SigningKey], now_ms: int, overlap_ms: int) -> list[Sig
         for key, following in zip(ahead, [*ahead[1:], None], strict=True)
     }
     behind = ends[ahead[0].kid]
-    return [
+    timed = [
         replace(key, verifies_until=ends.get(key.kid, behind if key.verifies_until is None else key.verifies_until)) for key in keys
     ]
+    return sorted(timed, key=lambda key: key.start)
