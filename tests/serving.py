@@ -1,7 +1,8 @@
 """Applications besides the fixture's own, as other processes would run them, and the table of an application's routes."""
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
+from string import Formatter
 from typing import Any, NamedTuple
 
 from falcon.asgi import App
@@ -14,6 +15,12 @@ from guerdon.logs import make_logger
 from tests.clients import Caller, Log, ManualClock, client_of
 
 NOBODY = "mem_" + "0" * 32
+OWNED = {
+    "member_id": NOBODY, "wallet_id": f"{NOBODY}:PTS", "hold_id": f"hld_{NOBODY}:PTS:1", "transaction_id": f"txn_{NOBODY}:PTS:1",
+    "event_id": "nothing", "session_id": f"{NOBODY}:000000000000",
+}  # fmt: skip
+"""For the parameters of paths that name what belongs to a member: a well-formed name of nothing. A new parameter is put here or below."""
+MISSING = {**OWNED, "campaign_id": "nothing", "key_id": "nothing", "code": "nothing", "name": "nothing", "month": "2026-01"}
 
 
 class Route(NamedTuple):
@@ -26,12 +33,15 @@ class Route(NamedTuple):
     @property
     def url(self) -> str:
         """A well-formed address of something that does not exist."""
-        filled = self.path.replace("{wallet_id}", f"{NOBODY}:PTS").replace("{member_id}", NOBODY)
-        filled = filled.replace("{hold_id}", f"hld_{NOBODY}:PTS:1").replace("{transaction_id}", f"txn_{NOBODY}:PTS:1")
-        filled = filled.replace("{month}", "2026-01")
-        for name in ("{event_id}", "{campaign_id}", "{code}", "{name}", "{key_id}"):
-            filled = filled.replace(name, "nothing")
-        return filled
+        return self.url_of({})
+
+    def url_of(self, ids: Mapping[str, str]) -> str:
+        """The address of these things; what is not among them does not exist."""
+        return self.path.format_map({**MISSING, **ids})
+
+    @property
+    def parameters(self) -> list[str]:
+        return [name for _, name, _, _ in Formatter().parse(self.path) if name]
 
 
 def routes_of(app: App[Any, Any]) -> list[Route]:

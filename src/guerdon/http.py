@@ -81,6 +81,8 @@ class Operation(Struct, frozen=True):
     """Every field of the body has a default, so that it may be left out."""
     quota: Quotas = "usual"
     """`entry`: where secrets could be guessed. `none`: what a machine asks that looks after this one."""
+    media: tuple[str, ...] = ()
+    """Media types of a good answer besides JSON."""
 
 
 def operation(
@@ -96,14 +98,22 @@ def operation(
     example: dict[str, Any] | None = None,
     body_optional: bool = False,
     quota: Quotas = "usual",
+    media: tuple[str, ...] = (),
 ) -> Callable[[Handler], Handler]:
     """Declare a handler. A responder without a declaration stops the start-up."""
 
+    # Links to pages may carry what the linking site has added; a call of the API says what it means.
+    takes_no_query = query is None and (body is not None or not policy.public)
+
     def attach(handler: Handler) -> Handler:
-        declared = Operation(operation_id, policy, tag, answers, body, query, errors, idempotent, example, body_optional, quota)
+        declared = Operation(
+            operation_id, policy, tag, answers, body, query, errors, idempotent, example, body_optional, quota, media
+        )
 
         @wraps(handler)
         async def bounded(resource: object, req: Request, resp: Response, **params: Any) -> None:
+            if takes_no_query and req.query_string:
+                read_query(req, _NoQuery)
             await in_time(req, handler(resource, req, resp, **params))
 
         cast(Any, bounded).operation = declared
@@ -320,6 +330,10 @@ def idempotency_key(request: Request) -> str:
     return key
 
 
+class _NoQuery(Struct, frozen=True, forbid_unknown_fields=True):
+    """No parameters."""
+
+
 class PageQuery(Struct, frozen=True, forbid_unknown_fields=True):
     """One page of a list, newest first."""
 
@@ -362,8 +376,8 @@ def utc_ms(moment: datetime, pointer: str) -> int:
 _encode = msgspec.json.Encoder().encode
 
 
-def send(response: Response, answer: object, status: int = 200, *, replayed: bool = False) -> None:
-    """Write a JSON answer. `replayed` marks it as the first answer to a key that was used before."""
+def send(response: Response, answer: Struct, status: int = 200, *, replayed: bool = False) -> None:
+    """Write a JSON answer: a struct, so that nothing leaves that is not declared. `replayed` marks it as the first answer to a key that was used before."""
     response.status = status
     response.content_type = JSON_TYPE
     response.data = _encode(answer)

@@ -69,13 +69,31 @@ async def test_errors_are_problem_documents(app: App[Any, Any], document: dict[s
         responses = entries[route.method, route.path]["responses"]
         failures = {int(status): answer for status, answer in responses.items() if int(status) >= 400}
         assert {error.status for error in route.operation.errors} <= set(failures), route.path
-        assert 500 in failures, route.path
+        assert {400, 408, 500, 503} <= set(failures), route.path
+        assert {413, 415, 422} <= set(failures) or route.operation.body is None, route.path
         assert (401 in failures) == (
             not route.operation.policy.public or route.path in {"/v1/auth/login", "/v1/auth/refresh", "/v1/auth/reset"}
         ), route.path
         for answer in failures.values():
             assert list(answer["content"]) == ["application/problem+json"], route.path
         assert {str(status) for status in route.operation.answers} <= set(responses), route.path
+
+
+async def test_what_is_not_json_has_its_media_type(document: dict[str, Any]) -> None:
+    entries = operations(document)
+    wanted = {
+        "/metrics": {"text/plain"}, "/docs": {"text/html"}, "/openapi.json": {"application/json"}, "/problems": {"text/html"},
+        "/v1/wallets/{wallet_id}/statements/{month}": {"application/json", "text/csv"},
+        "/v1/wallets/{wallet_id}/stream": {"text/event-stream"},
+    }  # fmt: skip
+    for path, kinds in wanted.items():
+        assert set(entries["GET", path]["responses"]["200"]["content"]) == kinds, path
+
+
+async def test_a_parameter_is_left_out_or_has_a_value(document: dict[str, Any]) -> None:
+    for where, entry in operations(document).items():
+        for parameter in entry["parameters"]:
+            assert "null" not in json.dumps(parameter), where
 
 
 async def test_security_and_keys_are_declared_where_they_are_asked_for(app: App[Any, Any], document: dict[str, Any]) -> None:

@@ -153,7 +153,13 @@ async def test_a_search_for_hostile_text_finds_nobody(service: Caller, factory: 
     "name", ["external_id[$gt]", "external_id.$ne", "$where", "filter", "limit[]", "__proto__"],
 )  # fmt: skip
 async def test_a_parameter_nobody_declared_is_refused(service: Caller, name: str) -> None:
-    for path in ("/v1/members", "/v1/campaigns"):
+    for path in (
+        "/v1/members",
+        "/v1/campaigns",
+        "/v1/assets",
+        f"/v1/wallets/{NOBODY}:PTS/lots",
+        f"/v1/wallets/{NOBODY}:PTS/stream",
+    ):
         problem(await service.get(path, **{name: "1"}), 422, "validation")
 
 

@@ -128,7 +128,7 @@ MUTANTS = (
     Mutant("key file is read for ever", IDENTITY + "key_file.py", "if stamp == self._seen:\n            return", "if False:\n            return", KEY_FILE),
     Mutant("keys hand out any scope", IDENTITY + "access.py", "        require_grantable(actor, wanted)\n", "", KEYS),
     Mutant("checksum of a key not looked at", IDENTITY + "keys.py", " or checksum62(text[:-6]) != match[3]", "", KEYS),
-    Mutant("a service's keys are not audited", "src/guerdon/middlewares/auditing.py", ' and declared.policy.scope not in ADMIN_SCOPES:', ":", KEYS),
+    Mutant("a service's keys are not audited", "src/guerdon/middlewares/auditing.py", " and declared.policy.scope not in ADMIN_SCOPES:", ":", KEYS),
     Mutant("every use of a key is written", IDENTITY + "access.py", "if now - (known.row.last_used_at or 0) >= LAST_USE_MS:", "if True:", KEYS),
     Mutant("audit log keeps keys", "src/guerdon/audit/service.py", "{name: redacted(value) for", "{name: value for", ("tests/api/test_leaks.py",)),
 )  # fmt: skip

@@ -2,9 +2,7 @@
 
 from typing import Any
 
-from msgspec import Struct
-
-from guerdon.errors import BadRequest, DatabaseUnavailable, NotFound, Overloaded
+from guerdon.errors import BadRequest, NotFound
 from guerdon.history.models import (
     BalanceQuery,
     BalanceView,
@@ -22,11 +20,7 @@ from guerdon.ledger.models import SEQ_DIGITS
 from guerdon.security import scope
 
 CSV_TYPE = "text/csv; charset=utf-8"
-_READS = (NotFound, DatabaseUnavailable)
-
-
-class _NoQuery(Struct, frozen=True, forbid_unknown_fields=True):
-    """No parameters."""
+_READS = (NotFound,)
 
 
 class HistoryResource:
@@ -72,7 +66,8 @@ class HistoryResource:
         tag="wallets",
         query=StatementQuery,
         answers={200: StatementView},
-        errors=(*_READS, Overloaded),
+        media=("text/csv",),
+        errors=_READS,
     )
     async def on_get_statement(self, req: Request, resp: Response, wallet_id: str, month: str) -> None:
         """Read a month of a wallet, for example `2026-11`, in the programme's time zone: balances, totals by kind, and entries.
@@ -93,7 +88,8 @@ class HistoryResource:
         READERS,
         tag="wallets",
         answers={200: None},
-        errors=(*_READS, BadRequest, Overloaded),
+        media=("text/event-stream",),
+        errors=_READS,
     )
     async def on_get_stream(self, req: Request, resp: Response, wallet_id: str) -> None:
         """Follow a wallet: server-sent events (`text/event-stream`), one for each new entry.
@@ -102,7 +98,6 @@ class HistoryResource:
         `available` and `seq` right after it, and the `entry`. Send the last id as `Last-Event-ID` to go on after it. A stream lasts 15
         minutes at most.
         """
-        read_query(req, _NoQuery)
         resp.sse = await self._streams.open(actor_of(req), wallet_id, _last_seq(req))
         resp.set_header("X-Accel-Buffering", "no")
 

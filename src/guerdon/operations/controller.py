@@ -56,12 +56,12 @@ class MetricsResource:
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
 
-    @operation("getMetrics", PUBLIC, tag="operations", answers={200: None}, quota="none")
+    @operation("getMetrics", PUBLIC, tag="operations", answers={200: None}, media=("text/plain",), quota="none")
     async def on_get_open(self, _req: Request, resp: Response) -> None:
         """Prometheus text, for everybody. It holds no personal data; a gateway must not expose it."""
         self._render(resp)
 
-    @operation("getMetrics", scope(METRICS_SCOPE), tag="operations", answers={200: None})
+    @operation("getMetrics", scope(METRICS_SCOPE), tag="operations", answers={200: None}, media=("text/plain",))
     async def on_get_guarded(self, _req: Request, resp: Response) -> None:
         """Prometheus text. In development it needs no credentials, unless `GUERDON_METRICS=key`."""
         self._render(resp)
@@ -80,20 +80,22 @@ class DocsResource:
     def publish(self, document: bytes) -> None:
         self._document = document
 
-    @operation("getOpenapi", PUBLIC, tag="operations", answers={200: None})
+    @operation("getOpenapi", PUBLIC, tag="operations", answers={200: None}, media=("application/json",))
     async def on_get_document(self, _req: Request, resp: Response) -> None:
         """The OpenAPI 3.1 document."""
         resp.content_type = "application/json"
         resp.data = self._document
 
-    @operation("getDocs", PUBLIC, tag="operations", answers={200: None})
+    @operation("getDocs", PUBLIC, tag="operations", answers={200: None}, media=("text/html",))
     async def on_get_page(self, _req: Request, resp: Response) -> None:
         """This documentation as a page; it works offline."""
         resp.content_type = "text/html; charset=utf-8"
         resp.set_header("Content-Security-Policy", _DOCS_POLICY)
         resp.text = _DOCS_PAGE
 
-    @operation("getDocsFile", PUBLIC, tag="operations", answers={200: None}, errors=(NotFound,))
+    @operation(
+        "getDocsFile", PUBLIC, tag="operations", answers={200: None}, media=("text/css", "text/javascript"), errors=(NotFound,)
+    )
     async def on_get_file(self, _req: Request, resp: Response, name: str) -> None:
         """A script or style of the documentation page."""
         resp.set_header("Cache-Control", "public, max-age=86400")
@@ -112,7 +114,7 @@ class ProblemsResource:
     def __init__(self) -> None:
         self._registry = registry()
 
-    @operation("listProblems", PUBLIC, tag="operations", answers={200: None})
+    @operation("listProblems", PUBLIC, tag="operations", answers={200: None}, media=("text/html",))
     async def on_get(self, _req: Request, resp: Response) -> None:
         """List every problem type."""
         rows = "".join(
@@ -121,7 +123,7 @@ class ProblemsResource:
         )
         _send_page(resp, "Problem types", f"<ul>{rows}</ul>")
 
-    @operation("getProblem", PUBLIC, tag="operations", answers={200: None}, errors=(NotFound,))
+    @operation("getProblem", PUBLIC, tag="operations", answers={200: None}, media=("text/html",), errors=(NotFound,))
     async def on_get_one(self, _req: Request, resp: Response, code: str) -> None:
         """Explain one problem type: what happened and what to change."""
         error = self._registry.get(code)

@@ -17,8 +17,24 @@ from spectree.models import SecureType, SecurityScheme, SecuritySchemeData
 from spectree.plugins.falcon_plugin import FalconAsgiPlugin
 
 from guerdon import __version__
-from guerdon.errors import Forbidden, GuerdonError, Internal, MalformedJson, QuotaExceeded, Unauthenticated, Validation
-from guerdon.http import Operation
+from guerdon.errors import (
+    BadRequest,
+    BodyTooLarge,
+    DatabaseUnavailable,
+    Forbidden,
+    GuerdonError,
+    Internal,
+    MalformedJson,
+    OutcomeUnknown,
+    Overloaded,
+    QuotaExceeded,
+    RequestTimeout,
+    StoreUnavailable,
+    Unauthenticated,
+    UnsupportedMediaType,
+    Validation,
+)
+from guerdon.http import JSON_TYPE, Operation
 
 Routes = list[tuple[str, Any, str | None]]
 Shape = tuple[tuple[str, type[Any], str | None], ...]
@@ -157,17 +173,31 @@ def _document_handlers(tree: SpecTree, resource: Any, suffix: str | None) -> dic
     return handlers
 
 
+_OF_ALL: frozenset[type[GuerdonError]] = frozenset(
+    {BadRequest, RequestTimeout, Overloaded, OutcomeUnknown, DatabaseUnavailable, Internal}
+)
+_OF_BODIES: frozenset[type[GuerdonError]] = frozenset({MalformedJson, BodyTooLarge, UnsupportedMediaType, Validation})
+
+
 def _errors_of(declared: Operation) -> set[type[GuerdonError]]:
-    errors: set[type[GuerdonError]] = {Internal, *declared.errors}
+    """What a route can answer: what it says itself, and what those before it do: server, door, quotas, policy, the gates of bodies."""
+    errors: set[type[GuerdonError]] = {*_OF_ALL, *declared.errors}
     if declared.body is not None:
-        errors |= {MalformedJson, Validation}
+        errors |= _OF_BODIES
     if declared.query is not None:
         errors.add(Validation)
     if not declared.policy.public:
-        errors |= {Unauthenticated, Forbidden}
+        errors |= {Unauthenticated, Forbidden, Validation}
     if declared.quota != "none":
-        errors.add(QuotaExceeded)
+        errors |= {QuotaExceeded, StoreUnavailable}
     return errors
+
+
+def _not_null(parameter: dict[str, Any]) -> None:
+    """A parameter is left out or has a value; the struct's default is no value that anybody could send."""
+    schema = parameter["schema"]
+    if "anyOf" in schema:
+        parameter["schema"] = next(kind for kind in schema["anyOf"] if kind != {"type": "null"})
 
 
 def _finish(entry: dict[str, Any], declared: Operation) -> None:
@@ -176,6 +206,13 @@ def _finish(entry: dict[str, Any], declared: Operation) -> None:
         entry["parameters"].insert(0, _KEY_PARAMETER)
     if declared.body_optional:
         entry["requestBody"]["required"] = False
+    for parameter in entry["parameters"]:
+        _not_null(parameter)
+    if declared.media:
+        good = entry["responses"][str(min(declared.answers))].setdefault("content", {})
+        good.update({media: {"schema": {} if media == JSON_TYPE else {"type": "string"}} for media in declared.media})
+    if declared.body is None and declared.query is None and declared.policy.public:
+        del entry["responses"]["422"]  # SpecTree thinks that whatever it documents it also validates.
     if declared.example is not None:
         entry["requestBody"]["content"]["application/json"]["example"] = declared.example
     for status, answer in entry["responses"].items():

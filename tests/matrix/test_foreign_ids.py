@@ -1,0 +1,146 @@
+"""AZ-1: what belongs to another member answers like what does not exist, on every route and wherever its id may stand, and stays as it is.
+
+One deployment serves one operator, so a service key and those who work here see all members; there is nobody else's for them but what is
+missing.
+"""
+
+import json
+from typing import Any
+
+import httpx
+import pytest
+from msgspec import inspect as mi
+
+from guerdon.app import INDEXES
+from guerdon.database import Database
+from tests.clients import problem
+from tests.factories import Factory
+from tests.matrix.bodies import bodied, samples_of
+from tests.matrix.conftest import Scene
+from tests.serving import MISSING, OWNED, Route
+
+REFERENCES = {"wallet": "wallet_id", "from": "wallet_id", "to": "wallet_id", "member/id": "member_id"}
+"""Fields of bodies that name what belongs to a member."""
+PLAIN = {
+    "asset", "attributes", "audience", "category", "code", "condition", "currency", "current_password", "device_token", "email",
+    "external_id", "id", "key", "metadata", "name", "new_password", "password", "reason", "reference", "refresh_token", "scopes", "sku", "token",
+}  # fmt: skip
+"""Texts that name nothing of a member's, or are secrets of the caller's own. A new field is put here or above on purpose."""
+ITS_OWN = {"x-request-id", "ratelimit", "ratelimit-policy", "content-length"}
+"""Headers that differ between any two answers, or do with the digits of an id that the answer repeats."""
+
+
+def told(answer: httpx.Response) -> tuple[int, dict[str, Any], dict[str, str]]:
+    """All that somebody could tell two answers apart by."""
+    headers = {name: value for name, value in answer.headers.items() if name not in ITS_OWN}
+    return answer.status_code, {**answer.json(), "request_id": ""}, headers
+
+
+async def everything(database: Database) -> dict[str, list[Any]]:
+    return {name: await database.raw[name].find({}).sort("_id", 1).to_list() for name in sorted(INDEXES)}
+
+
+def reference_of(pointer: str) -> str | None:
+    """The kind of thing that a field of a body names; None for a plain one."""
+    names = [name for name in pointer.split("/") if not name.isdigit()]
+    kind = REFERENCES.get("/".join(names[-2:])) or REFERENCES.get(names[-1])
+    assert kind or names[-1] in PLAIN or names[-2] in PLAIN, f"say in this file whether {pointer} names what belongs to a member"
+    return kind
+
+
+async def test_a_foreign_id_in_a_path_answers_like_a_missing_one_and_changes_nothing(
+    scene: Scene, factory: Factory, database: Database
+) -> None:
+    before, tried = await everything(database), 0
+    for route in scene.routes:
+        mine = [name for name in route.parameters if name in OWNED]
+        for content in [b"{}", *([json.dumps(route.operation.example).encode()] if route.operation.example else [])]:
+            if not mine or route.operation.policy.public:
+                continue
+            send = scene.ada.caller.send
+            foreign, missing = [await send(route.method, url, content, key="k") for url in (route.url_of(scene.bob.ids), route.url)]
+            assert foreign.status_code == (404 if route.operation.policy.own else 403), route.path
+            assert told(foreign) == told(missing), route.path
+            tried += 1
+    assert tried >= 20
+    assert await everything(database) == before
+    await factory.assert_books_balance()
+
+
+async def test_the_same_ids_open_for_their_owner(scene: Scene) -> None:
+    """Otherwise the test before would say nothing."""
+    for route in [route for route in scene.routes if route.operation.policy.own and set(route.parameters) & set(OWNED)]:
+        if route.method == "GET" and "text/event-stream" not in route.operation.media:
+            assert (await scene.bob.caller.get(route.url_of(scene.bob.ids))).status_code == 200, route.path
+
+
+async def test_a_missing_id_in_a_body_is_not_found_and_changes_nothing(scene: Scene, factory: Factory, database: Database) -> None:
+    """Whoever may name other people's things in a body is told as little about missing ones."""
+    before, tried = await everything(database), 0
+    for route in bodied(scene.routes):
+        for sample in samples_of(route.operation.body):
+            for leaf in [leaf for leaf in sample.leaves if leaf.of(mi.StrType)]:
+                kind = reference_of(leaf.pointer)
+                if kind is None:
+                    continue
+                assert not route.operation.policy.own, "a member names a thing in a body: try another member's here"
+                body = naming(scene, route, leaf.pointer, MISSING[kind])
+                answer = await scene.caller_of(route).send(route.method, route.url_of(scene.ada.ids), json.dumps(body).encode())
+                if "results" in answer.json():
+                    assert [result["problem"]["code"] for result in answer.json()["results"]] == ["not-found"], leaf.pointer
+                else:
+                    problem(answer, 404, "not-found")
+                tried += 1
+    assert tried >= 9
+    assert await everything(database) == before
+    await factory.assert_books_balance()
+
+
+def naming(scene: Scene, route: Route, pointer: str, thing: str) -> dict[str, Any]:
+    """A good body in which one place names a thing, and all others what exists."""
+    mine, theirs = scene.ada.ids["wallet_id"], scene.bob.ids["wallet_id"]
+    if route.path == "/v1/bulk":
+        name = pointer.rpartition("/")[2]
+        command = {"type": "transfer", "wallet": mine, "to": theirs, "amount": 1, "key": "k"}
+        return {"commands": [{**command, name: thing}]}
+    if pointer == "/member/id":
+        return {**(route.operation.example or {}), "member": {"id": thing}}
+    whole = {**(route.operation.example or {}), "from": mine, "to": theirs, "wallet": mine}
+    return {name: value for name, value in {**whole, pointer[1:]: thing}.items() if name in accepted(route)}
+
+
+def accepted(route: Route) -> set[str]:
+    assert route.operation.body is not None
+    return {field.encode_name for field in mi.type_info(route.operation.body).fields}
+
+
+async def test_somebody_elses_cursor_leads_nowhere_but_into_ones_own(scene: Scene, factory: Factory) -> None:
+    lists = [route for route in scene.routes if route.operation.policy.own and "cursor" in parameters(route)]
+    assert lists
+    for route in lists:
+        for person in (scene.ada, scene.bob):
+            for _ in range(3):
+                await factory.wallet(1, member=person.ids["member_id"])
+        cursor = (await scene.service.get(route.url_of(scene.bob.ids), limit=2)).json()["next_cursor"]
+        assert cursor
+        problem(await scene.ada.caller.get(route.url_of(scene.bob.ids), cursor=cursor), 404, "not-found")
+        answer = await scene.ada.caller.get(route.url_of(scene.ada.ids), cursor=cursor)
+        own = (await scene.ada.caller.get(route.url_of(scene.ada.ids), limit=100)).json()["items"]
+        assert answer.status_code == 422 or all(item in own for item in answer.json()["items"])
+    await factory.assert_books_balance()
+
+
+def parameters(route: Route) -> set[str]:
+    query = route.operation.query
+    return set() if query is None else {field.encode_name for field in mi.type_info(query).fields}
+
+
+@pytest.mark.parametrize("name", ["reference", "kind", "from", "to"])
+async def test_a_filter_shows_nothing_of_anybody_else(scene: Scene, factory: Factory, name: str) -> None:
+    value = {"reference": "bobs", "kind": "credit"}.get(name, "2026-01-01T00:00:00Z")
+    await scene.service.post(f"/v1/wallets/{scene.bob.ids['wallet_id']}/credit", {"amount": 1, "reference": "bobs"})
+    path = f"/v1/wallets/{scene.ada.ids['wallet_id']}/entries"
+    own = (await scene.ada.caller.get(path, limit=100)).json()["items"]
+    assert all(item in own for item in (await scene.ada.caller.get(path, **{name: value})).json()["items"])
+    problem(await scene.ada.caller.get(f"/v1/wallets/{scene.bob.ids['wallet_id']}/entries", **{name: value}), 404, "not-found")
+    await factory.assert_books_balance()
