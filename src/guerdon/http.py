@@ -65,6 +65,16 @@ T = TypeVar("T")
 Handler = TypeVar("Handler", bound=Callable[..., Any])
 
 
+class Refusal(Struct, frozen=True):
+    """What is known about an error after it has been answered."""
+
+    code: str
+    status: int
+    incident: tuple[str, str] | None
+    quota: object
+    """The names of the quotas that are spent."""
+
+
 class Operation(Struct, frozen=True):
     """What a handler declares about itself: its name, who may call it, what goes in and out. Documentation and guards read it."""
 

@@ -1,6 +1,8 @@
 """What every answer carries, what other origins may read, what is switched off, and what arrives too slowly or not at all."""
 
 import asyncio
+import gc
+import weakref
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -315,3 +317,30 @@ async def test_what_the_framework_itself_raises_is_told_by_its_type(clock: Manua
     assert (await say(door, Sender([]), scope_of("/health/live", "nobody"))).status == 0
     [line] = log.lines
     assert (line["event"], "RuntimeError" in line["exception"], "hunter2" in str(line)) == ("unhandled", True, False)
+
+
+async def test_a_refused_request_is_forgotten_when_it_is_answered(door: Arrival, service: Caller) -> None:
+    """What an error keeps alive keeps the connection open: no cycle may be left for the collector, which runs seldom."""
+
+    class Server(Sender):
+        pass
+
+    kept: list[weakref.ref[Server]] = []
+    gc.collect()
+    gc.disable()
+    try:
+        for pieces, path in (
+            ([None], "/v1/auth/login"),
+            ([b"{"], "/v1/auth/login"),
+            ([b"{}"], "/v1/me"),
+            ([b"{}"], "/v1/transfers"),
+        ):
+            sender = Server(list(pieces))
+            await say(door, sender, scope_of(path, "garbage"))
+            assert sender.status >= 400
+            kept.append(weakref.ref(sender))
+            del sender
+        await asyncio.sleep(0)
+        assert [ref() for ref in kept] == [None] * len(kept)
+    finally:
+        gc.enable()

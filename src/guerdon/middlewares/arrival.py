@@ -55,7 +55,8 @@ class Arrival:
             if event.get("more_body"):
                 scope[BODY_ENDS_AT] = ends_at
         except GuerdonError as error:
-            scope[REFUSED], scope[ARRIVED] = error, began
+            # Without its traceback, which leads back to the scope: the two would keep the connection open until a collection.
+            scope[REFUSED], scope[ARRIVED] = error.with_traceback(None), began
             # The application answers it like a request without a body.
             event = {"type": "http.request", "body": b"", "more_body": False}
         try:
@@ -147,6 +148,6 @@ class Refusals:
     """Answers, as the first thing in the application, what was refused on the way to it."""
 
     async def process_request(self, req: Request, resp: Response) -> None:
-        refused: GuerdonError | None = req.scope.get(REFUSED)
-        if refused is not None:
-            raise refused
+        if REFUSED in req.scope:
+            # Taken out of the scope, and kept in no variable: see `Arrival`.
+            raise cast(GuerdonError, req.scope.pop(REFUSED))

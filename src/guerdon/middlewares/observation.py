@@ -37,7 +37,7 @@ class Observation:
         context.started = self._clock.monotonic() if arrived is None else arrived
         context.ends_at = asyncio.get_running_loop().time() + self._seconds
         context.actor = ANONYMOUS
-        context.error = None
+        context.refusal = None
         given = req.get_header("X-Request-Id")
         context.request_id = given if given is not None and _REQUEST_ID.match(given) else self._ids.new("req")
         resp.set_header("X-Request-Id", context.request_id)

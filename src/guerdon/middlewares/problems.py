@@ -21,7 +21,7 @@ from guerdon.errors import (
     Unauthenticated,
     UnsupportedMediaType,
 )
-from guerdon.http import Request, Response, problem_document
+from guerdon.http import Refusal, Request, Response, problem_document
 
 PROBLEM_TYPE = "application/problem+json"
 _BY_STATUS: dict[int, type[GuerdonError]] = {413: BodyTooLarge, 415: UnsupportedMediaType}
@@ -77,7 +77,8 @@ class Problems:
         self._send(req, resp, Internal("an unexpected fault; the log names it under this request id"))
 
     def _send(self, req: Request, resp: Response, error: GuerdonError) -> None:
-        req.context.error = error
+        # Not the error itself: its traceback leads to the request, and the two would keep each other, and the connection, until a collection.
+        req.context.refusal = Refusal(error.code, error.status, error.incident, error.members.get("violated-policies"))
         resp.status = error.status
         resp.content_type = PROBLEM_TYPE
         resp.data = problem_document(error, req.context.request_id)

@@ -10,8 +10,7 @@ from typing import Any
 
 from structlog.typing import FilteringBoundLogger
 
-from guerdon.errors import GuerdonError
-from guerdon.http import Operation, Request, Response
+from guerdon.http import Operation, Refusal, Request, Response
 from guerdon.logs import tell_security
 
 DONE: Mapping[str, str] = {
@@ -47,24 +46,24 @@ class SecurityEvents:
 
     async def process_response(self, req: Request, resp: Response, resource: object, req_succeeded: bool) -> None:
         context = req.context
-        error: GuerdonError | None = context.error
-        if error is None:
+        refusal: Refusal | None = context.refusal
+        if refusal is None:
             name = self._named.get((req.uri_template or "", req.method))
             if name is None or (name in BY_PEOPLE and context.actor.kind != "operator"):
                 return
             self._tell(req, DONE.get(name) or BY_PEOPLE[name], "done", resp.status_code)
-        elif error.incident is not None or error.status in (401, 403, 429):
-            failure = self._failure(req, error)
+        elif refusal.incident is not None or refusal.status in (401, 403, 429):
+            failure = self._failure(req, refusal)
             if failure is not None:
                 self._tell(req, failure, "refused", resp.status_code)
 
-    def _failure(self, req: Request, error: GuerdonError) -> str | None:
+    def _failure(self, req: Request, refusal: Refusal) -> str | None:
         """Return what a refusal is called; a request that shows no credentials at all is nothing to write about."""
-        if error.status == 429:
+        if refusal.status == 429:
             return "limit_hit"
-        if error.incident is not None:
-            return error.incident[0]
-        if error.status == 403:
+        if refusal.incident is not None:
+            return refusal.incident[0]
+        if refusal.status == 403:
             return "access_denied"
         operation = self._operation_of(req)
         if operation in ENTRIES:
@@ -78,10 +77,10 @@ class SecurityEvents:
 
     def _tell(self, req: Request, name: str, result: str, status: int) -> None:
         context = req.context
-        error: GuerdonError | None = context.error
+        refusal: Refusal | None = context.refusal
         subject = {**_ids_in_path(req), **_words(getattr(context, "facts", None) or {})}
-        if error is not None and error.incident is not None:
-            subject["about"] = error.incident[1]
+        if refusal is not None and refusal.incident is not None:
+            subject["about"] = refusal.incident[1]
         tell_security(
             self._log,
             name,
@@ -91,13 +90,12 @@ class SecurityEvents:
             request_id=context.request_id,
             operation=self._operation_of(req),
             status=status,
-            **({} if error is None else _about(error)),
+            **({} if refusal is None else _about(refusal)),
         )
 
 
-def _about(error: GuerdonError) -> dict[str, object]:
-    quota = error.members.get("violated-policies")
-    return {"code": error.code} if quota is None else {"code": error.code, "quota": quota}
+def _about(refusal: Refusal) -> dict[str, object]:
+    return {"code": refusal.code} if refusal.quota is None else {"code": refusal.code, "quota": refusal.quota}
 
 
 def _ids_in_path(req: Request) -> dict[str, str]:
