@@ -22,6 +22,9 @@ from guerdon.config import Settings, load, networks_of, require_safe
 from guerdon.database import Database
 from guerdon.embedded import die_with_parent
 from guerdon.errors import DatabaseUnavailable, StartupRefused
+from guerdon.factors import controller as factors_controller
+from guerdon.factors import models as factors_models
+from guerdon.factors.service import Factors
 from guerdon.history import controller as history_controller
 from guerdon.history.service import History
 from guerdon.history.streams import Stand, Streams
@@ -75,7 +78,7 @@ from guerdon.security import Actor
 from guerdon.sessions import controller as sessions_controller
 from guerdon.sessions import models as sessions_models
 from guerdon.sessions.guard import Guard
-from guerdon.sessions.service import Lifetimes, Sessions
+from guerdon.sessions.service import Sessions, SessionTerms
 from guerdon.throttling.rules import Quota
 from guerdon.throttling.service import Throttle, quota_of
 from guerdon.throttling.shared import SharedCounters
@@ -90,6 +93,7 @@ from guerdon.workers.models import Job
 INDEXES = {
     **identity_models.INDEXES,
     **sessions_models.INDEXES,
+    **factors_models.INDEXES,
     **outbox.INDEXES,
     **recovery_models.INDEXES,
     **audit_models.INDEXES,
@@ -101,7 +105,7 @@ INDEXES = {
 }
 MASTER_SEALED = [*identity_vault.MASTER_SEALED, *outbox.MASTER_SEALED]
 """What a rotation of the master keys seals again."""
-BELONGINGS = [*sessions_models.BELONGINGS, *outbox.BELONGINGS, *recovery_models.BELONGINGS]
+BELONGINGS = [*sessions_models.BELONGINGS, *factors_models.BELONGINGS, *outbox.BELONGINGS, *recovery_models.BELONGINGS]
 """What an erasure deletes besides the profile, the claims and the key."""
 EXIT_STARTUP_REFUSED = 78
 """EX_CONFIG of sysexits.h."""
@@ -123,6 +127,7 @@ class Services:
     access: Access
     sessions: Sessions
     throttle: Throttle
+    factors: Factors
     outbox: Outbox
     recovery: Recovery
     audit: Audit
@@ -170,7 +175,7 @@ async def open_services(settings: Settings, clock: Clock) -> AsyncGenerator[Serv
         # Commands at a terminal let nobody log in, so outside of the API keys that are thrown away do.
         guard = Guard(throttle, vault, master or MasterKeys(MasterKeys.generate()), clock)
         to_tell = Outbox(database, master, ids, clock)
-        lifetimes = Lifetimes(settings.session_idle_hours, settings.session_absolute_hours)
+        terms = SessionTerms(settings.session_idle_hours, settings.session_absolute_hours, settings.second_factor_required)
         books = _ledger_of(settings, database, clock)
         stack.push_async_callback(books.close)
         assets = Assets(database, clock)
@@ -178,7 +183,8 @@ async def open_services(settings: Settings, clock: Clock) -> AsyncGenerator[Serv
         campaigns = Campaigns(database, assets, clock, ids)
         wallets = Wallets(books, members, assets, database=database, clock=clock)
         access = Access(database, tokens, clock)
-        sessions = Sessions(database, members, vault=vault, tokens=tokens, clock=clock, guard=guard, lifetimes=lifetimes)
+        factors = Factors(database, members, vault=vault, throttle=throttle, clock=clock, issuer=settings.token_issuer)
+        sessions = Sessions(database, members, vault=vault, tokens=tokens, clock=clock, guard=guard, factors=factors, terms=terms)
         streams = Streams(wallets, database=database, clock=clock, stand=standing_of(access, sessions))
         stack.push_async_callback(streams.close)
         yield Services(
@@ -191,6 +197,7 @@ async def open_services(settings: Settings, clock: Clock) -> AsyncGenerator[Serv
             access=access,
             sessions=sessions,
             throttle=throttle,
+            factors=factors,
             outbox=to_tell,
             recovery=Recovery(database, members, sessions, guard=guard, outbox=to_tell, clock=clock),
             audit=Audit(database, clock),
@@ -304,6 +311,7 @@ def routes_of(
     return [
         *identity_controller.routes(services.identity, services.access, services.token_keys, services.clock),
         *sessions_controller.routes(services.sessions),
+        *factors_controller.routes(services.factors),
         *recovery_controller.routes(services.recovery),
         *audit_controller.routes(services.audit),
         *wallets_controller.routes(services.wallets, services.terms, services.assets),

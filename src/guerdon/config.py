@@ -49,6 +49,8 @@ class Settings(BaseSettings):
     """So long a session lives without being used: two weeks."""
     session_absolute_hours: int = Field(default=2_160, ge=1, le=17_520)
     """So long a session lives at most: ninety days."""
+    operator_second_factor: Literal["optional", "required"] | None = None
+    """Whether those who work here may do so without one. Unless it is said: required in production."""
     smtp_url: SecretStr | None = None
     """Where letters are handed in: `smtp://user:password@host:port` (STARTTLS, except on loopback) or `smtps://…`."""
     mail_from: str | None = Field(default=None, max_length=320)
@@ -143,6 +145,10 @@ class Settings(BaseSettings):
     def _known_networks(cls, text: str) -> str:
         networks_of(text)
         return text
+
+    @property
+    def second_factor_required(self) -> bool:
+        return (self.operator_second_factor or ("required" if self.profile == "production" else "optional")) == "required"
 
     @field_validator("time_zone")
     @classmethod

@@ -110,6 +110,33 @@ class Unauthenticated(CallerError):
     page = "Send `Authorization: Bearer …` with a service key or an access token that has not expired."
 
 
+class SecondFactorNeeded(Unauthenticated):
+    code = "second-factor-needed"
+    status = 401
+    title = "A second factor is needed"
+    page = (
+        "The e-mail address and the password are right, and whoever they belong to has an authenticator. Log in again with its code, or with a "
+        "recovery code, as `code`. A code that is wrong, or was used already, gets this answer too."
+    )
+
+
+class TooManyAttempts(CallerError):
+    code = "too-many-attempts"
+    status = 429
+    title = "Too many wrong codes"
+    page = "Five codes behind a right password were wrong. Only waiting helps now, for the time that `Retry-After` names."
+
+
+class SecondFactorMissing(CallerError):
+    code = "second-factor-missing"
+    status = 403
+    title = "Log in with a second factor"
+    page = (
+        "This deployment lets those who work here work only in a session that began with a second factor. Enrol one with "
+        "`POST /v1/me/totp` and `POST /v1/me/totp/confirm`, and log in again with its code."
+    )
+
+
 class Forbidden(CallerError):
     code = "forbidden"
     status = 403

@@ -5,6 +5,7 @@ import re
 PATTERNS = {
     "service key": r"(gk_live_[0-9A-Za-z]{12}_)[0-9A-Za-z]{20,}",
     "refresh token": r"(gr_[0-9a-f]{32}[0-9A-Za-z]{12}_)[0-9A-Za-z]{20,}",
+    "reset token": r"(gp_[0-9a-f]{32}_)[0-9A-Za-z]{20,}",
     "access token": r"(eyJ)[0-9A-Za-z_-]{20,}\.[0-9A-Za-z_-]{20,}\.[0-9A-Za-z_-]{80,}",
     "private key": r"([\"'\\]+[dk][\"'\\]+\s*:\s*[\"'\\]+)[0-9A-Za-z_-]{43}",
 }

@@ -4,7 +4,7 @@ from typing import Literal
 
 from msgspec import Struct
 
-from guerdon.errors import Forbidden, NotFound, Unauthenticated
+from guerdon.errors import Forbidden, NotFound, SecondFactorMissing, Unauthenticated
 
 METRICS_SCOPE = "metrics:read"
 ROLES_SCOPE, AUDIT_SCOPE, KEYS_SCOPE = "members:roles", "audit:read", "keys:manage"
@@ -52,16 +52,18 @@ ANONYMOUS = Actor("anonymous", "anonymous")
 
 
 class Policy(Struct, frozen=True):
-    """Who may call a route: everybody, holders of a scope, and (with `own`) members for what is theirs."""
+    """Who may call a route: everybody, holders of a scope, and (with `own`) members for what is theirs; or those who work here."""
 
     scope: str | None = None
     own: bool = False
     public: bool = False
+    staff: bool = False
 
     def check(self, actor: Actor) -> None:
         """
         Raises:
             Unauthenticated: no valid credentials on a route that needs them.
+            SecondFactorMissing: somebody who works here, in a session that began without a second factor where one is required.
             Forbidden: valid ones without the scope.
         """
         if self.public:
@@ -73,6 +75,10 @@ class Policy(Struct, frozen=True):
         # Whoever works here passes by the scope alone: `Actor.require_reach` holds only members to what is theirs.
         if self.own and (actor.kind == "member" or (actor.kind == "operator" and self.scope is None)):
             return
+        if self.staff and actor.kind == "operator":
+            return
+        if actor.kind == "operator" and not actor.scopes:
+            raise SecondFactorMissing("log in with a second factor first: POST /v1/me/totp enrols one")
         raise Forbidden(f"this route needs the scope {self.scope}" if self.scope else "this route is for members")
 
 
@@ -86,5 +92,7 @@ def scope(name: str, *, own: bool = False) -> Policy:
     return Policy(scope=name, own=own)
 
 
+STAFF = Policy(staff=True)
+"""Support, operators and admins, for what is theirs, whatever scopes they have."""
 OWN = Policy(own=True)
 """Anyone who has logged in, for what is theirs."""

@@ -395,8 +395,8 @@ async def test_an_operator_hands_out_a_token_at_the_terminal(
         (phase, "admin reset", {"member_id": member_id}) for phase in ("asked", "answered")
     ]
     await service.post(f"/v1/members/{member_id}/disable", key=None)
-    refused = [await issue("nobody@example.com"), await issue(ADA["email"])]
-    assert [(run.status, run.out) for run in refused] == [(2, "")] * 2
+    refused = await issue("nobody@example.com")
+    assert (refused.status, refused.out) == (2, "")
     for member in (member_id, "mem_" + "0" * 32):
         with pytest.raises(NotFound):
             await services.recovery.issue(member)

@@ -6,10 +6,12 @@ from datetime import UTC, datetime
 from typing import Any
 
 import argon2
+import pyotp
 import pytest
 from falcon.asgi import App
 
 from guerdon.app import MASTER_SEALED, Services
+from guerdon.factors.rules import STEP_MS
 from guerdon.identity.models import MEMBERS
 from guerdon.identity.token_keys import TokenKeys
 from guerdon.ledger import verify as proof
@@ -81,11 +83,27 @@ async def use_sessions(anonymous: Caller, service: Caller) -> None:
     await sent(anonymous.post("/v1/auth/logout", {"refresh_token": next_one["refresh_token"]}), 204)
     items = (await sent(member.get("/v1/me/sessions")))["items"]
     await sent(member.delete(f"/v1/me/sessions/{items[-1]['id']}"), 204)
-    await sent(member.put("/v1/me/password", {"current_password": PASSWORD, "new_password": f"{PASSWORD}!"}), 200)
+    await sent(member.put("/v1/me/password", {"current_password": PASSWORD, "new_password": f"{PASSWORD}!"}), 204)
     await sent(service.put(f"/v1/members/{bob['id']}/role", {"role": "support"}))
     for step in ("disable", "enable"):
         await sent(service.post(f"/v1/members/{bob['id']}/{step}", key=None))
     await sent(member.delete("/v1/me/sessions"), 204)
+
+
+async def use_factors(anonymous: Caller, services: Services) -> None:
+    """A second factor from the enrolment to the end, and each kind of code once."""
+    person = {"email": f"olga-{EMAIL}", "password": PASSWORD}
+    await services.identity.create_operator(person["email"], PASSWORD, "support")
+    olga = anonymous.with_token((await sent(anonymous.post("/v1/auth/login", person)))["access_token"])
+    secret = (await sent(olga.post("/v1/me/totp", {"current_password": PASSWORD}), 201))["secret"]
+    step = services.clock.now_ms() // STEP_MS
+    totp = pyotp.TOTP(secret)
+    codes = (await sent(olga.post("/v1/me/totp/confirm", {"code": totp.generate_otp(step)})))["recovery_codes"]
+    await sent(olga.get("/v1/me/totp"))
+    await sent(anonymous.post("/v1/auth/login", {**person, "code": totp.generate_otp(step + 1)}))
+    proof = {"current_password": PASSWORD, "code": codes[0]}
+    codes = (await sent(olga.post("/v1/me/totp/recovery-codes", proof)))["recovery_codes"]
+    await sent(olga.post("/v1/me/totp/remove", {**proof, "code": codes[0]}), 204)
 
 
 async def use_recovery(anonymous: Caller, services: Services) -> None:
@@ -96,7 +114,7 @@ async def use_recovery(anonymous: Caller, services: Services) -> None:
     assert await services.recovery.letter_for(event) is not None
     assert await services.outbox.done(event)
     token = await services.recovery.issue(event.owner)
-    await sent(anonymous.post("/v1/auth/reset", {"token": token, "new_password": f"{PASSWORD}!"}), 204)
+    await sent(anonymous.post("/v1/auth/reset", {"token": token, "new_password": f"{PASSWORD}!"}), 200)
 
 
 async def use_wallets(service: Caller, services: Services, factory: Factory) -> str:

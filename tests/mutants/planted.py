@@ -16,6 +16,8 @@ EVENTS = "tests/api/test_events.py"
 SIGNING = ("tests/identity/test_token_keys.py",)
 KEY_FILE = ("tests/identity/test_key_file.py",)
 KEYS = ("tests/api/test_keys.py",)
+RECOVERY = ("tests/api/test_recovery.py",)
+SECOND = ("tests/api/test_factors.py",)
 
 
 class Mutant(NamedTuple):
@@ -27,6 +29,7 @@ class Mutant(NamedTuple):
 
 
 LEDGER = "src/guerdon/ledger/"
+WAYS_BACK, FACTOR = "src/guerdon/recovery/", "src/guerdon/factors/"
 DUE, LOTS, LIMITS = LEDGER + "due.py", LEDGER + "lots.py", LEDGER + "limits.py"
 RULES, MODELS, STORE, COMMITTER = LEDGER + "rules.py", LEDGER + "models.py", LEDGER + "store.py", LEDGER + "committer.py"
 HOLDS, REVERSALS = "src/guerdon/holds/rules.py", "src/guerdon/reversals/rules.py"
@@ -131,4 +134,18 @@ MUTANTS = (
     Mutant("a service's keys are not audited", "src/guerdon/middlewares/auditing.py", " and declared.policy.scope not in ADMIN_SCOPES:", ":", KEYS),
     Mutant("every use of a key is written", IDENTITY + "access.py", "if now - (known.row.last_used_at or 0) >= LAST_USE_MS:", "if True:", KEYS),
     Mutant("audit log keeps keys", "src/guerdon/audit/service.py", "{name: redacted(value) for", "{name: value for", ("tests/api/test_leaks.py",)),
+    # --- passwords and second factors -----------------------------------------------------------------------------------
+    Mutant("a session survives a new password", "src/guerdon/sessions/rules.py", "(session.epoch == member.epoch or session.id == member.spared)", "True", RECOVERY),
+    Mutant("a reset token works twice", WAYS_BACK + "service.py", "if not used.deleted_count or not await", "if not await", RECOVERY),
+    Mutant("a reset token never expires", WAYS_BACK + "service.py", "return token.is_token(row.secret_sha256) and self._clock.now_ms() < row.ends_at", "return token.is_token(row.secret_sha256)", RECOVERY),
+    Mutant("asking looks the address up", WAYS_BACK + "service.py", "await self._outbox.append(ASKED, NOBODY, data,", 'if await self._identity.find_by_email(data["email"]): await self._outbox.append(ASKED, NOBODY, data,', RECOVERY),
+    Mutant("a letter goes to the disabled", WAYS_BACK + "service.py", "if member is None or member.disabled_at is not None or await", "if member is None or await", RECOVERY),
+    Mutant("two workers take one event", "src/guerdon/outbox.py", '{"_id": row.id, "due_at": row.due_at}, change', '{"_id": row.id}, change', RECOVERY),
+    Mutant("events keep what they said", "src/guerdon/outbox.py", '{"due_at": True, "sealed": True}}', '{"due_at": True}}', RECOVERY),
+    Mutant("a code works twice", FACTOR + "service.py", '{"_id": factor.id, "last_step": {"$lt": step}}', '{"_id": factor.id, "last_step": {"$lte": step}}', SECOND),
+    Mutant("a recovery code works twice", FACTOR + "service.py", '"$pull": {"codes": digest}, ', "", SECOND),
+    Mutant("codes are guessed in parallel", FACTOR + "service.py", '"$or": [{"tries": {"$lt": TRIES_MAX}}, {"tries_end_at": {"$lte": now}}]', '"$or": [{"tries": {"$lt": 10**9}}]', SECOND),
+    Mutant("codes of a minute ago", FACTOR + "rules.py", "DRIFT_STEPS = 1", "DRIFT_STEPS = 2", SECOND),
+    Mutant("an unconfirmed factor is asked for", FACTOR + "service.py", "if factor is None or factor.confirmed_at is None:\n            return False", "if factor is None:\n            return False", SECOND),
+    Mutant("a required factor is not", "src/guerdon/sessions/service.py", "session.factor or not self._terms.second_factor_required", "True", SECOND),
 )  # fmt: skip

@@ -30,6 +30,8 @@ def reach(policy: Policy, role: Role | None) -> Reach:
         return "—"
     if policy.scope is not None and ROLE_SCOPES[role] & {policy.scope, ANY_SCOPE}:
         return "all"
+    if policy.staff:
+        return "—" if role == "member" else "own"
     # Those who work here have no things that a scope guards; what asks for no scope (log-ins, profile) is theirs as everybody's.
     return "own" if policy.own and (role == "member" or policy.scope is None) else "—"
 

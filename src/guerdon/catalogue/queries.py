@@ -12,6 +12,7 @@ from guerdon import outbox
 from guerdon.audit.models import AUDIT
 from guerdon.catalogue.shapes import AGGREGATE, DELETE, FIND, FIND_AND_MODIFY, KINDS, UPDATE, shapes_of
 from guerdon.database import Document
+from guerdon.factors.models import FACTORS
 from guerdon.history.service import EXAMINED_MAX
 from guerdon.identity import vault as identity_vault
 from guerdon.identity.models import CLAIMS, LOOKUP_KEYS, MEMBERS, PERSON_KEYS, SERVICE_KEYS
@@ -184,6 +185,33 @@ SESSIONS_AND_STANDING = [
     Query(
         "members.change", "request", "POST /v1/members/{member_id}/disable, enable, PUT …/role", _update(MEMBERS, {"_id": ":id"})
     ),
+]
+
+_FACTORS = "POST /v1/me/totp/confirm, remove, recovery-codes, POST /v1/auth/login, of those who work here"
+
+SECOND_FACTORS = [
+    Query("factors.get", "request", f"GET /v1/me/totp, {_FACTORS}", _one(FACTORS, _ID)),
+    Query("factors.begin", "request", "POST /v1/me/totp", _update(FACTORS, {"_id": ":id", "confirmed_at": ":none"}, upsert=True)),
+    Query(
+        "factors.confirm",
+        "request",
+        "POST /v1/me/totp/confirm",
+        _update(FACTORS, {"_id": ":id", "confirmed_at": ":none", "sealed": ":sealed"}),
+    ),
+    Query(
+        "factors.try",
+        "request",
+        _FACTORS,
+        {
+            FIND_AND_MODIFY: FACTORS,
+            "query": {"_id": ":id", "$or": [{"tries": {"$lt": ":most"}}, {"tries_end_at": {"$lte": ":now"}}]},
+            "update": {"$set": {"touched": True}},
+        },
+    ),
+    Query("factors.step", "request", _FACTORS, _update(FACTORS, {"_id": ":id", "last_step": {"$lt": ":step"}})),
+    Query("factors.code", "request", _FACTORS, _update(FACTORS, {"_id": ":id", "codes": ":digest"})),
+    Query("factors.renew", "request", "POST /v1/me/totp/recovery-codes", _update(FACTORS, _ID)),
+    Query("factors.remove", "request", "POST /v1/me/totp/remove, guerdon admin remove-totp", _delete(FACTORS, _ID)),
 ]
 
 RECOVERY = [
@@ -428,6 +456,7 @@ QUERIES = {
         *IDENTITY,
         *MASTER_SEALED,
         *SESSIONS_AND_STANDING,
+        *SECOND_FACTORS,
         *RECOVERY,
         *AUDIT_LOG,
         *WALLETS,

@@ -22,9 +22,12 @@ from guerdon.logs import make_logger, tell_security
 
 T = TypeVar("T")
 EXIT_BROKEN = 1
-_SECURITY = {"keys create": "key_created", "keys revoke": "key_revoked", "admin create": "role_changed"}
+_SECURITY = {
+    "keys create": "key_created", "keys revoke": "key_revoked", "admin create": "role_changed",
+    "admin reset": "password_reset_issued", "admin remove-totp": "second_factor_removed",
+}  # fmt: skip
 """By command: the security event that it is. Others leave no more than their records."""
-_SHOWN = ("key_id", "scopes")
+_SHOWN = ("key_id", "scopes", "member_id")
 _WORD = re.compile(r"[A-Za-z0-9:*, _-]{1,500}\Z")
 
 After = Annotated[int, typer.Option("--after", min=0, help="Leave out the records up to this number.")]

@@ -53,6 +53,9 @@ def _by_id(sample: Sample) -> Cases:
         "campaigns.get": (campaign_of(7), campaign_of(10**9)),
         "accounts.move": (hot.id, NOBODY + ":PTS"),
         "turns.ask": (hot.id, quiet.id),
+        "factors.get": (quiet.owner, NOBODY),
+        "factors.renew": (quiet.owner, NOBODY),
+        "factors.remove": (quiet.owner, NOBODY),
         "resets.get": (quiet.owner, NOBODY),
         "resets.replace": (quiet.owner, NOBODY),
     }
@@ -81,6 +84,11 @@ def _by_id(sample: Sample) -> Cases:
         for case, session in (("found", session_of(quiet.owner)), ("not found", session_of(NOBODY))):
             yield query, case, {"id": session, "digest": session.encode(), "member": quiet.owner}
     for case, owner in (("found", quiet.owner), ("not found", NOBODY)):
+        yield "factors.begin", case, {"id": owner, "none": None}
+        yield "factors.confirm", case, {"id": owner, "none": None, "sealed": sealed_of(owner)}
+        yield "factors.try", case, {"id": owner, "most": 5, "now": NOW_MS}
+        yield "factors.step", case, {"id": owner, "step": NOW_MS // 30_000}
+        yield "factors.code", case, {"id": owner, "digest": owner.encode()}
         yield "resets.use", case, {"id": owner, "digest": owner.encode()}
         yield "outbox.change", case, {"id": told_of(owner), "due_at": NOW_MS}
     yield "members.set_hash", "found", {"id": hot.owner}

@@ -53,6 +53,7 @@ app.command("verify")(proof.verify_books)
 app.command("checkpoint")(proof.checkpoint)
 app.command("audit")(export_audit)
 admin_app.command("reset")(people.reset_password)
+admin_app.command("remove-totp")(people.remove_totp)
 
 DataDir = Annotated[Path | None, typer.Option("--data-dir", help="Where the embedded database lives [GUERDON_DATA_DIR].")]
 Host = Annotated[str, typer.Option(help="Address to listen on.")]

@@ -31,6 +31,24 @@ def reset_password(email: Email, data_dir: DataDir = None) -> None:
     typer.echo(_with_database(data_dir, work))
 
 
+def remove_totp(email: Email, data_dir: DataDir = None) -> None:
+    """Take the second factor away from somebody who has lost authenticator and recovery codes. All their sessions end."""
+
+    async def work(services: Services) -> str:
+        member_id = await _member_with(services, email)
+        if await services.factors.get(member_id) is None:
+            raise NotFound("whoever has this address has no second factor")
+        await audited(services, "admin remove-totp", {"member_id": member_id}, _forget(services, member_id))
+        return member_id
+
+    typer.echo(f"{_with_database(data_dir, work)} has no second factor any more")
+
+
+async def _forget(services: Services, member_id: str) -> None:
+    await services.factors.forget(member_id)
+    await services.sessions.end_all(member_id)
+
+
 async def _member_with(services: Services, email: str) -> str:
     """
     Raises:

@@ -16,6 +16,7 @@ from guerdon.audit.models import AUDIT
 from guerdon.clock import to_datetime
 from guerdon.database import Database, Document
 from guerdon.errors import StartupRefused
+from guerdon.factors.models import FACTORS
 from guerdon.identity.models import CLAIMS, LOOKUP_KEYS, MEMBERS, PERSON_KEYS, SERVICE_KEYS
 from guerdon.ledger.checkpoints import CHECKPOINTS
 from guerdon.ledger.due import HOLD_DOCUMENTS
@@ -284,7 +285,11 @@ def _member(number: int, owner: str) -> Iterator[tuple[str, Document]]:
 
 
 def _forgetful(number: int, owner: str) -> Iterator[tuple[str, Document]]:
-    """Somebody who has asked for a new password; half of the letters have left."""
+    """Somebody who has asked for a new password, and is about to have a second factor; half of the letters have left."""
+    yield (
+        FACTORS,
+        {"_id": owner, "sealed": sealed_of(owner), "last_step": 0, "codes": [owner.encode()], "tries": 0, "tries_end_at": 0},
+    )
     expires_at = to_datetime(NOW_MS * 2 + number)
     yield RESETS, {"_id": owner, "secret_sha256": owner.encode(), "ends_at": NOW_MS * 2, "expires_at": expires_at}
     told = {

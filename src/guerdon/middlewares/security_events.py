@@ -15,6 +15,11 @@ from guerdon.logs import tell_security
 
 DONE: Mapping[str, str] = {
     "logIn": "login",
+    "changeMyPassword": "password_changed",
+    "resetPassword": "password_reset",
+    "confirmFactor": "second_factor_added",
+    "removeFactor": "second_factor_removed",
+    "renewRecoveryCodes": "recovery_codes_renewed",
     "createKey": "key_created",
     "revokeKey": "key_revoked",
     "setRole": "role_changed",
@@ -26,7 +31,7 @@ BY_PEOPLE: Mapping[str, str] = dict.fromkeys(
     ("creditWallet", "debitWallet", "createTransfer", "runBulk", "reverseTransaction"), "manual_adjustment"
 )
 """The same for what services do all day, and people who work here seldom."""
-ENTRIES: Mapping[str, str] = {"logIn": "login_failed"}
+ENTRIES: Mapping[str, str] = {"logIn": "login_failed", "resetPassword": "password_reset_failed"}
 """Operations that let somebody in: what it is called when they do not."""
 PROVING = frozenset({"refresh"})
 """Operations whose body holds credentials."""

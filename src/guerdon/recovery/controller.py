@@ -1,7 +1,7 @@
 """Routes of those who cannot log in."""
 
 from guerdon.errors import DatabaseUnavailable, Overloaded, StoreUnavailable, Unauthenticated
-from guerdon.http import Request, Response, operation, read, send
+from guerdon.http import Request, Response, note, operation, read, send
 from guerdon.recovery.models import ForgotCreate, ForgotView, ResetCreate, ResetView
 from guerdon.recovery.service import Recovery
 from guerdon.security import PUBLIC
@@ -44,7 +44,9 @@ class RecoveryResource:
     async def on_post_reset(self, req: Request, resp: Response) -> None:
         """Set a new password with the token that was sent. It can be used once, and all sessions end."""
         body, _ = await read(req, ResetCreate)
-        send(resp, ResetView(await self._recovery.reset(body.token, body.new_password)))
+        member_id, device_token = await self._recovery.reset(body.token, body.new_password)
+        note(req, member=member_id)
+        send(resp, ResetView(device_token))
 
 
 def routes(recovery: Recovery) -> list[tuple[str, object, str | None]]:

@@ -85,8 +85,8 @@ class Recovery:
         email = (await self._identity.get_person(token.member_id)).profile.email
         return None if email is None else (email, token.text)
 
-    async def reset(self, text: str, new_password: str) -> str | None:
-        """Set a new password, end all sessions and return a device token. The token of the letter can be used once.
+    async def reset(self, text: str, new_password: str) -> tuple[str, str | None]:
+        """Set a new password and end all sessions. Return whose, and a device token. The token of the letter can be used once.
 
         With the device token the owner of an account gets in while strangers go on guessing at it; None for whoever has no address.
 
@@ -105,7 +105,7 @@ class Recovery:
         await self._use(token, password_hash)
         await self._sessions.end_all(token.member_id)
         email = (await self._identity.get_person(token.member_id)).profile.email
-        return None if email is None else self._guard.issue_for(email)
+        return token.member_id, None if email is None else self._guard.issue_for(email)
 
     async def _has_just_got_one(self, member_id: str) -> bool:
         row = await self._resets.get(member_id)

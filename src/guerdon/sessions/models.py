@@ -8,6 +8,7 @@ from pymongo import IndexModel
 
 from guerdon.clock import rfc3339
 from guerdon.database import Document
+from guerdon.factors.models import Code
 from guerdon.identity.models import PASSWORD_LENGTH_MAX, PASSWORD_LENGTH_MIN, Email
 from guerdon.personal import Belongings
 
@@ -54,6 +55,8 @@ class Session(Struct, frozen=True, kw_only=True):
     """Whatever happens."""
     epoch: int = 0
     """The member's when the password was proven."""
+    factor: bool = False
+    """Did it begin with a second factor?"""
     device: bytes | None = None
     """What the log-in said that it is, under the member's own key."""
     expires_at: datetime
@@ -70,6 +73,8 @@ class LoginCreate(Struct, frozen=True, forbid_unknown_fields=True):
     password: Annotated[str, Meta(min_length=1, max_length=PASSWORD_LENGTH_MAX)]
     device_token: Annotated[str, Meta(min_length=1, max_length=DEVICE_TOKEN_LENGTH_MAX)] | None = None
     """As the last log-in from here gave it. One that is not known any more changes nothing."""
+    code: Code | None = None
+    """The second factor of somebody who works here and has one."""
 
 
 class RefreshCreate(Struct, frozen=True, forbid_unknown_fields=True):

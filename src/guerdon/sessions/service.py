@@ -8,6 +8,7 @@ from pymongo import ReturnDocument
 from guerdon.clock import Clock, rfc3339, to_datetime
 from guerdon.database import Database
 from guerdon.errors import NotFound, Unauthenticated
+from guerdon.factors.service import Factors
 from guerdon.identity.models import MEMBERS, Member
 from guerdon.identity.service import Identity
 from guerdon.identity.tokens import Tokens
@@ -28,11 +29,15 @@ _HOUR_MS = 3_600_000
 _ENDED = "the session has ended; log in again"
 
 
-class Lifetimes(Struct, frozen=True):
-    """How long a session lives: without being used, and whatever happens."""
+class SessionTerms(Struct, frozen=True):
+    """What a deployment asks of its sessions."""
 
     idle_hours: int
+    """So long one lives without being used."""
     absolute_hours: int
+    """So long one lives whatever happens."""
+    second_factor_required: bool
+    """Have those who work here no scopes in one that began without a second factor?"""
 
     @property
     def idle_ms(self) -> int:
@@ -55,7 +60,8 @@ class Sessions:
         tokens: Tokens,
         clock: Clock,
         guard: Guard,
-        lifetimes: Lifetimes,
+        factors: Factors,
+        terms: SessionTerms,
     ) -> None:
         self._vault = vault
         self._sessions = database.collection(SESSIONS, Session)
@@ -65,7 +71,8 @@ class Sessions:
         self._tokens = tokens
         self._clock = clock
         self._guard = guard
-        self._lifetimes = lifetimes
+        self._factors = factors
+        self._terms = terms
         # By session, in the order in which they were asked for.
         self._standing: dict[str, tuple[float, Actor]] = {}
 
@@ -76,6 +83,7 @@ class Sessions:
 
         Raises:
             Unauthenticated: see `Identity.prove`.
+            SecondFactorNeeded, TooManyAttempts: see `Factors.require`; the password was right.
             QuotaExceeded: too many have tried; see `Guard.attempt`.
             StoreUnavailable: nobody can count the attempts, and so nobody is let in.
             Validation: the address is none, or the password is too long to be one.
@@ -83,9 +91,11 @@ class Sessions:
         """
         async with self._guard.attempt(body.email, address, body.device_token) as attempt:
             member = await self._identity.prove(body.email, body.password)
+        # Behind the guard: whoever gets here has proven the password, and wrong codes are counted for themselves.
+        factor = await self._factors.require(member, body.code)
         await self._make_room(member.id)
         now, token = self._clock.now_ms(), first_token(new_session_id(member.id))
-        ends_at = now + self._lifetimes.absolute_ms
+        ends_at = now + self._terms.absolute_ms
         session = Session(
             id=token.session_id,
             member=member.id,
@@ -95,6 +105,7 @@ class Sessions:
             used_at=now,
             ends_at=ends_at,
             epoch=member.epoch,
+            factor=factor,
             device=await self._seal_device(token.session_id, member.id, device),
             expires_at=to_datetime(ends_at),
         )
@@ -110,11 +121,11 @@ class Sessions:
         shown = parse_refresh_token(text)
         session = await self._sessions.get(shown.session_id)
         now = self._clock.now_ms()
-        meaning = "foreign" if session is None else meaning_of(shown, session, now, self._lifetimes.idle_ms)
+        meaning = "foreign" if session is None else meaning_of(shown, session, now, self._terms.idle_ms)
         if session is not None and meaning == "rotate":
             session = await self._rotate(session, shown, now)
             # Of several at once one has rotated, and the token of the others is the parent of that one's now.
-            meaning = "foreign" if session is None else meaning_of(shown, session, now, self._lifetimes.idle_ms)
+            meaning = "foreign" if session is None else meaning_of(shown, session, now, self._terms.idle_ms)
         if session is None or meaning != "repeat" or session.sealed is None:
             refused = Unauthenticated(REFUSAL)
             if meaning == "reused":
@@ -168,7 +179,7 @@ class Sessions:
         """The caller's living sessions, each with its device, the one used last first."""
         now = self._clock.now_ms()
         found, key = await asyncio.gather(self._all_of(actor.id), self._vault.get_key(actor.id))
-        living = [session for session in found if is_live(session, now, self._lifetimes.idle_ms)]
+        living = [session for session in found if is_live(session, now, self._terms.idle_ms)]
         living.sort(key=lambda session: session.used_at, reverse=True)
         return [(session, _open_device(session, key)) for session in living]
 
@@ -189,15 +200,21 @@ class Sessions:
         self._standing.pop(session_id, None)
         if session is None or member is None or session.member != actor.id:
             raise Unauthenticated(_ENDED)
-        if not may_go_on(session, member) or not is_live(session, self._clock.now_ms(), self._lifetimes.idle_ms):
+        if not may_go_on(session, member) or not is_live(session, self._clock.now_ms(), self._terms.idle_ms):
             raise Unauthenticated(_ENDED)
-        now = Actor(member.id, "member" if member.role == "member" else "operator", ROLE_SCOPES[member.role], session_id)
+        now = self._actor_of(member, session)
         self._standing[session_id] = (asked_at, now)
         if len(self._standing) > STANDING_MAX:
             del self._standing[next(iter(self._standing))]
         return now
 
     # --- inside -----------------------------------------------------------------------------------------------------
+
+    def _actor_of(self, member: Member, session: Session) -> Actor:
+        if member.role == "member":
+            return Actor(member.id, "member", session=session.id)
+        trusted = session.factor or not self._terms.second_factor_required
+        return Actor(member.id, "operator", ROLE_SCOPES[member.role] if trusted else frozenset(), session.id)
 
     async def _seal_device(self, session_id: str, member_id: str, device: str | None) -> bytes | None:
         key = None if device is None else await self._vault.get_key(member_id)
