@@ -25,16 +25,16 @@ class At:
     def __init__(self, services: Services, app: Any) -> None:
         self.services = services
         self._app = app
-        self._clients: list[httpx.AsyncClient] = []
+        self._clients: dict[str, httpx.AsyncClient] = {}
 
     def address(self, host: str) -> Caller:
-        transport = httpx.ASGITransport(app=self._app, client=(host, 40_000))
-        client = httpx.AsyncClient(transport=transport, base_url="http://test")
-        self._clients.append(client)
-        return Caller(client)
+        if host not in self._clients:
+            transport = httpx.ASGITransport(app=self._app, client=(host, 40_000))
+            self._clients[host] = httpx.AsyncClient(transport=transport, base_url="http://test")
+        return Caller(self._clients[host])
 
     async def close(self) -> None:
-        for client in self._clients:
+        for client in self._clients.values():
             await client.aclose()
 
 

@@ -160,6 +160,9 @@ async def write_something(caller: Caller, rng: random.Random, shop: Shop, wallet
     answer = await caller.post(f"/v1/{path}", body)
     if answer.status_code == 201:
         done.append(answer.json())
+    if answer.status_code == 422:
+        # On a busy machine half a second has passed before the request is read, and a date in the past is refused.
+        assert {error["pointer"] for error in answer.json()["errors"]} <= {"/expires_at", "/available_at"}
     return answer.status_code
 
 
