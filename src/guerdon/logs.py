@@ -23,6 +23,7 @@ from structlog.typing import EventDict, FilteringBoundLogger
 
 from guerdon.clock import Clock, rfc3339
 from guerdon.errors import OperationsError
+from guerdon.redaction import redacted
 
 LINE_MAX = 16_384
 FIELD_MAX = 1000
@@ -120,7 +121,8 @@ def tell_security(
 ) -> None:
     """Write the one line of a security event, whatever the log's level. Ids and codes only."""
     always = cast(Any, log).always
-    always("security_event", name=name, actor=actor, object=subject, result=result, request_id=request_id, **facts)
+    shown = {key: redacted(value) for key, value in subject.items()}
+    always("security_event", name=name, actor=actor, object=shown, result=result, request_id=request_id, **facts)
 
 
 def describe(error: BaseException) -> str:

@@ -120,8 +120,8 @@ async def test_the_main_flows_leave_no_secret_behind(
     await factory.assert_books_balance()
 
 
-async def test_the_terminal_shows_no_secret_but_a_new_key(
-    services: Services, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+def test_the_commands_for_signing_keys_show_no_secret(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "token_keys.json"
     path.write_text(TokenKeys.generate())
@@ -129,7 +129,14 @@ async def test_the_terminal_shows_no_secret_but_a_new_key(
     commands.rotate()
     commands.list_signing()
     commands.revoke_signing(json.loads(path.read_text())["keys"][0]["kid"])
-    await services.access.create_key("till", ["*"])
+    said = capsys.readouterr()
+    assert "signing_key_revoked" in said.err
+    assert_keeps_secrets(said.out + said.err, "the terminal")
+
+
+async def test_the_audit_log_at_the_terminal_shows_no_secret(services: Services, capsys: pytest.CaptureFixture[str]) -> None:
+    text = await services.access.create_key("till", ["*"])
+    await services.audit.append("asked", "terminal", "keys revoke", {"key_id": text}, request_id="cmd_2")
     await services.audit.append("asked", "terminal", "keys create", {"name": "till", "scopes": "*"}, request_id="cmd_1")
     await _export(services, 0)
     said = capsys.readouterr()

@@ -2,6 +2,7 @@
 
 import asyncio
 import grp
+import json
 import os
 import threading
 from pathlib import Path
@@ -105,11 +106,16 @@ def test_rotate_and_revoke_and_list_at_the_terminal(path: Path, capsys: pytest.C
     commands.rotate()
     [same, new] = kids(path)
     assert same == old
-    told = capsys.readouterr().out.splitlines()
-    assert [line.split()[:2] for line in told] == [[old, "signing"], [new, "next"]]
+    told = capsys.readouterr()
+    assert [line.split()[:2] for line in told.out.splitlines()] == [[old, "signing"], [new, "next"]]
+    event = json.loads(told.err)
+    assert (event["name"], event["actor"], event["object"]) == ("signing_key_rotated", "terminal", {"kid": new})
     commands.revoke_signing(old)
     assert kids(path) == [new]
-    assert [line.split()[:2] for line in capsys.readouterr().out.splitlines()] == [[new, "signing"]]
+    told = capsys.readouterr()
+    assert [line.split()[:2] for line in told.out.splitlines()] == [[new, "signing"]]
+    event = json.loads(told.err)
+    assert (event["name"], event["object"]) == ("signing_key_revoked", {"kid": old})
     commands.list_signing()
     listed = capsys.readouterr().out
     assert listed.startswith(f"{new}  signing    signs from 20")

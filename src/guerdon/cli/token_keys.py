@@ -12,6 +12,7 @@ from typing import Annotated
 
 import typer
 
+from guerdon.cli.auditing import tell
 from guerdon.cli.local import token_keys_path, write_private
 from guerdon.clock import SystemClock, rfc3339
 from guerdon.config import Settings, load
@@ -20,6 +21,7 @@ from guerdon.identity.key_file import LOOK_SECONDS
 from guerdon.identity.signing_keys import SigningKey, revoked, rotated, state_of
 from guerdon.identity.token_keys import TokenKeys, decode_set, encode_set, new_signing_key
 from guerdon.identity.tokens import LEEWAY_SECONDS
+from guerdon.ids import IdSource
 
 MARGIN_SECONDS = 295
 """Time to bring the file to the other hosts, beyond what caches and processes need."""
@@ -41,6 +43,7 @@ def rotate(wait_seconds: Wait = None, data_dir: DataDir = None) -> None:
     now_ms, fresh = SystemClock().now_ms(), new_signing_key()
     overlap_ms = _overlap_ms(settings)
     keys = _change(_file_of(settings), lambda old: rotated(old, fresh, now_ms, wait_ms=wait * 1000, overlap_ms=overlap_ms))
+    _tell("signing_key_rotated", fresh.kid)
     _print(keys, now_ms)
 
 
@@ -49,7 +52,9 @@ def revoke_signing(kid: str, data_dir: DataDir = None) -> None:
     settings = load(data_dir=data_dir)
     now_ms, fresh = SystemClock().now_ms(), new_signing_key()
     overlap_ms = _overlap_ms(settings)
-    _print(_change(_file_of(settings), lambda old: revoked(old, kid, fresh, now_ms, overlap_ms=overlap_ms)), now_ms)
+    keys = _change(_file_of(settings), lambda old: revoked(old, kid, fresh, now_ms, overlap_ms=overlap_ms))
+    _tell("signing_key_revoked", kid)
+    _print(keys, now_ms)
 
 
 def list_signing(data_dir: DataDir = None) -> None:
@@ -106,6 +111,10 @@ def _alone(path: Path) -> Generator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+def _tell(name: str, kid: str) -> None:
+    tell(name, "done", request_id=IdSource(SystemClock()).new("cmd"), subject={"kid": kid})
 
 
 def _print(keys: Sequence[SigningKey], now_ms: int) -> None:
