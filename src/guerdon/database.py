@@ -23,7 +23,7 @@ MAJORITY_JOURNALED = WriteConcern("majority", j=True)
 SNAPSHOT = ReadConcern("snapshot")
 PRIMARY = ReadPreference.PRIMARY
 SERVER_FLOOR = (6, 0)
-DUPLICATE_KEY = 11000
+DUPLICATE_KEY, UNAUTHORIZED = 11000, 13
 _NATIVE = (bytes, datetime)
 """What BSON holds as it is."""
 
@@ -135,12 +135,7 @@ class Database:
                 )
             if tuple(version[:2]) < SERVER_FLOOR:
                 raise StartupRefused(f"MongoDB {'.'.join(map(str, version[:3]))} is too old; 6.0 is the oldest that is supported")
-            default = (await self.client.admin.command("getDefaultRWConcern")).get("defaultWriteConcern", {})
-            if default.get("w") != "majority":
-                raise StartupRefused(
-                    f"the cluster's default write concern is {default.get('w')!r}, not majority (an arbiter weakens it); "
-                    "run setDefaultRWConcern with w: 'majority' or replace the arbiter by a data-bearing member"
-                )
+            await self._check_concern()
             if not self.sharded:
                 await self._check_journal()
         except StartupRefused:
@@ -148,19 +143,29 @@ class Database:
         except PyMongoError as error:
             raise StartupRefused(f"MongoDB does not answer: {type(error).__name__}: {str(error)[:300]}") from None
 
+    async def _check_concern(self) -> None:
+        found = await self._ask("getDefaultRWConcern")
+        if found is not None and (default := found.get("defaultWriteConcern", {})).get("w") != "majority":
+            raise StartupRefused(
+                f"the cluster's default write concern is {default.get('w')!r}, not majority (an arbiter weakens it); "
+                "run setDefaultRWConcern with w: 'majority' or replace the arbiter by a data-bearing member"
+            )
+
     async def _check_journal(self) -> None:
-        try:
-            config = (await self.client.admin.command("replSetGetConfig"))["config"]
-        except OperationFailure as error:
-            if (
-                error.code == 13
-            ):  # Unauthorized: a hardened cluster does not let the application read this; w+j are explicit anyway.
-                return
-            raise
-        if config.get("writeConcernMajorityJournalDefault") is False:
+        found = await self._ask("replSetGetConfig")
+        if found is not None and found["config"].get("writeConcernMajorityJournalDefault") is False:
             raise StartupRefused(
                 "writeConcernMajorityJournalDefault is false: a majority write could be rolled back; set it to true"
             )
+
+    async def _ask(self, command: str) -> Document | None:
+        """Return the answer, or None where a user with no more rights than it needs may not ask: our own concerns are explicit anyway."""
+        try:
+            return await self.client.admin.command(command)
+        except OperationFailure as error:
+            if error.code == UNAUTHORIZED:
+                return None
+            raise
 
     async def sync_indexes(self, wanted: Mapping[str, Sequence[IndexModel]]) -> None:
         """Create the collections and indexes that are missing. Transactions cannot create collections on the fly everywhere."""

@@ -5,12 +5,15 @@ from typing import Any
 
 import httpx
 import pytest
+from falcon.asgi import App
 
 from guerdon.app import Services
 from guerdon.identity.keys import KeyParts
+from guerdon.middlewares.security_events import BY_PEOPLE, DONE, ENTRIES, PROVING
 from guerdon.security import Role
 from tests.clients import Caller, Log, ManualClock
 from tests.factories import Factory
+from tests.serving import routes_of
 
 PASSWORD = "correct horse battery staple"
 PERSONAL = re.compile(r"@|example\.com|correct horse|gk_live|gr_|eyJ|Bearer|Mozilla")
@@ -71,6 +74,14 @@ async def test_guessing_is_a_limit_hit_and_says_which(anonymous: Caller, watch: 
     assert refused.status_code == 429
     event = await watch.only(refused, "limit_hit", operation="logIn", result="refused", code="quota-exceeded")
     assert event["quota"]
+
+
+async def test_a_password_that_is_changed(anonymous: Caller, watch: Watch) -> None:
+    await anonymous.post("/v1/auth/register", {"email": "ada@example.com", "password": PASSWORD})
+    begun = (await log_in(anonymous, "ada@example.com")).json()
+    change = {"current_password": PASSWORD, "new_password": "another horse of another battery"}
+    changed = await anonymous.with_token(begun["access_token"]).put("/v1/me/password", change)
+    await watch.only(changed, "password_changed", actor=begun["member_id"], result="done")
 
 
 async def test_a_refresh_token_that_is_used_again(anonymous: Caller, watch: Watch, clock: ManualClock) -> None:
@@ -171,3 +182,8 @@ async def test_what_stands_in_a_path_is_only_repeated_when_it_is_an_id(service: 
         )
         assert event is None or event["object"] == {}
     assert await watch.events(await service.get("/v1/nothing/ada@example.com")) == []
+
+
+async def test_every_operation_that_is_named_exists(app: App[Any, Any]) -> None:
+    served = {route.operation.operation_id for route in routes_of(app)}
+    assert {*DONE, *BY_PEOPLE, *ENTRIES, *PROVING} - served == set()
