@@ -108,6 +108,8 @@ class Unauthenticated(CallerError):
     status = 401
     title = "Credentials are missing or not valid"
     page = "Send `Authorization: Bearer …` with a service key or an access token that has not expired."
+    is_guess = True
+    """False when the credentials were ours and good once. The caller is told the same."""
 
 
 class SecondFactorNeeded(Unauthenticated):

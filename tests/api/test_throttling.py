@@ -169,6 +169,18 @@ async def test_credentials_that_prove_nothing_are_counted_and_good_ones_go_on(de
         assert (await office.with_token(token).get("/v1/me")).status_code == 200
 
 
+async def test_an_expired_token_is_no_guess(deployment: Deployment, clock: ManualClock) -> None:
+    async with deployment(rate_invalid="3/60") as at:
+        caller = at.address("192.0.2.1")
+        await caller.post("/v1/auth/register", ADA)
+        begun = (await caller.post("/v1/auth/login", ADA)).json()
+        clock.advance(seconds=931)
+        for _ in range(6):
+            problem(await caller.with_token(begun["access_token"]).get("/v1/me"), 401, "unauthenticated")
+        fresh = (await caller.post("/v1/auth/refresh", {"refresh_token": begun["refresh_token"]})).json()
+        assert (await caller.with_token(fresh["access_token"]).get("/v1/me")).status_code == 200
+
+
 async def guesses(at: At, email: str, addresses: int, count: int) -> list[int]:
     """Wrong passwords for one account, from many addresses at once."""
     body = {"email": email, "password": "not the password"}

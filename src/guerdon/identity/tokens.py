@@ -139,8 +139,12 @@ class Tokens:
         if proven is None or not self._still_proves(proven, now_ms):
             proven = self._read(token, now_ms)
         claims = proven.claims
-        if claims.iss != self._issuer or claims.aud != self._audience or not _is_current(claims, now):
+        if claims.iss != self._issuer or claims.aud != self._audience or not _is_sound(claims, now):
             raise Unauthenticated(_REFUSAL)
+        if now >= claims.exp + LEEWAY_SECONDS:
+            expired = Unauthenticated(_REFUSAL)
+            expired.is_guess = False
+            raise expired
         self._remember(name, proven)
         return claims
 
@@ -174,11 +178,10 @@ class Tokens:
             del self._verified[next(iter(self._verified))]
 
 
-def _is_current(claims: Claims, now: int) -> bool:
-    """Judge the times of a token; a lifetime that we never grant is a forgery or a fault, whatever the signature says."""
+def _is_sound(claims: Claims, now: int) -> bool:
+    """Judge the times of a token but its end; a lifetime that we never grant is a forgery or a fault, whatever the signature says."""
     return (
         claims.iat <= now + LEEWAY_SECONDS
         and claims.nbf <= now + LEEWAY_SECONDS
-        and now < claims.exp + LEEWAY_SECONDS
         and 0 < claims.exp - claims.iat <= LIFETIME_SECONDS_MAX
     )

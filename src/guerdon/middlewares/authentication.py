@@ -3,9 +3,11 @@
 from collections.abc import Mapping
 from typing import Any
 
+from guerdon.errors import Unauthenticated
 from guerdon.http import SAFE_METHODS, Operation, Request, Response, in_time
 from guerdon.identity.access import Access
 from guerdon.middlewares.throttling import Strangers
+from guerdon.security import Actor
 from guerdon.sessions.service import Sessions
 
 
@@ -29,9 +31,17 @@ class Authentication:
             actor = self._access.recall(authorization)
             if actor is None:
                 self._strangers.require_credit(req, authorization)
-                actor = await in_time(req, self._access.authenticate(authorization))
+                actor = await self._prove(req, authorization)
             if actor.session is not None:
                 # A session that ended or a role that changed lately may still read for a moment; it changes nothing any more.
                 actor = await in_time(req, self._sessions.stand(actor, fresh=req.method not in SAFE_METHODS))
             req.context.actor = actor
             declared.policy.check(actor)
+
+    async def _prove(self, req: Request, authorization: str | None) -> Actor:
+        try:
+            return await in_time(req, self._access.authenticate(authorization))
+        except Unauthenticated as error:
+            if error.is_guess:  # A token that has expired is none: every app shows one once in a while.
+                self._strangers.count_invalid(req)
+            raise

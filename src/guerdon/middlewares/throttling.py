@@ -95,9 +95,9 @@ class Strangers:
             if not self._access.knows(authorization):
                 self._throttle.require_credit_here("invalid", req.context.address)
 
-    async def process_response(self, req: Request, resp: Response, resource: object, req_succeeded: bool) -> None:
-        if resp.status_code == 401 and hasattr(req.context, "address") and req.get_header("Authorization") is not None:
-            self._throttle.count_here("invalid", req.context.address)
+    def count_invalid(self, req: Request) -> None:
+        """Count credentials that `require_credit` has let pass and that have proven nothing."""
+        self._throttle.count_here("invalid", req.context.address)
 
 
 class Callers:
