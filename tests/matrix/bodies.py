@@ -13,7 +13,7 @@ from tests.serving import NOBODY, Route
 NOWHERE = f"{NOBODY}:PTS"
 TEXTS = {
     "email": "ada@example.com", "password": "staple battery horse", "current_password": "correct horse battery",
-    "new_password": "staple battery horse", "wallet": NOWHERE, "from": NOWHERE, "to": NOWHERE, "id": NOBODY, "code": "NEW", "asset": "PTS",
+    "new_password": "staple battery horse", "wallet": NOWHERE, "from": NOWHERE, "to": NOWHERE, "id": NOBODY, "code": "NEWONE", "asset": "PTS",
     "currency": "GBP", "scopes": "wallets:read", "audience": "true", "condition": "true",
 }  # fmt: skip
 """A well-formed value of every text that not just any word would be."""

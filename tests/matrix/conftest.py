@@ -32,11 +32,15 @@ class Scene(NamedTuple):
     service: Caller
     ada: Somebody
     bob: Somebody
+    olga: Caller
+    """She works here."""
     routes: list[Route]
 
     def caller_of(self, route: Route) -> Caller:
         """Somebody whom the route lets in."""
         policy = route.operation.policy
+        if policy.staff:
+            return self.olga
         return self.anonymous if policy.public else self.service if policy.scope else self.ada.caller
 
     async def send(self, route: Route, content: bytes, *, url: str = "", content_type: str = "application/json") -> Any:
@@ -78,4 +82,7 @@ async def somebody(anonymous: Caller, service: Caller, factory: Factory, email: 
 async def scene(app: App[Any, Any], anonymous: Caller, service: Caller, services: Services, factory: Factory) -> Scene:
     await factory.campaign()
     ada, bob = [await somebody(anonymous, service, factory, f"{name}@example.com") for name in ("ada", "bob")]
-    return Scene(anonymous, service, ada, bob, routes_of(app))
+    works_here = {"email": "olga@example.com", "password": PASSWORD}
+    await services.identity.create_operator(works_here["email"], PASSWORD, "support")
+    olga = anonymous.with_token((await anonymous.post("/v1/auth/login", works_here)).json()["access_token"])
+    return Scene(anonymous, service, ada, bob, olga, routes_of(app))
