@@ -286,23 +286,24 @@ def _refuse_constant(name: str) -> NoReturn:
 _STRICT = json.JSONDecoder(object_pairs_hook=_unique_keys, parse_constant=_refuse_constant, parse_int=len, parse_float=len)
 """Only checks: numbers are not converted, since the typed decoder does that (and `int` refuses 4,301 digits by an error of its own)."""
 
-_AT = re.compile(r"^(?P<what>.*?)(?: - at `(?P<key>key` in `)?(?P<path>.*)`)?$", re.DOTALL)
+_AT, _KEY_IN = " - at `", "key` in `"
 _UNKNOWN = re.compile(r"Object contains unknown field `(.*)`$", re.DOTALL)
 _INDEX = re.compile(r"\[(\d+)\]")
 
 
 def _raise_validation(error: msgspec.ValidationError, *, body: bool) -> NoReturn:
     """Turn msgspec's sentence ("… - at `$.commands[1].amount`") into a JSON Pointer and a detail."""
-    match = _AT.match(str(error))
-    assert match is not None
-    what = match["what"]
-    path = _INDEX.sub(r"/\1", (match["path"] or "$").removeprefix("$").replace("[...]", "")).replace(".", "/")
+    what, at, place = str(error).rpartition(_AT)
+    if not at:
+        what, place = place, "$`"
+    path = place.removesuffix("`").removeprefix(_KEY_IN).removeprefix("$")
+    path = _INDEX.sub(r"/\1", path.replace("[...]", "")).replace(".", "/")
     unknown = _UNKNOWN.match(what)
     if unknown:
         path, what = f"{path}/{unknown[1]}", "unknown field"
     elif repr(_CLEAN) in what:
         what = "Expected text without control or direction-override characters"
-    elif match["key"]:
+    elif place.startswith(_KEY_IN):
         what = f"A key is not acceptable: {what}"
     raise Validation.at(path if body else path.removeprefix("/"), what.replace("`", ""))
 
