@@ -123,6 +123,57 @@ async def test_an_expression_that_cannot_decide_is_refused_when_saved(
     assert await database.raw["campaigns"].count_documents({}) == 0
 
 
+@pytest.mark.parametrize(
+    "condition",
+    [
+        "[[1, 1]]" + ".map(x, x + x)" * 24 + ".size() > 0",
+        "[1].map(x, [x, x]).map(x, [x, x]).all(x, x == x)",
+        "event.items.all(a, event.items.all(b, size(event.items + event.items) > 0))",
+        "event.items.all(a, size(event.items + event.items + event.items + event.items) > 0)",
+        "event.items.exists(a, a.sku == 'x') || " * 4 + "true",
+    ],
+)
+async def test_an_expression_that_could_grow_without_bound_is_refused(service: Caller, condition: str) -> None:
+    award = {"type": "fixed", "amount": 1}
+    body = {"name": "n", "asset": "PTS", "event_types": ["purchase"], "award": award, "condition": condition}
+    refused = problem(await service.post("/v1/campaigns", body), 422, "validation")
+    assert refused["errors"][0]["pointer"] == "/condition"
+
+
+@pytest.mark.parametrize(
+    "condition", ["event.items.exists(i, i.quantity + 1 > 1)", "event.amount + 1 + 1 + 1 > 1", "'a.map(x) + ' != ''"]
+)
+async def test_a_sum_beside_one_walk_is_no_such_expression(service: Caller, factory: Factory, condition: str) -> None:
+    await factory.campaign(condition=condition)
+    recorded = await record(service, factory.event(items=[{"sku": "a", "quantity": 1}]))
+    assert recorded["decisions"][0]["outcome"] == "awarded"
+    await factory.assert_books_balance()
+
+
+WALKS = "event.items.all(a, true) && event.items.all(a, true) && event.items.all(a, true) && event.items.all(a, true)"
+
+
+@pytest.mark.parametrize(
+    "hidden",
+    [
+        f"true // it's\n&& {WALKS}",
+        f'true // "\n&& {WALKS} // "',
+        f'r"\\\\" == "" || {WALKS} || "" == ""',
+        f"R'\\d' == '' || {WALKS}",
+        f'"""a"b""" == "" || {WALKS}',
+        f"'''a\\'''' == '' || {WALKS}",
+        f'br"a" == b"" || {WALKS}',
+        f'"\\"" == "" || {WALKS}',
+    ],
+)
+async def test_nothing_is_hidden_by_comments_and_texts(service: Caller, hidden: str) -> None:
+    award = {"type": "fixed", "amount": 1}
+    body = {"name": "n", "asset": "PTS", "event_types": ["purchase"], "award": award}
+    problem(await service.post("/v1/campaigns", {**body, "condition": hidden}), 422, "validation")
+    open_text = hidden.replace(WALKS, "event.items.all(a, true)")
+    assert (await service.post("/v1/campaigns", {**body, "condition": open_text})).status_code == 201, "it is no expression at all"
+
+
 async def test_an_expression_that_would_run_for_ever_is_stopped(service: Caller, factory: Factory) -> None:
     await factory.campaign(condition="event.items.all(a, event.items.all(b, event.items.all(c, a.quantity > 0)))")
     items = [{"sku": "a", "quantity": 1}] * 1000

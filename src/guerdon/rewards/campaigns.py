@@ -9,7 +9,7 @@ from guerdon.database import Collection, Database
 from guerdon.errors import InvalidState, NotFound, Validation
 from guerdon.http import decode_cursor, encode_cursor, utc_ms
 from guerdon.ids import IdSource
-from guerdon.rewards.cel import compile_condition
+from guerdon.rewards.cel import compile_condition, require_bounded
 from guerdon.rewards.models import (
     CAMPAIGN_VERSIONS,
     CAMPAIGNS,
@@ -129,8 +129,9 @@ class Campaigns:
         return self._live
 
     async def _campaign(self, body: CampaignCreate, campaign_id: str, actor: Actor, *, version: int, now_ms: int) -> Campaign:
-        compile_condition(body.audience, "/audience")
-        compile_condition(body.condition, "/condition")
+        for source, pointer in ((body.audience, "/audience"), (body.condition, "/condition")):
+            require_bounded(source, pointer)
+            compile_condition(source, pointer)
         if not body.partial_award:
             raise Validation.at(
                 "/partial_award", "false says nothing until caps and budgets are available: leave it out or send true"
