@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 from pymongo import MongoClient
+from pymongo.errors import OperationFailure
 
 from guerdon import embedded
 from guerdon.embedded import binary, host
@@ -127,6 +128,9 @@ def test_first_start_makes_a_private_writable_primary(tmp_path: Path) -> None:
         with connected(mongo) as client:
             options = client.admin.command("getCmdLineOpts")["parsed"]
             diagnostics = client.admin.command("getParameter", diagnosticDataCollectionEnabled=1)
+            with pytest.raises(OperationFailure, match="globalScriptEngine"):
+                client["test"]["rows"].find_one({"$where": "sleep(5000) || true"})
+        assert options["security"]["javascriptEnabled"] is False
         assert options["net"]["bindIp"] == "127.0.0.1"
         assert options["net"]["unixDomainSocket"]["enabled"] is False
         assert options["storage"]["wiredTiger"]["engineConfig"]["cacheSizeGB"] == 0.25

@@ -145,7 +145,7 @@ def _launch(mongod: Mongod, data_dir: Path, size: tuple[int, int], deadline: flo
         "--logpath": str(log),
     }
     options = [part for pair in arguments.items() for part in pair]
-    command = [str(mongod.binary), *options, "--logappend", "--nounixsocket"]
+    command = [str(mongod.binary), *options, "--logappend", "--nounixsocket", "--noscripting"]
     for parameter in _PARAMETERS:
         command += ["--setParameter", parameter]
     descriptor = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
