@@ -9,7 +9,7 @@ from pymongo import UpdateOne
 from guerdon.clock import Clock
 from guerdon.database import Database, PyMongoError
 from guerdon.errors import NotFound, Unauthenticated, Validation
-from guerdon.identity.keys import ID_LENGTH, PREFIX, REFUSAL, is_secret_of, new_key, parse_key
+from guerdon.identity.keys import ID_LENGTH, KEY_ID, PREFIX, REFUSAL, is_secret_of, new_key, parse_key
 from guerdon.identity.models import KEY_EXPIRY_DAYS_MAX, KEY_NAME_LENGTH_MAX, SERVICE_KEYS, ServiceKey
 from guerdon.identity.rules import known_scopes, require_grantable
 from guerdon.identity.tokens import Tokens
@@ -135,9 +135,15 @@ class Access:
         """Return all keys, the newest first; expired and revoked ones too."""
         return await self._keys.find({}, sort=[("created_at", -1), ("_id", 1)], limit=KEYS_MAX)
 
-    async def list_page(self, limit: int, after: str) -> tuple[list[ServiceKey], str | None]:
-        """Return keys whose ids follow `after`, in their order, and the next page's `after` if there is one."""
-        found = await self._keys.find({"_id": {"$gt": after}}, sort=[("_id", 1)], limit=limit + 1)
+    async def list_page(self, limit: int, after: str | None) -> tuple[list[ServiceKey], str | None]:
+        """Return keys whose ids follow `after`, in their order, and the next page's `after` if there is one.
+
+        Raises:
+            Validation: `after` is not a position in this list.
+        """
+        if after is not None and not KEY_ID.match(after):
+            raise Validation.at("cursor", "not a cursor that this list has given out")
+        found = await self._keys.find({"_id": {"$gt": after or ""}}, sort=[("_id", 1)], limit=limit + 1)
         page = found[:limit]
         return page, page[-1].id if len(found) > limit else None
 

@@ -91,7 +91,7 @@ class KeysResource:
     async def on_get(self, req: Request, resp: Response) -> None:
         """List service keys without their secrets."""
         query, now = read_query(req, KeyQuery), self._clock.now_ms()
-        after = "" if query.cursor is None else decode_cursor(query.cursor)
+        after = None if query.cursor is None else decode_cursor(query.cursor)
         keys, following = await self._access.list_page(query.limit, after)
         send(resp, KeyPage([view_key(key, now) for key in keys], following and encode_cursor(following)))
 

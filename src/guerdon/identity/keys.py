@@ -16,6 +16,7 @@ PREFIX = "gk_live_"
 ID_LENGTH = 12
 SECRET_LENGTH = 43
 _FORM = re.compile(r"gk_live_([0-9A-Za-z]{12})_([0-9A-Za-z]{43})([0-9A-Za-z]{6})\Z")
+KEY_ID = re.compile(r"[0-9A-Za-z]{12}\Z")
 _NO_DIGEST = bytes(32)
 REFUSAL = "the service key is not valid"
 
