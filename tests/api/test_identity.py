@@ -1,7 +1,9 @@
 """Members over HTTP: registering, logging in, being created and found by a service."""
 
 import asyncio
+import re
 
+import argon2
 import pytest
 from joserfc.jwk import KeySet, OKPKey
 from joserfc.jws import deserialize_compact
@@ -94,6 +96,26 @@ async def test_any_characters_make_a_password_and_are_taken_as_typed(anonymous: 
     assert (await anonymous.post("/v1/auth/register", {**ADA, "password": password})).status_code == 201
     assert (await anonymous.post("/v1/auth/login", {**ADA, "password": password})).status_code == 200
     problem(await anonymous.post("/v1/auth/login", {**ADA, "password": password[:-1]}), 401, "unauthenticated")
+
+
+async def test_stored_passwords_are_strong_and_each_has_its_own_salt(anonymous: Caller, database: Database) -> None:
+    """PW-1: OWASP's figures, and a hash that is weaker is made anew at the next log-in."""
+    for number in range(2):
+        assert (await anonymous.post("/v1/auth/register", {**ADA, "email": f"m{number}@example.com"})).status_code == 201
+    stored = [row["password_hash"] async for row in database.raw["members"].find({})]
+    assert all(re.fullmatch(r"\$argon2id\$v=19\$m=19456,t=2,p=1\$[A-Za-z0-9+/]{22}\$[A-Za-z0-9+/]{43}", each) for each in stored)
+    assert len({each.split("$")[4] for each in stored}) == len({each.split("$")[5] for each in stored}) == 2
+    weak = argon2.PasswordHasher(time_cost=1, memory_cost=8192, parallelism=1).hash(ADA["password"])
+    await database.raw["members"].update_many({}, {"$set": {"password_hash": weak}})
+    person = {**ADA, "email": "m0@example.com"}
+    assert (await anonymous.post("/v1/auth/login", {**person, "password": "wrong horse battery"})).status_code == 401
+    assert await database.raw["members"].count_documents({"password_hash": weak}) == 2
+    for _ in range(2):
+        assert (await anonymous.post("/v1/auth/login", person)).status_code == 200
+    [kept, renewed] = sorted(
+        [row["password_hash"] async for row in database.raw["members"].find({})], key=lambda each: each != weak
+    )
+    assert (kept, renewed.startswith("$argon2id$v=19$m=19456,t=2,p=1$")) == (weak, True)
 
 
 async def test_a_service_creates_a_member_and_finds_them(service: Caller) -> None:

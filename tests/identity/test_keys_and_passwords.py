@@ -2,7 +2,9 @@
 
 import asyncio
 import json
+import os
 import re
+import sys
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -289,31 +291,71 @@ def test_weaker_parameters_ask_for_a_new_hash(hasher: PasswordHasher) -> None:
         assert hasher.needs_rehash(today.replace(*weaker))
 
 
-async def test_full_queue_is_refused_at_once_and_recovers() -> None:
+async def test_full_line_is_refused_at_once_and_recovers() -> None:
     threads, queue_max = 2, 3
     hasher = PasswordHasher(threads, queue_max, MEMORY_KIB)
     gate = threading.Event()
-    try:
-        waiting = [asyncio.ensure_future(hasher._run(gate.wait)) for _ in range(threads + queue_max)]
-        await asyncio.sleep(0)
+
+    async def wait() -> bool:
+        async with hasher.turn():
+            return await hasher._run(gate.wait)
+
+    async def refused_at_once() -> None:
         for _ in range(10):
             with pytest.raises(Overloaded) as refused:
-                await asyncio.wait_for(hasher.hash("correct horse"), 5)
+                async with asyncio.timeout(5), hasher.turn():
+                    pytest.fail("there was no room")
             assert refused.value.retry_after_seconds == 1
-        # A caller who hangs up while waiting gives the slot back; one whose work runs does not.
-        waiting[-1].cancel()
-        waiting[0].cancel()
-        await asyncio.gather(waiting[0], waiting[-1], return_exceptions=True)
-        reused = asyncio.ensure_future(hasher._run(gate.wait))
+
+    try:
+        waiting = [asyncio.ensure_future(wait()) for _ in range(threads + queue_max)]
         await asyncio.sleep(0)
-        with pytest.raises(Overloaded):
-            await hasher.hash("correct horse")
+        await refused_at_once()
+        # Callers who hang up make room, whether they were waiting or not; a hash that has begun goes on for nobody.
+        for gone in (waiting[0], waiting[-1]):
+            gone.cancel()
+        await asyncio.gather(waiting[0], waiting[-1], return_exceptions=True)
+        others = [asyncio.ensure_future(wait()) for _ in range(2)]
+        await asyncio.sleep(0)
+        await refused_at_once()
         gate.set()
-        assert all(await asyncio.gather(*waiting[1:-1], reused))
-        assert await hasher.verify("correct horse", await hasher.hash("correct horse"))
+        assert all(await asyncio.gather(*waiting[1:-1], *others))
+        async with hasher.turn():
+            assert await hasher.verify("correct horse", await hasher.hash("correct horse"))
     finally:
         gate.set()
         hasher.close()
+
+
+async def test_only_who_has_a_turn_goes_on() -> None:
+    """The rest of the line costs nothing: what they would read is not read before."""
+    hasher = PasswordHasher(1, 50, MEMORY_KIB)
+    gate, begun = asyncio.Event(), []
+
+    async def log_in(number: int) -> None:
+        async with hasher.turn():
+            begun.append(number)
+            await gate.wait()
+
+    try:
+        crowd = [asyncio.ensure_future(log_in(number)) for number in range(40)]
+        await asyncio.sleep(0)
+        assert begun == list(range(1 + passwords.AHEAD))
+        gate.set()
+        await asyncio.gather(*crowd)
+        assert begun == list(range(40)), "one after the other"
+    finally:
+        hasher.close()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a priority belongs to the whole process")
+async def test_threads_that_hash_stand_back_and_others_do_not(hasher: PasswordHasher) -> None:
+    def niceness() -> int:
+        return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+
+    before = niceness()
+    assert await hasher._run(niceness) == passwords.NICENESS > before
+    assert await asyncio.to_thread(niceness) == niceness() == before
 
 
 # --- rules ----------------------------------------------------------------------------------------------------------

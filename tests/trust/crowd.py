@@ -19,6 +19,7 @@ class Answer(NamedTuple):
     status: int
     code: str
     seconds: float
+    retry_after: str = ""
 
 
 class Caller(asyncio.Protocol):
@@ -52,7 +53,8 @@ class Caller(asyncio.Protocol):
         body = bytes(self._buffer[head + 4 :])
         self._buffer.clear()
         code = body.partition(b'"code":"')[2].partition(b'"')[0].decode()
-        self._answer.set_result(Answer(int(lines[0][9:12]), code, time.monotonic() - self._began))
+        later = "".join(line.partition(b":")[2].strip().decode() for line in lines if line.startswith(b"retry-after:"))
+        self._answer.set_result(Answer(int(lines[0][9:12]), code, time.monotonic() - self._began, later))
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self._answer is not None and not self._answer.done():

@@ -1,13 +1,17 @@
 """Password hashing: argon2id on a few threads, with a bounded queue in front of them.
 
 A hash costs about 30 ms of a core and tens of MiB. Without a pool of its own, a flood of log-ins would take the machine away from the
-requests that move value.
+requests that move value. Nor may what surrounds a hash: who has no turn yet waits in a line that costs nothing, and who finds the line full
+is sent away before anything is done.
 """
 
 import asyncio
+import os
+import sys
 import threading
-from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import AsyncGenerator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager, suppress
 from functools import cache
 from importlib.resources import files
 from typing import TypeVar
@@ -23,6 +27,9 @@ LANES = 1
 SALT_BYTES = 16
 HASH_BYTES = 32
 VERSION = 19
+AHEAD = 2
+"""So many callers with a turn more than threads, so that these need not wait for what is read."""
+NICENESS = 10
 
 T = TypeVar("T")
 
@@ -77,17 +84,33 @@ class PasswordHasher:
             time_cost=PASSES, memory_cost=memory_kib, parallelism=LANES, hash_len=HASH_BYTES, salt_len=SALT_BYTES
         )
         self._memory_kib = memory_kib
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="password")
-        self._slots = threading.BoundedSemaphore(threads + queue_max)
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="password", initializer=_give_way)
+        self._turns = asyncio.Semaphore(threads + AHEAD)
+        self._callers, self._callers_max = 0, threads + queue_max
         # A well-formed hash of no password: to check against it costs what a real check costs, and 32 zero bytes never match.
         salt, nothing = "A" * 22, "A" * 43
         self._nobody = f"$argon2id$v={VERSION}$m={memory_kib},t={PASSES},p={LANES}${salt}${nothing}"
 
-    async def hash(self, password: str) -> str:
-        """Return the encoded argon2id hash, with a salt of its own.
+    @asynccontextmanager
+    async def turn(self) -> AsyncGenerator[None]:
+        """Wait for a turn, and keep it for all that belongs to one password: what is read for it too.
 
         Raises:
             Overloaded: too many callers are waiting.
+        """
+        if self._callers >= self._callers_max:
+            raise Overloaded("too many people are logging in at this moment", retry_after_seconds=1)
+        self._callers += 1
+        try:
+            async with self._turns:
+                yield
+        finally:
+            self._callers -= 1
+
+    async def hash(self, password: str) -> str:
+        """Return the encoded argon2id hash, with a salt of its own. For whoever has a turn.
+
+        Raises:
             Validation: the password is too long.
         """
         raw = _encode(password)
@@ -96,8 +119,9 @@ class PasswordHasher:
     async def verify(self, password: str, stored: str | None) -> bool:
         """Tell whether `password` made `stored`. None, for somebody unknown or without a password, takes the same work.
 
+        For whoever has a turn.
+
         Raises:
-            Overloaded: too many callers are waiting.
             Validation: the password is too long.
         """
         raw = _encode(password)
@@ -126,13 +150,13 @@ class PasswordHasher:
             return False
 
     async def _run(self, work: Callable[[], T]) -> T:
-        if not self._slots.acquire(blocking=False):
-            raise Overloaded("too many people are logging in at this moment", retry_after_seconds=1)
-        try:
-            job: Future[T] = self._pool.submit(work)
-        except BaseException:
-            self._slots.release()
-            raise
-        # The slot belongs to the work, not to the caller: one who hangs up does not stop a hash that has begun.
-        job.add_done_callback(lambda _: self._slots.release())
-        return await asyncio.wrap_future(job)
+        # One who hangs up takes back a hash that has not begun; one that has begun goes on, so at most `threads` are nobody's.
+        return await asyncio.wrap_future(self._pool.submit(work))
+
+
+def _give_way() -> None:
+    """Run this thread behind the others: a hash takes a whole core, and there may be no more cores than threads that hash."""
+    if sys.platform != "linux":  # Elsewhere a priority belongs to the whole process.
+        return
+    with suppress(OSError):  # A sandbox may forbid it; then they run beside the others.
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)

@@ -2,11 +2,10 @@
 
 import asyncio
 from collections.abc import Collection
-from contextlib import suppress
 
 from guerdon.clock import Clock
 from guerdon.database import Database, Document, DuplicateKeyError, PyMongoError, Session
-from guerdon.errors import AlreadyExists, DatabaseUnavailable, NotFound, Overloaded, Unauthenticated, Validation
+from guerdon.errors import AlreadyExists, DatabaseUnavailable, NotFound, Unauthenticated, Validation
 from guerdon.identity.models import CLAIMS, MEMBERS, PERSON_KEYS, Claim, Member, Person, PersonKey, Profile
 from guerdon.identity.passwords import PasswordHasher, check_new_password
 from guerdon.identity.rules import claimed_field, require_authority, valid_email
@@ -125,15 +124,17 @@ class Identity:
             Validation: the address is none, or the password is too long to be one.
             Overloaded: too many passwords are being hashed.
         """
-        claim = await self._claims.get(self._vault.email_claim(valid_email(email)))
-        # The second read is made for an unknown address too, so that both take as long.
-        member = await self._members.get(_NOBODY if claim is None else claim.member)
-        stored = None if member is None else member.password_hash
-        matches = await self._passwords.verify(password, stored)
-        if not matches or member is None or stored is None or member.disabled_at is not None:
-            raise Unauthenticated("the e-mail address or the password is not right")
-        if self._passwords.needs_rehash(stored):
-            await self._upgrade_hash(member.id, stored, password)
+        claimed = self._vault.email_claim(valid_email(email))
+        async with self._passwords.turn():
+            claim = await self._claims.get(claimed)
+            # The second read is made for an unknown address too, so that both take as long.
+            member = await self._members.get(_NOBODY if claim is None else claim.member)
+            stored = None if member is None else member.password_hash
+            matches = await self._passwords.verify(password, stored)
+            if not matches or member is None or stored is None or member.disabled_at is not None:
+                raise Unauthenticated("the e-mail address or the password is not right")
+            if self._passwords.needs_rehash(stored):
+                await self._upgrade_hash(member.id, stored, password)
         return member
 
     async def require_password(self, member_id: str, password: str) -> Member:
@@ -144,10 +145,8 @@ class Identity:
             NotFound: there is no such member.
             Overloaded: too many passwords are being hashed.
         """
-        member = await self.get_member(member_id)
-        if not await self._passwords.verify(password, member.password_hash):
-            raise Validation.at("/current_password", "this is not the current password")
-        return member
+        async with self._passwords.turn():
+            return await self._require_password(member_id, password)
 
     async def change_password(self, member_id: str, current: str, new: str, *, spare: str | None = None) -> None:
         """Change a password, and with it end all sessions but one if told.
@@ -157,10 +156,11 @@ class Identity:
             NotFound: there is no such member.
             Overloaded: too many passwords are being hashed.
         """
-        await self._check_new(member_id, new)
-        member = await self.require_password(member_id, current)
-        where = {"_id": member_id, "password_hash": member.password_hash}
-        done = await self._members.raw.update_one(where, _new_epoch(await self._passwords.hash(new), spare))
+        async with self._passwords.turn():
+            await self._check_new(member_id, new)
+            member = await self._require_password(member_id, current)
+            where = {"_id": member_id, "password_hash": member.password_hash}
+            done = await self._members.raw.update_one(where, _new_epoch(await self._passwords.hash(new), spare))
         if not done.matched_count:
             raise Validation.at("/current_password", "the password was changed at the same moment")
 
@@ -172,8 +172,9 @@ class Identity:
             NotFound: there is no such member.
             Overloaded: too many passwords are being hashed.
         """
-        await self._check_new(member_id, password)
-        return await self._passwords.hash(password)
+        async with self._passwords.turn():
+            await self._check_new(member_id, password)
+            return await self._passwords.hash(password)
 
     async def set_hash(self, member_id: str, password_hash: str, session: Session) -> bool:
         """Set a password in the session's transaction, and with it end all sessions; false when this member may not log in."""
@@ -255,6 +256,12 @@ class Identity:
         people = [Person(member, open_profile(member, keys.get(member.id))) for member in page]
         return people, page[-1].id if len(found) > limit else None
 
+    async def _require_password(self, member_id: str, password: str) -> Member:
+        member = await self.get_member(member_id)
+        if not await self._passwords.verify(password, member.password_hash):
+            raise Validation.at("/current_password", "this is not the current password")
+        return member
+
     async def _check_new(self, member_id: str, password: str) -> None:
         check_new_password(password, "/new_password", email=(await self.get_person(member_id)).profile.email)
 
@@ -262,7 +269,8 @@ class Identity:
         address = valid_email(email)
         check_new_password(password, email=address)
         # Hashed before the address is looked at, so that a taken address takes as long as a free one.
-        password_hash = await self._passwords.hash(password)
+        async with self._passwords.turn():
+            password_hash = await self._passwords.hash(password)
         return await self._add(Profile(email=address), password_hash=password_hash, role=role)
 
     def _new_member(self, profile: Profile, *, password_hash: str | None = None, role: Role = "member") -> tuple[Member, PersonKey]:
@@ -314,10 +322,8 @@ class Identity:
 
     async def _upgrade_hash(self, member_id: str, stored: str, password: str) -> None:
         """Hash again with today's parameters, unless the password was changed meanwhile."""
-        # A full queue must not fail a log-in that has succeeded; the next one upgrades.
-        with suppress(Overloaded):
-            stronger = await self._passwords.hash(password)
-            await self._members.raw.update_one({"_id": member_id, "password_hash": stored}, {"$set": {"password_hash": stronger}})
+        stronger = await self._passwords.hash(password)
+        await self._members.raw.update_one({"_id": member_id, "password_hash": stored}, {"$set": {"password_hash": stronger}})
 
 
 def _claims_of(member: Member) -> list[Claim]:
