@@ -5,6 +5,9 @@ import json
 from typing import Any
 
 import httpx
+from pyotp.totp import TOTP
+
+from guerdon.recovery.tokens import new_reset_token
 
 _numbers = itertools.count(1)
 MARK = "zq7canary"
@@ -57,6 +60,11 @@ class Flows:
         await self.send("POST", "/v1/auth/refresh", {"refresh_token": next_one["refresh_token"][:-1] + "x"})
         change = {"current_password": canary("old"), "new_password": canary("new")}
         await self.send("PUT", "/v1/me/password", change, **bearer)
+        await self.send("POST", "/v1/auth/forgot", {"email": self.person["email"]})
+        forged = {"token": new_reset_token(begun["member_id"]).text, "new_password": canary("reset")}
+        self.secrets.add(forged["token"])
+        await self.send("POST", "/v1/auth/reset", forged)
+        await self.send("POST", "/v1/auth/reset", {"token": canary("reset-token"), "new_password": canary("newest")})
         for path in ("/v1/me", "/v1/me/sessions", "/v1/me/wallets"):
             await self.send("GET", path, **bearer)
         return str(begun["access_token"])
@@ -113,6 +121,17 @@ class Flows:
         await self.send("PUT", f"/v1/members/{member}/role", {"role": "support"}, **bearer)
         await self.send("POST", f"/v1/members/{member}/disable", **bearer)
         await self.send("GET", "/v1/audit", **bearer)
+        await self.enrol(password, **bearer)
+
+    async def enrol(self, password: str, **bearer: str) -> None:
+        """Last of all: from then on logging in takes a code."""
+        made = (await self.send("POST", "/v1/me/totp", {"current_password": password}, **bearer)).json()
+        self.secrets |= {made["secret"], made["uri"], made["qr_svg"]}
+        code = TOTP(made["secret"]).now()
+        codes = (await self.send("POST", "/v1/me/totp/confirm", {"code": code}, **bearer)).json()["recovery_codes"]
+        self.secrets |= {*codes, *(code.replace("-", "") for code in codes)}
+        proof = {"current_password": canary("x"), "code": codes[0]}
+        await self.send("POST", "/v1/me/totp/remove", proof, **bearer)
 
 
 def found_in(text: str, secrets: set[str]) -> list[str]:

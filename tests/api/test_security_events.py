@@ -1,18 +1,30 @@
 """LOG-3: whatever somebody who looks after security wants to know leaves exactly one line, and nothing else does."""
 
+import asyncio
+import json
 import re
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+import typer
 from falcon.asgi import App
+from pydantic import SecretStr
 
-from guerdon.app import Services
+from guerdon.app import Services, jobs_of
+from guerdon.cli.proof import EXIT_VIOLATIONS, verify_books
+from guerdon.config import Settings
 from guerdon.identity.keys import KeyParts
+from guerdon.identity.token_keys import TokenKeys
+from guerdon.ledger import store
+from guerdon.ledger.checkpoints import BooksChanged
+from guerdon.logs import FLUSH_SECONDS, make_logger
 from guerdon.middlewares.security_events import BY_PEOPLE, DONE, ENTRIES, PROVING
 from guerdon.security import Role
 from tests.clients import Caller, Log, ManualClock
 from tests.factories import Factory
+from tests.invariants.retail import places
 from tests.serving import routes_of
 
 PASSWORD = "correct horse battery staple"
@@ -187,3 +199,46 @@ async def test_what_stands_in_a_path_is_only_repeated_when_it_is_an_id(service: 
 async def test_every_operation_that_is_named_exists(app: App[Any, Any]) -> None:
     served = {route.operation.operation_id for route in routes_of(app)}
     assert {*DONE, *BY_PEOPLE, *ENTRIES, *PROVING} - served == set()
+
+
+async def break_books(services: Services, factory: Factory) -> str:
+    wallet = await factory.wallet(5)
+    await services.database.raw[store.ACCOUNTS].update_one({"_id": wallet}, {"$set": {"seq": "8"}})
+    return wallet
+
+
+async def test_books_that_the_worker_will_not_sign(
+    services: Services, settings: Settings, factory: Factory, clock: ManualClock
+) -> None:
+    await break_books(services, factory)
+    clock.advance(seconds=200)
+    signing, log = settings.model_copy(update={"checkpoint_key": SecretStr(TokenKeys.generate())}), Log()
+    [job] = [job for job in jobs_of(services, signing, make_logger(clock, "error", log)) if job.name == "checkpoint"]
+    with pytest.raises(BooksChanged):
+        await job.run()
+    await asyncio.sleep(10 * FLUSH_SECONDS)
+    [line] = log.lines
+    assert (line["event"], line["name"]) == ("security_event", "verify_failed")
+    assert (line["actor"], line["result"], line["object"]) == ("system:worker", "failed", {})
+    assert line["request_id"]
+
+
+async def test_books_that_do_not_verify(
+    services: Services,
+    settings: Settings,
+    factory: Factory,
+    tmp_path: Path,
+    *,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    wallet = await break_books(services, factory)
+    for name, value in places(settings).items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(typer.Exit) as ended:
+        await asyncio.to_thread(verify_books, data_dir=tmp_path)
+    assert ended.value.exit_code == EXIT_VIOLATIONS
+    [line] = [json.loads(line) for line in capsys.readouterr().err.splitlines() if "security_event" in line]
+    assert (line["name"], line["actor"], line["result"]) == ("verify_failed", "terminal", "failed")
+    assert wallet in str(line["object"])
+    assert line["request_id"]
