@@ -18,7 +18,7 @@ from pymongo import MongoClient, WriteConcern
 
 from bench.processes import BenchFailed, Processes
 from bench.running import say
-from guerdon.app import INDEXES
+from guerdon.catalogue.collections import INDEXES
 from guerdon.database import Database
 from guerdon.identity.models import MEMBERS, Member
 from guerdon.ids import IdSource

@@ -10,7 +10,8 @@ import pytest_asyncio
 from falcon.asgi import App
 
 from guerdon import embedded
-from guerdon.app import INDEXES, Services, build_app, open_services
+from guerdon.app import Services, build_app, open_services
+from guerdon.catalogue.collections import INDEXES
 from guerdon.clock import SystemClock
 from guerdon.config import Settings, load
 from guerdon.database import Database

@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 
 from falcon.asgi import App
 
-from guerdon.app import INDEXES, Services, build_app
+from guerdon.app import Services, build_app
+from guerdon.catalogue.collections import INDEXES
 from guerdon.config import Settings
 from guerdon.database import Database
 from guerdon.http import Operation

@@ -13,17 +13,15 @@ from falcon.asgi import App
 from pymongo.errors import PyMongoError
 from structlog.typing import FilteringBoundLogger
 
-from guerdon import outbox
 from guerdon.audit import controller as audit_controller
-from guerdon.audit import models as audit_models
 from guerdon.audit.service import Audit
+from guerdon.catalogue.collections import BELONGINGS, INDEXES
 from guerdon.clock import Clock, SystemClock
 from guerdon.config import Settings, load, networks_of, require_safe
 from guerdon.database import Database
 from guerdon.embedded import die_with_parent
 from guerdon.errors import DatabaseUnavailable, StartupRefused
 from guerdon.factors import controller as factors_controller
-from guerdon.factors import models as factors_models
 from guerdon.factors.service import Factors
 from guerdon.history import controller as history_controller
 from guerdon.history.service import History
@@ -32,8 +30,6 @@ from guerdon.holds import controller as holds_controller
 from guerdon.holds.service import Holds
 from guerdon.http import Operation
 from guerdon.identity import controller as identity_controller
-from guerdon.identity import models as identity_models
-from guerdon.identity import vault as identity_vault
 from guerdon.identity.access import Access
 from guerdon.identity.key_file import LOOK_SECONDS, KeyFile
 from guerdon.identity.passwords import PasswordHasher
@@ -44,7 +40,6 @@ from guerdon.identity.vault import Vault
 from guerdon.ids import IdSource
 from guerdon.ledger import checkpoints as ledger_checkpoints
 from guerdon.ledger import jobs as ledger_jobs
-from guerdon.ledger import store as ledger_store
 from guerdon.ledger.limits import Calendar
 from guerdon.ledger.service import Ledger
 from guerdon.ledger.signing import CheckpointKeys
@@ -63,50 +58,31 @@ from guerdon.operations import controller as operations_controller
 from guerdon.operations.metrics import Metrics
 from guerdon.operations.openapi import Routes, document_of, operations_of
 from guerdon.outbox import Outbox
+from guerdon.privacy import controller as privacy_controller
+from guerdon.privacy.exports import Exports
+from guerdon.privacy.service import ERASURES_EVERY_MS, Erasures
 from guerdon.recovery import controller as recovery_controller
 from guerdon.recovery import jobs as recovery_jobs
-from guerdon.recovery import models as recovery_models
 from guerdon.recovery.service import Recovery
 from guerdon.reversals import controller as reversals_controller
 from guerdon.reversals.service import Reversals
 from guerdon.rewards import controller as rewards_controller
-from guerdon.rewards import models as rewards_models
 from guerdon.rewards.campaigns import Campaigns
 from guerdon.rewards.service import Events
 from guerdon.sealing import MasterKeys
 from guerdon.security import Actor
 from guerdon.sessions import controller as sessions_controller
-from guerdon.sessions import models as sessions_models
 from guerdon.sessions.guard import Guard
 from guerdon.sessions.service import Sessions, SessionTerms
 from guerdon.throttling.rules import Quota
 from guerdon.throttling.service import Throttle, quota_of
 from guerdon.throttling.shared import SharedCounters
 from guerdon.wallets import controller as wallets_controller
-from guerdon.wallets import models as wallets_models
 from guerdon.wallets.assets import Assets
 from guerdon.wallets.service import Wallets
 from guerdon.wallets.terms import WalletTerms
-from guerdon.workers import models as workers_models
 from guerdon.workers.models import Job
 
-INDEXES = {
-    **identity_models.INDEXES,
-    **sessions_models.INDEXES,
-    **factors_models.INDEXES,
-    **outbox.INDEXES,
-    **recovery_models.INDEXES,
-    **audit_models.INDEXES,
-    **ledger_store.INDEXES,
-    **ledger_checkpoints.INDEXES,
-    **wallets_models.INDEXES,
-    **rewards_models.INDEXES,
-    **workers_models.INDEXES,
-}
-MASTER_SEALED = [*identity_vault.MASTER_SEALED, *outbox.MASTER_SEALED]
-"""What a rotation of the master keys seals again."""
-BELONGINGS = [*sessions_models.BELONGINGS, *factors_models.BELONGINGS, *outbox.BELONGINGS, *recovery_models.BELONGINGS]
-"""What an erasure deletes besides the profile, the claims and the key."""
 EXIT_STARTUP_REFUSED = 78
 """EX_CONFIG of sysexits.h."""
 LAST_USES_SECONDS, LAST_WORD_SECONDS = 10.0, 2.0
@@ -141,6 +117,8 @@ class Services:
     reversals: Reversals
     campaigns: Campaigns
     events: Events
+    erasures: Erasures
+    exports: Exports
 
 
 @asynccontextmanager
@@ -161,19 +139,15 @@ async def open_services(settings: Settings, clock: Clock) -> AsyncGenerator[Serv
         ids = IdSource(clock)
         keys = TokenKeys(settings.token_keys.get_secret_value(), settings.jwks_max_age_seconds)
         tokens = Tokens(keys, clock, settings.token_issuer, settings.token_audience, settings.access_token_ttl_seconds)
-        passwords = PasswordHasher(
-            settings.password_hash_threads, settings.password_hash_queue_max, settings.password_hash_memory_kib
-        )
+        passwords = _hasher_of(settings)
         stack.callback(passwords.close)
-        # Commands that neither read nor make people do without master keys.
-        master = None if settings.master_keys is None else MasterKeys(settings.master_keys.get_secret_value())
+        master = _master_keys_of(settings)
         vault = Vault(database, master, clock)
         await vault.open()
         members = Identity(database, vault, passwords, ids, clock)
         throttle = Throttle(clock, _quotas_of(settings), _shared_counters(settings), on=settings.rate_limit == "on")
         stack.push_async_callback(throttle.close)
-        # Commands at a terminal let nobody log in, so outside of the API keys that are thrown away do.
-        guard = Guard(throttle, vault, master or MasterKeys(MasterKeys.generate()), clock)
+        guard = Guard(throttle, vault, clock)
         to_tell = Outbox(database, master, ids, clock)
         terms = SessionTerms(settings.session_idle_hours, settings.session_absolute_hours, settings.second_factor_required)
         books = _ledger_of(settings, database, clock)
@@ -187,6 +161,8 @@ async def open_services(settings: Settings, clock: Clock) -> AsyncGenerator[Serv
         sessions = Sessions(database, members, vault=vault, tokens=tokens, clock=clock, guard=guard, factors=factors, terms=terms)
         streams = Streams(wallets, database=database, clock=clock, stand=standing_of(access, sessions))
         stack.push_async_callback(streams.close)
+        audit = Audit(database, clock)
+        days = settings.erased_external_id_days
         yield Services(
             database=database,
             clock=clock,
@@ -200,7 +176,7 @@ async def open_services(settings: Settings, clock: Clock) -> AsyncGenerator[Serv
             factors=factors,
             outbox=to_tell,
             recovery=Recovery(database, members, sessions, guard=guard, outbox=to_tell, clock=clock),
-            audit=Audit(database, clock),
+            audit=audit,
             ledger=books,
             assets=assets,
             wallets=wallets,
@@ -211,6 +187,10 @@ async def open_services(settings: Settings, clock: Clock) -> AsyncGenerator[Serv
             reversals=Reversals(books, database=database),
             campaigns=campaigns,
             events=Events(books, members, campaigns, database=database, clock=clock),
+            erasures=Erasures(
+                database, members, sessions, ledger=books, audit=audit, clock=clock, belongings=BELONGINGS, external_id_days=days
+            ),
+            exports=Exports(database, members, sessions, factors, wallets=wallets, ledger=books, audit=audit, clock=clock),
         )
 
 
@@ -245,6 +225,15 @@ def _shared_counters(settings: Settings) -> SharedCounters | None:
     return SharedCounters(settings.rate_limit_store.get_secret_value(), settings.mongodb_database)
 
 
+def _hasher_of(settings: Settings) -> PasswordHasher:
+    return PasswordHasher(settings.password_hash_threads, settings.password_hash_queue_max, settings.password_hash_memory_kib)
+
+
+def _master_keys_of(settings: Settings) -> MasterKeys | None:
+    """Commands that neither read nor make people, and let nobody log in, do without."""
+    return None if settings.master_keys is None else MasterKeys(settings.master_keys.get_secret_value())
+
+
 def _ledger_of(settings: Settings, database: Database, clock: Clock) -> Ledger:
     return Ledger(
         database,
@@ -270,6 +259,7 @@ def jobs_of(services: Services, settings: Settings, log: FilteringBoundLogger) -
 
     jobs = [
         Job("sweep", ledger_jobs.SWEEP_EVERY_MS, book),
+        Job("erasures", ERASURES_EVERY_MS, services.erasures.finish_begun),
         Job("recovery", recovery_jobs.EVERY_MS, services.recovery.answer_asked),
     ]
     if settings.smtp_url is not None:
@@ -319,6 +309,7 @@ def routes_of(
         *holds_controller.routes(services.holds),
         *reversals_controller.routes(services.reversals),
         *rewards_controller.routes(services.events, services.campaigns),
+        *privacy_controller.routes(services.erasures, services.exports),
         *operations_controller.routes(docs, metrics, ping, open_metrics=open_metrics),
     ]
 

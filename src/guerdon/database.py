@@ -27,7 +27,7 @@ DUPLICATE_KEY, UNAUTHORIZED = 11000, 13
 _NATIVE = (bytes, datetime)
 """What BSON holds as it is."""
 
-__all__ = ["Collection", "Database", "Document", "DuplicateKeyError", "PyMongoError", "Session"]
+__all__ = ["Collection", "Database", "Document", "DuplicateKeyError", "PyMongoError", "Session", "may_try_again"]
 
 
 class Collection(Generic[T]):
@@ -180,3 +180,12 @@ class Database:
         for name, indexes in wanted.items():
             if indexes:
                 await self.raw[name].create_indexes(list(indexes))
+
+
+def may_try_again(error: PyMongoError) -> bool:
+    """True when a transaction has written nothing, or when a unique `_id` that it has written will tell whether it was committed."""
+    return (
+        isinstance(error, DuplicateKeyError)
+        or error.has_error_label("TransientTransactionError")
+        or error.has_error_label("UnknownTransactionCommitResult")
+    )

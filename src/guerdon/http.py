@@ -51,13 +51,15 @@ _CLEAN = r"^[^\u0000-\u001f\u007f\u202a-\u202e\u2066-\u2069\ud800-\udfff]*$(?!\n
 
 Text = Annotated[str, Meta(min_length=1, max_length=200, pattern=_CLEAN)]
 ExternalId = Annotated[str, Meta(min_length=1, max_length=128, pattern=_CLEAN, examples=["17850"])]
-Reference = Annotated[str, Meta(min_length=1, max_length=128, pattern=_CLEAN, examples=["order-1001"])]
+_FOR_EVER = "Kept on the ledger for ever, whatever is erased: nothing personal."
+Reason = Annotated[str, Meta(min_length=1, max_length=200, pattern=_CLEAN, description=_FOR_EVER)]
+Reference = Annotated[str, Meta(min_length=1, max_length=128, pattern=_CLEAN, examples=["order-1001"], description=_FOR_EVER)]
 Metadata = Annotated[
     dict[
         Annotated[str, Meta(min_length=1, max_length=40, pattern=r"^[A-Za-z0-9_-]+$(?!\n)")],
         Annotated[str, Meta(max_length=200, pattern=_CLEAN)],
     ],
-    Meta(max_length=20),
+    Meta(max_length=20, description=_FOR_EVER),
 ]
 
 Quotas = Literal["usual", "entry", "none"]
@@ -93,6 +95,8 @@ class Operation(Struct, frozen=True):
     """`entry`: where secrets could be guessed. `none`: what a machine asks that looks after this one."""
     media: tuple[str, ...] = ()
     """Media types of a good answer besides JSON."""
+    audited: bool = False
+    """Written into the audit log although it changes nothing."""
 
 
 def operation(
@@ -109,6 +113,7 @@ def operation(
     body_optional: bool = False,
     quota: Quotas = "usual",
     media: tuple[str, ...] = (),
+    audited: bool = False,
 ) -> Callable[[Handler], Handler]:
     """Declare a handler. A responder without a declaration stops the start-up."""
 
@@ -117,7 +122,7 @@ def operation(
 
     def attach(handler: Handler) -> Handler:
         declared = Operation(
-            operation_id, policy, tag, answers, body, query, errors, idempotent, example, body_optional, quota, media
+            operation_id, policy, tag, answers, body, query, errors, idempotent, example, body_optional, quota, media, audited
         )
 
         @wraps(handler)

@@ -7,11 +7,12 @@ from msgspec import Struct
 from guerdon.errors import Forbidden, NotFound, SecondFactorMissing, Unauthenticated
 
 METRICS_SCOPE = "metrics:read"
-ROLES_SCOPE, AUDIT_SCOPE, KEYS_SCOPE = "members:roles", "audit:read", "keys:manage"
-ADMIN_SCOPES = frozenset({ROLES_SCOPE, AUDIT_SCOPE, KEYS_SCOPE})
-"""To change what others may do, and to see what they have done: no role but an admin's has these."""
+ROLES_SCOPE, AUDIT_SCOPE, KEYS_SCOPE, ERASE_SCOPE = "members:roles", "audit:read", "keys:manage", "members:erase"
+ADMIN_SCOPES = frozenset({ROLES_SCOPE, AUDIT_SCOPE, KEYS_SCOPE, ERASE_SCOPE})
+"""To change what others may do, to see what they have done, and to destroy: no role but an admin's has these."""
+EXPORT_SCOPE = "members:export"
 SCOPES = frozenset({
-    "members:read", "members:write", "members:manage", *ADMIN_SCOPES, "wallets:read", "wallets:write", "wallets:freeze", "wallets:manage", "assets:read", "assets:write",
+    "members:read", "members:write", "members:manage", EXPORT_SCOPE, *ADMIN_SCOPES, "wallets:read", "wallets:write", "wallets:freeze", "wallets:manage", "assets:read", "assets:write",
     "events:read", "events:write", "campaigns:read", "campaigns:write", METRICS_SCOPE,
 })  # fmt: skip
 ANY_SCOPE = "*"

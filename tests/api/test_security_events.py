@@ -171,6 +171,19 @@ async def test_roles_and_members_that_are_changed(anonymous: Caller, services: S
     await watch.only(await admin.put(f"/v1/members/{actor}/role", {"role": "member"}), "access_denied", actor=actor)
 
 
+async def test_people_who_are_exported_and_erased(anonymous: Caller, services: Services, factory: Factory, watch: Watch) -> None:
+    member = await factory.member()
+    actor, admin = await employee(services, anonymous, "admin")
+    about = {"member_id": member}
+    await watch.only(await admin.get(f"/v1/members/{member}/export"), "member_exported", actor=actor, object=about, result="done")
+    await watch.only(await admin.post(f"/v1/members/{member}/erase"), "member_erased", actor=actor, object=about, result="done")
+    await anonymous.post("/v1/auth/register", {"email": "ada@example.com", "password": PASSWORD})
+    token = (await log_in(anonymous, "ada@example.com")).json()
+    own = anonymous.with_token(token["access_token"])
+    await watch.only(await own.get("/v1/me/export"), "member_exported", actor=token["member_id"])
+    await watch.only(await own.post("/v1/me/erase", {"current_password": PASSWORD}), "member_erased", actor=token["member_id"])
+
+
 async def test_keys_that_are_made_and_revoked(service: Caller, watch: Watch) -> None:
     made = await service.post("/v1/keys", {"name": "the till of Ada", "scopes": ["wallets:read"]})
     key_id = made.json()["id"]

@@ -5,7 +5,8 @@ import json
 
 import pytest
 
-from guerdon.app import MASTER_SEALED, Services, open_services
+from guerdon.app import Services, open_services
+from guerdon.catalogue.collections import MASTER_SEALED
 from guerdon.clock import SystemClock
 from guerdon.config import Settings
 from guerdon.database import Database

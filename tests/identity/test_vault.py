@@ -8,11 +8,13 @@ import bson
 import pytest
 import pytest_asyncio
 
-from guerdon.app import INDEXES, Services, open_services
+from guerdon.app import Services, open_services
+from guerdon.catalogue.collections import INDEXES
 from guerdon.clock import SystemClock
 from guerdon.config import Settings
 from guerdon.database import Database
 from guerdon.errors import Internal, StartupRefused
+from guerdon.identity.models import Member, Profile
 from guerdon.identity.vault import Vault
 from guerdon.sealing import MasterKeys
 from tests.clients import Caller
@@ -112,10 +114,39 @@ async def test_without_master_keys_people_are_out_of_reach(services: Services, s
 
 
 async def test_a_database_from_before_sealing_is_refused_in_words(database: Database, settings: Settings) -> None:
-    row: dict[str, Any] = {"_id": "mem_" + "1" * 32, "email": "ada@example.com", "role": "member", "created_at": 1}
+    row: dict[str, Any] = {
+        "_id": "mem_" + "1" * 32,
+        "external_id": None,
+        "email": "ada@example.com",
+        "role": "member",
+        "created_at": 1,
+    }
     await database.raw["members"].insert_one(row)
     with pytest.raises(StartupRefused, match=r"kept personal data unsealed.*--data-dir"):
         async with open_services(settings, SystemClock()):
             pytest.fail("it must not start")
     assert await database.raw["lookup_keys"].count_documents({}) == 0
     assert {"person_keys", "lookup_keys"} <= set(INDEXES)
+
+
+async def test_a_database_without_its_lookup_key_is_refused(
+    service: Caller, services: Services, database: Database, settings: Settings
+) -> None:
+    """With a new one nobody would be found, and everybody would be made anew."""
+    made = (await service.post("/v1/members", PERSON)).json()
+    for step in ("sealed", "erased"):
+        if step == "erased":
+            await service.post(f"/v1/members/{made['id']}/erase")
+        await database.raw["lookup_keys"].delete_many({})
+        with pytest.raises(StartupRefused, match="lookup_keys is missing"):
+            async with open_services(settings, SystemClock()):
+                pytest.fail("it must not start")
+
+
+async def test_members_about_whom_nothing_is_known_are_no_hindrance(database: Database, settings: Settings) -> None:
+    """As a bench writes them."""
+    await database.raw["members"].insert_one(
+        database.collection("members", Member).encode(Member(id="mem_" + "1" * 32, created_at=1))
+    )
+    async with open_services(settings, SystemClock()) as services:
+        assert (await services.identity.get_person("mem_" + "1" * 32)).profile == Profile()

@@ -10,7 +10,8 @@ import pyotp
 import pytest
 from falcon.asgi import App
 
-from guerdon.app import MASTER_SEALED, Services
+from guerdon.app import Services
+from guerdon.catalogue.collections import MASTER_SEALED
 from guerdon.factors.rules import STEP_MS
 from guerdon.identity.models import MEMBERS
 from guerdon.identity.token_keys import TokenKeys
@@ -210,6 +211,26 @@ async def run_jobs(services: Services, clock: ManualClock, wallet: str) -> None:
     leases = Leases(services.database, "wrk_tests", 30_000)
     assert (await leases.take(job)).granted
     await leases.release(job, pause_ms=0, failures=0)
+
+
+async def use_privacy(anonymous: Caller, service: Caller, services: Services, factory: Factory) -> None:
+    person = {"email": f"forgotten-{EMAIL}", "password": PASSWORD}
+    ida = await sent(anonymous.post("/v1/auth/register", person), 201)
+    member = anonymous.with_token((await sent(anonymous.post("/v1/auth/login", person)))["access_token"])
+    wallet = await factory.wallet(9, member=ida["id"])
+    await sent(service.post("/v1/holds", {"wallet": wallet, "amount": 3, "expires_in_seconds": 30 * 86_400}), 201)
+    await sent(service.post("/v1/events", factory.event(member={"id": ida["id"]})), 201)
+    assert (await sent(member.get("/v1/me/export")))["complete"]
+    assert (await member.get("/v1/me/export")).status_code == 429
+    assert (await sent(service.get(f"/v1/members/{ida['id']}/export")))["complete"]
+    await sent(member.post("/v1/me/erase", {"current_password": PASSWORD}))
+    known = await factory.member()
+    await asyncio.gather(*(services.erasures._begin(known, "mem_1", f"req_{number}") for number in range(2)))
+    await sent(service.post(f"/v1/members/{known}/erase"))
+    await sent(service.get(f"/v1/members/{known}/erasure"))
+    await services.erasures.finish_begun()
+    for certificate in await services.erasures.list_certificates("", 10):
+        await services.erasures.reapply(certificate)
 
 
 async def rotate_master_keys(services: Services, old: str) -> None:

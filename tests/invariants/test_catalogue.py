@@ -13,9 +13,11 @@ import pytest_asyncio
 from falcon.asgi import App
 from pymongo import IndexModel, monitoring
 
-from guerdon.app import INDEXES, Services
+from guerdon.app import Services
+from guerdon.catalogue.collections import INDEXES
+from guerdon.catalogue.notation import Query
 from guerdon.catalogue.plans import SCAN, Plan, explain, fault_of, idle_indexes, names_of
-from guerdon.catalogue.queries import QUERIES, Query
+from guerdon.catalogue.queries import QUERIES
 from guerdon.catalogue.shapes import shapes_of
 from guerdon.cli.cases import cases_of
 from guerdon.cli.explain import explain_all
@@ -74,6 +76,7 @@ async def test_what_is_sent_is_in_the_catalogue_and_the_other_way_round(
     wallet = await everything.use_wallets(service, services, factory)
     await everything.use_history(app, service, clock, wallet)
     await everything.use_rewards(service, services, factory, clock)
+    await everything.use_privacy(anonymous, service, services, factory)
     await everything.use_operations(anonymous, service)
     await everything.run_jobs(services, clock, wallet)
     with pytest.MonkeyPatch.context() as monkeypatch:
@@ -141,6 +144,7 @@ async def test_every_query_of_a_request_keeps_the_rule_and_every_index_serves(ex
         "entries.feed",
         "refusals.expire",
         "sessions.expire",
+        "claims.expire",
         "outbox.expire",
         "resets.expire",
         "checkpoints.touch",

@@ -11,7 +11,7 @@ import httpx
 import pytest
 from msgspec import inspect as mi
 
-from guerdon.app import INDEXES
+from guerdon.catalogue.collections import INDEXES
 from guerdon.database import Database
 from tests.clients import problem
 from tests.factories import Factory

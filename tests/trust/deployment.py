@@ -48,7 +48,7 @@ class Server:
         where = ["--host", host, "--port", str(self.port)]
         self._arguments = [*arguments[:1], *where, *arguments[1:]]
         self._command = [*(prefix or []), sys.executable, "-m", "guerdon", *self._arguments]
-        self._environment = environment(GUERDON_ACCESS_LOG="false", **settings)
+        self._environment = environment(**{"GUERDON_ACCESS_LOG": "false", **settings})
         self._process: subprocess.Popen[bytes] | None = None
 
     async def start(self, *, within_seconds: float = READY_SECONDS) -> float:

@@ -18,7 +18,8 @@ import pytest
 from pymongo.errors import PyMongoError
 
 from guerdon import embedded
-from guerdon.app import INDEXES, Services
+from guerdon.app import Services
+from guerdon.catalogue.collections import INDEXES
 from guerdon.config import Settings
 from guerdon.database import Database
 from guerdon.errors import StartupRefused

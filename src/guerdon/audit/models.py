@@ -9,8 +9,8 @@ from guerdon.clock import rfc3339
 from guerdon.http import PageQuery
 
 AUDIT = "audit"
-INDEXES: dict[str, list[IndexModel]] = {AUDIT: []}
-"""None: records are numbered, and read in the order of their numbers."""
+INDEXES: dict[str, list[IndexModel]] = {AUDIT: [IndexModel([("about", 1), ("_id", 1)], name="about")]}
+"""Records are numbered, and read in the order of their numbers: all of them, or those about one member."""
 GENESIS = bytes(32)
 
 Phase = Literal["asked", "answered"]
@@ -36,6 +36,8 @@ class Record(Struct, frozen=True, kw_only=True):
     """The HTTP status of the answer."""
     facts: dict[str, str] = {}
     """What the subject does not say, such as a new role. No personal data."""
+    about: list[str] = []
+    """The members whom it names, as doer or as subject. It follows from the other fields and is not in the hash."""
     prev: bytes
     hash: bytes
 

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from guerdon.audit.models import AUDIT, GENESIS, Phase, Record
 from guerdon.audit.rules import chained
 from guerdon.clock import Clock
-from guerdon.database import Database, DuplicateKeyError
+from guerdon.database import Database, DuplicateKeyError, Session
 from guerdon.errors import DatabaseUnavailable
 from guerdon.redaction import redacted
 
@@ -40,7 +40,37 @@ class Audit:
         Raises:
             DatabaseUnavailable: too many others wrote at the same moment.
         """
-        draft = Record(
+        draft = self._draft(phase, actor, action, subject, request_id=request_id, status=status, facts=facts)
+        for _ in range(ATTEMPTS_MAX):
+            try:
+                return await self._place(draft, None)
+            except DuplicateKeyError:
+                await asyncio.sleep(random.uniform(0, BACKOFF_SECONDS))
+        raise DatabaseUnavailable("the audit log could not be written in time; nothing was done", retry_after_seconds=1)
+
+    async def append_in(
+        self, session: Session, actor: str, action: str, subject: dict[str, str], *, request_id: str, facts: dict[str, str]
+    ) -> Record:
+        """Write a record in somebody else's transaction, of something that was done.
+
+        Raises:
+            DuplicateKeyError: another process wrote at the same moment; the transaction is lost.
+        """
+        draft = self._draft("answered", actor, action, subject, request_id=request_id, status=None, facts=facts)
+        return await self._place(draft, session)
+
+    def _draft(
+        self,
+        phase: Phase,
+        actor: str,
+        action: str,
+        subject: dict[str, str],
+        *,
+        request_id: str,
+        status: int | None,
+        facts: dict[str, str] | None,
+    ) -> Record:
+        return Record(
             id=0,
             at=self._clock.now_ms(),
             phase=phase,
@@ -54,16 +84,16 @@ class Audit:
             prev=GENESIS,
             hash=GENESIS,
         )
-        for _ in range(ATTEMPTS_MAX):
-            newest = await self._records.find({}, sort=[("_id", -1)], limit=1)
-            record = chained(draft, newest[0] if newest else None)
-            try:
-                await self._records.insert(record)
-            except DuplicateKeyError:
-                await asyncio.sleep(random.uniform(0, BACKOFF_SECONDS))
-            else:
-                return record
-        raise DatabaseUnavailable("the audit log could not be written in time; nothing was done", retry_after_seconds=1)
+
+    async def _place(self, draft: Record, session: Session | None) -> Record:
+        newest = await self._records.raw.find({}, session=session, limit=1).sort("_id", -1).to_list()
+        record = chained(draft, self._records.decode(newest[0]) if newest else None)
+        await self._records.insert(record, session)
+        return record
+
+    async def list_about(self, member_id: str, after: int, limit: int) -> list[Record]:
+        """Return up to `limit` records that name a member and come after number `after`, oldest first."""
+        return await self._records.find({"about": member_id, "_id": {"$gt": after}}, sort=[("_id", 1)], limit=limit)
 
     async def list_records(self, limit: int, before: int | None) -> tuple[list[Record], str | None]:
         """Return a page, newest first, and the position of the next."""

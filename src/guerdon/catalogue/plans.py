@@ -6,7 +6,7 @@ from typing import Any
 from msgspec import Struct
 from pymongo import IndexModel
 
-from guerdon.catalogue.queries import Query
+from guerdon.catalogue.notation import Query
 from guerdon.catalogue.shapes import AGGREGATE, FIND, FIND_AND_MODIFY, UPDATE
 from guerdon.database import Database, Document
 from guerdon.errors import StartupRefused

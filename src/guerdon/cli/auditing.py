@@ -25,6 +25,7 @@ EXIT_BROKEN = 1
 _SECURITY = {
     "keys create": "key_created", "keys revoke": "key_revoked", "admin create": "role_changed",
     "admin reset": "password_reset_issued", "admin remove-totp": "second_factor_removed",
+    "keys rotate-master": "master_keys_rotated", "erasures reapply": "erasures_reapplied",
 }  # fmt: skip
 """By command: the security event that it is. Others leave no more than their records."""
 _SHOWN = ("key_id", "scopes", "member_id")

@@ -36,6 +36,7 @@ def cases_of(sample: Sample) -> Cases:
     yield from _lists(sample)
     yield from _batches(sample)
     yield from _history(sample)
+    yield from _privacy(sample)
     yield from _jobs(sample)
     yield from _verify(sample)
 
@@ -108,10 +109,6 @@ def _lists(sample: Sample) -> Cases:
     page = [each.owner for each in sample.quiet[:PAGE]]
     yield "person_keys.page", f"{len(page)} people", {"ids": sorted(page), "limit": len(page)}
     yield "members.any", "found", {}
-    told = told_of(sample.quiet[0].owner)
-    for collection, sealed in (("person_keys", sample.hot.owner), ("lookup_keys", "claims"), ("outbox", told)):
-        yield f"{collection}.all", "a page", {"after": "", "limit": 500}
-        yield f"{collection}.reseal", "found", {"id": sealed, "sealed": sealed_of(sealed)}
     yield "audit.newest", "first page", {"limit": PAGE}
     yield "audit.next", "deep page", {"before": 50, "limit": PAGE}
     yield "audit.read", "a batch", {"after": 10, "limit": 1000}
@@ -197,12 +194,41 @@ def _span(wallet: Wallet, first: int, last: int, **more: Any) -> Parameters:
     return {"first": entry_id(wallet.id, first), "last": entry_id(wallet.id, last), "owner": wallet.owner, **more}
 
 
+def _privacy(sample: Sample) -> Cases:
+    for case, owner in (("found", sample.quiet[0].owner), ("not found", NOBODY)):
+        told = {"first": f"{owner}:", "last": f"{owner};"}
+        for query in ("erasing.get", "erasing.end", "erasures.get", "exports.get", "exports.end", "members.erase"):
+            yield query, case, {"id": owner}
+        yield "members.mark", case, {"id": owner, "role": "member"}
+        yield "person_keys.destroy", case, {"id": owner}
+        for collection in ("sessions", "outbox"):
+            yield f"{collection}.count", case, told
+            yield f"{collection}.erase", case, told
+        for query in ("factors.count", "resets.count", "exports.count", "resets.erase", "exports.erase"):
+            yield query, case, {"id": owner}
+        yield "exports.begin", case, {"id": owner, "now": NOW_MS}
+        held = {"after": f"hld_{owner}:", "last": f"hld_{owner};", "owner": owner, "limit": 100}
+        yield "holds.export", case, held
+        yield "events.export", case, {"after": "", "owner": owner, "limit": 100}
+        yield "audit.export", case, {"after": 0, "member": owner, "limit": 100}
+    for query in ("claims.give_up", "claims.limit"):
+        claims = [claim_of("email", 2), claim_of("external_id", 2)]  # The first of the quiet ones is member number 2.
+        yield query, "2, both found", {"ids": claims, "member": sample.quiet[0].owner}
+        yield query, "2, none found", {"ids": [claim + "-none" for claim in claims], "member": NOBODY}
+    yield "erasing.list", "a batch", {"limit": 100}
+    yield "erasures.list", "a page", {"after": sample.quiet[0].owner, "limit": 500}
+    told = told_of(sample.quiet[0].owner)
+    for collection, sealed in (("person_keys", sample.hot.owner), ("lookup_keys", "claims"), ("outbox", told)):
+        yield f"{collection}.all", "a page", {"after": "", "limit": 500}
+        yield f"{collection}.reseal", "found", {"id": sealed, "sealed": sealed_of(sealed)}
+
+
 def _jobs(sample: Sample) -> Cases:
     yield "accounts.due", "a full batch", {"now": NOW_MS + 10**12, "limit": 500}
     yield "accounts.due", "nothing due", {"now": START_MS - 1, "limit": 500}
     yield "outbox.due", "a batch", {"channel": "mail", "now": NOW_MS, "limit": 50}
     yield "outbox.due", "nothing due", {"channel": "mail", "now": START_MS, "limit": 50}
-    for query in ("refusals.expire", "sessions.expire", "outbox.expire", "resets.expire"):
+    for query in ("refusals.expire", "sessions.expire", "outbox.expire", "resets.expire", "claims.expire"):
         yield query, "nothing expired", {"moment": to_datetime(NOW_MS)}
     yield "leases.take", "found", {"id": "sweep"}
     yield "leases.keep", "found", {"id": "sweep", "holder": "wrk_1"}

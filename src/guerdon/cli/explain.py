@@ -10,9 +10,10 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from guerdon.app import INDEXES
+from guerdon.catalogue.collections import INDEXES
+from guerdon.catalogue.notation import Query
 from guerdon.catalogue.plans import Finding, explain, idle_indexes
-from guerdon.catalogue.queries import QUERIES, Query
+from guerdon.catalogue.queries import QUERIES
 from guerdon.cli.cases import cases_of
 from guerdon.cli.local import local_database
 from guerdon.cli.scratch import Sample, fill, scratch_database

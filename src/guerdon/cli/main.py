@@ -1,4 +1,4 @@
-"""The commands: `up`, `serve`, `worker`, `keys`, `admin`, `audit`, `replay`, `verify`, `checkpoint`, `explain`."""
+"""The commands: `up`, `serve`, `worker`, `keys`, `admin`, `audit`, `erasures`, `replay`, `verify`, `checkpoint`, `explain`."""
 
 import asyncio
 import getpass
@@ -21,6 +21,7 @@ from guerdon.cli import master_keys as sealing_keys
 from guerdon.cli import replay as retail
 from guerdon.cli.auditing import audited, export_audit
 from guerdon.cli.demo import ensure_demo
+from guerdon.cli.erasures import erasures_app
 from guerdon.cli.explain import explain_queries
 from guerdon.cli.local import (
     checkpoint_file,
@@ -48,6 +49,7 @@ keys_app = typer.Typer(no_args_is_help=True, help="Service keys, the keys that s
 admin_app = typer.Typer(no_args_is_help=True, help="People who may operate this deployment.")
 app.add_typer(keys_app, name="keys")
 app.add_typer(admin_app, name="admin")
+app.add_typer(erasures_app, name="erasures")
 app.command("explain")(explain_queries)
 app.command("verify")(proof.verify_books)
 app.command("checkpoint")(proof.checkpoint)

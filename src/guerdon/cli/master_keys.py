@@ -9,7 +9,8 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from guerdon.app import MASTER_SEALED, Services
+from guerdon.app import Services
+from guerdon.catalogue.collections import MASTER_SEALED
 from guerdon.cli.auditing import audited
 from guerdon.cli.local import local_database, local_services
 from guerdon.config import load

@@ -11,8 +11,8 @@ from contextlib import asynccontextmanager
 from msgspec import Struct
 from pymongo import WriteConcern
 
-from guerdon.app import INDEXES
 from guerdon.audit.models import AUDIT
+from guerdon.catalogue.collections import INDEXES
 from guerdon.clock import to_datetime
 from guerdon.database import Database, Document
 from guerdon.errors import StartupRefused
@@ -36,6 +36,7 @@ from guerdon.ledger.models import (
 from guerdon.ledger.store import ACCOUNTS, ENTRIES, REVERSALS, encode
 from guerdon.ledger.turns import TURNS
 from guerdon.outbox import OUTBOX
+from guerdon.privacy.models import ERASING, ERASURES, EXPORTS
 from guerdon.recovery.models import RESETS
 from guerdon.rewards.models import CAMPAIGNS, EVENTS
 from guerdon.sessions.models import SESSIONS
@@ -165,6 +166,7 @@ class _Maker:
             yield from _member(number, owner)
             if number % 10 == 2:
                 yield from _forgetful(number, owner)
+                yield from _private(number, owner)
             if number == 0:
                 assets, self._collector = [f"A{asset:02}" for asset in range(COLLECTOR_WALLETS)], owner
             else:
@@ -281,7 +283,19 @@ def _member(number: int, owner: str) -> Iterator[tuple[str, Document]]:
         },
     )
     for claim in claims:
-        yield CLAIMS, {"_id": claim, "member": owner, "created_at": START_MS + number}
+        ends = {"expires_at": to_datetime(NOW_MS * 2 + number)} if number % 10 == 2 else {}
+        yield CLAIMS, {"_id": claim, "member": owner, "created_at": START_MS + number, **ends}
+
+
+def _private(number: int, owner: str) -> Iterator[tuple[str, Document]]:
+    """Somebody who was exported, and somebody who is being forgotten: for the plans it may be the same one."""
+    yield EXPORTS, {"_id": owner, "not_before": START_MS}
+    for collection in (ERASING, ERASURES):
+        yield collection, {"_id": owner, "asked_at": START_MS, "asked_by": owner, "request_id": "req_explain"}
+    yield (
+        AUDIT,
+        {"_id": 1000 + number, "at": START_MS, "phase": "asked", "actor": owner, "action": "exportMember", "about": [owner]},
+    )
 
 
 def _forgetful(number: int, owner: str) -> Iterator[tuple[str, Document]]:

@@ -16,14 +16,16 @@ from pymongo import IndexModel, UpdateOne, WriteConcern
 from pymongo.asynchronous.collection import AsyncCollection
 from pymongo.asynchronous.database import AsyncDatabase
 
+from guerdon.audit.models import AUDIT
 from guerdon.clock import to_datetime
 from guerdon.database import Database, Document
 from guerdon.errors import StartupRefused
+from guerdon.identity.models import CLAIMS
 from guerdon.ledger.models import REFUSAL
 from guerdon.ledger.store import ACCOUNTS, ENTRIES
 from guerdon.outbox import OUTBOX
 from guerdon.recovery.models import RESETS
-from guerdon.rewards.models import CAMPAIGNS
+from guerdon.rewards.models import CAMPAIGNS, EVENTS
 from guerdon.sessions.models import SESSIONS
 
 ROUNDS, WARM_UP, BATCH, KNOWN = 100, 8, 500, 20_000
@@ -109,6 +111,18 @@ def _later(rng: random.Random) -> datetime:
     return to_datetime(LATER_MS + rng.randrange(10**9))
 
 
+def _new_claims(rng: random.Random, rows: list[Document]) -> Batch:
+    return [{**row, "_id": f"external_id:{rng.getrandbits(256):064x}"} for row in rows]
+
+
+def _new_events(rng: random.Random, rows: list[Document]) -> Batch:
+    return [{**row, "_id": f"order-{rng.getrandbits(64):016x}"} for row in rows]
+
+
+def _new_records(rng: random.Random, rows: list[Document]) -> Batch:
+    return [{**row, "_id": rng.getrandbits(62)} for row in rows]
+
+
 def _changed_status(rng: random.Random, rows: list[Document]) -> Batch:
     return [{"q": {"_id": row["_id"]}, "u": {"$set": {"status": rng.choice(["active", "paused"])}}} for row in rows]
 
@@ -127,6 +141,9 @@ WRITES: dict[str, tuple[Write, ...]] = {
     "outbox.due": (Write(OUTBOX, "append an event", _new_letters, {"due_at": {"$exists": True}}),),
     "outbox.expiry": (Write(OUTBOX, "append an event", _new_letters, {"due_at": {"$exists": True}}),),
     "resets.expiry": (Write(RESETS, "make a reset token", _new_resets, {}),),
+    "claims.expiry": (Write(CLAIMS, "claim a value", _new_claims, {"expires_at": {"$exists": False}}),),
+    "events.owner": (Write(EVENTS, "record an event", _new_events, {}),),
+    "audit.about": (Write(AUDIT, "write a record", _new_records, {"about": {"$exists": True}}),),
     "campaigns.status": (Write(CAMPAIGNS, "change a status", _changed_status, {}),),
 }
 """What is measured for each index; a test holds the names against the indexes that there are."""

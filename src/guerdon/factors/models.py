@@ -20,7 +20,7 @@ def about(member_id: str) -> Document:
     return {"_id": member_id}
 
 
-BELONGINGS = [Belongings("second factors", FACTORS, about)]
+BELONGINGS = [Belongings("second_factors", FACTORS, about)]
 
 
 # --- stored ---------------------------------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from msgspec import Meta, Struct, field
 
 from guerdon.clock import rfc3339
-from guerdon.http import Metadata, Reference, Text
+from guerdon.http import Metadata, Reason, Reference
 from guerdon.ledger.models import Entry, HoldChange, hold_id
 from guerdon.money import Amount
 from guerdon.wallets.models import WalletId, view_hold_state
@@ -20,7 +20,7 @@ class HoldCreate(Struct, frozen=True, forbid_unknown_fields=True):
     wallet: WalletId
     amount: Amount
     expires_in_seconds: Annotated[int, Meta(ge=1, le=EXPIRY_SECONDS_MAX, description="At most 90 days.")] = 900
-    reason: Text | None = None
+    reason: Reason | None = None
     reference: Reference | None = None
     metadata: Metadata = {}
 
@@ -30,7 +30,7 @@ class CaptureCreate(Struct, frozen=True, forbid_unknown_fields=True):
 
     amount: Amount | None = None
     final: bool = False
-    reason: Text | None = None
+    reason: Reason | None = None
     reference: Reference | None = None
     metadata: Metadata = {}
 
@@ -38,7 +38,7 @@ class CaptureCreate(Struct, frozen=True, forbid_unknown_fields=True):
 class VoidCreate(Struct, frozen=True, forbid_unknown_fields=True):
     """Why the hold is given up."""
 
-    reason: Text | None = None
+    reason: Reason | None = None
 
 
 class StoredHold(Struct, frozen=True):

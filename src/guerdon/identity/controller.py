@@ -1,7 +1,7 @@
 """Routes of members, of the keys of services, and of the keys that sign."""
 
 from guerdon.clock import Clock
-from guerdon.errors import AlreadyExists, Forbidden, NotFound, Overloaded, StoreUnavailable
+from guerdon.errors import AlreadyExists, Forbidden, InvalidState, NotFound, Overloaded, StoreUnavailable
 from guerdon.http import Request, Response, actor_of, decode_cursor, encode_cursor, note, operation, read, read_query, send
 from guerdon.identity.access import Access
 from guerdon.identity.models import (
@@ -143,12 +143,24 @@ class MembersResource:
         actor_of(req).require_reach(member_id)
         send(resp, view_member(await self._identity.get_person(member_id)))
 
-    @operation("disableMember", scope("members:manage"), tag="members", answers={200: MemberView}, errors=(NotFound, Forbidden))
+    @operation(
+        "disableMember",
+        scope("members:manage"),
+        tag="members",
+        answers={200: MemberView},
+        errors=(NotFound, Forbidden, InvalidState),
+    )
     async def on_post_disable(self, req: Request, resp: Response, member_id: str) -> None:
         """Let somebody in no longer, by no session that is open either. Their wallets stay as they are."""
         send(resp, view_member(await self._identity.set_disabled(member_id, actor_of(req), disabled=True)))
 
-    @operation("enableMember", scope("members:manage"), tag="members", answers={200: MemberView}, errors=(NotFound, Forbidden))
+    @operation(
+        "enableMember",
+        scope("members:manage"),
+        tag="members",
+        answers={200: MemberView},
+        errors=(NotFound, Forbidden, InvalidState),
+    )
     async def on_post_enable(self, req: Request, resp: Response, member_id: str) -> None:
         """Let somebody in again."""
         send(resp, view_member(await self._identity.set_disabled(member_id, actor_of(req), disabled=False)))
@@ -159,7 +171,7 @@ class MembersResource:
         tag="members",
         body=RoleUpdate,
         answers={200: MemberView},
-        errors=(NotFound, Forbidden),
+        errors=(NotFound, Forbidden, InvalidState),
         example={"role": "support"},
     )
     async def on_put_role(self, req: Request, resp: Response, member_id: str) -> None:

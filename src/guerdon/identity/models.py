@@ -1,5 +1,6 @@
 """Stored and wire shapes of members, their unique claims, and service keys."""
 
+from datetime import datetime
 from typing import Annotated, Literal
 
 from msgspec import Meta, Struct, field, structs
@@ -14,8 +15,11 @@ CLAIMS = "claims"
 PERSON_KEYS = "person_keys"
 LOOKUP_KEYS = "lookup_keys"
 SERVICE_KEYS = "service_keys"
-INDEXES: dict[str, list[IndexModel]] = {MEMBERS: [], CLAIMS: [], PERSON_KEYS: [], LOOKUP_KEYS: [], SERVICE_KEYS: []}
-"""No secondary index: a member is found by id, or by a claim whose `_id` stands for the claimed value."""
+_EXPIRY = IndexModel(
+    [("expires_at", 1)], name="expiry", expireAfterSeconds=0, partialFilterExpression={"expires_at": {"$exists": True}}
+)
+INDEXES: dict[str, list[IndexModel]] = {MEMBERS: [], CLAIMS: [_EXPIRY], PERSON_KEYS: [], LOOKUP_KEYS: [], SERVICE_KEYS: []}
+"""A member is found by id, or by a claim whose `_id` stands for the claimed value. Only claims of erased people expire."""
 
 PASSWORD_LENGTH_MIN = 8
 PASSWORD_LENGTH_MAX = 128
@@ -31,6 +35,7 @@ Attributes = Annotated[
     dict[Annotated[str, Meta(min_length=1, max_length=40, pattern=r"^[A-Za-z0-9_-]+$(?!\n)")], AttributeValue],
     Meta(max_length=20, description="Up to 20 facts about the member that campaigns may ask for.", examples=[{"country": "GB"}]),
 ]
+MemberStatus = Literal["active", "disabled", "erasing", "erased"]
 Email = Annotated[str, Meta(min_length=3, max_length=EMAIL_LENGTH_MAX, examples=["ada@example.com"])]
 
 
@@ -65,6 +70,16 @@ class Member(Struct, frozen=True, kw_only=True):
     """How often the password was set anew. Sessions that began in an earlier epoch have ended."""
     spared: str | None = None
     """The one of them that goes on: in it the password was changed."""
+    erasing_at: int | None = None
+    """Since when nothing about the person is shown, and `disabled_at` is set for good."""
+    erased_at: int | None = None
+    """When the last of it was gone."""
+
+    @property
+    def status(self) -> "MemberStatus":
+        if self.erasing_at is not None:
+            return "erasing" if self.erased_at is None else "erased"
+        return "active" if self.disabled_at is None else "disabled"
 
 
 class Person(Struct, frozen=True):
@@ -97,13 +112,15 @@ class LookupKey(Struct, frozen=True, kw_only=True):
     created_at: int
 
 
-class Claim(Struct, frozen=True, kw_only=True):
+class Claim(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One member owns this value. The `_id` index decides races, on a sharded cluster too."""
 
     id: str = field(name="_id")
     """`email:` or `external_id:`, and the keyed digest of the value."""
     member: str
     created_at: int
+    expires_at: datetime | None = None
+    """Only where the person was erased: when MongoDB takes the claim away, and the value is nobody's."""
 
 
 class ServiceKey(Struct, frozen=True, kw_only=True):
@@ -155,7 +172,8 @@ class MemberView(Struct, frozen=True):
     email: str | None
     role: Role
     attributes: dict[str, str | int | bool]
-    status: Literal["active", "disabled"]
+    status: MemberStatus
+    """`erasing` and `erased`: nothing is known about the person any more, and the id on the ledger still leads here."""
     created_at: str
 
 
@@ -236,7 +254,7 @@ def view_member(person: Person) -> MemberView:
         email=profile.email,
         role=member.role,
         attributes=profile.attributes,
-        status="active" if member.disabled_at is None else "disabled",
+        status=member.status,
         created_at=rfc3339(member.created_at),
     )
 

@@ -4,8 +4,8 @@ import asyncio
 from collections.abc import Collection
 
 from guerdon.clock import Clock
-from guerdon.database import Database, Document, DuplicateKeyError, PyMongoError, Session
-from guerdon.errors import AlreadyExists, DatabaseUnavailable, NotFound, Unauthenticated, Validation
+from guerdon.database import Database, Document, PyMongoError, Session, may_try_again
+from guerdon.errors import AlreadyExists, DatabaseUnavailable, InvalidState, NotFound, Unauthenticated, Validation
 from guerdon.identity.models import CLAIMS, MEMBERS, PERSON_KEYS, Claim, Member, Person, PersonKey, Profile
 from guerdon.identity.passwords import PasswordHasher, check_new_password
 from guerdon.identity.rules import claimed_field, require_authority, valid_email
@@ -103,7 +103,7 @@ class Identity:
                     await self._members.insert_many([member for member, _ in newcomers], session)
                 return known | {name: member.id for name, (member, _) in zip(strangers, newcomers, strict=True)}
             except PyMongoError as error:
-                if not _may_try_again(error):
+                if not may_try_again(error):
                     raise
             await asyncio.sleep(min(BACKOFF_FIRST_SECONDS * 2**attempt, BACKOFF_MAX_SECONDS))
         raise DatabaseUnavailable("the database could not settle this in time; try again", retry_after_seconds=1)
@@ -188,25 +188,25 @@ class Identity:
         Raises:
             NotFound: there is no such member.
             Forbidden: only an admin may do that to somebody who works here, and nobody to themselves.
+            InvalidState: the person is being erased, or was.
         """
         person = await self.get_person(member_id)
         require_authority(actor, person.member)
         moment = self._clock.now_ms() if disabled else None
-        if (person.member.disabled_at is not None) == disabled:
+        if (person.member.disabled_at is not None) == disabled and person.member.erasing_at is None:
             return person
-        await self._members.raw.update_one({"_id": member_id}, {"$set": {"disabled_at": moment}})
-        return await self.get_person(member_id)
+        return await self._change(member_id, {"disabled_at": moment})
 
     async def set_role(self, member_id: str, actor: Actor, role: Role) -> Person:
         """
         Raises:
             NotFound: there is no such member.
             Forbidden: nobody changes their own role.
+            InvalidState: the person is being erased, or was.
         """
         member = await self.get_member(member_id)
         require_authority(actor, member)
-        await self._members.raw.update_one({"_id": member_id}, {"$set": {"role": role}})
-        return await self.get_person(member_id)
+        return await self._change(member_id, {"role": role})
 
     async def get_member(self, member_id: str) -> Member:
         """
@@ -310,7 +310,7 @@ class Identity:
                     await self._members.insert(member, session)
                 return None
             except PyMongoError as error:
-                if not _may_try_again(error):
+                if not may_try_again(error):
                     raise
             await asyncio.sleep(min(BACKOFF_FIRST_SECONDS * 2**attempt, BACKOFF_MAX_SECONDS))
             found = await self._claims.find({"_id": {"$in": [claim.id for claim in wanted]}}, sort=[("_id", 1)], limit=len(wanted))
@@ -319,6 +319,17 @@ class Identity:
             if found:
                 return found[0]
         raise DatabaseUnavailable("the database could not settle this in time; try again", retry_after_seconds=1)
+
+    async def _change(self, member_id: str, values: Document) -> Person:
+        """
+        Raises:
+            InvalidState: the person is being erased, or was.
+        """
+        done = await self._members.raw.update_one({"_id": member_id, "erasing_at": None}, {"$set": values})
+        person = await self.get_person(member_id)
+        if not done.matched_count:
+            raise InvalidState("the person is being erased, or was", status_now=person.member.status)
+        return person
 
     async def _upgrade_hash(self, member_id: str, stored: str, password: str) -> None:
         """Hash again with today's parameters, unless the password was changed meanwhile."""
@@ -332,12 +343,3 @@ def _claims_of(member: Member) -> list[Claim]:
 
 def _new_epoch(password_hash: str, spared: str | None) -> Document:
     return {"$set": {"password_hash": password_hash, "spared": spared}, "$inc": {"epoch": 1}}
-
-
-def _may_try_again(error: PyMongoError) -> bool:
-    """True when nothing was written, or when the claims will tell whether it was."""
-    return (
-        isinstance(error, DuplicateKeyError)
-        or error.has_error_label("TransientTransactionError")
-        or error.has_error_label("UnknownTransactionCommitResult")
-    )

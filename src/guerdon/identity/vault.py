@@ -21,6 +21,8 @@ from guerdon.sealing import MasterKeys, SealingKey
 
 _CLAIMS = "claims"
 """The one look-up key that there is."""
+_UNSEALED = {"external_id", "email"}
+"""What earlier versions wrote into every member, empty or not."""
 _NO_MASTER = "this needs the master keys of the deployment: set GUERDON_MASTER_KEYS_FILE"
 
 
@@ -75,15 +77,11 @@ class Vault:
         """
         if self._master is None:
             return
-        # In this order: whoever has made a member has made the key before, so that a member without a key is an old one.
-        inhabited = await self._database.raw[MEMBERS].find_one({}, {"_id": 1}, sort=[("_id", 1)]) is not None
+        # In this order: whoever has made a member has made the key before.
+        oldest = await self._database.raw[MEMBERS].find_one({}, sort=[("_id", 1)]) or {}
         row = await self._lookup_keys.get(_CLAIMS)
-        if row is None and inhabited:
-            raise StartupRefused(
-                "this database was filled by an earlier version, which kept personal data unsealed, and there is no way over: "
-                "begin with an empty one (for `guerdon up`, name another --data-dir or remove the old directory)"
-            )
         if row is None:
+            _require_new(oldest)
             wrapped = self._master.seal(SealingKey.generate(), _lookup_context(_CLAIMS))
             with suppress(DuplicateKeyError):  # Another process was quicker, and its key is the one.
                 await self._lookup_keys.insert(LookupKey(id=_CLAIMS, wrapped=wrapped, created_at=self._clock.now_ms()))
@@ -143,17 +141,31 @@ class Vault:
         return SealingKey(self.master.open(row.wrapped, _person_context(row.id)))
 
 
+def _require_new(oldest: Document) -> None:
+    """
+    Raises:
+        StartupRefused: a member is there already, so that a new look-up key would find nobody.
+    """
+    if _UNSEALED & oldest.keys():
+        raise StartupRefused(
+            "this database was filled by an earlier version, which kept personal data unsealed, and there is no way over: "
+            "begin with an empty one (for `guerdon up`, name another --data-dir or remove the old directory)"
+        )
+    if oldest.get("sealed") or oldest.get("erased_at"):
+        raise StartupRefused("the collection lookup_keys is missing: restore it from the backup that the members came from")
+
+
 def seal_profile(member_id: str, profile: Profile, key: SealingKey) -> bytes:
     return key.seal(msgspec.json.encode(profile), _profile_context(member_id))
 
 
 def open_profile(member: Member, key: SealingKey | None) -> Profile:
-    """Return what is known about a member: nothing once the key is gone.
+    """Return what is known about a member: nothing from the moment on at which an erasure was asked for.
 
     Raises:
         Internal: another key has sealed it, or it was changed.
     """
-    if member.sealed is None or key is None:
+    if member.sealed is None or key is None or member.erasing_at is not None:
         return Profile()
     return msgspec.json.decode(key.open(member.sealed, _profile_context(member.id)), type=Profile)
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from guerdon.audit.service import Audit
 from guerdon.http import SAFE_METHODS, Operation, Request, Response, in_time
-from guerdon.security import ADMIN_SCOPES
+from guerdon.security import ADMIN_SCOPES, Actor
 
 
 class Auditing:
@@ -18,10 +18,7 @@ class Auditing:
     async def process_resource(self, req: Request, resp: Response, resource: object, params: dict[str, Any]) -> None:
         declared = self._operations.get((req.uri_template or "", req.method))
         actor = req.context.actor
-        if declared is None or req.method in SAFE_METHODS:
-            return
-        # A service too, where it changes what others may do.
-        if actor.kind != "operator" and declared.policy.scope not in ADMIN_SCOPES:
+        if declared is None or not _is_audited(declared, actor, req.method):
             return
         subject = {name: str(value)[:200] for name, value in params.items()}
         req.context.audited = (actor.id, declared.operation_id, subject)
@@ -39,3 +36,10 @@ class Auditing:
         await self._audit.append(
             "answered", actor, action, subject, request_id=req.context.request_id, status=resp.status_code, facts=facts
         )
+
+
+def _is_audited(declared: Operation, actor: Actor, method: str) -> bool:
+    if declared.audited:
+        return actor.kind != "member"
+    # A service too, where it changes what others may do.
+    return method not in SAFE_METHODS and (actor.kind == "operator" or declared.policy.scope in ADMIN_SCOPES)

@@ -25,6 +25,10 @@ DONE: Mapping[str, str] = {
     "setRole": "role_changed",
     "disableMember": "member_disabled",
     "enableMember": "member_enabled",
+    "eraseMember": "member_erased",
+    "eraseMe": "member_erased",
+    "exportMember": "member_exported",
+    "exportMe": "member_exported",
 }
 """By operation: what it is called when it has succeeded."""
 BY_PEOPLE: Mapping[str, str] = dict.fromkeys(

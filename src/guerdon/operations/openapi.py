@@ -39,7 +39,20 @@ from guerdon.http import JSON_TYPE, Operation
 Routes = list[tuple[str, Any, str | None]]
 Shape = tuple[tuple[str, type[Any], str | None], ...]
 """Routes without the services behind them: (path, the resource's class, suffix)."""
-_TAGS = ("auth", "members", "keys", "audit", "wallets", "holds", "transactions", "assets", "events", "campaigns", "operations")
+_TAGS = (
+    "auth",
+    "members",
+    "privacy",
+    "keys",
+    "audit",
+    "wallets",
+    "holds",
+    "transactions",
+    "assets",
+    "events",
+    "campaigns",
+    "operations",
+)
 _KEY_PARAMETER = {
     "name": "Idempotency-Key",
     "in": "header",

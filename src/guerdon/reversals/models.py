@@ -2,7 +2,7 @@
 
 from msgspec import Struct
 
-from guerdon.http import Metadata, Reference, Text
+from guerdon.http import Metadata, Reason, Reference
 from guerdon.money import Amount
 from guerdon.wallets.models import TransactionView
 
@@ -11,7 +11,7 @@ class ReversalCreate(Struct, frozen=True, forbid_unknown_fields=True):
     """How much of a transaction to take back; null is all that is left of it."""
 
     amount: Amount | None = None
-    reason: Text | None = None
+    reason: Reason | None = None
     reference: Reference | None = None
     metadata: Metadata = {}
 

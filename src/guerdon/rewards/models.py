@@ -12,7 +12,8 @@ from guerdon.money import Amount, AssetCode, Rounding
 
 EVENTS, CAMPAIGNS, CAMPAIGN_VERSIONS = "events", "campaigns", "campaign_versions"
 INDEXES: dict[str, list[IndexModel]] = {
-    EVENTS: [],
+    # What is kept about a member is asked for by the member.
+    EVENTS: [IndexModel([("owner", 1), ("_id", 1)], name="owner")],
     # Events ask for the active campaigns every second; paused ones and drafts pile up.
     CAMPAIGNS: [IndexModel([("status", 1), ("_id", -1)], name="status")],
     CAMPAIGN_VERSIONS: [],
@@ -55,7 +56,10 @@ class ItemCreate(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class EventCreate(Struct, frozen=True, forbid_unknown_fields=True):
-    """Something that happened in the shop. `id` is its business key, for ever; `amount` is in minor units of `currency`."""
+    """Something that happened in the shop. `id` is its business key, for ever; `amount` is in minor units of `currency`.
+
+    `id`, `items` and `attributes` are kept for ever, whatever is erased: nothing personal belongs there.
+    """
 
     id: EventId
     type: EventType

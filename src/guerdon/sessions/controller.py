@@ -72,7 +72,7 @@ class SessionsResource:
     async def on_get(self, req: Request, resp: Response) -> None:
         """List where the caller is logged in."""
         actor = actor_of(req)
-        found = await self._sessions.list_own(actor)
+        found = await self._sessions.list_of(actor.id)
         views = [view_session(session, device, current=session.id == actor.session) for session, device in found]
         send(resp, SessionList(views))
 

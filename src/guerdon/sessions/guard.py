@@ -16,7 +16,6 @@ from guerdon.errors import GuerdonError, QuotaExceeded, Unauthenticated
 from guerdon.identity.rules import valid_email
 from guerdon.identity.vault import Vault
 from guerdon.ids import digest, random_bytes
-from guerdon.sealing import MasterKeys
 from guerdon.throttling.service import Throttle
 
 PREFIX = "gd_"
@@ -39,10 +38,9 @@ class Attempt(Struct):
 class Guard:
     """Admits attempts, and gives out device tokens."""
 
-    def __init__(self, throttle: Throttle, vault: Vault, keys: MasterKeys, clock: Clock) -> None:
+    def __init__(self, throttle: Throttle, vault: Vault, clock: Clock) -> None:
         self._throttle = throttle
         self._vault = vault
-        self._keys = keys
         self._clock = clock
 
     @asynccontextmanager
@@ -81,7 +79,7 @@ class Guard:
         """Return a device token for the next log-ins to this account from where this one came."""
         name = attempt.device or random_bytes(_NAME_BYTES)
         plain = attempt.account + self._clock.now_ms().to_bytes(_TIME_BYTES) + name
-        return PREFIX + urlsafe_b64encode(self._keys.seal(plain, _CONTEXT)).decode()
+        return PREFIX + urlsafe_b64encode(self._vault.master.seal(plain, _CONTEXT)).decode()
 
     def issue_for(self, email: str) -> str:
         """Return a device token for somebody who has proven to own an address, but has not logged in."""
@@ -114,7 +112,7 @@ class Guard:
         if token is None or not token.startswith(PREFIX):
             return None
         try:
-            plain = self._keys.open(urlsafe_b64decode(token.removeprefix(PREFIX).encode()), _CONTEXT)
+            plain = self._vault.master.open(urlsafe_b64decode(token.removeprefix(PREFIX).encode()), _CONTEXT)
         except (GuerdonError, ValueError):
             return None
         issued_at = int.from_bytes(plain[_ACCOUNT_BYTES : _ACCOUNT_BYTES + _TIME_BYTES])

@@ -160,6 +160,17 @@ class Sessions:
             if session.id != but:
                 await self._end({"_id": session.id})
 
+    async def prove(self, actor: Actor, password: str) -> None:
+        """Have the caller prove by the password that they still are who has logged in.
+
+        Raises:
+            Validation: the password is not right.
+            QuotaExceeded, StoreUnavailable: as for `log_in`.
+            Overloaded: too many passwords are being hashed.
+        """
+        async with self._guard.own_password(actor.id):
+            await self._identity.require_password(actor.id, password)
+
     async def change_password(self, actor: Actor, current: str, new: str) -> None:
         """Change the caller's password and end every other session.
 
@@ -175,10 +186,10 @@ class Sessions:
 
     # --- queries ----------------------------------------------------------------------------------------------------
 
-    async def list_own(self, actor: Actor) -> list[tuple[Session, str | None]]:
-        """The caller's living sessions, each with its device, the one used last first."""
+    async def list_of(self, member_id: str) -> list[tuple[Session, str | None]]:
+        """A member's living sessions, each with its device, the one used last first."""
         now = self._clock.now_ms()
-        found, key = await asyncio.gather(self._all_of(actor.id), self._vault.get_key(actor.id))
+        found, key = await asyncio.gather(self._all_of(member_id), self._vault.get_key(member_id))
         living = [session for session in found if is_live(session, now, self._terms.idle_ms)]
         living.sort(key=lambda session: session.used_at, reverse=True)
         return [(session, _open_device(session, key)) for session in living]

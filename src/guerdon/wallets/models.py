@@ -8,7 +8,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType, field
 from pymongo import IndexModel
 
 from guerdon.clock import rfc3339
-from guerdon.http import Metadata, Reference, Text
+from guerdon.http import Metadata, Reason, Reference
 from guerdon.ledger.models import Account, Entry, HoldChange, Limits, Lot, Source, hold_id
 from guerdon.money import AMOUNT_MAX, BALANCE_CEILING, Amount, AssetCode
 
@@ -67,7 +67,7 @@ class CreditCreate(Struct, frozen=True, forbid_unknown_fields=True):
     """Value to put into a wallet. A `reference` is accepted once per member, for ever."""
 
     amount: Amount
-    reason: Text | None = None
+    reason: Reason | None = None
     reference: Reference | None = None
     source: Source = "paid"
     available_at: AvailableAt | None = None
@@ -79,7 +79,7 @@ class DebitCreate(Struct, frozen=True, forbid_unknown_fields=True):
     """Value to take from a wallet."""
 
     amount: Amount
-    reason: Text | None = None
+    reason: Reason | None = None
     reference: Reference | None = None
     metadata: Metadata = {}
 
@@ -90,7 +90,7 @@ class TransferCreate(Struct, frozen=True, forbid_unknown_fields=True):
     source: WalletId = field(name="from")
     target: WalletId = field(name="to")
     amount: Amount
-    reason: Text | None = None
+    reason: Reason | None = None
     reference: Reference | None = None
     metadata: Metadata = {}
 
@@ -101,7 +101,7 @@ class BulkCredit(Struct, frozen=True, forbid_unknown_fields=True, tag_field="typ
     wallet: WalletId
     amount: Amount
     key: Key
-    reason: Text | None = None
+    reason: Reason | None = None
     reference: Reference | None = None
     source: Source = "paid"
     available_at: AvailableAt | None = None
@@ -115,7 +115,7 @@ class BulkDebit(Struct, frozen=True, forbid_unknown_fields=True, tag_field="type
     wallet: WalletId
     amount: Amount
     key: Key
-    reason: Text | None = None
+    reason: Reason | None = None
     reference: Reference | None = None
     metadata: Metadata = {}
 
@@ -127,7 +127,7 @@ class BulkTransfer(Struct, frozen=True, forbid_unknown_fields=True, tag_field="t
     to: WalletId
     amount: Amount
     key: Key
-    reason: Text | None = None
+    reason: Reason | None = None
     reference: Reference | None = None
     metadata: Metadata = {}
 
@@ -158,13 +158,13 @@ class TermsSet(Struct, frozen=True, forbid_unknown_fields=True):
     ceiling: Annotated[int, Meta(ge=0, le=BALANCE_CEILING, description="The highest balance a credit may make.")] | None = None
     day_limit: Annotated[int, Meta(ge=0, le=AMOUNT_MAX, description="Spending in a calendar day of the programme.")] | None = None
     month_limit: Annotated[int, Meta(ge=0, le=AMOUNT_MAX, description="Spending in a calendar month.")] | None = None
-    reason: Text | None = None
+    reason: Reason | None = None
 
 
 class StatusSet(Struct, frozen=True, forbid_unknown_fields=True):
     """Why; it stands on the wallet's history."""
 
-    reason: Text | None = None
+    reason: Reason | None = None
 
 
 class WalletState(Struct, frozen=True):

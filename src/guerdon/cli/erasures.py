@@ -1,0 +1,82 @@
+"""`guerdon erasures export` and `reapply`: the log of erasures, and how a restored backup is held to it."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Annotated, TypeVar
+
+import msgspec
+import typer
+
+from guerdon.app import Services
+from guerdon.cli.auditing import audited
+from guerdon.cli.local import local_database, local_services
+from guerdon.config import load
+from guerdon.errors import StartupRefused
+from guerdon.privacy.models import CertificateView, StoredCertificate
+from guerdon.privacy.rules import stored_certificate, view_certificate
+
+T = TypeVar("T")
+PAGE = 500
+
+DataDir = Annotated[Path | None, typer.Option("--data-dir", help="Where the embedded database lives [GUERDON_DATA_DIR].")]
+LogFile = Annotated[Path, typer.Argument(help="What `guerdon erasures export` has printed.")]
+
+erasures_app = typer.Typer(no_args_is_help=True, help="People who were forgotten, and are to stay so.")
+
+
+@erasures_app.command("export")
+def export_erasures(data_dir: DataDir = None) -> None:
+    """Print the certificates of all erasures, one JSON object a line. Keep them apart from the backups of the database."""
+    _with_services(data_dir, _print_all)
+
+
+async def _print_all(services: Services) -> None:
+    after = ""
+    while page := await services.erasures.list_certificates(after, PAGE):
+        for certificate in page:
+            typer.echo(msgspec.json.encode(view_certificate(certificate)).decode())
+        after = page[-1].id
+
+
+@erasures_app.command("reapply")
+def reapply_erasures(file: LogFile, data_dir: DataDir = None) -> None:
+    """Erase again whom a restored backup has brought back, before the service is started. It may be run again at any time."""
+    certificates = list(_read(file))
+
+    async def reapply(services: Services) -> int:
+        return sum([await services.erasures.reapply(each) for each in certificates])
+
+    def work(services: Services) -> Awaitable[int]:
+        return audited(services, "erasures reapply", {"certificates": str(len(certificates))}, reapply(services))
+
+    again = _with_services(data_dir, work)
+    typer.echo(f"{len(certificates):,} certificates, {again:,} people erased again")
+
+
+def _read(file: Path) -> Iterator[StoredCertificate]:
+    """
+    Raises:
+        StartupRefused: it cannot be read, or a line is not what was written. Nothing was done.
+        Validation: a line does not say what its digest says.
+    """
+    try:
+        lines = file.read_bytes().splitlines()
+    except OSError as error:
+        raise StartupRefused(f"{file} cannot be read: {error.strerror}") from None
+    for number, line in enumerate(lines, start=1):
+        try:
+            view = msgspec.json.decode(line, type=CertificateView)
+        except msgspec.MsgspecError as error:
+            raise StartupRefused(f"line {number} of {file} is no certificate: {error}") from None
+        yield stored_certificate(view)
+
+
+def _with_services(data_dir: Path | None, work: Callable[[Services], Awaitable[T]]) -> T:
+    with local_database(load(data_dir=data_dir), "guerdon erasures") as settings:
+
+        async def within() -> T:
+            async with local_services(settings) as services:
+                return await work(services)
+
+        return asyncio.run(within())

@@ -1,0 +1,189 @@
+"""Everything that is kept about a member, as one JSON document that is made while it is read: it takes the memory of one batch."""
+
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
+from typing import Any
+
+import msgspec
+
+from guerdon.audit.models import view_record
+from guerdon.audit.service import Audit
+from guerdon.clock import Clock, rfc3339
+from guerdon.database import Database, Document, DuplicateKeyError
+from guerdon.errors import QuotaExceeded
+from guerdon.factors.models import view_factor
+from guerdon.factors.service import Factors
+from guerdon.history.models import view_entry
+from guerdon.history.places import Places
+from guerdon.holds.models import StoredHold, view_stored
+from guerdon.identity.models import view_member
+from guerdon.identity.service import Identity
+from guerdon.ledger.due import HOLD_DOCUMENTS
+from guerdon.ledger.models import Account, Entry, entry_id
+from guerdon.ledger.service import Ledger
+from guerdon.ledger.store import ENTRIES, decode_entry
+from guerdon.privacy.models import EXPORTS, ExportHead, ExportMark, view_event_export
+from guerdon.rewards.models import EVENTS, RecordedEvent
+from guerdon.security import Actor
+from guerdon.sessions.models import view_session
+from guerdon.sessions.service import Sessions
+from guerdon.wallets.models import lots_of, view_lot, view_wallet
+from guerdon.wallets.service import Wallets
+
+FORMAT = "guerdon-export-1"
+BATCH = 100
+EXPORTS_MAX = 8
+"""So many are sent by one process at a time."""
+EXPORT_SECONDS = 900
+WALLETS_MAX = 1000
+AGAIN_MS = 86_400_000
+"""A member exports once a day."""
+RETRY_MS = 600_000
+"""One that was cut off may be asked for again after ten minutes."""
+_encode = msgspec.json.Encoder().encode
+Pieces = AsyncGenerator[bytes]
+
+
+class Exports:
+    """The exports of this deployment."""
+
+    def __init__(
+        self,
+        database: Database,
+        identity: Identity,
+        sessions: Sessions,
+        factors: Factors,
+        *,
+        wallets: Wallets,
+        ledger: Ledger,
+        audit: Audit,
+        clock: Clock,
+    ) -> None:
+        self._entries = database.raw[ENTRIES]
+        self._holds = database.collection(HOLD_DOCUMENTS, StoredHold)
+        self._events = database.collection(EVENTS, RecordedEvent)
+        self._marks = database.collection(EXPORTS, ExportMark)
+        self._identity = identity
+        self._sessions = sessions
+        self._factors = factors
+        self._wallets = wallets
+        self._ledger = ledger
+        self._audit = audit
+        self._clock = clock
+        self._places = Places(EXPORTS_MAX, EXPORT_SECONDS)
+
+    async def export(self, member_id: str) -> Pieces:
+        """Return the document of a member, in pieces.
+
+        Raises:
+            NotFound: there is no such member.
+            Overloaded: too many exports are being sent by this process.
+        """
+        head = await self._head(member_id)
+        accounts = await self._ledger.list_accounts(member_id, limit=WALLETS_MAX)
+        return self._places.take(self._write(head, accounts))
+
+    async def export_own(self, actor: Actor) -> Pieces:
+        """Return the caller's own document.
+
+        Raises:
+            QuotaExceeded: there was one less than a day ago, or one was begun less than ten minutes ago.
+            Overloaded: too many exports are being sent by this process.
+        """
+        await self._admit(actor.id)
+        return self._then_mark(actor.id, await self.export(actor.id))
+
+    # --- once a day -------------------------------------------------------------------------------------------------
+
+    async def _admit(self, member_id: str) -> None:
+        now = self._clock.now_ms()
+        free = {"_id": member_id, "not_before": {"$lte": now}}
+        try:
+            await self._marks.raw.update_one(free, {"$set": {"not_before": now + RETRY_MS}}, upsert=True)
+        except DuplicateKeyError:
+            mark = await self._marks.get(member_id)
+            left_ms = RETRY_MS if mark is None else max(mark.not_before - now, 1000)
+            raise QuotaExceeded(
+                "there is one export a day", retry_after_seconds=-(-left_ms // 1000), **{"violated-policies": ["export"]}
+            ) from None
+
+    async def _then_mark(self, member_id: str, pieces: Pieces) -> Pieces:
+        """Only an export that was sent to its end counts for the day."""
+        async for piece in pieces:
+            yield piece
+        later = {"$set": {"not_before": self._clock.now_ms() + AGAIN_MS}}
+        await self._marks.raw.update_one({"_id": member_id}, later)
+
+    # --- the document -----------------------------------------------------------------------------------------------
+
+    async def _head(self, member_id: str) -> ExportHead:
+        person = await self._identity.get_person(member_id)
+        sessions = await self._sessions.list_of(member_id)
+        return ExportHead(
+            format=FORMAT,
+            exported_at=rfc3339(self._clock.now_ms()),
+            member=view_member(person),
+            second_factor=view_factor(await self._factors.get(member_id)),
+            sessions=[view_session(session, device, current=False) for session, device in sessions],
+        )
+
+    async def _write(self, head: ExportHead, accounts: Sequence[Account]) -> Pieces:
+        member_id, now = head.member.id, self._clock.now_ms()
+        yield _encode(head)[:-1] + b',"wallets":['
+        for number, account in enumerate(accounts):
+            state = self._wallets.state_of(account)
+            lots = [view_lot(lot) for lot in lots_of(state.present)]
+            wallet = _encode({"wallet": view_wallet(state), "lots": lots})
+            yield (b"," if number else b"") + wallet[:-1] + b',"entries":['
+            async for piece in _items(self._entries_of(account), view_entry):
+                yield piece
+            yield b"]}"
+        yield b'],"holds":['
+        async for piece in _items(self._holds_of(member_id), lambda hold: view_stored(hold, now)):
+            yield piece
+        yield b'],"events":['
+        async for piece in _items(self._events_of(member_id), view_event_export):
+            yield piece
+        yield b'],"audit":['
+        async for piece in _items(_pages(lambda after: self._audit.list_about(member_id, after, BATCH), 0), view_record):
+            yield piece
+        yield b'],"complete":true}'
+
+    async def _entries_of(self, account: Account) -> AsyncGenerator[Sequence[Entry]]:
+        """Each batch is a read of its own, so a slow client holds no cursor open."""
+        for first in range(1, account.seq + 1, BATCH):
+            last = min(first + BATCH - 1, account.seq)
+            where = {
+                "_id": {"$gte": entry_id(account.id, first), "$lte": entry_id(account.id, last)},
+                "owner": account.owner,
+            }
+            yield [decode_entry(row) async for row in self._entries.find(where, batch_size=BATCH + 1).sort("_id", 1)]
+
+    def _holds_of(self, member_id: str) -> AsyncGenerator[Sequence[StoredHold]]:
+        """Their ids begin with the member's."""
+
+        async def read(after: str) -> list[StoredHold]:
+            where: Document = {"_id": {"$gt": after, "$lt": f"hld_{member_id};"}, "owner": member_id}
+            return await self._holds.find(where, sort=[("_id", 1)], limit=BATCH)
+
+        return _pages(read, f"hld_{member_id}:")
+
+    def _events_of(self, member_id: str) -> AsyncGenerator[Sequence[RecordedEvent]]:
+        async def read(after: str) -> list[RecordedEvent]:
+            return await self._events.find({"owner": member_id, "_id": {"$gt": after}}, sort=[("_id", 1)], limit=BATCH)
+
+        return _pages(read, "")
+
+
+async def _pages(read: Callable[[Any], Awaitable[list[Any]]], after: str | int) -> AsyncGenerator[Sequence[Any]]:
+    while page := await read(after):
+        yield page
+        after = page[-1].id
+
+
+async def _items(batches: AsyncIterator[Sequence[Any]], view: Callable[[Any], object]) -> Pieces:
+    """The elements of a JSON array, a batch at a time."""
+    comma = b""
+    async for batch in batches:
+        if batch:
+            yield comma + b",".join(_encode(view(each)) for each in batch)
+            comma = b","

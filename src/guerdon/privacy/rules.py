@@ -1,0 +1,85 @@
+"""What a certificate says, and its digest. Pure."""
+
+import hashlib
+from collections.abc import Mapping
+from datetime import datetime
+
+import msgspec
+
+from guerdon.clock import rfc3339, to_ms
+from guerdon.errors import Validation
+from guerdon.identity.models import Member
+from guerdon.identity.rules import EMAIL_CLAIM
+from guerdon.privacy.models import CertificateView, Certified, Head, StoredCertificate, WalletProof
+
+_canonical = msgspec.json.Encoder(order="sorted")
+
+
+def inventory(member: Member, rows: Mapping[str, int]) -> dict[str, int]:
+    """Return how much there is to destroy: what stands on the member, and `rows` of other rooms by their names."""
+    own = {
+        "profile": int(member.sealed is not None),
+        "key": int(member.sealed is not None),
+        "password": int(member.password_hash is not None),
+        "address_claims": len(address_claims(member)),
+    }
+    return {**own, **rows}
+
+
+def address_claims(member: Member) -> list[str]:
+    return [claim for claim in member.claims if claim.startswith(EMAIL_CLAIM)]
+
+
+def external_id_claims(member: Member) -> list[str]:
+    return [claim for claim in member.claims if not claim.startswith(EMAIL_CLAIM)]
+
+
+def digest_of(certified: Certified) -> str:
+    """SHA-256 over the canonical JSON of what is certified, in hexadecimal."""
+    members = {name: getattr(certified, name) for name in Certified.__struct_fields__}
+    return hashlib.sha256(_canonical.encode(members)).hexdigest()
+
+
+def view_certificate(stored: StoredCertificate) -> CertificateView:
+    after = {head.wallet: head for head in stored.after}
+    view = CertificateView(
+        member_id=stored.id,
+        asked_at=rfc3339(stored.asked_at),
+        asked_by=stored.asked_by,
+        request_id=stored.request_id,
+        completed_at=rfc3339(stored.completed_at),
+        destroyed=stored.destroyed,
+        external_id_until=None if stored.external_id_until is None else rfc3339(stored.external_id_until),
+        wallets=[_proof(head, after.get(head.wallet, head)) for head in stored.before],
+        sha256="",
+    )
+    return msgspec.structs.replace(view, sha256=digest_of(view))
+
+
+def _proof(before: Head, after: Head) -> WalletProof:
+    return WalletProof(before.wallet, before.seq, before.head.hex(), after.seq, after.head.hex())
+
+
+def stored_certificate(view: CertificateView) -> StoredCertificate:
+    """Return what was stored when a certificate was shown.
+
+    Raises:
+        Validation: it does not say what its digest says.
+    """
+    if digest_of(view) != view.sha256:
+        raise Validation.at("/sha256", f"the certificate of {view.member_id} is not what was written")
+    return StoredCertificate(
+        id=view.member_id,
+        asked_at=_ms(view.asked_at),
+        asked_by=view.asked_by,
+        request_id=view.request_id,
+        completed_at=_ms(view.completed_at),
+        destroyed=view.destroyed,
+        external_id_until=None if view.external_id_until is None else _ms(view.external_id_until),
+        before=[Head(each.wallet, each.seq_before, bytes.fromhex(each.head_before)) for each in view.wallets],
+        after=[Head(each.wallet, each.seq_after, bytes.fromhex(each.head_after)) for each in view.wallets],
+    )
+
+
+def _ms(moment: str) -> int:
+    return to_ms(msgspec.convert(moment, datetime))
