@@ -308,7 +308,7 @@ def routes_of(
         *history_controller.routes(services.history, services.streams),
         *holds_controller.routes(services.holds),
         *reversals_controller.routes(services.reversals),
-        *rewards_controller.routes(services.events, services.campaigns),
+        *rewards_controller.routes(services.events, services.campaigns, services.clock),
         *privacy_controller.routes(services.erasures, services.exports),
         *operations_controller.routes(docs, metrics, ping, open_metrics=open_metrics),
     ]

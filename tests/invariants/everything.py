@@ -184,7 +184,9 @@ async def use_rewards(service: Caller, services: Services, factory: Factory, clo
     await sent(service.post("/v1/events/preview", event))
     await sent(service.post("/v1/events", event), 201)
     await sent(service.get(f"/v1/events/{event['id']}"))
+    await sent(service.post("/v1/events", factory.event(type="refund", refund_of=event["id"], member=event["member"])), 201)
     await sent(service.post(f"{path}/pause"))
+    await sent(service.post(f"{path}/end"))
     imported = ShopEvent(id="imported", type="purchase", occurred_at=0, amount=1, currency="GBP", external_id="from-a-file")
     await services.events.record_all(ACTOR, [imported], await services.campaigns.list_live())
 

@@ -26,7 +26,7 @@ from guerdon.cli.write_cost import CONTROL, WRITES, measure
 from guerdon.database import Database
 from guerdon.errors import StartupRefused
 from guerdon.ledger.store import ACCOUNTS, ENTRIES
-from guerdon.rewards.models import CAMPAIGNS
+from guerdon.rewards.campaign_models import CAMPAIGNS
 from tests.clients import Caller, ManualClock
 from tests.conftest import DATABASE
 from tests.factories import Factory

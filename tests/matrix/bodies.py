@@ -15,6 +15,8 @@ TEXTS = {
     "email": "ada@example.com", "password": "staple battery horse", "current_password": "correct horse battery",
     "new_password": "staple battery horse", "wallet": NOWHERE, "from": NOWHERE, "to": NOWHERE, "id": NOBODY, "code": "NEWONE", "asset": "PTS",
     "currency": "GBP", "scopes": "wallets:read", "audience": "true", "condition": "true",
+    "event_types": "purchase", "type": "purchase", "expression": "1", "percent": "2.5", "tier_multipliers": "2", "group": "sale", "refund_of": "order-0",
+    "starts": "09:00", "ends": "17:00",
 }  # fmt: skip
 """A well-formed value of every text that not just any word would be."""
 TIMES = {"occurred_at": "2026-01-31T12:00:00Z", "starts_at": "2026-01-01T00:00:00Z", "available_at": "2098-01-01T00:00:00Z"}

@@ -23,7 +23,8 @@ REFERENCES = {"wallet": "wallet_id", "from": "wallet_id", "to": "wallet_id", "me
 """Fields of bodies that name what belongs to a member."""
 PLAIN = {
     "asset", "attributes", "audience", "category", "code", "condition", "currency", "current_password", "device_token", "email",
-    "external_id", "id", "key", "metadata", "name", "new_password", "password", "reason", "reference", "refresh_token", "scopes", "sku", "token",
+    "event_types", "expression", "external_id", "group", "id", "key", "metadata", "name", "new_password", "password", "reason", "ends", "percent", "reference", "refresh_token", "refund_of", "scopes", "sku", "starts",
+    "tier_multipliers", "to", "token", "type",
 }  # fmt: skip
 """Texts that name nothing of a member's, or are secrets of the caller's own. A new field is put here or above on purpose."""
 ITS_OWN = {"x-request-id", "ratelimit", "ratelimit-policy", "content-length"}

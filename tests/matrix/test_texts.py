@@ -28,7 +28,17 @@ CONTROL = [
     '"a\\u0000b"', '"a\\nb"', '"a\\r\\nb"', '"a\\u001b[31mb"', '"\\u007f"', '"a\\u202eb"', '"a\\u2066b"', '"line\\n"', '"\\ud800"', '"\\udc00\\ud800"',
 ]  # fmt: skip
 """As JSON: what is no text at all cannot be written by a test either."""
-AS_TYPED = {"password", "current_password", "new_password", "refresh_token", "device_token", "token", "audience", "condition"}
+AS_TYPED = {
+    "password",
+    "current_password",
+    "new_password",
+    "refresh_token",
+    "device_token",
+    "token",
+    "audience",
+    "condition",
+    "expression",
+}
 """Secrets are compared as they are, and never shown; conditions are programs of several lines, which their compiler reads."""
 SECONDS_MAX = 1.0
 

@@ -33,7 +33,8 @@ from guerdon.ledger.store import ACCOUNTS, ENTRIES, REVERSALS
 from guerdon.ledger.turns import TURNS
 from guerdon.outbox import OUTBOX
 from guerdon.recovery.models import RESETS
-from guerdon.rewards.models import CAMPAIGNS, CAMPAIGNS_LIVE_MAX, EVENTS
+from guerdon.rewards.campaign_models import CAMPAIGNS, CAMPAIGNS_LIVE_MAX
+from guerdon.rewards.models import EVENTS, REFUNDS, STANDINGS
 from guerdon.sessions.models import SESSIONS
 from guerdon.wallets.models import ASSETS
 from guerdon.workers.models import LEASES
@@ -201,6 +202,8 @@ LEDGER = [
     Query("batch.accounts", "request", COMMANDS, read(ACCOUNTS, {**IDS, "owner": {"$in": ":owners"}})),
     Query("batch.marks", "request", COMMANDS, read(ENTRIES, MARKS), seeks=3),
     Query("batch.events", "request", "POST /v1/events", read(EVENTS, IDS)),
+    Query("batch.refunds", "request", "POST /v1/events", read(REFUNDS, IDS)),
+    Query("batch.standings", "request", "POST /v1/events", read(STANDINGS, IDS)),
     Query("batch.holds", "request", "POST /v1/holds/{hold_id}/capture, void", read(HOLD_DOCUMENTS, IDS)),
     Query("batch.reversals", "request", "POST /v1/transactions/{transaction_id}/reverse", read(REVERSALS, IDS)),
     Query("accounts.move", "request", COMMANDS, update(ACCOUNTS, ID)),
@@ -286,6 +289,8 @@ _COUNTED: Document = {
 
 REWARDS = [
     Query("events.get", "request", "GET /v1/events/{event_id}, POST /v1/events for an unknown member", one(EVENTS, ID)),
+    Query("refunds.change", "request", "POST /v1/events", update(REFUNDS, {**OWN, "count": ":count"}, upsert=True)),
+    Query("standings.change", "request", "POST /v1/events", update(STANDINGS, {**OWN, "count": ":count"}, upsert=True)),
     Query("campaigns.get", "request", "GET, PUT, activate, pause of /v1/campaigns/{campaign_id}", one(CAMPAIGNS, ID)),
     Query("campaigns.first", "request", "GET /v1/campaigns", find(CAMPAIGNS, {}, sort=DOWN, limit=True)),
     Query("campaigns.next", "request", "GET /v1/campaigns", find(CAMPAIGNS, {"_id": {"$lt": ":before"}}, sort=DOWN, limit=True)),

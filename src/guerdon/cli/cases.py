@@ -14,6 +14,7 @@ from guerdon.cli.scratch import (
     claim_of,
     event_of,
     reference_of,
+    refund_of,
     sealed_of,
     session_of,
     told_of,
@@ -84,6 +85,9 @@ def _by_id(sample: Sample) -> Cases:
     for query in ("sessions.get", "sessions.rotate", "sessions.end", "sessions.end_own", "sessions.log_out"):
         for case, session in (("found", session_of(quiet.owner)), ("not found", session_of(NOBODY))):
             yield query, case, {"id": session, "digest": session.encode(), "member": quiet.owner}
+    for case, owner, count in (("found", quiet.owner, 1), ("moved on", quiet.owner, 2), ("not found", NOBODY, None)):
+        yield "standings.change", case, {"id": owner, "owner": owner, "count": count}
+        yield "refunds.change", case, {"id": refund_of(owner), "owner": owner, "count": count}
     for case, owner in (("found", quiet.owner), ("not found", NOBODY)):
         yield "factors.begin", case, {"id": owner, "none": None}
         yield "factors.confirm", case, {"id": owner, "none": None, "sealed": sealed_of(owner)}
@@ -147,6 +151,8 @@ def _batches(sample: Sample) -> Cases:
     yield "batch.marks", f"{len(both)} new keys and references", {"owners": sorted(each.owner for each in many), "marks": both}
     known = {
         "batch.events": [event_of(number) for number in range(0, min(2 * ASKED_MAX, sample.members), 2)],
+        "batch.refunds": [refund_of(each.owner) for each in many],
+        "batch.standings": [each.owner for each in many],
         "batch.holds": sorted(hold_id(each.id, 1) for each in many),
         "batch.reversals": sorted(transaction_id(each.id, 1) for each in many),
     }

@@ -13,7 +13,8 @@ from guerdon.cli.local import write_private
 from guerdon.clock import to_datetime
 from guerdon.errors import AlreadyExists, Unauthenticated
 from guerdon.ids import random_base62
-from guerdon.rewards.models import CampaignCreate, FixedAward, Item, PerAmountAward, ShopEvent
+from guerdon.rewards.campaign_models import CampaignCreate, FixedAward, PerAmountAward
+from guerdon.rewards.models import Item, ShopEvent
 from guerdon.security import ANY_SCOPE, Actor, Role
 
 SEED = 20_260_101

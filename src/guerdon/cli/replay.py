@@ -25,8 +25,9 @@ from guerdon.clock import to_ms
 from guerdon.database import DuplicateKeyError
 from guerdon.errors import GuerdonError, StartupRefused
 from guerdon.money import AMOUNT_MAX
-from guerdon.rewards.models import Campaign, CampaignCreate, Item, PerAmountAward, ShopEvent
-from guerdon.rewards.rules import LiveCampaign
+from guerdon.rewards.campaign_models import Campaign, CampaignCreate, PerAmountAward
+from guerdon.rewards.judging import LiveCampaign
+from guerdon.rewards.models import Item, ShopEvent
 from guerdon.security import ANY_SCOPE, Actor
 
 CAMPAIGN_ID = "cmp_00000000000000000000000000000001"

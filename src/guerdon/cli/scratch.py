@@ -38,7 +38,8 @@ from guerdon.ledger.turns import TURNS
 from guerdon.outbox import OUTBOX
 from guerdon.privacy.models import ERASING, ERASURES, EXPORTS
 from guerdon.recovery.models import RESETS
-from guerdon.rewards.models import CAMPAIGNS, EVENTS
+from guerdon.rewards.campaign_models import CAMPAIGNS
+from guerdon.rewards.models import EVENTS, REFUNDS, STANDINGS
 from guerdon.sessions.models import SESSIONS
 from guerdon.wallets.models import ASSETS, WALLET
 from guerdon.workers.models import LEASES
@@ -213,6 +214,9 @@ class _Maker:
             yield HOLD_DOCUMENTS, _hold(wallet, asset, number)
         if number % 25 == 2:
             yield REVERSALS, {"_id": transaction_id(wallet.id, 1), "owner": owner, "reversed": 1, "at": NOW_MS}
+            if asset == "PTS":
+                yield STANDINGS, {"_id": owner, "owner": owner, "count": 1, "purchases": 1, "last_purchase_at": START_MS}
+                yield REFUNDS, {"_id": refund_of(owner), "owner": owner, "count": 1, "amount": 1, "taken": {}}
 
     def _entry(self, wallet: Wallet, asset: str, seq: int, balance: int) -> Entry:
         key, reference = f"key-{seq}", reference_of(seq)
@@ -373,6 +377,10 @@ def told_of(owner: str) -> str:
 
 def event_of(number: int) -> str:
     return f"order-{number}"
+
+
+def refund_of(owner: str) -> str:
+    return f"{owner}/order-1"
 
 
 def campaign_of(number: int) -> str:

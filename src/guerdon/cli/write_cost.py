@@ -25,7 +25,8 @@ from guerdon.ledger.models import REFUSAL
 from guerdon.ledger.store import ACCOUNTS, ENTRIES
 from guerdon.outbox import OUTBOX
 from guerdon.recovery.models import RESETS
-from guerdon.rewards.models import CAMPAIGNS, EVENTS
+from guerdon.rewards.campaign_models import CAMPAIGNS
+from guerdon.rewards.models import EVENTS
 from guerdon.sessions.models import SESSIONS
 
 ROUNDS, WARM_UP, BATCH, KNOWN = 100, 8, 500, 20_000

@@ -15,6 +15,7 @@ from guerdon.ledger.lots import GRACE_MS, is_plain, mature, merge, negated, tota
 from guerdon.ledger.models import (
     BREAKAGE,
     CASH,
+    COUNTED,
     GENESIS,
     HOLDS,
     ISSUER,
@@ -36,7 +37,7 @@ from guerdon.money import BALANCE_CEILING
 Blame = Callable[[Law, str, str], None]
 Ended = tuple[Hold, str]
 """A hold that an entry has ended, and how: captured, voided or expired."""
-SYSTEM_ACCOUNTS = frozenset({ISSUER, MERCHANT, CASH, BREAKAGE, HOLDS, TERMS})
+SYSTEM_ACCOUNTS = frozenset({ISSUER, MERCHANT, CASH, BREAKAGE, HOLDS, TERMS, COUNTED})
 NOMINAL = frozenset({HOLDS, TERMS})
 """The other side of entries that move no value."""
 TIMES_KINDS = frozenset({"hold_expiry", "settlement", "expiry"})

@@ -24,6 +24,8 @@ SYSTEM = "system:"
 ISSUER, MERCHANT, CASH = SYSTEM + "issuer", SYSTEM + "merchant", SYSTEM + "cash"
 BREAKAGE, HOLDS, TERMS = SYSTEM + "breakage", SYSTEM + "holds", SYSTEM + "terms"
 """Where lapsed value goes, and the nominal other side of entries that move no value."""
+COUNTED = SYSTEM + "counted"
+"""The other side of accounts that hold no value and only count: what a cap or a budget has been used for."""
 LOTS_MAX, HOLDS_MAX = 100, 100
 """Lots of different dates in one wallet, and active holds on it; what comes on top is refused."""
 
@@ -203,7 +205,7 @@ class Entry(Struct, frozen=True):
 
 
 _canonical = msgspec.json.Encoder(order="sorted")
-_LOCATED = re.compile(r"(?:txn|hld)_(.{1,80}):([0-9]{1,12})\Z")
+_LOCATED = re.compile(r"(?:txn|hld)_(.{1,100}):([0-9]{1,12})\Z")
 
 
 def entry_id(account: str, seq: int) -> str:
@@ -339,12 +341,18 @@ class Transaction(Struct, frozen=True):
 
 
 class Change(Struct, frozen=True):
-    """Fields to set on a document, which is made if it does not exist. An account that moves in the same commit must guard it."""
+    """Fields to set on a document, which is made if it does not exist.
+
+    What was read of it must be guarded: by an account that moves in the same commit, or by `count`, the field of this name as it was
+    read (None: there was no document). `fields` then moves it on.
+    """
 
     collection: str
     id: str
     owner: str
     fields: dict[str, Any]
+    counted: bool = False
+    count: int | None = None
 
 
 class Decision(Struct, frozen=True):

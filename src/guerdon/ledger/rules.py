@@ -65,7 +65,7 @@ class Plan:
 
     @property
     def writes(self) -> bool:
-        return bool(self.entries or self.opened or self.refusals or self.inserts)
+        return bool(self.entries or self.opened or self.refusals or self.inserts or self.changes)
 
     def change(self, change: Change, documents: Documents) -> None:
         """Add fields to set; a document inserted by the same batch simply has them from the start."""
@@ -77,8 +77,10 @@ class Plan:
                 self.inserts[change.collection][number] = documents[place]
                 return
         earlier = self.changes.get(place)
-        fields = change.fields if earlier is None else {**earlier.fields, **change.fields}
-        self.changes[place] = msgspec.structs.replace(change, fields=fields)
+        # The first of them says what was read.
+        self.changes[place] = (
+            change if earlier is None else msgspec.structs.replace(earlier, fields={**earlier.fields, **change.fields})
+        )
 
 
 class _State(Struct):

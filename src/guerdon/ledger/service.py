@@ -97,8 +97,10 @@ class Ledger:
         return None if document is None else decode_account(document)
 
     async def list_accounts(self, owner: str, *, limit: int = 100) -> list[Account]:
-        # Their ids begin with the owner's: they lie together, in this order, and need no index of their own.
-        where = {"_id": {"$gte": f"{owner}:", "$lt": f"{owner};"}, "owner": owner}
+        """A member's wallets, in the order of their assets."""
+        # Their ids begin with the owner's: they lie together, in this order, and need no index of their own. An asset begins with a
+        # capital letter; what only counts does not.
+        where = {"_id": {"$gte": f"{owner}:A", "$lt": f"{owner}:["}, "owner": owner}
         cursor = self._accounts.find(where, limit=limit).sort("_id")
         return [decode_account(document) async for document in cursor]
 

@@ -133,7 +133,8 @@ class Store:
         changes = [change for change in plan.changes.values() if change.collection == collection]
         updates = [
             {
-                "q": {"_id": each.id, "owner": each.owner},
+                # An upsert that does not find what was read inserts, and meets the `_id` of the document that has moved on.
+                "q": {"_id": each.id, "owner": each.owner, **({"count": each.count} if each.counted else {})},
                 "u": {"$set": each.fields},
                 "upsert": True,  # With the equalities of the condition: the new document gets its owner from there.
             }

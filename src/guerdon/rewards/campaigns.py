@@ -1,4 +1,4 @@
-"""Campaigns: drafted, versioned, activated, paused. A version, once made, is kept for ever for the decisions that name it."""
+"""Campaigns: drafted, versioned, activated, paused, ended. A version, once made, is kept for ever for the decisions that name it."""
 
 import asyncio
 
@@ -9,8 +9,7 @@ from guerdon.database import Collection, Database
 from guerdon.errors import InvalidState, NotFound, Validation
 from guerdon.http import decode_cursor, encode_cursor, utc_ms
 from guerdon.ids import IdSource
-from guerdon.rewards.cel import compile_condition, require_bounded
-from guerdon.rewards.models import (
+from guerdon.rewards.campaign_models import (
     CAMPAIGN_VERSIONS,
     CAMPAIGNS,
     CAMPAIGNS_LIVE_MAX,
@@ -19,8 +18,11 @@ from guerdon.rewards.models import (
     CampaignQuery,
     CampaignStatus,
     CampaignVersion,
+    FormulaAward,
+    in_force,
 )
-from guerdon.rewards.rules import LiveCampaign
+from guerdon.rewards.cel import compile_condition, compile_formula, require_bounded
+from guerdon.rewards.judging import LiveCampaign, in_order
 from guerdon.security import Actor
 from guerdon.wallets.assets import Assets
 
@@ -50,40 +52,52 @@ class Campaigns:
         """
         now_ms = self._clock.now_ms()
         campaign = await self._campaign(body, campaign_id or self._ids.new("cmp"), actor, version=1, now_ms=now_ms)
-        await self._save(campaign, None)
+        await self._save(campaign, None, campaign)
         return campaign
 
     async def replace(self, actor: Actor, campaign_id: str, body: CampaignCreate) -> Campaign:
-        """Make a new version that decides every event from now on; its status stays.
+        """Make a new version, which decides from `effective_at` on, or from now; its status stays.
+
+        A version that was to come and has not is given up for the new one.
 
         Raises:
             NotFound: no such campaign.
             Validation: as for `create`.
-            InvalidState: somebody else has changed it at the same moment.
+            InvalidState: it has ended, or somebody else has changed it at the same moment.
         """
-        current = await self.get_campaign(campaign_id)
+        stored = await self.get_campaign(campaign_id)
+        if stored.status == "ended":
+            raise InvalidState("the campaign has ended; draft another one", status_now=stored.status)
         now_ms = self._clock.now_ms()
-        draft = await self._campaign(body, campaign_id, actor, version=current.version + 1, now_ms=now_ms)
-        campaign = msgspec.structs.replace(draft, status=current.status, created_at=current.created_at)
-        await self._save(campaign, current)
+        current = in_force(stored, now_ms)
+        newest = max(stored.version, stored.coming.version if stored.coming is not None else 0)
+        draft = await self._campaign(body, campaign_id, actor, version=newest + 1, now_ms=now_ms)
+        version = msgspec.structs.replace(draft, status=stored.status, created_at=stored.created_at)
+        campaign = version
+        if version.effective_at is not None and stored.status != "draft":
+            campaign = msgspec.structs.replace(current, status=stored.status, coming=version, changed_at=now_ms)
+        await self._save(campaign, stored, version)
         return campaign
 
     async def set_status(self, campaign_id: str, status: CampaignStatus) -> Campaign:
-        """Activate or pause; doing it twice changes nothing.
+        """Activate, pause or end; doing it twice changes nothing, and what has ended stays so.
 
         Raises:
             NotFound: no such campaign.
-            InvalidState: a draft cannot be paused, too many are active, or somebody else has changed it at the same moment.
+            InvalidState: a draft cannot be paused, an ended one cannot change, too many are active, or somebody else has changed it at the
+                same moment.
         """
         current = await self.get_campaign(campaign_id)
         if current.status == status:
             return current
+        if current.status == "ended":
+            raise InvalidState("the campaign has ended", status_now=current.status)
         if current.status == "draft" and status == "paused":
             raise InvalidState("a draft is not active yet, so there is nothing to pause", status_now=current.status)
         if status == "active" and await self._collection.raw.count_documents({"status": "active"}) >= CAMPAIGNS_LIVE_MAX:
             raise InvalidState(f"{CAMPAIGNS_LIVE_MAX} campaigns are active already; pause one", status_now=current.status)
         campaign = msgspec.structs.replace(current, status=status, changed_at=self._clock.now_ms())
-        await self._save(campaign, current)
+        await self._save(campaign, current, None)
         return campaign
 
     async def get_campaign(self, campaign_id: str) -> Campaign:
@@ -116,14 +130,15 @@ class Campaigns:
         return page, encode_cursor(page[-1].id) if len(found) > query.limit else None
 
     async def list_live(self) -> list[LiveCampaign]:
-        """Return the active campaigns, compiled, at most one second old."""
+        """Return the versions in force of the active campaigns, compiled and in their order, at most one second old."""
         now = self._clock.monotonic()
         if self._refreshed_at is None or now - self._refreshed_at > REFRESH_SECONDS:
             async with self._refreshing:
                 while self._refreshed_at is None or now - self._refreshed_at > REFRESH_SECONDS:
                     generation = self._generation
                     active = await self._collection.find({"status": "active"}, sort=[("_id", 1)], limit=CAMPAIGNS_LIVE_MAX)
-                    self._live = [LiveCampaign.of(campaign) for campaign in active]
+                    now_ms = self._clock.now_ms()
+                    self._live = in_order([LiveCampaign.of(in_force(campaign, now_ms)) for campaign in active])
                     if generation == self._generation:
                         self._refreshed_at = now
         return self._live
@@ -132,16 +147,24 @@ class Campaigns:
         for source, pointer in ((body.audience, "/audience"), (body.condition, "/condition")):
             require_bounded(source, pointer)
             compile_condition(source, pointer)
-        if not body.partial_award:
-            raise Validation.at(
-                "/partial_award", "false says nothing until caps and budgets are available: leave it out or send true"
-            )
+        if isinstance(body.award, FormulaAward):
+            require_bounded(body.award.expression, "/award/expression")
+            compile_formula(body.award.expression, "/award/expression")
+        _require_sense(body)
         if not await self._assets.exists(body.asset):
             raise Validation.at("/asset", f"there is no asset {body.asset}")
-        starts_at = None if body.starts_at is None else utc_ms(body.starts_at, "/starts_at")
-        ends_at = None if body.ends_at is None else utc_ms(body.ends_at, "/ends_at")
+        starts_at, ends_at, effective_at = (
+            None if moment is None else utc_ms(moment, pointer)
+            for moment, pointer in (
+                (body.starts_at, "/starts_at"),
+                (body.ends_at, "/ends_at"),
+                (body.effective_at, "/effective_at"),
+            )
+        )
         if starts_at is not None and ends_at is not None and starts_at >= ends_at:
             raise Validation.at("/ends_at", "the end must be after the start")
+        if effective_at is not None and effective_at <= now_ms:
+            raise Validation.at("/effective_at", "it has passed; leave it out for a version that decides at once")
         return Campaign(
             id=campaign_id,
             version=version,
@@ -152,16 +175,25 @@ class Campaigns:
             award=body.award,
             starts_at=starts_at,
             ends_at=ends_at,
+            schedule=body.schedule,
             audience=body.audience,
             condition=body.condition,
+            tier_multipliers=body.tier_multipliers,
+            stacking=body.stacking,
+            caps=body.caps,
+            budget=body.budget,
+            partial_award=body.partial_award,
+            pending=body.pending,
+            expiry=body.expiry,
             clawback=body.clawback,
+            effective_at=effective_at,
             created_at=now_ms,
             created_by=actor.id,
             changed_at=now_ms,
         )
 
-    async def _save(self, campaign: Campaign, current: Campaign | None) -> None:
-        """Write the campaign, and its archived version when it is a new one, in one transaction."""
+    async def _save(self, campaign: Campaign, current: Campaign | None, version: Campaign | None) -> None:
+        """Write the campaign, and the archive of its version when that is a new one, in one transaction."""
         async with self._database.transaction() as session:
             if current is None:
                 await self._collection.insert(campaign, session)
@@ -171,8 +203,26 @@ class Campaigns:
                 result = await self._collection.raw.replace_one(unchanged, document, session=session)
                 if result.matched_count == 0:
                     raise InvalidState("somebody else has changed this campaign; read it again", status_now=current.status)
-            if current is None or campaign.version != current.version:
-                archived = CampaignVersion(id=f"{campaign.id}/{campaign.version}", campaign=campaign)
-                await self._versions.insert(archived, session)
+            if version is not None:
+                await self._versions.insert(CampaignVersion(id=f"{version.id}/{version.version}", campaign=version), session)
         self._refreshed_at = None
         self._generation += 1
+
+
+def _require_sense(body: CampaignCreate) -> None:
+    """
+    Raises:
+        Validation: fields contradict each other.
+    """
+    for number, cap in enumerate(body.caps):
+        if cap.scope == "member" and cap.period is None:
+            raise Validation.at(f"/caps/{number}/period", "a cap for a member needs a period: day, week, month or ever")
+        if cap.scope == "event" and cap.period is not None:
+            raise Validation.at(f"/caps/{number}/period", "a cap for one event has no period: leave it out")
+    for number, hours in enumerate(body.schedule or ()):
+        if hours.starts in (hours.ends, "24:00"):
+            raise Validation.at(
+                f"/schedule/{number}/starts", "the hours are empty: they begin before they end, or end on the day after"
+            )
+    if body.stacking.group is None and body.stacking.policy != "all":
+        raise Validation.at("/stacking/group", f"the policy {body.stacking.policy} needs a group to choose from")

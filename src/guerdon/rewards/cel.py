@@ -14,7 +14,9 @@ from cel_expr_python import cel  # pyright: ignore[reportMissingTypeStubs]
 from guerdon.errors import Validation
 
 EVENT_FIELDS = frozenset({"id", "type", "amount", "currency", "items", "attributes", "occurred_at"})
-MEMBER_FIELDS = frozenset({"id", "external_id", "attributes"})
+PERSONAL_FIELDS = frozenset({"external_id", "attributes"})
+STANDING_FIELDS = frozenset({"tier", "segments", "first_purchase", "days_since_last"})
+MEMBER_FIELDS = PERSONAL_FIELDS | STANDING_FIELDS | {"id"}
 _FIELDS = {"event": EVENT_FIELDS, "member": MEMBER_FIELDS}
 # What is no code: comments, and texts in the forms that CEL knows. One that never ends matches to the end of its line or of the source, and
 # nothing is tried twice (`*+`); the compiler says what is wrong with it.
@@ -29,7 +31,9 @@ _STRINGS = re.compile(
 )
 _ACCESS = re.compile(r"(?<!\w)(?<![\w)\]}]\.)(event|member)\.([A-Za-z_]\w*)")
 """A dot before a variable changes nothing (`.event.amount`), unless something is before the dot."""
-_MEMBER = re.compile(r"\bmember\b")
+_MEMBER = re.compile(r"\bmember\b(?:\.([A-Za-z_]\w*))?")
+_FLAG = "member.first_purchase"
+"""The one field that is a condition by itself; the engine knows the types of fields only when it reads them."""
 _WALK = re.compile(r"\.(all|exists|exists_one|filter|map)\(")
 _PARTS = re.compile(
     r"\bevent\.(?:(?!items\b)[A-Za-z_]\w*|items\.(?:all|exists|exists_one|filter|map|size)\()|\bsize\(event\.items(?= ?\))"
@@ -44,26 +48,29 @@ _COMPILED_MAX = 4096
 _KEY_NOT_FOUND = "Key not found in map"
 
 
-class Condition:
-    """A compiled condition over `event`, `member` and `now`."""
+class _Compiled:
+    """A compiled expression over `event`, `member` and `now`."""
 
-    __slots__ = ("_expression", "reads_member", "source")
+    __slots__ = ("_expression", "reads_member", "reads_standing", "source")
 
     def __init__(self, source: str, expression: Any) -> None:
+        read = set(_MEMBER.findall(_code_of(source)))
         self.source = source
-        self.reads_member = _MEMBER.search(_code_of(source)) is not None
+        # Whoever takes the whole member, as in `member["tier"]`, may read anything of it.
+        self.reads_member = not read <= STANDING_FIELDS
+        self.reads_standing = not read.isdisjoint({"", *STANDING_FIELDS})
         self._expression = expression
 
-    def judge(self, facts: Any) -> tuple[bool, str | None]:
-        """Return (holds, error) for the facts that `facts_of` made. What cannot be evaluated does not hold, and says why."""
+    def _value(self, facts: Any, *wanted: Any) -> tuple[Any, str | None]:
+        """Return (value, None), or (None, why there is none)."""
         try:
             value = self._expression.eval(facts)
         except RuntimeError as error:
-            return False, self._reason(str(error))
+            return None, self._reason(str(error))
         kind = value.type()
-        if kind == cel.Type.BOOL:
-            return value.value() is True, None
-        return False, self._reason(str(value.value()))
+        if kind in wanted:
+            return value.value(), None
+        return None, self._reason(str(value.value()) if kind == cel.Type.ERROR else f"it is of type {kind.name()}")
 
     def _reason(self, error: str) -> str:
         """What may stand in a decision, which is kept for ever: the library's sentence can quote what is known about the member."""
@@ -71,6 +78,27 @@ class Condition:
             return error[:200]
         code = error.partition(":")[0][:40]
         return f"{code}: {_KEY_NOT_FOUND}" if _KEY_NOT_FOUND in error else f"{code} (it reads the member, so it is not quoted)"
+
+
+class Condition(_Compiled):
+    """It holds, or it does not."""
+
+    __slots__ = ()
+
+    def judge(self, facts: Any) -> tuple[bool, str | None]:
+        """Return (holds, error) for the facts that `facts_of` made. What cannot be evaluated does not hold, and says why."""
+        value, error = self._value(facts, cel.Type.BOOL)
+        return value is True, error
+
+
+class Formula(_Compiled):
+    """It gives a number."""
+
+    __slots__ = ()
+
+    def evaluate(self, facts: Any) -> tuple[int | float | None, str | None]:
+        """Return (number, None), or (None, error)."""
+        return self._value(facts, cel.Type.INT, cel.Type.UINT, cel.Type.DOUBLE)
 
 
 def _code_of(source: str) -> str:
@@ -122,15 +150,32 @@ def compile_condition(source: str, pointer: str) -> Condition:
     Raises:
         Validation: it does not compile, is not of type bool, or names a field that neither event nor member has.
     """
+    expression = _compile(source, pointer)
+    if expression.return_type() != cel.Type.BOOL and _code_of(source).strip() != _FLAG:
+        kind = expression.return_type().name()
+        raise Validation.at(pointer, f"the expression is of type {kind}; a condition must be of type BOOL")
+    return Condition(source, expression)
+
+
+@lru_cache(maxsize=_COMPILED_MAX)
+def compile_formula(source: str, pointer: str) -> Formula:
+    """Compile and check a formula. What it reads of the event has no type before there is one, so DYN passes and is checked then.
+
+    Raises:
+        Validation: it does not compile, gives no number, or names a field that neither event nor member has.
+    """
+    expression = _compile(source, pointer)
+    if expression.return_type() not in (cel.Type.INT, cel.Type.UINT, cel.Type.DOUBLE, cel.Type.DYN):
+        kind = expression.return_type().name()
+        raise Validation.at(pointer, f"the expression is of type {kind}; a formula must give a number")
+    return Formula(source, expression)
+
+
+def _compile(source: str, pointer: str) -> Any:
     for name, field in _ACCESS.findall(_code_of(source)):
         if field not in _FIELDS[name]:
             raise Validation.at(pointer, f"{name}.{field} does not exist; {name} has {', '.join(sorted(_FIELDS[name]))}")
     try:
-        expression = _environment().compile(source)
+        return _environment().compile(source)
     except (RuntimeError, ValueError) as error:
         raise Validation.at(pointer, f"not a CEL expression: {str(error)[:300]}") from None
-    if expression.return_type() != cel.Type.BOOL:
-        raise Validation.at(
-            pointer, f"the expression is of type {expression.return_type().name()}; a condition must be of type BOOL"
-        )
-    return Condition(source, expression)

@@ -2,19 +2,12 @@
 
 from typing import Any
 
+from guerdon.clock import Clock
 from guerdon.errors import EventReused, InvalidState, NotFound, Overloaded, Validation
 from guerdon.http import Request, Response, actor_of, operation, read, read_query, send
+from guerdon.rewards.campaign_models import Campaign, CampaignCreate, CampaignPage, CampaignQuery, CampaignView, view_campaign
 from guerdon.rewards.campaigns import Campaigns
-from guerdon.rewards.models import (
-    CampaignCreate,
-    CampaignPage,
-    CampaignQuery,
-    CampaignView,
-    EventCreate,
-    EventView,
-    view_campaign,
-    view_event,
-)
+from guerdon.rewards.models import EventCreate, EventView, view_event
 from guerdon.rewards.service import Events, shop_event
 from guerdon.security import scope
 
@@ -83,8 +76,12 @@ class EventsResource:
 class CampaignsResource:
     """`/v1/campaigns`"""
 
-    def __init__(self, campaigns: Campaigns) -> None:
+    def __init__(self, campaigns: Campaigns, clock: Clock) -> None:
         self._campaigns = campaigns
+        self._clock = clock
+
+    def _view(self, campaign: Campaign) -> CampaignView:
+        return view_campaign(campaign, self._clock.now_ms())
 
     @operation(
         "createCampaign",
@@ -98,18 +95,18 @@ class CampaignsResource:
     async def on_post(self, req: Request, resp: Response) -> None:
         """Draft a campaign; its conditions are compiled and type-checked now."""
         body, _ = await read(req, CampaignCreate)
-        send(resp, view_campaign(await self._campaigns.create(actor_of(req), body)), 201)
+        send(resp, self._view(await self._campaigns.create(actor_of(req), body)), 201)
 
     @operation("listCampaigns", scope("campaigns:read"), tag="campaigns", query=CampaignQuery, answers={200: CampaignPage})
     async def on_get(self, req: Request, resp: Response) -> None:
         """List campaigns, newest first."""
         campaigns, cursor = await self._campaigns.list_campaigns(read_query(req, CampaignQuery))
-        send(resp, CampaignPage([view_campaign(campaign) for campaign in campaigns], cursor))
+        send(resp, CampaignPage([self._view(campaign) for campaign in campaigns], cursor))
 
     @operation("getCampaign", scope("campaigns:read"), tag="campaigns", answers={200: CampaignView}, errors=(NotFound,))
     async def on_get_one(self, req: Request, resp: Response, campaign_id: str) -> None:
         """Read a campaign's newest version."""
-        send(resp, view_campaign(await self._campaigns.get_campaign(campaign_id)))
+        send(resp, self._view(await self._campaigns.get_campaign(campaign_id)))
 
     @operation(
         "replaceCampaign",
@@ -123,26 +120,33 @@ class CampaignsResource:
     async def on_put_one(self, req: Request, resp: Response, campaign_id: str) -> None:
         """Make a new version that decides events from now on; what was paid keeps the version it was born with."""
         body, _ = await read(req, CampaignCreate)
-        send(resp, view_campaign(await self._campaigns.replace(actor_of(req), campaign_id, body)))
+        send(resp, self._view(await self._campaigns.replace(actor_of(req), campaign_id, body)))
 
     @operation(
         "activateCampaign", scope("campaigns:write"), tag="campaigns", answers={200: CampaignView}, errors=(NotFound, InvalidState)
     )
     async def on_post_activate(self, _req: Request, resp: Response, campaign_id: str) -> None:
         """Let a campaign decide events."""
-        send(resp, view_campaign(await self._campaigns.set_status(campaign_id, "active")))
+        send(resp, self._view(await self._campaigns.set_status(campaign_id, "active")))
 
     @operation(
         "pauseCampaign", scope("campaigns:write"), tag="campaigns", answers={200: CampaignView}, errors=(NotFound, InvalidState)
     )
     async def on_post_pause(self, _req: Request, resp: Response, campaign_id: str) -> None:
         """Stop a campaign from deciding events."""
-        send(resp, view_campaign(await self._campaigns.set_status(campaign_id, "paused")))
+        send(resp, self._view(await self._campaigns.set_status(campaign_id, "paused")))
+
+    @operation(
+        "endCampaign", scope("campaigns:write"), tag="campaigns", answers={200: CampaignView}, errors=(NotFound, InvalidState)
+    )
+    async def on_post_end(self, _req: Request, resp: Response, campaign_id: str) -> None:
+        """End a campaign for good; what it has paid stays as it is."""
+        send(resp, self._view(await self._campaigns.set_status(campaign_id, "ended")))
 
 
-def routes(events: Events, campaigns: Campaigns) -> list[tuple[str, Any, str | None]]:
+def routes(events: Events, campaigns: Campaigns, clock: Clock) -> list[tuple[str, Any, str | None]]:
     """(path, resource, suffix) of every route of this room."""
-    event, campaign = EventsResource(events), CampaignsResource(campaigns)
+    event, campaign = EventsResource(events), CampaignsResource(campaigns, clock)
     return [
         ("/v1/events", event, None),
         ("/v1/events/preview", event, "preview"),
@@ -151,4 +155,5 @@ def routes(events: Events, campaigns: Campaigns) -> list[tuple[str, Any, str | N
         ("/v1/campaigns/{campaign_id}", campaign, "one"),
         ("/v1/campaigns/{campaign_id}/activate", campaign, "activate"),
         ("/v1/campaigns/{campaign_id}/pause", campaign, "pause"),
+        ("/v1/campaigns/{campaign_id}/end", campaign, "end"),
     ]

@@ -1,4 +1,4 @@
-"""Wire and stored shapes of events and campaigns."""
+"""Wire and stored shapes of events, and of what is known about a member because of them."""
 
 from datetime import datetime
 from typing import Annotated, Any, Literal
@@ -7,24 +7,23 @@ from msgspec import UNSET, Meta, Struct, UnsetType, field
 from pymongo import IndexModel
 
 from guerdon.clock import rfc3339
-from guerdon.http import ExternalId, PageQuery, Text
-from guerdon.money import Amount, AssetCode, Rounding
+from guerdon.http import ExternalId, Text
+from guerdon.money import AMOUNT_MAX, BALANCE_CEILING, Amount
+from guerdon.rewards.campaign_models import CAMPAIGN_VERSIONS, CAMPAIGNS, Clawback, EventType
 
-EVENTS, CAMPAIGNS, CAMPAIGN_VERSIONS = "events", "campaigns", "campaign_versions"
+EVENTS, REFUNDS, STANDINGS = "events", "refunds", "standings"
 INDEXES: dict[str, list[IndexModel]] = {
     # What is kept about a member is asked for by the member.
     EVENTS: [IndexModel([("owner", 1), ("_id", 1)], name="owner")],
+    REFUNDS: [],
+    STANDINGS: [],
     # Events ask for the active campaigns every second; paused ones and drafts pile up.
     CAMPAIGNS: [IndexModel([("status", 1), ("_id", -1)], name="status")],
     CAMPAIGN_VERSIONS: [],
 }
 ITEMS_MAX = 1000
-CAMPAIGNS_LIVE_MAX = 200
+PURCHASE, REFUND = "purchase", "refund"
 
-EventType = Literal["purchase", "refund"]
-CampaignStatus = Literal["draft", "active", "paused"]
-Clawback = Literal["none", "up_to_balance", "debt"]
-Expression = Annotated[str, Meta(min_length=1, max_length=2000, description="A CEL condition over event, member and now.")]
 # Visible ASCII, but nothing that could not stand as the last part of `/v1/events/{event_id}`.
 _EVENT_ID = r"^(?!preview$|bulk$|\.{1,2}$)[\u0021-\u002e\u0030-\u007e]+$(?!\n)"
 EventId = Annotated[str, Meta(min_length=1, max_length=128, pattern=_EVENT_ID, examples=["order-1001"])]
@@ -58,6 +57,7 @@ class ItemCreate(Struct, frozen=True, forbid_unknown_fields=True):
 class EventCreate(Struct, frozen=True, forbid_unknown_fields=True):
     """Something that happened in the shop. `id` is its business key, for ever; `amount` is in minor units of `currency`.
 
+    A purchase and a refund have both; anything else may leave them out. A refund names its purchase in `refund_of`, if it has one.
     `id`, `items` and `attributes` are kept for ever, whatever is erased: nothing personal belongs there.
     """
 
@@ -65,22 +65,24 @@ class EventCreate(Struct, frozen=True, forbid_unknown_fields=True):
     type: EventType
     member: MemberRef
     occurred_at: datetime
-    amount: Amount
-    currency: Currency
+    amount: Annotated[int, Meta(ge=0, le=AMOUNT_MAX, examples=[13912])] = 0
+    currency: Currency | None = None
     items: Annotated[list[ItemCreate], Meta(max_length=ITEMS_MAX)] = []
-    refund_of: Annotated[None, Meta(description="Linked refunds are not available yet: leave it out or null.")] = None
+    refund_of: EventId | None = None
     attributes: Attributes = {}
 
 
 class AwardView(Struct, frozen=True):
-    """What a campaign paid, or took back (negative)."""
+    """What a campaign paid, or took back (negative). `pending` until `available_at`; it lapses at `expires_at`."""
 
     campaign: str
     version: int
     asset: str
     amount: int
-    status: Literal["paid", "preview"]
+    status: Literal["paid", "pending", "preview"]
     transaction_id: str | None
+    available_at: str | None
+    expires_at: str | None
 
 
 class DecisionView(Struct, frozen=True):
@@ -100,11 +102,14 @@ class EventView(Struct, frozen=True):
     member_id: str | None
     type: str
     amount: int
-    currency: str
+    currency: str | None
+    refund_of: str | None
     occurred_at: str
     recorded_at: str
     awards: list[AwardView]
     decisions: list[DecisionView]
+    note: str | None
+    """What is to be known besides the decisions."""
 
 
 # --- events: domain and stored --------------------------------------------------------------------------------------
@@ -123,14 +128,85 @@ class ShopEvent(Struct, frozen=True, kw_only=True):
     """An event on its way to the ledger. `amount` may be zero or negative here: history is recorded as it was."""
 
     id: str
-    type: EventType
+    type: str
     occurred_at: int
     amount: int
     currency: str
+    refund_of: str | None = None
     external_id: str | None = None
     member_id: str | None = None
     items: tuple[Item, ...] = ()
     attributes: dict[str, str | int | bool] = {}
+
+
+class Award(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What a campaign paid, or took back (negative), as stored: enough to take it back in turn, whatever the campaign says by then."""
+
+    campaign: str
+    version: int
+    asset: str
+    amount: int
+    transaction_id: str | None = None
+    available_at: int | None = None
+    expires_at: int | None = None
+    counted: tuple[str, ...] = ()
+    """The accounts of the caps and the budget that it counts against."""
+    clawback: Clawback = "debt"
+
+
+class Refunded(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What has been refunded of one purchase, which may not have arrived yet."""
+
+    id: str = field(name="_id")
+    """`{member}/{purchase}`"""
+    owner: str
+    count: int = 0
+    """How often it has changed."""
+    amount: int = 0
+    taken: dict[str, int] = {}
+    """By campaign: what its award has been made smaller by."""
+
+
+class WalletState(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What matters of a wallet for an award."""
+
+    balance: int = 0
+    available: int = 0
+    """What may be taken back without making a debt; a credit line is none of it."""
+    status: str = "open"
+    ceiling: int = BALANCE_CEILING
+    full: tuple[tuple[str, int | None, int | None], ...] | None = None
+    """The lots of a wallet that has no room for further ones."""
+
+
+class Inputs(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Everything that an event was judged on besides itself and the campaigns' versions, so that it can be judged again."""
+
+    judged_at: int
+    """`now`, as conditions saw it."""
+    decided_at: int = 0
+    tier: str | None = None
+    purchases: int = 0
+    last_purchase_at: int | None = None
+    wallets: dict[str, WalletState] = {}
+    used: dict[str, int] = {}
+    """By account: what was counted against caps and budgets."""
+    person: bytes | None = None
+    """What conditions could read of the member's profile, under the member's own key."""
+    before: Refunded | None = None
+    """What had been refunded before: of this purchase before it arrived, or of the purchase that this refund is about."""
+
+
+class Standing(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What is known about a member because of their events; `count` says how often it has changed."""
+
+    id: str = field(name="_id")
+    """The member's."""
+    owner: str = ""
+    count: int = 0
+    tier: str | None = None
+    purchases: int = 0
+    last_purchase_at: int | None = None
 
 
 class RecordedEvent(Struct, frozen=True, kw_only=True):
@@ -147,122 +223,12 @@ class RecordedEvent(Struct, frozen=True, kw_only=True):
     fingerprint: bytes
     recorded_at: int
     recorded_by: str
-    awards: list[AwardView]
+    awards: list[Award]
     decisions: list[DecisionView]
-
-
-# --- campaigns ------------------------------------------------------------------------------------------------------
-
-
-class FixedAward(Struct, frozen=True, forbid_unknown_fields=True, tag_field="type", tag="fixed"):
-    """The same amount for every event."""
-
-    amount: Amount
-
-
-class PerAmountAward(Struct, frozen=True, forbid_unknown_fields=True, tag_field="type", tag="per_amount"):
-    """event.amount x points / per, rounded once."""
-
-    points: Amount
-    per: Amount
-    rounding: Rounding = "floor"
-
-
-class NeverExpires(Struct, frozen=True, forbid_unknown_fields=True, tag_field="type", tag="never"):
-    """The award does not expire; other expiries are not available yet."""
-
-
-class Stacking(Struct, frozen=True, forbid_unknown_fields=True):
-    """Every matching campaign pays; other policies are not available yet."""
-
-    group: None = None
-    policy: Literal["all"] = "all"
-    priority: Annotated[int, Meta(ge=0, le=0)] = 0
-
-
-_LATER = "Not available yet: leave it out or send the neutral value."
-
-
-class CampaignCreate(Struct, frozen=True, forbid_unknown_fields=True):
-    """An earn rule. Fields marked as not available yet accept only their neutral value, so that nothing is silently ignored."""
-
-    name: Text
-    asset: AssetCode
-    event_types: Annotated[list[EventType], Meta(min_length=1, max_length=2)]
-    award: FixedAward | PerAmountAward
-    starts_at: datetime | None = None
-    ends_at: datetime | None = None
-    audience: Expression = "true"
-    condition: Expression = "true"
-    clawback: Clawback = "debt"
-    schedule: Annotated[None, Meta(description=_LATER)] = None
-    tier_multipliers: Annotated[dict[str, str], Meta(max_length=0, description=_LATER)] = {}
-    stacking: Stacking = Stacking()
-    caps: Annotated[list[dict[str, str]], Meta(max_length=0, description=_LATER)] = []
-    budget: Annotated[None, Meta(description=_LATER)] = None
-    partial_award: Annotated[bool, Meta(description="Says nothing until caps and budgets are available.")] = True
-    pending: Annotated[None, Meta(description=_LATER)] = None
-    expiry: NeverExpires | None = None
-
-
-class Campaign(Struct, frozen=True, kw_only=True):
-    """One version of a campaign as stored; times in milliseconds."""
-
-    id: str = field(name="_id")
-    version: int
-    status: CampaignStatus
-    name: str
-    asset: str
-    event_types: list[EventType]
-    award: FixedAward | PerAmountAward
-    starts_at: int | None
-    ends_at: int | None
-    audience: str
-    condition: str
-    clawback: Clawback
-    created_at: int
-    created_by: str
-    changed_at: int
-
-
-class CampaignVersion(Struct, frozen=True, kw_only=True):
-    """The archive of what a version said: decisions refer to it for ever."""
-
-    id: str = field(name="_id")
-    """`{campaign}/{version}`"""
-    campaign: Campaign
-
-
-class CampaignView(Struct, frozen=True):
-    """A campaign's newest version."""
-
-    id: str
-    version: int
-    status: CampaignStatus
-    name: str
-    asset: str
-    event_types: list[EventType]
-    award: FixedAward | PerAmountAward
-    starts_at: str | None
-    ends_at: str | None
-    audience: str
-    condition: str
-    clawback: Clawback
-    created_at: str
-    changed_at: str
-
-
-class CampaignPage(Struct, frozen=True):
-    """Campaigns, newest first."""
-
-    items: list[CampaignView]
-    next_cursor: str | None
-
-
-class CampaignQuery(PageQuery, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Filter by status."""
-
-    status: CampaignStatus | None = None
+    refund_of: str | None = None
+    note: str | None = None
+    inputs: Inputs | None = None
+    preview: bool = False
 
 
 def view_event(event: RecordedEvent) -> EventView:
@@ -271,28 +237,18 @@ def view_event(event: RecordedEvent) -> EventView:
         event.owner or None,
         event.type,
         event.amount,
-        event.currency,
+        event.currency or None,
+        event.refund_of,
         rfc3339(event.occurred_at),
         rfc3339(event.recorded_at),
-        event.awards,
+        [_view_award(award, preview=event.preview) for award in event.awards],
         event.decisions,
+        event.note,
     )
 
 
-def view_campaign(campaign: Campaign) -> CampaignView:
-    return CampaignView(
-        campaign.id,
-        campaign.version,
-        campaign.status,
-        campaign.name,
-        campaign.asset,
-        campaign.event_types,
-        campaign.award,
-        None if campaign.starts_at is None else rfc3339(campaign.starts_at),
-        None if campaign.ends_at is None else rfc3339(campaign.ends_at),
-        campaign.audience,
-        campaign.condition,
-        campaign.clawback,
-        rfc3339(campaign.created_at),
-        rfc3339(campaign.changed_at),
-    )
+def _view_award(award: Award, *, preview: bool) -> AwardView:
+    waits = None if award.available_at is None else rfc3339(award.available_at)
+    lapses = None if award.expires_at is None else rfc3339(award.expires_at)
+    status = "preview" if preview else "pending" if waits else "paid"
+    return AwardView(award.campaign, award.version, award.asset, award.amount, status, award.transaction_id, waits, lapses)

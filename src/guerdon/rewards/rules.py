@@ -1,220 +1,416 @@
-"""How campaigns judge an event, and what the ledger is to write for it. Pure: time and ids are arguments."""
+"""Recording an event as a command for the ledger: judged and paid in the commit that records it. Pure: time and ids are arguments."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 from msgspec import Struct
 
-from guerdon.clock import rfc3339
 from guerdon.errors import EventReused
-from guerdon.ledger import lots
+from guerdon.ledger.limits import Calendar
 from guerdon.ledger.models import (
+    COUNTED,
     ISSUER,
-    LOTS_MAX,
     Account,
+    Change,
     Command,
     Decision,
     DocumentRef,
-    Lot,
     Posting,
     Transaction,
     View,
     transaction_id,
 )
-from guerdon.money import AMOUNT_MAX, BALANCE_CEILING, divide
-from guerdon.rewards.cel import Condition, compile_condition, facts_of
-from guerdon.rewards.models import EVENTS, AwardView, Campaign, DecisionView, FixedAward, RecordedEvent, ShopEvent
+from guerdon.rewards.campaign_models import Campaign
+from guerdon.rewards.deciding import Verdict, decide, state_of
+from guerdon.rewards.judging import Judgement, LiveCampaign, Subject, judge
+from guerdon.rewards.limits import Counter, counters_of
+from guerdon.rewards.models import (
+    EVENTS,
+    PURCHASE,
+    REFUNDS,
+    STANDINGS,
+    Award,
+    DecisionView,
+    Inputs,
+    RecordedEvent,
+    Refunded,
+    ShopEvent,
+    Standing,
+)
+from guerdon.rewards.refunds import Refundable, RefundOutcome, TakenBack, refund
 
-EVENT_BYTES, ITEM_BYTES = 2048, 160
+EVENT_BYTES, ITEM_BYTES, CAMPAIGN_BYTES = 3072, 160, 2048
 Encode = Callable[[RecordedEvent], dict[str, Any]]
 Decode = Callable[[dict[str, Any]], RecordedEvent]
-
-
-class LiveCampaign(Struct, frozen=True):
-    """An active campaign with its conditions compiled."""
-
-    campaign: Campaign
-    audience: Condition
-    condition: Condition
-
-    @classmethod
-    def of(cls, campaign: Campaign) -> "LiveCampaign":
-        return cls(campaign, compile_condition(campaign.audience, "/audience"), compile_condition(campaign.condition, "/condition"))
-
-    @property
-    def reads_member(self) -> bool:
-        return self.audience.reads_member or self.condition.reads_member
-
-
-class Judgement(Struct, frozen=True):
-    """What a campaign wants for an event before any balance is looked at. `amount` is positive; a refund takes it back."""
-
-    campaign: Campaign
-    outcome: Literal["awarded", "refused", "not_matched"]
-    amount: int
-    reason: str
-    considered: bool = False
-    """True when the campaign's conditions held: then the member's wallet is opened even if the event earns nothing."""
-
-
-class Subject(Struct, frozen=True):
-    """The member an event belongs to, as conditions see them. `id` is None for a preview of somebody unknown."""
-
-    id: str | None
-    external_id: str | None = None
-    attributes: dict[str, Any] = {}
-
-
-def judge(event: ShopEvent, subject: Subject, campaigns: Sequence[LiveCampaign], now_ms: int) -> list[Judgement]:
-    """Ask every live campaign, in the order of their ids."""
-    if not campaigns:
-        return []
-    facts = facts_of(_event_facts(event), _member_facts(subject), now_ms)
-    return [_judge_one(event, live, facts) for live in campaigns]
-
-
-def _judge_one(event: ShopEvent, live: LiveCampaign, facts: Any) -> Judgement:
-    campaign = live.campaign
-    if event.type not in campaign.event_types:
-        return Judgement(campaign, "not_matched", 0, f"a {event.type} is not one of {', '.join(campaign.event_types)}")
-    if campaign.starts_at is not None and event.occurred_at < campaign.starts_at:
-        return Judgement(campaign, "not_matched", 0, f"the event is before the campaign's start, {rfc3339(campaign.starts_at)}")
-    if campaign.ends_at is not None and event.occurred_at >= campaign.ends_at:
-        return Judgement(campaign, "not_matched", 0, f"the event is not before the campaign's end, {rfc3339(campaign.ends_at)}")
-    for name, condition in (("audience", live.audience), ("condition", live.condition)):
-        holds, error = condition.judge(facts)
-        if error is not None:
-            return Judgement(campaign, "refused", 0, f"the {name} could not be evaluated: {error}")
-        if not holds:
-            return Judgement(campaign, "not_matched", 0, f"the {name} is false: {condition.source[:200]}")
-    return _price(event, campaign)
-
-
-def _price(event: ShopEvent, campaign: Campaign) -> Judgement:
-    award = campaign.award
-    if event.amount <= 0:
-        return Judgement(campaign, "not_matched", 0, f"the amount {event.amount} earns nothing", considered=True)
-    if isinstance(award, FixedAward):
-        return Judgement(campaign, "awarded", award.amount, f"fixed award of {award.amount}", considered=True)
-    amount = divide(event.amount * award.points, award.per, award.rounding)
-    why = f"{award.points} for every {award.per}: {event.amount} gives {amount} (rounding {award.rounding})"
-    if amount == 0:
-        return Judgement(campaign, "not_matched", 0, why, considered=True)
-    if amount > AMOUNT_MAX:
-        return Judgement(campaign, "refused", 0, f"{why}, more than one award may be", considered=True)
-    return Judgement(campaign, "awarded", amount, why, considered=True)
+OpenWallet = Callable[[str, str, int], Account]
 
 
 class Recording(Struct, frozen=True):
-    """Everything `event_command` needs to record one event."""
+    """Everything that is needed to record one event. `campaigns` are in their order."""
 
     event: ShopEvent
-    owner: str
+    subject: Subject
     actor: str
     fingerprint: bytes
-    judgements: Sequence[Judgement]
+    campaigns: Sequence[LiveCampaign]
+    judged_at: int
+    calendar: Calendar
+    person: bytes | None = None
+    """What conditions read of the member's profile, sealed, to be kept with the decision."""
+    original: RecordedEvent | None = None
+    """The purchase that a linked refund is about, if it is recorded."""
     preview: bool = False
 
+    @property
+    def owner(self) -> str:
+        return self.subject.id or ""
 
-def event_command(recording: Recording, *, open_wallet: Callable[[str, int], Account], encode: Encode, decode: Decode) -> Command:
-    """Record the event and pay its awards in one commit. The same event again recalls the first answer.
 
-    `decide` raises EventReused when the id belongs to another event.
-    """
-    event = recording.event
-    assets = sorted({judgement.campaign.asset for judgement in recording.judgements if judgement.considered})
+class Stored(Struct, frozen=True):
+    """How recorded events are written and read."""
 
-    def decide(view: View) -> Decision:
-        earlier = view.documents.get((EVENTS, event.id))
-        if earlier is not None:
-            stored = decode(earlier)
-            if stored.owner != recording.owner or stored.fingerprint != recording.fingerprint:
-                raise already_recorded(event.id)
-            return Decision(value=(stored, True))
-        opens = {asset: open_wallet(asset, view.now_ms) for asset in assets}
-        recorded, transactions = _decide_awards(recording, opens, view)
-        return Decision(transactions, tuple(opens.values()), ((EVENTS, encode(recorded)),), value=(recorded, False))
+    encode: Encode
+    decode: Decode
 
-    return Command(
-        owners=(recording.owner,),
-        accounts=tuple(f"{recording.owner}:{asset}" for asset in assets),
-        decide=decide,
-        documents=(DocumentRef(EVENTS, event.id, recording.owner),),
-        size_bytes=EVENT_BYTES + ITEM_BYTES * len(event.items) + 1024 * len(recording.judgements),
-    )
+
+class Written(Struct, frozen=True):
+    """What the command answers: the event, and whether it was recorded before."""
+
+    event: RecordedEvent
+    before: bool
+
+
+REREAD = "reread"
+"""What the command answers when the purchase of a refund has arrived since it was looked for: nothing was written, look again."""
 
 
 def already_recorded(event_id: str) -> EventReused:
     return EventReused(f"event {event_id!r} is already recorded with other content")
 
 
-def _decide_awards(recording: Recording, opens: dict[str, Account], view: View) -> tuple[RecordedEvent, tuple[Transaction, ...]]:
-    event = recording.event
-    balances = {asset: view.accounts.get(account.id, account) for asset, account in opens.items()}
-    transactions: list[Transaction] = []
-    awards: list[AwardView] = []
-    decisions: list[DecisionView] = []
-    for judgement in recording.judgements:
-        campaign = judgement.campaign
-        outcome, amount, reasons = judgement.outcome, judgement.amount, [judgement.reason]
-        if outcome == "awarded":
-            account = balances[campaign.asset]
-            amount, note = _book(event, campaign, account, amount)
-            if note is not None:
-                reasons.append(note)
-            if amount == 0:
-                outcome = "refused"
-            else:
-                moved = msgspec.structs.replace(account, balance=account.balance + amount, seq=account.seq + 1)
-                balances[campaign.asset] = moved
-                transactions.append(_award_transaction(recording, campaign, account.id, amount))
-                status, paid_by = ("preview", None) if recording.preview else ("paid", transaction_id(account.id, moved.seq))
-                awards.append(AwardView(campaign.id, campaign.version, campaign.asset, amount, status, paid_by))
-        decisions.append(DecisionView(campaign.id, campaign.version, outcome, amount, reasons))
-    return _recorded(recording, awards, decisions, view.now_ms), tuple(transactions)
+def event_command(recording: Recording, open_wallet: OpenWallet, stored: Stored) -> Command:
+    """Record the event and pay its awards in one commit. The same event again recalls the first answer.
+
+    `decide` raises EventReused when the id belongs to another event.
+    """
+    linked = recording.event.refund_of is not None
+    return (_Refund if linked else _Event)(recording, open_wallet, stored).command()
 
 
-def _book(event: ShopEvent, campaign: Campaign, account: Account, amount: int) -> tuple[int, str | None]:
-    """Return the signed amount that the account can take, and a note when that is not simply what was judged."""
-    if account.status != "open":
-        return 0, f"the wallet is {account.status}"
-    if event.type != "refund":
-        if account.balance + amount > account.ceiling:
-            return 0, f"the balance would pass its limit of {account.ceiling}"
-        if not lots.fits(account, award_lot(amount)):
-            return 0, f"the wallet already holds {LOTS_MAX} lots of different dates"
-        return amount, None
-    if campaign.clawback == "none":
-        return 0, "this campaign takes nothing back on refunds"
-    if campaign.clawback == "up_to_balance":
-        # The credit line is no balance: taking from it would make the debt that this policy rules out.
-        taken = min(amount, max(account.spendable + min(account.floor, 0), 0))
-        return -taken, None if taken == amount else f"{amount} to take back, {taken} available"
-    if account.balance - amount < -BALANCE_CEILING:
-        return 0, "the debt would pass the limit of the account"
-    return -amount, None
+class _Books:
+    """Collects what one event writes on accounts, each change on the state that the ones before it leave."""
+
+    def __init__(self, recording: Recording, view: View, open_wallet: OpenWallet) -> None:
+        self._recording = recording
+        self._view = view
+        self._open_wallet = open_wallet
+        self._moved: dict[str, Account] = {}
+        self.opens: dict[str, Account] = {}
+        self.transactions: list[Transaction] = []
+
+    def wallet(self, asset: str) -> Account:
+        return self._account(
+            f"{self._recording.owner}:{asset}", lambda: self._open_wallet(self._recording.owner, asset, self._view.now_ms)
+        )
+
+    def pay(self, verdict: Verdict) -> Award:
+        """Book what a campaign pays, or takes back."""
+        campaign, amount = verdict.campaign, verdict.amount
+        wallet = self.wallet(campaign.asset)
+        counted = [(self._account(each.account, _opening(each, self._view.now_ms)), amount) for each in verdict.counters]
+        posting = Posting(
+            wallet.id,
+            amount,
+            ISSUER,
+            lots=() if verdict.lot is None else (msgspec.structs.replace(verdict.lot, amount=amount),),
+            below_floor=amount < 0 and campaign.clawback == "debt",
+        )
+        name = self._book(posting, counted, campaign.id, campaign.version)
+        lot = verdict.lot
+        return Award(
+            campaign=campaign.id,
+            version=campaign.version,
+            asset=campaign.asset,
+            amount=amount,
+            transaction_id=name,
+            available_at=None if lot is None else lot.available_at,
+            expires_at=None if lot is None else lot.expires_at,
+            counted=tuple(each.account for each in verdict.counters),
+            clawback=campaign.clawback,
+        )
+
+    def take_back(self, taken: TakenBack) -> Award:
+        """Book what a refund takes back of one award."""
+        award = taken.award
+        wallet = self.wallet(award.asset)
+        counted = [(account, -taken.amount) for name in award.counted if (account := self._view.accounts.get(name)) is not None]
+        posting = Posting(wallet.id, -taken.amount, ISSUER, lots=(taken.lot,), below_floor=award.clawback == "debt")
+        name = self._book(posting, counted, award.campaign, award.version)
+        return msgspec.structs.replace(award, amount=-taken.amount, transaction_id=name, available_at=None, expires_at=None)
+
+    def _book(self, posting: Posting, counted: Sequence[tuple[Account, int]], campaign: str, version: int) -> str | None:
+        wallet = self._current(posting.account)
+        self._move(wallet, posting.amount)
+        postings = [posting]
+        for account, change in counted:
+            there = self._current(account.id) if account.id in self._moved else account
+            # What was counted by nobody cannot be given back.
+            moves = max(change, -there.balance)
+            if moves:
+                postings.append(Posting(there.id, moves, COUNTED))
+                self._move(there, moves)
+        event = self._recording.event.id
+        self.transactions.append(
+            Transaction(
+                kind="award" if posting.amount > 0 else "clawback",
+                postings=tuple(postings),
+                actor=self._recording.actor,
+                metadata={"event": event, "campaign": campaign, "version": str(version)},
+            )
+        )
+        return None if self._recording.preview else transaction_id(wallet.id, wallet.seq + 1)
+
+    def _account(self, name: str, opened: Callable[[], Account]) -> Account:
+        known = self._moved.get(name) or self._view.accounts.get(name) or self.opens.get(name)
+        if known is None:
+            known = self.opens[name] = opened()
+        return known
+
+    def _current(self, name: str) -> Account:
+        return self._moved.get(name) or self._view.accounts.get(name) or self.opens[name]
+
+    def _move(self, account: Account, amount: int) -> None:
+        self._moved[account.id] = msgspec.structs.replace(account, balance=account.balance + amount, seq=account.seq + 1)
 
 
-def award_lot(amount: int) -> Lot:
-    """What an award arrives as."""
-    return Lot(amount, "promotional")
+def _opening(counter: Counter, now_ms: int) -> Callable[[], Account]:
+    return lambda: counter.opened(now_ms)
 
 
-def _award_transaction(recording: Recording, campaign: Campaign, account_id: str, amount: int) -> Transaction:
-    if amount > 0:
-        posting = Posting(account_id, amount, ISSUER, lots=(award_lot(amount),))
-    else:
-        posting = Posting(account_id, amount, ISSUER, below_floor=campaign.clawback == "debt")
-    return Transaction(
-        kind="award" if amount > 0 else "clawback",
-        postings=(posting,),
-        actor=recording.actor,
-        metadata={"event": recording.event.id, "campaign": campaign.id, "version": str(campaign.version)},
-    )
+class _Event:
+    """An event that campaigns judge."""
+
+    def __init__(self, recording: Recording, open_wallet: OpenWallet, stored: Stored) -> None:
+        self._recording = recording
+        self._open_wallet = open_wallet
+        self._stored = stored
+        early = [live for live in recording.campaigns if not live.reads_standing]
+        inputs = Inputs(judged_at=recording.judged_at)
+        self._early = {each.campaign.id: each for each in self._judge(early, inputs)}
+        self._late = [live for live in recording.campaigns if live.reads_standing]
+
+    def command(self) -> Command:
+        recording, event = self._recording, self._recording.event
+        wanted = [each.campaign for each in self._early.values() if each.outcome == "awarded"]
+        wanted += [live.campaign for live in self._late if event.type in live.campaign.event_types]
+        assets = {each.campaign.asset for each in self._early.values() if each.considered} | {each.asset for each in wanted}
+        counters = [counter for each in wanted for counter in self._counters(each)]
+        documents = [DocumentRef(EVENTS, event.id, recording.owner)]
+        if recording.owner:
+            documents.append(DocumentRef(STANDINGS, recording.owner, recording.owner))
+        if event.type == PURCHASE:
+            documents.append(DocumentRef(REFUNDS, f"{recording.owner}/{event.id}", recording.owner))
+        return Command(
+            owners=tuple({recording.owner, *(counter.owner for counter in counters)}),
+            accounts=(
+                *(f"{recording.owner}:{asset}" for asset in sorted(assets)),
+                *(counter.account for counter in counters),
+                standing_lock(recording.owner),
+            ),
+            decide=self._decide,
+            documents=tuple(documents),
+            size_bytes=EVENT_BYTES + ITEM_BYTES * len(event.items) + CAMPAIGN_BYTES * len(recording.campaigns),
+        )
+
+    def _counters(self, campaign: Campaign) -> list[Counter]:
+        recording = self._recording
+        return counters_of(campaign, recording.owner, recording.event.occurred_at, recording.calendar)
+
+    def _judge(self, campaigns: Sequence[LiveCampaign], inputs: Inputs) -> list[Judgement]:
+        return judge(self._recording.event, self._recording.subject, campaigns, inputs, self._recording.calendar)
+
+    def _decide(self, view: View) -> Decision:
+        recording, event = self._recording, self._recording.event
+        recalled = recall(recording, view, self._stored.decode)
+        if recalled is not None:
+            return recalled
+        standing = _standing(recording.owner, view)
+        inputs = Inputs(
+            judged_at=recording.judged_at,
+            decided_at=view.now_ms,
+            tier=standing.tier,
+            purchases=standing.purchases,
+            last_purchase_at=standing.last_purchase_at,
+            person=recording.person,
+            before=_refunded(recording.owner, event.id, view) if event.type == PURCHASE else None,
+        )
+        late = {each.campaign.id: each for each in self._judge(self._late, inputs)}
+        judgements = [late.get(live.campaign.id) or self._early[live.campaign.id] for live in recording.campaigns]
+        inputs = self._with_accounts(inputs, judgements, view)
+        verdicts = decide(event, recording.owner, judgements, inputs, recording.calendar)
+        books = _Books(recording, view, self._open_wallet)
+        for judgement in judgements:
+            if judgement.considered:
+                books.wallet(judgement.campaign.asset)
+        awards = [books.pay(verdict) for verdict in verdicts if verdict.amount]
+        decisions = [_view(verdict) for verdict in verdicts]
+        changes: list[Change] = []
+        note = None
+        if inputs.before is not None and event.amount > 0:
+            early = _refund_early(inputs.before, event, awards, books, view.now_ms)
+            note = f"{early.refunded.amount} were refunded before it arrived"
+            awards += [books.take_back(taken) for taken in early.taken]
+            decisions += early.decisions
+            changes.append(_change(REFUNDS, early.refunded, inputs.before.count))
+        changes += _standing_change(recording.owner, event, standing)
+        recorded = _recorded(recording, awards, decisions, inputs, note)
+        return Decision(
+            tuple(books.transactions),
+            tuple(books.opens.values()),
+            ((EVENTS, self._stored.encode(recorded)),),
+            tuple(changes),
+            value=Written(recorded, before=False),
+        )
+
+    def _with_accounts(self, inputs: Inputs, judgements: Sequence[Judgement], view: View) -> Inputs:
+        """Add what the awards in question depend on of wallets, caps and budgets."""
+        owner = self._recording.owner
+        awarded = [each.campaign for each in judgements if each.outcome == "awarded"]
+        names = [counter.account for campaign in awarded for counter in self._counters(campaign)]
+        return msgspec.structs.replace(
+            inputs,
+            wallets={each.asset: state_of(view.accounts.get(f"{owner}:{each.asset}")) for each in awarded},
+            used={name: account.balance for name in names if (account := view.accounts.get(name)) is not None},
+        )
 
 
-def _recorded(recording: Recording, awards: list[AwardView], decisions: list[DecisionView], now_ms: int) -> RecordedEvent:
+class _Refund:
+    """A refund of one purchase."""
+
+    def __init__(self, recording: Recording, open_wallet: OpenWallet, stored: Stored) -> None:
+        self._recording = recording
+        self._open_wallet = open_wallet
+        self._stored = stored
+
+    def command(self) -> Command:
+        recording, event, original = self._recording, self._recording.event, self._recording.original
+        owner = recording.owner
+        assert event.refund_of is not None
+        documents = [DocumentRef(EVENTS, event.id, owner), DocumentRef(REFUNDS, f"{owner}/{event.refund_of}", owner)]
+        awards = original.awards if original is not None else []
+        if original is None:
+            documents += [DocumentRef(EVENTS, event.refund_of, owner), DocumentRef(STANDINGS, owner, owner)]
+        counted = {name for award in awards for name in award.counted}
+        return Command(
+            owners=tuple({owner, *(name.rpartition(":")[0] for name in counted)}),
+            accounts=(*sorted({f"{owner}:{award.asset}" for award in awards} | counted), standing_lock(owner)),
+            decide=self._decide,
+            documents=tuple(documents),
+            size_bytes=EVENT_BYTES + ITEM_BYTES * len(event.items) + CAMPAIGN_BYTES * len(awards),
+        )
+
+    def _decide(self, view: View) -> Decision:
+        recording, event, original = self._recording, self._recording.event, self._recording.original
+        assert event.refund_of is not None
+        recalled = recall(recording, view, self._stored.decode)
+        if recalled is not None:
+            return recalled
+        if original is None and (EVENTS, event.refund_of) in view.documents:
+            return Decision(value=REREAD)
+        before = _refunded(recording.owner, event.refund_of, view)
+        known = before or Refunded(id=f"{recording.owner}/{event.refund_of}", owner=recording.owner)
+        inputs = Inputs(judged_at=recording.judged_at, decided_at=view.now_ms, before=before)
+        books = _Books(recording, view, self._open_wallet)
+        if original is None:
+            # Whoever records the purchase meanwhile moves the same standing on, so that one of the two has to look again.
+            standing = _standing(recording.owner, view)
+            waiting = msgspec.structs.replace(known, count=known.count + 1, amount=known.amount + event.amount)
+            changes = [_change(REFUNDS, waiting, before and before.count), _move_on(standing)]
+            recorded = _recorded(recording, [], [], inputs, f"it waits for its purchase, {event.refund_of}")
+            return self._write(recorded, books, changes)
+        inputs = msgspec.structs.replace(
+            inputs,
+            wallets={award.asset: state_of(view.accounts.get(f"{recording.owner}:{award.asset}")) for award in original.awards},
+        )
+        purchase = Refundable(original.amount, original.awards)
+        outcome = refund(known, event.amount, purchase, inputs.wallets, view.now_ms)
+        awards = [books.take_back(taken) for taken in outcome.taken]
+        recorded = _recorded(recording, awards, outcome.decisions, inputs, None)
+        return self._write(recorded, books, [_change(REFUNDS, outcome.refunded, before and before.count)])
+
+    def _write(self, recorded: RecordedEvent, books: _Books, changes: list[Change]) -> Decision:
+        return Decision(
+            tuple(books.transactions),
+            (),
+            ((EVENTS, self._stored.encode(recorded)),),
+            tuple(changes),
+            value=Written(recorded, before=False),
+        )
+
+
+def standing_lock(owner: str) -> str:
+    """A name among a command's accounts that no account has: commands that move one member's standing do not race in one process."""
+    return f"{owner}:standing"
+
+
+def recall(recording: Recording, view: View, decode: Decode) -> Decision | None:
+    """Return the answer of an earlier run, or None when the event is new.
+
+    Raises:
+        EventReused: the id belongs to another event.
+    """
+    earlier = view.documents.get((EVENTS, recording.event.id))
+    if earlier is None:
+        return None
+    stored = decode(earlier)
+    if stored.owner != recording.owner or stored.fingerprint != recording.fingerprint:
+        raise already_recorded(recording.event.id)
+    return Decision(value=Written(stored, before=True))
+
+
+def _standing(owner: str, view: View) -> Standing:
+    document = view.documents.get((STANDINGS, owner))
+    return Standing(id=owner, owner=owner) if document is None else msgspec.convert(document, Standing)
+
+
+def _refunded(owner: str, event_id: str, view: View) -> Refunded | None:
+    document = view.documents.get((REFUNDS, f"{owner}/{event_id}"))
+    return None if document is None else msgspec.convert(document, Refunded)
+
+
+def _refund_early(before: Refunded, event: ShopEvent, awards: Sequence[Award], books: _Books, now_ms: int) -> RefundOutcome:
+    """Take back what was refunded of a purchase before it arrived."""
+    known = msgspec.structs.replace(before, amount=0)
+    wallets = {award.asset: state_of(books.wallet(award.asset)) for award in awards}
+    return refund(known, before.amount, Refundable(event.amount, awards), wallets, now_ms)
+
+
+def _standing_change(owner: str, event: ShopEvent, standing: Standing) -> list[Change]:
+    if event.type != PURCHASE or event.amount <= 0 or not owner:
+        return []
+    last = max(event.occurred_at, standing.last_purchase_at or event.occurred_at)
+    return [_move_on(msgspec.structs.replace(standing, purchases=standing.purchases + 1, last_purchase_at=last))]
+
+
+def _move_on(standing: Standing) -> Change:
+    moved = msgspec.structs.replace(standing, count=standing.count + 1)
+    return _change(STANDINGS, moved, standing.count or None)
+
+
+def _change(collection: str, document: Standing | Refunded, count: int | None) -> Change:
+    """Write a document whose `count` was `count` when it was read, and None when it did not exist."""
+    fields = msgspec.to_builtins(document)
+    return Change(collection, fields.pop("_id"), fields.pop("owner"), fields, counted=True, count=count)
+
+
+def _view(verdict: Verdict) -> DecisionView:
+    return DecisionView(verdict.campaign.id, verdict.campaign.version, verdict.outcome, verdict.amount, verdict.reasons)
+
+
+def _recorded(
+    recording: Recording, awards: list[Award], decisions: list[DecisionView], inputs: Inputs, note: str | None
+) -> RecordedEvent:
     event = recording.event
     return RecordedEvent(
         id=event.id,
@@ -226,27 +422,12 @@ def _recorded(recording: Recording, awards: list[AwardView], decisions: list[Dec
         items=list(event.items),
         attributes=event.attributes,
         fingerprint=recording.fingerprint,
-        recorded_at=now_ms,
+        recorded_at=inputs.decided_at,
         recorded_by=recording.actor,
         awards=awards,
         decisions=decisions,
+        refund_of=event.refund_of,
+        note=note,
+        inputs=inputs,
+        preview=recording.preview,
     )
-
-
-def _event_facts(event: ShopEvent) -> dict[str, Any]:
-    return {
-        "id": event.id,
-        "type": event.type,
-        "amount": event.amount,
-        "currency": event.currency,
-        "items": [
-            {"sku": item.sku, "quantity": item.quantity, "unit_price": item.unit_price, "category": item.category or ""}
-            for item in event.items
-        ],
-        "attributes": event.attributes,
-        "occurred_at": rfc3339(event.occurred_at),
-    }
-
-
-def _member_facts(subject: Subject) -> dict[str, Any]:
-    return {"id": subject.id or "", "external_id": subject.external_id or "", "attributes": subject.attributes}

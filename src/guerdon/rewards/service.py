@@ -8,19 +8,22 @@ from msgspec import UNSET
 
 from guerdon.clock import Clock
 from guerdon.database import Database
-from guerdon.errors import GuerdonError, NotFound, Validation
+from guerdon.errors import GuerdonError, NotFound, Overloaded, Validation
 from guerdon.http import utc_ms
 from guerdon.identity.service import Identity
 from guerdon.ids import digest
-from guerdon.ledger.models import Account, Command, Outcome
+from guerdon.ledger.models import Command, Outcome
 from guerdon.ledger.service import Ledger
 from guerdon.rewards.campaigns import Campaigns
-from guerdon.rewards.models import EVENTS, EventCreate, Item, RecordedEvent, ShopEvent
-from guerdon.rewards.rules import LiveCampaign, Recording, Subject, already_recorded, event_command, judge
+from guerdon.rewards.judging import MONETARY, LiveCampaign, Subject
+from guerdon.rewards.models import EVENTS, PURCHASE, REFUND, EventCreate, Item, RecordedEvent, ShopEvent
+from guerdon.rewards.rules import REREAD, Recording, Stored, Written, already_recorded, event_command
 from guerdon.security import NOBODYS, Actor
 from guerdon.wallets.service import new_account
 
 _canonical = msgspec.json.Encoder(order="sorted")
+LOOKS_MAX = 5
+"""How often a refund looks for its purchase while that is being recorded."""
 
 
 class Events:
@@ -31,6 +34,7 @@ class Events:
         self._identity = identity
         self._campaigns = campaigns
         self._collection = database.collection(EVENTS, RecordedEvent)
+        self._stored = Stored(self._collection.encode, self._collection.decode)
         self._clock = clock
 
     async def record(self, actor: Actor, event: ShopEvent) -> tuple[RecordedEvent, bool]:
@@ -38,12 +42,12 @@ class Events:
 
         Raises:
             NotFound: the event names a member id that does not exist.
+            Validation: the purchase that it refunds is none, or another member's.
             EventReused: the id belongs to another event.
         """
         campaigns = await self._campaigns.list_live()
         subject = await self._subject(event, campaigns, create=True)
-        command = self._command(actor, event, subject, campaigns)
-        return _recorded(await self._ledger.submit(command))
+        return await self._record(actor, event, subject, campaigns)
 
     async def record_all(
         self, actor: Actor, events: Sequence[ShopEvent], campaigns: Sequence[LiveCampaign]
@@ -56,25 +60,34 @@ class Events:
         strangers = {event.external_id for event in events if event.external_id is not None}
         member_ids = await self._identity.ensure_members(strangers) if strangers else {}
         whole = any(live.reads_member for live in campaigns)
-        commands: list[Command] = []
+        subjects: list[Subject] = []
         for event in events:
             known = event.member_id if event.external_id is None else member_ids[event.external_id]
-            subject = Subject(known, event.external_id) if known and not whole else await self._whole_subject(known)
-            commands.append(self._command(actor, event, subject, campaigns))
-        verdicts = await self._ledger.submit_all(commands)
-        return [_recorded(verdict) if isinstance(verdict, Outcome) else verdict for verdict in verdicts]
+            subjects.append(Subject(known, event.external_id) if known and not whole else await self._whole_subject(known))
+        results: list[tuple[RecordedEvent, bool] | GuerdonError | None] = [None] * len(events)
+        plain = [place for place, event in enumerate(events) if event.refund_of is None]
+        commands = [self._command(actor, events[place], subjects[place], campaigns) for place in plain]
+        for place, verdict in zip(plain, await self._ledger.submit_all(commands), strict=True):
+            results[place] = _answer(verdict) if isinstance(verdict, Outcome) else verdict
+        for place, event in enumerate(events):
+            if event.refund_of is not None:
+                try:
+                    results[place] = await self._record(actor, event, subjects[place], campaigns)
+                except GuerdonError as error:
+                    results[place] = error
+        return cast(list[tuple[RecordedEvent, bool] | GuerdonError], results)
 
     async def preview(self, actor: Actor, event: ShopEvent) -> RecordedEvent:
         """Judge like `record`, on the balances of this moment, and write nothing, not even a new member.
 
         Raises:
             NotFound: the event names a member id that does not exist.
+            Validation: the purchase that it refunds is none, or another member's.
             EventReused: the id belongs to another event.
         """
         campaigns = await self._campaigns.list_live()
         subject = await self._subject(event, campaigns, create=False)
-        command = self._command(actor, event, subject, campaigns, preview=True)
-        recorded, _ = _recorded(await self._ledger.preview(command))
+        recorded, _ = await self._record(actor, event, subject, campaigns, preview=True)
         return recorded
 
     async def get_event(self, actor: Actor, event_id: str) -> RecordedEvent:
@@ -88,24 +101,49 @@ class Events:
         actor.require_reach(event.owner)
         return event
 
-    def _command(
+    async def _record(
         self, actor: Actor, event: ShopEvent, subject: Subject, campaigns: Sequence[LiveCampaign], *, preview: bool = False
+    ) -> tuple[RecordedEvent, bool]:
+        submit = self._ledger.preview if preview else self._ledger.submit
+        for _ in range(LOOKS_MAX):
+            original = None if event.refund_of is None else await self._original(event.refund_of, subject)
+            outcome = await submit(self._command(actor, event, subject, campaigns, original, preview=preview))
+            if outcome.value != REREAD:
+                return _answer(outcome)
+        raise Overloaded("the purchase is being recorded; nothing was done", retry_after_seconds=1)
+
+    async def _original(self, event_id: str, subject: Subject) -> RecordedEvent | None:
+        original = await self._collection.get(event_id)
+        if original is None:
+            return None
+        if original.owner != subject.id:
+            raise Validation.at("/refund_of", "the purchase is another member's")
+        if original.type != PURCHASE:
+            raise Validation.at("/refund_of", f"it is a {original.type}; only a purchase can be refunded")
+        return original
+
+    def _command(
+        self,
+        actor: Actor,
+        event: ShopEvent,
+        subject: Subject,
+        campaigns: Sequence[LiveCampaign],
+        original: RecordedEvent | None = None,
+        *,
+        preview: bool = False,
     ) -> Command:
-        owner = subject.id or ""
-        judgements = judge(event, subject, campaigns, self._clock.now_ms())
         recording = Recording(
             event=event,
-            owner=owner,
+            subject=subject,
             actor=actor.id,
-            fingerprint=_fingerprint(owner, event),
-            judgements=judgements,
+            fingerprint=_fingerprint(subject.id or "", event),
+            campaigns=campaigns,
+            judged_at=self._clock.now_ms(),
+            calendar=self._ledger.calendar,
+            original=original,
             preview=preview,
         )
-
-        def open_wallet(asset: str, now_ms: int) -> Account:
-            return new_account(owner, asset, now_ms)
-
-        return event_command(recording, open_wallet=open_wallet, encode=self._collection.encode, decode=self._collection.decode)
+        return event_command(recording, new_account, self._stored)
 
     async def _subject(self, event: ShopEvent, campaigns: Sequence[LiveCampaign], *, create: bool) -> Subject:
         """Find the member, or make one; what is not needed is not read."""
@@ -132,18 +170,28 @@ def shop_event(body: EventCreate) -> ShopEvent:
     """Return the event that a request describes.
 
     Raises:
-        Validation: it names no member or two, or a time without an offset.
+        Validation: it names no member or two, a time without an offset, a purchase or refund without an amount, or something else that
+            refunds.
     """
     external_id = None if body.member.external_id is UNSET else body.member.external_id
     member_id = None if body.member.id is UNSET else body.member.id
     if (external_id is None) == (member_id is None):
         raise Validation.at("/member", "name the member by exactly one of external_id and id")
+    if body.type in MONETARY and body.amount == 0:
+        raise Validation.at("/amount", f"a {body.type} needs an amount of at least 1 minor unit")
+    if body.currency is None and body.amount:
+        raise Validation.at("/currency", "an amount needs its currency")
+    if body.refund_of is not None and body.type != REFUND:
+        raise Validation.at("/refund_of", f"only a refund has it; this is a {body.type}")
+    if body.refund_of == body.id:
+        raise Validation.at("/refund_of", "an event cannot refund itself")
     return ShopEvent(
         id=body.id,
         type=body.type,
         occurred_at=utc_ms(body.occurred_at, "/occurred_at"),
         amount=body.amount,
-        currency=body.currency,
+        currency=body.currency or "",
+        refund_of=body.refund_of,
         external_id=external_id,
         member_id=member_id,
         items=tuple(
@@ -164,5 +212,6 @@ def _fingerprint(owner: str, event: ShopEvent) -> bytes:
     return digest(owner, _canonical.encode(msgspec.structs.replace(event, external_id=None, member_id=None)))[:16]
 
 
-def _recorded(outcome: Outcome) -> tuple[RecordedEvent, bool]:
-    return cast(tuple[RecordedEvent, bool], outcome.value)
+def _answer(outcome: Outcome) -> tuple[RecordedEvent, bool]:
+    written = cast(Written, outcome.value)
+    return written.event, written.before

@@ -1,0 +1,146 @@
+"""What each campaign wants for an event, before any balance, cap or budget is looked at. Pure: the time is an argument."""
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+from msgspec import Struct
+
+from guerdon.clock import rfc3339
+from guerdon.ledger.limits import Calendar
+from guerdon.rewards.campaign_models import Campaign, FormulaAward
+from guerdon.rewards.cel import Condition, Formula, compile_condition, compile_formula, facts_of
+from guerdon.rewards.models import PURCHASE, REFUND, Inputs, ShopEvent
+from guerdon.rewards.periods import is_open
+from guerdon.rewards.prices import price
+
+MONETARY = (PURCHASE, REFUND)
+"""Events of these types are about an amount, and earn nothing without one."""
+DAY_MS = 86_400_000
+
+
+class LiveCampaign(Struct, frozen=True):
+    """A campaign's version with its expressions compiled."""
+
+    campaign: Campaign
+    audience: Condition
+    condition: Condition
+    formula: Formula | None
+
+    @classmethod
+    def of(cls, campaign: Campaign) -> "LiveCampaign":
+        award = campaign.award
+        return cls(
+            campaign,
+            compile_condition(campaign.audience, "/audience"),
+            compile_condition(campaign.condition, "/condition"),
+            compile_formula(award.expression, "/award/expression") if isinstance(award, FormulaAward) else None,
+        )
+
+    @property
+    def reads_member(self) -> bool:
+        """Whether it asks for what only the member's sealed profile tells."""
+        return any(part.reads_member for part in (self.audience, self.condition, self.formula) if part is not None)
+
+    @property
+    def reads_standing(self) -> bool:
+        """Whether it asks for what earlier events have made of the member: then it is judged in the commit."""
+        parts = (self.audience, self.condition, self.formula)
+        return bool(self.campaign.tier_multipliers) or any(part.reads_standing for part in parts if part is not None)
+
+
+class Judgement(Struct, frozen=True):
+    """What a campaign wants. `amount` is positive; an unlinked refund takes it back."""
+
+    campaign: Campaign
+    outcome: Literal["awarded", "refused", "not_matched"]
+    amount: int
+    reason: str
+    considered: bool = False
+    """True when the campaign's conditions held: then the member's wallet is opened even if the event earns nothing."""
+
+
+class Subject(Struct, frozen=True):
+    """The member an event belongs to, as conditions see them. `id` is None for a preview of somebody unknown."""
+
+    id: str | None
+    external_id: str | None = None
+    attributes: dict[str, Any] = {}
+
+
+def in_order(campaigns: Sequence[LiveCampaign]) -> list[LiveCampaign]:
+    """The order in which campaigns are asked and paid: the higher priority first, then the older id."""
+    return sorted(campaigns, key=lambda live: (-live.campaign.stacking.priority, live.campaign.id))
+
+
+def judge(
+    event: ShopEvent, subject: Subject, campaigns: Sequence[LiveCampaign], inputs: Inputs, calendar: Calendar
+) -> list[Judgement]:
+    """Ask the campaigns, in their order, by what `inputs` says of the member's standing."""
+    facts: Any = None
+    judgements: list[Judgement] = []
+    for live in campaigns:
+        why_not = _not_now(event, live.campaign, calendar)
+        if why_not is not None:
+            judgements.append(Judgement(live.campaign, "not_matched", 0, why_not))
+            continue
+        if facts is None:
+            facts = facts_of(_event_facts(event), _member_facts(subject, event, inputs), inputs.judged_at)
+        judgements.append(_judge_one(event, live, facts, inputs.tier))
+    return judgements
+
+
+def _not_now(event: ShopEvent, campaign: Campaign, calendar: Calendar) -> str | None:
+    """Say why the campaign is not about events of this type and time, or None when it is."""
+    if event.type not in campaign.event_types:
+        return f"a {event.type} is not one of {', '.join(campaign.event_types)}"
+    if campaign.starts_at is not None and event.occurred_at < campaign.starts_at:
+        return f"the event is before the campaign's start, {rfc3339(campaign.starts_at)}"
+    if campaign.ends_at is not None and event.occurred_at >= campaign.ends_at:
+        return f"the event is not before the campaign's end, {rfc3339(campaign.ends_at)}"
+    if not is_open(campaign.schedule, event.occurred_at, calendar):
+        return f"the event is outside of the campaign's hours ({calendar.zone.key})"
+    return None
+
+
+def _judge_one(event: ShopEvent, live: LiveCampaign, facts: Any, tier: str | None) -> Judgement:
+    campaign = live.campaign
+    for name, condition in (("audience", live.audience), ("condition", live.condition)):
+        holds, error = condition.judge(facts)
+        if error is not None:
+            return Judgement(campaign, "refused", 0, f"the {name} could not be evaluated: {error}")
+        if not holds:
+            return Judgement(campaign, "not_matched", 0, f"the {name} is false: {condition.source[:200]}")
+    if event.amount <= 0 and (event.type in MONETARY or event.amount < 0):
+        return Judgement(campaign, "not_matched", 0, f"the amount {event.amount} earns nothing", considered=True)
+    amount, why = price(campaign, live.formula, event.amount, tier, facts)
+    if amount is None:
+        return Judgement(campaign, "refused", 0, why, considered=True)
+    return Judgement(campaign, "awarded" if amount else "not_matched", amount, why, considered=True)
+
+
+def _event_facts(event: ShopEvent) -> dict[str, Any]:
+    return {
+        "id": event.id,
+        "type": event.type,
+        "amount": event.amount,
+        "currency": event.currency,
+        "items": [
+            {"sku": item.sku, "quantity": item.quantity, "unit_price": item.unit_price, "category": item.category or ""}
+            for item in event.items
+        ],
+        "attributes": event.attributes,
+        "occurred_at": rfc3339(event.occurred_at),
+    }
+
+
+def _member_facts(subject: Subject, event: ShopEvent, inputs: Inputs) -> dict[str, Any]:
+    last = inputs.last_purchase_at
+    return {
+        "id": subject.id or "",
+        "external_id": subject.external_id or "",
+        "attributes": subject.attributes,
+        "tier": inputs.tier or "",
+        "segments": [],
+        "first_purchase": event.type == PURCHASE and inputs.purchases == 0,
+        "days_since_last": -1 if last is None else max(0, (event.occurred_at - last) // DAY_MS),
+    }

@@ -1,0 +1,97 @@
+"""Days, weeks and months of a campaign, by the clocks of the programme's time zone. Pure.
+
+Dates are taken first and turned into moments last, so that a day of 23 or 25 hours is a day. Awards lapse, and become available, at
+midnights: value of one midnight is one lot, and a wallet holds at most `LOTS_MAX` of them.
+"""
+
+from collections.abc import Sequence
+from datetime import UTC, date, datetime, time, timedelta
+
+from guerdon.clock import to_datetime, to_ms
+from guerdon.ledger.limits import Calendar
+from guerdon.rewards.campaign_models import (
+    WEEKDAYS,
+    AfterDays,
+    AfterMonths,
+    EndOfMonth,
+    EndOfYear,
+    Expiry,
+    Hours,
+    NeverExpires,
+    PendingDays,
+    Period,
+)
+
+DAYS_TO_THE_DAY = 31
+"""An expiry of more days is put off to the end of its week, so that a daily award fits into a wallet's lots."""
+
+
+def window_name(period: Period, at_ms: int, calendar: Calendar) -> str:
+    """Name the calendar period that holds a moment: `2026-11-22`, `2026-W47`, `2026-11` or `ever`."""
+    if period == "ever":
+        return "ever"
+    if period == "week":
+        year, week, _ = _date(at_ms, calendar).isocalendar()
+        return f"{year:04d}-W{week:02d}"
+    day, month = calendar.names(at_ms)
+    return day if period == "day" else month
+
+
+def is_open(schedule: Sequence[Hours] | None, at_ms: int, calendar: Calendar) -> bool:
+    """Whether a moment lies within the weekly hours; None has no hours and is always open."""
+    if schedule is None:
+        return True
+    local = to_datetime(at_ms).astimezone(calendar.zone)
+    clock = f"{local.hour:02d}:{local.minute:02d}"
+    today, yesterday = WEEKDAYS[local.weekday()], WEEKDAYS[local.weekday() - 1]
+    for hours in schedule:
+        over_night = hours.ends <= hours.starts
+        if today in hours.days and hours.starts <= clock and (over_night or clock < hours.ends):
+            return True
+        if over_night and yesterday in hours.days and clock < hours.ends:
+            return True
+    return False
+
+
+def available_at(pending: PendingDays | None, now_ms: int, calendar: Calendar) -> int | None:
+    """From when an award of now can be spent; None is at once."""
+    if pending is None:
+        return None
+    return _midnight(_date(now_ms, calendar) + timedelta(days=pending.days + 1), calendar)
+
+
+def lapses_at(expiry: Expiry | None, now_ms: int, calendar: Calendar) -> int | None:
+    """When an award of now lapses; None is never."""
+    today = _date(now_ms, calendar)
+    match expiry:
+        case None | NeverExpires():
+            return None
+        case AfterDays(days):
+            last = today + timedelta(days=days)
+            return _midnight(last + timedelta(days=1) if days <= DAYS_TO_THE_DAY else _next_monday(last), calendar)
+        case AfterMonths(months):
+            first = _months_later(today, months)
+            days_of_month = (_months_later(first, 1) - first).days
+            return _midnight(_next_monday(first.replace(day=min(today.day, days_of_month))), calendar)
+        case EndOfMonth(months):
+            return _midnight(_months_later(today, months + 1), calendar)
+        case EndOfYear(years):
+            return _midnight(date(today.year + years + 1, 1, 1), calendar)
+
+
+def _date(at_ms: int, calendar: Calendar) -> date:
+    return to_datetime(at_ms).astimezone(calendar.zone).date()
+
+
+def _midnight(day: date, calendar: Calendar) -> int:
+    return to_ms(datetime.combine(day, time.min, calendar.zone).astimezone(UTC))
+
+
+def _next_monday(day: date) -> date:
+    return day + timedelta(days=7 - day.weekday())
+
+
+def _months_later(day: date, months: int) -> date:
+    """The first of the month that comes so many months later."""
+    count = day.year * 12 + day.month - 1 + months
+    return date(count // 12, count % 12 + 1, 1)
