@@ -1,4 +1,4 @@
-"""RATE-1: one quota, four processes, fifty connections, three times as many requests as it grants."""
+"""RATE-1: one quota, four processes, fifty connections, three times as many requests. LOGIN-3: one password, a thousand accounts."""
 
 import asyncio
 import time
@@ -17,6 +17,8 @@ SEED = 0
 QUOTA, WINDOW_SECONDS, CONNECTIONS, WORKERS = 1_000, 120, 50, 4
 ROOM_SECONDS = 60
 """So much of a window must be left for the burst: across its end, a part of the next one's quota would be granted too."""
+ACCOUNTS, ADDRESSES, FAILURES = 1_000, 50, 500
+"""So many log-ins may fail in a quarter of an hour by default (`GUERDON_RATE_FAILURES`)."""
 pytestmark = [pytest.mark.trust, pytest.mark.timeout(400)]
 
 
@@ -64,3 +66,37 @@ async def burst(url: str, headers: dict[str, str]) -> list[httpx.Response]:
 
     await asyncio.gather(*(connection() for _ in range(CONNECTIONS)))
     return answers
+
+
+async def test_one_password_sprayed_over_a_thousand_accounts(tmp_path: Path) -> None:
+    """With the quotas as they are shipped, and a gateway that tells the addresses. Every account is tried once, so none of them notices."""
+    deployment = Deployment(tmp_path / "data", settings={"GUERDON_TRUSTED_PROXIES": "127.0.0.1/32"})
+    owner = {"email": "ada@example.com", "password": "correct horse battery"}
+    try:
+        await deployment.start()
+        left = 900 - time.time() % 900
+        await asyncio.sleep(left if left < ROOM_SECONDS * 2 else 0)
+        async with httpx.AsyncClient(base_url=deployment.url, timeout=60) as client:
+            assert (await client.post("/v1/auth/register", json=owner)).status_code == 201
+            accounts, spent = iter(range(ACCOUNTS)), Counter[str]()
+
+            async def bot() -> None:
+                for account in accounts:
+                    body = {"email": f"member-{account}@example.com", "password": "Password1!"}
+                    answer = await client.post("/v1/auth/login", json=body, headers=at(f"198.51.100.{account % ADDRESSES}"))
+                    spent["401" if answer.status_code == 401 else answer.json()["violated-policies"][0]] += 1
+
+            began = time.monotonic()
+            await asyncio.gather(*(bot() for _ in range(8)))
+            seconds = time.monotonic() - began
+            # Every address has one more try by then, and whoever knows the password needs no second one.
+            assert spent == {"401": FAILURES + ADDRESSES, "spray": ACCOUNTS - FAILURES - ADDRESSES}
+            assert (await client.post("/v1/auth/login", json=owner, headers=at("192.0.2.1"))).status_code == 200
+        report("LOGIN-3", SEED, accounts=ACCOUNTS, addresses=ADDRESSES, seconds=round(seconds, 1), **spent)
+        assert deployment.stop() == 0
+    finally:
+        deployment.kill()
+
+
+def at(address: str) -> dict[str, str]:
+    return {"x-forwarded-for": address}
