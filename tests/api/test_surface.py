@@ -16,6 +16,7 @@ from guerdon.config import Settings, load
 from guerdon.errors import StartupRefused
 from guerdon.logs import make_logger
 from guerdon.middlewares.arrival import GATHERED_BYTES_MAX, GATHERED_BYTES_TOTAL_MAX, Arrival
+from guerdon.middlewares.connections import IDLE_SECONDS
 from tests.clients import Caller, Log, ManualClock, problem
 from tests.factories import Factory
 
@@ -187,6 +188,7 @@ class Sender:
         self._pieces = pieces
         self._ends = ends
         self.status = 0
+        self.headers: dict[bytes, bytes] = {}
         self.body = b""
 
     async def receive(self) -> dict[str, Any]:
@@ -199,6 +201,7 @@ class Sender:
 
     async def send(self, message: dict[str, Any]) -> None:
         self.status = message.get("status", self.status)
+        self.headers |= dict(message.get("headers", []))
         self.body += message.get("body", b"")
 
 
@@ -305,6 +308,24 @@ async def test_a_transfer_encoding_that_proxies_read_differently_is_refused(door
 async def test_words_that_the_framework_stumbles_over(door: Arrival, version: str, method: str) -> None:
     answer = await say(door, Sender([]), scope_of("/health/live", "nobody", version=version, method=method))
     assert answer.status == (200 if method == "GET" else 405)
+
+
+async def test_only_so_many_connections_are_kept(app: App[Any, Any], clock: ManualClock, log: Log) -> None:
+    """Whoever is known stays, and a new one is served and closed while there is no room."""
+    door = Arrival(app, clock, make_logger(clock, "info", log), body_seconds=1, kept_max=2)
+
+    async def stays(port: int) -> bool:
+        answer = await say(door, Sender([]), {**scope_of("/health/live", "nobody", method="GET"), "client": ("127.0.0.1", port)})
+        assert answer.status == 200
+        return answer.headers.get(b"connection") != b"close"
+
+    assert [await stays(port) for port in (1, 2, 3, 1, 3, 2)] == [True, True, False, True, False, True]
+    clock.advance(seconds=IDLE_SECONDS)
+    assert [await stays(port) for port in (2, 4)] == [True, False], "the first one may still be there"
+    clock.advance(seconds=IDLE_SECONDS)
+    assert [await stays(port) for port in (5, 6, 2)] == [True, False, True]
+    clock.advance(seconds=2 * IDLE_SECONDS)
+    assert [await stays(port) for port in (7, 8, 9)] == [True, True, False], "the others have been closed"
 
 
 async def test_what_the_framework_itself_raises_is_told_by_its_type(clock: ManualClock, log: Log) -> None:

@@ -17,10 +17,11 @@ from granian.log import LogLevels
 
 from guerdon.config import Settings, environment_of
 from guerdon.errors import StartupRefused
+from guerdon.middlewares.connections import IDLE_SECONDS
 
 BACKPRESSURE = 16_384
-"""Requests that one worker holds at most; what comes on top waits in its connection. Bulk requests meet the ledger's queue first."""
-HEADER_READ_TIMEOUT_MS = 10_000
+"""Connections that one worker takes at most, whatever they do: Granian counts them, not requests. What comes on top waits in the system's queue."""
+HEADER_READ_TIMEOUT_MS = IDLE_SECONDS * 1000
 """From the opening of a connection, or the end of an answer, to the end of the next request's head: slow heads and idle connections alike."""
 HEAD_BYTES_MAX = 32 * 1024
 """What a connection may keep in memory before its request is understood; a head that is longer is answered 431."""

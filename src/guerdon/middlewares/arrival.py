@@ -14,6 +14,7 @@ from structlog.typing import FilteringBoundLogger
 from guerdon.clock import Clock
 from guerdon.errors import BadRequest, GuerdonError, Overloaded, RequestTimeout
 from guerdon.http import BODY_ENDS_AT, BROKEN_OFF, Request, Response
+from guerdon.middlewares.connections import KEPT_MAX, Kept, closing
 
 Asgi = Callable[[Any, Any, Any], Awaitable[None]]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
@@ -32,12 +33,15 @@ _BROKEN = "the body breaks off, or its framing is not that of HTTP/1.1"
 class Arrival:
     """The outermost layer of the application."""
 
-    def __init__(self, app: Asgi, clock: Clock, log: FilteringBoundLogger, *, body_seconds: float) -> None:
+    def __init__(
+        self, app: Asgi, clock: Clock, log: FilteringBoundLogger, *, body_seconds: float, kept_max: int = KEPT_MAX
+    ) -> None:
         self._app = app
         self._clock = clock
         self._log = log
         self._body_seconds = body_seconds
         self._gathered_bytes = 0
+        self._kept = Kept(kept_max)
         # Whoever waits for bytes, and until when (the loop's time), in that order: they all get the same time. One timer looks after all of
         # them, because a timer of its own would cost each request as much as its routing.
         self._waiting: dict[asyncio.Task[Any], float] = {}
@@ -49,6 +53,8 @@ class Arrival:
         if scope["method"] == "WEBSOCKET":
             scope["method"] = "UNKNOWN"  # Falcon keeps that word for itself, and would raise before there is a request id.
         began = self._clock.monotonic()
+        if not self._kept.may_stay(scope.get("client"), began):
+            send = closing(send)
         ends_at = asyncio.get_running_loop().time() + self._body_seconds
         try:
             event = await self._arrive(receive, ends_at)
