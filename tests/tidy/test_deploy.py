@@ -100,6 +100,7 @@ def test_gateways_limit_what_the_service_leaves_to_them() -> None:
         "no-tls-tickets",
         "balance hash var(txn.owner)",
         "hash-type consistent",
+        "tcp-request connection reject if { sc0_conn_cur gt 100 }",
     ):
         assert rule in haproxy
     assert f"req.body_size gt {BODY_BYTES_MAX}" in haproxy
@@ -108,5 +109,25 @@ def test_gateways_limit_what_the_service_leaves_to_them() -> None:
     assert "http-request set-header X-Forwarded-For %[src]" in haproxy
     assert "option forwardfor" not in haproxy
     for text in (nginx, haproxy):
+        assert not re.search(r"^\s*(listen|bind) \S*\b80\b", text, re.MULTILINE)
         assert "/metrics" in text
         assert "/health/" in text
+
+
+def pages() -> list[Path]:
+    return [
+        path for path in (*DEPLOY.iterdir(), *DEPLOY.parent.glob("*.md"), *(DEPLOY.parent / "docs").rglob("*.md")) if path.is_file()
+    ]
+
+
+@pytest.mark.parametrize("path", pages(), ids=lambda path: path.name)
+def test_every_variable_that_is_named_is_a_setting(path: Path) -> None:
+    """Unknown variables are ignored at the start, so a name that is only almost right would go unnoticed."""
+    known = {f"GUERDON_{field.upper()}" for field in Settings.model_fields} | {"GUERDON_X"}
+    named = set(re.findall(r"GUERDON_[A-Z0-9_]*[A-Z0-9]", path.read_text(encoding="utf-8")))
+    assert {name for name in named if name not in known and name.removesuffix("_FILE") not in known} == set()
+
+
+def test_every_setting_is_in_the_table() -> None:
+    table = re.findall(r"^\| `(GUERDON_\w+)`", (DEPLOY.parent / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert sorted(table) == sorted(f"GUERDON_{field.upper()}" for field in Settings.model_fields if field != "token_keys_file")

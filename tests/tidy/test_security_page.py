@@ -16,6 +16,19 @@ def test_every_risk_has_a_row_and_a_mechanism() -> None:
     assert len(NAMED) > 50
 
 
+ITEMS = re.findall(r"^\| (\d+\.\d+\.\d+[^|]*) \| ([^|]+) \| ([^|]+) \|$", PAGE, re.MULTILINE)
+
+
+def test_every_item_names_what_shows_it() -> None:
+    """A row of ASVS without a test or a file that exists is an opinion."""
+    assert len(ITEMS) > 50
+    assert {state for _, state, _ in ITEMS} == {"met", "partly", "not met", "not applicable"}
+    for item, _, text in ITEMS:
+        named = re.findall(r"`((?:tests|src|deploy|docs)/[\w/.-]+|README\.md)(?:::\w+)?`", text)
+        assert named, item
+        assert [path for path in named if not (ROOT / path).is_file()] == [], item
+
+
 @pytest.mark.parametrize(("path", "name"), NAMED, ids=lambda part: part.rpartition("/")[2])
 def test_a_test_that_is_named_exists(path: str, name: str) -> None:
     text = (ROOT / path).read_text(encoding="utf-8")
