@@ -5,8 +5,12 @@ from typing import Any
 
 from guerdon.app import Services
 from guerdon.ledger.verify import verify
+from guerdon.rewards.models import EVENTS, RecordedEvent
+from guerdon.rewards.replaying import ERASED
 from tests.clients import Caller
 
+REPLAYS_MAX = 25
+"""So many decisions are made again at the end of a test."""
 _numbers = itertools.count(1)
 
 
@@ -70,6 +74,9 @@ class Factory:
         return int(answer.json()["balance"])
 
     async def assert_books_balance(self) -> None:
-        """Every law holds over the whole database."""
+        """Every law holds over the whole database, and what was decided about events comes out again."""
         report = await verify(self._services.database, calendar=self._services.ledger.calendar)
         assert report.violations == 0, report.first
+        for event in await self._services.database.collection(EVENTS, RecordedEvent).find({}, limit=REPLAYS_MAX):
+            replay = await self._services.replays.replay(event)
+            assert replay.outcome == "equal" or replay.missing == [ERASED], replay

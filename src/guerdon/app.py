@@ -68,6 +68,8 @@ from guerdon.reversals import controller as reversals_controller
 from guerdon.reversals.service import Reversals
 from guerdon.rewards import controller as rewards_controller
 from guerdon.rewards.campaigns import Campaigns
+from guerdon.rewards.people import People
+from guerdon.rewards.replaying import Replays
 from guerdon.rewards.service import Events
 from guerdon.sealing import MasterKeys
 from guerdon.security import Actor
@@ -117,6 +119,7 @@ class Services:
     reversals: Reversals
     campaigns: Campaigns
     events: Events
+    replays: Replays
     erasures: Erasures
     exports: Exports
 
@@ -131,11 +134,7 @@ async def open_services(settings: Settings, clock: Clock) -> AsyncGenerator[Serv
     if settings.mongodb_url is None or settings.token_keys is None:
         raise StartupRefused("GUERDON_MONGODB_URL and GUERDON_TOKEN_KEYS_FILE must both be set")
     async with AsyncExitStack() as stack:
-        url = settings.mongodb_url.get_secret_value()
-        database = Database(url, settings.mongodb_database, pool_max=settings.mongodb_pool_max)
-        stack.push_async_callback(database.close)
-        await database.check()
-        await database.sync_indexes(INDEXES)
+        database = await _open_database(settings, settings.mongodb_url.get_secret_value(), stack)
         ids = IdSource(clock)
         keys = TokenKeys(settings.token_keys.get_secret_value(), settings.jwks_max_age_seconds)
         tokens = Tokens(keys, clock, settings.token_issuer, settings.token_audience, settings.access_token_ttl_seconds)
@@ -155,6 +154,7 @@ async def open_services(settings: Settings, clock: Clock) -> AsyncGenerator[Serv
         assets = Assets(database, clock)
         await assets.create_built_in()
         campaigns = Campaigns(database, assets, clock, ids)
+        people = People(members, vault)
         wallets = Wallets(books, members, assets, database=database, clock=clock)
         access = Access(database, tokens, clock)
         factors = Factors(database, members, vault=vault, throttle=throttle, clock=clock, issuer=settings.token_issuer)
@@ -186,12 +186,21 @@ async def open_services(settings: Settings, clock: Clock) -> AsyncGenerator[Serv
             holds=Holds(books, database=database, clock=clock),
             reversals=Reversals(books, database=database),
             campaigns=campaigns,
-            events=Events(books, members, campaigns, database=database, clock=clock),
+            events=Events(books, members, campaigns, people=people, database=database, clock=clock),
+            replays=Replays(campaigns, people, database),
             erasures=Erasures(
                 database, members, sessions, ledger=books, audit=audit, clock=clock, belongings=BELONGINGS, external_id_days=days
             ),
             exports=Exports(database, members, sessions, factors, wallets=wallets, ledger=books, audit=audit, clock=clock),
         )
+
+
+async def _open_database(settings: Settings, url: str, stack: AsyncExitStack) -> Database:
+    database = Database(url, settings.mongodb_database, pool_max=settings.mongodb_pool_max)
+    stack.push_async_callback(database.close)
+    await database.check()
+    await database.sync_indexes(INDEXES)
+    return database
 
 
 def standing_of(access: Access, sessions: Sessions) -> Stand:
@@ -308,7 +317,7 @@ def routes_of(
         *history_controller.routes(services.history, services.streams),
         *holds_controller.routes(services.holds),
         *reversals_controller.routes(services.reversals),
-        *rewards_controller.routes(services.events, services.campaigns, services.clock),
+        *rewards_controller.routes(services.events, services.replays, services.campaigns, services.clock),
         *privacy_controller.routes(services.erasures, services.exports),
         *operations_controller.routes(docs, metrics, ping, open_metrics=open_metrics),
     ]

@@ -27,6 +27,12 @@ LAST = {"logOutEverywhere"}
 """Operations after which the caller is nobody any more: they are tried at the end."""
 
 
+@pytest.fixture
+def settings(settings: Settings) -> Settings:
+    """There are more routes than an address may have refused in a minute."""
+    return settings.model_copy(update={"rate_invalid": "1000/60"})
+
+
 async def log_in(anonymous: Caller, email: str) -> Caller:
     await anonymous.post("/v1/auth/register", {"email": email, "password": PASSWORD})
     answer = await anonymous.post("/v1/auth/login", {"email": email, "password": PASSWORD})

@@ -172,6 +172,8 @@ async def test_a_campaign_that_was_saved_before_that_was_refused_still_decides(
     campaign = await factory.campaign(condition="event.amount > 999999")
     saved_before = {"condition": "event.type.matches('^pur')" + " && event.items.all(a, true)" * 4}
     await database.raw["campaigns"].update_one({"_id": campaign}, {"$set": saved_before})
+    archived = {f"campaign.{name}": value for name, value in saved_before.items()}
+    await database.raw["campaign_versions"].update_one({"_id": f"{campaign}/1"}, {"$set": archived})
     clock.advance(seconds=2)
     recorded = await record(service, factory.event(items=[{"sku": "a", "quantity": 1}]))
     assert recorded["decisions"][0]["outcome"] == "awarded"
@@ -363,7 +365,9 @@ async def test_preview_writes_nothing_and_equals_the_later_answer(service: Calle
     assert preview["member_id"] is None
     assert preview["decisions"] == recorded["decisions"]
     assert [(a["amount"], a["status"], a["transaction_id"]) for a in preview["awards"]] == [(139, "preview", None)]
-    neutral = {"member_id": None, "recorded_at": None, "awards": None}
+    moments = {"judged_at": None, "decided_at": None}
+    assert {**preview["inputs"], **moments} == {**recorded["inputs"], **moments}
+    neutral = {"member_id": None, "recorded_at": None, "awards": None, "inputs": None}
     assert {**preview, **neutral} == {**recorded, **neutral}
     await factory.assert_books_balance()
 

@@ -184,6 +184,7 @@ async def use_rewards(service: Caller, services: Services, factory: Factory, clo
     await sent(service.post("/v1/events/preview", event))
     await sent(service.post("/v1/events", event), 201)
     await sent(service.get(f"/v1/events/{event['id']}"))
+    await sent(service.post(f"/v1/events/{event['id']}/replay", key=None))
     await sent(service.post("/v1/events", factory.event(type="refund", refund_of=event["id"], member=event["member"])), 201)
     await sent(service.post(f"{path}/pause"))
     await sent(service.post(f"{path}/end"))

@@ -33,7 +33,7 @@ from guerdon.ledger.store import ACCOUNTS, ENTRIES, REVERSALS
 from guerdon.ledger.turns import TURNS
 from guerdon.outbox import OUTBOX
 from guerdon.recovery.models import RESETS
-from guerdon.rewards.campaign_models import CAMPAIGNS, CAMPAIGNS_LIVE_MAX
+from guerdon.rewards.campaign_models import CAMPAIGN_VERSIONS, CAMPAIGNS, CAMPAIGNS_LIVE_MAX
 from guerdon.rewards.models import EVENTS, REFUNDS, STANDINGS
 from guerdon.sessions.models import SESSIONS
 from guerdon.wallets.models import ASSETS
@@ -288,7 +288,18 @@ _COUNTED: Document = {
 }
 
 REWARDS = [
-    Query("events.get", "request", "GET /v1/events/{event_id}, POST /v1/events for an unknown member", one(EVENTS, ID)),
+    Query(
+        "events.get",
+        "request",
+        "GET /v1/events/{event_id}, POST …/replay, POST /v1/events for an unknown member, guerdon replay-decision",
+        one(EVENTS, ID),
+    ),
+    Query(
+        "campaign_versions.known",
+        "request",
+        "POST /v1/events/{event_id}/replay, guerdon replay-decision",
+        find(CAMPAIGN_VERSIONS, IDS, limit=True),
+    ),
     Query("refunds.change", "request", "POST /v1/events", update(REFUNDS, {**OWN, "count": ":count"}, upsert=True)),
     Query("standings.change", "request", "POST /v1/events", update(STANDINGS, {**OWN, "count": ":count"}, upsert=True)),
     Query("campaigns.get", "request", "GET, PUT, activate, pause of /v1/campaigns/{campaign_id}", one(CAMPAIGNS, ID)),

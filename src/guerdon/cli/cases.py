@@ -132,6 +132,8 @@ def _lists(sample: Sample) -> Cases:
         yield "campaigns.next_by_status", f"{status}, deep page", {"status": status, "before": campaign_of(500), "limit": PAGE}
     yield "campaigns.live", "20 of 1,000 are active", {"status": "active", "limit": 200}
     yield "campaigns.count", "20 of 1,000 are active", {"status": "active"}
+    asked = [f"{campaign_of(number)}/1" for number in range(20)]
+    yield "campaign_versions.known", "20 campaigns", {"ids": asked, "limit": 20}
 
 
 def _batches(sample: Sample) -> Cases:

@@ -38,7 +38,7 @@ from guerdon.ledger.turns import TURNS
 from guerdon.outbox import OUTBOX
 from guerdon.privacy.models import ERASING, ERASURES, EXPORTS
 from guerdon.recovery.models import RESETS
-from guerdon.rewards.campaign_models import CAMPAIGNS
+from guerdon.rewards.campaign_models import CAMPAIGN_VERSIONS, CAMPAIGNS
 from guerdon.rewards.models import EVENTS, REFUNDS, STANDINGS
 from guerdon.sessions.models import SESSIONS
 from guerdon.wallets.models import ASSETS, WALLET
@@ -394,7 +394,9 @@ def _fixed() -> Iterator[tuple[str, Document]]:
     """What does not grow with the entries."""
     for number in range(CAMPAIGN_COUNT):
         status = "active" if number % (CAMPAIGN_COUNT // CAMPAIGNS_ACTIVE) == 0 else "paused" if number % 2 else "draft"
-        yield CAMPAIGNS, {"_id": campaign_of(number), "version": 1, "status": status, "name": "a campaign", "changed_at": START_MS}
+        campaign = {"_id": campaign_of(number), "version": 1, "status": status, "name": "a campaign", "changed_at": START_MS}
+        yield CAMPAIGNS, campaign
+        yield CAMPAIGN_VERSIONS, {"_id": f"{campaign_of(number)}/1", "campaign": campaign}
     for number in range(COLLECTOR_WALLETS):
         yield ASSETS, {"_id": f"A{number:02}", "scale": 0, "created_at": START_MS}
     for number in range(100):

@@ -382,7 +382,7 @@ class DocumentRef(Struct, frozen=True):
 class View:
     """The state a command is judged on: accounts, earlier facts and documents, all of one snapshot; time is an argument."""
 
-    __slots__ = ("accounts", "documents", "now_ms", "once")
+    __slots__ = ("accounts", "documents", "now_ms", "once", "place")
 
     def __init__(
         self,
@@ -395,6 +395,8 @@ class View:
         self.once: Mapping[bytes, Entry | Refusal] = once
         self.documents: Mapping[tuple[str, str], dict[str, Any]] = documents
         self.now_ms = now_ms
+        self.place = 0
+        """Which command of its batch is being decided: those of one batch are of one moment, and this is their order."""
 
 
 class Command(Struct, frozen=True):

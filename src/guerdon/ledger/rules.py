@@ -115,7 +115,8 @@ def decide_batch(
                 state.lapsed[account.id] = booked
     plan = Plan()
     view = View(accounts, once, documents, now_ms)
-    for command in commands:
+    for place, command in enumerate(commands):
+        view.place = place
         try:
             verdict = _settle_decision(command.decide(view), plan, state)
         except GuerdonError as refusal:

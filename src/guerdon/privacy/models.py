@@ -165,7 +165,7 @@ class ExportView(ExportHead, frozen=True):
 
 
 def view_event_export(event: RecordedEvent) -> EventExport:
-    view = view_event(event)
+    view = view_event(event, whole=False)
     return EventExport(
         *(getattr(view, name) for name in EventView.__struct_fields__),
         items=[ItemExport(item.sku, item.quantity, item.unit_price, item.category) for item in event.items],

@@ -1,6 +1,7 @@
 """Campaigns: drafted, versioned, activated, paused, ended. A version, once made, is kept for ever for the decisions that name it."""
 
 import asyncio
+from collections.abc import Iterable
 
 import msgspec
 
@@ -109,6 +110,12 @@ class Campaigns:
         if campaign is None:
             raise NotFound("there is no such campaign")
         return campaign
+
+    async def get_versions(self, wanted: Iterable[tuple[str, int]]) -> dict[tuple[str, int], Campaign]:
+        """Return what the named versions, (campaign, number), said; those that do not exist are left out."""
+        ids = [f"{campaign_id}/{number}" for campaign_id, number in sorted(wanted)]
+        found = await self._versions.find({"_id": {"$in": ids}}, limit=len(ids)) if ids else []
+        return {(each.campaign.id, each.campaign.version): each.campaign for each in found}
 
     async def exists(self, campaign_id: str) -> bool:
         return await self._collection.get(campaign_id) is not None

@@ -7,7 +7,8 @@ from guerdon.errors import EventReused, InvalidState, NotFound, Overloaded, Vali
 from guerdon.http import Request, Response, actor_of, operation, read, read_query, send
 from guerdon.rewards.campaign_models import Campaign, CampaignCreate, CampaignPage, CampaignQuery, CampaignView, view_campaign
 from guerdon.rewards.campaigns import Campaigns
-from guerdon.rewards.models import EventCreate, EventView, view_event
+from guerdon.rewards.models import EventCreate, EventView, RecordedEvent, view_event
+from guerdon.rewards.replaying import Replay, Replays
 from guerdon.rewards.service import Events, shop_event
 from guerdon.security import scope
 
@@ -35,8 +36,9 @@ _CAMPAIGN = {
 class EventsResource:
     """`/v1/events`"""
 
-    def __init__(self, events: Events) -> None:
+    def __init__(self, events: Events, replays: Replays) -> None:
         self._events = events
+        self._replays = replays
 
     @operation(
         "recordEvent",
@@ -51,7 +53,7 @@ class EventsResource:
         """Record a shop event once and pay what it earns in the same commit. Its id is the key: the same event again answers 200."""
         body, _ = await read(req, EventCreate)
         event, before = await self._events.record(actor_of(req), shop_event(body))
-        send(resp, view_event(event), 200 if before else 201, replayed=before)
+        send(resp, _view(req, event), 200 if before else 201, replayed=before)
 
     @operation(
         "previewEvent",
@@ -65,12 +67,17 @@ class EventsResource:
     async def on_post_preview(self, req: Request, resp: Response) -> None:
         """Say what an event would earn now, by the real path without the commit."""
         body, _ = await read(req, EventCreate)
-        send(resp, view_event(await self._events.preview(actor_of(req), shop_event(body))))
+        send(resp, _view(req, await self._events.preview(actor_of(req), shop_event(body))))
 
     @operation("getEvent", scope("events:read", own=True), tag="events", answers={200: EventView}, errors=(NotFound,))
     async def on_get_one(self, req: Request, resp: Response, event_id: str) -> None:
-        """Read a recorded event with its awards and the reasons of every decision."""
-        send(resp, view_event(await self._events.get_event(actor_of(req), event_id)))
+        """Read a recorded event with its awards, the reasons of every decision, and what it was judged on."""
+        send(resp, _view(req, await self._events.get_event(actor_of(req), event_id)))
+
+    @operation("replayEvent", scope("events:read"), tag="events", answers={200: Replay}, errors=(NotFound,))
+    async def on_post_replay(self, req: Request, resp: Response, event_id: str) -> None:
+        """Judge a recorded event again with its stored inputs and versions, and compare byte for byte; nothing is written."""
+        send(resp, await self._replays.replay(await self._events.get_event(actor_of(req), event_id)))
 
 
 class CampaignsResource:
@@ -144,13 +151,18 @@ class CampaignsResource:
         send(resp, self._view(await self._campaigns.set_status(campaign_id, "ended")))
 
 
-def routes(events: Events, campaigns: Campaigns, clock: Clock) -> list[tuple[str, Any, str | None]]:
+def _view(req: Request, event: RecordedEvent) -> EventView:
+    return view_event(event, whole=actor_of(req).kind != "member")
+
+
+def routes(events: Events, replays: Replays, campaigns: Campaigns, clock: Clock) -> list[tuple[str, Any, str | None]]:
     """(path, resource, suffix) of every route of this room."""
-    event, campaign = EventsResource(events), CampaignsResource(campaigns, clock)
+    event, campaign = EventsResource(events, replays), CampaignsResource(campaigns, clock)
     return [
         ("/v1/events", event, None),
         ("/v1/events/preview", event, "preview"),
         ("/v1/events/{event_id}", event, "one"),
+        ("/v1/events/{event_id}/replay", event, "replay"),
         ("/v1/campaigns", campaign, None),
         ("/v1/campaigns/{campaign_id}", campaign, "one"),
         ("/v1/campaigns/{campaign_id}/activate", campaign, "activate"),

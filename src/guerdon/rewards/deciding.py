@@ -68,16 +68,19 @@ class _Desk:
 
     def take(self, verdict: Verdict) -> None:
         """Move the state on by what a verdict pays."""
-        asset = verdict.campaign.asset
-        wallet = self._wallets.get(asset, WalletState())
-        self._wallets[asset] = msgspec.structs.replace(
-            wallet,
-            balance=wallet.balance + verdict.amount,
-            available=wallet.available
-            + (0 if verdict.lot is not None and verdict.lot.available_at is not None else verdict.amount),
-        )
+        paid_into(self._wallets, verdict)
         for counter in verdict.counters:
             self._used[counter.account] = max(0, self._used.get(counter.account, 0) + verdict.amount)
+
+
+def paid_into(wallets: dict[str, WalletState], verdict: Verdict) -> None:
+    """Move the wallets on by what a verdict pays; what is still pending is not available."""
+    asset = verdict.campaign.asset
+    wallet = wallets.get(asset, WalletState())
+    pending = verdict.lot is not None and verdict.lot.available_at is not None
+    wallets[asset] = msgspec.structs.replace(
+        wallet, balance=wallet.balance + verdict.amount, available=wallet.available + (0 if pending else verdict.amount)
+    )
 
 
 def decide(event: ShopEvent, owner: str, judgements: Sequence[Judgement], inputs: Inputs, calendar: Calendar) -> list[Verdict]:

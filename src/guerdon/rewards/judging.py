@@ -65,6 +65,13 @@ class Subject(Struct, frozen=True):
     id: str | None
     external_id: str | None = None
     attributes: dict[str, Any] = {}
+    sealed: bytes | None = None
+    """The same under the member's own key, to be kept with the decision; None when nobody reads it."""
+
+
+def reads_member(event: ShopEvent, campaigns: Sequence[LiveCampaign], calendar: Calendar) -> bool:
+    """Whether a campaign that will be asked about the event reads what only the member's sealed profile tells."""
+    return any(live.reads_member and _not_now(event, live.campaign, calendar) is None for live in campaigns)
 
 
 def in_order(campaigns: Sequence[LiveCampaign]) -> list[LiveCampaign]:

@@ -95,6 +95,34 @@ class DecisionView(Struct, frozen=True):
     reasons: list[str]
 
 
+class WalletStateView(Struct, frozen=True):
+    """What mattered of a wallet."""
+
+    balance: int
+    available: int
+    status: str
+    ceiling: int
+
+
+class InputsView(Struct, frozen=True):
+    """What an event was judged on besides itself and the campaigns' versions; with it the decision can be made again."""
+
+    judged_at: str
+    decided_at: str
+    time_zone: str
+    tier: str | None
+    purchases: int
+    """How many the member had made before."""
+    last_purchase_at: str | None
+    wallets: dict[str, WalletStateView]
+    used: dict[str, int]
+    """By cap and budget: what was counted against it before."""
+    refunded_before: int | None
+    """What had been refunded of this purchase, or of the one that this refunds."""
+    personal: bool
+    """A campaign read the member's profile; what it could see is kept sealed, and nobody is shown it."""
+
+
 class EventView(Struct, frozen=True):
     """A recorded event with its awards and every campaign's decision."""
 
@@ -110,6 +138,10 @@ class EventView(Struct, frozen=True):
     decisions: list[DecisionView]
     note: str | None
     """What is to be known besides the decisions."""
+    engine: str | None
+    """The versions that decided: of this program's judging, and of the library that evaluates conditions."""
+    inputs: InputsView | None
+    """What was known when it was judged; the use of budgets is nothing for members."""
 
 
 # --- events: domain and stored --------------------------------------------------------------------------------------
@@ -195,6 +227,14 @@ class Inputs(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What conditions could read of the member's profile, under the member's own key."""
     before: Refunded | None = None
     """What had been refunded before: of this purchase before it arrived, or of the purchase that this refund is about."""
+    awaits: bool = False
+    """The purchase that it refunds had not arrived."""
+    engine: str = ""
+    """What has judged: see `engine.py`."""
+    zone: str = "UTC"
+    """The programme's time zone."""
+    place: int = 0
+    """Of the events of one commit, which are of one moment, the first has the lowest."""
 
 
 class Standing(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -231,7 +271,9 @@ class RecordedEvent(Struct, frozen=True, kw_only=True):
     preview: bool = False
 
 
-def view_event(event: RecordedEvent) -> EventView:
+def view_event(event: RecordedEvent, *, whole: bool) -> EventView:
+    """Show an event; `whole` with the use of budgets, which is nothing for members."""
+    inputs = event.inputs
     return EventView(
         event.id,
         event.owner or None,
@@ -241,13 +283,34 @@ def view_event(event: RecordedEvent) -> EventView:
         event.refund_of,
         rfc3339(event.occurred_at),
         rfc3339(event.recorded_at),
-        [_view_award(award, preview=event.preview) for award in event.awards],
+        [view_award(award, preview=event.preview) for award in event.awards],
         event.decisions,
         event.note,
+        None if inputs is None else inputs.engine or None,
+        None if inputs is None else _view_inputs(inputs, event.owner, whole=whole),
     )
 
 
-def _view_award(award: Award, *, preview: bool) -> AwardView:
+def _view_inputs(inputs: Inputs, owner: str, *, whole: bool) -> InputsView:
+    last = inputs.last_purchase_at
+    return InputsView(
+        judged_at=rfc3339(inputs.judged_at),
+        decided_at=rfc3339(inputs.decided_at),
+        time_zone=inputs.zone,
+        tier=inputs.tier,
+        purchases=inputs.purchases,
+        last_purchase_at=None if last is None else rfc3339(last),
+        wallets={
+            asset: WalletStateView(wallet.balance, wallet.available, wallet.status, wallet.ceiling)
+            for asset, wallet in inputs.wallets.items()
+        },
+        used={name: amount for name, amount in inputs.used.items() if whole or name.startswith(f"{owner}:")},
+        refunded_before=None if inputs.before is None else inputs.before.amount,
+        personal=inputs.person is not None,
+    )
+
+
+def view_award(award: Award, *, preview: bool = False) -> AwardView:
     waits = None if award.available_at is None else rfc3339(award.available_at)
     lapses = None if award.expires_at is None else rfc3339(award.expires_at)
     status = "preview" if preview else "pending" if waits else "paid"

@@ -22,7 +22,8 @@ from guerdon.ledger.models import (
     transaction_id,
 )
 from guerdon.rewards.campaign_models import Campaign
-from guerdon.rewards.deciding import Verdict, decide, state_of
+from guerdon.rewards.deciding import Verdict, state_of
+from guerdon.rewards.engine import ENGINE
 from guerdon.rewards.judging import Judgement, LiveCampaign, Subject, judge
 from guerdon.rewards.limits import Counter, counters_of
 from guerdon.rewards.models import (
@@ -31,14 +32,14 @@ from guerdon.rewards.models import (
     REFUNDS,
     STANDINGS,
     Award,
-    DecisionView,
     Inputs,
     RecordedEvent,
     Refunded,
     ShopEvent,
     Standing,
 )
-from guerdon.rewards.refunds import Refundable, RefundOutcome, TakenBack, refund
+from guerdon.rewards.refunds import Refundable, TakenBack
+from guerdon.rewards.settling import Settled, award_back, award_of, settle, settle_refund
 
 EVENT_BYTES, ITEM_BYTES, CAMPAIGN_BYTES = 3072, 160, 2048
 Encode = Callable[[RecordedEvent], dict[str, Any]]
@@ -56,8 +57,6 @@ class Recording(Struct, frozen=True):
     campaigns: Sequence[LiveCampaign]
     judged_at: int
     calendar: Calendar
-    person: bytes | None = None
-    """What conditions read of the member's profile, sealed, to be kept with the decision."""
     original: RecordedEvent | None = None
     """The purchase that a linked refund is about, if it is recorded."""
     preview: bool = False
@@ -126,19 +125,7 @@ class _Books:
             lots=() if verdict.lot is None else (msgspec.structs.replace(verdict.lot, amount=amount),),
             below_floor=amount < 0 and campaign.clawback == "debt",
         )
-        name = self._book(posting, counted, campaign.id, campaign.version)
-        lot = verdict.lot
-        return Award(
-            campaign=campaign.id,
-            version=campaign.version,
-            asset=campaign.asset,
-            amount=amount,
-            transaction_id=name,
-            available_at=None if lot is None else lot.available_at,
-            expires_at=None if lot is None else lot.expires_at,
-            counted=tuple(each.account for each in verdict.counters),
-            clawback=campaign.clawback,
-        )
+        return award_of(verdict, self._book(posting, counted, campaign.id, campaign.version))
 
     def take_back(self, taken: TakenBack) -> Award:
         """Book what a refund takes back of one award."""
@@ -146,8 +133,7 @@ class _Books:
         wallet = self.wallet(award.asset)
         counted = [(account, -taken.amount) for name in award.counted if (account := self._view.accounts.get(name)) is not None]
         posting = Posting(wallet.id, -taken.amount, ISSUER, lots=(taken.lot,), below_floor=award.clawback == "debt")
-        name = self._book(posting, counted, award.campaign, award.version)
-        return msgspec.structs.replace(award, amount=-taken.amount, transaction_id=name, available_at=None, expires_at=None)
+        return award_back(taken, self._book(posting, counted, award.campaign, award.version))
 
     def _book(self, posting: Posting, counted: Sequence[tuple[Account, int]], campaign: str, version: int) -> str | None:
         wallet = self._current(posting.account)
@@ -236,35 +222,27 @@ class _Event:
         if recalled is not None:
             return recalled
         standing = _standing(recording.owner, view)
-        inputs = Inputs(
-            judged_at=recording.judged_at,
-            decided_at=view.now_ms,
+        inputs = msgspec.structs.replace(
+            _inputs(recording, view),
             tier=standing.tier,
             purchases=standing.purchases,
             last_purchase_at=standing.last_purchase_at,
-            person=recording.person,
+            person=recording.subject.sealed,
             before=_refunded(recording.owner, event.id, view) if event.type == PURCHASE else None,
         )
         late = {each.campaign.id: each for each in self._judge(self._late, inputs)}
         judgements = [late.get(live.campaign.id) or self._early[live.campaign.id] for live in recording.campaigns]
         inputs = self._with_accounts(inputs, judgements, view)
-        verdicts = decide(event, recording.owner, judgements, inputs, recording.calendar)
+        settled = settle(event, recording.owner, judgements, inputs, recording.calendar)
         books = _Books(recording, view, self._open_wallet)
         for judgement in judgements:
             if judgement.considered:
                 books.wallet(judgement.campaign.asset)
-        awards = [books.pay(verdict) for verdict in verdicts if verdict.amount]
-        decisions = [_view(verdict) for verdict in verdicts]
-        changes: list[Change] = []
-        note = None
-        if inputs.before is not None and event.amount > 0:
-            early = _refund_early(inputs.before, event, awards, books, view.now_ms)
-            note = f"{early.refunded.amount} were refunded before it arrived"
-            awards += [books.take_back(taken) for taken in early.taken]
-            decisions += early.decisions
-            changes.append(_change(REFUNDS, early.refunded, inputs.before.count))
+        awards = [books.pay(verdict) for verdict in settled.verdicts if verdict.amount]
+        awards += [books.take_back(taken) for taken in settled.taken]
+        changes = _refunded_change(settled, inputs)
         changes += _standing_change(recording.owner, event, standing)
-        recorded = _recorded(recording, awards, decisions, inputs, note)
+        recorded = _recorded(recording, awards, settled, inputs)
         return Decision(
             tuple(books.transactions),
             tuple(books.opens.values()),
@@ -318,26 +296,21 @@ class _Refund:
             return recalled
         if original is None and (EVENTS, event.refund_of) in view.documents:
             return Decision(value=REREAD)
-        before = _refunded(recording.owner, event.refund_of, view)
-        known = before or Refunded(id=f"{recording.owner}/{event.refund_of}", owner=recording.owner)
-        inputs = Inputs(judged_at=recording.judged_at, decided_at=view.now_ms, before=before)
+        inputs = msgspec.structs.replace(_inputs(recording, view), before=_refunded(recording.owner, event.refund_of, view))
         books = _Books(recording, view, self._open_wallet)
         if original is None:
+            inputs = msgspec.structs.replace(inputs, awaits=True)
+            settled = settle_refund(event, recording.owner, None, inputs)
             # Whoever records the purchase meanwhile moves the same standing on, so that one of the two has to look again.
-            standing = _standing(recording.owner, view)
-            waiting = msgspec.structs.replace(known, count=known.count + 1, amount=known.amount + event.amount)
-            changes = [_change(REFUNDS, waiting, before and before.count), _move_on(standing)]
-            recorded = _recorded(recording, [], [], inputs, f"it waits for its purchase, {event.refund_of}")
-            return self._write(recorded, books, changes)
+            changes = [*_refunded_change(settled, inputs), _move_on(_standing(recording.owner, view))]
+            return self._write(_recorded(recording, [], settled, inputs), books, changes)
         inputs = msgspec.structs.replace(
             inputs,
             wallets={award.asset: state_of(view.accounts.get(f"{recording.owner}:{award.asset}")) for award in original.awards},
         )
-        purchase = Refundable(original.amount, original.awards)
-        outcome = refund(known, event.amount, purchase, inputs.wallets, view.now_ms)
-        awards = [books.take_back(taken) for taken in outcome.taken]
-        recorded = _recorded(recording, awards, outcome.decisions, inputs, None)
-        return self._write(recorded, books, [_change(REFUNDS, outcome.refunded, before and before.count)])
+        settled = settle_refund(event, recording.owner, Refundable(original.amount, original.awards), inputs)
+        awards = [books.take_back(taken) for taken in settled.taken]
+        return self._write(_recorded(recording, awards, settled, inputs), books, _refunded_change(settled, inputs))
 
     def _write(self, recorded: RecordedEvent, books: _Books, changes: list[Change]) -> Decision:
         return Decision(
@@ -379,11 +352,21 @@ def _refunded(owner: str, event_id: str, view: View) -> Refunded | None:
     return None if document is None else msgspec.convert(document, Refunded)
 
 
-def _refund_early(before: Refunded, event: ShopEvent, awards: Sequence[Award], books: _Books, now_ms: int) -> RefundOutcome:
-    """Take back what was refunded of a purchase before it arrived."""
-    known = msgspec.structs.replace(before, amount=0)
-    wallets = {award.asset: state_of(books.wallet(award.asset)) for award in awards}
-    return refund(known, before.amount, Refundable(event.amount, awards), wallets, now_ms)
+def _inputs(recording: Recording, view: View) -> Inputs:
+    return Inputs(
+        judged_at=recording.judged_at,
+        decided_at=view.now_ms,
+        engine=ENGINE,
+        zone=recording.calendar.zone.key,
+        place=view.place,
+    )
+
+
+def _refunded_change(settled: Settled, inputs: Inputs) -> list[Change]:
+    """Write what has been refunded of a purchase, where that has changed."""
+    if settled.refunded is None:
+        return []
+    return [_change(REFUNDS, settled.refunded, None if inputs.before is None else inputs.before.count)]
 
 
 def _standing_change(owner: str, event: ShopEvent, standing: Standing) -> list[Change]:
@@ -404,13 +387,7 @@ def _change(collection: str, document: Standing | Refunded, count: int | None) -
     return Change(collection, fields.pop("_id"), fields.pop("owner"), fields, counted=True, count=count)
 
 
-def _view(verdict: Verdict) -> DecisionView:
-    return DecisionView(verdict.campaign.id, verdict.campaign.version, verdict.outcome, verdict.amount, verdict.reasons)
-
-
-def _recorded(
-    recording: Recording, awards: list[Award], decisions: list[DecisionView], inputs: Inputs, note: str | None
-) -> RecordedEvent:
+def _recorded(recording: Recording, awards: list[Award], settled: Settled, inputs: Inputs) -> RecordedEvent:
     event = recording.event
     return RecordedEvent(
         id=event.id,
@@ -425,9 +402,9 @@ def _recorded(
         recorded_at=inputs.decided_at,
         recorded_by=recording.actor,
         awards=awards,
-        decisions=decisions,
+        decisions=settled.decisions,
         refund_of=event.refund_of,
-        note=note,
+        note=settled.note,
         inputs=inputs,
         preview=recording.preview,
     )

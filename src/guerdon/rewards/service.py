@@ -15,8 +15,9 @@ from guerdon.ids import digest
 from guerdon.ledger.models import Command, Outcome
 from guerdon.ledger.service import Ledger
 from guerdon.rewards.campaigns import Campaigns
-from guerdon.rewards.judging import MONETARY, LiveCampaign, Subject
+from guerdon.rewards.judging import MONETARY, LiveCampaign, Subject, reads_member
 from guerdon.rewards.models import EVENTS, PURCHASE, REFUND, EventCreate, Item, RecordedEvent, ShopEvent
+from guerdon.rewards.people import People
 from guerdon.rewards.rules import REREAD, Recording, Stored, Written, already_recorded, event_command
 from guerdon.security import NOBODYS, Actor
 from guerdon.wallets.service import new_account
@@ -29,9 +30,12 @@ LOOKS_MAX = 5
 class Events:
     """What happened in the shop, and what it earned."""
 
-    def __init__(self, ledger: Ledger, identity: Identity, campaigns: Campaigns, *, database: Database, clock: Clock) -> None:
+    def __init__(
+        self, ledger: Ledger, identity: Identity, campaigns: Campaigns, *, people: People, database: Database, clock: Clock
+    ) -> None:
         self._ledger = ledger
         self._identity = identity
+        self._people = people
         self._campaigns = campaigns
         self._collection = database.collection(EVENTS, RecordedEvent)
         self._stored = Stored(self._collection.encode, self._collection.decode)
@@ -59,11 +63,11 @@ class Events:
         """
         strangers = {event.external_id for event in events if event.external_id is not None}
         member_ids = await self._identity.ensure_members(strangers) if strangers else {}
-        whole = any(live.reads_member for live in campaigns)
         subjects: list[Subject] = []
         for event in events:
             known = event.member_id if event.external_id is None else member_ids[event.external_id]
-            subjects.append(Subject(known, event.external_id) if known and not whole else await self._whole_subject(known))
+            plainly = known is not None and not reads_member(event, campaigns, self._ledger.calendar)
+            subjects.append(Subject(known, event.external_id) if plainly else await self._read(known, event, campaigns))
         results: list[tuple[RecordedEvent, bool] | GuerdonError | None] = [None] * len(events)
         plain = [place for place, event in enumerate(events) if event.refund_of is None]
         commands = [self._command(actor, events[place], subjects[place], campaigns) for place in plain]
@@ -155,15 +159,13 @@ class Events:
                 if await self._collection.get(event.id) is not None:
                     raise already_recorded(event.id)
                 member_id = await self._identity.ensure_member(event.external_id)
-            if member_id is None or not any(live.reads_member for live in campaigns):
+            if member_id is None or not reads_member(event, campaigns, self._ledger.calendar):
                 return Subject(member_id, event.external_id)
-        return await self._whole_subject(member_id)
+        return await self._read(member_id, event, campaigns)
 
-    async def _whole_subject(self, member_id: str | None) -> Subject:
-        if member_id is None:
-            raise NotFound("the event names no member")
-        profile = (await self._identity.get_person(member_id)).profile
-        return Subject(member_id, profile.external_id, profile.attributes)
+    async def _read(self, member_id: str | None, event: ShopEvent, campaigns: Sequence[LiveCampaign]) -> Subject:
+        read = reads_member(event, campaigns, self._ledger.calendar)
+        return await self._people.read(member_id, seal_for=event.id if read else None)
 
 
 def shop_event(body: EventCreate) -> ShopEvent:

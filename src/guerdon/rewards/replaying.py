@@ -1,0 +1,153 @@
+"""A decision, made again: a stored event is judged with its stored inputs and versions, and the answer compared byte for byte.
+
+The same pure functions that recorded it (`judging.py`, `settling.py`). What the ledger has named (transactions) is no part of a decision.
+"""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import msgspec
+from msgspec import Struct
+
+from guerdon.database import Database
+from guerdon.errors import Validation
+from guerdon.ledger.limits import Calendar
+from guerdon.rewards.campaigns import Campaigns
+from guerdon.rewards.engine import ENGINE
+from guerdon.rewards.judging import LiveCampaign, Subject, judge
+from guerdon.rewards.models import EVENTS, Award, AwardView, DecisionView, Inputs, RecordedEvent, ShopEvent, view_award
+from guerdon.rewards.people import People
+from guerdon.rewards.refunds import Refundable
+from guerdon.rewards.settling import Settled, settle, settle_refund
+
+ERASED = "what the campaigns read of the member, who was erased"
+_canonical = msgspec.json.Encoder(order="sorted")
+
+
+class Answer(Struct, frozen=True):
+    """What was decided about an event."""
+
+    awards: list[AwardView]
+    decisions: list[DecisionView]
+    note: str | None
+
+
+class Replay(Struct, frozen=True):
+    """Whether a decision comes out again. `missing` says what it would take, where that cannot be told."""
+
+    event_id: str
+    outcome: Literal["equal", "different", "missing"]
+    missing: list[str]
+    recorded_engine: str | None
+    engine: str
+    """What has judged it now."""
+    recorded: Answer
+    judged: Answer | None
+    """None when something is missing without which it cannot be judged."""
+
+
+class Material(Struct, frozen=True):
+    """What a decision was made of, besides what stands on the event itself."""
+
+    campaigns: Sequence[LiveCampaign]
+    subject: Subject
+    original: RecordedEvent | None = None
+    missing: tuple[str, ...] = ()
+
+
+def event_of(recorded: RecordedEvent) -> ShopEvent:
+    """The event as it was sent, but for the shop's name of the member."""
+    return ShopEvent(
+        id=recorded.id,
+        type=recorded.type,
+        occurred_at=recorded.occurred_at,
+        amount=recorded.amount,
+        currency=recorded.currency,
+        refund_of=recorded.refund_of,
+        member_id=recorded.owner,
+        items=tuple(recorded.items),
+        attributes=recorded.attributes,
+    )
+
+
+def asked(recorded: RecordedEvent) -> list[tuple[str, int]]:
+    """(campaign, version) of every campaign that was asked, in their order; an early refund names them a second time."""
+    return list(dict.fromkeys((each.campaign, each.version) for each in recorded.decisions))
+
+
+def settle_again(recorded: RecordedEvent, inputs: Inputs, material: Material) -> Settled:
+    """Decide once more what is recorded."""
+    event, calendar = event_of(recorded), Calendar(inputs.zone)
+    if event.refund_of is not None:
+        original = material.original
+        purchase = None if inputs.awaits or original is None else Refundable(original.amount, original.awards)
+        return settle_refund(event, recorded.owner, purchase, inputs)
+    judgements = judge(event, material.subject, material.campaigns, inputs, calendar)
+    return settle(event, recorded.owner, judgements, inputs, calendar)
+
+
+def canonical(awards: Sequence[Award], decisions: Sequence[DecisionView], note: str | None) -> bytes:
+    """The bytes of a decision."""
+    unnamed = [msgspec.structs.replace(award, transaction_id=None) for award in awards]
+    return _canonical.encode({"awards": unnamed, "decisions": decisions, "note": note})
+
+
+class Replays:
+    """Judges recorded events again."""
+
+    def __init__(self, campaigns: Campaigns, people: People, database: Database) -> None:
+        self._campaigns = campaigns
+        self._people = people
+        self._events = database.collection(EVENTS, RecordedEvent)
+
+    async def replay(self, recorded: RecordedEvent) -> Replay:
+        """Judge an event once more and compare the bytes. Another engine that says the same says it; one that does not is named."""
+        inputs = recorded.inputs
+        if inputs is None or not inputs.engine:
+            return _replay(recorded, ["what it was judged on: it was recorded by an earlier version, which did not keep it"], None)
+        material = await self._material(recorded, inputs)
+        if material.missing:
+            return _replay(recorded, list(material.missing), None)
+        return _replay(recorded, [], settle_again(recorded, inputs, material))
+
+    async def _material(self, recorded: RecordedEvent, inputs: Inputs) -> Material:
+        missing: list[str] = []
+        if recorded.refund_of is not None:
+            original = None if inputs.awaits else await self._events.get(recorded.refund_of)
+            if original is None and not inputs.awaits:
+                missing.append(f"the purchase that it refunds, {recorded.refund_of}")
+            return Material((), Subject(recorded.owner), original, tuple(missing))
+        wanted = asked(recorded)
+        versions = await self._campaigns.get_versions(wanted)
+        campaigns: list[LiveCampaign] = []
+        for campaign_id, number in wanted:
+            campaign = versions.get((campaign_id, number))
+            if campaign is None:
+                missing.append(f"version {number} of campaign {campaign_id}")
+                continue
+            try:
+                campaigns.append(LiveCampaign.of(campaign))
+            except Validation as error:
+                missing.append(f"an engine that reads version {number} of campaign {campaign_id}: {error.detail}")
+        subject = await self._people.recall(recorded)
+        if subject is None:
+            missing.append(ERASED)
+        return Material(campaigns, subject or Subject(recorded.owner), None, tuple(missing))
+
+
+def _replay(recorded: RecordedEvent, missing: list[str], settled: Settled | None) -> Replay:
+    engine = None if recorded.inputs is None else recorded.inputs.engine or None
+    outcome: Literal["equal", "different", "missing"] = "missing"
+    judged = None
+    if settled is not None:
+        judged = _answer(settled.awards, settled.decisions, settled.note)
+        then = canonical(recorded.awards, recorded.decisions, recorded.note)
+        outcome = "equal" if canonical(settled.awards, settled.decisions, settled.note) == then else "different"
+        if outcome == "different" and engine != ENGINE:
+            outcome, missing = "missing", [f"the engine {engine}; {ENGINE} judges otherwise"]
+    then_answered = _answer(recorded.awards, recorded.decisions, recorded.note)
+    return Replay(recorded.id, outcome, missing, engine, ENGINE, then_answered, judged)
+
+
+def _answer(awards: Sequence[Award], decisions: list[DecisionView], note: str | None) -> Answer:
+    return Answer([view_award(award) for award in awards], decisions, note)

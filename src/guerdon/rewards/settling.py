@@ -1,0 +1,83 @@
+"""What an event comes to, before anything is booked: judged, decided, and with what was refunded of it early. Pure.
+
+The one place that says it: recording books what stands here, a replay compares it with what is stored, and a simulation adds it up.
+"""
+
+from collections.abc import Sequence
+
+import msgspec
+from msgspec import Struct
+
+from guerdon.ledger.limits import Calendar
+from guerdon.rewards.deciding import Verdict, decide, paid_into
+from guerdon.rewards.judging import Judgement
+from guerdon.rewards.models import PURCHASE, Award, DecisionView, Inputs, Refunded, ShopEvent
+from guerdon.rewards.refunds import Refundable, TakenBack, refund
+
+
+class Settled(Struct, frozen=True):
+    """Everything that is decided about an event."""
+
+    verdicts: list[Verdict] = []
+    taken: list[TakenBack] = []
+    """What goes back of earlier awards, or of these where the purchase was refunded before it arrived."""
+    decisions: list[DecisionView] = []
+    refunded: Refunded | None = None
+    """What has been refunded of the purchase now, where that has changed."""
+    note: str | None = None
+
+    @property
+    def awards(self) -> list[Award]:
+        """What is paid and taken, without the names that the ledger gives it."""
+        return [*(award_of(verdict) for verdict in self.verdicts if verdict.amount), *(award_back(each) for each in self.taken)]
+
+
+def award_of(verdict: Verdict, transaction_id: str | None = None) -> Award:
+    """What a campaign pays, or takes back."""
+    campaign, lot = verdict.campaign, verdict.lot
+    return Award(
+        campaign=campaign.id,
+        version=campaign.version,
+        asset=campaign.asset,
+        amount=verdict.amount,
+        transaction_id=transaction_id,
+        available_at=None if lot is None else lot.available_at,
+        expires_at=None if lot is None else lot.expires_at,
+        counted=tuple(each.account for each in verdict.counters),
+        clawback=campaign.clawback,
+    )
+
+
+def award_back(taken: TakenBack, transaction_id: str | None = None) -> Award:
+    """What a refund takes back of an award."""
+    return msgspec.structs.replace(
+        taken.award, amount=-taken.amount, transaction_id=transaction_id, available_at=None, expires_at=None
+    )
+
+
+def settle(event: ShopEvent, owner: str, judgements: Sequence[Judgement], inputs: Inputs, calendar: Calendar) -> Settled:
+    """Decide what the judgements pay, and take back at once what was refunded before a purchase arrived."""
+    verdicts = decide(event, owner, judgements, inputs, calendar)
+    decisions = [
+        DecisionView(each.campaign.id, each.campaign.version, each.outcome, each.amount, each.reasons) for each in verdicts
+    ]
+    before = inputs.before
+    if event.type != PURCHASE or before is None or event.amount <= 0:
+        return Settled(verdicts, decisions=decisions)
+    wallets = dict(inputs.wallets)
+    for verdict in verdicts:
+        paid_into(wallets, verdict)
+    purchase = Refundable(event.amount, [award_of(verdict) for verdict in verdicts if verdict.amount])
+    early = refund(msgspec.structs.replace(before, amount=0), before.amount, purchase, wallets, inputs.decided_at)
+    note = f"{early.refunded.amount} were refunded before it arrived"
+    return Settled(verdicts, early.taken, decisions + early.decisions, early.refunded, note)
+
+
+def settle_refund(event: ShopEvent, owner: str, purchase: Refundable | None, inputs: Inputs) -> Settled:
+    """Decide what a linked refund takes back; None is a purchase that has not arrived, for which it waits."""
+    known = inputs.before or Refunded(id=f"{owner}/{event.refund_of}", owner=owner)
+    if purchase is None:
+        waiting = msgspec.structs.replace(known, count=known.count + 1, amount=known.amount + event.amount)
+        return Settled(refunded=waiting, note=f"it waits for its purchase, {event.refund_of}")
+    outcome = refund(known, event.amount, purchase, inputs.wallets, inputs.decided_at)
+    return Settled(taken=outcome.taken, decisions=outcome.decisions, refunded=outcome.refunded)
