@@ -146,7 +146,7 @@ async def open_services(settings: Settings, clock: Clock) -> AsyncGenerator[Serv
         members = Identity(database, vault, passwords, ids, clock)
         throttle = Throttle(clock, _quotas_of(settings), _shared_counters(settings), on=settings.rate_limit == "on")
         stack.push_async_callback(throttle.close)
-        guard = Guard(throttle, vault, clock)
+        guard = Guard(throttle, vault, members, clock)
         to_tell = Outbox(database, master, ids, clock)
         terms = SessionTerms(settings.session_idle_hours, settings.session_absolute_hours, settings.second_factor_required)
         books = _ledger_of(settings, database, clock)
@@ -175,7 +175,7 @@ async def open_services(settings: Settings, clock: Clock) -> AsyncGenerator[Serv
             throttle=throttle,
             factors=factors,
             outbox=to_tell,
-            recovery=Recovery(database, members, sessions, guard=guard, outbox=to_tell, clock=clock),
+            recovery=Recovery(database, members, sessions, vault=vault, guard=guard, outbox=to_tell, clock=clock),
             audit=audit,
             ledger=books,
             assets=assets,

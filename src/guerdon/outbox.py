@@ -27,8 +27,6 @@ INDEXES: dict[str, list[IndexModel]] = {
         IndexModel([("expires_at", 1)], name="expiry", expireAfterSeconds=0),
     ]
 }
-NOBODY = "nobody"
-"""The owner of what is about no member, or about one who is still to be found."""
 _OVER: Document = {"$unset": {"due_at": True, "sealed": True}}
 """There is nothing left to tell; MongoDB takes the row away in its time."""
 TAKEN_MS = 60_000
@@ -49,7 +47,7 @@ def _context_of_row(row: Document) -> str:
     return context_of(row["_id"])
 
 
-BELONGINGS = [Belongings("outbox", OUTBOX, about)]
+BELONGINGS = [Belongings("outbox", OUTBOX, about), Belongings("outbox_by_address", OUTBOX, about, by="address")]
 MASTER_SEALED = [MasterSealed(OUTBOX, "sealed", _context_of_row)]
 
 
@@ -61,6 +59,7 @@ class Row(Struct, frozen=True, kw_only=True, omit_defaults=True):
     event: str
     kind: str
     owner: str
+    """A member, or the digest of an address whose member is still to be found."""
     channel: str
     sealed: bytes | None = None
     """What it says, as long as it is still to be said."""

@@ -1,6 +1,7 @@
 """How a room says what it keeps about people: the rows that an erasure deletes, and the fields that a master key has sealed."""
 
 from collections.abc import Callable
+from typing import Literal
 
 from msgspec import Struct
 
@@ -15,6 +16,8 @@ class Belongings(Struct, frozen=True):
     collection: str
     where: Callable[[str], Document]
     """Return the filter of a member's rows; an index must serve it."""
+    by: Literal["member", "address"] = "member"
+    """What `where` is asked with: the member's id, or the claim of an address."""
 
 
 class MasterSealed(Struct, frozen=True):

@@ -145,7 +145,7 @@ async def test_the_answer_is_the_same_whoever_is_asked_for(
     headers = [{**answer.headers, "x-request-id": "", "ratelimit": "one less each time"} for answer in answers]
     assert all(each == headers[0] for each in headers)
     rows = [row async for row in database.raw["outbox"].find({})]
-    assert [row["owner"] for row in rows] == ["nobody"] * 4, "nothing was looked up yet"
+    assert {row["owner"].partition(":")[0] for row in rows} == {"email"}, "nothing was looked up yet"
     assert await worker.run() == (4, 2)
     assert {letter["To"] for letter in office.letters} == {ADA["email"], "no-password@example.com"}
     assert {row["_id"] async for row in database.raw["resets"].find({})} >= {made["id"]}

@@ -233,6 +233,7 @@ async def use_privacy(anonymous: Caller, service: Caller, services: Services, fa
     await sent(service.get(f"/v1/members/{known}/erasure"))
     await services.erasures.finish_begun()
     for certificate in await services.erasures.list_certificates("", 10):
+        assert await services.erasures.doubts_about(certificate) == []
         await services.erasures.reapply(certificate)
 
 

@@ -8,6 +8,7 @@ import sys
 from collections.abc import AsyncIterator, Iterator
 from typing import Any, NamedTuple
 
+import bson
 import pytest
 import pytest_asyncio
 from falcon.asgi import App
@@ -16,6 +17,7 @@ from pymongo import IndexModel, monitoring
 from guerdon.app import Services
 from guerdon.catalogue.collections import INDEXES
 from guerdon.catalogue.notation import Query
+from guerdon.catalogue.people import PEOPLE
 from guerdon.catalogue.plans import SCAN, Plan, explain, fault_of, idle_indexes, names_of
 from guerdon.catalogue.queries import QUERIES
 from guerdon.catalogue.shapes import shapes_of
@@ -89,6 +91,13 @@ async def test_what_is_sent_is_in_the_catalogue_and_the_other_way_round(
     ours = {query.shape for query in QUERIES.values() if query.path != "server"}
     assert sent - ours == set(), "sent, and not in the catalogue"
     assert ours - sent == set(), "in the catalogue, and never sent"
+    assert await undeclared(services) == set(), "these say something of people, and catalogue/people.py does not know"
+
+
+async def undeclared(services: Services) -> set[str]:
+    """The collections in which a member stands although nobody is said to be named there."""
+    names = {name for name in await services.database.raw.list_collection_names() if PEOPLE.get(name) is None}
+    return {name for name in names if b"mem_" in b"".join([bson.encode(row) async for row in services.database.raw[name].find({})])}
 
 
 async def used(service: Caller) -> set[str]:

@@ -18,6 +18,7 @@ KEY_FILE = ("tests/identity/test_key_file.py",)
 KEYS = ("tests/api/test_keys.py",)
 RECOVERY = ("tests/api/test_recovery.py",)
 SECOND = ("tests/api/test_factors.py",)
+PRIVACY = ("tests/api/test_people.py", "tests/api/test_privacy.py")
 
 
 class Mutant(NamedTuple):
@@ -28,6 +29,7 @@ class Mutant(NamedTuple):
     tests: tuple[str, ...] = (EDGES, WORLD, BATCHES, REGRESSIONS)
 
 
+ERASING = "src/guerdon/privacy/service.py"
 LEDGER = "src/guerdon/ledger/"
 WAYS_BACK, FACTOR = "src/guerdon/recovery/", "src/guerdon/factors/"
 DUE, LOTS, LIMITS = LEDGER + "due.py", LEDGER + "lots.py", LEDGER + "limits.py"
@@ -131,14 +133,14 @@ MUTANTS = (
     Mutant("key file is read for ever", IDENTITY + "key_file.py", "if stamp == self._seen:\n            return", "if False:\n            return", KEY_FILE),
     Mutant("keys hand out any scope", IDENTITY + "access.py", "        require_grantable(actor, wanted)\n", "", KEYS),
     Mutant("checksum of a key not looked at", IDENTITY + "keys.py", " or checksum62(text[:-6]) != match[3]", "", KEYS),
-    Mutant("a service's keys are not audited", "src/guerdon/middlewares/auditing.py", " and declared.policy.scope not in ADMIN_SCOPES:", ":", KEYS),
+    Mutant("a service's keys are not audited", "src/guerdon/middlewares/auditing.py", " or declared.policy.scope in ADMIN_SCOPES)", ")", KEYS),
     Mutant("every use of a key is written", IDENTITY + "access.py", "if now - (known.row.last_used_at or 0) >= LAST_USE_MS:", "if True:", KEYS),
     Mutant("audit log keeps keys", "src/guerdon/audit/service.py", "{name: redacted(value) for", "{name: value for", ("tests/api/test_leaks.py",)),
     # --- passwords and second factors -----------------------------------------------------------------------------------
     Mutant("a session survives a new password", "src/guerdon/sessions/rules.py", "(session.epoch == member.epoch or session.id == member.spared)", "True", RECOVERY),
     Mutant("a reset token works twice", WAYS_BACK + "service.py", "if not used.deleted_count or not await", "if not await", RECOVERY),
     Mutant("a reset token never expires", WAYS_BACK + "service.py", "return token.is_token(row.secret_sha256) and self._clock.now_ms() < row.ends_at", "return token.is_token(row.secret_sha256)", RECOVERY),
-    Mutant("asking looks the address up", WAYS_BACK + "service.py", "await self._outbox.append(ASKED, NOBODY, data,", 'if await self._identity.find_by_email(data["email"]): await self._outbox.append(ASKED, NOBODY, data,', RECOVERY),
+    Mutant("asking looks the address up", WAYS_BACK + "service.py", "await self._outbox.append(ASKED, owner,", "if await self._identity.find_by_email(address): await self._outbox.append(ASKED, owner,", RECOVERY),
     Mutant("a letter goes to the disabled", WAYS_BACK + "service.py", "if member is None or member.disabled_at is not None or await", "if member is None or await", RECOVERY),
     Mutant("two workers take one event", "src/guerdon/outbox.py", '{"_id": row.id, "due_at": row.due_at}, change', '{"_id": row.id}, change', RECOVERY),
     Mutant("events keep what they said", "src/guerdon/outbox.py", '{"due_at": True, "sealed": True}}', '{"due_at": True}}', RECOVERY),
@@ -147,5 +149,21 @@ MUTANTS = (
     Mutant("codes are guessed in parallel", FACTOR + "service.py", '"$or": [{"tries": {"$lt": TRIES_MAX}}, {"tries_end_at": {"$lte": now}}]', '"$or": [{"tries": {"$lt": 10**9}}]', SECOND),
     Mutant("codes of a minute ago", FACTOR + "rules.py", "DRIFT_STEPS = 1", "DRIFT_STEPS = 2", SECOND),
     Mutant("an unconfirmed factor is asked for", FACTOR + "service.py", "if factor is None or factor.confirmed_at is None:\n            return False", "if factor is None:\n            return False", SECOND),
+    # --- people who are forgotten ---------------------------------------------------------------------------------------
+    Mutant("an erasure leaves the key", ERASING, '        await self._person_keys.raw.delete_one({"_id": member_id})\n', "", PRIVACY),
+    Mutant("an erasure leaves the address claimed", ERASING, '        await self._claims.raw.delete_many({"_id": {"$in": address_claims(member)}, "member": member_id})\n', "", PRIVACY),
+    Mutant("an erasure leaves what rooms have", ERASING, "                await self._database.raw[each.collection].delete_many(where)", "                pass", PRIVACY),
+    Mutant("an erasure frees the external id", ERASING, "        if external_id_until is not None:", "        if False:", PRIVACY),
+    Mutant("an erasure leaves the person in", ERASING, '{"erasing_at": asked_at, "disabled_at": asked_at}}', '{"erasing_at": asked_at}}', PRIVACY),
+    Mutant("an erasure without a record", ERASING, 'facts={"certificate": proof},', "facts={},", PRIVACY),
+    Mutant("those who work here are erased", ERASING, '{"_id": member_id, "role": "member", "erasing_at": None}', '{"_id": member_id, "erasing_at": None}', PRIVACY),
+    Mutant("an erasure is forgotten when its process dies", ERASING, "        return len(tasks)", "        return 0", PRIVACY),
+    Mutant("a wish for a password outlives the person", "src/guerdon/outbox.py", ', Belongings("outbox_by_address", OUTBOX, about, by="address")', "", PRIVACY),
+    Mutant("the next owner of an address inherits devices", "src/guerdon/sessions/guard.py", "return digest(account, member_id)", "return digest(account)", PRIVACY),
+    Mutant("an export a day for nobody", "src/guerdon/privacy/exports.py", '"not_before": {"$lte": now}}', '"not_before": {"$lte": now * 2}}', PRIVACY),
+    Mutant("an export leaves holds out", "src/guerdon/privacy/exports.py", 'f"hld_{member_id}:")', 'f"hld_{member_id};")', PRIVACY),
+    Mutant("an export of one batch", "src/guerdon/privacy/exports.py", "range(1, account.seq + 1, BATCH)", "range(1, min(account.seq, BATCH) + 1, BATCH)", PRIVACY),
+    Mutant("a changed log of erasures is believed", "src/guerdon/privacy/rules.py", "if digest_of(view) != view.sha256:", "if False:", PRIVACY),
+    Mutant("an export is not audited", "src/guerdon/middlewares/auditing.py", "    if declared.audited:\n", "    if False:\n", PRIVACY),
     Mutant("a required factor is not", "src/guerdon/sessions/service.py", "session.factor or not self._terms.second_factor_required", "True", SECOND),
 )  # fmt: skip

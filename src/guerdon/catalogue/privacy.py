@@ -6,10 +6,11 @@ from guerdon.catalogue.notation import ABOUT, AFTER, ID, UP, Query, delete, find
 from guerdon.factors.models import FACTORS
 from guerdon.identity.models import CLAIMS, MEMBERS, PERSON_KEYS
 from guerdon.ledger.due import HOLD_DOCUMENTS
+from guerdon.ledger.store import ACCOUNTS
 from guerdon.outbox import OUTBOX
 from guerdon.privacy.models import ERASING, ERASURES, EXPORTS
 from guerdon.recovery.models import RESETS
-from guerdon.rewards.models import EVENTS
+from guerdon.rewards.models import EVENTS, REFUNDS, STANDINGS
 from guerdon.sessions.models import SESSIONS
 
 _ERASE = "POST /v1/members/{member_id}/erase, POST /v1/me/erase, the erasures job"
@@ -56,6 +57,19 @@ PRIVACY = [
         _EXPORT,
         find(HOLD_DOCUMENTS, {"_id": {"$gt": ":after", "$lt": ":last"}, "owner": ":owner"}, sort=UP, limit=True),
     ),
+    Query(
+        "refunds.export",
+        "request",
+        _EXPORT,
+        find(REFUNDS, {"_id": {"$gt": ":after", "$lt": ":last"}, "owner": ":owner"}, sort=UP, limit=True),
+    ),
+    Query(
+        "accounts.export",
+        "request",
+        _EXPORT,
+        find(ACCOUNTS, {"_id": {"$gt": ":after", "$lt": ":last"}, "owner": ":owner"}, sort=UP, limit=True),
+    ),
+    Query("standings.export", "request", _EXPORT, one(STANDINGS, ID)),
     Query("events.export", "request", _EXPORT, find(EVENTS, _PAGE, sort=UP, limit=True)),
     Query("audit.export", "request", _EXPORT, find(AUDIT, {**AFTER, "about": ":member"}, sort=UP, limit=True)),
     *(

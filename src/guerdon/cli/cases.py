@@ -217,6 +217,9 @@ def _privacy(sample: Sample) -> Cases:
         yield "exports.begin", case, {"id": owner, "now": NOW_MS}
         held = {"after": f"hld_{owner}:", "last": f"hld_{owner};", "owner": owner, "limit": 100}
         yield "holds.export", case, held
+        yield "refunds.export", case, {"after": f"{owner}/", "last": f"{owner}0", "owner": owner, "limit": 100}
+        yield "accounts.export", case, {"after": f"{owner}:", "last": f"{owner};", "owner": owner, "limit": 100}
+        yield "standings.export", case, {"id": owner}
         yield "events.export", case, {"after": "", "owner": owner, "limit": 100}
         yield "audit.export", case, {"after": 0, "member": owner, "limit": 100}
     for query in ("claims.give_up", "claims.limit"):

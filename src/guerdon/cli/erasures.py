@@ -1,4 +1,4 @@
-"""`guerdon erasures export` and `reapply`: the log of erasures, and how a restored backup is held to it."""
+"""`guerdon erasures export`, `verify` and `reapply`: the log of erasures, whether it is true, and how a restored backup is held to it."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator
@@ -18,6 +18,7 @@ from guerdon.privacy.rules import stored_certificate, view_certificate
 
 T = TypeVar("T")
 PAGE = 500
+EXIT_DOUBT = 1
 
 DataDir = Annotated[Path | None, typer.Option("--data-dir", help="Where the embedded database lives [GUERDON_DATA_DIR].")]
 LogFile = Annotated[Path, typer.Argument(help="What `guerdon erasures export` has printed.")]
@@ -52,6 +53,25 @@ def reapply_erasures(file: LogFile, data_dir: DataDir = None) -> None:
 
     again = _with_services(data_dir, work)
     typer.echo(f"{len(certificates):,} certificates, {again:,} people erased again")
+
+
+@erasures_app.command("verify")
+def verify_erasures(file: LogFile, data_dir: DataDir = None) -> None:
+    """Hold certificates against the database: on record, the person gone, the ledger as they say. Exit code 1 when one is in doubt.
+
+    `guerdon audit` and `guerdon verify` prove the chains that this relies on.
+    """
+    certificates = list(_read(file))
+
+    async def doubts(services: Services) -> list[str]:
+        return [f"{each.id}: {doubt}" for each in certificates for doubt in await services.erasures.doubts_about(each)]
+
+    found = _with_services(data_dir, doubts)
+    for sentence in found:
+        typer.echo(sentence, err=True)
+    typer.echo(f"{len(certificates):,} certificates, {len({sentence.partition(':')[0] for sentence in found}):,} in doubt")
+    if found:
+        raise typer.Exit(EXIT_DOUBT)
 
 
 def _read(file: Path) -> Iterator[StoredCertificate]:

@@ -20,9 +20,10 @@ from guerdon.identity.service import Identity
 from guerdon.ledger.due import HOLD_DOCUMENTS
 from guerdon.ledger.models import Account, Entry, entry_id
 from guerdon.ledger.service import Ledger
-from guerdon.ledger.store import ENTRIES, decode_entry
-from guerdon.privacy.models import EXPORTS, ExportHead, ExportMark, view_event_export
-from guerdon.rewards.models import EVENTS, RecordedEvent
+from guerdon.ledger.store import ACCOUNTS, ENTRIES, decode_account, decode_entry
+from guerdon.privacy.models import EXPORTS, ExportHead, ExportMark, view_counter, view_event_export, view_refund, view_standing
+from guerdon.rewards.limits import CAP
+from guerdon.rewards.models import EVENTS, REFUNDS, STANDINGS, RecordedEvent, Refunded, Standing
 from guerdon.security import Actor
 from guerdon.sessions.models import view_session
 from guerdon.sessions.service import Sessions
@@ -61,6 +62,9 @@ class Exports:
         self._entries = database.raw[ENTRIES]
         self._holds = database.collection(HOLD_DOCUMENTS, StoredHold)
         self._events = database.collection(EVENTS, RecordedEvent)
+        self._standings = database.collection(STANDINGS, Standing)
+        self._refunds = database.collection(REFUNDS, Refunded)
+        self._accounts = database.raw[ACCOUNTS]
         self._marks = database.collection(EXPORTS, ExportMark)
         self._identity = identity
         self._sessions = sessions
@@ -124,6 +128,7 @@ class Exports:
             member=view_member(person),
             second_factor=view_factor(await self._factors.get(member_id)),
             sessions=[view_session(session, device, current=False) for session, device in sessions],
+            standing=view_standing(await self._standings.get(member_id)),
         )
 
     async def _write(self, head: ExportHead, accounts: Sequence[Account]) -> Pieces:
@@ -142,6 +147,12 @@ class Exports:
             yield piece
         yield b'],"events":['
         async for piece in _items(self._events_of(member_id), view_event_export):
+            yield piece
+        yield b'],"refunds":['
+        async for piece in _items(self._refunds_of(member_id), view_refund):
+            yield piece
+        yield b'],"counters":['
+        async for piece in _items(self._counters_of(member_id), view_counter):
             yield piece
         yield b'],"audit":['
         async for piece in _items(_pages(lambda after: self._audit.list_about(member_id, after, BATCH), 0), view_record):
@@ -172,6 +183,25 @@ class Exports:
             return await self._events.find({"owner": member_id, "_id": {"$gt": after}}, sort=[("_id", 1)], limit=BATCH)
 
         return _pages(read, "")
+
+    def _refunds_of(self, member_id: str) -> AsyncGenerator[Sequence[Refunded]]:
+        """Their ids begin with the member's."""
+
+        async def read(after: str) -> list[Refunded]:
+            where: Document = {"_id": {"$gt": after, "$lt": f"{member_id}0"}, "owner": member_id}
+            return await self._refunds.find(where, sort=[("_id", 1)], limit=BATCH)
+
+        return _pages(read, f"{member_id}/")
+
+    async def _counters_of(self, member_id: str) -> AsyncGenerator[Sequence[Account]]:
+        """The accounts of a member that are no wallets: there may be one for each day."""
+
+        async def read(after: str) -> list[Account]:
+            where: Document = {"_id": {"$gt": after, "$lt": f"{member_id};"}, "owner": member_id}
+            return [decode_account(row) async for row in self._accounts.find(where, limit=BATCH).sort("_id", 1)]
+
+        async for page in _pages(read, f"{member_id}:"):
+            yield [account for account in page if account.kind == CAP]
 
 
 async def _pages(read: Callable[[Any], Awaitable[list[Any]]], after: str | int) -> AsyncGenerator[Sequence[Any]]:

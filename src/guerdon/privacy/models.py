@@ -6,13 +6,15 @@ from msgspec import Meta, Struct, field
 from pymongo import IndexModel
 
 from guerdon.audit.models import RecordView
+from guerdon.clock import rfc3339
 from guerdon.database import Document
 from guerdon.factors.models import FactorView
 from guerdon.history.models import EntryView
 from guerdon.holds.models import HoldView
 from guerdon.identity.models import PASSWORD_LENGTH_MAX, MemberView
+from guerdon.ledger.models import Account
 from guerdon.personal import Belongings
-from guerdon.rewards.models import EventView, RecordedEvent, view_event
+from guerdon.rewards.models import EventView, RecordedEvent, Refunded, Standing, view_event
 from guerdon.sessions.models import SessionView
 from guerdon.wallets.models import LotView, WalletView
 
@@ -144,6 +146,29 @@ class WalletExport(Struct, frozen=True):
     entries: list[EntryView]
 
 
+class StandingExport(Struct, frozen=True):
+    """What the member's events have made of them, for campaigns that ask for it."""
+
+    tier: str | None
+    purchases: int
+    last_purchase_at: str | None
+
+
+class CounterExport(Struct, frozen=True):
+    """How much of a campaign's cap for one member and one period is used. Its steps are the awards of `events`."""
+
+    id: str
+    used: int
+
+
+class RefundExport(Struct, frozen=True):
+    """What has been refunded of a purchase, which may not have arrived yet, and by campaign what that took from its award."""
+
+    event_id: str
+    amount: int
+    taken: dict[str, int]
+
+
 class ExportHead(Struct, frozen=True):
     """The beginning of an export."""
 
@@ -152,6 +177,7 @@ class ExportHead(Struct, frozen=True):
     member: MemberView
     second_factor: FactorView
     sessions: list[SessionView]
+    standing: StandingExport | None
 
 
 class ExportView(ExportHead, frozen=True):
@@ -160,8 +186,25 @@ class ExportView(ExportHead, frozen=True):
     wallets: list[WalletExport]
     holds: list[HoldView]
     events: list[EventExport]
+    refunds: list[RefundExport]
+    counters: list[CounterExport]
     audit: list[RecordView]
     complete: bool
+
+
+def view_standing(standing: Standing | None) -> StandingExport | None:
+    if standing is None:
+        return None
+    last = None if standing.last_purchase_at is None else rfc3339(standing.last_purchase_at)
+    return StandingExport(standing.tier, standing.purchases, last)
+
+
+def view_refund(refunded: Refunded) -> RefundExport:
+    return RefundExport(refunded.id.partition("/")[2], refunded.amount, refunded.taken)
+
+
+def view_counter(account: Account) -> CounterExport:
+    return CounterExport(account.id, account.balance)
 
 
 def view_event_export(event: RecordedEvent) -> EventExport:

@@ -7,9 +7,11 @@ from datetime import datetime
 import msgspec
 
 from guerdon.clock import rfc3339, to_ms
+from guerdon.database import Document
 from guerdon.errors import Validation
 from guerdon.identity.models import Member
 from guerdon.identity.rules import EMAIL_CLAIM
+from guerdon.personal import Belongings
 from guerdon.privacy.models import CertificateView, Certified, Head, StoredCertificate, WalletProof
 
 _canonical = msgspec.json.Encoder(order="sorted")
@@ -32,6 +34,13 @@ def address_claims(member: Member) -> list[str]:
 
 def external_id_claims(member: Member) -> list[str]:
     return [claim for claim in member.claims if not claim.startswith(EMAIL_CLAIM)]
+
+
+def filters_of(belongings: Belongings, member_id: str, member: Member | None) -> list[Document]:
+    """Return the filters of the rows that are a member's, whose row may be gone."""
+    if belongings.by == "member":
+        return [belongings.where(member_id)]
+    return [] if member is None else [belongings.where(claim) for claim in address_claims(member)]
 
 
 def digest_of(certified: Certified) -> str:

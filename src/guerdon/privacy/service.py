@@ -16,7 +16,7 @@ from guerdon.identity.service import Identity
 from guerdon.ledger.service import Ledger
 from guerdon.personal import Belongings
 from guerdon.privacy.models import ERASING, ERASURES, ErasureTask, Head, StoredCertificate
-from guerdon.privacy.rules import address_claims, external_id_claims, inventory, view_certificate
+from guerdon.privacy.rules import address_claims, external_id_claims, filters_of, inventory, view_certificate
 from guerdon.security import Actor
 from guerdon.sessions.service import Sessions
 
@@ -26,6 +26,7 @@ TASKS_MAX = 100
 """So many are ended in one run of the job."""
 WALLETS_MAX = 1000
 """A member has one wallet for each asset at most, and there are no more assets."""
+RECORDS_PAGE = 100
 ATTEMPTS_MAX = 20
 BACKOFF_FIRST_SECONDS, BACKOFF_MAX_SECONDS = 0.002, 0.25
 _DAY_MS = 86_400_000
@@ -110,7 +111,7 @@ class Erasures:
     async def reapply(self, certificate: StoredCertificate) -> bool:
         """Erase again somebody whom a restored backup has brought back. Tell whether there was anything left to erase."""
         member = await self._members.get(certificate.id)
-        rows = await self._count(certificate.id)
+        rows = await self._count(certificate.id, member)
         key = await self._person_keys.get(certificate.id)
         again = key is not None or any(rows.values()) or (member is not None and member.erased_at is None)
         # Whatever they were when the backup was made.
@@ -139,6 +140,24 @@ class Erasures:
         """Return up to `limit` certificates in the order of their members' ids, those after `after`."""
         return await self._certificates.find({"_id": {"$gt": after}}, sort=[("_id", 1)], limit=limit)
 
+    async def doubts_about(self, certificate: StoredCertificate) -> list[str]:
+        """Return what speaks against a certificate, as sentences: it must be on record, its person gone, and the ledger as it says."""
+        doubts: list[str] = []
+        if await self._certificates.get(certificate.id) != certificate:
+            doubts.append("it is not the one that is stored")
+        if not await self._is_on_record(certificate):
+            doubts.append("the audit log does not hold its digest")
+        member = await self._members.get(certificate.id)
+        if await self._person_keys.get(certificate.id) is not None:
+            doubts.append("the person's key is there")
+        if member is None or member.erased_at is None or member.sealed is not None:
+            doubts.append("the person is not erased")
+        for head in (*certificate.before, *certificate.after):
+            entry = await self._ledger.get_entry(head.wallet, head.seq, certificate.id)
+            if entry is None or entry.hash != head.head:
+                doubts.append(f"entry {head.seq} of {head.wallet} is not the one that it names")
+        return doubts
+
     # --- inside -----------------------------------------------------------------------------------------------------
 
     async def _begin(self, member_id: str, asked_by: str, request_id: str) -> ErasureTask:
@@ -150,7 +169,7 @@ class Erasures:
             asked_at=self._clock.now_ms(),
             asked_by=asked_by,
             request_id=request_id,
-            found=inventory(member, await self._count(member_id)),
+            found=inventory(member, await self._count(member_id, member)),
             heads=await self._heads(member_id),
         )
         try:
@@ -192,7 +211,8 @@ class Erasures:
         await self._person_keys.raw.delete_one({"_id": member_id})
         await self._sessions.end_all(member_id)
         for each in self._belongings:
-            await self._database.raw[each.collection].delete_many(each.where(member_id))
+            for where in filters_of(each, member_id, member):
+                await self._database.raw[each.collection].delete_many(where)
         if member is None:
             return False
         external_ids = external_id_claims(member)
@@ -229,12 +249,21 @@ class Erasures:
                 await asyncio.sleep(min(BACKOFF_FIRST_SECONDS * 2**attempt, BACKOFF_MAX_SECONDS))
         raise DatabaseUnavailable("the database could not settle this in time; a worker goes on with it", retry_after_seconds=1)
 
-    async def _count(self, member_id: str) -> dict[str, int]:
+    async def _is_on_record(self, certificate: StoredCertificate) -> bool:
+        proof, after = view_certificate(certificate).sha256, 0
+        while records := await self._audit.list_about(certificate.id, after, RECORDS_PAGE):
+            if any(record.action == ACTION and record.facts.get("certificate") == proof for record in records):
+                return True
+            after = records[-1].id
+        return False
+
+    async def _count(self, member_id: str, member: Member | None) -> dict[str, int]:
         """How many rows of other rooms are a member's."""
-        return {
-            each.name: len(await self._database.raw[each.collection].find(each.where(member_id), {"_id": 1}).to_list())
-            for each in self._belongings
-        }
+        rows = dict.fromkeys((each.name for each in self._belongings), 0)
+        for each in self._belongings:
+            for where in filters_of(each, member_id, member):
+                rows[each.name] += len(await self._database.raw[each.collection].find(where, {"_id": 1}).to_list())
+        return rows
 
     async def _heads(self, member_id: str) -> list[Head]:
         accounts = await self._ledger.list_accounts(member_id, limit=WALLETS_MAX)

@@ -7,7 +7,8 @@ from guerdon.database import Database, PyMongoError, Session
 from guerdon.errors import DatabaseUnavailable, NotFound, Unauthenticated
 from guerdon.identity.rules import valid_email
 from guerdon.identity.service import Identity
-from guerdon.outbox import NOBODY, Event, Outbox
+from guerdon.identity.vault import Vault
+from guerdon.outbox import Event, Outbox
 from guerdon.recovery.models import RESETS, Reset
 from guerdon.recovery.tokens import REFUSAL, ResetToken, new_reset_token, parse_reset_token
 from guerdon.sessions.guard import Guard
@@ -26,12 +27,21 @@ class Recovery:
     """The ways back in of this deployment's members."""
 
     def __init__(
-        self, database: Database, identity: Identity, sessions: Sessions, *, guard: Guard, outbox: Outbox, clock: Clock
+        self,
+        database: Database,
+        identity: Identity,
+        sessions: Sessions,
+        *,
+        vault: Vault,
+        guard: Guard,
+        outbox: Outbox,
+        clock: Clock,
     ) -> None:
         self._database = database
         self._resets = database.collection(RESETS, Reset)
         self._identity = identity
         self._sessions = sessions
+        self._vault = vault
         self._guard = guard
         self._outbox = outbox
         self._clock = clock
@@ -42,8 +52,10 @@ class Recovery:
         Raises:
             Validation: the address is none.
         """
-        data = {"email": valid_email(email)}
-        await self._outbox.append(ASKED, NOBODY, data, channels=[TO_RECOVERY], ttl_seconds=RESET_TTL_SECONDS)
+        address = valid_email(email)
+        # Under the digest of the address, so that an erasure finds what is sealed here.
+        owner = self._vault.email_claim(address)
+        await self._outbox.append(ASKED, owner, {"email": address}, channels=[TO_RECOVERY], ttl_seconds=RESET_TTL_SECONDS)
 
     async def answer_asked(self) -> int:
         """Hand a token to each of those who have asked and whom there is; return how many have asked.
@@ -105,7 +117,7 @@ class Recovery:
         await self._use(token, password_hash)
         await self._sessions.end_all(token.member_id)
         email = (await self._identity.get_person(token.member_id)).profile.email
-        return token.member_id, None if email is None else self._guard.issue_for(email)
+        return token.member_id, None if email is None else self._guard.issue_for(email, token.member_id)
 
     async def _has_just_got_one(self, member_id: str) -> bool:
         row = await self._resets.get(member_id)

@@ -14,6 +14,7 @@ from msgspec import Struct
 from guerdon.clock import Clock
 from guerdon.errors import GuerdonError, QuotaExceeded, Unauthenticated
 from guerdon.identity.rules import valid_email
+from guerdon.identity.service import Identity
 from guerdon.identity.vault import Vault
 from guerdon.ids import digest, random_bytes
 from guerdon.throttling.service import Throttle
@@ -23,7 +24,7 @@ KNOWN_MS = 180 * 86_400_000
 """So long after its last log-in a device is still known."""
 EVERYBODY = "all"
 _CONTEXT = "device token"
-_ACCOUNT_BYTES, _TIME_BYTES, _NAME_BYTES = 32, 8, 12
+_OWNER_BYTES, _TIME_BYTES, _NAME_BYTES = 32, 8, 12
 
 
 class Attempt(Struct):
@@ -38,9 +39,10 @@ class Attempt(Struct):
 class Guard:
     """Admits attempts, and gives out device tokens."""
 
-    def __init__(self, throttle: Throttle, vault: Vault, clock: Clock) -> None:
+    def __init__(self, throttle: Throttle, vault: Vault, identity: Identity, clock: Clock) -> None:
         self._throttle = throttle
         self._vault = vault
+        self._identity = identity
         self._clock = clock
 
     @asynccontextmanager
@@ -53,7 +55,7 @@ class Guard:
             StoreUnavailable: nobody can count, and so nobody is let in.
         """
         account = self._account_of(valid_email(email))
-        attempt = Attempt(account, self._device_of(device_token, account))
+        attempt = Attempt(account, await self._device_of(device_token, email, account))
         taken = await self._take(attempt, address)
         try:
             yield attempt
@@ -75,15 +77,15 @@ class Guard:
         yield
         await self._throttle.give_back("password", member_id)
 
-    def issue(self, attempt: Attempt) -> str:
-        """Return a device token for the next log-ins to this account from where this one came."""
+    def issue(self, attempt: Attempt, member_id: str) -> str:
+        """Return a device token for the next log-ins of this member from where this one came."""
         name = attempt.device or random_bytes(_NAME_BYTES)
-        plain = attempt.account + self._clock.now_ms().to_bytes(_TIME_BYTES) + name
+        plain = _owner(attempt.account, member_id) + self._clock.now_ms().to_bytes(_TIME_BYTES) + name
         return PREFIX + urlsafe_b64encode(self._vault.master.seal(plain, _CONTEXT)).decode()
 
-    def issue_for(self, email: str) -> str:
-        """Return a device token for somebody who has proven to own an address, but has not logged in."""
-        return self.issue(Attempt(self._account_of(email), None))
+    def issue_for(self, email: str, member_id: str) -> str:
+        """Return a device token for a member who has proven to own an address, but has not logged in."""
+        return self.issue(Attempt(self._account_of(email), None), member_id)
 
     async def _take(self, attempt: Attempt, address: str) -> list[tuple[str, str]]:
         if attempt.device is not None:
@@ -107,15 +109,26 @@ class Guard:
     def _account_of(self, email: str) -> bytes:
         return digest(self._vault.email_claim(email))
 
-    def _device_of(self, token: str | None, account: bytes) -> bytes | None:
-        """Return the name of the device, if the token is ours, belongs to this account and is not too old; else it is a stranger's."""
+    async def _device_of(self, token: str | None, email: str, account: bytes) -> bytes | None:
+        """Return the name of the device, if the token is ours, not too old, and this member's to whom the address belongs now.
+
+        Else it is a stranger's: also that of somebody who was erased, when somebody else has the address.
+        """
         if token is None or not token.startswith(PREFIX):
             return None
         try:
             plain = self._vault.master.open(urlsafe_b64decode(token.removeprefix(PREFIX).encode()), _CONTEXT)
         except (GuerdonError, ValueError):
             return None
-        issued_at = int.from_bytes(plain[_ACCOUNT_BYTES : _ACCOUNT_BYTES + _TIME_BYTES])
-        if plain[:_ACCOUNT_BYTES] != account or self._clock.now_ms() - issued_at > KNOWN_MS:
+        issued_at = int.from_bytes(plain[_OWNER_BYTES : _OWNER_BYTES + _TIME_BYTES])
+        if self._clock.now_ms() - issued_at > KNOWN_MS:
             return None
-        return plain[_ACCOUNT_BYTES + _TIME_BYTES :]
+        member = await self._identity.find_by_email(email)
+        if member is None or plain[:_OWNER_BYTES] != _owner(account, member.id):
+            return None
+        return plain[_OWNER_BYTES + _TIME_BYTES :]
+
+
+def _owner(account: bytes, member_id: str) -> bytes:
+    """Stands for an address in the hands of one member."""
+    return digest(account, member_id)

@@ -110,7 +110,7 @@ class Sessions:
             expires_at=to_datetime(ends_at),
         )
         await self._sessions.insert(session)
-        return self._view(member, session, token, self._guard.issue(attempt))
+        return self._view(member, session, token, self._guard.issue(attempt, member.id))
 
     async def refresh(self, text: str) -> TokenView:
         """Exchange a refresh token for the next pair. The token dies, and showing it again after the grace ends the session.

@@ -1,0 +1,68 @@
+"""What every collection says of people: where an export shows it, and what becomes of it when somebody is erased.
+
+Tests hold this against the collections that there are, what stands in them, an export and an erasure; docs/operations.md has it as a table.
+"""
+
+from typing import Literal
+
+from msgspec import Struct
+
+from guerdon.audit.models import AUDIT
+from guerdon.factors.models import FACTORS
+from guerdon.identity.models import CLAIMS, LOOKUP_KEYS, MEMBERS, PERSON_KEYS, SERVICE_KEYS
+from guerdon.ledger.checkpoints import CHECKPOINTS
+from guerdon.ledger.due import HOLD_DOCUMENTS
+from guerdon.ledger.store import ACCOUNTS, ENTRIES, REVERSALS
+from guerdon.ledger.turns import TURNS
+from guerdon.outbox import OUTBOX
+from guerdon.privacy.models import ERASING, ERASURES, EXPORTS
+from guerdon.recovery.models import RESETS
+from guerdon.rewards.campaign_models import CAMPAIGN_VERSIONS, CAMPAIGNS
+from guerdon.rewards.models import EVENTS, REFUNDS, STANDINGS
+from guerdon.sessions.models import SESSIONS
+from guerdon.wallets.models import ASSETS
+from guerdon.workers.models import LEASES
+
+Fate = Literal["deleted", "emptied", "kept"]
+
+
+class Kept(Struct, frozen=True):
+    """What a collection says of a person."""
+
+    fate: Fate
+    """`kept`: under the random id, which leads to nobody any more."""
+    exported: tuple[str, ...]
+    """The members of an export that show it."""
+    unshown: str = ""
+    """Why no member does."""
+
+
+PEOPLE: dict[str, Kept | None] = {
+    MEMBERS: Kept("emptied", ("member",)),
+    PERSON_KEYS: Kept("deleted", (), "opens what `member` and `sessions` show"),
+    CLAIMS: Kept("emptied", (), "digests of what `member` shows; that of the external id stays for a time"),
+    SESSIONS: Kept("deleted", ("sessions",)),
+    FACTORS: Kept("deleted", ("second_factor",)),
+    OUTBOX: Kept("deleted", (), "letters that are still to be sent, for half an hour"),
+    RESETS: Kept("deleted", (), "a digest, for half an hour"),
+    EXPORTS: Kept("deleted", (), "when the person may export again"),
+    ERASING: Kept("deleted", (), "only while the person is being erased"),
+    ERASURES: Kept("kept", (), "the certificate, which the person has got"),
+    ACCOUNTS: Kept("kept", ("wallets", "counters")),
+    ENTRIES: Kept("kept", ("wallets",)),
+    HOLD_DOCUMENTS: Kept("kept", ("holds",)),
+    REVERSALS: Kept("kept", (), "sums of what the entries show"),
+    EVENTS: Kept("kept", ("events",)),
+    REFUNDS: Kept("kept", ("refunds",)),
+    STANDINGS: Kept("kept", ("standing",)),
+    AUDIT: Kept("kept", ("audit",)),
+    TURNS: Kept("kept", (), "which process moves a wallet at this moment"),
+    CAMPAIGNS: Kept("kept", (), "who has made it, by id, where it was somebody who works here"),
+    CAMPAIGN_VERSIONS: Kept("kept", (), "who has made it, by id, where it was somebody who works here"),
+    SERVICE_KEYS: None,
+    LOOKUP_KEYS: None,
+    ASSETS: None,
+    CHECKPOINTS: None,
+    LEASES: None,
+}
+"""By collection; None where nobody is named."""

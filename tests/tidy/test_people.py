@@ -1,0 +1,31 @@
+"""Every collection says what it keeps of people, and the operations page says the same."""
+
+from pathlib import Path
+
+from guerdon.catalogue.collections import BELONGINGS, INDEXES
+from guerdon.catalogue.people import PEOPLE, Kept
+from guerdon.privacy.models import ExportView
+
+PAGE = (Path(__file__).parents[2] / "docs" / "operations.md").read_text(encoding="utf-8")
+
+
+def test_every_collection_is_declared() -> None:
+    assert set(PEOPLE) == set(INDEXES), "say in catalogue/people.py what a new collection keeps of people"
+
+
+def test_what_is_declared_fits_what_is_done() -> None:
+    kept = {name: each for name, each in PEOPLE.items() if each is not None}
+    assert {each.collection for each in BELONGINGS} <= {name for name, each in kept.items() if each.fate == "deleted"}
+    for name, each in kept.items():
+        assert bool(each.exported) != bool(each.unshown), name
+    parts = {part for each in kept.values() for part in each.exported} | {"format", "exported_at", "complete"}
+    assert set(ExportView.__struct_fields__) == parts, "every part of an export shows some collection"
+
+
+def row_of(name: str, kept: Kept) -> str:
+    return f"| `{name}` | {kept.fate} | " + (f"{', '.join(kept.exported)} |" if kept.exported else f"no: {kept.unshown} |")
+
+
+def test_the_operations_page_has_the_table() -> None:
+    rows = [row_of(name, kept) for name, kept in PEOPLE.items() if kept is not None]
+    assert "| collection | on erasure | in an export |\n|---|---|---|\n" + "\n".join(rows) + "\n\n" in PAGE
