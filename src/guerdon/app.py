@@ -191,7 +191,9 @@ async def open_services(settings: Settings, clock: Clock) -> AsyncGenerator[Serv
             erasures=Erasures(
                 database, members, sessions, ledger=books, audit=audit, clock=clock, belongings=BELONGINGS, external_id_days=days
             ),
-            exports=Exports(database, members, sessions, factors, wallets=wallets, ledger=books, audit=audit, clock=clock),
+            exports=Exports(
+                database, members, sessions, factors, people=people, wallets=wallets, ledger=books, audit=audit, clock=clock
+            ),
         )
 
 

@@ -21,9 +21,20 @@ from guerdon.ledger.due import HOLD_DOCUMENTS
 from guerdon.ledger.models import Account, Entry, entry_id
 from guerdon.ledger.service import Ledger
 from guerdon.ledger.store import ACCOUNTS, ENTRIES, decode_account, decode_entry
-from guerdon.privacy.models import EXPORTS, ExportHead, ExportMark, view_counter, view_event_export, view_refund, view_standing
+from guerdon.privacy.models import (
+    EXPORTS,
+    EventExport,
+    ExportHead,
+    ExportMark,
+    view_counter,
+    view_event_export,
+    view_refund,
+    view_standing,
+)
+from guerdon.rewards.judging import Subject
 from guerdon.rewards.limits import CAP
 from guerdon.rewards.models import EVENTS, REFUNDS, STANDINGS, RecordedEvent, Refunded, Standing
+from guerdon.rewards.people import People
 from guerdon.security import Actor
 from guerdon.sessions.models import view_session
 from guerdon.sessions.service import Sessions
@@ -54,6 +65,7 @@ class Exports:
         sessions: Sessions,
         factors: Factors,
         *,
+        people: People,
         wallets: Wallets,
         ledger: Ledger,
         audit: Audit,
@@ -69,6 +81,7 @@ class Exports:
         self._identity = identity
         self._sessions = sessions
         self._factors = factors
+        self._people = people
         self._wallets = wallets
         self._ledger = ledger
         self._audit = audit
@@ -146,7 +159,7 @@ class Exports:
         async for piece in _items(self._holds_of(member_id), lambda hold: view_stored(hold, now)):
             yield piece
         yield b'],"events":['
-        async for piece in _items(self._events_of(member_id), view_event_export):
+        async for piece in _items(self._events_of(member_id), lambda event: event):
             yield piece
         yield b'],"refunds":['
         async for piece in _items(self._refunds_of(member_id), view_refund):
@@ -178,11 +191,16 @@ class Exports:
 
         return _pages(read, f"hld_{member_id}:")
 
-    def _events_of(self, member_id: str) -> AsyncGenerator[Sequence[RecordedEvent]]:
-        async def read(after: str) -> list[RecordedEvent]:
-            return await self._events.find({"owner": member_id, "_id": {"$gt": after}}, sort=[("_id", 1)], limit=BATCH)
+    def _events_of(self, member_id: str) -> AsyncGenerator[Sequence[EventExport]]:
+        async def read(after: str) -> list[EventExport]:
+            page = await self._events.find({"owner": member_id, "_id": {"$gt": after}}, sort=[("_id", 1)], limit=BATCH)
+            return [view_event_export(event, await self._person_of(event)) for event in page]
 
         return _pages(read, "")
+
+    async def _person_of(self, event: RecordedEvent) -> Subject | None:
+        """The member as the event's conditions saw them, where they looked, and while the key is there."""
+        return None if event.inputs is None or event.inputs.person is None else await self._people.recall(event)
 
     def _refunds_of(self, member_id: str) -> AsyncGenerator[Sequence[Refunded]]:
         """Their ids begin with the member's."""

@@ -14,6 +14,7 @@ from guerdon.holds.models import HoldView
 from guerdon.identity.models import PASSWORD_LENGTH_MAX, MemberView
 from guerdon.ledger.models import Account
 from guerdon.personal import Belongings
+from guerdon.rewards.judging import Subject
 from guerdon.rewards.models import EventView, RecordedEvent, Refunded, Standing, view_event
 from guerdon.sessions.models import SessionView
 from guerdon.wallets.models import LotView, WalletView
@@ -130,12 +131,21 @@ class ItemExport(Struct, frozen=True):
     category: str | None
 
 
+class PersonExport(Struct, frozen=True):
+    """What campaigns could read of the person when an event was judged."""
+
+    external_id: str | None
+    attributes: dict[str, str | int | bool]
+
+
 class EventExport(EventView, frozen=True, kw_only=True):
     """An event with everything that is kept of it."""
 
     items: list[ItemExport]
     attributes: dict[str, str | int | bool]
     recorded_by: str
+    person: PersonExport | None
+    """None where no campaign has looked."""
 
 
 class WalletExport(Struct, frozen=True):
@@ -207,11 +217,12 @@ def view_counter(account: Account) -> CounterExport:
     return CounterExport(account.id, account.balance)
 
 
-def view_event_export(event: RecordedEvent) -> EventExport:
+def view_event_export(event: RecordedEvent, person: Subject | None) -> EventExport:
     view = view_event(event, whole=False)
     return EventExport(
         *(getattr(view, name) for name in EventView.__struct_fields__),
         items=[ItemExport(item.sku, item.quantity, item.unit_price, item.category) for item in event.items],
         attributes=event.attributes,
         recorded_by=event.recorded_by,
+        person=None if person is None else PersonExport(person.external_id, person.attributes),
     )
