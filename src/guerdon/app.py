@@ -1,11 +1,7 @@
-"""The composition root: builds services, controllers and middlewares inside the running loop; nothing else picks implementations."""
+"""The composition root: builds services, controllers and middlewares; nothing else picks implementations."""
 
-import asyncio
-import gc
-import os
-import signal
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,10 +12,9 @@ from structlog.typing import FilteringBoundLogger
 from guerdon.audit import controller as audit_controller
 from guerdon.audit.service import Audit
 from guerdon.catalogue.collections import BELONGINGS, INDEXES
-from guerdon.clock import Clock, SystemClock
-from guerdon.config import Settings, load, networks_of, require_safe
+from guerdon.clock import Clock, SimulatedClock
+from guerdon.config import Settings, networks_of
 from guerdon.database import Database
-from guerdon.embedded import die_with_parent
 from guerdon.errors import DatabaseUnavailable, StartupRefused
 from guerdon.factors import controller as factors_controller
 from guerdon.factors.service import Factors
@@ -31,7 +26,6 @@ from guerdon.holds.service import Holds
 from guerdon.http import Operation
 from guerdon.identity import controller as identity_controller
 from guerdon.identity.access import Access
-from guerdon.identity.key_file import LOOK_SECONDS, KeyFile
 from guerdon.identity.passwords import PasswordHasher
 from guerdon.identity.service import Identity
 from guerdon.identity.token_keys import TokenKeys
@@ -43,7 +37,7 @@ from guerdon.ledger import jobs as ledger_jobs
 from guerdon.ledger.limits import Calendar
 from guerdon.ledger.service import Ledger
 from guerdon.ledger.signing import CheckpointKeys
-from guerdon.logs import adopt_libraries, make_logger, tell_security
+from guerdon.logs import tell_security
 from guerdon.mail import Mailer, parse_sender, parse_smtp_url
 from guerdon.middlewares.arrival import Arrival, Refusals
 from guerdon.middlewares.auditing import Auditing
@@ -76,6 +70,8 @@ from guerdon.security import Actor
 from guerdon.sessions import controller as sessions_controller
 from guerdon.sessions.guard import Guard
 from guerdon.sessions.service import Sessions, SessionTerms
+from guerdon.simulated_clock import controller as simulated_clock_controller
+from guerdon.simulated_clock.service import ClockControl
 from guerdon.throttling.rules import Quota
 from guerdon.throttling.service import Throttle, quota_of
 from guerdon.throttling.shared import SharedCounters
@@ -85,10 +81,6 @@ from guerdon.wallets.service import Wallets
 from guerdon.wallets.terms import WalletTerms
 from guerdon.workers.models import Job
 
-EXIT_STARTUP_REFUSED = 78
-"""EX_CONFIG of sysexits.h."""
-LAST_USES_SECONDS, LAST_WORD_SECONDS = 10.0, 2.0
-"""How often it is written which service keys were used, and how long that may hold up the end of a process."""
 Asgi = Callable[[Any, Any, Any], Awaitable[None]]
 
 
@@ -122,6 +114,8 @@ class Services:
     replays: Replays
     erasures: Erasures
     exports: Exports
+    clock_control: ClockControl | None
+    """Only in development."""
 
 
 @asynccontextmanager
@@ -135,6 +129,7 @@ async def open_services(settings: Settings, clock: Clock) -> AsyncGenerator[Serv
         raise StartupRefused("GUERDON_MONGODB_URL and GUERDON_TOKEN_KEYS_FILE must both be set")
     async with AsyncExitStack() as stack:
         database = await _open_database(settings, settings.mongodb_url.get_secret_value(), stack)
+        clock, control = await _clock_of(settings, database, clock)
         ids = IdSource(clock)
         keys = TokenKeys(settings.token_keys.get_secret_value(), settings.jwks_max_age_seconds)
         tokens = Tokens(keys, clock, settings.token_issuer, settings.token_audience, settings.access_token_ttl_seconds)
@@ -144,20 +139,18 @@ async def open_services(settings: Settings, clock: Clock) -> AsyncGenerator[Serv
         vault = Vault(database, master, clock)
         await vault.open()
         members = Identity(database, vault, passwords, ids, clock)
-        throttle = Throttle(clock, _quotas_of(settings), _shared_counters(settings), on=settings.rate_limit == "on")
-        stack.push_async_callback(throttle.close)
+        throttle = _throttle_of(settings, clock, stack)
         guard = Guard(throttle, vault, members, clock)
         to_tell = Outbox(database, master, ids, clock)
-        terms = SessionTerms(settings.session_idle_hours, settings.session_absolute_hours, settings.second_factor_required)
         books = _ledger_of(settings, database, clock)
         stack.push_async_callback(books.close)
-        assets = Assets(database, clock)
-        await assets.create_built_in()
+        assets = await _assets_of(database, clock)
         campaigns = Campaigns(database, assets, clock, ids)
         people = People(members, vault)
         wallets = Wallets(books, members, assets, database=database, clock=clock)
         access = Access(database, tokens, clock)
         factors = Factors(database, members, vault=vault, throttle=throttle, clock=clock, issuer=settings.token_issuer)
+        terms = _terms_of(settings)
         sessions = Sessions(database, members, vault=vault, tokens=tokens, clock=clock, guard=guard, factors=factors, terms=terms)
         streams = Streams(wallets, database=database, clock=clock, stand=standing_of(access, sessions))
         stack.push_async_callback(streams.close)
@@ -194,6 +187,7 @@ async def open_services(settings: Settings, clock: Clock) -> AsyncGenerator[Serv
             exports=Exports(
                 database, members, sessions, factors, people=people, wallets=wallets, ledger=books, audit=audit, clock=clock
             ),
+            clock_control=control,
         )
 
 
@@ -212,6 +206,32 @@ def standing_of(access: Access, sessions: Sessions) -> Stand:
         return await (access.stand(actor) if actor.session is None else sessions.stand(actor, fresh=False))
 
     return stand
+
+
+async def _assets_of(database: Database, clock: Clock) -> Assets:
+    assets = Assets(database, clock)
+    await assets.create_built_in()
+    return assets
+
+
+async def _clock_of(settings: Settings, database: Database, clock: Clock) -> tuple[Clock, ClockControl | None]:
+    """In development, a clock that can be put forward, as far ahead as this database's has been."""
+    if settings.profile == "production":
+        return clock, None
+    simulated = SimulatedClock(clock)
+    control = ClockControl(database, simulated)
+    await control.follow()
+    return simulated, control
+
+
+def _terms_of(settings: Settings) -> SessionTerms:
+    return SessionTerms(settings.session_idle_hours, settings.session_absolute_hours, settings.second_factor_required)
+
+
+def _throttle_of(settings: Settings, clock: Clock, stack: AsyncExitStack) -> Throttle:
+    throttle = Throttle(clock, _quotas_of(settings), _shared_counters(settings), on=settings.rate_limit == "on")
+    stack.push_async_callback(throttle.close)
+    return throttle
 
 
 def _quotas_of(settings: Settings) -> list[Quota]:
@@ -321,6 +341,7 @@ def routes_of(
         *reversals_controller.routes(services.reversals),
         *rewards_controller.routes(services.events, services.replays, services.campaigns, services.clock),
         *privacy_controller.routes(services.erasures, services.exports),
+        *([] if services.clock_control is None else simulated_clock_controller.routes(services.clock_control)),
         *operations_controller.routes(docs, metrics, ping, open_metrics=open_metrics),
     ]
 
@@ -374,114 +395,3 @@ def behind_the_door(app: Asgi, settings: Settings, clock: Clock, log: FilteringB
     """Return the application as the network reaches it: a request arrives whole, and waits its turn at its wallet."""
     fair = Fairness(app, clock, wait_seconds=settings.ledger_deadline_ms / 1000)
     return Arrival(fair, clock, log, body_seconds=settings.body_timeout_seconds)
-
-
-class Server:
-    """The ASGI callable: it builds the application when the server's loop starts, since a Mongo client belongs to one loop."""
-
-    def __init__(self, settings: Settings, clock: Clock) -> None:
-        self._settings = settings
-        self._clock = clock
-        self._stack = AsyncExitStack()
-        self._app: Asgi | None = None
-
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        if self._app is not None and scope["type"] != "lifespan":
-            await self._app(scope, receive, send)
-        elif scope["type"] == "lifespan":
-            await self._live(receive, send)
-
-    async def _live(self, receive: Any, send: Any) -> None:
-        while True:
-            message = await receive()
-            if message["type"] == "lifespan.startup":
-                await self._start()
-                await send({"type": "lifespan.startup.complete"})
-            else:
-                await self._stack.aclose()
-                await send({"type": "lifespan.shutdown.complete"})
-                return
-
-    async def _start(self) -> None:
-        """A worker that cannot start ends its process: the server would go on without it, answering nothing."""
-        log = make_logger(self._clock, self._settings.log_level)
-        adopt_libraries(log)
-        try:
-            services = await self._stack.enter_async_context(open_services(self._settings, self._clock))
-            app = build_app(services, self._settings, log)
-            self._app = behind_the_door(app, self._settings, self._clock, log)
-            await self._stack.enter_async_context(_beside_requests(services, self._settings, log))
-            _on_stop_signal(services.streams.end)
-            _calm_collector()
-        except StartupRefused as error:
-            log.error("startup_refused", detail=error.detail)
-            os._exit(EXIT_STARTUP_REFUSED)
-        except BaseException as error:
-            log.error("startup_failed", exc_info=error)
-            os._exit(EXIT_STARTUP_REFUSED)
-
-
-@asynccontextmanager
-async def _beside_requests(services: Services, settings: Settings, log: FilteringBoundLogger) -> AsyncGenerator[None]:
-    """What a process that serves does besides: it follows the file of its token keys, and writes down which service keys are used."""
-    works: list[tuple[float, Callable[[], Awaitable[None]]]] = [(LAST_USES_SECONDS, services.access.write_last_uses)]
-    if settings.token_keys_file is not None:
-        file = KeyFile(settings.token_keys_file, services.token_keys, services.clock, log)
-        works.append((LOOK_SECONDS, file.look))
-    tasks = [asyncio.create_task(_again_and_again(seconds, work, log)) for seconds, work in works]
-    try:
-        yield
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        with suppress(PyMongoError, TimeoutError):
-            await asyncio.wait_for(services.access.write_last_uses(), LAST_WORD_SECONDS)
-
-
-async def _again_and_again(seconds: float, work: Callable[[], Awaitable[None]], log: FilteringBoundLogger) -> None:
-    while True:
-        try:
-            await work()
-        except PyMongoError as error:
-            log.warning("put_off", work=work.__qualname__, cause=type(error).__name__)
-        except Exception as error:
-            # It comes again: a process that no longer follows its keys would be noticed too late.
-            log.error("unhandled", work=work.__qualname__, exc_info=error)
-        await asyncio.sleep(seconds)
-
-
-def _on_stop_signal(act: Callable[[], None]) -> None:
-    """Call `act` when the process is asked to stop, besides what the server does then.
-
-    The server waits for its open connections before it sends `lifespan.shutdown`, and an event stream would never end by itself.
-    """
-    loop = asyncio.get_running_loop()
-
-    def also(before: Any) -> Callable[[int, Any], None]:
-        def handle(number: int, frame: Any) -> None:
-            loop.call_soon_threadsafe(act)
-            if callable(before):
-                before(number, frame)
-
-        return handle
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, also(signal.getsignal(number)))
-        signal.siginterrupt(number, False)
-
-
-def _calm_collector() -> None:
-    """What exists now lives as long as the process: the collector need not walk it, nor run every 700 allocations."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(50_000, 20, 100)
-
-
-def create_server() -> Server:
-    """Return the ASGI application of a worker process; the settings come from the environment."""
-    # At once: an orphan would go on holding the port, waiting for a database that has died with the parent as well.
-    die_with_parent(by=signal.SIGKILL)
-    settings = load()
-    require_safe(settings)
-    return Server(settings, SystemClock())

@@ -28,6 +28,24 @@ class SystemClock:
         return time.monotonic()
 
 
+class SimulatedClock:
+    """Another clock, put forward; only development has one. Durations are real: a deadline does not pass because a date has."""
+
+    def __init__(self, base: Clock) -> None:
+        self._base = base
+        self._offset_ms = 0
+
+    def now_ms(self) -> int:
+        return self._base.now_ms() + self._offset_ms
+
+    def monotonic(self) -> float:
+        return self._base.monotonic()
+
+    def follow(self, offset_ms: int) -> None:
+        """Be at least so much ahead: time never runs backwards."""
+        self._offset_ms = max(self._offset_ms, offset_ms)
+
+
 def to_datetime(at_ms: int) -> datetime:
     """Return the aware UTC datetime of `at_ms`."""
     return datetime.fromtimestamp(at_ms // 1000, UTC).replace(microsecond=at_ms % 1000 * 1000)

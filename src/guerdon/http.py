@@ -401,15 +401,18 @@ def send(response: Response, answer: Struct, status: int = 200, *, replayed: boo
         response.set_header("Idempotency-Replayed", "true")
 
 
-def problem_document(error: GuerdonError, request_id: str) -> bytes:
-    """Return the RFC 9457 document of an error."""
-    members = {
+def problem_of(error: GuerdonError) -> dict[str, Any]:
+    """Return the members of an error's RFC 9457 document."""
+    return {
         "type": f"/problems/{error.code}",
         "title": error.title,
         "status": error.status,
         "detail": error.detail,
         "code": error.code,
         **error.members,
-        "request_id": request_id,
     }
-    return _encode(members)
+
+
+def problem_document(error: GuerdonError, request_id: str) -> bytes:
+    """Return the RFC 9457 document of an error."""
+    return _encode({**problem_of(error), "request_id": request_id})

@@ -8,7 +8,7 @@ from falcon.asgi import App
 from pymongo import monitoring
 from pymongo.errors import AutoReconnect
 
-from guerdon.app import Services, _beside_requests
+from guerdon.app import Services
 from guerdon.audit.rules import faults
 from guerdon.config import Settings
 from guerdon.identity.access import LAST_USE_MS
@@ -16,6 +16,7 @@ from guerdon.identity.keys import KeyParts, new_key
 from guerdon.identity.models import SERVICE_KEYS
 from guerdon.logs import make_logger
 from guerdon.security import SCOPES
+from guerdon.server import beside_requests
 from tests.api.test_audit import colleague, records
 from tests.clients import Caller, Log, ManualClock, problem
 from tests.invariants.test_commands import Recorder
@@ -228,7 +229,7 @@ async def test_a_process_that_ends_writes_what_it_knows(
 ) -> None:
     log = Log()
     made = (await service.post("/v1/keys", TILL)).json()
-    async with _beside_requests(services, settings, make_logger(clock, "info", log)):
+    async with beside_requests(services, settings, make_logger(clock, "info", log)):
         assert (await service.with_token(made["key"]).get("/v1/members")).status_code == 200
     assert (await listed(service, made["id"]))["last_used_at"] is not None
     assert log.getvalue() == ""

@@ -186,17 +186,21 @@ async def use_rewards(service: Caller, services: Services, factory: Factory, clo
     await sent(service.get(f"/v1/events/{event['id']}"))
     await sent(service.post(f"/v1/events/{event['id']}/replay", key=None))
     await sent(service.post("/v1/events", factory.event(type="refund", refund_of=event["id"], member=event["member"])), 201)
+    await sent(service.post("/v1/events/bulk", {"events": [factory.event()]}))
     await sent(service.post(f"{path}/pause"))
     await sent(service.post(f"{path}/end"))
     imported = ShopEvent(id="imported", type="purchase", occurred_at=0, amount=1, currency="GBP", external_id="from-a-file")
     await services.events.record_all(ACTOR, [imported], await services.campaigns.list_live())
 
 
-async def use_operations(anonymous: Caller, service: Caller) -> None:
+async def use_operations(anonymous: Caller, service: Caller, services: Services) -> None:
     for path in ("/health/live", "/health/ready", "/openapi.json", "/docs", "/docs/start.js", "/problems", "/problems/not-found"):
         await sent(anonymous.get(path))
     await sent(anonymous.get("/.well-known/jwks.json"))
     await sent(service.get("/metrics"))
+    await sent(service.post("/v1/test/clock/advance", {"seconds": 1}))
+    assert services.clock_control is not None
+    await services.clock_control.follow()
 
 
 async def run_jobs(services: Services, clock: ManualClock, wallet: str) -> None:

@@ -14,7 +14,7 @@ from tests.matrix.conftest import Scene, rows
 from tests.serving import Route
 
 MALFORMED, INVALID = (400, "malformed-json"), (422, "validation")
-LIMITS = {"/v1/bulk": 2 * 1024 * 1024}
+LIMITS = {"/v1/bulk": 2 * 1024 * 1024, "/v1/events/bulk": 2 * 1024 * 1024}
 LIMIT = 256 * 1024
 Bodied = list[tuple[Route, str]]
 

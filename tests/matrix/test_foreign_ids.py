@@ -104,6 +104,9 @@ def naming(scene: Scene, route: Route, pointer: str, thing: str) -> dict[str, An
         name = pointer.rpartition("/")[2]
         command = {"type": "transfer", "wallet": mine, "to": theirs, "amount": 1, "key": "k"}
         return {"commands": [{**command, name: thing}]}
+    if pointer == "/events/0/member/id":
+        [event] = (route.operation.example or {})["events"]
+        return {"events": [{**event, "member": {"id": thing}}]}
     if pointer == "/member/id":
         return {**(route.operation.example or {}), "member": {"id": thing}}
     whole = {**(route.operation.example or {}), "from": mine, "to": theirs, "wallet": mine}

@@ -23,7 +23,7 @@ def render(document: dict[str, Any]) -> str:
 def declared_routes() -> Routes:
     """Every route as the composition root makes it. What it declares stands on its class, so the services behind it may be absent."""
     absent = dict.fromkeys(field.name for field in fields(Services))
-    services = SimpleNamespace(**{**absent, "token_keys": TokenKeys(TokenKeys.generate())})
+    services = SimpleNamespace(**{**absent, "token_keys": TokenKeys(TokenKeys.generate()), "clock_control": absent})
     return routes_of(cast(Services, services), DocsResource(), Metrics())
 
 

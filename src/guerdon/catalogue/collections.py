@@ -11,6 +11,7 @@ from guerdon.privacy import models as privacy_models
 from guerdon.recovery import models as recovery_models
 from guerdon.rewards import models as rewards_models
 from guerdon.sessions import models as sessions_models
+from guerdon.simulated_clock import models as simulated_clock_models
 from guerdon.wallets import models as wallets_models
 from guerdon.workers import models as workers_models
 
@@ -26,6 +27,7 @@ INDEXES = {
     **wallets_models.INDEXES,
     **rewards_models.INDEXES,
     **privacy_models.INDEXES,
+    **simulated_clock_models.INDEXES,
     **workers_models.INDEXES,
 }
 MASTER_SEALED = [*identity_vault.MASTER_SEALED, *outbox.MASTER_SEALED]

@@ -36,6 +36,7 @@ from guerdon.recovery.models import RESETS
 from guerdon.rewards.campaign_models import CAMPAIGN_VERSIONS, CAMPAIGNS, CAMPAIGNS_LIVE_MAX
 from guerdon.rewards.models import EVENTS, REFUNDS, STANDINGS
 from guerdon.sessions.models import SESSIONS
+from guerdon.simulated_clock.models import CLOCKS
 from guerdon.wallets.models import ASSETS
 from guerdon.workers.models import LEASES
 
@@ -287,6 +288,21 @@ _COUNTED: Document = {
     "cursor": {},
 }
 
+CLOCK = [
+    Query("clocks.get", "request", "every quarter of a second in each process, in development", one(CLOCKS, ID)),
+    Query("clocks.make", "request", "POST /v1/test/clock/advance", update(CLOCKS, ID, upsert=True)),
+    Query(
+        "clocks.advance",
+        "request",
+        "POST /v1/test/clock/advance",
+        {
+            FIND_AND_MODIFY: CLOCKS,
+            "query": {"_id": ":id", "offset_ms": {"$lte": ":most"}},
+            "update": {"$set": {"touched": True}},
+        },
+    ),
+]
+
 REWARDS = [
     Query(
         "events.get",
@@ -302,6 +318,7 @@ REWARDS = [
     ),
     Query("refunds.change", "request", "POST /v1/events", update(REFUNDS, {**OWN, "count": ":count"}, upsert=True)),
     Query("standings.change", "request", "POST /v1/events", update(STANDINGS, {**OWN, "count": ":count"}, upsert=True)),
+    Query("events.recorded", "request", "POST /v1/events/bulk", find(EVENTS, IDS, fields=["_id"])),
     Query("campaigns.get", "request", "GET, PUT, activate, pause of /v1/campaigns/{campaign_id}", one(CAMPAIGNS, ID)),
     Query("campaigns.first", "request", "GET /v1/campaigns", find(CAMPAIGNS, {}, sort=DOWN, limit=True)),
     Query("campaigns.next", "request", "GET /v1/campaigns", find(CAMPAIGNS, {"_id": {"$lt": ":before"}}, sort=DOWN, limit=True)),
@@ -406,6 +423,7 @@ QUERIES = {
         *WALLETS,
         *LEDGER,
         *HISTORY,
+        *CLOCK,
         *REWARDS,
         *JOBS,
         *VERIFY,

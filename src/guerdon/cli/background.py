@@ -22,6 +22,7 @@ from guerdon.config import Settings, environment_of, load
 from guerdon.errors import StartupRefused
 from guerdon.identity.token_keys import TokenKeys
 from guerdon.logs import adopt_libraries, make_logger
+from guerdon.server import clock_followed
 from guerdon.workers.service import Runner
 
 RESTART_SECONDS_MIN, RESTART_SECONDS_MAX = 1.0, 30.0
@@ -81,8 +82,9 @@ async def _work(settings: Settings, *, heed_interrupts: bool) -> None:
         log.warning("no_checkpoints", detail="GUERDON_CHECKPOINT_KEY is not set: the books are not signed")
     async with open_services(settings, clock) as services:
         runner = Runner(services.database, services.ids, log, jobs_of(services, settings, log))
-        typer.echo("ready worker")
-        await runner.run(stopping)
+        async with clock_followed(services, log):
+            typer.echo("ready worker")
+            await runner.run(stopping)
 
 
 @contextmanager

@@ -23,6 +23,7 @@ from guerdon.clock import to_datetime
 from guerdon.history.rules import WAYS
 from guerdon.ledger.lookups import BATCH
 from guerdon.ledger.models import REFUSAL, SEQ_DIGITS, entry_id, hold_id, once_mark, transaction_id
+from guerdon.simulated_clock.models import CLOCK_ID
 
 Cases = Iterator[tuple[str, str, Parameters]]
 """(query, case, parameters)"""
@@ -85,6 +86,10 @@ def _by_id(sample: Sample) -> Cases:
     for query in ("sessions.get", "sessions.rotate", "sessions.end", "sessions.end_own", "sessions.log_out"):
         for case, session in (("found", session_of(quiet.owner)), ("not found", session_of(NOBODY))):
             yield query, case, {"id": session, "digest": session.encode(), "member": quiet.owner}
+    for case, clock in (("found", CLOCK_ID), ("not found", "none")):
+        yield "clocks.get", case, {"id": clock}
+        yield "clocks.make", case, {"id": clock}
+        yield "clocks.advance", case, {"id": clock, "most": NOW_MS}
     for case, owner, count in (("found", quiet.owner, 1), ("moved on", quiet.owner, 2), ("not found", NOBODY, None)):
         yield "standings.change", case, {"id": owner, "owner": owner, "count": count}
         yield "refunds.change", case, {"id": refund_of(owner), "owner": owner, "count": count}
@@ -153,6 +158,7 @@ def _batches(sample: Sample) -> Cases:
     yield "batch.marks", f"{len(both)} new keys and references", {"owners": sorted(each.owner for each in many), "marks": both}
     known = {
         "batch.events": [event_of(number) for number in range(0, min(2 * ASKED_MAX, sample.members), 2)],
+        "events.recorded": [event_of(number) for number in range(0, min(2 * ASKED_MAX, sample.members), 2)],
         "batch.refunds": [refund_of(each.owner) for each in many],
         "batch.standings": [each.owner for each in many],
         "batch.holds": sorted(hold_id(each.id, 1) for each in many),

@@ -41,6 +41,7 @@ from guerdon.recovery.models import RESETS
 from guerdon.rewards.campaign_models import CAMPAIGN_VERSIONS, CAMPAIGNS
 from guerdon.rewards.models import EVENTS, REFUNDS, STANDINGS
 from guerdon.sessions.models import SESSIONS
+from guerdon.simulated_clock.models import CLOCK_ID, CLOCKS
 from guerdon.wallets.models import ASSETS, WALLET
 from guerdon.workers.models import LEASES
 
@@ -187,6 +188,7 @@ class _Maker:
         wallet = Wallet(f"{owner}:{asset}", owner, size)
         if number == 1:
             self._hot = wallet
+            yield CLOCKS, {"_id": CLOCK_ID, "offset_ms": 0}
             yield TURNS, {"_id": wallet.id, "holder": "one", "line": [], "until": to_datetime(NOW_MS), "took_ms": 20}
         elif number % 50 == 2:
             self._quiet.append(wallet)

@@ -65,7 +65,7 @@ def serve(settings: Settings, *, host: str, port: int, workers: int, on_ready: C
     os.environ.update(found)
     _raise_file_limit()
     server = Granian(
-        "guerdon.app:create_server",
+        "guerdon.server:create_server",
         address=host,
         port=port,
         interface=Interfaces.ASGI,

@@ -51,6 +51,7 @@ _TAGS = (
     "assets",
     "events",
     "campaigns",
+    "test",
     "operations",
 )
 _KEY_PARAMETER = {

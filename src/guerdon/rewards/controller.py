@@ -4,10 +4,10 @@ from typing import Any
 
 from guerdon.clock import Clock
 from guerdon.errors import EventReused, InvalidState, NotFound, Overloaded, Validation
-from guerdon.http import Request, Response, actor_of, operation, read, read_query, send
+from guerdon.http import BULK_BODY_BYTES_MAX, Request, Response, actor_of, operation, read, read_query, send
 from guerdon.rewards.campaign_models import Campaign, CampaignCreate, CampaignPage, CampaignQuery, CampaignView, view_campaign
 from guerdon.rewards.campaigns import Campaigns
-from guerdon.rewards.models import EventCreate, EventView, RecordedEvent, view_event
+from guerdon.rewards.models import EventCreate, EventResults, EventsCreate, EventView, RecordedEvent, view_event, view_result
 from guerdon.rewards.replaying import Replay, Replays
 from guerdon.rewards.service import Events, shop_event
 from guerdon.security import scope
@@ -68,6 +68,21 @@ class EventsResource:
         """Say what an event would earn now, by the real path without the commit."""
         body, _ = await read(req, EventCreate)
         send(resp, _view(req, await self._events.preview(actor_of(req), shop_event(body))))
+
+    @operation(
+        "recordEvents",
+        scope("events:write"),
+        tag="events",
+        body=EventsCreate,
+        answers={200: EventResults},
+        errors=(Overloaded,),
+        example={"events": [_EVENT]},
+    )
+    async def on_post_bulk(self, req: Request, resp: Response) -> None:
+        """Record up to 500 events, each with its own outcome. An event that refunds another one is recorded after those that do not."""
+        body, _ = await read(req, EventsCreate, bytes_max=BULK_BODY_BYTES_MAX)
+        results = await self._events.record_bulk(actor_of(req), body.events)
+        send(resp, EventResults([view_result(result, whole=_sees_whole(req)) for result in results]))
 
     @operation("getEvent", scope("events:read", own=True), tag="events", answers={200: EventView}, errors=(NotFound,))
     async def on_get_one(self, req: Request, resp: Response, event_id: str) -> None:
@@ -152,7 +167,11 @@ class CampaignsResource:
 
 
 def _view(req: Request, event: RecordedEvent) -> EventView:
-    return view_event(event, whole=actor_of(req).kind != "member")
+    return view_event(event, whole=_sees_whole(req))
+
+
+def _sees_whole(req: Request) -> bool:
+    return actor_of(req).kind != "member"
 
 
 def routes(events: Events, replays: Replays, campaigns: Campaigns, clock: Clock) -> list[tuple[str, Any, str | None]]:
@@ -161,6 +180,7 @@ def routes(events: Events, replays: Replays, campaigns: Campaigns, clock: Clock)
     return [
         ("/v1/events", event, None),
         ("/v1/events/preview", event, "preview"),
+        ("/v1/events/bulk", event, "bulk"),
         ("/v1/events/{event_id}", event, "one"),
         ("/v1/events/{event_id}/replay", event, "replay"),
         ("/v1/campaigns", campaign, None),

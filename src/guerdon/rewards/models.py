@@ -7,7 +7,8 @@ from msgspec import UNSET, Meta, Struct, UnsetType, field
 from pymongo import IndexModel
 
 from guerdon.clock import rfc3339
-from guerdon.http import ExternalId, Text
+from guerdon.errors import GuerdonError
+from guerdon.http import ExternalId, Text, problem_of
 from guerdon.money import AMOUNT_MAX, BALANCE_CEILING, Amount
 from guerdon.rewards.campaign_models import CAMPAIGN_VERSIONS, CAMPAIGNS, Clawback, EventType
 
@@ -21,7 +22,7 @@ INDEXES: dict[str, list[IndexModel]] = {
     CAMPAIGNS: [IndexModel([("status", 1), ("_id", -1)], name="status")],
     CAMPAIGN_VERSIONS: [],
 }
-ITEMS_MAX = 1000
+ITEMS_MAX, EVENTS_BULK_MAX = 1000, 500
 PURCHASE, REFUND = "purchase", "refund"
 
 # Visible ASCII, but nothing that could not stand as the last part of `/v1/events/{event_id}`.
@@ -70,6 +71,12 @@ class EventCreate(Struct, frozen=True, forbid_unknown_fields=True):
     items: Annotated[list[ItemCreate], Meta(max_length=ITEMS_MAX)] = []
     refund_of: EventId | None = None
     attributes: Attributes = {}
+
+
+class EventsCreate(Struct, frozen=True, forbid_unknown_fields=True):
+    """Up to 500 events, each recorded or refused by itself."""
+
+    events: Annotated[list[EventCreate], Meta(min_length=1, max_length=EVENTS_BULK_MAX)]
 
 
 class AwardView(Struct, frozen=True):
@@ -142,6 +149,21 @@ class EventView(Struct, frozen=True):
     """The versions that decided: of this program's judging, and of the library that evaluates conditions."""
     inputs: InputsView | None
     """What was known when it was judged; the use of budgets is nothing for members."""
+
+
+class EventResult(Struct, frozen=True, omit_defaults=True):
+    """The outcome of one event of a bulk request: 201 when it was recorded, 200 when it had been before, or a problem."""
+
+    status: int
+    event: EventView | None = None
+    problem: dict[str, Any] | None = None
+    replayed: bool = False
+
+
+class EventResults(Struct, frozen=True):
+    """One result for each event, in their order."""
+
+    results: list[EventResult]
 
 
 # --- events: domain and stored --------------------------------------------------------------------------------------
@@ -315,3 +337,10 @@ def view_award(award: Award, *, preview: bool = False) -> AwardView:
     lapses = None if award.expires_at is None else rfc3339(award.expires_at)
     status = "preview" if preview else "pending" if waits else "paid"
     return AwardView(award.campaign, award.version, award.asset, award.amount, status, award.transaction_id, waits, lapses)
+
+
+def view_result(result: tuple[RecordedEvent, bool] | GuerdonError, *, whole: bool) -> EventResult:
+    if isinstance(result, GuerdonError):
+        return EventResult(result.status, problem=problem_of(result))
+    event, before = result
+    return EventResult(200 if before else 201, view_event(event, whole=whole), replayed=before)

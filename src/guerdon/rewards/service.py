@@ -22,6 +22,8 @@ from guerdon.rewards.rules import REREAD, Recording, Stored, Written, already_re
 from guerdon.security import NOBODYS, Actor
 from guerdon.wallets.service import new_account
 
+Result = tuple[RecordedEvent, bool] | GuerdonError
+"""An event and whether it was recorded before, or why it was not recorded."""
 _canonical = msgspec.json.Encoder(order="sorted")
 LOOKS_MAX = 5
 """How often a refund looks for its purchase while that is being recorded."""
@@ -53,33 +55,42 @@ class Events:
         subject = await self._subject(event, campaigns, create=True)
         return await self._record(actor, event, subject, campaigns)
 
-    async def record_all(
-        self, actor: Actor, events: Sequence[ShopEvent], campaigns: Sequence[LiveCampaign]
-    ) -> list[tuple[RecordedEvent, bool] | GuerdonError]:
-        """Record many events, judged by exactly the given campaigns; an import of history names its own.
+    async def record_bulk(self, actor: Actor, bodies: Sequence[EventCreate]) -> list[Result]:
+        """Record many events of a request; each is recorded or refused by itself, in their order where they are one member's."""
+        results: list[Result | None] = []
+        events: list[ShopEvent] = []
+        for body in bodies:
+            try:
+                events.append(shop_event(body))
+                results.append(None)
+            except Validation as error:
+                results.append(error)
+        recorded = iter(await self.record_all(actor, events, await self._campaigns.list_live()))
+        return [next(recorded) if result is None else result for result in results]
 
-        Raises:
-            NotFound: an event names a member id that does not exist; nothing was done.
+    async def record_all(self, actor: Actor, events: Sequence[ShopEvent], campaigns: Sequence[LiveCampaign]) -> list[Result]:
+        """Record many events, at most 500, judged by exactly the given campaigns; an import of history names its own.
+
+        Linked refunds are recorded after all others.
         """
-        strangers = {event.external_id for event in events if event.external_id is not None}
-        member_ids = await self._identity.ensure_members(strangers) if strangers else {}
-        subjects: list[Subject] = []
-        for event in events:
-            known = event.member_id if event.external_id is None else member_ids[event.external_id]
-            plainly = known is not None and not reads_member(event, campaigns, self._ledger.calendar)
-            subjects.append(Subject(known, event.external_id) if plainly else await self._read(known, event, campaigns))
-        results: list[tuple[RecordedEvent, bool] | GuerdonError | None] = [None] * len(events)
-        plain = [place for place, event in enumerate(events) if event.refund_of is None]
-        commands = [self._command(actor, events[place], subjects[place], campaigns) for place in plain]
-        for place, verdict in zip(plain, await self._ledger.submit_all(commands), strict=True):
+        results: list[Result | None] = [None] * len(events)
+        subjects = await self._subjects(events, campaigns)
+        plain: list[tuple[int, Command]] = []
+        for place, (event, subject) in enumerate(zip(events, subjects, strict=True)):
+            if isinstance(subject, GuerdonError):
+                results[place] = subject
+            elif event.refund_of is None:
+                plain.append((place, self._command(actor, event, subject, campaigns)))
+        verdicts = await self._ledger.submit_all([command for _, command in plain])
+        for (place, _), verdict in zip(plain, verdicts, strict=True):
             results[place] = _answer(verdict) if isinstance(verdict, Outcome) else verdict
-        for place, event in enumerate(events):
-            if event.refund_of is not None:
+        for place, (event, subject) in enumerate(zip(events, subjects, strict=True)):
+            if event.refund_of is not None and isinstance(subject, Subject):
                 try:
-                    results[place] = await self._record(actor, event, subjects[place], campaigns)
+                    results[place] = await self._record(actor, event, subject, campaigns)
                 except GuerdonError as error:
                     results[place] = error
-        return cast(list[tuple[RecordedEvent, bool] | GuerdonError], results)
+        return cast(list[Result], results)
 
     async def preview(self, actor: Actor, event: ShopEvent) -> RecordedEvent:
         """Judge like `record`, on the balances of this moment, and write nothing, not even a new member.
@@ -148,6 +159,29 @@ class Events:
             preview=preview,
         )
         return event_command(recording, new_account, self._stored)
+
+    async def _subjects(self, events: Sequence[ShopEvent], campaigns: Sequence[LiveCampaign]) -> list[Subject | GuerdonError]:
+        """Find the member of each event, and make those that are new; what is recorded already makes nobody."""
+        cursor = self._collection.raw.find({"_id": {"$in": [event.id for event in events]}}, {"_id": 1})
+        recorded = {str(row["_id"]) async for row in cursor}
+        new = {event.external_id for event in events if event.external_id is not None and event.id not in recorded}
+        member_ids: dict[str, str | None] = dict(await self._identity.ensure_members(new)) if new else {}
+        old = {event.external_id for event in events if event.external_id is not None} - member_ids.keys()
+        for external_id in old:
+            member_ids[external_id] = await self._identity.find_member_id(external_id)
+        subjects: list[Subject | GuerdonError] = []
+        for event in events:
+            member_id = event.member_id if event.external_id is None else member_ids[event.external_id]
+            if member_id is None:
+                subjects.append(already_recorded(event.id))
+            elif event.external_id is not None and not reads_member(event, campaigns, self._ledger.calendar):
+                subjects.append(Subject(member_id, event.external_id))
+            else:
+                try:
+                    subjects.append(await self._read(member_id, event, campaigns))
+                except NotFound as error:
+                    subjects.append(error)
+        return subjects
 
     async def _subject(self, event: ShopEvent, campaigns: Sequence[LiveCampaign], *, create: bool) -> Subject:
         """Find the member, or make one; what is not needed is not read."""

@@ -1,7 +1,6 @@
 """Commands and queries on wallets. Every command ends in the ledger; nothing here writes a balance."""
 
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 import msgspec
 from msgspec import Struct
@@ -9,7 +8,7 @@ from msgspec import Struct
 from guerdon.clock import Clock
 from guerdon.database import Database
 from guerdon.errors import GuerdonError, NotApplied, NotFound, Validation
-from guerdon.http import utc_ms
+from guerdon.http import problem_of, utc_ms
 from guerdon.identity.service import Identity
 from guerdon.ids import digest
 from guerdon.ledger.due import bring_up_to
@@ -283,12 +282,4 @@ def _not_applied() -> GuerdonError:
 def _result(verdict: Verdict) -> BulkResult:
     if isinstance(verdict, Outcome):
         return BulkResult(201, view_transaction(verdict.entries[0]), replayed=verdict.replayed)
-    problem: dict[str, Any] = {
-        "type": f"/problems/{verdict.code}",
-        "title": verdict.title,
-        "status": verdict.status,
-        "detail": verdict.detail,
-        "code": verdict.code,
-        **verdict.members,
-    }
-    return BulkResult(verdict.status, problem=problem, replayed=verdict.replayed)
+    return BulkResult(verdict.status, problem=problem_of(verdict), replayed=verdict.replayed)
