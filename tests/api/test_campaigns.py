@@ -50,6 +50,8 @@ SENSELESS: list[tuple[dict[str, Any], str]] = [
     ({"tier_multipliers": {"Gold": "2"}}, "/tier_multipliers"),
     ({"tier_multipliers": {"gold": "-2"}}, "/tier_multipliers"),
     ({"pending": {"type": "days", "days": 0}}, "/pending/days"),
+    ({"pending": {"days": 1}}, "/pending"),
+    ({"expiry": {}}, "/expiry"),
     ({"expiry": {"type": "end_of_month", "months": 121}}, "/expiry/months"),
     ({"effective_at": "2020-01-01T00:00:00Z"}, "/effective_at"),
     ({"event_types": ["Purchase"]}, "/event_types/0"),

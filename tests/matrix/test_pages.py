@@ -7,12 +7,29 @@ from msgspec import inspect as mi
 from guerdon.http import PAGE_MAX
 from tests.clients import problem
 from tests.factories import Factory
-from tests.matrix.bodies import bare
+from tests.matrix.bodies import alternatives, bare
 from tests.matrix.conftest import Scene
 from tests.matrix.test_foreign_ids import parameters
 from tests.serving import Route
 
-LIMITS = ["-1", "0", "101", "1000000000", "9223372036854775808", "1.5", "x", "", "null", "10,10", "10&limit=10", "５"]
+LIMITS = [
+    "-1",
+    "0",
+    "101",
+    "1000000000",
+    "9223372036854775808",
+    "1.5",
+    "1.0",
+    "1e1",
+    "+5",
+    "05",
+    "x",
+    "",
+    "null",
+    "10,10",
+    "10&limit=10",
+    "５",
+]
 CURSORS = [
     "", "!!", "YWJj", "eyIkZ3QiOiIifQ", "é", "null", "A" * 201, "Li4vLi4", "LTE", "MC41", "OTk5OTk5OTk5OTk5OTk5OTk5OTk5", "AAAA",
     base64.urlsafe_b64encode(b'{"$gt":""}').decode().rstrip("="), "MQ&cursor=MQ",
@@ -37,6 +54,23 @@ async def test_a_page_is_bounded_and_a_limit_is_a_small_number(scene: Scene) -> 
         [bound] = [bare(field.type) for field in largest if field.name == "limit"]
         assert isinstance(bound, mi.IntType)
         assert (bound.ge, bound.le) == (1, PAGE_MAX), route.path
+
+
+async def test_null_is_a_text_and_leaves_no_parameter_out(scene: Scene) -> None:
+    """What would be no text is refused, such as a status, instead of being a filter that lets everything through."""
+    tried = 0
+    for route in [route for route in scene.routes if route.operation.query is not None]:
+        for field in mi.type_info(route.operation.query).fields:
+            if not any(isinstance(kind, mi.StrType) and kind.pattern is None for kind in alternatives(field.type)):
+                answer = await scene.caller_of(route).send(
+                    route.method, f"{route.url_of(scene.ada.ids)}?{field.encode_name}=null", b""
+                )
+                if answer.status_code == 200:
+                    assert answer.json()["items"] == [], (route.path, field.encode_name)
+                else:
+                    assert problem(answer, 422, "validation")["errors"][0]["pointer"] == field.encode_name
+                tried += 1
+    assert tried > 8
 
 
 async def test_a_forged_cursor_is_refused_by_every_list(scene: Scene) -> None:

@@ -58,10 +58,17 @@ _KEY_PARAMETER = {
     "name": "Idempotency-Key",
     "in": "header",
     "required": True,
-    "schema": {"type": "string", "minLength": 1, "maxLength": 255},
+    "schema": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[\\u0021-\\u007e]+$"},
     "description": "Made by the client before the first attempt. The same key with the same body replays the first answer.",
     "example": "c0ffee-0001",
 }
+_EVENT = {
+    "type": "object",
+    "required": ["event", "id", "data"],
+    "properties": {"event": {"type": "string"}, "id": {"type": "string"}, "data": {"type": "string", "description": "JSON."}},
+}
+_MEDIA_SCHEMAS: dict[str, dict[str, Any]] = {JSON_TYPE: {}, "text/event-stream": _EVENT}
+"""What other answers than structs are; a text unless it stands here. The schema of a stream is that of each of its events."""
 
 
 class FieldError(Struct, frozen=True):
@@ -159,6 +166,7 @@ def _render(routes: Shape) -> bytes:
     for path, resource, suffix in routes:
         for method, declared in operations_of(path, resource, suffix).items():
             _finish(document["paths"][path][method.lower()], declared)
+    _make_portable(document)
     document.pop("security", None)
     document["tags"] = [{"name": name} for name in _TAGS]
     return msgspec.json.encode(document)
@@ -214,6 +222,19 @@ def _not_null(parameter: dict[str, Any]) -> None:
         parameter["schema"] = next(kind for kind in schema["anyOf"] if kind != {"type": "null"})
 
 
+def _make_portable(node: Any) -> None:
+    """Write patterns as ECMA-262 reads them (JSON Schema, 6.4): `$` is the very end there, and a text has no lone surrogates."""
+    if isinstance(node, list):
+        for each in cast(list[Any], node):
+            _make_portable(each)
+    elif isinstance(node, dict):
+        for name, each in cast(dict[str, Any], node).items():
+            if name == "pattern" and isinstance(each, str):
+                node[name] = each.replace(r"$(?!\n)", "$").replace(r"\ud800-\udfff", "")
+            else:
+                _make_portable(each)
+
+
 def _finish(entry: dict[str, Any], declared: Operation) -> None:
     """Add what SpecTree does not know: our summaries, the key header, examples, and the media type of problems."""
     if declared.idempotent:
@@ -224,7 +245,7 @@ def _finish(entry: dict[str, Any], declared: Operation) -> None:
         _not_null(parameter)
     if declared.media:
         good = entry["responses"][str(min(declared.answers))].setdefault("content", {})
-        good.update({media: {"schema": {} if media == JSON_TYPE else {"type": "string"}} for media in declared.media})
+        good.update({media: {"schema": _MEDIA_SCHEMAS.get(media, {"type": "string"})} for media in declared.media})
     if declared.body is None and declared.query is None and declared.policy.public:
         del entry["responses"]["422"]  # SpecTree thinks that whatever it documents it also validates.
     if declared.example is not None:

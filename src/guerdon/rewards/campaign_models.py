@@ -90,9 +90,10 @@ class Cap(Struct, frozen=True, forbid_unknown_fields=True):
     period: Period | None = None
 
 
-class PendingDays(Struct, frozen=True, forbid_unknown_fields=True, tag_field="type", tag="days"):
+class PendingDays(Struct, frozen=True, forbid_unknown_fields=True):
     """The award can be spent from the midnight that follows so many days."""
 
+    type: Literal["days"]
     days: Annotated[int, Meta(ge=1, le=WAITING_DAYS_MAX)]
 
 
