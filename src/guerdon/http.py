@@ -320,8 +320,10 @@ def read_query(request: SyncRequest, kind: type[T]) -> T:
     Raises:
         Validation: a parameter is unknown, repeated or not acceptable.
     """
-    numbers = _numbers_of(kind)
-    given = {name: int(value) if name in numbers and _is_number(value) else value for name, value in request.params.items()}
+    given: dict[str, Any] = dict(request.params)
+    for name in _numbers_of(kind) & given.keys():
+        if isinstance(given[name], str) and _NUMBER.match(given[name]):
+            given[name] = int(given[name])
     try:
         return msgspec.convert(given, kind)
     except msgspec.ValidationError as error:
@@ -335,12 +337,6 @@ def _numbers_of(kind: type[Struct]) -> frozenset[str]:
 
 
 _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]{0,17})\Z")
-
-
-def _is_number(value: str | list[str]) -> bool:
-    return isinstance(value, str) and _NUMBER.match(value) is not None
-
-
 _KEY = re.compile(r"[\x21-\x7e]{1,255}\Z")
 
 

@@ -1,0 +1,123 @@
+"""What Schemathesis is told about this service. It loads this file into its own process; `FUZZ_PLAN` names the plan that the test has written.
+
+Nothing is left out but what stands in `BEYOND_THE_DOCUMENT`: requests that fit the document and are refused for what JSON Schema cannot say.
+"""
+
+import atexit
+import itertools
+import json
+import os
+import re
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import requests
+import schemathesis
+from schemathesis.core.failures import Failure
+
+PLAN: dict[str, Any] = json.loads(Path(os.environ["FUZZ_PLAN"]).read_text(encoding="utf-8"))
+SECONDS = 20
+BEYOND_THE_DOCUMENT = {
+    r"Expected ([a-z]+ \| )*int( \| [a-z]+)*, got float": "1.0 is an integer to JSON Schema, and not to us: amounts are written in one way",
+    r"cursor that this list has given out": "a cursor is opaque",
+    r"Invalid RFC3339 encoded datetime|there is no such time|a time (must|needs)|not a valid e-mail address":
+        "formats are hints in JSON Schema, and tried at lengths that nothing of the kind has",
+    r"the list of those that are guessed first|the e-mail address, or a part of it": "the list is longer than a document",
+    r"not the current password|not the code of the authenticator|was changed at the same moment": "a secret",
+    r"an unknown scope": "scopes are those of the routes",
+    r"two different wallets|hold one asset|an external_id, an email, or both|exactly one of external_id and id|needs? (a|its|an) "
+    r"(period|currency|amount|group)|has no period|the hours are empty|must be after|refund itself|would (lapse|have lapsed)|only a refund":
+        "two fields are compared, or one needs another",
+    r"there is no (asset|such wallet)|another member's|only a purchase can be refunded": "what is named is looked up",
+    r"it has passed|the future is not booked yet": "the clock is looked at",
+    r"not a CEL expression|the expression is of type|does not exist; (event|member) has|a condition (tries|walks)|beside a walk":
+        "an expression is a program",
+}  # fmt: skip
+"""Details of refusals of requests that fit the document, with the reason for which that is right."""
+COMPARED = {"idempotency-key-reused", "event-id-reused"}
+"""Codes of refusals of a request that differs from an earlier one of the same name."""
+KEY, EXAMPLE, OLD_KEYS_EVERY = "Idempotency-Key", "c0ffee-0001", 4
+ENDS_SESSIONS = {
+    "logOut", "logOutEverywhere", "endMySession", "changeMyPassword", "resetPassword", "disableMember", "setRole", "refresh", "eraseMe",
+    "eraseMember",
+}  # fmt: skip
+"""After one of them has been done, the token may be nobody's any more; the next call is made with a new one."""
+
+
+class Person:
+    """Whoever calls: one of the people of the plan, with a session that is new whenever the old one has ended."""
+
+    def __init__(self) -> None:
+        self.token: str | None = None
+        self.log_ins = 0
+        self._people: list[str] = PLAN["people"]
+
+    def authorization(self) -> str:
+        while self.token is None:
+            assert self._people, "nobody is left to call as: let the plan name more people"
+            email = self._people[0]
+            body = {"email": email, "password": PLAN["password"]}
+            answer = requests.post(f"{PLAN['url']}/v1/auth/login", json=body, timeout=SECONDS)
+            self.log_ins += 1
+            if answer.status_code == 200 and answer.json()["access_token"]:
+                self.token = answer.json()["access_token"]
+            else:
+                self._people.pop(0)
+        return f"Bearer {self.token}"
+
+
+PERSON = Person()
+_numbers = itertools.count(1)
+ANSWERS: Counter[tuple[str, int]] = Counter()
+EXCUSED: Counter[str] = Counter()
+
+if PLAN["people"]:
+
+    @schemathesis.auth(refresh_interval=None)
+    class Session:
+        """Hands each case the token of the person who calls."""
+
+        def get(self, case: Any, context: Any) -> str:
+            return PERSON.authorization()
+
+        def set(self, case: Any, data: str, context: Any) -> None:
+            case.headers = {**(case.headers or {}), "Authorization": data}
+            if case.headers.get(KEY) == EXAMPLE and (number := next(_numbers)) % OLD_KEYS_EVERY:
+                case.headers[KEY] = f"fuzz-{number}"  # With one key for everything, nearly everything would be a replay.
+
+
+@schemathesis.hook
+def after_call(context: Any, case: Any, response: Any) -> None:
+    operation = case.operation.definition.raw["operationId"]
+    if response.request.method == case.operation.method.upper():  # Other methods are tried too, and are not the operation.
+        ANSWERS[operation, response.status_code] += 1
+    ours = PERSON.token is not None and response.request.headers.get("Authorization") == f"Bearer {PERSON.token}"
+    if ours and (response.status_code == 401 or (operation in ENDS_SESSIONS and response.status_code < 300)):
+        PERSON.token = None
+
+
+@schemathesis.hook
+def filter_failure(context: Any, failure: Failure, case: Any, response: Any) -> bool:
+    """Keep it, unless a request that fits the document was refused for a reason that the document cannot state."""
+    if type(failure).__name__ != "RejectedPositiveData" or response.status_code != 422:
+        return True
+    told = response.json()
+    if told["code"] in COMPARED:
+        EXCUSED[told["code"]] += 1
+        return False
+    details = [error["detail"] for error in told["errors"]]
+    for pattern in BEYOND_THE_DOCUMENT:
+        if details and all(re.search(pattern, detail) for detail in details):
+            EXCUSED[pattern] += 1
+            return False
+    return True
+
+
+@atexit.register
+def write_report() -> None:
+    answers: dict[str, dict[str, int]] = {}
+    for (operation, status), count in sorted(ANSWERS.items()):
+        answers.setdefault(operation, {})[str(status)] = count
+    report = {"answers": answers, "excused": dict(EXCUSED), "log_ins": PERSON.log_ins}
+    Path(PLAN["report"]).write_text(json.dumps(report), encoding="utf-8")

@@ -1,0 +1,186 @@
+"""Runs Schemathesis over the whole document of a running application, as somebody."""
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import httpx
+
+ROOT = Path(__file__).parents[2]
+PASSWORD = "correct horse battery"
+SPARE = 40
+"""So many people: some are disabled or erased, or lose their role or password, by what is called."""
+SECONDS_BETWEEN_ENTRIES = 0.2
+DICTIONARIES = {
+    "wallets": ["path.wallet_id", "body.wallet", "body.from", "body.to", "body.commands[*].wallet", "body.commands[*].to"],
+    "members": ["path.member_id", "body.member.id"],
+    "holds": ["path.hold_id"],
+    "transactions": ["path.transaction_id"],
+    "events": ["path.event_id"],
+    "campaigns": ["path.campaign_id"],
+    "sessions": ["path.session_id"],
+    "keys": ["path.key_id"],
+    "months": ["path.month"],
+    "pages": ["path.name"],
+    "problems": ["path.code"],
+    "references": ["query.reference", "query.external_id"],
+    "refresh_tokens": ["body.refresh_token"],
+    "passwords": ["body.current_password"],
+    "amounts": ["body.amount", "body.commands[*].amount"],
+}
+"""What exists, and where it is tried: a fuzzer that knows no id gets 404 for everything."""
+PROBABILITY, OF_PASSWORDS = 0.7, 0.15
+"""How often it is tried. Who knows a password ends themselves: they change it, or are erased."""
+
+
+class Fuzzed(NamedTuple):
+    """How a run ended."""
+
+    status: int
+    out: str
+    answers: dict[str, dict[str, int]]
+    excused: dict[str, int]
+    log_ins: int
+
+    @property
+    def cases(self) -> int:
+        return sum(sum(answer.values()) for answer in self.answers.values())
+
+    def cases_of(self, status: str) -> int:
+        """How many were answered with this status, or one that begins so."""
+        return sum(count for answer in self.answers.values() for each, count in answer.items() if each.startswith(status))
+
+    def never_good(self) -> set[str]:
+        return {name for name, answer in self.answers.items() if not any(status.startswith("2") for status in answer)}
+
+
+class Stage:
+    """People of one role, and one of everything that a path or a body could name, made through the API with a service key."""
+
+    def __init__(self, client: httpx.AsyncClient, key: str) -> None:
+        self._client = client
+        self._headers = {"authorization": f"Bearer {key}"}
+        self._number = 0
+        self.known: dict[str, list[Any]] = {
+            "months": ["2026-11", "2026-01"],
+            "pages": ["swagger-ui.css", "index.css"],
+            "problems": ["validation", "not-found"],
+            "references": ["order-1001", "17850"],
+            "refresh_tokens": [],
+            "sessions": [],
+            "passwords": [PASSWORD],
+            "amounts": [1, 5, 100],
+        }
+
+    async def people(self, role: str) -> list[str]:
+        """Addresses of `SPARE` people of the role, with their wallets among what is known."""
+        found: list[str] = []
+        for _ in range(SPARE):
+            self._number += 1
+            email = f"{role}-{self._number}@example.com"
+            member = (await self._post("/v1/auth/register", {"email": email, "password": PASSWORD}))["id"]
+            if role != "member":
+                answer = await self._client.put(f"/v1/members/{member}/role", json={"role": role}, headers=self._headers)
+                assert answer.status_code == 200, answer.text
+            found.append(email)
+            session = await self._post("/v1/auth/login", {"email": email, "password": PASSWORD})
+            self.known["refresh_tokens"].append(session["refresh_token"])
+            self.known["sessions"].append(session["session_id"])
+            if len(found) <= 2:
+                await self._furnish(member)
+        await self._finish(member)
+        return found
+
+    async def _finish(self, member: str) -> None:
+        """What can only be done to something in a certain state: an empty wallet, a campaign that runs, somebody who was erased."""
+        for amount in ("credit", "debit"):
+            await self._post(f"/v1/wallets/{member}:PTS/{amount}", {"amount": 1})
+        await self._post(f"/v1/campaigns/{self.known['campaigns'][0]}/activate", {})
+        gone = (await self._post("/v1/members", {"external_id": "gone"}))["id"]
+        await self._post(f"/v1/members/{gone}/erase", {})
+        self.known["wallets"].append(f"{member}:PTS")
+        self.known["members"].append(gone)
+
+    async def _furnish(self, member: str) -> None:
+        wallet = f"{member}:PTS"
+        number = self._number
+        for kind, thing in {
+            "transactions": (await self._post(f"/v1/wallets/{wallet}/credit", {"amount": 10**9, "reference": "order-1001"}))["id"],
+            "holds": (await self._post("/v1/holds", {"wallet": wallet, "amount": 10}))["id"],
+            "events": (await self._post("/v1/events", _event(f"fuzzed-{number}", member)))["id"],
+            "campaigns": (await self._post("/v1/campaigns", CAMPAIGN))["id"],
+            "keys": (await self._post("/v1/keys", {"name": "fuzzed", "scopes": ["wallets:read"]}))["id"],
+            "members": member,
+            "wallets": wallet,
+        }.items():
+            self.known.setdefault(kind, []).append(thing)
+
+    async def _post(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        self._number += 1
+        answer = await self._client.post(path, json=body, headers={**self._headers, "idempotency-key": f"stage-{self._number}"})
+        assert answer.status_code in (200, 201), (path, answer.text)
+        return dict(answer.json())
+
+    async def pulse(self) -> None:
+        """New entries of the known wallets until cancelled, so that somebody who follows one has something to read."""
+        while True:
+            for wallet in self.known["wallets"][:2]:
+                self._number += 1
+                headers = {**self._headers, "idempotency-key": f"pulse-{self._number}"}
+                with suppress(httpx.HTTPError):  # The wallet may be frozen or closed by now.
+                    await self._client.post(f"/v1/wallets/{wallet}/credit", json={"amount": 1}, headers=headers)
+            await asyncio.sleep(SECONDS_BETWEEN_ENTRIES)
+
+
+CAMPAIGN = {
+    "name": "1 point per pound", "asset": "PTS", "event_types": ["purchase", "refund"],
+    "award": {"type": "per_amount", "points": 1, "per": 100, "rounding": "floor"},
+}  # fmt: skip
+
+
+def _event(name: str, member: str) -> dict[str, Any]:
+    return {
+        "id": name, "type": "purchase", "member": {"id": member}, "occurred_at": "2026-01-31T12:00:00Z", "amount": 13912, "currency": "GBP",
+    }  # fmt: skip
+
+
+async def fuzz(folder: Path, url: str, people: Sequence[str], known: Mapping[str, list[Any]], *options: str) -> Fuzzed:
+    """Run `schemathesis run` with `options` to its end."""
+    plan, report = folder / "plan.json", folder / "report.json"
+    plan.write_text(json.dumps({"url": url, "people": list(people), "password": PASSWORD, "report": str(report)}))
+    (folder / "schemathesis.toml").write_text(config(known))
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", "from schemathesis.cli import schemathesis; schemathesis()",
+        "--config-file", str(folder / "schemathesis.toml"), "run", f"{url}/openapi.json", "--no-color", *options,
+        cwd=folder, env={**os.environ, "FUZZ_PLAN": str(plan), "SCHEMATHESIS_HOOKS": "tests.fuzz.hooks", "PYTHONPATH": str(ROOT)},
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    )  # fmt: skip
+    try:
+        out, _ = await process.communicate()
+    except BaseException:
+        process.kill()
+        await process.wait()
+        raise
+    assert process.returncode is not None
+    text = out.decode()
+    assert report.exists(), text
+    return Fuzzed(process.returncode, text, **json.loads(report.read_text()))
+
+
+def config(known: Mapping[str, list[Any]]) -> str:
+    """JSON texts and lists are TOML too."""
+    lines = ["request-timeout = 20", "max-stream-events = 1", "continue-on-failure = true", "", "[dictionaries]"]
+    lines += [f"{name} = {{ values = {json.dumps(known[name])} }}" for name in DICTIONARIES]
+    lines += ["", "[parameters]"]
+    lines += [
+        f'"{place}" = {{ dictionary = "{name}", probability = {OF_PASSWORDS if name == "passwords" else PROBABILITY} }}'
+        for name, places in DICTIONARIES.items()
+        for place in places
+    ]
+    return "\n".join([*lines, "", "[generation]", 'database = "none"', "", "[auth]", "auto-signup = false", ""])
