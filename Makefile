@@ -56,6 +56,10 @@ mutants: .venv/.dev ## Plant known bugs one at a time and see the tests catch th
 bench: .venv/.dev ## Measure against a transaction per request; prints a table with ratios
 	$(BIN)/python -m bench
 
+.PHONY: bench-events
+bench-events: .venv/.dev ## Measure purchases with twenty active campaigns, one by one and in bulk
+	$(BIN)/python -m bench.events
+
 .PHONY: bench-large
 bench-large: .venv/.dev ## Load 10,000,000 wallets, print their size on disk, measure debits on them against 10,000 (10 GB, 20 minutes)
 	$(BIN)/python -m bench.large

@@ -36,7 +36,7 @@ class Plan(Struct, frozen=True):
     port: int
     token: str
     wallets_file: str
-    kind: Literal["debit", "bulk", "noop"]
+    kind: Literal["debit", "bulk", "noop", "event", "events"]
     connections: int
     seconds: float
     tag: str
@@ -151,7 +151,7 @@ class Run:
         """Count one answer; say whether the connection is to go on."""
         now = time.perf_counter()
         status = answer[9:12]
-        if self._plan.kind == "bulk":
+        if self._plan.kind in ("bulk", "events"):
             units = answer.count(_BULK_DONE) if status == b"200" else 0
             if units != self._plan.bulk_size:
                 self._errors[f"bulk {status.decode('latin-1')}: {units} of {self._plan.bulk_size}"] += 1
@@ -193,6 +193,9 @@ def requests_of(plan: Plan) -> Callable[[], bytes]:
 
         return next_bulk
 
+    if plan.kind in ("event", "events"):
+        return events_of(plan, wallets, common)
+
     rest = f"{common}12\r\nIdempotency-Key: {plan.tag}-"
     paths = ["/noop"] if plan.kind == "noop" else [f"/v1/wallets/{wallet}/debit" for wallet in wallets]
     prefixes = [f"POST {path} HTTP/1.1\r\n{rest}".encode("ascii") for path in paths[: 1 if plan.one_wallet else None]]
@@ -204,6 +207,42 @@ def requests_of(plan: Plan) -> Callable[[], bytes]:
         return b'%b%d\r\n\r\n{"amount":1}' % (prefixes[int(draw_one() * total)], count)
 
     return next_debit
+
+
+def events_of(plan: Plan, wallets: list[str], common: str) -> Callable[[], bytes]:
+    """Purchases of three lines by the wallets' owners, chosen uniformly; each event is another one."""
+    draw = random.Random(plan.tag)
+    members = [wallet.partition(":")[0] for wallet in wallets]
+    categories = ("tea", "toys", "garden", "books")
+    lines = [
+        ",".join(
+            f'{{"sku":"S{n}{k}","quantity":{k + 1},"unit_price":{199 + 10 * n},"category":"{categories[(n + k) % 4]}"}}'
+            for k in range(3)
+        )
+        for n in range(50)
+    ]
+    count = 0
+
+    def event() -> str:
+        nonlocal count
+        count += 1
+        return (
+            f'{{"id":"{plan.tag}-{count}","type":"purchase","member":{{"id":"{draw.choice(members)}"}},"occurred_at":"2026-11-20T12:00:00Z",'
+            f'"amount":{draw.randrange(500, 50_000)},"currency":"GBP","items":[{draw.choice(lines)}],"attributes":{{"channel":"web"}}}}'
+        )
+
+    def next_request() -> bytes:
+        body, path = (
+            (event(), "/v1/events")
+            if plan.kind == "event"
+            else (
+                '{"events":[' + ",".join(event() for _ in range(plan.bulk_size)) + "]}",
+                "/v1/events/bulk",
+            )
+        )
+        return f"POST {path} HTTP/1.1\r\n{common}{len(body)}\r\n\r\n{body}".encode("ascii")
+
+    return next_request
 
 
 def cpu_seconds(watch: dict[str, list[int]]) -> dict[str, float]:
