@@ -25,27 +25,26 @@ class LiveCampaign(Struct, frozen=True):
     audience: Condition
     condition: Condition
     formula: Formula | None
+    reads_member: bool
+    """Whether it asks for what only the member's sealed profile tells."""
+    reads_standing: bool
+    """Whether it asks for what earlier events have made of the member: then it is judged in the commit."""
 
     @classmethod
     def of(cls, campaign: Campaign) -> "LiveCampaign":
         award = campaign.award
+        audience = compile_condition(campaign.audience, "/audience")
+        condition = compile_condition(campaign.condition, "/condition")
+        formula = compile_formula(award.expression, "/award/expression") if isinstance(award, FormulaAward) else None
+        parts = [part for part in (audience, condition, formula) if part is not None]
         return cls(
             campaign,
-            compile_condition(campaign.audience, "/audience"),
-            compile_condition(campaign.condition, "/condition"),
-            compile_formula(award.expression, "/award/expression") if isinstance(award, FormulaAward) else None,
+            audience,
+            condition,
+            formula,
+            reads_member=any(part.reads_member for part in parts),
+            reads_standing=bool(campaign.tier_multipliers) or any(part.reads_standing for part in parts),
         )
-
-    @property
-    def reads_member(self) -> bool:
-        """Whether it asks for what only the member's sealed profile tells."""
-        return any(part.reads_member for part in (self.audience, self.condition, self.formula) if part is not None)
-
-    @property
-    def reads_standing(self) -> bool:
-        """Whether it asks for what earlier events have made of the member: then it is judged in the commit."""
-        parts = (self.audience, self.condition, self.formula)
-        return bool(self.campaign.tier_multipliers) or any(part.reads_standing for part in parts if part is not None)
 
 
 class Judgement(Struct, frozen=True):
