@@ -20,6 +20,7 @@ from guerdon.recovery.models import RESETS
 from guerdon.rewards.campaign_models import CAMPAIGN_VERSIONS, CAMPAIGNS
 from guerdon.rewards.models import EVENTS, REFUNDS, STANDINGS
 from guerdon.sessions.models import SESSIONS
+from guerdon.simulated_clock.models import CLOCKS
 from guerdon.wallets.models import ASSETS
 from guerdon.workers.models import LEASES
 
@@ -64,5 +65,6 @@ PEOPLE: dict[str, Kept | None] = {
     ASSETS: None,
     CHECKPOINTS: None,
     LEASES: None,
+    CLOCKS: None,
 }
 """By collection; None where nobody is named."""
