@@ -7,7 +7,7 @@ from falcon.constants import COMBINED_METHODS
 from structlog.typing import FilteringBoundLogger
 
 from guerdon.clock import Clock
-from guerdon.http import Request, Response
+from guerdon.http import Deadlines, Request, Response
 from guerdon.ids import IdSource
 from guerdon.middlewares.arrival import ARRIVED
 from guerdon.operations.metrics import Metrics
@@ -30,12 +30,14 @@ class Observation:
         self._log = log
         self._access_log = access_log
         self._seconds = deadline_ms / 1000 + _GRACE_SECONDS
+        self._deadlines = Deadlines()
 
     async def process_request(self, req: Request, resp: Response) -> None:
         context = req.context
         arrived: float | None = req.scope.get(ARRIVED)
         context.started = self._clock.monotonic() if arrived is None else arrived
         context.ends_at = asyncio.get_running_loop().time() + self._seconds
+        context.deadlines = self._deadlines
         context.actor = ANONYMOUS
         context.refusal = None
         given = req.get_header("X-Request-Id")
