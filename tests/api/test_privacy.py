@@ -362,6 +362,7 @@ async def test_a_restored_backup_is_held_to_the_log_of_erasures(
     assert found(ada.marks, await everything_stored(services.database)) == set()
     assert (await service.get(f"/v1/members/{ada.id}")).json()["status"] == "erased"
     assert (await service.get(f"/v1/members/{ada.id}/erasure")).json() == certificate
+    assert await services.erasures.doubts_about(log) == []
     problem(await anonymous.post("/v1/auth/login", {"email": ada.email, "password": PASSWORD}), 401, "unauthenticated")
     problem(await service.post("/v1/members", {"external_id": ada.external_id}), 409, "already-exists")
     rows = await dump(services.database)
