@@ -61,10 +61,12 @@ from guerdon.recovery.service import Recovery
 from guerdon.reversals import controller as reversals_controller
 from guerdon.reversals.service import Reversals
 from guerdon.rewards import controller as rewards_controller
+from guerdon.rewards import tier_controller
 from guerdon.rewards.campaigns import Campaigns
 from guerdon.rewards.people import People
 from guerdon.rewards.replaying import Replays
 from guerdon.rewards.service import Events
+from guerdon.rewards.tier_service import REVIEW_EVERY_MS, Tiers
 from guerdon.sealing import MasterKeys
 from guerdon.security import Actor
 from guerdon.sessions import controller as sessions_controller
@@ -111,6 +113,7 @@ class Services:
     reversals: Reversals
     campaigns: Campaigns
     events: Events
+    tiers: Tiers
     replays: Replays
     erasures: Erasures
     exports: Exports
@@ -133,8 +136,7 @@ async def open_services(settings: Settings, clock: Clock) -> AsyncGenerator[Serv
         ids = IdSource(clock)
         keys = TokenKeys(settings.token_keys.get_secret_value(), settings.jwks_max_age_seconds)
         tokens = Tokens(keys, clock, settings.token_issuer, settings.token_audience, settings.access_token_ttl_seconds)
-        passwords = _hasher_of(settings)
-        stack.callback(passwords.close)
+        passwords = _hasher_of(settings, stack)
         master = _master_keys_of(settings)
         vault = Vault(database, master, clock)
         await vault.open()
@@ -180,6 +182,7 @@ async def open_services(settings: Settings, clock: Clock) -> AsyncGenerator[Serv
             reversals=Reversals(books, database=database),
             campaigns=campaigns,
             events=Events(books, members, campaigns, people=people, database=database, clock=clock),
+            tiers=Tiers(books, members, assets, database=database, clock=clock),
             replays=Replays(campaigns, people, database),
             erasures=Erasures(
                 database, members, sessions, ledger=books, audit=audit, clock=clock, belongings=BELONGINGS, external_id_days=days
@@ -256,8 +259,10 @@ def _shared_counters(settings: Settings) -> SharedCounters | None:
     return SharedCounters(settings.rate_limit_store.get_secret_value(), settings.mongodb_database)
 
 
-def _hasher_of(settings: Settings) -> PasswordHasher:
-    return PasswordHasher(settings.password_hash_threads, settings.password_hash_queue_max, settings.password_hash_memory_kib)
+def _hasher_of(settings: Settings, stack: AsyncExitStack) -> PasswordHasher:
+    hasher = PasswordHasher(settings.password_hash_threads, settings.password_hash_queue_max, settings.password_hash_memory_kib)
+    stack.callback(hasher.close)
+    return hasher
 
 
 def _master_keys_of(settings: Settings) -> MasterKeys | None:
@@ -290,6 +295,7 @@ def jobs_of(services: Services, settings: Settings, log: FilteringBoundLogger) -
 
     jobs = [
         Job("sweep", ledger_jobs.SWEEP_EVERY_MS, book),
+        Job("tiers", REVIEW_EVERY_MS, services.tiers.review_due),
         Job("erasures", ERASURES_EVERY_MS, services.erasures.finish_begun),
         Job("recovery", recovery_jobs.EVERY_MS, services.recovery.answer_asked),
     ]
@@ -340,6 +346,7 @@ def routes_of(
         *holds_controller.routes(services.holds),
         *reversals_controller.routes(services.reversals),
         *rewards_controller.routes(services.events, services.replays, services.campaigns, services.clock),
+        *tier_controller.routes(services.tiers),
         *privacy_controller.routes(services.erasures, services.exports),
         *([] if services.clock_control is None else simulated_clock_controller.routes(services.clock_control)),
         *operations_controller.routes(docs, metrics, ping, open_metrics=open_metrics),

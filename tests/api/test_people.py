@@ -14,6 +14,7 @@ from guerdon.catalogue.people import PEOPLE
 from guerdon.database import Database, Document
 from tests.api.test_privacy import PASSWORD, Subject, everything_opened, found
 from tests.clients import Caller, problem
+from tests.climbing import set_tiers
 from tests.factories import Factory
 
 Rows = dict[str, dict[Any, bytes]]
@@ -41,6 +42,7 @@ async def test_who_is_named_is_exported_and_erased_as_declared(
 ) -> None:
     ada = Subject("ada")
     await ada.join(service, anonymous, services)
+    await set_tiers(service, tiers=[{"code": "base", "name": "Base", "points": 0}])
     wallet = await ada.use(service, factory, await factory.wallet(10))
     await factory.campaign(caps=[{"scope": "member", "period": "day", "limit": 50}])
     for more in ({}, {"type": "refund", "refund_of": "order-never-seen"}):
@@ -59,7 +61,8 @@ async def test_who_is_named_is_exported_and_erased_as_declared(
     undeclared = {name for name, rows in before.items() if rows and PEOPLE.get(name) is None}
     assert undeclared == set(), "say in catalogue/people.py what becomes of these when somebody is exported or erased"
     unmet = {name for name, kept in PEOPLE.items() if kept and not before[name]}
-    assert unmet <= {"erasing", "erasures", "turns", "campaigns", "campaign_versions"}, "else this test has not looked at them"
+    made = {"campaigns", "campaign_versions", "tier_sets", "tier_set_versions"}
+    assert unmet <= {"erasing", "erasures", "turns", *made}, "else this test has not looked at them"
     for name, kept in PEOPLE.items():
         if kept is not None and kept.exported:
             assert_shown([exported[part] for part in kept.exported], name, before[name], ada.id)
@@ -90,6 +93,9 @@ def assert_shown(told: Any, name: str, rows: dict[Any, bytes], member: str) -> N
             assert told[0]["status"] != "none"
         elif name == "standings":
             assert told[0]["purchases"] == row["purchases"] > 0
+            assert (told[0]["qualifying"], told[1]["tier"]) == (row["qualifying"], "base")
+        elif name == "tier_changes":
+            assert [each["to"] for each in told[0]] == ["base"]
         elif name == "refunds":
             assert [each["event_id"] for each in told[0]] == ["order-never-seen"]
         elif name == "audit":

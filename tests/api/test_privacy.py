@@ -389,6 +389,8 @@ async def test_an_export_is_complete_and_nobody_elses(
     ada, bob = Subject("ada"), Subject("bob")
     for each in (ada, bob):
         await each.join(service, anonymous, services)
+    tiers = [{"code": "base", "name": "Base", "points": 0}]
+    await service.put("/v1/tiers", {"asset": "PTS", "window": {"type": "calendar_year"}, "tiers": tiers})
     theirs = await bob.use(service, factory, await factory.wallet(10, member=ada.id))
     wallet = await ada.use(service, factory, theirs)
     for number in range(BATCH + 5):
@@ -401,8 +403,8 @@ async def test_an_export_is_complete_and_nobody_elses(
     assert found(ada.marks, text) == set(ada.marks) - unseen, "every mark but the one that was never given"
     assert found(bob.marks, text) == set()
     assert set(whole) == {
-        "format", "exported_at", "member", "second_factor", "sessions", "standing", "wallets", "holds", "events", "refunds",
-        "counters", "audit", "complete",
+        "format", "exported_at", "member", "second_factor", "tier", "sessions", "standing", "wallets", "holds", "events", "refunds",
+        "counters", "tier_changes", "audit", "complete",
     }  # fmt: skip
     assert whole["complete"] is True
     [told] = whole["wallets"]
@@ -417,6 +419,9 @@ async def test_an_export_is_complete_and_nobody_elses(
         shown = (await service.get(f"/v1/events/{event['id']}")).json()
         assert {name: event[name] for name in shown} == shown
     assert len(whole["events"]) == 2
+    assert whole["tier"] == (await service.get(f"/v1/members/{ada.id}/tier")).json()
+    assert whole["tier_changes"] == await listed(service, f"/v1/members/{ada.id}/tier/changes")
+    assert len(whole["tier_changes"]) == 1
     assert [each["action"] for each in whole["audit"]] == []
     for words in ("password_hash", "sha256", "family", "sealed", "wrapped"):
         assert words.encode() not in text

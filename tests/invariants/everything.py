@@ -193,6 +193,18 @@ async def use_rewards(service: Caller, services: Services, factory: Factory, clo
     await services.events.record_all(ACTOR, [imported], await services.campaigns.list_live())
 
 
+async def use_tiers(service: Caller, factory: Factory) -> None:
+    tiers = [{"code": "silver", "name": "Silver", "points": 1}]
+    body = {"asset": "PTS", "window": {"type": "rolling", "months": 12}, "tiers": tiers}
+    for _ in range(2):
+        await sent(service.put("/v1/tiers", body))
+    await sent(service.get("/v1/tiers"))
+    event = await sent(service.post("/v1/events", factory.event()), 201)
+    path = f"/v1/members/{event['member_id']}/tier"
+    await sent(service.get(path))
+    await sent(service.get(f"{path}/changes"))
+
+
 async def use_operations(anonymous: Caller, service: Caller, services: Services) -> None:
     for path in ("/health/live", "/health/ready", "/openapi.json", "/docs", "/docs/start.js", "/problems", "/problems/not-found"):
         await sent(anonymous.get(path))
@@ -210,6 +222,7 @@ async def run_jobs(services: Services, clock: ManualClock, wallet: str) -> None:
         clock.advance(seconds=1)
     clock.advance(days=1)
     assert await sweep(services.ledger, services.database, clock) == 1, f"the third hold on {wallet} has ended"
+    assert await services.tiers.review_due() > 0, "the tiers were changed"
 
     async def nothing() -> int:
         return 0
@@ -227,6 +240,8 @@ async def use_privacy(anonymous: Caller, service: Caller, services: Services, fa
     wallet = await factory.wallet(9, member=ida["id"])
     await sent(service.post("/v1/holds", {"wallet": wallet, "amount": 3, "expires_in_seconds": 30 * 86_400}), 201)
     await sent(service.post("/v1/events", factory.event(member={"id": ida["id"]})), 201)
+    await sent(member.get("/v1/me/tier"))
+    await sent(member.get("/v1/me/tier/changes"))
     assert (await sent(member.get("/v1/me/export")))["complete"]
     assert (await member.get("/v1/me/export")).status_code == 429
     assert (await sent(service.get(f"/v1/members/{ida['id']}/export")))["complete"]

@@ -16,9 +16,9 @@ TEXTS = {
     "new_password": "staple battery horse", "wallet": NOWHERE, "from": NOWHERE, "to": NOWHERE, "id": NOBODY, "code": "NEWONE", "asset": "PTS",
     "currency": "GBP", "scopes": "wallets:read", "audience": "true", "condition": "true",
     "event_types": "purchase", "type": "purchase", "expression": "1", "percent": "2.5", "tier_multipliers": "2", "group": "sale", "refund_of": "order-0",
-    "starts": "09:00", "ends": "17:00",
+    "starts": "09:00", "ends": "17:00", "Tier.code": "gold",
 }  # fmt: skip
-"""A well-formed value of every text that not just any word would be."""
+"""A well-formed value of every text that not just any word would be, by its field, or by its struct and its field."""
 TIMES = {"occurred_at": "2026-01-31T12:00:00Z", "starts_at": "2026-01-01T00:00:00Z", "available_at": "2098-01-01T00:00:00Z"}
 TURNS_MAX = 10
 LATER = "2099-01-01T00:00:00Z"
@@ -115,7 +115,9 @@ def _value(kind: mi.Type, name: str, turn: int) -> Any:
     match kind:
         case mi.StructType():
             tag = {kind.tag_field: kind.tag} if kind.tag_field else {}
-            return {**tag, **{field.encode_name: _value(field.type, field.encode_name, turn) for field in kind.fields}}
+            values = {field.encode_name: _value(field.type, field.encode_name, turn) for field in kind.fields}
+            own = {name: TEXTS[place] for name in values if (place := f"{kind.cls.__name__}.{name}") in TEXTS}
+            return {**tag, **values, **own}
         case mi.ListType(max_length=0) | mi.DictType(max_length=0):
             return [] if isinstance(kind, mi.ListType) else {}
         case mi.ListType():

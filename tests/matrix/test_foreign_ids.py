@@ -12,6 +12,7 @@ import pytest
 from msgspec import inspect as mi
 
 from guerdon.catalogue.collections import INDEXES
+from guerdon.clock import SystemClock, rfc3339
 from guerdon.database import Database
 from tests.clients import problem
 from tests.factories import Factory
@@ -119,8 +120,9 @@ def accepted(route: Route) -> set[str]:
 
 
 async def test_somebody_elses_cursor_leads_nowhere_but_into_ones_own(scene: Scene, factory: Factory) -> None:
-    lists = [route for route in scene.routes if route.operation.policy.own and "cursor" in parameters(route)]
+    lists = [r for r in scene.routes if r.operation.policy.own and r.operation.policy.scope and "cursor" in parameters(r)]
     assert lists
+    await rise(scene, factory)
     for route in lists:
         for person in (scene.ada, scene.bob):
             for _ in range(3):
@@ -132,6 +134,19 @@ async def test_somebody_elses_cursor_leads_nowhere_but_into_ones_own(scene: Scen
         own = (await scene.ada.caller.get(route.url_of(scene.ada.ids), limit=100)).json()["items"]
         assert answer.status_code == 422 or all(item in own for item in answer.json()["items"])
     await factory.assert_books_balance()
+
+
+async def rise(scene: Scene, factory: Factory) -> None:
+    """Both members through three tiers, a purchase each."""
+    tiers = [{"code": f"tier{number}", "name": "A tier", "points": number} for number in (1, 2, 3)]
+    body = {"asset": "GBP", "window": {"type": "rolling", "months": 36}, "tiers": tiers}
+    assert (await scene.service.put("/v1/tiers", body)).status_code == 200
+    await factory.campaign(asset="GBP", award={"type": "fixed", "amount": 1}, condition="has(event.attributes.rises)")
+    now = rfc3339(SystemClock().now_ms())
+    for person in (scene.ada, scene.bob):
+        for _ in range(3):
+            event = factory.event(member={"id": person.ids["member_id"]}, occurred_at=now, attributes={"rises": True})
+            assert (await scene.service.post("/v1/events", event, key=None)).status_code == 201
 
 
 def parameters(route: Route) -> set[str]:

@@ -19,6 +19,7 @@ from guerdon.privacy.models import ERASING, ERASURES, EXPORTS
 from guerdon.recovery.models import RESETS
 from guerdon.rewards.campaign_models import CAMPAIGN_VERSIONS, CAMPAIGNS
 from guerdon.rewards.models import EVENTS, REFUNDS, STANDINGS
+from guerdon.rewards.tier_models import TIER_CHANGES, TIER_SET_VERSIONS, TIER_SETS
 from guerdon.sessions.models import SESSIONS
 from guerdon.simulated_clock.models import CLOCKS
 from guerdon.wallets.models import ASSETS
@@ -55,7 +56,10 @@ PEOPLE: dict[str, Kept | None] = {
     REVERSALS: Kept("kept", (), "sums of what the entries show"),
     EVENTS: Kept("kept", ("events",)),
     REFUNDS: Kept("kept", ("refunds",)),
-    STANDINGS: Kept("kept", ("standing",)),
+    STANDINGS: Kept("kept", ("standing", "tier")),
+    TIER_CHANGES: Kept("kept", ("tier_changes",)),
+    TIER_SETS: Kept("kept", (), "who has made it, by id, where it was somebody who works here"),
+    TIER_SET_VERSIONS: Kept("kept", (), "who has made it, by id, where it was somebody who works here"),
     AUDIT: Kept("kept", ("audit",)),
     TURNS: Kept("kept", (), "which process moves a wallet at this moment"),
     CAMPAIGNS: Kept("kept", (), "who has made it, by id, where it was somebody who works here"),

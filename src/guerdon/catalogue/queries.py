@@ -23,6 +23,7 @@ from guerdon.catalogue.notation import (
 )  # fmt: skip
 from guerdon.catalogue.privacy import PRIVACY
 from guerdon.catalogue.shapes import AGGREGATE, DELETE, FIND_AND_MODIFY
+from guerdon.catalogue.tiers import TIERS
 from guerdon.database import Document
 from guerdon.factors.models import FACTORS
 from guerdon.history.service import EXAMINED_MAX
@@ -425,6 +426,7 @@ QUERIES = {
         *HISTORY,
         *CLOCK,
         *REWARDS,
+        *TIERS,
         *JOBS,
         *VERIFY,
     )

@@ -23,6 +23,7 @@ from guerdon.clock import to_datetime
 from guerdon.history.rules import WAYS
 from guerdon.ledger.lookups import BATCH
 from guerdon.ledger.models import REFUSAL, SEQ_DIGITS, entry_id, hold_id, once_mark, transaction_id
+from guerdon.rewards.tier_models import PROGRAMME, WALK
 from guerdon.simulated_clock.models import CLOCK_ID
 
 Cases = Iterator[tuple[str, str, Parameters]]
@@ -39,6 +40,7 @@ def cases_of(sample: Sample) -> Cases:
     yield from _batches(sample)
     yield from _history(sample)
     yield from _privacy(sample)
+    yield from _tiers(sample)
     yield from _jobs(sample)
     yield from _verify(sample)
 
@@ -160,6 +162,7 @@ def _batches(sample: Sample) -> Cases:
         "batch.events": [event_of(number) for number in range(0, min(2 * ASKED_MAX, sample.members), 2)],
         "events.recorded": [event_of(number) for number in range(0, min(2 * ASKED_MAX, sample.members), 2)],
         "batch.refunds": [refund_of(each.owner) for each in many],
+        "batch.tier_sets": [PROGRAMME],
         "batch.standings": [each.owner for each in many],
         "batch.holds": sorted(hold_id(each.id, 1) for each in many),
         "batch.reversals": sorted(transaction_id(each.id, 1) for each in many),
@@ -238,6 +241,21 @@ def _privacy(sample: Sample) -> Cases:
     for collection, sealed in (("person_keys", sample.hot.owner), ("lookup_keys", "claims"), ("outbox", told)):
         yield f"{collection}.all", "a page", {"after": "", "limit": 500}
         yield f"{collection}.reseal", "found", {"id": sealed, "sealed": sealed_of(sealed)}
+
+
+def _tiers(sample: Sample) -> Cases:
+    yield "tier_sets.get", "found", {"id": PROGRAMME}
+    yield "tier_sets.walk", "found", {"id": WALK}
+    for case, count in (("found", 3), ("changed meanwhile", 2)):
+        yield "tier_sets.replace", case, {"id": PROGRAMME, "count": count}
+    for case, owner in (("found", sample.quiet[0].owner), ("nobody's", NOBODY)):
+        yield "standings.get", case, {"id": owner, "owner": owner}
+        about = {"first": f"{owner}#", "last": f"{owner}#~", "owner": owner}
+        yield "tier_changes.page", case, {**about, "limit": PAGE}
+        yield "tier_changes.export", case, {**about, "limit": 100}
+    yield "standings.due", "a full batch", {"none": 0, "now": NOW_MS + 10**12, "limit": 500}
+    yield "standings.due", "nothing due", {"none": 0, "now": START_MS - 1, "limit": 500}
+    yield "standings.page", "a batch", {"after": "", "limit": 500}
 
 
 def _jobs(sample: Sample) -> Cases:

@@ -40,6 +40,7 @@ from guerdon.privacy.models import ERASING, ERASURES, EXPORTS
 from guerdon.recovery.models import RESETS
 from guerdon.rewards.campaign_models import CAMPAIGN_VERSIONS, CAMPAIGNS
 from guerdon.rewards.models import EVENTS, REFUNDS, STANDINGS
+from guerdon.rewards.tier_models import PROGRAMME, TIER_CHANGES, TIER_SETS, WALK
 from guerdon.sessions.models import SESSIONS
 from guerdon.simulated_clock.models import CLOCK_ID, CLOCKS
 from guerdon.wallets.models import ASSETS, WALLET
@@ -217,7 +218,9 @@ class _Maker:
         if number % 25 == 2:
             yield REVERSALS, {"_id": transaction_id(wallet.id, 1), "owner": owner, "reversed": 1, "at": NOW_MS}
             if asset == "PTS":
-                yield STANDINGS, {"_id": owner, "owner": owner, "count": 1, "purchases": 1, "last_purchase_at": START_MS}
+                yield STANDINGS, _standing(owner, number)
+                for change in range(1, 4):
+                    yield TIER_CHANGES, {"_id": f"{owner}#{change:06}", "owner": owner, "after": "gold", "at": START_MS}
                 yield REFUNDS, {"_id": refund_of(owner), "owner": owner, "count": 1, "amount": 1, "taken": {}}
 
     def _entry(self, wallet: Wallet, asset: str, seq: int, balance: int) -> Entry:
@@ -389,6 +392,12 @@ def campaign_of(number: int) -> str:
     return f"cmp_{number:032x}"
 
 
+def _standing(owner: str, number: int) -> Document:
+    """Every second one has a tier that lapses."""
+    standing = {"_id": owner, "owner": owner, "count": 1, "purchases": 1, "last_purchase_at": START_MS, "tier_version": 3}
+    return {**standing, "tier": "gold", "due_at": NOW_MS + number * 3_600_000} if number % 50 == 2 else standing
+
+
 CAMPAIGN_COUNT, CAMPAIGNS_ACTIVE = 1000, 20
 
 
@@ -406,5 +415,7 @@ def _fixed() -> Iterator[tuple[str, Document]]:
         yield AUDIT, {"_id": number + 1, "at": START_MS + number, "phase": "asked", "actor": "terminal", "action": "keys create"}
         yield CHECKPOINTS, {"_id": number + 1, "jws": "not a signature", "made_at": START_MS + number}
     yield LOOKUP_KEYS, {"_id": "claims", "wrapped": sealed_of("claims"), "created_at": START_MS}
+    yield TIER_SETS, {"_id": PROGRAMME, "owner": PROGRAMME, "count": 3, "versions": []}
+    yield TIER_SETS, {"_id": WALK, "version": 3, "after": None}
     for name in ("sweep", "checkpoint"):
         yield LEASES, {"_id": name, "holder": "wrk_1", "expires_at": NOW_MS, "due_at": NOW_MS, "failures": 0, "last_run_at": 0}

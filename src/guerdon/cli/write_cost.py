@@ -26,7 +26,7 @@ from guerdon.ledger.store import ACCOUNTS, ENTRIES
 from guerdon.outbox import OUTBOX
 from guerdon.recovery.models import RESETS
 from guerdon.rewards.campaign_models import CAMPAIGNS
-from guerdon.rewards.models import EVENTS
+from guerdon.rewards.models import EVENTS, STANDINGS
 from guerdon.sessions.models import SESSIONS
 
 ROUNDS, WARM_UP, BATCH, KNOWN = 100, 8, 500, 20_000
@@ -124,6 +124,16 @@ def _new_records(rng: random.Random, rows: list[Document]) -> Batch:
     return [{**row, "_id": rng.getrandbits(62)} for row in rows]
 
 
+def _purchases(rng: random.Random, rows: list[Document]) -> Batch:
+    return [{"q": {"_id": row["_id"]}, "u": {"$set": {"count": rng.randrange(10**6), "purchases": 2}}} for row in rows]
+
+
+def _tier_changes(rng: random.Random, rows: list[Document]) -> Batch:
+    return [
+        {"q": each["q"], "u": {"$set": {**each["u"]["$set"], "due_at": rng.randrange(10**12)}}} for each in _purchases(rng, rows)
+    ]
+
+
 def _changed_status(rng: random.Random, rows: list[Document]) -> Batch:
     return [{"q": {"_id": row["_id"]}, "u": {"$set": {"status": rng.choice(["active", "paused"])}}} for row in rows]
 
@@ -145,6 +155,10 @@ WRITES: dict[str, tuple[Write, ...]] = {
     "claims.expiry": (Write(CLAIMS, "claim a value", _new_claims, {"expires_at": {"$exists": False}}),),
     "events.owner": (Write(EVENTS, "record an event", _new_events, {}),),
     "audit.about": (Write(AUDIT, "write a record", _new_records, {"about": {"$exists": True}}),),
+    "standings.due_at": (
+        Write(STANDINGS, "count a purchase", _purchases, {}),
+        Write(STANDINGS, "change a tier", _tier_changes, {"due_at": {"$exists": True}}),
+    ),
     "campaigns.status": (Write(CAMPAIGNS, "change a status", _changed_status, {}),),
 }
 """What is measured for each index; a test holds the names against the indexes that there are."""

@@ -51,6 +51,7 @@ _TAGS = (
     "assets",
     "events",
     "campaigns",
+    "tiers",
     "test",
     "operations",
 )

@@ -35,6 +35,8 @@ from guerdon.rewards.judging import Subject
 from guerdon.rewards.limits import CAP
 from guerdon.rewards.models import EVENTS, REFUNDS, STANDINGS, RecordedEvent, Refunded, Standing
 from guerdon.rewards.people import People
+from guerdon.rewards.tier_models import PROGRAMME, TIER_CHANGES, TIER_SETS, TierChange, TierSets, view_change
+from guerdon.rewards.tiers import view_tier
 from guerdon.security import Actor
 from guerdon.sessions.models import view_session
 from guerdon.sessions.service import Sessions
@@ -86,6 +88,8 @@ class Exports:
         self._ledger = ledger
         self._audit = audit
         self._clock = clock
+        self._tier_sets = database.collection(TIER_SETS, TierSets)
+        self._tier_changes = database.collection(TIER_CHANGES, TierChange)
         self._places = Places(EXPORTS_MAX, EXPORT_SECONDS)
 
     async def export(self, member_id: str) -> Pieces:
@@ -135,13 +139,16 @@ class Exports:
     async def _head(self, member_id: str) -> ExportHead:
         person = await self._identity.get_person(member_id)
         sessions = await self._sessions.list_of(member_id)
+        standing, sets = await self._standings.get(member_id), await self._tier_sets.get(PROGRAMME)
+        now_ms = self._clock.now_ms()
         return ExportHead(
             format=FORMAT,
-            exported_at=rfc3339(self._clock.now_ms()),
+            exported_at=rfc3339(now_ms),
             member=view_member(person),
             second_factor=view_factor(await self._factors.get(member_id)),
+            tier=view_tier(sets, standing or Standing(id=member_id, owner=member_id), now_ms, self._ledger.calendar),
             sessions=[view_session(session, device, current=False) for session, device in sessions],
-            standing=view_standing(await self._standings.get(member_id)),
+            standing=view_standing(standing),
         )
 
     async def _write(self, head: ExportHead, accounts: Sequence[Account]) -> Pieces:
@@ -167,6 +174,9 @@ class Exports:
         yield b'],"counters":['
         async for piece in _items(self._counters_of(member_id), view_counter):
             yield piece
+        yield b'],"tier_changes":['
+        async for piece in _items(self._tier_changes_of(member_id), view_change):
+            yield piece
         yield b'],"audit":['
         async for piece in _items(_pages(lambda after: self._audit.list_about(member_id, after, BATCH), 0), view_record):
             yield piece
@@ -190,6 +200,15 @@ class Exports:
             return await self._holds.find(where, sort=[("_id", 1)], limit=BATCH)
 
         return _pages(read, f"hld_{member_id}:")
+
+    def _tier_changes_of(self, member_id: str) -> AsyncGenerator[Sequence[TierChange]]:
+        """Their ids begin with the member's."""
+
+        async def read(after: str) -> list[TierChange]:
+            where: Document = {"_id": {"$gt": after, "$lt": f"{member_id}#~"}, "owner": member_id}
+            return await self._tier_changes.find(where, sort=[("_id", 1)], limit=BATCH)
+
+        return _pages(read, f"{member_id}#")
 
     def _events_of(self, member_id: str) -> AsyncGenerator[Sequence[EventExport]]:
         async def read(after: str) -> list[EventExport]:

@@ -16,6 +16,7 @@ from guerdon.ledger.models import Account
 from guerdon.personal import Belongings
 from guerdon.rewards.judging import Subject
 from guerdon.rewards.models import EventView, RecordedEvent, Refunded, Standing, view_event
+from guerdon.rewards.tier_models import MemberTierView, TierChangeView
 from guerdon.sessions.models import SessionView
 from guerdon.wallets.models import LotView, WalletView
 
@@ -159,9 +160,10 @@ class WalletExport(Struct, frozen=True):
 class StandingExport(Struct, frozen=True):
     """What the member's events have made of them, for campaigns that ask for it."""
 
-    tier: str | None
     purchases: int
     last_purchase_at: str | None
+    qualifying: dict[str, dict[str, int]]
+    """By asset and month: what counts for tiers."""
 
 
 class CounterExport(Struct, frozen=True):
@@ -186,6 +188,7 @@ class ExportHead(Struct, frozen=True):
     exported_at: str
     member: MemberView
     second_factor: FactorView
+    tier: MemberTierView
     sessions: list[SessionView]
     standing: StandingExport | None
 
@@ -198,6 +201,7 @@ class ExportView(ExportHead, frozen=True):
     events: list[EventExport]
     refunds: list[RefundExport]
     counters: list[CounterExport]
+    tier_changes: list[TierChangeView]
     audit: list[RecordView]
     complete: bool
 
@@ -206,7 +210,7 @@ def view_standing(standing: Standing | None) -> StandingExport | None:
     if standing is None:
         return None
     last = None if standing.last_purchase_at is None else rfc3339(standing.last_purchase_at)
-    return StandingExport(standing.tier, standing.purchases, last)
+    return StandingExport(standing.purchases, last, standing.qualifying)
 
 
 def view_refund(refunded: Refunded) -> RefundExport:

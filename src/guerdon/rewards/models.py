@@ -11,13 +11,18 @@ from guerdon.errors import GuerdonError
 from guerdon.http import ExternalId, Text, problem_of
 from guerdon.money import AMOUNT_MAX, BALANCE_CEILING, Amount
 from guerdon.rewards.campaign_models import CAMPAIGN_VERSIONS, CAMPAIGNS, Clawback, EventType
+from guerdon.rewards.tier_models import TIER_CHANGES, TIER_SET_VERSIONS, TIER_SETS, TierStep
 
 EVENTS, REFUNDS, STANDINGS = "events", "refunds", "standings"
 INDEXES: dict[str, list[IndexModel]] = {
     # What is kept about a member is asked for by the member.
     EVENTS: [IndexModel([("owner", 1), ("_id", 1)], name="owner")],
     REFUNDS: [],
-    STANDINGS: [],
+    # Only who may lose a tier has the field; the review finds them by it.
+    STANDINGS: [IndexModel([("due_at", 1)], name="due_at", partialFilterExpression={"due_at": {"$gt": 0}})],
+    TIER_SETS: [],
+    TIER_SET_VERSIONS: [],
+    TIER_CHANGES: [],
     # Events ask for the active campaigns every second; paused ones and drafts pile up.
     CAMPAIGNS: [IndexModel([("status", 1), ("_id", -1)], name="status")],
     CAMPAIGN_VERSIONS: [],
@@ -118,6 +123,8 @@ class InputsView(Struct, frozen=True):
     decided_at: str
     time_zone: str
     tier: str | None
+    qualifying: dict[str, dict[str, int]]
+    """By asset and month: what counted for the tier before."""
     purchases: int
     """How many the member had made before."""
     last_purchase_at: str | None
@@ -149,6 +156,8 @@ class EventView(Struct, frozen=True):
     """The versions that decided: of this program's judging, and of the library that evaluates conditions."""
     inputs: InputsView | None
     """What was known when it was judged; the use of budgets is nothing for members."""
+    tier_change: TierStep | None
+    """What the event has made of the member's tier."""
 
 
 class EventResult(Struct, frozen=True, omit_defaults=True):
@@ -240,6 +249,10 @@ class Inputs(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """`now`, as conditions saw it."""
     decided_at: int = 0
     tier: str | None = None
+    """What the member had when the event occurred, as far as it was known."""
+    tier_versions: tuple[int, ...] = ()
+    """The versions of the tiers that it was looked up in, and by asset and month what was earned until then."""
+    qualifying: dict[str, dict[str, int]] = {}
     purchases: int = 0
     last_purchase_at: int | None = None
     wallets: dict[str, WalletState] = {}
@@ -266,9 +279,19 @@ class Standing(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The member's."""
     owner: str = ""
     count: int = 0
-    tier: str | None = None
     purchases: int = 0
     last_purchase_at: int | None = None
+    qualifying: dict[str, dict[str, int]] = {}
+    """By asset and month: what was earned in it, less what was refunded of that."""
+    tier: str | None = None
+    """The tier when somebody last looked; `tiers.py` tells the one of any moment."""
+    tier_since: int | None = None
+    tier_seen_at: int = 0
+    tier_version: int = 0
+    """The count of the tiers by which `tier` and `due_at` were found."""
+    tier_changes: int = 0
+    due_at: int | None = None
+    """When the tier changes by itself; the review finds the member by it."""
 
 
 class RecordedEvent(Struct, frozen=True, kw_only=True):
@@ -290,6 +313,7 @@ class RecordedEvent(Struct, frozen=True, kw_only=True):
     refund_of: str | None = None
     note: str | None = None
     inputs: Inputs | None = None
+    tier_change: TierStep | None = None
     preview: bool = False
 
 
@@ -310,6 +334,7 @@ def view_event(event: RecordedEvent, *, whole: bool) -> EventView:
         event.note,
         None if inputs is None else inputs.engine or None,
         None if inputs is None else _view_inputs(inputs, event.owner, whole=whole),
+        event.tier_change,
     )
 
 
@@ -320,6 +345,7 @@ def _view_inputs(inputs: Inputs, owner: str, *, whole: bool) -> InputsView:
         decided_at=rfc3339(inputs.decided_at),
         time_zone=inputs.zone,
         tier=inputs.tier,
+        qualifying=inputs.qualifying,
         purchases=inputs.purchases,
         last_purchase_at=None if last is None else rfc3339(last),
         wallets={

@@ -30,7 +30,6 @@ from guerdon.rewards.models import (
     EVENTS,
     PURCHASE,
     REFUNDS,
-    STANDINGS,
     Award,
     Inputs,
     RecordedEvent,
@@ -40,6 +39,19 @@ from guerdon.rewards.models import (
 )
 from guerdon.rewards.refunds import Refundable, TakenBack
 from guerdon.rewards.settling import Settled, award_back, award_of, settle, settle_refund
+from guerdon.rewards.standings import (
+    TIERS_REF,
+    counted_change,
+    history_of,
+    standing_change,
+    standing_lock,
+    standing_of,
+    standing_ref,
+    tier_step,
+    tiers_of,
+)
+from guerdon.rewards.tier_models import TierSet, TierSets, TierStep
+from guerdon.rewards.tiers import Progress, advance, gains_of, tier_at
 
 EVENT_BYTES, ITEM_BYTES, CAMPAIGN_BYTES = 3072, 160, 2048
 Encode = Callable[[RecordedEvent], dict[str, Any]]
@@ -192,9 +204,9 @@ class _Event:
         wanted += [live.campaign for live in self._late if event.type in live.campaign.event_types]
         assets = {each.campaign.asset for each in self._early.values() if each.considered} | {each.asset for each in wanted}
         counters = [counter for each in wanted for counter in self._counters(each)]
-        documents = [DocumentRef(EVENTS, event.id, recording.owner)]
+        documents = [DocumentRef(EVENTS, event.id, recording.owner), TIERS_REF]
         if recording.owner:
-            documents.append(DocumentRef(STANDINGS, recording.owner, recording.owner))
+            documents.append(standing_ref(recording.owner))
         if event.type == PURCHASE:
             documents.append(DocumentRef(REFUNDS, f"{recording.owner}/{event.id}", recording.owner))
         return Command(
@@ -221,10 +233,10 @@ class _Event:
         recalled = recall(recording, view, self._stored.decode)
         if recalled is not None:
             return recalled
-        standing = _standing(recording.owner, view)
+        standing, sets = standing_of(recording.owner, view), tiers_of(view)
         inputs = msgspec.structs.replace(
-            _inputs(recording, view),
-            tier=standing.tier,
+            _with_tiers(_inputs(recording, view), sets, standing),
+            tier=tier_at(_versions(sets), standing.qualifying, event.occurred_at, recording.calendar),
             purchases=standing.purchases,
             last_purchase_at=standing.last_purchase_at,
             person=recording.subject.sealed,
@@ -241,12 +253,14 @@ class _Event:
         awards = [books.pay(verdict) for verdict in settled.verdicts if verdict.amount]
         awards += [books.take_back(taken) for taken in settled.taken]
         changes = _refunded_change(settled, inputs)
-        changes += _standing_change(recording.owner, event, standing)
-        recorded = _recorded(recording, awards, settled, inputs)
+        gains = gains_of(event, settled, inputs)
+        progress = advance(sets, standing, gains, event.id, now_ms=view.now_ms, calendar=recording.calendar)
+        changes += _standing_changes(event, standing, progress, moved=bool(gains))
+        recorded = _recorded(recording, awards, settled, inputs, tier_change=tier_step(progress, event.id))
         return Decision(
             tuple(books.transactions),
             tuple(books.opens.values()),
-            ((EVENTS, self._stored.encode(recorded)),),
+            ((EVENTS, self._stored.encode(recorded)), *history_of(progress)),
             tuple(changes),
             value=Written(recorded, before=False),
         )
@@ -276,9 +290,10 @@ class _Refund:
         owner = recording.owner
         assert event.refund_of is not None
         documents = [DocumentRef(EVENTS, event.id, owner), DocumentRef(REFUNDS, f"{owner}/{event.refund_of}", owner)]
+        documents += [TIERS_REF, standing_ref(owner)]
         awards = original.awards if original is not None else []
         if original is None:
-            documents += [DocumentRef(EVENTS, event.refund_of, owner), DocumentRef(STANDINGS, owner, owner)]
+            documents.append(DocumentRef(EVENTS, event.refund_of, owner))
         counted = {name for award in awards for name in award.counted}
         return Command(
             owners=tuple({owner, *(name.rpartition(":")[0] for name in counted)}),
@@ -296,13 +311,15 @@ class _Refund:
             return recalled
         if original is None and (EVENTS, event.refund_of) in view.documents:
             return Decision(value=REREAD)
-        inputs = msgspec.structs.replace(_inputs(recording, view), before=_refunded(recording.owner, event.refund_of, view))
+        standing, sets = standing_of(recording.owner, view), tiers_of(view)
+        inputs = _with_tiers(_inputs(recording, view), sets, standing)
+        inputs = msgspec.structs.replace(inputs, before=_refunded(recording.owner, event.refund_of, view))
         books = _Books(recording, view, self._open_wallet)
         if original is None:
             inputs = msgspec.structs.replace(inputs, awaits=True)
             settled = settle_refund(event, recording.owner, None, inputs)
             # Whoever records the purchase meanwhile moves the same standing on, so that one of the two has to look again.
-            changes = [*_refunded_change(settled, inputs), _move_on(_standing(recording.owner, view))]
+            changes = [*_refunded_change(settled, inputs), standing_change(standing, standing)]
             return self._write(_recorded(recording, [], settled, inputs), books, changes)
         inputs = msgspec.structs.replace(
             inputs,
@@ -310,21 +327,20 @@ class _Refund:
         )
         settled = settle_refund(event, recording.owner, Refundable(original.amount, original.awards), inputs)
         awards = [books.take_back(taken) for taken in settled.taken]
-        return self._write(_recorded(recording, awards, settled, inputs), books, _refunded_change(settled, inputs))
+        losses = gains_of(event, settled, inputs, original)
+        progress = advance(sets, standing, losses, event.id, now_ms=view.now_ms, calendar=recording.calendar)
+        recorded = _recorded(recording, awards, settled, inputs, tier_change=tier_step(progress, event.id))
+        changes = _refunded_change(settled, inputs) + _standing_changes(event, standing, progress, moved=bool(losses))
+        return self._write(recorded, books, changes, progress)
 
-    def _write(self, recorded: RecordedEvent, books: _Books, changes: list[Change]) -> Decision:
+    def _write(self, recorded: RecordedEvent, books: _Books, changes: list[Change], progress: Progress | None = None) -> Decision:
         return Decision(
             tuple(books.transactions),
             (),
-            ((EVENTS, self._stored.encode(recorded)),),
+            ((EVENTS, self._stored.encode(recorded)), *(() if progress is None else history_of(progress))),
             tuple(changes),
             value=Written(recorded, before=False),
         )
-
-
-def standing_lock(owner: str) -> str:
-    """A name among a command's accounts that no account has: commands that move one member's standing do not race in one process."""
-    return f"{owner}:standing"
 
 
 def recall(recording: Recording, view: View, decode: Decode) -> Decision | None:
@@ -342,9 +358,19 @@ def recall(recording: Recording, view: View, decode: Decode) -> Decision | None:
     return Decision(value=Written(stored, before=True))
 
 
-def _standing(owner: str, view: View) -> Standing:
-    document = view.documents.get((STANDINGS, owner))
-    return Standing(id=owner, owner=owner) if document is None else msgspec.convert(document, Standing)
+def _versions(sets: TierSets | None) -> tuple[TierSet, ...]:
+    return () if sets is None else sets.versions
+
+
+def _with_tiers(inputs: Inputs, sets: TierSets | None, standing: Standing) -> Inputs:
+    """Add what the member's tier depends on, where there are tiers."""
+    versions = _versions(sets)
+    assets = {tiers.asset for tiers in versions}
+    return msgspec.structs.replace(
+        inputs,
+        tier_versions=tuple(tiers.version for tiers in versions),
+        qualifying={asset: months for asset, months in standing.qualifying.items() if asset in assets},
+    )
 
 
 def _refunded(owner: str, event_id: str, view: View) -> Refunded | None:
@@ -366,28 +392,25 @@ def _refunded_change(settled: Settled, inputs: Inputs) -> list[Change]:
     """Write what has been refunded of a purchase, where that has changed."""
     if settled.refunded is None:
         return []
-    return [_change(REFUNDS, settled.refunded, None if inputs.before is None else inputs.before.count)]
+    return [counted_change(REFUNDS, settled.refunded, None if inputs.before is None else inputs.before.count)]
 
 
-def _standing_change(owner: str, event: ShopEvent, standing: Standing) -> list[Change]:
-    if event.type != PURCHASE or event.amount <= 0 or not owner:
+def _standing_changes(event: ShopEvent, before: Standing, progress: Progress, *, moved: bool) -> list[Change]:
+    """What is written of the standing: a purchase, points for the tier, or a tier that has changed by itself."""
+    after = progress.standing
+    if not before.owner:
         return []
-    last = max(event.occurred_at, standing.last_purchase_at or event.occurred_at)
-    return [_move_on(msgspec.structs.replace(standing, purchases=standing.purchases + 1, last_purchase_at=last))]
+    if event.type == PURCHASE and event.amount > 0:
+        last = max(event.occurred_at, before.last_purchase_at or event.occurred_at)
+        after = msgspec.structs.replace(after, purchases=before.purchases + 1, last_purchase_at=last)
+    elif not moved and not progress.changes:
+        return []
+    return [standing_change(before, after)]
 
 
-def _move_on(standing: Standing) -> Change:
-    moved = msgspec.structs.replace(standing, count=standing.count + 1)
-    return _change(STANDINGS, moved, standing.count or None)
-
-
-def _change(collection: str, document: Standing | Refunded, count: int | None) -> Change:
-    """Write a document whose `count` was `count` when it was read, and None when it did not exist."""
-    fields = msgspec.to_builtins(document)
-    return Change(collection, fields.pop("_id"), fields.pop("owner"), fields, counted=True, count=count)
-
-
-def _recorded(recording: Recording, awards: list[Award], settled: Settled, inputs: Inputs) -> RecordedEvent:
+def _recorded(
+    recording: Recording, awards: list[Award], settled: Settled, inputs: Inputs, *, tier_change: TierStep | None = None
+) -> RecordedEvent:
     event = recording.event
     return RecordedEvent(
         id=event.id,
@@ -406,5 +429,6 @@ def _recorded(recording: Recording, awards: list[Award], settled: Settled, input
         refund_of=event.refund_of,
         note=settled.note,
         inputs=inputs,
+        tier_change=tier_change,
         preview=recording.preview,
     )
