@@ -155,8 +155,9 @@ async def test_groups_stack_by_their_policy(
     await factory.assert_books_balance()
 
 
-async def test_an_exhausted_campaign_does_not_stand_in_the_way_of_its_group(service: Caller, factory: Factory) -> None:
-    stacking = {"group": "sale", "policy": "best", "priority": 5}
+@pytest.mark.parametrize("policy", ["best", "first"])
+async def test_an_exhausted_campaign_does_not_stand_in_the_way_of_its_group(service: Caller, factory: Factory, policy: str) -> None:
+    stacking = {"group": "sale", "policy": policy, "priority": 5}
     await factory.campaign(award={"type": "fixed", "amount": 300}, budget=300, stacking=stacking)
     await factory.campaign(award={"type": "fixed", "amount": 100}, stacking={**stacking, "priority": 1})
     assert [amounts(await record(service, factory.event())) for _ in range(2)] == [[300], [100]]
@@ -328,4 +329,5 @@ async def test_fifty_first_purchases_at_once_are_one(service: Caller, factory: F
         events = [factory.event(member={"external_id": "ada"}) for _ in range(50)]
         answers = await asyncio.gather(*(callers[n % 2].post("/v1/events", event, key=None) for n, event in enumerate(events)))
     assert sorted(sum(amounts(answer.json())) for answer in answers) == [0] * 49 + [100]
+    assert (await other_services.database.raw["standings"].find_one({}))["purchases"] == 50
     await factory.assert_books_balance()

@@ -37,6 +37,8 @@ RULES, MODELS, STORE, COMMITTER = LEDGER + "rules.py", LEDGER + "models.py", LED
 HOLDS, REVERSALS = "src/guerdon/holds/rules.py", "src/guerdon/reversals/rules.py"
 IDENTITY, TIMES = "src/guerdon/identity/", "src/guerdon/identity/signing_keys.py"
 WALLETS, REWARDS = "src/guerdon/wallets/rules.py", "src/guerdon/rewards/rules.py"
+DECIDING = "src/guerdon/rewards/deciding.py"
+CAMPAIGNS = ("tests/api/test_campaigns.py", "tests/api/test_refunds.py")
 
 MUTANTS = (
     # --- guards and conditions ------------------------------------------------------------------------------------------
@@ -91,7 +93,7 @@ MUTANTS = (
     Mutant("reference mark missing", MODELS, "        if self.reference is not None:\n            marks.append", "        if False:\n            marks.append"),
     Mutant("refusal forgotten", RULES, "    plan.refusals.append(row)\n    once[mark] = row", "    once[mark] = row"),
     Mutant("a batch does not see itself", RULES, "            state.once[mark] = entry", "            pass"),
-    Mutant("batch order reversed", RULES, "    for command in commands:\n        try:", "    for command in reversed(commands):\n        try:"),
+    Mutant("batch order reversed", RULES, "    for place, command in enumerate(commands):", "    for place, command in reversed(list(enumerate(commands))):"),
     Mutant("a refused command changes something", RULES, "scratch: dict[str, Account] = {}", "scratch = state.accounts"),
     # --- the chain and the store ----------------------------------------------------------------------------------------
     Mutant("hash of the wrong field", MODELS, "entry.kind, entry.amount, entry.balance_after,", "entry.kind, entry.balance_after, entry.balance_after,"),
@@ -116,8 +118,13 @@ MUTANTS = (
     Mutant("found: refund of a capture gives nothing back", REVERSALS, "counted_at = side.hold.counted_at if side.hold is not None else side.at", "counted_at = side.at", (REGRESSIONS, WORLD)),
     Mutant("found: debt bounded by the ceiling", RULES, "if account.balance + posting.amount < -BALANCE_CEILING:", "if account.balance + posting.amount < -account.ceiling:", (REGRESSIONS, WORLD)),
     Mutant("found: sides of a reversal in two orders", REVERSALS, "lots=lots.last_of(moved, whole, done, whole - done))", "lots=(*moved, lots.Lot(whole - lots.total(moved))))", (REGRESSIONS, WORLD)),
-    Mutant("found: clawback uses the credit line", REWARDS, "max(account.spendable + min(account.floor, 0), 0)", "max(account.spendable, 0)", (REGRESSIONS,)),
-    Mutant("found: award without a lot", REWARDS, "if not lots.fits(account, award_lot(amount)):", "if False:", (REGRESSIONS,)),
+    Mutant("found: clawback uses the credit line", DECIDING, "max(account.spendable + min(account.floor, 0), 0)", "max(account.spendable, 0)", (REGRESSIONS,)),
+    Mutant("found: award without a lot", DECIDING, "if wallet.full is not None and lot.dates not in wallet.full:", "if False:", (REGRESSIONS,)),
+    # --- campaigns --------------------------------------------------------------------------------------------------------
+    Mutant("a cap has a unit more", "src/guerdon/rewards/limits.py", "counter.limit - used.get(counter.account, 0)", "counter.limit + 1 - used.get(counter.account, 0)", CAMPAIGNS),
+    Mutant("a standing is not compared", "src/guerdon/ledger/store.py", '**({"count": each.count} if each.counted else {})', "**{}", CAMPAIGNS),
+    Mutant("a refund takes twice", "src/guerdon/rewards/refunds.py", "- done.get(award.campaign, 0)", "", CAMPAIGNS),
+    Mutant("an exhausted campaign wins its group", DECIDING, "if offer.amount]", "]", CAMPAIGNS),
     Mutant("found: transferred lots get grace", RULES, "back_at_ms=now_ms if marks.reverses else 0", "back_at_ms=now_ms", (REGRESSIONS, WORLD)),
     Mutant("found: matured value is not taken back first", RULES, "first = lots.as_of(posting.lots, now_ms)", "first = lots.mature(posting.lots, now_ms)", (REGRESSIONS, WORLD)),
     Mutant("found: a booked hold has something left", DUE, '{"status": "expired", "left": 0,', '{"status": "expired",', (REGRESSIONS, WORLD)),
