@@ -3,7 +3,6 @@
 import asyncio
 import json
 import random
-import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -128,20 +127,16 @@ async def test_a_thousand_unknown_keys_cost_no_query_no_signature_and_no_look_at
         identity_tokens, "deserialize_compact", lambda token, *a, **kw: checks.append(token) or check(token, *a, **kw)
     )
 
-    async def refuse(tokens: list[str]) -> float:
-        began = time.process_time()
+    async def refuse(tokens: list[str]) -> None:
         for token in tokens:
             with pytest.raises(Unauthenticated):
                 await services.access.authenticate(f"Bearer {token}")
-        return time.process_time() - began
 
     _recorder.commands.clear()
-    unknown = await refuse(strangers)
+    await refuse(strangers)
     assert (checks, _recorder.commands) == ([], [])
-    known = await refuse([forger.sign(forger.header(), forger.claims(), forger.other) for _ in range(STRANGERS)])
+    await refuse([forger.sign(forger.header(), forger.claims(), forger.other) for _ in range(STRANGERS)])
     assert len(checks) == STRANGERS, "a known kid is what costs a signature check"
-    print(f"{STRANGERS} unknown kids: {unknown * 1000:.0f} ms of CPU; as many wrong signatures: {known * 1000:.0f} ms")
-    assert unknown < known / 2
     await KeyFile(path, services.token_keys, clock, make_logger(clock, "info", Log())).look()
     with pytest.raises(Unauthenticated):
         await services.access.authenticate(f"Bearer {strangers[0]}")

@@ -65,7 +65,7 @@ async def test_the_store_counts_as_the_rules_say(store: Store) -> None:
     counters = SharedCounters(store.url, "test")
     quota = Quota("q", 7, 1)
     model: Counter | None = None
-    for _ in range(300):
+    for _ in range(120):
         cost = chance.choice([1, 1, 1, 1, 2, -1])
         found = await counters.spend(quota, "ada", cost)
         raw = await counters._client.hmget("test:q:ada", "i", "c", "p")
