@@ -30,7 +30,7 @@ BEYOND_THE_DOCUMENT = {
     r"(period|currency|amount|group)|has no period|the hours are empty|must be after|refund itself|would (lapse|have lapsed)|only a refund":
         "two fields are compared, or one needs another",
     r"there is no (asset|such wallet)|another member's|only a purchase can be refunded": "what is named is looked up",
-    r"it has passed|the future is not booked yet": "the clock is looked at",
+    r"it has passed|the future is not booked yet|more than ten years ahead": "the clock is looked at",
     r"not a CEL expression|the expression is of type|does not exist; (event|member) has|a condition (tries|walks)|beside a walk":
         "an expression is a program",
 }  # fmt: skip
