@@ -47,7 +47,7 @@ from guerdon.middlewares.observation import Observation
 from guerdon.middlewares.problems import Problems
 from guerdon.middlewares.security_events import SecurityEvents
 from guerdon.middlewares.surface import CrossOrigin, Headers
-from guerdon.middlewares.throttling import Addresses, Callers, Strangers
+from guerdon.middlewares.throttling import Addresses, Callers, Guesses, Strangers
 from guerdon.operations import controller as operations_controller
 from guerdon.operations.metrics import Metrics
 from guerdon.operations.openapi import Routes, document_of, operations_of
@@ -248,6 +248,7 @@ def _quotas_of(settings: Settings) -> list[Quota]:
         "device": settings.rate_guesses,
         "password": settings.rate_guesses,
         "failures": settings.rate_failures,
+        "code": settings.rate_codes,
         "spray": f"1/{settings.rate_failures.partition('/')[2]}",
     }
     return [quota_of(name, text) for name, text in texts.items()]
@@ -388,6 +389,7 @@ def build_app(services: Services, settings: Settings, log: FilteringBoundLogger)
             Authentication(services.access, services.sessions, strangers, operations),
             Callers(services.throttle, settings.rate_limit_without_store),
             Auditing(services.audit, operations),
+            Guesses(services.throttle, addresses, operations),
         ]
     )
     for path, resource, suffix in routes:

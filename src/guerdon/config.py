@@ -85,6 +85,8 @@ class Settings(BaseSettings):
     """Failed log-ins to one account, from all unknown devices together and from each known one."""
     rate_failures: str = Field(default="500/900", pattern=_QUOTA)
     """Failed log-ins to all accounts from unknown devices; then no address has a second try."""
+    rate_codes: str = Field(default="60/60", pattern=_QUOTA)
+    """Codes that there are not, asked for by one member or key, and from one address; then none are looked up for them."""
     trusted_proxies: str = Field(default="", max_length=2000)
     """Networks (CIDR, with commas between) whose `X-Forwarded-For` is believed."""
     body_timeout_seconds: int = Field(default=10, ge=1, le=120)

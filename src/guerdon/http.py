@@ -100,6 +100,8 @@ class Operation(Struct, frozen=True):
     """Media types of a good answer besides JSON."""
     audited: bool = False
     """Written into the audit log although it changes nothing."""
+    guesses: bool = False
+    """Takes a code that could be guessed: whatever is not found there is counted, and too much of it is refused unseen."""
 
 
 def operation(
@@ -117,6 +119,7 @@ def operation(
     quota: Quotas = "usual",
     media: tuple[str, ...] = (),
     audited: bool = False,
+    guesses: bool = False,
 ) -> Callable[[Handler], Handler]:
     """Declare a handler. A responder without a declaration stops the start-up."""
 
@@ -125,7 +128,20 @@ def operation(
 
     def attach(handler: Handler) -> Handler:
         declared = Operation(
-            operation_id, policy, tag, answers, body, query, errors, idempotent, example, body_optional, quota, media, audited
+            operation_id,
+            policy,
+            tag,
+            answers,
+            body,
+            query,
+            errors,
+            idempotent,
+            example,
+            body_optional,
+            quota,
+            media,
+            audited,
+            guesses,
         )
 
         @wraps(handler)

@@ -8,9 +8,13 @@ from typing import Any
 import httpx
 import pytest
 
+from guerdon import app as composition
 from guerdon.app import Services, build_app, open_services
 from guerdon.config import Settings
+from guerdon.errors import NotFound
+from guerdon.http import Request, Response, operation
 from guerdon.logs import make_logger
+from guerdon.security import scope
 from tests.clients import Caller, Log, ManualClock, problem
 from tests.factories import Factory
 
@@ -267,3 +271,75 @@ async def test_quotas_can_be_switched_off_for_trying(deployment: Deployment) -> 
     async with deployment(rate_limit="off", rate_stranger="1/60") as at:
         answers = [await at.address("192.0.2.1").get("/.well-known/jwks.json") for _ in range(5)]
         assert {(answer.status_code, "ratelimit" in answer.headers) for answer in answers} == {(200, False)}
+
+
+class Shelf:
+    """A route that takes a code, of which there is one."""
+
+    def __init__(self) -> None:
+        self.looked_up = 0
+
+    @operation("look", scope("wallets:read", own=True), tag="test", answers={204: None}, errors=(NotFound,), guesses=True)
+    async def on_get(self, req: Request, resp: Response, code: str) -> None:
+        self.looked_up += 1
+        await asyncio.sleep(0)
+        if code != "right":
+            raise NotFound("there is no such code")
+        resp.status = 204
+
+
+@pytest.fixture
+def shelf(monkeypatch: pytest.MonkeyPatch) -> Shelf:
+    """Stands beside all other routes."""
+    shelf, routes_of = Shelf(), composition.routes_of
+
+    def with_shelf(*args: Any, **kwargs: Any) -> Any:
+        return [*routes_of(*args, **kwargs), ("/v1/shelf/{code}", shelf, None)]
+
+    monkeypatch.setattr(composition, "routes_of", with_shelf)
+    return shelf
+
+
+async def look(caller: Caller, code: str = "wrong") -> int:
+    return (await caller.get(f"/v1/shelf/{code}")).status_code
+
+
+async def test_codes_cannot_be_guessed_for_long(shelf: Shelf, deployment: Deployment, clock: ManualClock) -> None:
+    async with deployment(rate_codes="3/60") as at:
+        keys = [await at.services.access.create_key(name, ["wallets:read"]) for name in "abc"]
+        mine = at.address("192.0.2.1").with_token(keys[0])
+        # What is there costs nothing, however often it is asked for.
+        assert [await look(mine, "right") for _ in range(10)] == [204] * 10
+        assert [await look(mine) for _ in range(3)] == [404] * 3
+        wait_seconds = refused(await mine.get("/v1/shelf/right"), "code")
+        assert shelf.looked_up == 13
+        # Neither from another address, nor with another key from this one; everybody else goes on, and so does everything else.
+        refused(await at.address("192.0.2.2").with_token(keys[0]).get("/v1/shelf/wrong"), "code")
+        refused(await at.address("192.0.2.1").with_token(keys[1]).get("/v1/shelf/wrong"), "code")
+        assert await look(at.address("192.0.2.2").with_token(keys[2])) == 404
+        assert (await mine.get("/v1/wallets/acc_0")).status_code == 404
+        clock.advance(seconds=wait_seconds)
+        assert await look(mine, "right") == 204
+
+
+async def test_guesses_under_way_together_are_told_no_more_than_the_quota(shelf: Shelf, deployment: Deployment) -> None:
+    async with deployment(rate_codes="5/60") as at:
+        key = await at.services.access.create_key("a", ["wallets:read"])
+        statuses = await asyncio.gather(*(look(at.address(f"192.0.2.{n}").with_token(key)) for n in range(100)))
+        assert (statuses.count(404), statuses.count(429)) == (5, 95)
+
+
+async def test_a_member_and_a_stranger_are_no_better_at_guessing(shelf: Shelf, deployment: Deployment) -> None:
+    async with deployment(rate_codes="3/60") as at:
+        tokens: list[str] = []
+        for n in range(3):
+            person = {"email": f"m{n}@example.com", "password": PASSWORD}
+            assert (await at.address("192.0.2.1").post("/v1/auth/register", person)).status_code == 201
+            tokens.append((await at.address("192.0.2.1").post("/v1/auth/login", person)).json()["access_token"])
+        # Each account a few times: the address tells.
+        assert [await look(at.address("192.0.2.1").with_token(tokens[n % 3])) for n in range(5)] == [404] * 3 + [429] * 2
+        # One account from everywhere: the account tells.
+        assert [await look(at.address(f"198.51.100.{n}").with_token(tokens[2])) for n in range(5)] == [404] * 2 + [429] * 3
+        # Who may not ask at all has guessed nothing.
+        assert [await look(at.address("192.0.2.7")) for _ in range(5)] == [401] * 5
+        assert await look(at.address("192.0.2.7").with_token(tokens[1])) == 404

@@ -66,7 +66,7 @@ async def test_the_store_counts_as_the_rules_say(store: Store) -> None:
     quota = Quota("q", 7, 1)
     model: Counter | None = None
     for _ in range(120):
-        cost = chance.choice([1, 1, 1, 1, 2, -1])
+        cost = chance.choice([1, 1, 1, 1, 2, -1, 0])
         found = await counters.spend(quota, "ada", cost)
         raw = await counters._client.hmget("test:q:ada", "i", "c", "p")
         now_ms = int((await counters._client.time())[0]) * 1000
@@ -79,6 +79,14 @@ async def test_the_store_counts_as_the_rules_say(store: Store) -> None:
             model.current = max(model.current + cost, 0)
         assert (index, int(raw[1] or 0), int(raw[2] or 0)) == (model.index, model.current, model.previous)
         await asyncio.sleep(chance.choice([0, 0, 0, 0.02, 0.3]))
+    await counters.close()
+
+
+async def test_the_store_tells_what_is_left_without_taking_it(store: Store) -> None:
+    counters, quota = SharedCounters(store.url, "test"), Quota("q", 2, 600)
+    costs = [0, 0, 1, 0, 0, 1, 0, 1, -1, 0, 1]
+    granted = [(await counters.spend(quota, "ada", cost)).granted for cost in costs]
+    assert granted == [True, True, True, True, True, True, False, False, True, True, True]
     await counters.close()
 
 

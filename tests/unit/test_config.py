@@ -77,7 +77,7 @@ def test_production_brings_its_own_database_and_keys_and_says_all_that_is_missin
     [
         *(
             (f"GUERDON_RATE_{name}", value)
-            for name in ("KEY", "ENTRY")
+            for name in ("KEY", "ENTRY", "CODES")
             for value in ("0/60", "5", "5/0", "5/60/7", "-1/60", "5/60 ")
         ),
         *(("GUERDON_TRUSTED_PROXIES", value) for value in ("somewhere", "10.0.0.1/8", "10.0.0.0/33", "*")),

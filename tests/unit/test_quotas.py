@@ -70,6 +70,18 @@ def test_what_is_given_back_can_be_spent_again_and_never_makes_more() -> None:
     assert counters.is_spent(quota, "bob") is None
 
 
+def test_to_ask_whether_anything_is_left_takes_nothing() -> None:
+    clock, quota = HandClock(), Quota("q", 2, 60)
+    counters = LocalCounters(clock)
+    assert [counters.spend(quota, "ada", 0).granted for _ in range(5)] == [True] * 5
+    assert not counters._counters["q"], "who has spent nothing takes no memory"
+    assert counters.spend(quota, "ada").remaining == 1
+    assert [counters.spend(quota, "ada", 0).remaining for _ in range(5)] == [1] * 5
+    assert counters.spend(quota, "ada").granted
+    looked, refused = counters.spend(quota, "ada", 0), counters.spend(quota, "ada")
+    assert (looked, looked.granted) == (refused, False)
+
+
 def test_a_clock_set_back_grants_nothing_new() -> None:
     quota = Quota("q", 3, 60)
     counter = Counter(START_MS // quota.window_ms, current=3)

@@ -7,7 +7,8 @@ from collections.abc import Iterable, Mapping
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from typing import Any
 
-from guerdon.http import SAFE_METHODS, Operation, Request, Response, in_time
+from guerdon.errors import NotFound
+from guerdon.http import SAFE_METHODS, Operation, Refusal, Request, Response, in_time
 from guerdon.identity.access import Access
 from guerdon.throttling.rules import Standing, fields
 from guerdon.throttling.service import Throttle, WithoutStore
@@ -119,6 +120,33 @@ class Callers:
         else:
             # Every debit comes here: what needs no waiting is not to pay for a deadline.
             _tell(resp, self._throttle.spend_here(name, actor.id))
+
+
+class Guesses:
+    """Stands behind all that may refuse a request: whoever has asked for many codes that there are not is not to go on.
+
+    A code that is found costs nothing. One that is not is counted for who asks and for the address, after it was looked up; of many that are
+    under way together the quota hides how those above it went. While nobody counts for all processes, each counts for itself.
+    """
+
+    def __init__(self, throttle: Throttle, addresses: Addresses, operations: Mapping[tuple[str, str], Operation]) -> None:
+        self._throttle = throttle
+        self._addresses = addresses
+        self._routes = frozenset(route for route, declared in operations.items() if declared.guesses)
+
+    async def process_resource(self, req: Request, resp: Response, resource: object, params: dict[str, Any]) -> None:
+        if (req.uri_template or "", req.method) in self._routes:
+            await self._spend(req, 0)
+
+    async def process_response(self, req: Request, resp: Response, resource: object, req_succeeded: bool) -> None:
+        refusal: Refusal | None = req.context.refusal
+        if refusal is not None and refusal.code == NotFound.code and (req.uri_template or "", req.method) in self._routes:
+            await self._spend(req, 1)
+
+    async def _spend(self, req: Request, cost: int) -> None:
+        actor, address = req.context.actor, self._addresses.of(req)
+        for who in (address,) if actor.kind == "anonymous" else (actor.id, address):
+            await in_time(req, self._throttle.spend("code", who, cost=cost))
 
 
 def _tell(resp: Response, standing: Standing | None) -> None:

@@ -16,9 +16,11 @@ class LocalCounters:
         self._counters: dict[str, dict[str, Counter]] = {}
 
     def spend(self, quota: Quota, who: str, cost: int = 1) -> Standing:
-        """Take `cost` if the quota grants it; a negative cost gives something back."""
+        """Take `cost` if the quota grants it; a negative cost gives something back. A cost of 0 takes nothing and asks whether 1 is left."""
         now_ms = self._clock.now_ms()
         counters = self._counters.setdefault(quota.name, {})
+        if cost == 0 and who not in counters:
+            return standing(Counter(now_ms // quota.window_ms), now_ms, quota, granted=True)
         counter = counters.pop(who, None)
         if counter is None:
             counter = Counter(now_ms // quota.window_ms)
@@ -26,7 +28,7 @@ class LocalCounters:
         else:
             bring_up_to(counter, now_ms, quota)
         counters[who] = counter
-        granted = used(counter, now_ms, quota) + cost <= quota.amount
+        granted = used(counter, now_ms, quota) + (cost or 1) <= quota.amount
         if granted:
             counter.current = max(counter.current + cost, 0)
         return standing(counter, now_ms, quota, granted=granted)

@@ -26,8 +26,8 @@ class Throttle:
         self._on = on
         self._asks_again_at = 0.0
 
-    async def spend(self, name: str, who: str, *, without_store: WithoutStore = "local") -> Standing | None:
-        """Take one from a quota. None: nobody counts at the moment, and this kind of request is not to suffer from that.
+    async def spend(self, name: str, who: str, *, cost: int = 1, without_store: WithoutStore = "local") -> Standing | None:
+        """Take `cost` from a quota; a cost of 0 takes nothing, and is refused when nothing is left. None: nobody counts at the moment, and this kind of request is not to suffer from that.
 
         Raises:
             QuotaExceeded: nothing is left.
@@ -35,15 +35,15 @@ class Throttle:
         """
         if not self._on:
             return None
-        if self._store is None:
-            return self.spend_here(name, who)
         quota = self._quotas[name]
+        if self._store is None:
+            return _granted(self._local.spend(quota, who, cost))
         try:
-            return _granted(await self._ask(self._store, quota, who, 1))
+            return _granted(await self._ask(self._store, quota, who, cost))
         except StoreUnavailable:
             if without_store == "closed":
                 raise
-        return _granted(self._local.spend(quota, who)) if without_store == "local" else None
+        return _granted(self._local.spend(quota, who, cost)) if without_store == "local" else None
 
     async def give_back(self, name: str, who: str) -> None:
         """Return what was taken for something that has turned out to be all right. When nobody counts, it simply fades away."""

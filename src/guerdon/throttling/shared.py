@@ -28,8 +28,10 @@ if index > at then
 end
 local left = math.min(math.max((at + 1) * window - now, 0), window)
 local granted = 0
-if current + math.ceil(previous * left / window) + cost <= amount then
-  granted = 1
+local wanted = cost
+if cost == 0 then wanted = 1 end
+if current + math.ceil(previous * left / window) + wanted <= amount then granted = 1 end
+if granted == 1 and cost ~= 0 then
   current = math.max(current + cost, 0)
   redis.call('HSET', KEYS[1], 'i', at, 'c', current, 'p', previous)
   redis.call('PEXPIRE', KEYS[1], 2 * window)
@@ -71,7 +73,8 @@ class SharedCounters:
         self._asking: asyncio.Task[None] | None = None
 
     async def spend(self, quota: Quota, who: str, cost: int = 1) -> Standing:
-        """
+        """Like `LocalCounters.spend`.
+
         Raises:
             StoreUnavailable: it does not answer.
         """
