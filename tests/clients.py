@@ -121,4 +121,8 @@ def problem(response: httpx.Response, status: int, code: str) -> dict[str, Any]:
     assert body["title"]
     assert body["detail"]
     assert body["request_id"] == response.headers["x-request-id"]
+    if status == 429:
+        assert code == "too-many-requests"
+        assert len(body["violated-policies"]) == 1
+        assert int(response.headers["retry-after"]) >= 1
     return body

@@ -122,13 +122,6 @@ class SecondFactorNeeded(Unauthenticated):
     )
 
 
-class TooManyAttempts(CallerError):
-    code = "too-many-attempts"
-    status = 429
-    title = "Too many wrong codes"
-    page = "Five codes behind a right password were wrong. Only waiting helps now, for the time that `Retry-After` names."
-
-
 class SecondFactorMissing(CallerError):
     code = "second-factor-missing"
     status = 403
@@ -188,14 +181,20 @@ class UnsupportedMediaType(CallerError):
     page = "Send `Content-Type: application/json` (UTF-8, not compressed)."
 
 
-class QuotaExceeded(CallerError):
-    code = "quota-exceeded"
+class TooManyRequests(CallerError):
+    code = "too-many-requests"
     status = 429
     title = "Too many requests"
     page = (
-        "The caller has spent a quota; nothing was done. `violated-policies` names it, `RateLimit-Policy` says how large it is, and after "
-        "the time that `Retry-After` names the next request is granted."
+        "The caller has spent a quota; nothing was done. `violated-policies` names it, and after the time that `Retry-After` names the next "
+        "request is granted. Most quotas count requests, and `RateLimit-Policy` says how large they are; `second-factor` counts five codes "
+        "that were wrong behind a right password, `export` one document a day, and `connections` what a gateway sees open at once."
     )
+
+    @classmethod
+    def of(cls, policy: str, detail: str, *, retry_after_seconds: int) -> Self:
+        """Name the quota that is spent."""
+        return cls(detail, retry_after_seconds=retry_after_seconds, **{"violated-policies": [policy]})
 
 
 class BadRequest(CallerError):

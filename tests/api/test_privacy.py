@@ -445,7 +445,7 @@ async def test_a_member_exports_once_a_day(service: Caller, anonymous: Caller, s
     me = anonymous.with_token(ada.token)
     assert (await me.get("/v1/me/export")).json()["complete"]
     refused = await me.get("/v1/me/export")
-    problem(refused, 429, "quota-exceeded")
+    assert problem(refused, 429, "too-many-requests")["violated-policies"] == ["export"]
     assert 86_300 < int(refused.headers["retry-after"]) <= 86_400
     clock.advance(days=1)
     login = await anonymous.post("/v1/auth/login", {"email": ada.email, "password": PASSWORD})
@@ -464,7 +464,7 @@ async def test_an_export_that_was_cut_off_does_not_cost_a_day(
     assert b'"format":"guerdon-export-1"' in await anext(pieces)
     await pieces.aclose()
     refused = await anonymous.with_token(ada.token).get("/v1/me/export")
-    problem(refused, 429, "quota-exceeded")
+    problem(refused, 429, "too-many-requests")
     assert int(refused.headers["retry-after"]) <= 600
     clock.advance(seconds=601)
     assert (await anonymous.with_token(ada.token).get("/v1/me/export")).json()["complete"]

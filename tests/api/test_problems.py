@@ -230,3 +230,7 @@ async def test_every_answer_carries_the_safe_headers(service: Caller, anonymous:
         assert answer.headers["server"] == "guerdon"
         assert "access-control-allow-origin" not in answer.headers
     assert (await anonymous.get("/v1/me")).headers["www-authenticate"] == 'Bearer realm="guerdon"'
+
+
+def test_whoever_is_to_wait_is_told_in_one_way() -> None:
+    assert [code for code, kind in registry().items() if kind.status == 429] == ["too-many-requests"]

@@ -126,7 +126,7 @@ async def test_a_reset_gets_the_owner_in_while_strangers_guess(anonymous: Caller
     await forgot(anonymous)
     await worker.run()
     device = (await reset(anonymous, tokens_of(office)[0])).json()["device_token"]
-    problem(await log_in(anonymous, NEW_PASSWORD), 429, "quota-exceeded")
+    problem(await log_in(anonymous, NEW_PASSWORD), 429, "too-many-requests")
     body = {**ADA, "password": NEW_PASSWORD, "device_token": device}
     assert (await anonymous.post("/v1/auth/login", body)).status_code == 200
 

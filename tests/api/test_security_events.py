@@ -84,7 +84,7 @@ async def test_guessing_is_a_limit_hit_and_says_which(anonymous: Caller, watch: 
         await log_in(anonymous, "ada@example.com", "a guess of mine")
     refused = await log_in(anonymous, "ada@example.com", "a guess of mine")
     assert refused.status_code == 429
-    event = await watch.only(refused, "limit_hit", operation="logIn", result="refused", code="quota-exceeded")
+    event = await watch.only(refused, "limit_hit", operation="logIn", result="refused", code="too-many-requests")
     assert event["quota"]
 
 

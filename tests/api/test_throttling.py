@@ -59,7 +59,7 @@ def deployment(services: Services, settings: Settings, clock: ManualClock) -> De
 
 def refused(answer: httpx.Response, quota: str) -> int:
     """Assert that the quota is named in every way that there is, and return the seconds to wait."""
-    body = problem(answer, 429, "quota-exceeded")
+    body = problem(answer, 429, "too-many-requests")
     assert body["violated-policies"] == [quota]
     assert answer.headers["ratelimit-policy"].startswith(f'"{quota}";q=')
     name, remaining, seconds = answer.headers["ratelimit"].split(";")

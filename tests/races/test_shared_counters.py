@@ -99,7 +99,7 @@ async def test_processes_share_one_quota(stack: AsyncExitStack, shared: Settings
     assert statuses.count(200) + statuses.count(429) == 180
     for answer in answers:
         if answer.status_code == 429:
-            problem(answer, 429, "quota-exceeded")
+            problem(answer, 429, "too-many-requests")
             assert int(answer.headers["retry-after"]) >= int(answer.headers["ratelimit"].rpartition("t=")[2])
 
 

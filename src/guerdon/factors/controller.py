@@ -2,7 +2,7 @@
 
 import segno
 
-from guerdon.errors import InvalidState, Overloaded, StoreUnavailable, TooManyAttempts
+from guerdon.errors import InvalidState, Overloaded, StoreUnavailable, TooManyRequests
 from guerdon.factors.models import (
     FactorConfirm,
     FactorCreate,
@@ -17,7 +17,7 @@ from guerdon.http import Request, Response, actor_of, operation, read, send
 from guerdon.security import STAFF
 
 _PROOF = {"current_password": "correct horse battery staple", "code": "492039"}
-_ERRORS = (InvalidState, TooManyAttempts, StoreUnavailable, Overloaded)
+_ERRORS = (InvalidState, TooManyRequests, StoreUnavailable, Overloaded)
 
 
 class FactorsResource:
@@ -52,7 +52,7 @@ class FactorsResource:
         tag="auth",
         body=FactorConfirm,
         answers={200: RecoveryCodesView},
-        errors=(InvalidState, TooManyAttempts),
+        errors=(InvalidState, TooManyRequests),
         example={"code": "492039"},
     )
     async def on_post_confirm(self, req: Request, resp: Response) -> None:

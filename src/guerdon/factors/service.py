@@ -4,7 +4,7 @@ from pymongo import ReturnDocument
 
 from guerdon.clock import Clock
 from guerdon.database import Database, Document, DuplicateKeyError
-from guerdon.errors import InvalidState, NotFound, SecondFactorNeeded, TooManyAttempts, Validation
+from guerdon.errors import InvalidState, NotFound, SecondFactorNeeded, TooManyRequests, Validation
 from guerdon.factors.models import FACTORS, Factor
 from guerdon.factors.rules import (
     TRIES_MAX,
@@ -50,7 +50,7 @@ class Factors:
         Raises:
             InvalidState: there is a confirmed factor; it has to be removed first.
             Validation: this is not the current password.
-            QuotaExceeded, StoreUnavailable: too many have tried the password, or nobody can count.
+            TooManyRequests, StoreUnavailable: too many have tried the password, or nobody can count.
             Overloaded: too many passwords are being hashed.
         """
         await self._require_password(member_id, password)
@@ -70,7 +70,7 @@ class Factors:
         Raises:
             InvalidState: there is nothing to confirm.
             Validation: the code is not right.
-            TooManyAttempts: too many were not.
+            TooManyRequests: too many were not.
         """
         factor = await self._factors.get(member_id)
         if factor is None or factor.confirmed_at is not None:
@@ -96,7 +96,7 @@ class Factors:
         Raises:
             InvalidState: there is no confirmed factor.
             Validation: the password or the code is not right.
-            TooManyAttempts, QuotaExceeded, StoreUnavailable, Overloaded: as elsewhere.
+            TooManyRequests, StoreUnavailable, Overloaded: as elsewhere.
         """
         await self._require_both(member_id, password, code)
         codes = new_codes()
@@ -110,7 +110,7 @@ class Factors:
         Raises:
             InvalidState: there is no confirmed factor.
             Validation: the password or the code is not right.
-            TooManyAttempts, QuotaExceeded, StoreUnavailable, Overloaded: as elsewhere.
+            TooManyRequests, StoreUnavailable, Overloaded: as elsewhere.
         """
         await self._require_both(member_id, password, code)
         await self.forget(member_id)
@@ -128,7 +128,7 @@ class Factors:
 
         Raises:
             SecondFactorNeeded: no code was shown, or one that is not right.
-            TooManyAttempts: too many were not right.
+            TooManyRequests: too many were not right.
         """
         # Members have none, and pay nothing for that.
         factor = None if member.role == "member" else await self._factors.get(member.id)
@@ -145,7 +145,7 @@ class Factors:
         """Use a code up; false when it is not right, or somebody was quicker. What is right clears the tries.
 
         Raises:
-            TooManyAttempts: too many were not right.
+            TooManyRequests: too many were not right.
         """
         await self._count_try(factor.id)
         if is_recovery_code(code):
@@ -170,7 +170,7 @@ class Factors:
         """Count before looking, so that many at once do not get more tries than one after another.
 
         Raises:
-            TooManyAttempts: only waiting helps now.
+            TooManyRequests: only waiting helps now.
         """
         now = self._clock.now_ms()
         over: Document = {"$lte": ["$tries_end_at", now]}
@@ -183,7 +183,8 @@ class Factors:
             return
         factor = await self._factors.get(member_id)
         wait_ms = TRIES_MS if factor is None else factor.tries_end_at - now
-        raise TooManyAttempts("too many codes were wrong; wait", retry_after_seconds=max(-(-wait_ms // 1000), 1))
+        seconds = max(-(-wait_ms // 1000), 1)
+        raise TooManyRequests.of("second-factor", "too many codes were wrong; wait", retry_after_seconds=seconds)
 
     async def _require_both(self, member_id: str, password: str, code: str) -> None:
         await self._require_password(member_id, password)

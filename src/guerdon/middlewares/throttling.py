@@ -89,7 +89,7 @@ class Strangers:
         """Hold back credentials from where many came that proved nothing, unless these have proven something before.
 
         Raises:
-            QuotaExceeded: they are not to be looked at.
+            TooManyRequests: they are not to be looked at.
         """
         if authorization is not None:
             req.context.address = self._addresses.of(req)

@@ -27,9 +27,9 @@ from guerdon.errors import (
     MalformedJson,
     OutcomeUnknown,
     Overloaded,
-    QuotaExceeded,
     RequestTimeout,
     StoreUnavailable,
+    TooManyRequests,
     Unauthenticated,
     UnsupportedMediaType,
     Validation,
@@ -212,7 +212,7 @@ def _errors_of(declared: Operation) -> set[type[GuerdonError]]:
     if not declared.policy.public:
         errors |= {Unauthenticated, Forbidden, Validation}
     if declared.quota != "none":
-        errors |= {QuotaExceeded, StoreUnavailable}
+        errors |= {TooManyRequests, StoreUnavailable}
     return errors
 
 

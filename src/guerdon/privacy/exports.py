@@ -9,7 +9,7 @@ from guerdon.audit.models import view_record
 from guerdon.audit.service import Audit
 from guerdon.clock import Clock, rfc3339
 from guerdon.database import Database, Document, DuplicateKeyError
-from guerdon.errors import QuotaExceeded
+from guerdon.errors import TooManyRequests
 from guerdon.factors.models import view_factor
 from guerdon.factors.service import Factors
 from guerdon.history.models import view_entry
@@ -107,7 +107,7 @@ class Exports:
         """Return the caller's own document.
 
         Raises:
-            QuotaExceeded: there was one less than a day ago, or one was begun less than ten minutes ago.
+            TooManyRequests: there was one less than a day ago, or one was begun less than ten minutes ago.
             Overloaded: too many exports are being sent by this process.
         """
         await self._admit(actor.id)
@@ -123,9 +123,7 @@ class Exports:
         except DuplicateKeyError:
             mark = await self._marks.get(member_id)
             left_ms = RETRY_MS if mark is None else max(mark.not_before - now, 1000)
-            raise QuotaExceeded(
-                "there is one export a day", retry_after_seconds=-(-left_ms // 1000), **{"violated-policies": ["export"]}
-            ) from None
+            raise TooManyRequests.of("export", "there is one export a day", retry_after_seconds=-(-left_ms // 1000)) from None
 
     async def _then_mark(self, member_id: str, pieces: Pieces) -> Pieces:
         """Only an export that was sent to its end counts for the day."""

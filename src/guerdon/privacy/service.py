@@ -82,7 +82,7 @@ class Erasures:
 
         Raises:
             Validation: the password is not right.
-            QuotaExceeded, StoreUnavailable, Overloaded: as for a change of password.
+            TooManyRequests, StoreUnavailable, Overloaded: as for a change of password.
             InvalidState, DatabaseUnavailable: as for `erase`.
         """
         await self._sessions.prove(actor, password)

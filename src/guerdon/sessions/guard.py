@@ -12,7 +12,7 @@ from joserfc.util import urlsafe_b64decode, urlsafe_b64encode
 from msgspec import Struct
 
 from guerdon.clock import Clock
-from guerdon.errors import GuerdonError, QuotaExceeded, Unauthenticated
+from guerdon.errors import GuerdonError, TooManyRequests, Unauthenticated
 from guerdon.identity.rules import valid_email
 from guerdon.identity.service import Identity
 from guerdon.identity.vault import Vault
@@ -51,7 +51,7 @@ class Guard:
 
         Raises:
             Validation: the address is none.
-            QuotaExceeded: there were too many.
+            TooManyRequests: there were too many.
             StoreUnavailable: nobody can count, and so nobody is let in.
         """
         account = self._account_of(valid_email(email))
@@ -71,7 +71,7 @@ class Guard:
         """Count an attempt of somebody who has logged in to prove the password once more, unless it succeeds.
 
         Raises:
-            QuotaExceeded: there were too many.
+            TooManyRequests: there were too many.
         """
         await self._throttle.spend("password", member_id, without_store="closed")
         yield
@@ -93,7 +93,7 @@ class Guard:
         taken = [await self._spend("account", attempt.account.hex())]
         try:
             taken.append(await self._spend("failures", EVERYBODY))
-        except QuotaExceeded:
+        except TooManyRequests:
             # So many fail everywhere that somebody is trying one password on many accounts: no address has a second try now.
             taken.append(await self._spend("spray", address))
         return taken

@@ -83,8 +83,8 @@ class Sessions:
 
         Raises:
             Unauthenticated: see `Identity.prove`.
-            SecondFactorNeeded, TooManyAttempts: see `Factors.require`; the password was right.
-            QuotaExceeded: too many have tried; see `Guard.attempt`.
+            SecondFactorNeeded: see `Factors.require`; the password was right.
+            TooManyRequests: too many have tried the password or the code; see `Guard.attempt` and `Factors.require`.
             StoreUnavailable: nobody can count the attempts, and so nobody is let in.
             Validation: the address is none, or the password is too long to be one.
             Overloaded: too many passwords are being hashed.
@@ -165,7 +165,7 @@ class Sessions:
 
         Raises:
             Validation: the password is not right.
-            QuotaExceeded, StoreUnavailable: as for `log_in`.
+            TooManyRequests, StoreUnavailable: as for `log_in`.
             Overloaded: too many passwords are being hashed.
         """
         async with self._guard.own_password(actor.id):
@@ -176,7 +176,7 @@ class Sessions:
 
         Raises:
             Validation: the current password is not right, or the new one is not acceptable.
-            QuotaExceeded, StoreUnavailable: as for `log_in`.
+            TooManyRequests, StoreUnavailable: as for `log_in`.
             Overloaded: too many passwords are being hashed.
         """
         async with self._guard.own_password(actor.id):

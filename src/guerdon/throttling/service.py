@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 from guerdon.clock import Clock
-from guerdon.errors import QuotaExceeded, StoreUnavailable
+from guerdon.errors import StoreUnavailable, TooManyRequests
 from guerdon.throttling.counters import LocalCounters
 from guerdon.throttling.rules import Quota, Standing, fields
 from guerdon.throttling.shared import SharedCounters
@@ -30,7 +30,7 @@ class Throttle:
         """Take `cost` from a quota; a cost of 0 takes nothing, and is refused when nothing is left. None: nobody counts at the moment, and this kind of request is not to suffer from that.
 
         Raises:
-            QuotaExceeded: nothing is left.
+            TooManyRequests: nothing is left.
             StoreUnavailable: nobody counts at the moment, and this kind of request is not to pass then.
         """
         if not self._on:
@@ -66,7 +66,7 @@ class Throttle:
         """Like `spend`, counted in this process.
 
         Raises:
-            QuotaExceeded: nothing is left.
+            TooManyRequests: nothing is left.
         """
         return _granted(self._local.spend(self._quotas[name], who)) if self._on else None
 
@@ -78,7 +78,7 @@ class Throttle:
     def require_credit_here(self, name: str, who: str) -> None:
         """
         Raises:
-            QuotaExceeded: `count_here` has counted too many.
+            TooManyRequests: `count_here` has counted too many.
         """
         spent = self._local.is_spent(self._quotas[name], who) if self._on else None
         if spent is not None:
@@ -104,14 +104,14 @@ def quota_of(name: str, text: str) -> Quota:
     return Quota(name, int(amount), int(seconds))
 
 
-def refusal(standing: Standing) -> QuotaExceeded:
+def refusal(standing: Standing) -> TooManyRequests:
     """The problem of a caller who has spent the quota (draft-ietf-httpapi-ratelimit-headers, problem types)."""
     quota = standing.quota
     seconds = -(-standing.wait_ms // 1000)
-    error = QuotaExceeded(
+    error = TooManyRequests.of(
+        quota.name,
         f"{quota.amount} requests in {quota.window_seconds} s are what `{quota.name}` grants; the next one in {seconds} s",
         retry_after_seconds=max(seconds, 1),
-        **{"violated-policies": [quota.name]},
     )
     error.headers = fields(standing)
     return error
