@@ -55,6 +55,19 @@ def random_bytes(count: int) -> bytes:
     return os.urandom(count)
 
 
+def random_text(alphabet: str, count: int) -> str:
+    """Return `count` characters of an alphabet of 1 to 256, each as likely as any other."""
+    characters = alphabet.encode("latin-1")
+    size = len(characters)
+    # A byte above the last multiple of the alphabet's size would make its first characters likelier than the others.
+    fair = 256 - 256 % size
+    table, unfair = bytes(characters[value % size] for value in range(256)), bytes(range(fair, 256))
+    text = b""
+    while len(text) < count:
+        text += os.urandom((count - len(text)) * 256 // fair + 16).translate(table, unfair)
+    return text[:count].decode("latin-1")
+
+
 def checksum62(text: str) -> str:
     """Six base-62 characters of CRC-32, so that a scanner can tell a leaked key from noise without asking us."""
     return base62(zlib.crc32(text.encode()), 6)
