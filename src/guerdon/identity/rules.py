@@ -1,24 +1,33 @@
 """Pure decisions about addresses, claims and scopes."""
 
+import re
 import unicodedata
 from collections.abc import Iterable
 
 from email_validator import EmailNotValidError, validate_email
 
 from guerdon.errors import Forbidden, Validation
+from guerdon.identity.lookalikes import LOOKALIKES
 from guerdon.identity.models import EMAIL_LENGTH_MAX, Member
 from guerdon.security import ANY_SCOPE, ROLES_SCOPE, SCOPES, Actor
 
 EMAIL_CLAIM = "email:"
 EXTERNAL_ID_CLAIM = "external_id:"
+_INVISIBLE = re.compile(
+    "[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u2800\u3164\ufe00-\ufe0f\ufeff\uffa0"
+    "\ufff0-\ufff8\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
+)
+"""What Unicode lets a display leave out (Default_Ignorable_Code_Point), and the blank of Braille."""
 
 
 def valid_email(text: str) -> str:
     """Return the address as it is stored: syntax checked, Unicode composed, domain in lower case; nothing is looked up.
 
     Raises:
-        Validation: it is not an e-mail address.
+        Validation: it is not an e-mail address, or one with characters that nobody sees.
     """
+    if _INVISIBLE.search(text):
+        raise Validation.at("/email", "an e-mail address has no invisible characters")
     try:
         # `test_environment` also accepts *.test, which RFC 6761 reserves for trying things out; `strict` bounds the local part.
         checked = validate_email(text[: EMAIL_LENGTH_MAX + 1], strict=True, check_deliverability=False, test_environment=True)
@@ -30,7 +39,7 @@ def valid_email(text: str) -> str:
 
 def normal_email(address: str) -> str:
     """Return the form in which a valid address is compared: the same for two spellings that people take for the same address."""
-    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", address).casefold())
+    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", address).casefold()).translate(LOOKALIKES)
 
 
 def claimed_field(claim_id: str) -> str:
