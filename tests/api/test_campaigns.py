@@ -34,7 +34,7 @@ SENSELESS: list[tuple[dict[str, Any], str]] = [
     ({"caps": [{"scope": "member", "limit": 1}]}, "/caps/0/period"),
     ({"caps": [{"scope": "event", "limit": 1, "period": "day"}]}, "/caps/0/period"),
     ({"caps": [{"scope": "member", "limit": 0, "period": "day"}]}, "/caps/0/limit"),
-    ({"caps": [{"scope": "member", "limit": 1, "period": "year"}]}, "/caps/0/period"),
+    ({"caps": [{"scope": "member", "limit": 1, "period": "decade"}]}, "/caps/0/period"),
     ({"stacking": {"policy": "best"}}, "/stacking/group"),
     ({"stacking": {"priority": -1}}, "/stacking/priority"),
     ({"schedule": [{"days": ["mon"], "starts": "09:00", "ends": "09:00"}]}, "/schedule/0/starts"),

@@ -23,8 +23,8 @@ from tests.serving import MISSING, OWNED, Route
 REFERENCES = {"wallet": "wallet_id", "from": "wallet_id", "to": "wallet_id", "member/id": "member_id"}
 """Fields of bodies that name what belongs to a member."""
 PLAIN = {
-    "asset", "attributes", "audience", "category", "code", "condition", "currency", "current_password", "device_token", "email",
-    "event_types", "expression", "external_id", "group", "id", "key", "metadata", "name", "new_password", "password", "reason", "ends", "percent", "reference", "refresh_token", "refund_of", "scopes", "sku", "starts",
+    "asset", "attributes", "audience", "categories", "category", "code", "condition", "currency", "current_password", "device_token", "email",
+    "event_types", "expression", "external_id", "group", "id", "key", "metadata", "name", "new_password", "password", "reason", "ends", "percent", "reference", "refresh_token", "refund_of", "scopes", "sku", "skus", "starts",
     "tier_multipliers", "to", "token", "type",
 }  # fmt: skip
 """Texts that name nothing of a member's, or are secrets of the caller's own. A new field is put here or above on purpose."""

@@ -16,7 +16,7 @@ WAITING_DAYS_MAX, EXPIRY_MONTHS_MAX = 366, 120
 
 CampaignStatus = Literal["draft", "active", "paused", "ended"]
 Clawback = Literal["none", "up_to_balance", "debt"]
-Period = Literal["day", "week", "month", "ever"]
+Period = Literal["day", "week", "month", "year", "ever"]
 Weekday = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
 WEEKDAYS: tuple[Weekday, ...] = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 EventType = Annotated[str, Meta(pattern=r"^[a-z][a-z0-9_]{0,39}$(?!\n)", examples=["purchase"])]
@@ -82,6 +82,13 @@ class Stacking(Struct, frozen=True, forbid_unknown_fields=True):
     priority: Annotated[int, Meta(ge=0, le=1000, description="Higher comes first.")] = 0
 
 
+class ItemsOf(Struct, frozen=True, forbid_unknown_fields=True):
+    """Lines of an event: those of one of the categories, and those of one of the articles."""
+
+    categories: Annotated[list[Text], Meta(max_length=50)] = []
+    skus: Annotated[list[Text], Meta(max_length=200)] = []
+
+
 class Cap(Struct, frozen=True, forbid_unknown_fields=True):
     """At most `limit` for one event, or for one member in each calendar period in which their events occurred."""
 
@@ -143,6 +150,8 @@ class CampaignCreate(Struct, frozen=True, forbid_unknown_fields=True):
     schedule: Annotated[list[Hours], Meta(min_length=1, max_length=HOURS_MAX)] | None = None
     audience: Expression = "true"
     condition: Expression = "true"
+    items: ItemsOf | None = None
+    """Only these lines of the event: there has to be one, and the award is worked out on what they cost."""
     tier_multipliers: Annotated[dict[TierCode, Decimal], Meta(max_length=20)] = {}
     stacking: Stacking = Stacking()
     caps: Annotated[list[Cap], Meta(max_length=CAPS_MAX)] = []
@@ -175,6 +184,7 @@ class Campaign(Struct, frozen=True, kw_only=True):
     created_by: str
     changed_at: int
     schedule: list[Hours] | None = None
+    items: ItemsOf | None = None
     tier_multipliers: dict[str, str] = {}
     stacking: Stacking = Stacking()
     caps: list[Cap] = []
@@ -210,6 +220,7 @@ class CampaignView(Struct, frozen=True):
     schedule: list[Hours] | None
     audience: str
     condition: str
+    items: ItemsOf | None
     tier_multipliers: dict[str, str]
     stacking: Stacking
     caps: list[Cap]
@@ -260,6 +271,7 @@ def view_campaign(stored: Campaign, now_ms: int) -> CampaignView:
         schedule=campaign.schedule,
         audience=campaign.audience,
         condition=campaign.condition,
+        items=campaign.items,
         tier_multipliers=campaign.tier_multipliers,
         stacking=campaign.stacking,
         caps=campaign.caps,

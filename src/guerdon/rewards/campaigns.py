@@ -185,6 +185,7 @@ class Campaigns:
             schedule=body.schedule,
             audience=body.audience,
             condition=body.condition,
+            items=body.items,
             tier_multipliers=body.tier_multipliers,
             stacking=body.stacking,
             caps=body.caps,
@@ -223,9 +224,11 @@ def _require_sense(body: CampaignCreate) -> None:
     """
     for number, cap in enumerate(body.caps):
         if cap.scope == "member" and cap.period is None:
-            raise Validation.at(f"/caps/{number}/period", "a cap for a member needs a period: day, week, month or ever")
+            raise Validation.at(f"/caps/{number}/period", "a cap for a member needs a period: day, week, month, year or ever")
         if cap.scope == "event" and cap.period is not None:
             raise Validation.at(f"/caps/{number}/period", "a cap for one event has no period: leave it out")
+    if body.items is not None and not (body.items.categories or body.items.skus):
+        raise Validation.at("/items", "name at least one category or one sku, or leave it out")
     for number, hours in enumerate(body.schedule or ()):
         if hours.starts in (hours.ends, "24:00"):
             raise Validation.at(

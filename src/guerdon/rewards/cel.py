@@ -14,8 +14,8 @@ from cel_expr_python import cel  # pyright: ignore[reportMissingTypeStubs]
 from guerdon.errors import Validation
 
 EVENT_FIELDS = frozenset({"id", "type", "amount", "currency", "items", "attributes", "occurred_at"})
-PERSONAL_FIELDS = frozenset({"external_id", "attributes"})
-STANDING_FIELDS = frozenset({"tier", "segments", "first_purchase", "days_since_last"})
+PERSONAL_FIELDS = frozenset({"external_id", "attributes", "birthday_today", "birthday_month"})
+STANDING_FIELDS = frozenset({"tier", "segments", "first_purchase", "days_since_last", "referred"})
 MEMBER_FIELDS = PERSONAL_FIELDS | STANDING_FIELDS | {"id"}
 _FIELDS = {"event": EVENT_FIELDS, "member": MEMBER_FIELDS}
 # What is no code: comments, and texts in the forms that CEL knows. One that never ends matches to the end of its line or of the source, and
@@ -32,13 +32,14 @@ _STRINGS = re.compile(
 _ACCESS = re.compile(r"(?<!\w)(?<![\w)\]}]\.)(event|member)\.([A-Za-z_]\w*)")
 """A dot before a variable changes nothing (`.event.amount`), unless something is before the dot."""
 _MEMBER = re.compile(r"\bmember\b(?:\.([A-Za-z_]\w*))?")
-_FLAG = "member.first_purchase"
-"""The one field that is a condition by itself; the engine knows the types of fields only when it reads them."""
+_FLAGS = frozenset({"member.first_purchase", "member.birthday_today", "member.birthday_month", "member.referred"})
+"""The fields that are conditions by themselves; the engine knows the types of fields only when it reads them."""
 _WALK = re.compile(r"\.(all|exists|exists_one|filter|map)\(")
 _PARTS = re.compile(
     r"\bevent\.(?:(?!items\b)[A-Za-z_]\w*|items\.(?:all|exists|exists_one|filter|map|size)\()|\bsize\(event\.items(?= ?\))"
 )
 _WHOLE = re.compile(r"(?<!\w)(?<![\w)\]}]\.)event\b")
+_PLACE = re.compile(r"<input>:([0-9]{1,9}):([0-9]{1,9})")
 _MATCHES = re.compile(r"\bmatches\(")
 WALKS_MAX, JOINS_MAX = 3, 2
 """Walks through lists in one condition, and `+` beside a single one. The engine bounds the turns of a walk, but not what each of them makes:
@@ -153,7 +154,7 @@ def compile_condition(source: str, pointer: str) -> Condition:
         Validation: it does not compile, is not of type bool, or names a field that neither event nor member has.
     """
     expression = _compile(source, pointer)
-    if expression.return_type() != cel.Type.BOOL and _code_of(source).strip() != _FLAG:
+    if expression.return_type() != cel.Type.BOOL and _code_of(source).strip() not in _FLAGS:
         kind = expression.return_type().name()
         raise Validation.at(pointer, f"the expression is of type {kind}; a condition must be of type BOOL")
     return Condition(source, expression)
@@ -180,4 +181,11 @@ def _compile(source: str, pointer: str) -> Any:
     try:
         return _environment().compile(source)
     except (RuntimeError, ValueError) as error:
-        raise Validation.at(pointer, f"not a CEL expression: {str(error)[:300]}") from None
+        raise _refused(pointer, str(error)) from None
+
+
+def _refused(pointer: str, error: str) -> Validation:
+    """What the compiler says; where it says so too, as `line` and `column`, both counted from 1."""
+    place = _PLACE.search(error)
+    where = {} if place is None else {"line": int(place[1]), "column": int(place[2])}
+    return Validation.at(pointer, f"not a CEL expression: {error[:300]}", **where)

@@ -7,10 +7,12 @@ from msgspec import Struct
 
 from guerdon.clock import rfc3339
 from guerdon.ledger.limits import Calendar
+from guerdon.rewards.baskets import chosen, cost_of
+from guerdon.rewards.birthdays import BIRTHDAY, birthday_on
 from guerdon.rewards.campaign_models import Campaign, FormulaAward
 from guerdon.rewards.cel import Condition, Formula, compile_condition, compile_formula, facts_of
 from guerdon.rewards.models import PURCHASE, REFUND, Inputs, ShopEvent
-from guerdon.rewards.periods import is_open
+from guerdon.rewards.periods import is_open, local_date
 from guerdon.rewards.prices import price
 
 MONETARY = (PURCHASE, REFUND)
@@ -90,7 +92,7 @@ def judge(
             judgements.append(Judgement(live.campaign, "not_matched", 0, why_not))
             continue
         if facts is None:
-            facts = facts_of(_event_facts(event), _member_facts(subject, event, inputs), inputs.judged_at)
+            facts = facts_of(_event_facts(event), _member_facts(subject, event, inputs, calendar), inputs.judged_at)
         judgements.append(_judge_one(event, live, facts, inputs.tier))
     return judgements
 
@@ -118,7 +120,15 @@ def _judge_one(event: ShopEvent, live: LiveCampaign, facts: Any, tier: str | Non
             return Judgement(campaign, "not_matched", 0, f"the {name} is false: {condition.source[:200]}")
     if event.amount <= 0 and (event.type in MONETARY or event.amount < 0):
         return Judgement(campaign, "not_matched", 0, f"the amount {event.amount} earns nothing", considered=True)
-    amount, why = price(campaign, live.formula, event.amount, tier, facts)
+    of_it, among = event.amount, ""
+    if campaign.items is not None:
+        lines = chosen(event.items, campaign.items)
+        if not lines:
+            return Judgement(campaign, "not_matched", 0, "none of its items is one of the campaign's")
+        of_it = min(cost_of(lines), event.amount)
+        among = f"{of_it} of {event.amount} is of the campaign's items; "
+    amount, why = price(campaign, live.formula, of_it, tier, facts)
+    why = among + why
     if amount is None:
         return Judgement(campaign, "refused", 0, why, considered=True)
     return Judgement(campaign, "awarded" if amount else "not_matched", amount, why, considered=True)
@@ -139,12 +149,16 @@ def _event_facts(event: ShopEvent) -> dict[str, Any]:
     }
 
 
-def _member_facts(subject: Subject, event: ShopEvent, inputs: Inputs) -> dict[str, Any]:
+def _member_facts(subject: Subject, event: ShopEvent, inputs: Inputs, calendar: Calendar) -> dict[str, Any]:
     last = inputs.last_purchase_at
+    birthday = birthday_on(local_date(event.occurred_at, calendar), subject.attributes.get(BIRTHDAY))
     return {
         "id": subject.id or "",
         "external_id": subject.external_id or "",
         "attributes": subject.attributes,
+        "birthday_today": birthday.today,
+        "birthday_month": birthday.month,
+        "referred": inputs.referrer is not None,
         "tier": inputs.tier or "",
         "segments": [],
         "first_purchase": event.type == PURCHASE and inputs.purchases == 0,

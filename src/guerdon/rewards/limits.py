@@ -53,6 +53,7 @@ _SAYS: dict[Period, str] = {
     "day": "for this member on that day",
     "week": "for this member in that week",
     "month": "for this member in that month",
+    "year": "for this member in that year",
     "ever": "for this member",
 }
 

@@ -10,7 +10,7 @@ from guerdon.clock import rfc3339
 from guerdon.errors import GuerdonError
 from guerdon.http import ExternalId, Text, problem_of
 from guerdon.money import AMOUNT_MAX, BALANCE_CEILING, Amount
-from guerdon.rewards.campaign_models import CAMPAIGN_VERSIONS, CAMPAIGNS, Clawback, EventType
+from guerdon.rewards.campaign_models import CAMPAIGN_VERSIONS, CAMPAIGNS, Clawback, EventType, ItemsOf
 from guerdon.rewards.tier_models import TIER_CHANGES, TIER_SET_VERSIONS, TIER_SETS, TierStep
 
 EVENTS, REFUNDS, STANDINGS = "events", "refunds", "standings"
@@ -215,6 +215,15 @@ class Award(Struct, frozen=True, kw_only=True, omit_defaults=True):
     counted: tuple[str, ...] = ()
     """The accounts of the caps and the budget that it counts against."""
     clawback: Clawback = "debt"
+    items: ItemsOf | None = None
+    """The lines that it was worked out on."""
+
+
+class Returned(Struct, frozen=True, kw_only=True):
+    """How much of an article has come back."""
+
+    sku: str
+    quantity: int
 
 
 class Refunded(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -228,6 +237,9 @@ class Refunded(Struct, frozen=True, kw_only=True, omit_defaults=True):
     amount: int = 0
     taken: dict[str, int] = {}
     """By campaign: what its award has been made smaller by."""
+    itemised: int = 0
+    """How much of `amount` is of refunds that name their items, which are these."""
+    items: tuple[Returned, ...] = ()
 
 
 class WalletState(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -255,6 +267,8 @@ class Inputs(Struct, frozen=True, kw_only=True, omit_defaults=True):
     qualifying: dict[str, dict[str, int]] = {}
     purchases: int = 0
     last_purchase_at: int | None = None
+    referrer: str | None = None
+    """Who has referred the member."""
     wallets: dict[str, WalletState] = {}
     used: dict[str, int] = {}
     """By account: what was counted against caps and budgets."""

@@ -27,14 +27,14 @@ DAYS_TO_THE_DAY = 31
 
 
 def window_name(period: Period, at_ms: int, calendar: Calendar) -> str:
-    """Name the calendar period that holds a moment: `2026-11-22`, `2026-W47`, `2026-11` or `ever`."""
+    """Name the calendar period that holds a moment: `2026-11-22`, `2026-W47`, `2026-11`, `2026` or `ever`."""
     if period == "ever":
         return "ever"
     if period == "week":
-        year, week, _ = _date(at_ms, calendar).isocalendar()
+        year, week, _ = local_date(at_ms, calendar).isocalendar()
         return f"{year:04d}-W{week:02d}"
     day, month = calendar.names(at_ms)
-    return day if period == "day" else month
+    return {"day": day, "month": month, "year": month[:4]}[period]
 
 
 def is_open(schedule: Sequence[Hours] | None, at_ms: int, calendar: Calendar) -> bool:
@@ -57,12 +57,12 @@ def available_at(pending: PendingDays | None, now_ms: int, calendar: Calendar) -
     """From when an award of now can be spent; None is at once."""
     if pending is None:
         return None
-    return _midnight(_date(now_ms, calendar) + timedelta(days=pending.days + 1), calendar)
+    return _midnight(local_date(now_ms, calendar) + timedelta(days=pending.days + 1), calendar)
 
 
 def lapses_at(expiry: Expiry | None, now_ms: int, calendar: Calendar) -> int | None:
     """When an award of now lapses; None is never."""
-    today = _date(now_ms, calendar)
+    today = local_date(now_ms, calendar)
     match expiry:
         case None | NeverExpires():
             return None
@@ -79,7 +79,8 @@ def lapses_at(expiry: Expiry | None, now_ms: int, calendar: Calendar) -> int | N
             return _midnight(date(today.year + years + 1, 1, 1), calendar)
 
 
-def _date(at_ms: int, calendar: Calendar) -> date:
+def local_date(at_ms: int, calendar: Calendar) -> date:
+    """The day of a moment."""
     return to_datetime(at_ms).astimezone(calendar.zone).date()
 
 

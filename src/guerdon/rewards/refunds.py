@@ -6,13 +6,15 @@ of the very lot that the award made, and back to the caps and the budget it coun
 """
 
 from collections.abc import Mapping, Sequence
+from fractions import Fraction
 
 import msgspec
 from msgspec import Struct
 
 from guerdon.ledger.models import Lot
+from guerdon.rewards.baskets import chosen, merged, returned_share
 from guerdon.rewards.deciding import clawed_back
-from guerdon.rewards.models import Award, DecisionView, Refunded, WalletState
+from guerdon.rewards.models import Award, DecisionView, Item, Refunded, Returned, WalletState
 
 
 class TakenBack(Struct, frozen=True):
@@ -32,9 +34,26 @@ class RefundOutcome(Struct, frozen=True):
     taken: list[TakenBack]
 
 
-def share(award_amount: int, refunded: int, whole: int) -> int:
-    """Return what has to be taken back of an award when so much of the whole is refunded."""
-    return award_amount - award_amount * (whole - refunded) // whole
+class Asked(Struct, frozen=True):
+    """What one refund gives back: an amount, and the items that it is for; `itemised` is the part of the amount that is for them."""
+
+    amount: int
+    itemised: int = 0
+    items: tuple[Returned, ...] = ()
+
+
+def share(award: Award, refunded: Refunded, purchase: "Refundable") -> int:
+    """Return what has to be taken back of an award when so much of its purchase is refunded.
+
+    Of an award for certain items, a refund that names its items takes the share that these are of them, and any other the share that its
+    amount is of the purchase.
+    """
+    if award.items is None:
+        gone = Fraction(refunded.amount, purchase.amount)
+    else:
+        gone = returned_share(chosen(purchase.items, award.items), refunded.items)
+        gone = min(1, gone + Fraction(refunded.amount - refunded.itemised, purchase.amount))
+    return award.amount - award.amount * (gone.denominator - gone.numerator) // gone.denominator
 
 
 class Refundable(Struct, frozen=True):
@@ -42,13 +61,21 @@ class Refundable(Struct, frozen=True):
 
     amount: int
     awards: Sequence[Award]
+    items: Sequence[Item] = ()
 
 
-def refund(known: Refunded, amount: int, purchase: Refundable, wallets: Mapping[str, WalletState], now_ms: int) -> RefundOutcome:
-    """Refund `amount` more of a purchase, of which `known` says what was refunded before."""
+def refund(known: Refunded, asked: Asked, purchase: Refundable, wallets: Mapping[str, WalletState], now_ms: int) -> RefundOutcome:
+    """Refund so much more of a purchase, of which `known` says what was refunded before."""
     whole = purchase.amount
-    now_refunded = min(known.amount + amount, whole)
-    beyond = known.amount + amount - now_refunded
+    now_refunded = min(known.amount + asked.amount, whole)
+    beyond = known.amount + asked.amount - now_refunded
+    refunded = msgspec.structs.replace(
+        known,
+        count=known.count + 1,
+        amount=now_refunded,
+        itemised=known.itemised + min(asked.itemised, now_refunded - known.amount),
+        items=merged(known.items, asked.items),
+    )
     balances = dict(wallets)
     decisions: list[DecisionView] = []
     taken: list[TakenBack] = []
@@ -56,7 +83,7 @@ def refund(known: Refunded, amount: int, purchase: Refundable, wallets: Mapping[
     for award in purchase.awards:
         if award.amount <= 0:
             continue
-        due = share(award.amount, now_refunded, whole) - done.get(award.campaign, 0)
+        due = share(award, refunded, purchase) - done.get(award.campaign, 0)
         reasons = [f"{now_refunded} of {whole} are refunded: {due} of {award.amount} to take back now"]
         if beyond:
             reasons.append(f"{beyond} more than the purchase are left out")
@@ -74,5 +101,4 @@ def refund(known: Refunded, amount: int, purchase: Refundable, wallets: Mapping[
             taken.append(TakenBack(award, part, Lot(part, "promotional", award.available_at, award.expires_at)))
         outcome = "awarded" if part else "refused" if due else "not_matched"
         decisions.append(DecisionView(award.campaign, award.version, outcome, -part, reasons))
-    refunded = msgspec.structs.replace(known, count=known.count + 1, amount=known.amount + amount - beyond, taken=done)
-    return RefundOutcome(refunded, decisions, taken)
+    return RefundOutcome(msgspec.structs.replace(refunded, taken=done), decisions, taken)

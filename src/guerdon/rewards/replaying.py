@@ -80,7 +80,7 @@ def settle_again(recorded: RecordedEvent, inputs: Inputs, material: Material) ->
     event, calendar = event_of(recorded), Calendar(inputs.zone)
     if event.refund_of is not None:
         original = material.original
-        purchase = None if inputs.awaits or original is None else Refundable(original.amount, original.awards)
+        purchase = None if inputs.awaits or original is None else Refundable(original.amount, original.awards, original.items)
         return settle_refund(event, recorded.owner, purchase, inputs)
     judgements = judge(event, material.subject, material.campaigns, inputs, calendar)
     return settle(event, recorded.owner, judgements, inputs, calendar)

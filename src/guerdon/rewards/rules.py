@@ -325,7 +325,7 @@ class _Refund:
             inputs,
             wallets={award.asset: state_of(view.accounts.get(f"{recording.owner}:{award.asset}")) for award in original.awards},
         )
-        settled = settle_refund(event, recording.owner, Refundable(original.amount, original.awards), inputs)
+        settled = settle_refund(event, recording.owner, Refundable(original.amount, original.awards, original.items), inputs)
         awards = [books.take_back(taken) for taken in settled.taken]
         losses = gains_of(event, settled, inputs, original)
         progress = advance(sets, standing, losses, event.id, now_ms=view.now_ms, calendar=recording.calendar)

@@ -9,10 +9,11 @@ import msgspec
 from msgspec import Struct
 
 from guerdon.ledger.limits import Calendar
+from guerdon.rewards.baskets import add_up
 from guerdon.rewards.deciding import Verdict, decide, paid_into
 from guerdon.rewards.judging import Judgement
 from guerdon.rewards.models import PURCHASE, Award, DecisionView, Inputs, Refunded, ShopEvent
-from guerdon.rewards.refunds import Refundable, TakenBack, refund
+from guerdon.rewards.refunds import Asked, Refundable, TakenBack, refund
 
 
 class Settled(Struct, frozen=True):
@@ -45,6 +46,7 @@ def award_of(verdict: Verdict, transaction_id: str | None = None) -> Award:
         expires_at=None if lot is None else lot.expires_at,
         counted=tuple(each.account for each in verdict.counters),
         clawback=campaign.clawback,
+        items=campaign.items,
     )
 
 
@@ -67,8 +69,10 @@ def settle(event: ShopEvent, owner: str, judgements: Sequence[Judgement], inputs
     wallets = dict(inputs.wallets)
     for verdict in verdicts:
         paid_into(wallets, verdict)
-    purchase = Refundable(event.amount, [award_of(verdict) for verdict in verdicts if verdict.amount])
-    early = refund(msgspec.structs.replace(before, amount=0), before.amount, purchase, wallets, inputs.decided_at)
+    purchase = Refundable(event.amount, [award_of(verdict) for verdict in verdicts if verdict.amount], event.items)
+    asked = Asked(before.amount, before.itemised, before.items)
+    unknown = msgspec.structs.replace(before, amount=0, itemised=0, items=())
+    early = refund(unknown, asked, purchase, wallets, inputs.decided_at)
     note = f"{early.refunded.amount} were refunded before it arrived"
     return Settled(verdicts, early.taken, decisions + early.decisions, early.refunded, note)
 
@@ -77,7 +81,14 @@ def settle_refund(event: ShopEvent, owner: str, purchase: Refundable | None, inp
     """Decide what a linked refund takes back; None is a purchase that has not arrived, for which it waits."""
     known = inputs.before or Refunded(id=f"{owner}/{event.refund_of}", owner=owner)
     if purchase is None:
-        waiting = msgspec.structs.replace(known, count=known.count + 1, amount=known.amount + event.amount)
+        waiting = msgspec.structs.replace(
+            known,
+            count=known.count + 1,
+            amount=known.amount + event.amount,
+            itemised=known.itemised + (event.amount if event.items else 0),
+            items=add_up(event.items, known.items),
+        )
         return Settled(refunded=waiting, note=f"it waits for its purchase, {event.refund_of}")
-    outcome = refund(known, event.amount, purchase, inputs.wallets, inputs.decided_at)
+    asked = Asked(event.amount, event.amount if event.items else 0, add_up(event.items))
+    outcome = refund(known, asked, purchase, inputs.wallets, inputs.decided_at)
     return Settled(taken=outcome.taken, decisions=outcome.decisions, refunded=outcome.refunded)
