@@ -77,10 +77,10 @@ class Validation(CallerError):
     )
 
     @classmethod
-    def at(cls, pointer: str, detail: str, **where: int) -> "Validation":
-        """One value is wrong; `pointer` is its JSON Pointer in the body, or the parameter's name, and `where` the place within it."""
+    def at(cls, pointer: str, detail: str, **place: int) -> "Validation":
+        """One value is wrong; `pointer` is its JSON Pointer in the body, or the parameter's name, and `place` where it is within it."""
         where = f"{pointer}: " if pointer else ""
-        return cls(f"{where}{detail}", errors=[{"pointer": pointer, "detail": detail, **where}])
+        return cls(f"{where}{detail}", errors=[{"pointer": pointer, "detail": detail, **place}])
 
 
 class IdempotencyKeyMissing(CallerError):
