@@ -30,6 +30,7 @@ VERSION = 19
 AHEAD = 2
 """So many callers with a turn more than threads, so that these need not wait for what is read."""
 NICENESS = 10
+"""So far behind the process's other threads. The kernel holds the sum to 19."""
 
 T = TypeVar("T")
 
@@ -159,4 +160,5 @@ def _give_way() -> None:
     if sys.platform != "linux":  # Elsewhere a priority belongs to the whole process.
         return
     with suppress(OSError):  # A sandbox may forbid it; then they run beside the others.
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
+        thread = threading.get_native_id()
+        os.setpriority(os.PRIO_PROCESS, thread, os.getpriority(os.PRIO_PROCESS, thread) + NICENESS)
