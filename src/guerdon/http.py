@@ -101,7 +101,8 @@ class Operation(Struct, frozen=True):
     audited: bool = False
     """Written into the audit log although it changes nothing."""
     guesses: bool = False
-    """Takes a code that could be guessed: whatever is not found there is counted, and too much of it is refused unseen."""
+    """Takes a code that could be guessed: whatever is not found there is counted, and too much of it is refused unseen. What stands in its path
+    is not written into the audit log or the other logs."""
 
 
 def operation(

@@ -12,7 +12,7 @@ from guerdon import app as composition
 from guerdon.app import Services, build_app, open_services
 from guerdon.config import Settings
 from guerdon.errors import NotFound
-from guerdon.http import Request, Response, operation
+from guerdon.http import Request, Response, note, operation
 from guerdon.logs import make_logger
 from guerdon.security import scope
 from tests.clients import Caller, Log, ManualClock, problem
@@ -43,14 +43,14 @@ class At:
 
 
 @pytest.fixture
-def deployment(services: Services, settings: Settings, clock: ManualClock) -> Deployment:
+def deployment(services: Services, settings: Settings, clock: ManualClock, log: Log) -> Deployment:
     """A deployment with settings of its own, on the emptied database."""
 
     @asynccontextmanager
     async def deploy(**changes: Any) -> AsyncIterator[At]:
         own = settings.model_copy(update=changes)
         async with open_services(own, clock) as started:
-            at = At(started, build_app(started, own, make_logger(clock, "info", Log())))
+            at = At(started, build_app(started, own, make_logger(clock, "info", log)))
             yield at
             await at.close()
 
@@ -273,6 +273,10 @@ async def test_quotas_can_be_switched_off_for_trying(deployment: Deployment) -> 
         assert {(answer.status_code, "ratelimit" in answer.headers) for answer in answers} == {(200, False)}
 
 
+RIGHT, WRONG = "rightC0deABC", "wrongC0deABC"
+"""As long as an id of a key."""
+
+
 class Shelf:
     """A route that takes a code, of which there is one."""
 
@@ -283,8 +287,15 @@ class Shelf:
     async def on_get(self, req: Request, resp: Response, code: str) -> None:
         self.looked_up += 1
         await asyncio.sleep(0)
-        if code != "right":
+        if code != RIGHT:
             raise NotFound("there is no such code")
+        resp.status = 204
+
+    @operation("use", scope("wallets:write"), tag="test", answers={204: None}, errors=(NotFound,), guesses=True)
+    async def on_put(self, req: Request, resp: Response, code: str) -> None:
+        if code != RIGHT:
+            raise NotFound("there is no such code")
+        note(req, used="vch_" + "0" * 32)
         resp.status = 204
 
 
@@ -300,7 +311,7 @@ def shelf(monkeypatch: pytest.MonkeyPatch) -> Shelf:
     return shelf
 
 
-async def look(caller: Caller, code: str = "wrong") -> int:
+async def look(caller: Caller, code: str = WRONG) -> int:
     return (await caller.get(f"/v1/shelf/{code}")).status_code
 
 
@@ -309,17 +320,35 @@ async def test_codes_cannot_be_guessed_for_long(shelf: Shelf, deployment: Deploy
         keys = [await at.services.access.create_key(name, ["wallets:read"]) for name in "abc"]
         mine = at.address("192.0.2.1").with_token(keys[0])
         # What is there costs nothing, however often it is asked for.
-        assert [await look(mine, "right") for _ in range(10)] == [204] * 10
+        assert [await look(mine, RIGHT) for _ in range(10)] == [204] * 10
         assert [await look(mine) for _ in range(3)] == [404] * 3
-        wait_seconds = refused(await mine.get("/v1/shelf/right"), "code")
+        wait_seconds = refused(await mine.get(f"/v1/shelf/{RIGHT}"), "code")
         assert shelf.looked_up == 13
         # Neither from another address, nor with another key from this one; everybody else goes on, and so does everything else.
-        refused(await at.address("192.0.2.2").with_token(keys[0]).get("/v1/shelf/wrong"), "code")
-        refused(await at.address("192.0.2.1").with_token(keys[1]).get("/v1/shelf/wrong"), "code")
+        refused(await at.address("192.0.2.2").with_token(keys[0]).get(f"/v1/shelf/{WRONG}"), "code")
+        refused(await at.address("192.0.2.1").with_token(keys[1]).get(f"/v1/shelf/{WRONG}"), "code")
         assert await look(at.address("192.0.2.2").with_token(keys[2])) == 404
         assert (await mine.get("/v1/wallets/acc_0")).status_code == 404
         clock.advance(seconds=wait_seconds)
-        assert await look(mine, "right") == 204
+        assert await look(mine, RIGHT) == 204
+
+
+async def test_a_code_is_written_nowhere(shelf: Shelf, deployment: Deployment, log: Log) -> None:
+    async with deployment(rate_codes="1/60") as at:
+        olga = {"email": "olga@example.com", "password": "operator's password"}
+        await at.services.identity.create_operator(olga["email"], olga["password"], "operator")
+        token = (await at.address("192.0.2.1").post("/v1/auth/login", olga)).json()["access_token"]
+        caller = at.address("192.0.2.1").with_token(token)
+        answers = [await caller.put(f"/v1/shelf/{code}") for code in (RIGHT, WRONG, WRONG)]
+        assert [answer.status_code for answer in answers] == [204, 404, 429]
+        kept = [record async for record in at.services.database.raw["audit"].find({}, sort=[("_id", 1)])]
+    assert [(record["action"], record["phase"], record["status"]) for record in kept] == [
+        ("use", phase, status) for status in (204, 404, 429) for phase, status in (("asked", None), ("answered", status))
+    ]
+    assert kept[1]["facts"] == {"used": "vch_" + "0" * 32}
+    told = repr(kept) + log.getvalue()
+    assert '"limit_hit"' in told
+    assert not [code for code in (RIGHT, WRONG) if code in told]
 
 
 async def test_guesses_under_way_together_are_told_no_more_than_the_quota(shelf: Shelf, deployment: Deployment) -> None:

@@ -87,7 +87,7 @@ class SecurityEvents:
     def _tell(self, req: Request, name: str, result: str, status: int) -> None:
         context = req.context
         refusal: Refusal | None = context.refusal
-        subject = {**_ids_in_path(req), **_words(getattr(context, "facts", None) or {})}
+        subject = {**self._ids_in_path(req), **_words(getattr(context, "facts", None) or {})}
         if refusal is not None and refusal.incident is not None:
             subject["about"] = refusal.incident[1]
         tell_security(
@@ -102,15 +102,17 @@ class SecurityEvents:
             **({} if refusal is None else _about(refusal)),
         )
 
+    def _ids_in_path(self, req: Request) -> dict[str, str]:
+        declared = self._operations.get((req.uri_template or "", req.method))
+        if declared is not None and declared.guesses:
+            return {}  # A code may look like an id.
+        template, path = (req.uri_template or "").split("/"), req.path.split("/")
+        pairs = zip(template, path, strict=False)
+        return {name[1:-1]: value for name, value in pairs if name.startswith("{") and _ID.match(value)}
+
 
 def _about(refusal: Refusal) -> dict[str, object]:
     return {"code": refusal.code} if refusal.quota is None else {"code": refusal.code, "quota": refusal.quota}
-
-
-def _ids_in_path(req: Request) -> dict[str, str]:
-    template, path = (req.uri_template or "").split("/"), req.path.split("/")
-    pairs = zip(template, path, strict=False)
-    return {name[1:-1]: value for name, value in pairs if name.startswith("{") and _ID.match(value)}
 
 
 def _words(facts: Mapping[str, Any]) -> dict[str, str]:
