@@ -55,6 +55,17 @@ class Factory:
             assert answer.status_code == 200, answer.text
         return campaign_id
 
+    async def offer(self, *, active: bool = True, **changes: Any) -> str:
+        """An offer's id: 5 pounds off for nothing, as many as are wanted, unless `changes` say otherwise."""
+        value = {"type": "fixed", "amount": 500, "currency": "GBP"}
+        answer = await self._service.post("/v1/offers", {"name": "5 pounds off", "kind": "discount", "value": value, **changes})
+        assert answer.status_code == 201, answer.text
+        offer_id = str(answer.json()["id"])
+        if active:
+            answer = await self._service.post(f"/v1/offers/{offer_id}/activate")
+            assert answer.status_code == 200, answer.text
+        return offer_id
+
     def event(self, **changes: Any) -> dict[str, Any]:
         """The body of a purchase of 139.12 pounds by somebody new."""
         number = next(_numbers)

@@ -21,7 +21,15 @@ OWNED = {
     "event_id": "nothing", "session_id": f"{NOBODY}:000000000000",
 }  # fmt: skip
 """For the parameters of paths that name what belongs to a member: a well-formed name of nothing. A new parameter is put here or below."""
-MISSING = {**OWNED, "campaign_id": "nothing", "key_id": "nothing", "code": "nothing", "name": "nothing", "month": "2026-01"}
+MISSING = {
+    **OWNED,
+    "campaign_id": "nothing",
+    "offer_id": "nothing",
+    "key_id": "nothing",
+    "code": "nothing",
+    "name": "nothing",
+    "month": "2026-01",
+}
 
 
 class Route(NamedTuple):

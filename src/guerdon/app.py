@@ -77,6 +77,10 @@ from guerdon.simulated_clock.service import ClockControl
 from guerdon.throttling.rules import Quota
 from guerdon.throttling.service import Throttle, quota_of
 from guerdon.throttling.shared import SharedCounters
+from guerdon.vouchers import controller as vouchers_controller
+from guerdon.vouchers import offer_controller
+from guerdon.vouchers.offers import Offers
+from guerdon.vouchers.service import Vouchers
 from guerdon.wallets import controller as wallets_controller
 from guerdon.wallets.assets import Assets
 from guerdon.wallets.service import Wallets
@@ -115,10 +119,29 @@ class Services:
     events: Events
     tiers: Tiers
     replays: Replays
+    offers: Offers
+    vouchers: Vouchers
     erasures: Erasures
     exports: Exports
     clock_control: ClockControl | None
     """Only in development."""
+
+
+@dataclass(frozen=True)
+class _Ground:
+    """What is opened first, and closed again at the end."""
+
+    database: Database
+    clock: Clock
+    control: ClockControl | None
+    ids: IdSource
+    token_keys: TokenKeys
+    vault: Vault
+    passwords: PasswordHasher
+    throttle: Throttle
+    outbox: Outbox
+    ledger: Ledger
+    assets: Assets
 
 
 @asynccontextmanager
@@ -133,65 +156,92 @@ async def open_services(settings: Settings, clock: Clock) -> AsyncGenerator[Serv
     async with AsyncExitStack() as stack:
         database = await _open_database(settings, settings.mongodb_url.get_secret_value(), stack)
         clock, control = await _clock_of(settings, database, clock)
-        ids = IdSource(clock)
-        keys = TokenKeys(settings.token_keys.get_secret_value(), settings.jwks_max_age_seconds)
-        tokens = Tokens(keys, clock, settings.token_issuer, settings.token_audience, settings.access_token_ttl_seconds)
-        passwords = _hasher_of(settings, stack)
         master = _master_keys_of(settings)
         vault = Vault(database, master, clock)
         await vault.open()
-        members = Identity(database, vault, passwords, ids, clock)
-        throttle = _throttle_of(settings, clock, stack)
-        guard = Guard(throttle, vault, members, clock)
-        to_tell = Outbox(database, master, ids, clock)
+        ids = IdSource(clock)
         books = _ledger_of(settings, database, clock)
         stack.push_async_callback(books.close)
-        assets = await _assets_of(database, clock)
-        campaigns = Campaigns(database, assets, clock, ids)
-        people = People(members, vault)
-        wallets = Wallets(books, members, assets, database=database, clock=clock)
-        access = Access(database, tokens, clock)
-        factors = Factors(database, members, vault=vault, throttle=throttle, clock=clock, issuer=settings.token_issuer)
-        terms = _terms_of(settings)
-        sessions = Sessions(database, members, vault=vault, tokens=tokens, clock=clock, guard=guard, factors=factors, terms=terms)
-        streams = Streams(wallets, database=database, clock=clock, stand=standing_of(access, sessions))
-        stack.push_async_callback(streams.close)
-        audit = Audit(database, clock)
-        days = settings.erased_external_id_days
-        yield Services(
+        ground = _Ground(
             database=database,
             clock=clock,
+            control=control,
             ids=ids,
-            token_keys=keys,
+            token_keys=TokenKeys(settings.token_keys.get_secret_value(), settings.jwks_max_age_seconds),
             vault=vault,
-            identity=members,
-            access=access,
-            sessions=sessions,
-            throttle=throttle,
-            factors=factors,
-            outbox=to_tell,
-            recovery=Recovery(database, members, sessions, vault=vault, guard=guard, outbox=to_tell, clock=clock),
-            audit=audit,
+            passwords=_hasher_of(settings, stack),
+            throttle=_throttle_of(settings, clock, stack),
+            outbox=Outbox(database, master, ids, clock),
             ledger=books,
-            assets=assets,
-            wallets=wallets,
-            terms=WalletTerms(books, wallets),
-            history=History(wallets, books, database=database, clock=clock),
-            streams=streams,
-            holds=Holds(books, database=database, clock=clock),
-            reversals=Reversals(books, database=database),
-            campaigns=campaigns,
-            events=Events(books, members, campaigns, people=people, database=database, clock=clock),
-            tiers=Tiers(books, members, assets, database=database, clock=clock),
-            replays=Replays(campaigns, people, database),
-            erasures=Erasures(
-                database, members, sessions, ledger=books, audit=audit, clock=clock, belongings=BELONGINGS, external_id_days=days
-            ),
-            exports=Exports(
-                database, members, sessions, factors, people=people, wallets=wallets, ledger=books, audit=audit, clock=clock
-            ),
-            clock_control=control,
+            assets=await _assets_of(database, clock),
         )
+        services = _services_on(ground, settings)
+        stack.push_async_callback(services.streams.close)
+        yield services
+
+
+def _services_on(ground: _Ground, settings: Settings) -> Services:
+    database, clock, ids, vault, books, assets = (
+        ground.database, ground.clock, ground.ids, ground.vault, ground.ledger, ground.assets,
+    )  # fmt: skip
+    tokens = Tokens(ground.token_keys, clock, settings.token_issuer, settings.token_audience, settings.access_token_ttl_seconds)
+    members = Identity(database, vault, ground.passwords, ids, clock)
+    guard = Guard(ground.throttle, vault, members, clock)
+    access = Access(database, tokens, clock)
+    factors = Factors(database, members, vault=vault, throttle=ground.throttle, clock=clock, issuer=settings.token_issuer)
+    terms = _terms_of(settings)
+    sessions = Sessions(database, members, vault=vault, tokens=tokens, clock=clock, guard=guard, factors=factors, terms=terms)
+    audit = Audit(database, clock)
+    wallets = Wallets(books, members, assets, database=database, clock=clock)
+    people, campaigns = People(members, vault), Campaigns(database, assets, clock, ids)
+    offers = Offers(books, assets, database=database, clock=clock, ids=ids)
+    vouchers = Vouchers(books, offers, people, outbox=ground.outbox, database=database, clock=clock, ids=ids)
+    days = settings.erased_external_id_days
+    return Services(
+        database=database,
+        clock=clock,
+        ids=ids,
+        token_keys=ground.token_keys,
+        vault=vault,
+        identity=members,
+        access=access,
+        sessions=sessions,
+        throttle=ground.throttle,
+        factors=factors,
+        outbox=ground.outbox,
+        recovery=Recovery(database, members, sessions, vault=vault, guard=guard, outbox=ground.outbox, clock=clock),
+        audit=audit,
+        ledger=books,
+        assets=assets,
+        wallets=wallets,
+        terms=WalletTerms(books, wallets),
+        history=History(wallets, books, database=database, clock=clock),
+        streams=Streams(wallets, database=database, clock=clock, stand=standing_of(access, sessions)),
+        holds=Holds(books, database=database, clock=clock),
+        reversals=Reversals(books, database=database),
+        campaigns=campaigns,
+        events=Events(books, members, campaigns, people=people, database=database, clock=clock),
+        tiers=Tiers(books, members, assets, database=database, clock=clock),
+        replays=Replays(campaigns, people, database),
+        offers=offers,
+        vouchers=vouchers,
+        erasures=Erasures(
+            database, members, sessions, ledger=books, audit=audit, clock=clock, belongings=BELONGINGS, external_id_days=days
+        ),
+        exports=Exports(
+            database,
+            members,
+            sessions,
+            factors,
+            people=people,
+            wallets=wallets,
+            vouchers=vouchers,
+            ledger=books,
+            audit=audit,
+            clock=clock,
+        ),
+        clock_control=ground.control,
+    )
 
 
 async def _open_database(settings: Settings, url: str, stack: AsyncExitStack) -> Database:
@@ -348,6 +398,8 @@ def routes_of(
         *reversals_controller.routes(services.reversals),
         *rewards_controller.routes(services.events, services.replays, services.campaigns, services.clock),
         *tier_controller.routes(services.tiers),
+        *offer_controller.routes(services.offers, services.vouchers),
+        *vouchers_controller.routes(services.vouchers),
         *privacy_controller.routes(services.erasures, services.exports),
         *([] if services.clock_control is None else simulated_clock_controller.routes(services.clock_control)),
         *operations_controller.routes(docs, metrics, ping, open_metrics=open_metrics),

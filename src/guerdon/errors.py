@@ -248,7 +248,8 @@ class LimitReached(BusinessError):
     title = "Limit reached"
     page = (
         "A limit of the wallet would be passed: a spending limit (`period` is `day` or `month`; `limit`, `spent`, `needed` and "
-        "`resets_at` say by how much and until when), or the number of lots of different dates or of active holds."
+        "`resets_at` say by how much and until when), or the number of lots of different dates or of active holds. Or a member has redeemed "
+        "as much of an offer as one may (`period` is `day`, `month` or `ever`; `limit`, `redeemed` and `resets_at` say how much and until when)."
     )
 
 
@@ -270,7 +271,10 @@ class NotReversible(BusinessError):
     code = "not-reversible"
     status = 409
     title = "Not reversible"
-    page = "Only a transaction that has moved value can be reversed. A hold is voided; a freeze is lifted; terms are set anew."
+    page = (
+        "Only a transaction that has moved value can be reversed. A hold is voided; a freeze is lifted; terms are set anew. The price of a "
+        "voucher comes back when the voucher is cancelled."
+    )
 
 
 class ReferenceReused(BusinessError):
@@ -298,6 +302,40 @@ class NotApplied(BusinessError):
     status = 409
     title = "Not applied"
     page = "Another command of the same atomic bulk request was refused, so none of them was applied."
+
+
+class OfferUnavailable(BusinessError):
+    code = "offer-unavailable"
+    status = 409
+    title = "Offer is not available"
+    page = (
+        "Vouchers are issued while an offer is active and within its window. `status_now`, `starts_at` and `ends_at` say what it is and when "
+        "that is."
+    )
+
+
+class NotEligible(BusinessError):
+    code = "not-eligible"
+    status = 409
+    title = "Not eligible"
+    page = (
+        "The offer is not for this member, now. `which` is `tier`, and then `tiers` lists those that have it and `tier` is the member's; or it "
+        "is `eligibility`, the offer's condition."
+    )
+
+
+class SoldOut(BusinessError):
+    code = "sold-out"
+    status = 409
+    title = "Sold out"
+    page = "Everything of this offer has been issued: `stock` says how many that were. Nothing was taken from the member."
+
+
+class StockBelowIssued(BusinessError):
+    code = "stock-below-issued"
+    status = 409
+    title = "More than that is issued already"
+    page = "A stock can be lowered to what has been issued of it and no further. `issued` and `stock` say what is and what was asked for."
 
 
 class InvalidState(BusinessError):

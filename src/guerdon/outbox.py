@@ -118,23 +118,34 @@ class Outbox:
         Raises:
             StartupRefused: this process was started without master keys.
         """
-        event, now = self._ids.new("evt"), self._clock.now_ms()
-        ends_at = now + ttl_seconds * 1000
+        event = self._ids.new("evt")
         for channel in channels:
-            row_id = f"{owner}:{event}:{channel}"
-            row = Row(
-                id=row_id,
-                event=event,
-                kind=kind,
-                owner=owner,
-                channel=channel,
-                sealed=self._master.seal(msgspec.json.encode(data), context_of(row_id)),
-                created_at=now,
-                ends_at=ends_at,
-                due_at=now,
-                expires_at=to_datetime(ends_at),
-            )
-            await self._rows.insert(row, session)
+            await self._rows.insert(self._row(kind, owner, data, event, channel=channel, ttl_seconds=ttl_seconds), session)
+
+    def row_of(self, kind: str, owner: str, data: dict[str, str], *, channel: str, ttl_seconds: int) -> Document:
+        """Return the row of a new event, for a command of the ledger that inserts it in its commit.
+
+        Raises:
+            StartupRefused: this process was started without master keys.
+        """
+        return self._rows.encode(self._row(kind, owner, data, self._ids.new("evt"), channel=channel, ttl_seconds=ttl_seconds))
+
+    def _row(self, kind: str, owner: str, data: dict[str, str], event: str, *, channel: str, ttl_seconds: int) -> Row:
+        now = self._clock.now_ms()
+        ends_at = now + ttl_seconds * 1000
+        row_id = f"{owner}:{event}:{channel}"
+        return Row(
+            id=row_id,
+            event=event,
+            kind=kind,
+            owner=owner,
+            channel=channel,
+            sealed=self._master.seal(msgspec.json.encode(data), context_of(row_id)),
+            created_at=now,
+            ends_at=ends_at,
+            due_at=now,
+            expires_at=to_datetime(ends_at),
+        )
 
     async def take(self, channel: str, limit: int) -> list[Event]:
         """Take what is due on a channel, the oldest first; nobody else gets it for a minute.

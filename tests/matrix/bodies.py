@@ -16,6 +16,7 @@ TEXTS = {
     "new_password": "staple battery horse", "wallet": NOWHERE, "from": NOWHERE, "to": NOWHERE, "id": NOBODY, "code": "NEWONE", "asset": "PTS",
     "currency": "GBP", "scopes": "wallets:read", "audience": "true", "condition": "true",
     "event_types": "purchase", "type": "purchase", "expression": "1", "percent": "2.5", "tier_multipliers": "2", "group": "sale", "refund_of": "order-0",
+    "member_id": NOBODY, "images": "https://1.1.1.1/cup.png", "code_pattern": "##########-##########", "eligibility": "true", "tiers": "gold", "sku": "85123A",
     "starts": "09:00", "ends": "17:00", "Tier.code": "gold",
 }  # fmt: skip
 """A well-formed value of every text that not just any word would be, by its field, or by its struct and its field."""

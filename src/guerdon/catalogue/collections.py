@@ -12,6 +12,7 @@ from guerdon.recovery import models as recovery_models
 from guerdon.rewards import models as rewards_models
 from guerdon.sessions import models as sessions_models
 from guerdon.simulated_clock import models as simulated_clock_models
+from guerdon.vouchers import models as vouchers_models
 from guerdon.wallets import models as wallets_models
 from guerdon.workers import models as workers_models
 
@@ -26,6 +27,7 @@ INDEXES = {
     **ledger_checkpoints.INDEXES,
     **wallets_models.INDEXES,
     **rewards_models.INDEXES,
+    **vouchers_models.INDEXES,
     **privacy_models.INDEXES,
     **simulated_clock_models.INDEXES,
     **workers_models.INDEXES,

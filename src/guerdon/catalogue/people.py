@@ -22,6 +22,8 @@ from guerdon.rewards.models import EVENTS, REFUNDS, STANDINGS
 from guerdon.rewards.tier_models import TIER_CHANGES, TIER_SET_VERSIONS, TIER_SETS
 from guerdon.sessions.models import SESSIONS
 from guerdon.simulated_clock.models import CLOCKS
+from guerdon.vouchers.models import DEALT_CODES, POOL_CODES, VOUCHER_CODES, VOUCHERS
+from guerdon.vouchers.offer_models import OFFER_VERSIONS, OFFERS
 from guerdon.wallets.models import ASSETS
 from guerdon.workers.models import LEASES
 
@@ -64,9 +66,15 @@ PEOPLE: dict[str, Kept | None] = {
     TURNS: Kept("kept", (), "which process moves a wallet at this moment"),
     CAMPAIGNS: Kept("kept", (), "who has made it, by id, where it was somebody who works here"),
     CAMPAIGN_VERSIONS: Kept("kept", (), "who has made it, by id, where it was somebody who works here"),
+    OFFERS: Kept("kept", (), "who has made it, by id, where it was somebody who works here"),
+    OFFER_VERSIONS: Kept("kept", (), "who has made it, by id, where it was somebody who works here"),
+    VOUCHERS: Kept("kept", ("vouchers",)),
+    VOUCHER_CODES: Kept("kept", (), "the codes that `vouchers` shows"),
+    DEALT_CODES: Kept("kept", (), "the codes that `vouchers` shows"),
     SERVICE_KEYS: None,
     LOOKUP_KEYS: None,
     ASSETS: None,
+    POOL_CODES: None,
     CHECKPOINTS: None,
     LEASES: None,
     CLOCKS: None,

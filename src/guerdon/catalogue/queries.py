@@ -24,6 +24,7 @@ from guerdon.catalogue.notation import (
 from guerdon.catalogue.privacy import PRIVACY
 from guerdon.catalogue.shapes import AGGREGATE, DELETE, FIND_AND_MODIFY
 from guerdon.catalogue.tiers import TIERS
+from guerdon.catalogue.vouchers import VOUCHER_QUERIES
 from guerdon.database import Document
 from guerdon.factors.models import FACTORS
 from guerdon.history.service import EXAMINED_MAX
@@ -427,6 +428,7 @@ QUERIES = {
         *CLOCK,
         *REWARDS,
         *TIERS,
+        *VOUCHER_QUERIES,
         *JOBS,
         *VERIFY,
     )

@@ -13,6 +13,7 @@ from pymongo import WriteConcern
 
 from guerdon.audit.models import AUDIT
 from guerdon.catalogue.collections import INDEXES
+from guerdon.cli.voucher_sample import VOUCHERS_EACH, VOUCHERS_OF_THE_COLLECTOR, offers, vouchers
 from guerdon.clock import to_datetime
 from guerdon.database import Database, Document
 from guerdon.errors import StartupRefused
@@ -163,6 +164,7 @@ class _Maker:
 
     def documents(self) -> Iterator[tuple[str, Document]]:
         yield from _fixed()
+        yield from offers()
         while self._left > 0:
             number, owner = self._members, f"mem_{START_MS + self._members:012x}{self._rng.getrandbits(80):020x}"
             self._members += 1
@@ -170,6 +172,8 @@ class _Maker:
             if number % 10 == 2:
                 yield from _forgetful(number, owner)
                 yield from _private(number, owner)
+            if number % 10 == 2 or number == 0:
+                yield from vouchers(owner, VOUCHERS_EACH if number else VOUCHERS_OF_THE_COLLECTOR)
             if number == 0:
                 assets, self._collector = [f"A{asset:02}" for asset in range(COLLECTOR_WALLETS)], owner
             else:

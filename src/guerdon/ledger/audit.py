@@ -42,6 +42,8 @@ NOMINAL = frozenset({HOLDS, TERMS})
 """The other side of entries that move no value."""
 TIMES_KINDS = frozenset({"hold_expiry", "settlement", "expiry"})
 """What time does, whatever the state of the account."""
+SPENDING_KINDS = frozenset({"debit", "transfer", "hold", "redeem"})
+"""What counts against the spending limits of a wallet."""
 CHOOSING_KINDS = frozenset({"reversal", "clawback"})
 """They take back what they once gave: those very lots first, even if they are still pending."""
 
@@ -327,7 +329,7 @@ class Replay:
 
     def _follow_limits(self, entry: Entry, taken: int) -> None:
         """Count what was spent in the day and the month of the entry."""
-        spends = taken if entry.kind in ("debit", "transfer", "hold") else 0
+        spends = taken if entry.kind in SPENDING_KINDS else 0
         if self.limits is None:
             if entry.spent is not None:
                 self._blame("L3", entry.id, "it counts against spending limits that were not set")

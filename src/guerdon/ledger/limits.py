@@ -32,9 +32,15 @@ class Calendar:
         after = datetime(year + month // 12, month % 12 + 1, 1, tzinfo=self.zone)
         return to_ms(first.astimezone(UTC)), to_ms(after.astimezone(UTC))
 
-    def end_of_day(self, now_ms: int) -> int:
+    def end_of_day(self, now_ms: int, days: int = 0) -> int:
+        """Return the midnight at which this day ends, or the one so many days later."""
         today = to_datetime(now_ms).astimezone(self.zone).date()
-        return to_ms(datetime.combine(today + timedelta(days=1), datetime.min.time(), self.zone).astimezone(UTC))
+        return to_ms(datetime.combine(today + timedelta(days=days + 1), datetime.min.time(), self.zone).astimezone(UTC))
+
+    def month_ends_at(self, now_ms: int) -> int:
+        """Return the first millisecond of the next month."""
+        month = self.names(now_ms)[1]
+        return self.month_bounds(int(month[:4]), int(month[5:]))[1]
 
 
 def counters(account: Account, calendar: Calendar, now_ms: int) -> Spent:

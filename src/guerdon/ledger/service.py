@@ -1,7 +1,7 @@
 """The ledger: commands go in and outcomes come out; balances and histories are read here too."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from pymongo.errors import PyMongoError
 
@@ -95,6 +95,12 @@ class Ledger:
     async def get_account(self, account_id: str, owner: str) -> Account | None:
         document = await self._accounts.find_one({"_id": account_id, "owner": owner})
         return None if document is None else decode_account(document)
+
+    async def find_accounts(self, account_ids: Collection[str]) -> dict[str, Account]:
+        """Fetch accounts as they are booked, as far as they exist."""
+        owners = sorted({account_id.rpartition(":")[0] for account_id in account_ids})
+        cursor = self._accounts.find({"_id": {"$in": sorted(account_ids)}, "owner": {"$in": owners}})
+        return {account.id: account async for document in cursor if (account := decode_account(document))}
 
     async def list_accounts(self, owner: str, *, limit: int = 100) -> list[Account]:
         """A member's wallets, in the order of their assets."""

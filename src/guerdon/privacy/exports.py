@@ -40,6 +40,8 @@ from guerdon.rewards.tiers import view_tier
 from guerdon.security import Actor
 from guerdon.sessions.models import view_session
 from guerdon.sessions.service import Sessions
+from guerdon.vouchers.models import REDEMPTIONS
+from guerdon.vouchers.service import Vouchers
 from guerdon.wallets.models import lots_of, view_lot, view_wallet
 from guerdon.wallets.service import Wallets
 
@@ -69,6 +71,7 @@ class Exports:
         *,
         people: People,
         wallets: Wallets,
+        vouchers: Vouchers,
         ledger: Ledger,
         audit: Audit,
         clock: Clock,
@@ -85,6 +88,7 @@ class Exports:
         self._factors = factors
         self._people = people
         self._wallets = wallets
+        self._vouchers = vouchers
         self._ledger = ledger
         self._audit = audit
         self._clock = clock
@@ -175,6 +179,11 @@ class Exports:
         yield b'],"tier_changes":['
         async for piece in _items(self._tier_changes_of(member_id), view_change):
             yield piece
+        yield b'],"vouchers":['
+        async for piece in _items(
+            _pages(lambda after: self._vouchers.list_after(member_id, after, BATCH), ""), lambda voucher: voucher
+        ):
+            yield piece
         yield b'],"audit":['
         async for piece in _items(_pages(lambda after: self._audit.list_about(member_id, after, BATCH), 0), view_record):
             yield piece
@@ -236,7 +245,7 @@ class Exports:
             return [decode_account(row) async for row in self._accounts.find(where, limit=BATCH).sort("_id", 1)]
 
         async for page in _pages(read, f"{member_id}:"):
-            yield [account for account in page if account.kind == CAP]
+            yield [account for account in page if account.kind in (CAP, REDEMPTIONS)]
 
 
 async def _pages(read: Callable[[Any], Awaitable[list[Any]]], after: str | int) -> AsyncGenerator[Sequence[Any]]:

@@ -18,6 +18,7 @@ from guerdon.rewards.judging import Subject
 from guerdon.rewards.models import EventView, RecordedEvent, Refunded, Standing, view_event
 from guerdon.rewards.tier_models import MemberTierView, TierChangeView
 from guerdon.sessions.models import SessionView
+from guerdon.vouchers.models import VoucherView
 from guerdon.wallets.models import LotView, WalletView
 
 ERASING, ERASURES, EXPORTS = "erasing", "erasures", "exports"
@@ -202,6 +203,7 @@ class ExportView(ExportHead, frozen=True):
     refunds: list[RefundExport]
     counters: list[CounterExport]
     tier_changes: list[TierChangeView]
+    vouchers: list[VoucherView]
     audit: list[RecordView]
     complete: bool
 

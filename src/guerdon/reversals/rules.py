@@ -16,6 +16,9 @@ from guerdon.ledger.rules import recall
 from guerdon.ledger.store import REVERSALS
 from guerdon.wallets.rules import COMMAND_BYTES
 
+VOUCHER_KINDS = frozenset({"redeem", "issue", "reserve", "release", "use", "unuse", "load", "cancel"})
+"""What vouchers make of wallets: taken back alone, there would be a voucher that nobody has paid for."""
+
 
 class Reversal(Struct, frozen=True):
     """What is asked for. `sides` are the original's entries, the one that names it first; they never change."""
@@ -30,8 +33,10 @@ class Reversal(Struct, frozen=True):
 def require_reversible(original: Entry) -> None:
     """
     Raises:
-        NotReversible: it has moved no value.
+        NotReversible: it has moved no value, or something was got for it that only another room takes back.
     """
+    if original.kind in VOUCHER_KINDS:
+        raise NotReversible("this belongs to a voucher: cancel the voucher, or undo its use")
     if original.amount == 0:
         raise NotReversible(f"a {original.kind} has moved no value")
 

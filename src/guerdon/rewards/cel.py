@@ -119,10 +119,21 @@ def _environment() -> Any:
     return cel.NewEnv(variables={"event": fields, "member": fields, "now": cel.Type.TIMESTAMP})
 
 
+@lru_cache(maxsize=1)
+def _environment_of_members() -> Any:
+    """Where there is no event: what an offer asks."""
+    return cel.NewEnv(variables={"member": cel.Type.Map(cel.Type.STRING, cel.Type.DYN), "now": cel.Type.TIMESTAMP})
+
+
 def facts_of(event: dict[str, Any], member: dict[str, Any], now_ms: int) -> Any:
     """Convert what conditions see, once for all conditions: amounts as integers, times inside `event` as RFC 3339 text."""
     now = datetime.fromtimestamp(now_ms / 1000, UTC)
     return _environment().Activation({"event": event, "member": member, "now": now})
+
+
+def facts_of_member(member: dict[str, Any], now_ms: int) -> Any:
+    """Convert what an eligibility sees, once for all of them."""
+    return _environment_of_members().Activation({"member": member, "now": datetime.fromtimestamp(now_ms / 1000, UTC)})
 
 
 def require_bounded(source: str, pointer: str) -> None:
@@ -153,7 +164,20 @@ def compile_condition(source: str, pointer: str) -> Condition:
     Raises:
         Validation: it does not compile, is not of type bool, or names a field that neither event nor member has.
     """
-    expression = _compile(source, pointer)
+    return _condition(source, _compile(source, pointer, _environment()), pointer)
+
+
+@lru_cache(maxsize=_COMPILED_MAX)
+def compile_eligibility(source: str, pointer: str) -> Condition:
+    """Like `compile_condition`, for a condition over `member` and `now` alone.
+
+    Raises:
+        Validation: it does not compile, is not of type bool, or names something else.
+    """
+    return _condition(source, _compile(source, pointer, _environment_of_members()), pointer)
+
+
+def _condition(source: str, expression: Any, pointer: str) -> Condition:
     if expression.return_type() != cel.Type.BOOL and _code_of(source).strip() not in _FLAGS:
         kind = expression.return_type().name()
         raise Validation.at(pointer, f"the expression is of type {kind}; a condition must be of type BOOL")
@@ -167,19 +191,19 @@ def compile_formula(source: str, pointer: str) -> Formula:
     Raises:
         Validation: it does not compile, gives no number, or names a field that neither event nor member has.
     """
-    expression = _compile(source, pointer)
+    expression = _compile(source, pointer, _environment())
     if expression.return_type() not in (cel.Type.INT, cel.Type.UINT, cel.Type.DOUBLE, cel.Type.DYN):
         kind = expression.return_type().name()
         raise Validation.at(pointer, f"the expression is of type {kind}; a formula must give a number")
     return Formula(source, expression)
 
 
-def _compile(source: str, pointer: str) -> Any:
+def _compile(source: str, pointer: str, environment: Any) -> Any:
     for name, field in _ACCESS.findall(_code_of(source)):
         if field not in _FIELDS[name]:
             raise Validation.at(pointer, f"{name}.{field} does not exist; {name} has {', '.join(sorted(_FIELDS[name]))}")
     try:
-        return _environment().compile(source)
+        return environment.compile(source)
     except (RuntimeError, ValueError) as error:
         raise _refused(pointer, str(error)) from None
 

@@ -47,6 +47,13 @@ class People:
         sealed = None if key is None else key.seal(known, _context(member_id, seal_for))
         return Subject(member_id, profile.external_id, profile.attributes, sealed)
 
+    async def require(self, member_id: str) -> None:
+        """
+        Raises:
+            NotFound: there is no such member.
+        """
+        await self._identity.get_member(member_id)
+
     async def recall(self, recorded: RecordedEvent) -> Subject | None:
         """Return the member as the event's conditions saw them, or None when the member's key is gone."""
         sealed = None if recorded.inputs is None else recorded.inputs.person

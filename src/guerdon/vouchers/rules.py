@@ -1,0 +1,363 @@
+"""Redeeming, as a command for the ledger: price, stock, limits, voucher, code and what others hear of it, in one commit. Pure.
+
+The stock and what a member has redeemed are accounts that count, so whatever is judged here is judged on the very state that is committed.
+A voucher is an account too: what it holds is the uses that are left, or money, as a lot that lapses when the voucher does.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from guerdon.clock import rfc3339
+from guerdon.errors import BusinessError, InsufficientFunds, LimitReached, NotEligible, NotFound, OfferUnavailable, SoldOut
+from guerdon.identity.models import MEMBERS
+from guerdon.ledger.limits import Calendar
+from guerdon.ledger.models import (
+    COUNTED,
+    ISSUER,
+    MERCHANT,
+    Account,
+    Command,
+    Decision,
+    DocumentRef,
+    Idempotency,
+    Lot,
+    Posting,
+    Transaction,
+    View,
+    transaction_id,
+)
+from guerdon.ledger.rules import recall
+from guerdon.money import BALANCE_CEILING
+from guerdon.outbox import OUTBOX
+from guerdon.rewards.cel import compile_eligibility, facts_of_member
+from guerdon.rewards.judging import DAY_MS, Subject
+from guerdon.rewards.models import Standing
+from guerdon.rewards.periods import window_name
+from guerdon.rewards.standings import TIERS_REF, standing_of, standing_ref, tiers_of
+from guerdon.rewards.tiers import tier_at
+from guerdon.vouchers.models import (
+    DEALT_CODES,
+    GIFT_CARD,
+    REDEMPTIONS,
+    VOUCHER,
+    VOUCHER_CODES,
+    VOUCHERS,
+    CodeRow,
+    DealtCode,
+    Voucher,
+    pool_id,
+)
+from guerdon.vouchers.offer_models import OFFERS, FixedValue, LimitPeriod, Offer
+
+REDEEM_BYTES = 4096
+STALE = "stale"
+"""What the command answers when the offer, the day or the code is not what it was made for: nothing was written, make it anew."""
+
+
+class Redemption(Struct, frozen=True):
+    """What is asked for, and what was made for it before the ledger is asked: an id, a code and a sealed row cannot be made in a decision."""
+
+    offer: Offer
+    subject: Subject
+    idempotency: Idempotency
+    voucher_id: str
+    code: str | None
+    """As it is shown; None for external codes."""
+    code_id: str | None
+    """What it is known by."""
+    row: dict[str, Any]
+    """What others are to hear."""
+    calendar: Calendar
+    now_ms: int
+    """When it was made; the commit has its own time."""
+
+    @property
+    def member(self) -> str:
+        assert self.subject.id is not None
+        return self.subject.id
+
+
+class Counter(Struct, frozen=True):
+    """An account that counts what a member has redeemed of an offer in a period, and how far it may."""
+
+    period: LimitPeriod
+    account: str
+    limit: int | None
+
+
+def counters_of(offer: Offer, member: str, now_ms: int, calendar: Calendar) -> list[Counter]:
+    """What a redemption counts against. The one for ever is always moved, so that a limit that is set later knows what was before it."""
+    limits: list[tuple[LimitPeriod, int | None]] = [("ever", offer.per_member_limit)]
+    if offer.per_member_day_limit is not None:
+        limits.append(("day", offer.per_member_day_limit))
+    if offer.per_member_month_limit is not None:
+        limits.append(("month", offer.per_member_month_limit))
+    return [Counter(period, f"{member}:{window_name(period, now_ms, calendar)}.{offer.id}", limit) for period, limit in limits]
+
+
+def reads_standing(offer: Offer) -> bool:
+    """Whether the offer asks for what events have made of a member."""
+    return bool(offer.tiers) or compile_eligibility(offer.eligibility, "/eligibility").reads_standing
+
+
+def reads_member(offer: Offer) -> bool:
+    """Whether the offer asks for what only the member's sealed profile tells."""
+    return compile_eligibility(offer.eligibility, "/eligibility").reads_member
+
+
+def documents_of(offers: Sequence[Offer], member: str) -> list[DocumentRef]:
+    """The documents that these offers are judged on."""
+    documents = [DocumentRef(OFFERS, offer.id, offer.id) for offer in offers]
+    if any(map(reads_standing, offers)):
+        documents += [standing_ref(member), TIERS_REF]
+    return documents
+
+
+def redeem_command(asked: Redemption) -> Command:
+    """Issue a voucher and take its price in one commit. The same request again recalls the first answer.
+
+    `decide` raises NotFound, OfferUnavailable, NotEligible, LimitReached, SoldOut or InsufficientFunds, in this order.
+    """
+    offer, member = asked.offer, asked.member
+    counters = counters_of(offer, member, asked.now_ms, asked.calendar)
+    documents = [*documents_of([offer], member), DocumentRef(MEMBERS, member, member)]
+    if asked.code_id is not None:
+        documents.append(DocumentRef(VOUCHER_CODES, asked.code_id, member))
+
+    def decide(view: View) -> Decision:
+        earlier = recall(view, asked.idempotency)
+        if earlier is not None:
+            return Decision(recalled=(earlier,))
+        document = view.documents.get((OFFERS, offer.id))
+        if document is None or (MEMBERS, member) not in view.documents:
+            raise NotFound("there is no such offer or member")
+        stale = document["count"] != offer.count or counters != counters_of(offer, member, view.now_ms, asked.calendar)
+        if stale or (VOUCHER_CODES, asked.code_id) in view.documents:
+            return Decision(value=STALE)
+        hindrance = hindrance_of(offer, Standpoint.of(asked.subject, view, asked.calendar))
+        if hindrance is not None:
+            raise hindrance
+        return _issue(asked, counters, view)
+
+    wallet = () if offer.price is None else (f"{member}:{offer.price.asset}",)
+    return Command(
+        owners=(member, offer.id),
+        accounts=(*wallet, *(counter.account for counter in counters), offer.stock_account),
+        decide=decide,
+        marks=asked.idempotency.marks,
+        documents=tuple(documents),
+        idempotency=asked.idempotency,
+        size_bytes=REDEEM_BYTES,
+    )
+
+
+# --- why not --------------------------------------------------------------------------------------------------------
+
+
+class Standpoint:
+    """A member before the catalogue: what offers are judged on, worked out when the first of them asks."""
+
+    def __init__(self, subject: Subject, standing: Standing, tier: str | None, view: View, calendar: Calendar) -> None:
+        assert subject.id is not None
+        self.subject = subject
+        self.member = subject.id
+        self.standing = standing
+        self.tier = tier
+        self.accounts = view.accounts
+        self.now_ms = view.now_ms
+        self.calendar = calendar
+        self._facts: Any = None
+
+    @classmethod
+    def of(cls, subject: Subject, view: View, calendar: Calendar) -> "Standpoint":
+        standing, sets = standing_of(subject.id or "", view), tiers_of(view)
+        versions = () if sets is None else sets.versions
+        return cls(subject, standing, tier_at(versions, standing.qualifying, view.now_ms, calendar), view, calendar)
+
+    @property
+    def facts(self) -> Any:
+        """What an eligibility sees."""
+        if self._facts is None:
+            last = self.standing.last_purchase_at
+            member: dict[str, Any] = {
+                "id": self.member,
+                "external_id": self.subject.external_id or "",
+                "attributes": self.subject.attributes,
+                "tier": self.tier or "",
+                "segments": [],
+                "first_purchase": self.standing.purchases == 0,
+                "days_since_last": -1 if last is None else max(0, (self.now_ms - last) // DAY_MS),
+            }
+            self._facts = facts_of_member(member, self.now_ms)
+        return self._facts
+
+    def redeemed(self, counter: Counter) -> int:
+        account = self.accounts.get(counter.account)
+        return 0 if account is None else account.balance
+
+
+def hindrance_of(offer: Offer, seen: Standpoint) -> BusinessError | None:
+    """Say why a member cannot redeem an offer now, or None when they can: first what would stand in everybody's way."""
+    return (
+        unavailable(offer, seen.now_ms)
+        or ineligible(offer, seen)
+        or at_limit(offer, seen)
+        or sold_out(offer, seen)
+        or unaffordable(offer, seen)
+    )
+
+
+def unavailable(offer: Offer, now_ms: int) -> BusinessError | None:
+    starts, ends = (None if moment is None else rfc3339(moment) for moment in (offer.starts_at, offer.ends_at))
+    before = offer.starts_at is not None and now_ms < offer.starts_at
+    after = offer.ends_at is not None and now_ms >= offer.ends_at
+    if offer.status == "active" and not before and not after:
+        return None
+    why = f"begins at {starts}" if before else f"ended at {ends}" if after else f"is {offer.status}"
+    if offer.status != "active":
+        why = f"is {offer.status}"
+    return OfferUnavailable(f"the offer {why}", status_now=offer.status, starts_at=starts, ends_at=ends)
+
+
+def ineligible(offer: Offer, seen: Standpoint) -> BusinessError | None:
+    if offer.tiers and seen.tier not in offer.tiers:
+        return NotEligible(f"it is for {', '.join(offer.tiers)}", which="tier", tiers=offer.tiers, tier=seen.tier)
+    holds, error = compile_eligibility(offer.eligibility, "/eligibility").judge(seen.facts if offer.eligibility != "true" else None)
+    if holds:
+        return None
+    # Not the condition itself: it may say of others what is nobody's business.
+    why = "the offer's condition does not hold" if error is None else f"the offer's condition could not be evaluated: {error}"
+    return NotEligible(why, which="eligibility")
+
+
+def at_limit(offer: Offer, seen: Standpoint) -> BusinessError | None:
+    for counter in counters_of(offer, seen.member, seen.now_ms, seen.calendar):
+        redeemed = seen.redeemed(counter)
+        if counter.limit is not None and redeemed >= counter.limit:
+            resets = {"day": seen.calendar.end_of_day, "month": seen.calendar.month_ends_at}.get(counter.period)
+            return LimitReached(
+                f"{redeemed} of {counter.limit} were redeemed by this member"
+                + ("" if counter.period == "ever" else f" this {counter.period}"),
+                period=counter.period,
+                limit=counter.limit,
+                redeemed=redeemed,
+                resets_at=None if resets is None else rfc3339(resets(seen.now_ms)),
+            )
+    return None
+
+
+def sold_out(offer: Offer, seen: Standpoint) -> BusinessError | None:
+    stock = seen.accounts.get(offer.stock_account)
+    if stock is None or stock.balance < stock.ceiling or stock.ceiling == BALANCE_CEILING:
+        return None
+    return SoldOut(f"all {stock.ceiling} are issued", stock=stock.ceiling)
+
+
+def unaffordable(offer: Offer, seen: Standpoint) -> BusinessError | None:
+    if offer.price is None:
+        return None
+    price, name = offer.price, f"{seen.member}:{offer.price.asset}"
+    wallet = seen.accounts.get(name)
+    available = 0 if wallet is None else max(wallet.spendable, 0)
+    if available >= price.amount:
+        return None
+    return InsufficientFunds(
+        f"{price.amount} {price.asset} are needed, {available} are available",
+        asset=price.asset,
+        available=available,
+        needed=price.amount,
+        wallet=name,
+    )
+
+
+# --- what is issued -------------------------------------------------------------------------------------------------
+
+
+def _issue(asked: Redemption, counters: Sequence[Counter], view: View) -> Decision:
+    offer, member, now_ms = asked.offer, asked.member, view.now_ms
+    stock = view.accounts[offer.stock_account]
+    metadata = {"offer": offer.id, "version": str(offer.version), "voucher": asked.voucher_id}
+    price = None
+    if offer.price is not None:
+        name = f"{member}:{offer.price.asset}"
+        wallet = view.accounts[name]
+        posting = Posting(wallet.id, -offer.price.amount, MERCHANT, spends=True)
+        price = Transaction("redeem", (posting,), asked.idempotency.actor, asked.idempotency, metadata=metadata)
+        paid_by = transaction_id(wallet.id, wallet.seq + 1)
+    else:
+        paid_by = None
+    voucher = _voucher(asked, counters, stock, now_ms, paid_by)
+    opened = _account_of(voucher, now_ms)
+    issue = Transaction(
+        "issue",
+        (
+            *(Posting(counter.account, 1, COUNTED) for counter in counters),
+            Posting(stock.id, 1, COUNTED),
+            _filling(voucher, opened),
+        ),
+        asked.idempotency.actor,
+        asked.idempotency if price is None else None,
+        metadata=metadata,
+    )
+    return Decision(
+        (issue,) if price is None else (price, issue),
+        (*(_counting(counter, member, now_ms) for counter in counters), opened),
+        ((VOUCHERS, msgspec.to_builtins(voucher)), _coded(asked, voucher), (OUTBOX, asked.row)),
+        value=voucher,
+    )
+
+
+def _voucher(asked: Redemption, counters: Sequence[Counter], stock: Account, now_ms: int, paid_by: str | None) -> Voucher:
+    offer, member = asked.offer, asked.member
+    card = offer.value if offer.kind == "gift_card" and isinstance(offer.value, FixedValue) else None
+    return Voucher(
+        id=asked.voucher_id,
+        owner=member,
+        member=member,
+        offer=offer.id,
+        offer_version=offer.version,
+        name=offer.name,
+        kind=offer.kind,
+        code=asked.code,
+        number=stock.balance + 1 if asked.code is None else None,
+        value=offer.value,
+        minimum_basket=offer.minimum_basket,
+        uses=1 if card is None else card.amount,
+        price=offer.price,
+        transaction=paid_by,
+        counted=(*(counter.account for counter in counters), stock.id),
+        account=f"{member}:uses.{asked.voucher_id}" if card is None else f"{asked.voucher_id}:{card.currency}",
+        issued_at=now_ms,
+        expires_at=None if offer.voucher_valid_days is None else asked.calendar.end_of_day(now_ms, offer.voucher_valid_days),
+    )
+
+
+def _account_of(voucher: Voucher, now_ms: int) -> Account:
+    """The voucher's own account as it begins."""
+    owner, _, asset = voucher.account.rpartition(":")
+    kind = GIFT_CARD if voucher.kind == "gift_card" else VOUCHER
+    return Account(voucher.account, owner, asset, kind, opened_at=now_ms)
+
+
+def _filling(voucher: Voucher, account: Account) -> Posting:
+    """What makes a voucher good: a lot that lapses when it does."""
+    counter = ISSUER if account.kind == GIFT_CARD else COUNTED
+    lots = () if voucher.expires_at is None else (Lot(voucher.uses, expires_at=voucher.expires_at),)
+    return Posting(account.id, voucher.uses, counter, lots=lots)
+
+
+def _counting(counter: Counter, member: str, now_ms: int) -> Account:
+    return Account(counter.account, member, counter.account.rpartition(":")[2], REDEMPTIONS, opened_at=now_ms)
+
+
+def _coded(asked: Redemption, voucher: Voucher) -> tuple[str, dict[str, Any]]:
+    """The row by which the voucher is found, or the mark on the code of the pool that it has got."""
+    if asked.code_id is None:
+        number = voucher.number or 0
+        dealt = DealtCode(id=pool_id(voucher.offer, number), owner=voucher.offer, voucher=voucher.id, member=asked.member)
+        return DEALT_CODES, msgspec.to_builtins(dealt)
+    row = CodeRow(id=asked.code_id, owner=asked.member, offer=voucher.offer, voucher=voucher.id)
+    return VOUCHER_CODES, msgspec.to_builtins(row)
