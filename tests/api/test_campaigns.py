@@ -205,26 +205,6 @@ async def test_a_budget_is_raised_and_lowered_by_a_new_version(service: Caller, 
     await factory.assert_books_balance()
 
 
-async def test_a_thousand_events_race_for_a_budget_of_a_hundred(
-    service: Caller, factory: Factory, settings: Settings, clock: ManualClock
-) -> None:
-    campaign = await factory.campaign(award={"type": "fixed", "amount": 7}, budget=700)
-    assert service.token is not None
-    patient = settings.model_copy(update={"ledger_deadline_ms": 60_000})
-    async with open_services(patient, clock) as services, serve(services, patient, clock) as anonymous:
-        caller = anonymous.with_token(service.token)
-        events = [factory.event() for _ in range(1000)]
-        answers = await asyncio.gather(*(caller.post("/v1/events", event, key=None) for event in events))
-        assert {answer.status_code for answer in answers} == {201}
-        used = await services.ledger.get_account(f"{campaign}:budget", campaign)
-    said = [answer.json()["decisions"][0]["outcome"] for answer in answers]
-    assert (said.count("awarded"), said.count("capped")) == (100, 900)
-    assert sum(sum(amounts(answer.json())) for answer in answers) == 700
-    assert used is not None
-    assert (used.balance, used.seq) == (700, 100)
-    await factory.assert_books_balance()
-
-
 async def test_two_processes_share_a_budget_and_a_cap(
     service: Caller, factory: Factory, other_services: Services, settings: Settings, clock: ManualClock
 ) -> None:

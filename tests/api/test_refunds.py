@@ -160,6 +160,27 @@ async def test_caps_and_budget_come_back_to_the_period_of_the_purchase(service: 
     await factory.assert_books_balance()
 
 
+async def test_caps_and_budget_come_back_though_the_refund_came_first(service: Caller, factory: Factory) -> None:
+    await factory.campaign(budget=100, caps=[{"scope": "member", "period": "day", "limit": 100}])
+    await record(service, refund(factory, "order-x", 10_000))
+    assert total(await record(service, factory.event(id="order-x", member=ADA, amount=10_000))) == 0
+    assert total(await record(service, factory.event(member=ADA, amount=10_000))) == 100
+    await factory.assert_books_balance()
+
+
+async def test_a_refund_never_pays_what_another_campaign_has_made_owed(service: Caller, factory: Factory) -> None:
+    for priority, clawback in ((5, "debt"), (1, "up_to_balance")):
+        await factory.campaign(clawback=clawback, stacking={"priority": priority})
+    recorded = await record(service, factory.event(type="refund", member=ADA, amount=10_000))
+    assert [decision["amount"] for decision in recorded["decisions"]] == [-100, 0]
+    assert await factory.balance(f"{recorded['member_id']}:PTS") == -100
+    bought = factory.event(id="order-y", member=ADA, amount=3000)
+    await record(service, refund(factory, "order-y", 3000))
+    assert [award["amount"] for award in (await record(service, bought))["awards"]] == [30, 30, -30]
+    assert await factory.balance(f"{recorded['member_id']}:PTS") == -70
+    await factory.assert_books_balance()
+
+
 async def test_earning_refunding_and_spending_in_a_loop_nets_nothing(service: Caller, factory: Factory) -> None:
     await factory.campaign()
     spent = 0

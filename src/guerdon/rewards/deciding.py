@@ -78,9 +78,13 @@ def paid_into(wallets: dict[str, WalletState], verdict: Verdict) -> None:
     asset = verdict.campaign.asset
     wallet = wallets.get(asset, WalletState())
     pending = verdict.lot is not None and verdict.lot.available_at is not None
-    wallets[asset] = msgspec.structs.replace(
-        wallet, balance=wallet.balance + verdict.amount, available=wallet.available + (0 if pending else verdict.amount)
-    )
+    wallets[asset] = moved(wallet, verdict.amount, verdict.amount if pending else 0)
+
+
+def moved(wallet: WalletState, amount: int, pending: int = 0) -> WalletState:
+    """The wallet after a movement, of which `pending` is of value that is not available. What arrives pays first what is owed."""
+    there = wallet.available - wallet.owed + amount - pending
+    return msgspec.structs.replace(wallet, balance=wallet.balance + amount, available=max(there, 0), owed=max(-there, 0))
 
 
 def decide(event: ShopEvent, owner: str, judgements: Sequence[Judgement], inputs: Inputs, calendar: Calendar) -> list[Verdict]:
@@ -138,9 +142,11 @@ def state_of(account: Account | None) -> WalletState:
     if account is None:
         return WalletState()
     own = account.lots or ()
+    there = account.spendable + min(account.floor, 0)
     return WalletState(
         balance=account.balance,
-        available=max(account.spendable + min(account.floor, 0), 0),
+        available=max(there, 0),
+        owed=max(-there, 0),
         status=account.status,
         ceiling=account.ceiling,
         full=tuple(lot.dates for lot in own) if len(own) >= LOTS_MAX else None,
@@ -160,14 +166,17 @@ def _hindrance(wallet: WalletState, lot: Lot) -> str | None:
 
 
 def clawed_back(policy: Clawback, amount: int, wallet: WalletState, own: int = 0) -> tuple[int, str | None]:
-    """Return what is really taken back, and a note when that is not `amount`; `own` of it is still pending and only waits to be taken."""
+    """Return what is really taken back, and a note when that is not `amount`; `own` of it is still pending and only waits to be taken.
+
+    What is pending is needed for what is owed, as far as the ledger is concerned, so that it cannot be taken beside a debt.
+    """
     if wallet.status != "open":
         return 0, f"the wallet is {wallet.status}"
     if policy == "none":
         return 0, "this campaign takes nothing back on refunds"
     if policy == "up_to_balance":
         # The credit line is no balance: taking from it would make the debt that this policy rules out.
-        taken = min(amount, wallet.available + own)
+        taken = min(amount, max(0, wallet.available - wallet.owed + own))
         return taken, None if taken == amount else f"{amount} to take back, {taken} available"
     if wallet.balance - amount < -BALANCE_CEILING:
         return 0, "the debt would pass the limit of the account"

@@ -2,6 +2,6 @@
 
 from importlib.metadata import version
 
-DECIDING_VERSION = 3
+DECIDING_VERSION = 4
 """Counts the changes of our own judging after which the same inputs may give another decision or another reason."""
 ENGINE = f"guerdon-deciding/{DECIDING_VERSION} cel-expr-python/{version('cel-expr-python')}"

@@ -248,6 +248,8 @@ class WalletState(Struct, frozen=True, kw_only=True, omit_defaults=True):
     balance: int = 0
     available: int = 0
     """What may be taken back without making a debt; a credit line is none of it."""
+    owed: int = 0
+    """What has to arrive before anything is available."""
     status: str = "open"
     ceiling: int = BALANCE_CEILING
     full: tuple[tuple[str, int | None, int | None], ...] | None = None

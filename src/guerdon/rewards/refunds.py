@@ -13,7 +13,7 @@ from msgspec import Struct
 
 from guerdon.ledger.models import Lot
 from guerdon.rewards.baskets import chosen, merged, returned_share
-from guerdon.rewards.deciding import clawed_back
+from guerdon.rewards.deciding import clawed_back, moved
 from guerdon.rewards.models import Award, DecisionView, Item, Refunded, Returned, WalletState
 
 
@@ -23,7 +23,7 @@ class TakenBack(Struct, frozen=True):
     award: Award
     amount: int
     lot: Lot
-    """What is taken first."""
+    """What is taken first, and at most so much of it."""
 
 
 class RefundOutcome(Struct, frozen=True):
@@ -95,10 +95,8 @@ def refund(known: Refunded, asked: Asked, purchase: Refundable, wallets: Mapping
         if due:
             done[award.campaign] = done.get(award.campaign, 0) + due
         if part:
-            balances[award.asset] = msgspec.structs.replace(
-                wallet, balance=wallet.balance - part, available=max(0, wallet.available - part)
-            )
-            taken.append(TakenBack(award, part, Lot(part, "promotional", award.available_at, award.expires_at)))
+            balances[award.asset] = moved(wallet, -part, -min(part, pending))
+            taken.append(TakenBack(award, part, Lot(due, "promotional", award.available_at, award.expires_at)))
         outcome = "awarded" if part else "refused" if due else "not_matched"
         decisions.append(DecisionView(award.campaign, award.version, outcome, -part, reasons))
     return RefundOutcome(msgspec.structs.replace(refunded, taken=done), decisions, taken)

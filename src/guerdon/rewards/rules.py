@@ -143,7 +143,7 @@ class _Books:
         """Book what a refund takes back of one award."""
         award = taken.award
         wallet = self.wallet(award.asset)
-        counted = [(account, -taken.amount) for name in award.counted if (account := self._view.accounts.get(name)) is not None]
+        counted = [(account, -taken.amount) for name in award.counted if (account := self._known(name)) is not None]
         posting = Posting(wallet.id, -taken.amount, ISSUER, lots=(taken.lot,), below_floor=award.clawback == "debt")
         return award_back(taken, self._book(posting, counted, award.campaign, award.version))
 
@@ -170,10 +170,14 @@ class _Books:
         return None if self._recording.preview else transaction_id(wallet.id, wallet.seq + 1)
 
     def _account(self, name: str, opened: Callable[[], Account]) -> Account:
-        known = self._moved.get(name) or self._view.accounts.get(name) or self.opens.get(name)
+        known = self._known(name)
         if known is None:
             known = self.opens[name] = opened()
         return known
+
+    def _known(self, name: str) -> Account | None:
+        """The account as it is now, though this very event may have opened it."""
+        return self._moved.get(name) or self._view.accounts.get(name) or self.opens.get(name)
 
     def _current(self, name: str) -> Account:
         return self._moved.get(name) or self._view.accounts.get(name) or self.opens[name]
