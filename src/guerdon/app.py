@@ -77,8 +77,10 @@ from guerdon.simulated_clock.service import ClockControl
 from guerdon.throttling.rules import Quota
 from guerdon.throttling.service import Throttle, quota_of
 from guerdon.throttling.shared import SharedCounters
+from guerdon.vouchers import batch_controller, offer_controller
 from guerdon.vouchers import controller as vouchers_controller
-from guerdon.vouchers import offer_controller
+from guerdon.vouchers.batches import Batches
+from guerdon.vouchers.making import MAKE_EVERY_MS, Making
 from guerdon.vouchers.offers import Offers
 from guerdon.vouchers.service import Vouchers
 from guerdon.wallets import controller as wallets_controller
@@ -121,6 +123,8 @@ class Services:
     replays: Replays
     offers: Offers
     vouchers: Vouchers
+    batches: Batches
+    making: Making
     erasures: Erasures
     exports: Exports
     clock_control: ClockControl | None
@@ -225,6 +229,8 @@ def _services_on(ground: _Ground, settings: Settings) -> Services:
         replays=Replays(campaigns, people, database),
         offers=offers,
         vouchers=vouchers,
+        batches=Batches(books, offers, database=database, clock=clock, ids=ids),
+        making=Making(books, offers, database=database, clock=clock),
         erasures=Erasures(
             database, members, sessions, ledger=books, audit=audit, clock=clock, belongings=BELONGINGS, external_id_days=days
         ),
@@ -348,6 +354,7 @@ def jobs_of(services: Services, settings: Settings, log: FilteringBoundLogger) -
         Job("sweep", ledger_jobs.SWEEP_EVERY_MS, book),
         Job("tiers", REVIEW_EVERY_MS, services.tiers.review_due),
         Job("erasures", ERASURES_EVERY_MS, services.erasures.finish_begun),
+        Job("codes", MAKE_EVERY_MS, services.making.make_open),
         Job("recovery", recovery_jobs.EVERY_MS, services.recovery.answer_asked),
     ]
     if settings.smtp_url is not None:
@@ -400,6 +407,7 @@ def routes_of(
         *tier_controller.routes(services.tiers),
         *offer_controller.routes(services.offers, services.vouchers),
         *vouchers_controller.routes(services.vouchers),
+        *batch_controller.routes(services.batches),
         *privacy_controller.routes(services.erasures, services.exports),
         *([] if services.clock_control is None else simulated_clock_controller.routes(services.clock_control)),
         *operations_controller.routes(docs, metrics, ping, open_metrics=open_metrics),

@@ -83,6 +83,16 @@ class Validation(CallerError):
         return cls(f"{where}{detail}", errors=[{"pointer": pointer, "detail": detail, **place}])
 
 
+class LinesRefused(CallerError):
+    code = "lines-refused"
+    status = 422
+    title = "Lines of the file are not acceptable"
+    page = (
+        "The file has lines that are not acceptable, and nothing of it was taken over. `lines` has the first hundred of them, each with the "
+        "number of its `line` (the first is 1) and a sentence that says what is wrong; `count` says how many there are."
+    )
+
+
 class IdempotencyKeyMissing(CallerError):
     code = "idempotency-key-missing"
     status = 400

@@ -103,6 +103,8 @@ class Operation(Struct, frozen=True):
     guesses: bool = False
     """Takes a code that could be guessed: whatever is not found there is counted, and too much of it is refused unseen. What stands in its path
     is not written into the audit log or the other logs."""
+    takes: str | None = None
+    """The media type of a body that is no JSON."""
 
 
 def operation(
@@ -121,6 +123,7 @@ def operation(
     media: tuple[str, ...] = (),
     audited: bool = False,
     guesses: bool = False,
+    takes: str | None = None,
 ) -> Callable[[Handler], Handler]:
     """Declare a handler. A responder without a declaration stops the start-up."""
 
@@ -143,6 +146,7 @@ def operation(
             media,
             audited,
             guesses,
+            takes,
         )
 
         @wraps(handler)
@@ -238,7 +242,7 @@ async def read(request: Request, kind: type[T], *, bytes_max: int = BODY_BYTES_M
     Raises:
         UnsupportedMediaType, BodyTooLarge, MalformedJson, Validation: one of the four gates.
     """
-    raw = await _read_bytes(request, bytes_max)
+    raw = await read_bytes(request, bytes_max)
     return decode(raw, kind), raw
 
 
@@ -274,10 +278,15 @@ def _decoder(kind: type[T]) -> msgspec.json.Decoder[T]:
     return msgspec.json.Decoder(kind)
 
 
-async def _read_bytes(request: Request, bytes_max: int) -> bytes:
+async def read_bytes(request: Request, bytes_max: int, media: str = JSON_TYPE) -> bytes:
+    """Read a body of this media type: the first two gates.
+
+    Raises:
+        UnsupportedMediaType, BodyTooLarge: see above.
+    """
     content_type = (request.content_type or "").partition(";")[0].strip().lower()
-    if content_type != JSON_TYPE:
-        raise UnsupportedMediaType(f"send Content-Type: {JSON_TYPE}, not {content_type[:80] or 'nothing'}")
+    if content_type != media:
+        raise UnsupportedMediaType(f"send Content-Type: {media}, not {content_type[:80] or 'nothing'}")
     if request.get_header("Content-Encoding", default="identity") != "identity":
         raise UnsupportedMediaType("send the body without Content-Encoding")
     if (request.content_length or 0) > bytes_max:

@@ -22,6 +22,7 @@ from guerdon.rewards.models import EVENTS, REFUNDS, STANDINGS
 from guerdon.rewards.tier_models import TIER_CHANGES, TIER_SET_VERSIONS, TIER_SETS
 from guerdon.sessions.models import SESSIONS
 from guerdon.simulated_clock.models import CLOCKS
+from guerdon.vouchers.batch_models import BATCHES, STAGED_CODES
 from guerdon.vouchers.models import DEALT_CODES, POOL_CODES, VOUCHER_CODES, VOUCHERS
 from guerdon.vouchers.offer_models import OFFER_VERSIONS, OFFERS
 from guerdon.wallets.models import ASSETS
@@ -69,12 +70,14 @@ PEOPLE: dict[str, Kept | None] = {
     OFFERS: Kept("kept", (), "who has made it, by id, where it was somebody who works here"),
     OFFER_VERSIONS: Kept("kept", (), "who has made it, by id, where it was somebody who works here"),
     VOUCHERS: Kept("kept", ("vouchers",)),
+    BATCHES: Kept("kept", (), "who has asked for it, by id, where it was somebody who works here"),
     VOUCHER_CODES: Kept("kept", (), "the codes that `vouchers` shows"),
     DEALT_CODES: Kept("kept", (), "the codes that `vouchers` shows"),
     SERVICE_KEYS: None,
     LOOKUP_KEYS: None,
     ASSETS: None,
     POOL_CODES: None,
+    STAGED_CODES: None,
     CHECKPOINTS: None,
     LEASES: None,
     CLOCKS: None,

@@ -4,6 +4,7 @@ A test watches what the driver sends and fails when the two differ in either dir
 """
 
 from guerdon.audit.models import AUDIT
+from guerdon.catalogue.codes import CODE_QUERIES
 from guerdon.catalogue.notation import (
     ABOUT,
     AFTER,
@@ -429,6 +430,7 @@ QUERIES = {
         *REWARDS,
         *TIERS,
         *VOUCHER_QUERIES,
+        *CODE_QUERIES,
         *JOBS,
         *VERIFY,
     )

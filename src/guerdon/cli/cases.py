@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from guerdon.catalogue.plans import Parameters
-from guerdon.cli import voucher_sample
+from guerdon.cli import batch_sample, voucher_sample
 from guerdon.cli.scratch import (
     ACTOR,
     NOW_MS,
@@ -43,6 +43,7 @@ def cases_of(sample: Sample) -> Cases:
     yield from _privacy(sample)
     yield from _tiers(sample)
     yield from voucher_sample.cases(sample.collector, sample.quiet[0].owner)
+    yield from batch_sample.cases()
     yield from _jobs(sample)
     yield from _verify(sample)
 

@@ -13,6 +13,7 @@ from pymongo import WriteConcern
 
 from guerdon.audit.models import AUDIT
 from guerdon.catalogue.collections import INDEXES
+from guerdon.cli.batch_sample import batches
 from guerdon.cli.voucher_sample import VOUCHERS_EACH, VOUCHERS_OF_THE_COLLECTOR, offers, vouchers
 from guerdon.clock import to_datetime
 from guerdon.database import Database, Document
@@ -165,6 +166,7 @@ class _Maker:
     def documents(self) -> Iterator[tuple[str, Document]]:
         yield from _fixed()
         yield from offers()
+        yield from batches()
         while self._left > 0:
             number, owner = self._members, f"mem_{START_MS + self._members:012x}{self._rng.getrandbits(80):020x}"
             self._members += 1

@@ -52,6 +52,9 @@ _TAGS = (
     "events",
     "campaigns",
     "tiers",
+    "offers",
+    "vouchers",
+    "codes",
     "test",
     "operations",
 )
@@ -207,6 +210,8 @@ def _errors_of(declared: Operation) -> set[type[GuerdonError]]:
     errors: set[type[GuerdonError]] = {*_OF_ALL, *declared.errors}
     if declared.body is not None:
         errors |= _OF_BODIES
+    if declared.takes is not None:
+        errors |= _OF_BODIES - {MalformedJson}
     if declared.query is not None:
         errors.add(Validation)
     if not declared.policy.public:
@@ -242,6 +247,9 @@ def _finish(entry: dict[str, Any], declared: Operation) -> None:
         entry["parameters"].insert(0, _KEY_PARAMETER)
     if declared.body_optional:
         entry["requestBody"]["required"] = False
+    if declared.takes is not None:
+        body: dict[str, Any] = {"required": True, "content": {declared.takes: {"schema": {"type": "string"}}}}
+        entry["requestBody"] = body
     for parameter in entry["parameters"]:
         _not_null(parameter)
     if declared.media:

@@ -9,6 +9,7 @@ from guerdon.clock import rfc3339
 from guerdon.http import PageQuery, Reference
 from guerdon.ledger.models import Account
 from guerdon.rewards.models import MemberId
+from guerdon.vouchers.batch_models import BATCH_INDEXES
 from guerdon.vouchers.offer_models import (
     OFFER_INDEXES,
     BasketMinimum,
@@ -26,8 +27,10 @@ VOUCHER, GIFT_CARD, REDEMPTIONS = "voucher", "gift_card", "redemptions"
 ISSUED_EVENT = "voucher.issued"
 INDEXES: dict[str, list[IndexModel]] = {
     **OFFER_INDEXES,
+    **BATCH_INDEXES,
     VOUCHERS: [IndexModel([("owner", 1), ("_id", 1)], name="owner")],
-    VOUCHER_CODES: [],
+    # Those of members have no batch, and are not in it.
+    VOUCHER_CODES: [IndexModel([("batch", 1), ("_id", 1)], name="batch", partialFilterExpression={"batch": {"$gt": ""}})],
     DEALT_CODES: [],
     POOL_CODES: [],
 }

@@ -66,6 +66,8 @@ class Offers:
         self._ids = ids
         self._resolve = resolve
         self._known: dict[str, tuple[float, Offer]] = {}
+        self._archive: Collection[OfferVersion] = database.collection(OFFER_VERSIONS, OfferVersion)
+        self._versions: dict[str, Offer] = {}
         self._live: tuple[float, list[Offer]] | None = None
         self._refreshing = asyncio.Lock()
 
@@ -225,6 +227,23 @@ class Offers:
                     active = await self._collection.find({"status": "active"}, sort=[("_id", -1)], limit=OFFERS_LIVE_MAX)
                     self._live = (now, active)
         return self._live[1]
+
+    async def version(self, offer_id: str, version: int) -> Offer:
+        """Return what a version of an offer says, which never changes.
+
+        Raises:
+            NotFound: there is no such version.
+        """
+        name = f"{offer_id}/{version}"
+        known = self._versions.get(name)
+        if known is None:
+            archived = await self._archive.get(name)
+            if archived is None:
+                raise NotFound("there is no such offer")
+            if len(self._versions) >= REMEMBERED_MAX:
+                self._versions.clear()
+            known = self._versions[name] = archived.offer
+        return known
 
     def forget(self, offer_id: str) -> None:
         """Read an offer anew: it was changed."""
