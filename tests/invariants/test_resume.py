@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from guerdon.app import Services
+from guerdon.catalogue.collections import INDEXES
 from guerdon.database import Database
 from guerdon.errors import StartupRefused
 from guerdon.ledger import answers, lookups, resume
@@ -122,4 +123,5 @@ async def test_keys_are_compared_across_pages_and_beyond_memory(
         monkeypatch.setattr(lookups, "BATCH", batch)
         named.append({law: violation.detail.split(" stands")[0] for law, violation in (await verify(database)).first.items()})
     await database.raw[ENTRIES].delete_many({})
+    await database.sync_indexes(INDEXES)
     assert all(found.get("L4") == "its key or reference" for found in named), named

@@ -26,9 +26,9 @@ def valid_email(text: str) -> str:
     Raises:
         Validation: it is not an e-mail address, or one with characters that nobody sees.
     """
-    if _INVISIBLE.search(text):
-        raise Validation.at("/email", "an e-mail address has no invisible characters")
     try:
+        if _INVISIBLE.search(text):
+            raise EmailNotValidError
         # `test_environment` also accepts *.test, which RFC 6761 reserves for trying things out; `strict` bounds the local part.
         checked = validate_email(text[: EMAIL_LENGTH_MAX + 1], strict=True, check_deliverability=False, test_environment=True)
     except EmailNotValidError:
