@@ -61,9 +61,10 @@ from guerdon.recovery.service import Recovery
 from guerdon.reversals import controller as reversals_controller
 from guerdon.reversals.service import Reversals
 from guerdon.rewards import controller as rewards_controller
-from guerdon.rewards import tier_controller
+from guerdon.rewards import referral_controller, tier_controller
 from guerdon.rewards.campaigns import Campaigns
 from guerdon.rewards.people import People
+from guerdon.rewards.referrals import Referrals
 from guerdon.rewards.replaying import Replays
 from guerdon.rewards.service import Events
 from guerdon.rewards.tier_service import REVIEW_EVERY_MS, Tiers
@@ -120,6 +121,7 @@ class Services:
     campaigns: Campaigns
     events: Events
     tiers: Tiers
+    referrals: Referrals
     replays: Replays
     offers: Offers
     vouchers: Vouchers
@@ -225,6 +227,7 @@ def _services_on(ground: _Ground, settings: Settings) -> Services:
         reversals=Reversals(books, database=database),
         campaigns=campaigns,
         events=Events(books, members, campaigns, people=people, database=database, clock=clock),
+        referrals=Referrals(books, members, database=database),
         tiers=Tiers(books, members, assets, database=database, clock=clock),
         replays=Replays(campaigns, people, database),
         offers=offers,
@@ -404,6 +407,7 @@ def routes_of(
         *holds_controller.routes(services.holds),
         *reversals_controller.routes(services.reversals),
         *rewards_controller.routes(services.events, services.replays, services.campaigns, services.clock),
+        *referral_controller.routes(services.referrals),
         *tier_controller.routes(services.tiers),
         *offer_controller.routes(services.offers, services.vouchers),
         *vouchers_controller.routes(services.vouchers),

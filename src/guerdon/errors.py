@@ -348,6 +348,16 @@ class StockBelowIssued(BusinessError):
     page = "A stock can be lowered to what has been issued of it and no further. `issued` and `stock` say what is and what was asked for."
 
 
+class ReferralRefused(BusinessError):
+    code = "referral-refused"
+    status = 409
+    title = "Referral refused"
+    page = (
+        "A referral is recorded once, before the new member's first purchase, and by somebody who has bought something. `cause` says what "
+        "stands in the way: `oneself`, `referred-already`, `not-new` or `referrer-has-not-bought`."
+    )
+
+
 class InvalidState(BusinessError):
     code = "invalid-state"
     status = 409

@@ -5,7 +5,9 @@ from guerdon.rewards.models import STANDINGS
 from guerdon.rewards.tier_models import TIER_CHANGES, TIER_SETS
 
 _TIERS = "GET, PUT /v1/tiers"
-_MEMBER = "GET /v1/members/{member_id}/tier, GET /v1/me/tier, and below; exports"
+_MEMBER = (
+    "GET /v1/members/{member_id}/tier, GET /v1/me/tier, and below; referrals; POST /v1/events for refunds and referrers; exports"
+)
 _REVIEW = "the tier review"
 
 TIERS = [
@@ -13,6 +15,9 @@ TIERS = [
     Query("tier_sets.get", "request", f"{_TIERS}, {_MEMBER}; the tier review", one(TIER_SETS, ID)),
     Query("tier_sets.replace", "request", "PUT /v1/tiers", update(TIER_SETS, {"_id": ":id", "count": ":count"})),
     Query("tier_sets.walk", "job", _REVIEW, update(TIER_SETS, ID, upsert=True)),
+    Query(
+        "standings.many", "request", "POST /v1/events/bulk, with a campaign that pays referrers", find(STANDINGS, IDS, limit=True)
+    ),
     Query("standings.get", "request", _MEMBER, one(STANDINGS, OWN)),
     Query(
         "standings.due",

@@ -256,6 +256,7 @@ def _tiers(sample: Sample) -> Cases:
         about = {"first": f"{owner}#", "last": f"{owner}#~", "owner": owner}
         yield "tier_changes.page", case, {**about, "limit": PAGE}
         yield "tier_changes.export", case, {**about, "limit": 100}
+    yield "standings.many", "a bulk request", {"ids": [each.owner for each in sample.quiet], "limit": len(sample.quiet)}
     yield "standings.due", "a full batch", {"none": 0, "now": NOW_MS + 10**12, "limit": 500}
     yield "standings.due", "nothing due", {"none": 0, "now": START_MS - 1, "limit": 500}
     yield "standings.page", "a batch", {"after": "", "limit": 500}

@@ -27,7 +27,9 @@ def promises_of_event(event: Document) -> Iterator[Promise]:
     """Every award that was paid is an entry with that amount."""
     for award in event["awards"]:
         if award.get("transaction_id") is not None:
-            said = {"amount": award["amount"], "asset": award["asset"], "owner": event["owner"], "metadata.event": event["_id"]}
+            # A campaign may pay whoever has referred the member.
+            owner = award.get("to") or event["owner"]
+            said = {"amount": award["amount"], "asset": award["asset"], "owner": owner, "metadata.event": event["_id"]}
             why = {"metadata.campaign": award["campaign"], "metadata.version": str(award["version"])}
             yield _first_entry(award["transaction_id"]), said | why
 

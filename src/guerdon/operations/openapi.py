@@ -55,6 +55,7 @@ _TAGS = (
     "offers",
     "vouchers",
     "codes",
+    "referrals",
     "test",
     "operations",
 )

@@ -165,6 +165,10 @@ class StandingExport(Struct, frozen=True):
     last_purchase_at: str | None
     qualifying: dict[str, dict[str, int]]
     """By asset and month: what counts for tiers."""
+    referrer_id: str | None
+    """Who has referred the member."""
+    achievements: dict[str, int]
+    """By campaign: how often it was achieved."""
 
 
 class CounterExport(Struct, frozen=True):
@@ -212,7 +216,8 @@ def view_standing(standing: Standing | None) -> StandingExport | None:
     if standing is None:
         return None
     last = None if standing.last_purchase_at is None else rfc3339(standing.last_purchase_at)
-    return StandingExport(standing.purchases, last, standing.qualifying)
+    times = {campaign: state.times for campaign, state in standing.achieved.items()}
+    return StandingExport(standing.purchases, last, standing.qualifying, standing.referrer, times)
 
 
 def view_refund(refunded: Refunded) -> RefundExport:

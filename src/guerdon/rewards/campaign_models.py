@@ -17,6 +17,7 @@ WAITING_DAYS_MAX, EXPIRY_MONTHS_MAX = 366, 120
 CampaignStatus = Literal["draft", "active", "paused", "ended"]
 Clawback = Literal["none", "up_to_balance", "debt"]
 Period = Literal["day", "week", "month", "year", "ever"]
+PaidTo = Literal["member", "referrer"]
 Weekday = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
 WEEKDAYS: tuple[Weekday, ...] = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 EventType = Annotated[str, Meta(pattern=r"^[a-z][a-z0-9_]{0,39}$(?!\n)", examples=["purchase"])]
@@ -89,6 +90,27 @@ class ItemsOf(Struct, frozen=True, forbid_unknown_fields=True):
     skus: Annotated[list[Text], Meta(max_length=200)] = []
 
 
+class Streak(Struct, frozen=True, forbid_unknown_fields=True, tag_field="type", tag="streak"):
+    """An event in each of so many days, weeks or months in a row, by the calendar of the programme's time zone."""
+
+    unit: Literal["day", "week", "month"]
+
+
+class WithinDays(Struct, frozen=True, forbid_unknown_fields=True, tag_field="type", tag="days"):
+    """So many events within so many days, today among them."""
+
+    days: Annotated[int, Meta(ge=1, le=366)]
+
+
+class Achievement(Struct, frozen=True, forbid_unknown_fields=True):
+    """Pay only the event that completes so many; each event is used once."""
+
+    events: Annotated[int, Meta(ge=2, le=31)]
+    within: Streak | WithinDays
+    repeats: bool = True
+    """Begin anew when it is achieved, or pay each member once."""
+
+
 class Cap(Struct, frozen=True, forbid_unknown_fields=True):
     """At most `limit` for one event, or for one member in each calendar period in which their events occurred."""
 
@@ -152,6 +174,9 @@ class CampaignCreate(Struct, frozen=True, forbid_unknown_fields=True):
     condition: Expression = "true"
     items: ItemsOf | None = None
     """Only these lines of the event: there has to be one, and the award is worked out on what they cost."""
+    achievement: Achievement | None = None
+    pays: PaidTo = "member"
+    """The member whose event it is, or whoever has referred them."""
     tier_multipliers: Annotated[dict[TierCode, Decimal], Meta(max_length=20)] = {}
     stacking: Stacking = Stacking()
     caps: Annotated[list[Cap], Meta(max_length=CAPS_MAX)] = []
@@ -185,6 +210,8 @@ class Campaign(Struct, frozen=True, kw_only=True):
     changed_at: int
     schedule: list[Hours] | None = None
     items: ItemsOf | None = None
+    achievement: Achievement | None = None
+    pays: PaidTo = "member"
     tier_multipliers: dict[str, str] = {}
     stacking: Stacking = Stacking()
     caps: list[Cap] = []
@@ -221,6 +248,8 @@ class CampaignView(Struct, frozen=True):
     audience: str
     condition: str
     items: ItemsOf | None
+    achievement: Achievement | None
+    pays: PaidTo
     tier_multipliers: dict[str, str]
     stacking: Stacking
     caps: list[Cap]
@@ -272,6 +301,8 @@ def view_campaign(stored: Campaign, now_ms: int) -> CampaignView:
         audience=campaign.audience,
         condition=campaign.condition,
         items=campaign.items,
+        achievement=campaign.achievement,
+        pays=campaign.pays,
         tier_multipliers=campaign.tier_multipliers,
         stacking=campaign.stacking,
         caps=campaign.caps,

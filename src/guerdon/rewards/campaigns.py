@@ -24,6 +24,7 @@ from guerdon.rewards.campaign_models import (
 )
 from guerdon.rewards.cel import compile_condition, compile_formula, require_bounded
 from guerdon.rewards.judging import LiveCampaign, in_order
+from guerdon.rewards.models import REFUND
 from guerdon.security import Actor
 from guerdon.wallets.assets import Assets
 
@@ -186,6 +187,8 @@ class Campaigns:
             audience=body.audience,
             condition=body.condition,
             items=body.items,
+            achievement=body.achievement,
+            pays=body.pays,
             tier_multipliers=body.tier_multipliers,
             stacking=body.stacking,
             caps=body.caps,
@@ -229,6 +232,15 @@ def _require_sense(body: CampaignCreate) -> None:
             raise Validation.at(f"/caps/{number}/period", "a cap for one event has no period: leave it out")
     if body.items is not None and not (body.items.categories or body.items.skus):
         raise Validation.at("/items", "name at least one category or one sku, or leave it out")
+    if body.achievement is not None and REFUND in body.event_types:
+        raise Validation.at(
+            "/event_types", "a refund counts for no achievement; what a refunded purchase counted for is taken back"
+        )
+    if body.pays == "referrer":
+        if REFUND in body.event_types or body.achievement is not None:
+            raise Validation.at("/pays", "what pays the referrer judges no unlinked refunds and counts no achievement")
+        if not any(cap.scope == "member" for cap in body.caps):
+            raise Validation.at("/caps", "what pays the referrer needs a cap for the member who is paid: sign-ups can be scripted")
     for number, hours in enumerate(body.schedule or ()):
         if hours.starts in (hours.ends, "24:00"):
             raise Validation.at(

@@ -13,7 +13,7 @@ from guerdon.rewards import periods
 from guerdon.rewards.campaign_models import Campaign, Clawback
 from guerdon.rewards.judging import Judgement
 from guerdon.rewards.limits import BUDGET, Counter, counters_of, cut
-from guerdon.rewards.models import REFUND, Inputs, ShopEvent, WalletState
+from guerdon.rewards.models import REFERRERS, REFUND, Inputs, ShopEvent, WalletState
 
 
 class Verdict(Struct, frozen=True):
@@ -27,6 +27,8 @@ class Verdict(Struct, frozen=True):
     """What the award arrives as."""
     counters: tuple[Counter, ...] = ()
     """What it counts against, or gives back to."""
+    to: str | None = None
+    """Whoever is paid instead of the member: their referrer."""
 
 
 class _Desk:
@@ -42,7 +44,8 @@ class _Desk:
 
     def offer(self, judgement: Judgement) -> Verdict:
         """Say what the campaign would pay now; nothing is taken yet."""
-        counters = counters_of(judgement.campaign, self._owner, self.event.occurred_at, self._calendar)
+        to = payee(judgement.campaign, self._owner, self._inputs.referrer)
+        counters = counters_of(judgement.campaign, to, self.event.occurred_at, self._calendar)
         if self.event.type == REFUND:
             return self._take_back(judgement, [counter for counter in counters if counter.kind == BUDGET])
         campaign = judgement.campaign
@@ -51,10 +54,10 @@ class _Desk:
         if amount == 0:
             return Verdict(campaign, "capped", 0, reasons)
         lot = award_lot(campaign, amount, self._inputs.decided_at, self._calendar)
-        hindrance = _hindrance(self._wallets.get(campaign.asset, WalletState()), lot)
+        hindrance = _hindrance(self._wallets.get(place_of(campaign), WalletState()), lot)
         if hindrance is not None:
             return Verdict(campaign, "refused", 0, [*reasons, hindrance])
-        return Verdict(campaign, "awarded", amount, reasons, lot, tuple(counters))
+        return Verdict(campaign, "awarded", amount, reasons, lot, tuple(counters), None if to == self._owner else to)
 
     def _take_back(self, judgement: Judgement, budget: list[Counter]) -> Verdict:
         campaign = judgement.campaign
@@ -73,9 +76,19 @@ class _Desk:
             self._used[counter.account] = max(0, self._used.get(counter.account, 0) + verdict.amount)
 
 
+def payee(campaign: Campaign, owner: str, referrer: str | None) -> str:
+    """Whom the campaign pays; without a referrer it wants to pay nobody."""
+    return referrer or "" if campaign.pays == "referrer" else owner
+
+
+def place_of(campaign: Campaign) -> str:
+    """Under which name the wallet that it pays into stands among the wallets of a decision."""
+    return f"{REFERRERS}{campaign.asset}" if campaign.pays == "referrer" else campaign.asset
+
+
 def paid_into(wallets: dict[str, WalletState], verdict: Verdict) -> None:
     """Move the wallets on by what a verdict pays; what is still pending is not available."""
-    asset = verdict.campaign.asset
+    asset = place_of(verdict.campaign)
     wallet = wallets.get(asset, WalletState())
     pending = verdict.lot is not None and verdict.lot.available_at is not None
     wallets[asset] = moved(wallet, verdict.amount, verdict.amount if pending else 0)

@@ -3,15 +3,17 @@
 from collections.abc import Sequence
 from typing import Any, Literal
 
+import msgspec
 from msgspec import Struct
 
 from guerdon.clock import rfc3339
 from guerdon.ledger.limits import Calendar
+from guerdon.rewards.achievements import Step, step
 from guerdon.rewards.baskets import chosen, cost_of
 from guerdon.rewards.birthdays import BIRTHDAY, birthday_on
-from guerdon.rewards.campaign_models import Campaign, FormulaAward
+from guerdon.rewards.campaign_models import Achievement, Campaign, FormulaAward
 from guerdon.rewards.cel import Condition, Formula, compile_condition, compile_formula, facts_of
-from guerdon.rewards.models import PURCHASE, REFUND, Inputs, ShopEvent
+from guerdon.rewards.models import PURCHASE, REFUND, Achieved, Inputs, ShopEvent
 from guerdon.rewards.periods import is_open, local_date
 from guerdon.rewards.prices import price
 
@@ -45,7 +47,10 @@ class LiveCampaign(Struct, frozen=True):
             condition,
             formula,
             reads_member=any(part.reads_member for part in parts),
-            reads_standing=bool(campaign.tier_multipliers) or any(part.reads_standing for part in parts),
+            reads_standing=bool(campaign.tier_multipliers)
+            or campaign.achievement is not None
+            or campaign.pays == "referrer"
+            or any(part.reads_standing for part in parts),
         )
 
 
@@ -58,6 +63,8 @@ class Judgement(Struct, frozen=True):
     reason: str
     considered: bool = False
     """True when the campaign's conditions held: then the member's wallet is opened even if the event earns nothing."""
+    step: Step | None = None
+    """What the event is to the campaign's achievement."""
 
 
 class Subject(Struct, frozen=True):
@@ -73,6 +80,11 @@ class Subject(Struct, frozen=True):
 def reads_member(event: ShopEvent, campaigns: Sequence[LiveCampaign], calendar: Calendar) -> bool:
     """Whether a campaign that will be asked about the event reads what only the member's sealed profile tells."""
     return any(live.reads_member and _not_now(event, live.campaign, calendar) is None for live in campaigns)
+
+
+def asks_referrer(event: ShopEvent, campaigns: Sequence[LiveCampaign], calendar: Calendar) -> bool:
+    """Whether a campaign that will be asked about the event pays whoever has referred the member."""
+    return any(live.campaign.pays == "referrer" and _not_now(event, live.campaign, calendar) is None for live in campaigns)
 
 
 def in_order(campaigns: Sequence[LiveCampaign]) -> list[LiveCampaign]:
@@ -93,7 +105,10 @@ def judge(
             continue
         if facts is None:
             facts = facts_of(_event_facts(event), _member_facts(subject, event, inputs, calendar), inputs.judged_at)
-        judgements.append(_judge_one(event, live, facts, inputs.tier))
+        judgement = _judge_one(event, live, facts, inputs)
+        if live.campaign.achievement is not None and judgement.outcome == "awarded":
+            judgement = _count(event, judgement, live.campaign.achievement, inputs, calendar)
+        judgements.append(judgement)
     return judgements
 
 
@@ -110,8 +125,10 @@ def _not_now(event: ShopEvent, campaign: Campaign, calendar: Calendar) -> str | 
     return None
 
 
-def _judge_one(event: ShopEvent, live: LiveCampaign, facts: Any, tier: str | None) -> Judgement:
+def _judge_one(event: ShopEvent, live: LiveCampaign, facts: Any, inputs: Inputs) -> Judgement:
     campaign = live.campaign
+    if campaign.pays == "referrer" and inputs.referrer is None:
+        return Judgement(campaign, "not_matched", 0, "nobody has referred the member")
     for name, condition in (("audience", live.audience), ("condition", live.condition)):
         holds, error = condition.judge(facts)
         if error is not None:
@@ -127,11 +144,24 @@ def _judge_one(event: ShopEvent, live: LiveCampaign, facts: Any, tier: str | Non
             return Judgement(campaign, "not_matched", 0, "none of its items is one of the campaign's")
         of_it = min(cost_of(lines), event.amount)
         among = f"{of_it} of {event.amount} is of the campaign's items; "
-    amount, why = price(campaign, live.formula, of_it, tier, facts)
+    amount, why = price(campaign, live.formula, of_it, inputs.tier, facts)
     why = among + why
     if amount is None:
         return Judgement(campaign, "refused", 0, why, considered=True)
     return Judgement(campaign, "awarded" if amount else "not_matched", amount, why, considered=True)
+
+
+def _count(event: ShopEvent, judgement: Judgement, wanted: Achievement, inputs: Inputs, calendar: Calendar) -> Judgement:
+    """Count an event that the campaign would pay, and pay it only when it completes the goal."""
+    if inputs.before is not None and 2 * inputs.before.amount >= event.amount > 0:
+        return msgspec.structs.replace(
+            judgement, outcome="not_matched", amount=0, reason="half of it was refunded before it arrived"
+        )
+    known = inputs.achieved.get(judgement.campaign.id, Achieved())
+    taken = step(known, wanted, event.id, local_date(event.occurred_at, calendar))
+    if taken.completed:
+        return msgspec.structs.replace(judgement, reason=f"{taken.reason}; {judgement.reason}", step=taken)
+    return msgspec.structs.replace(judgement, outcome="not_matched", amount=0, reason=taken.reason, step=taken)
 
 
 def _event_facts(event: ShopEvent) -> dict[str, Any]:

@@ -27,6 +27,8 @@ INDEXES: dict[str, list[IndexModel]] = {
     CAMPAIGNS: [IndexModel([("status", 1), ("_id", -1)], name="status")],
     CAMPAIGN_VERSIONS: [],
 }
+REFERRERS = "referrer:"
+"""What stands before the asset of the referrer's wallet."""
 ITEMS_MAX, EVENTS_BULK_MAX = 1000, 500
 PURCHASE, REFUND = "purchase", "refund"
 
@@ -95,6 +97,8 @@ class AwardView(Struct, frozen=True):
     transaction_id: str | None
     available_at: str | None
     expires_at: str | None
+    to: Literal["referrer"] | UnsetType = UNSET
+    """There where it is not the member who was paid."""
 
 
 class DecisionView(Struct, frozen=True):
@@ -217,6 +221,37 @@ class Award(Struct, frozen=True, kw_only=True, omit_defaults=True):
     clawback: Clawback = "debt"
     items: ItemsOf | None = None
     """The lines that it was worked out on."""
+    to: str | None = None
+    """Whoever has been paid instead of the member: their referrer."""
+    achievement: bool = False
+    """It rests on several events, and is taken back when one of them stops counting."""
+
+
+class Mark(Struct, frozen=True, kw_only=True):
+    """An event that counts for an achievement: when, and a digest of its id."""
+
+    unit: int
+    event: str
+
+
+class Reached(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A goal that was achieved: by what, and what was paid for it, if anything was."""
+
+    kind: str
+    marks: tuple[Mark, ...]
+    occurred_at: int
+    recorded_at: int
+    award: Award | None = None
+
+
+class Achieved(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """How far a member is with one campaign's achievement."""
+
+    kind: str = ""
+    """What its window is counted in."""
+    marks: tuple[Mark, ...] = ()
+    times: int = 0
+    reached: tuple[Reached, ...] = ()
 
 
 class Returned(Struct, frozen=True, kw_only=True):
@@ -269,6 +304,8 @@ class Inputs(Struct, frozen=True, kw_only=True, omit_defaults=True):
     qualifying: dict[str, dict[str, int]] = {}
     purchases: int = 0
     last_purchase_at: int | None = None
+    achieved: dict[str, Achieved] = {}
+    """By campaign: how far the member was."""
     referrer: str | None = None
     """Who has referred the member."""
     wallets: dict[str, WalletState] = {}
@@ -306,6 +343,11 @@ class Standing(Struct, frozen=True, kw_only=True, omit_defaults=True):
     tier_version: int = 0
     """The count of the tiers by which `tier` and `due_at` were found."""
     tier_changes: int = 0
+    referrer: str | None = None
+    """Who has referred the member, and when."""
+    referred_at: int | None = None
+    achieved: dict[str, Achieved] = {}
+    """By campaign."""
     due_at: int | None = None
     """When the tier changes by itself; the review finds the member by it."""
 
@@ -367,6 +409,7 @@ def _view_inputs(inputs: Inputs, owner: str, *, whole: bool) -> InputsView:
         wallets={
             asset: WalletStateView(wallet.balance, wallet.available, wallet.status, wallet.ceiling)
             for asset, wallet in inputs.wallets.items()
+            if whole or not asset.startswith(REFERRERS)
         },
         used={name: amount for name, amount in inputs.used.items() if whole or name.startswith(f"{owner}:")},
         refunded_before=None if inputs.before is None else inputs.before.amount,
@@ -378,7 +421,17 @@ def view_award(award: Award, *, preview: bool = False) -> AwardView:
     waits = None if award.available_at is None else rfc3339(award.available_at)
     lapses = None if award.expires_at is None else rfc3339(award.expires_at)
     status = "preview" if preview else "pending" if waits else "paid"
-    return AwardView(award.campaign, award.version, award.asset, award.amount, status, award.transaction_id, waits, lapses)
+    return AwardView(
+        award.campaign,
+        award.version,
+        award.asset,
+        award.amount,
+        status,
+        award.transaction_id,
+        waits,
+        lapses,
+        UNSET if award.to is None else "referrer",
+    )
 
 
 def view_result(result: tuple[RecordedEvent, bool] | GuerdonError, *, whole: bool) -> EventResult:

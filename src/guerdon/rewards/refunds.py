@@ -14,7 +14,9 @@ from msgspec import Struct
 from guerdon.ledger.models import Lot
 from guerdon.rewards.baskets import chosen, merged, returned_share
 from guerdon.rewards.deciding import clawed_back, moved
-from guerdon.rewards.models import Award, DecisionView, Item, Refunded, Returned, WalletState
+from guerdon.rewards.models import REFERRERS, Award, DecisionView, Item, Reached, Refunded, Returned, WalletState
+
+_RESTS = "it was paid for several events, and stays as long as less than half of each of them is refunded"
 
 
 class TakenBack(Struct, frozen=True):
@@ -32,6 +34,8 @@ class RefundOutcome(Struct, frozen=True):
     refunded: Refunded
     decisions: list[DecisionView]
     taken: list[TakenBack]
+    wallets: Mapping[str, WalletState]
+    """As they are then."""
 
 
 class Asked(Struct, frozen=True):
@@ -54,6 +58,32 @@ def share(award: Award, refunded: Refunded, purchase: "Refundable") -> int:
         gone = returned_share(chosen(purchase.items, award.items), refunded.items)
         gone = min(1, gone + Fraction(refunded.amount - refunded.itemised, purchase.amount))
     return award.amount - award.amount * (gone.denominator - gone.numerator) // gone.denominator
+
+
+def place_of_award(award: Award) -> str:
+    """Under which name the wallet that it was paid into stands among the wallets of a decision."""
+    return award.asset if award.to is None else f"{REFERRERS}{award.asset}"
+
+
+def wallet_of(award: Award, owner: str) -> str:
+    return f"{award.to or owner}:{award.asset}"
+
+
+def take_whole(reached: Reached, why: str, outcome: RefundOutcome, now_ms: int) -> RefundOutcome:
+    """Take back what was paid for an achievement, after what a refund has taken otherwise."""
+    award = reached.award
+    if award is None:
+        return outcome
+    wallet = outcome.wallets.get(award.asset, WalletState())
+    pending = award.amount if award.available_at is not None and award.available_at > now_ms else 0
+    part, note = clawed_back(award.clawback, award.amount, wallet, pending)
+    reasons = [why] if note is None else [why, note]
+    decision = DecisionView(award.campaign, award.version, "awarded" if part else "refused", -part, reasons)
+    taken = outcome.taken
+    if part:
+        taken = [*taken, TakenBack(award, part, Lot(award.amount, "promotional", award.available_at, award.expires_at))]
+    left = moved(wallet, -part, -min(part, pending))
+    return RefundOutcome(outcome.refunded, [*outcome.decisions, decision], taken, {**outcome.wallets, award.asset: left})
 
 
 class Refundable(Struct, frozen=True):
@@ -83,11 +113,15 @@ def refund(known: Refunded, asked: Asked, purchase: Refundable, wallets: Mapping
     for award in purchase.awards:
         if award.amount <= 0:
             continue
+        if award.achievement:
+            decisions.append(DecisionView(award.campaign, award.version, "not_matched", 0, [_RESTS]))
+            continue
         due = share(award, refunded, purchase) - done.get(award.campaign, 0)
         reasons = [f"{now_refunded} of {whole} are refunded: {due} of {award.amount} to take back now"]
         if beyond:
             reasons.append(f"{beyond} more than the purchase are left out")
-        wallet = balances.get(award.asset, WalletState())
+        place = place_of_award(award)
+        wallet = balances.get(place, WalletState())
         pending = due if award.available_at is not None and award.available_at > now_ms else 0
         part, note = clawed_back(award.clawback, due, wallet, pending) if due else (0, None)
         if note is not None:
@@ -95,8 +129,8 @@ def refund(known: Refunded, asked: Asked, purchase: Refundable, wallets: Mapping
         if due:
             done[award.campaign] = done.get(award.campaign, 0) + due
         if part:
-            balances[award.asset] = moved(wallet, -part, -min(part, pending))
+            balances[place] = moved(wallet, -part, -min(part, pending))
             taken.append(TakenBack(award, part, Lot(due, "promotional", award.available_at, award.expires_at)))
         outcome = "awarded" if part else "refused" if due else "not_matched"
         decisions.append(DecisionView(award.campaign, award.version, outcome, -part, reasons))
-    return RefundOutcome(msgspec.structs.replace(refunded, taken=done), decisions, taken)
+    return RefundOutcome(msgspec.structs.replace(refunded, taken=done), decisions, taken, balances)

@@ -1,6 +1,6 @@
 """Recording an event as a command for the ledger: judged and paid in the commit that records it. Pure: time and ids are arguments."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -22,14 +22,15 @@ from guerdon.ledger.models import (
     transaction_id,
 )
 from guerdon.rewards.campaign_models import Campaign
-from guerdon.rewards.deciding import Verdict, state_of
+from guerdon.rewards.deciding import Verdict, payee, place_of, state_of
 from guerdon.rewards.engine import ENGINE
-from guerdon.rewards.judging import Judgement, LiveCampaign, Subject, judge
+from guerdon.rewards.judging import Judgement, LiveCampaign, Subject, asks_referrer, judge
 from guerdon.rewards.limits import Counter, counters_of
 from guerdon.rewards.models import (
     EVENTS,
     PURCHASE,
     REFUNDS,
+    Achieved,
     Award,
     Inputs,
     RecordedEvent,
@@ -37,8 +38,8 @@ from guerdon.rewards.models import (
     ShopEvent,
     Standing,
 )
-from guerdon.rewards.refunds import Refundable, TakenBack
-from guerdon.rewards.settling import Settled, award_back, award_of, settle, settle_refund
+from guerdon.rewards.refunds import TakenBack
+from guerdon.rewards.settling import Settled, award_back, award_of, settle
 from guerdon.rewards.standings import (
     TIERS_REF,
     counted_change,
@@ -71,6 +72,10 @@ class Recording(Struct, frozen=True):
     calendar: Calendar
     original: RecordedEvent | None = None
     """The purchase that a linked refund is about, if it is recorded."""
+    referrer: str | None = None
+    """Who has referred the member, as far as somebody asks."""
+    achieved: Mapping[str, Achieved] = {}
+    """What the purchase of a refund counts for."""
     preview: bool = False
 
     @property
@@ -93,23 +98,14 @@ class Written(Struct, frozen=True):
 
 
 REREAD = "reread"
-"""What the command answers when the purchase of a refund has arrived since it was looked for: nothing was written, look again."""
+"""What the command answers when what it was made of has changed since it was looked for: nothing was written, look again."""
 
 
 def already_recorded(event_id: str) -> EventReused:
     return EventReused(f"event {event_id!r} is already recorded with other content")
 
 
-def event_command(recording: Recording, open_wallet: OpenWallet, stored: Stored) -> Command:
-    """Record the event and pay its awards in one commit. The same event again recalls the first answer.
-
-    `decide` raises EventReused when the id belongs to another event.
-    """
-    linked = recording.event.refund_of is not None
-    return (_Refund if linked else _Event)(recording, open_wallet, stored).command()
-
-
-class _Books:
+class Books:
     """Collects what one event writes on accounts, each change on the state that the ones before it leave."""
 
     def __init__(self, recording: Recording, view: View, open_wallet: OpenWallet) -> None:
@@ -120,15 +116,14 @@ class _Books:
         self.opens: dict[str, Account] = {}
         self.transactions: list[Transaction] = []
 
-    def wallet(self, asset: str) -> Account:
-        return self._account(
-            f"{self._recording.owner}:{asset}", lambda: self._open_wallet(self._recording.owner, asset, self._view.now_ms)
-        )
+    def wallet(self, asset: str, to: str | None = None) -> Account:
+        owner = to or self._recording.owner
+        return self._account(f"{owner}:{asset}", lambda: self._open_wallet(owner, asset, self._view.now_ms))
 
     def pay(self, verdict: Verdict) -> Award:
         """Book what a campaign pays, or takes back."""
         campaign, amount = verdict.campaign, verdict.amount
-        wallet = self.wallet(campaign.asset)
+        wallet = self.wallet(campaign.asset, verdict.to)
         counted = [(self._account(each.account, _opening(each, self._view.now_ms)), amount) for each in verdict.counters]
         posting = Posting(
             wallet.id,
@@ -142,7 +137,7 @@ class _Books:
     def take_back(self, taken: TakenBack) -> Award:
         """Book what a refund takes back of one award."""
         award = taken.award
-        wallet = self.wallet(award.asset)
+        wallet = self.wallet(award.asset, award.to)
         counted = [(account, -taken.amount) for name in award.counted if (account := self._known(name)) is not None]
         posting = Posting(wallet.id, -taken.amount, ISSUER, lots=(taken.lot,), below_floor=award.clawback == "debt")
         return award_back(taken, self._book(posting, counted, award.campaign, award.version))
@@ -190,7 +185,7 @@ def _opening(counter: Counter, now_ms: int) -> Callable[[], Account]:
     return lambda: counter.opened(now_ms)
 
 
-class _Event:
+class EventRule:
     """An event that campaigns judge."""
 
     def __init__(self, recording: Recording, open_wallet: OpenWallet, stored: Stored) -> None:
@@ -206,7 +201,10 @@ class _Event:
         recording, event = self._recording, self._recording.event
         wanted = [each.campaign for each in self._early.values() if each.outcome == "awarded"]
         wanted += [live.campaign for live in self._late if event.type in live.campaign.event_types]
-        assets = {each.campaign.asset for each in self._early.values() if each.considered} | {each.asset for each in wanted}
+        if recording.referrer is None:
+            wanted = [each for each in wanted if each.pays == "member"]
+        wallets = {self._wallet(each.campaign) for each in self._early.values() if each.considered}
+        wallets |= {self._wallet(each) for each in wanted}
         counters = [counter for each in wanted for counter in self._counters(each)]
         documents = [DocumentRef(EVENTS, event.id, recording.owner), TIERS_REF]
         if recording.owner:
@@ -214,9 +212,9 @@ class _Event:
         if event.type == PURCHASE:
             documents.append(DocumentRef(REFUNDS, f"{recording.owner}/{event.id}", recording.owner))
         return Command(
-            owners=tuple({recording.owner, *(counter.owner for counter in counters)}),
+            owners=tuple({recording.owner, *map(owner_of, wallets), *(counter.owner for counter in counters)}),
             accounts=(
-                *(f"{recording.owner}:{asset}" for asset in sorted(assets)),
+                *sorted(wallets),
                 *(counter.account for counter in counters),
                 standing_lock(recording.owner),
             ),
@@ -227,7 +225,11 @@ class _Event:
 
     def _counters(self, campaign: Campaign) -> list[Counter]:
         recording = self._recording
-        return counters_of(campaign, recording.owner, recording.event.occurred_at, recording.calendar)
+        to = payee(campaign, recording.owner, recording.referrer)
+        return counters_of(campaign, to, recording.event.occurred_at, recording.calendar)
+
+    def _wallet(self, campaign: Campaign) -> str:
+        return f"{payee(campaign, self._recording.owner, self._recording.referrer)}:{campaign.asset}"
 
     def _judge(self, campaigns: Sequence[LiveCampaign], inputs: Inputs) -> list[Judgement]:
         return judge(self._recording.event, self._recording.subject, campaigns, inputs, self._recording.calendar)
@@ -238,29 +240,33 @@ class _Event:
         if recalled is not None:
             return recalled
         standing, sets = standing_of(recording.owner, view), tiers_of(view)
+        if standing.referrer != recording.referrer and asks_referrer(event, self._late, recording.calendar):
+            return Decision(value=REREAD)
         inputs = msgspec.structs.replace(
-            _with_tiers(_inputs(recording, view), sets, standing),
+            with_tiers(inputs_of(recording, view), sets, standing),
             tier=tier_at(_versions(sets), standing.qualifying, event.occurred_at, recording.calendar),
             purchases=standing.purchases,
             last_purchase_at=standing.last_purchase_at,
+            referrer=standing.referrer,
+            achieved=self._achieved(standing),
             person=recording.subject.sealed,
-            before=_refunded(recording.owner, event.id, view) if event.type == PURCHASE else None,
+            before=refunded_of(recording.owner, event.id, view) if event.type == PURCHASE else None,
         )
         late = {each.campaign.id: each for each in self._judge(self._late, inputs)}
         judgements = [late.get(live.campaign.id) or self._early[live.campaign.id] for live in recording.campaigns]
         inputs = self._with_accounts(inputs, judgements, view)
         settled = settle(event, recording.owner, judgements, inputs, recording.calendar)
-        books = _Books(recording, view, self._open_wallet)
+        books = Books(recording, view, self._open_wallet)
         for judgement in judgements:
-            if judgement.considered:
+            if judgement.considered and judgement.campaign.pays == "member":
                 books.wallet(judgement.campaign.asset)
         awards = [books.pay(verdict) for verdict in settled.verdicts if verdict.amount]
         awards += [books.take_back(taken) for taken in settled.taken]
-        changes = _refunded_change(settled, inputs)
+        changes = refunded_change(settled, inputs)
         gains = gains_of(event, settled, inputs)
         progress = advance(sets, standing, gains, event.id, now_ms=view.now_ms, calendar=recording.calendar)
-        changes += _standing_changes(event, standing, progress, moved=bool(gains))
-        recorded = _recorded(recording, awards, settled, inputs, tier_change=tier_step(progress, event.id))
+        changes += standing_changes(event, standing, progress, settled, moved=bool(gains))
+        recorded = recorded_event(recording, awards, settled, inputs, tier_change=tier_step(progress, event.id))
         return Decision(
             tuple(books.transactions),
             tuple(books.opens.values()),
@@ -269,81 +275,23 @@ class _Event:
             value=Written(recorded, before=False),
         )
 
+    def _achieved(self, standing: Standing) -> dict[str, Achieved]:
+        """How far the member is with the achievements of campaigns that are asked."""
+        asked = [live.campaign for live in self._late if live.campaign.achievement is not None]
+        return {
+            campaign.id: state
+            for campaign in asked
+            if self._recording.event.type in campaign.event_types and (state := standing.achieved.get(campaign.id)) is not None
+        }
+
     def _with_accounts(self, inputs: Inputs, judgements: Sequence[Judgement], view: View) -> Inputs:
         """Add what the awards in question depend on of wallets, caps and budgets."""
-        owner = self._recording.owner
         awarded = [each.campaign for each in judgements if each.outcome == "awarded"]
         names = [counter.account for campaign in awarded for counter in self._counters(campaign)]
         return msgspec.structs.replace(
             inputs,
-            wallets={each.asset: state_of(view.accounts.get(f"{owner}:{each.asset}")) for each in awarded},
+            wallets={place_of(each): state_of(view.accounts.get(self._wallet(each))) for each in awarded},
             used={name: account.balance for name in names if (account := view.accounts.get(name)) is not None},
-        )
-
-
-class _Refund:
-    """A refund of one purchase."""
-
-    def __init__(self, recording: Recording, open_wallet: OpenWallet, stored: Stored) -> None:
-        self._recording = recording
-        self._open_wallet = open_wallet
-        self._stored = stored
-
-    def command(self) -> Command:
-        recording, event, original = self._recording, self._recording.event, self._recording.original
-        owner = recording.owner
-        assert event.refund_of is not None
-        documents = [DocumentRef(EVENTS, event.id, owner), DocumentRef(REFUNDS, f"{owner}/{event.refund_of}", owner)]
-        documents += [TIERS_REF, standing_ref(owner)]
-        awards = original.awards if original is not None else []
-        if original is None:
-            documents.append(DocumentRef(EVENTS, event.refund_of, owner))
-        counted = {name for award in awards for name in award.counted}
-        return Command(
-            owners=tuple({owner, *(name.rpartition(":")[0] for name in counted)}),
-            accounts=(*sorted({f"{owner}:{award.asset}" for award in awards} | counted), standing_lock(owner)),
-            decide=self._decide,
-            documents=tuple(documents),
-            size_bytes=EVENT_BYTES + ITEM_BYTES * len(event.items) + CAMPAIGN_BYTES * len(awards),
-        )
-
-    def _decide(self, view: View) -> Decision:
-        recording, event, original = self._recording, self._recording.event, self._recording.original
-        assert event.refund_of is not None
-        recalled = recall(recording, view, self._stored.decode)
-        if recalled is not None:
-            return recalled
-        if original is None and (EVENTS, event.refund_of) in view.documents:
-            return Decision(value=REREAD)
-        standing, sets = standing_of(recording.owner, view), tiers_of(view)
-        inputs = _with_tiers(_inputs(recording, view), sets, standing)
-        inputs = msgspec.structs.replace(inputs, before=_refunded(recording.owner, event.refund_of, view))
-        books = _Books(recording, view, self._open_wallet)
-        if original is None:
-            inputs = msgspec.structs.replace(inputs, awaits=True)
-            settled = settle_refund(event, recording.owner, None, inputs)
-            # Whoever records the purchase meanwhile moves the same standing on, so that one of the two has to look again.
-            changes = [*_refunded_change(settled, inputs), standing_change(standing, standing)]
-            return self._write(_recorded(recording, [], settled, inputs), books, changes)
-        inputs = msgspec.structs.replace(
-            inputs,
-            wallets={award.asset: state_of(view.accounts.get(f"{recording.owner}:{award.asset}")) for award in original.awards},
-        )
-        settled = settle_refund(event, recording.owner, Refundable(original.amount, original.awards, original.items), inputs)
-        awards = [books.take_back(taken) for taken in settled.taken]
-        losses = gains_of(event, settled, inputs, original)
-        progress = advance(sets, standing, losses, event.id, now_ms=view.now_ms, calendar=recording.calendar)
-        recorded = _recorded(recording, awards, settled, inputs, tier_change=tier_step(progress, event.id))
-        changes = _refunded_change(settled, inputs) + _standing_changes(event, standing, progress, moved=bool(losses))
-        return self._write(recorded, books, changes, progress)
-
-    def _write(self, recorded: RecordedEvent, books: _Books, changes: list[Change], progress: Progress | None = None) -> Decision:
-        return Decision(
-            tuple(books.transactions),
-            (),
-            ((EVENTS, self._stored.encode(recorded)), *(() if progress is None else history_of(progress))),
-            tuple(changes),
-            value=Written(recorded, before=False),
         )
 
 
@@ -366,7 +314,7 @@ def _versions(sets: TierSets | None) -> tuple[TierSet, ...]:
     return () if sets is None else sets.versions
 
 
-def _with_tiers(inputs: Inputs, sets: TierSets | None, standing: Standing) -> Inputs:
+def with_tiers(inputs: Inputs, sets: TierSets | None, standing: Standing) -> Inputs:
     """Add what the member's tier depends on, where there are tiers."""
     versions = _versions(sets)
     assets = {tiers.asset for tiers in versions}
@@ -377,12 +325,12 @@ def _with_tiers(inputs: Inputs, sets: TierSets | None, standing: Standing) -> In
     )
 
 
-def _refunded(owner: str, event_id: str, view: View) -> Refunded | None:
+def refunded_of(owner: str, event_id: str, view: View) -> Refunded | None:
     document = view.documents.get((REFUNDS, f"{owner}/{event_id}"))
     return None if document is None else msgspec.convert(document, Refunded)
 
 
-def _inputs(recording: Recording, view: View) -> Inputs:
+def inputs_of(recording: Recording, view: View) -> Inputs:
     return Inputs(
         judged_at=recording.judged_at,
         decided_at=view.now_ms,
@@ -392,27 +340,33 @@ def _inputs(recording: Recording, view: View) -> Inputs:
     )
 
 
-def _refunded_change(settled: Settled, inputs: Inputs) -> list[Change]:
+def refunded_change(settled: Settled, inputs: Inputs) -> list[Change]:
     """Write what has been refunded of a purchase, where that has changed."""
     if settled.refunded is None:
         return []
     return [counted_change(REFUNDS, settled.refunded, None if inputs.before is None else inputs.before.count)]
 
 
-def _standing_changes(event: ShopEvent, before: Standing, progress: Progress, *, moved: bool) -> list[Change]:
-    """What is written of the standing: a purchase, points for the tier, or a tier that has changed by itself."""
+def owner_of(account: str) -> str:
+    return account.rpartition(":")[0]
+
+
+def standing_changes(event: ShopEvent, before: Standing, progress: Progress, settled: Settled, *, moved: bool) -> list[Change]:
+    """What is written of the standing: a purchase, points for the tier, an achievement, or a tier that has changed by itself."""
     after = progress.standing
     if not before.owner:
         return []
     if event.type == PURCHASE and event.amount > 0:
         last = max(event.occurred_at, before.last_purchase_at or event.occurred_at)
         after = msgspec.structs.replace(after, purchases=before.purchases + 1, last_purchase_at=last)
-    elif not moved and not progress.changes:
+    elif not moved and not progress.changes and not settled.achieved:
         return []
+    if settled.achieved:
+        after = msgspec.structs.replace(after, achieved={**before.achieved, **settled.achieved})
     return [standing_change(before, after)]
 
 
-def _recorded(
+def recorded_event(
     recording: Recording, awards: list[Award], settled: Settled, inputs: Inputs, *, tier_change: TierStep | None = None
 ) -> RecordedEvent:
     event = recording.event

@@ -14,11 +14,13 @@ from guerdon.identity.service import Identity
 from guerdon.ids import digest
 from guerdon.ledger.models import Command, Outcome
 from guerdon.ledger.service import Ledger
+from guerdon.rewards.achievements import touching
 from guerdon.rewards.campaigns import Campaigns
-from guerdon.rewards.judging import MONETARY, LiveCampaign, Subject, reads_member
-from guerdon.rewards.models import EVENTS, PURCHASE, REFUND, EventCreate, Item, RecordedEvent, ShopEvent
+from guerdon.rewards.commands import event_command
+from guerdon.rewards.judging import MONETARY, LiveCampaign, Subject, asks_referrer, reads_member
+from guerdon.rewards.models import EVENTS, PURCHASE, REFUND, STANDINGS, EventCreate, Item, RecordedEvent, ShopEvent, Standing
 from guerdon.rewards.people import People
-from guerdon.rewards.rules import REREAD, Recording, Stored, Written, already_recorded, event_command
+from guerdon.rewards.rules import REREAD, Recording, Stored, Written, already_recorded
 from guerdon.security import NOBODYS, Actor
 from guerdon.wallets.service import new_account
 
@@ -40,6 +42,7 @@ class Events:
         self._people = people
         self._campaigns = campaigns
         self._collection = database.collection(EVENTS, RecordedEvent)
+        self._standings = database.collection(STANDINGS, Standing)
         self._stored = Stored(self._collection.encode, self._collection.decode)
         self._clock = clock
 
@@ -76,16 +79,17 @@ class Events:
         results: list[Result | None] = [None] * len(events)
         subjects = await self._subjects(events, campaigns)
         plain: list[tuple[int, Command]] = []
+        standings = await self._referred(events, subjects, campaigns)
         for place, (event, subject) in enumerate(zip(events, subjects, strict=True)):
             if isinstance(subject, GuerdonError):
                 results[place] = subject
             elif event.refund_of is None:
-                plain.append((place, self._command(actor, event, subject, campaigns)))
+                plain.append((place, self._command(actor, event, subject, campaigns, standing=standings.get(subject.id or ""))))
         verdicts = await self._ledger.submit_all([command for _, command in plain])
         for (place, _), verdict in zip(plain, verdicts, strict=True):
-            results[place] = _answer(verdict) if isinstance(verdict, Outcome) else verdict
+            results[place] = None if _is_stale(verdict) else _answer(verdict) if isinstance(verdict, Outcome) else verdict
         for place, (event, subject) in enumerate(zip(events, subjects, strict=True)):
-            if event.refund_of is not None and isinstance(subject, Subject):
+            if results[place] is None and isinstance(subject, Subject):
                 try:
                     results[place] = await self._record(actor, event, subject, campaigns)
                 except GuerdonError as error:
@@ -122,10 +126,32 @@ class Events:
         submit = self._ledger.preview if preview else self._ledger.submit
         for _ in range(LOOKS_MAX):
             original = None if event.refund_of is None else await self._original(event.refund_of, subject)
-            outcome = await submit(self._command(actor, event, subject, campaigns, original, preview=preview))
+            standing = await self._standing(event, subject, campaigns, original)
+            command = self._command(actor, event, subject, campaigns, original=original, standing=standing, preview=preview)
+            outcome = await submit(command)
             if outcome.value != REREAD:
                 return _answer(outcome)
         raise Overloaded("the purchase is being recorded; nothing was done", retry_after_seconds=1)
+
+    async def _standing(
+        self, event: ShopEvent, subject: Subject, campaigns: Sequence[LiveCampaign], original: RecordedEvent | None
+    ) -> Standing | None:
+        """Look up what the member's standing says of other accounts that may move; what it says of the rest is read in the commit."""
+        if subject.id is None or (original is None and not asks_referrer(event, campaigns, self._ledger.calendar)):
+            return None
+        return await self._standings.find_one({"_id": subject.id, "owner": subject.id})
+
+    async def _referred(
+        self, events: Sequence[ShopEvent], subjects: Sequence[Subject | GuerdonError], campaigns: Sequence[LiveCampaign]
+    ) -> dict[str, Standing]:
+        """The same for many events."""
+        wanted = {
+            subject.id
+            for event, subject in zip(events, subjects, strict=True)
+            if isinstance(subject, Subject) and subject.id and asks_referrer(event, campaigns, self._ledger.calendar)
+        }
+        found = await self._standings.find({"_id": {"$in": sorted(wanted)}}, limit=len(wanted)) if wanted else []
+        return {standing.id: standing for standing in found}
 
     async def _original(self, event_id: str, subject: Subject) -> RecordedEvent | None:
         original = await self._collection.get(event_id)
@@ -143,8 +169,9 @@ class Events:
         event: ShopEvent,
         subject: Subject,
         campaigns: Sequence[LiveCampaign],
-        original: RecordedEvent | None = None,
         *,
+        original: RecordedEvent | None = None,
+        standing: Standing | None = None,
         preview: bool = False,
     ) -> Command:
         recording = Recording(
@@ -156,6 +183,8 @@ class Events:
             judged_at=self._clock.now_ms(),
             calendar=self._ledger.calendar,
             original=original,
+            referrer=None if standing is None else standing.referrer,
+            achieved={} if standing is None or original is None else touching(standing.achieved, original.id),
             preview=preview,
         )
         return event_command(recording, new_account, self._stored)
@@ -251,3 +280,7 @@ def _fingerprint(owner: str, event: ShopEvent) -> bytes:
 def _answer(outcome: Outcome) -> tuple[RecordedEvent, bool]:
     written = cast(Written, outcome.value)
     return written.event, written.before
+
+
+def _is_stale(verdict: Outcome | GuerdonError) -> bool:
+    return isinstance(verdict, Outcome) and verdict.value == REREAD

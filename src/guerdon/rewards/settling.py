@@ -9,11 +9,12 @@ import msgspec
 from msgspec import Struct
 
 from guerdon.ledger.limits import Calendar
+from guerdon.rewards.achievements import reach, without
 from guerdon.rewards.baskets import add_up
 from guerdon.rewards.deciding import Verdict, decide, paid_into
 from guerdon.rewards.judging import Judgement
-from guerdon.rewards.models import PURCHASE, Award, DecisionView, Inputs, Refunded, ShopEvent
-from guerdon.rewards.refunds import Asked, Refundable, TakenBack, refund
+from guerdon.rewards.models import PURCHASE, Achieved, Award, DecisionView, Inputs, Reached, Refunded, ShopEvent
+from guerdon.rewards.refunds import Asked, Refundable, TakenBack, refund, take_whole
 
 
 class Settled(Struct, frozen=True):
@@ -26,6 +27,10 @@ class Settled(Struct, frozen=True):
     refunded: Refunded | None = None
     """What has been refunded of the purchase now, where that has changed."""
     note: str | None = None
+    achieved: dict[str, Achieved] = {}
+    """By campaign: how far the member is with its achievement now, where that has changed."""
+    broken: list[Reached] = []
+    """Achievements that rested on what is refunded now."""
 
     @property
     def awards(self) -> list[Award]:
@@ -47,6 +52,8 @@ def award_of(verdict: Verdict, transaction_id: str | None = None) -> Award:
         counted=tuple(each.account for each in verdict.counters),
         clawback=campaign.clawback,
         items=campaign.items,
+        to=verdict.to,
+        achievement=campaign.achievement is not None,
     )
 
 
@@ -63,9 +70,10 @@ def settle(event: ShopEvent, owner: str, judgements: Sequence[Judgement], inputs
     decisions = [
         DecisionView(each.campaign.id, each.campaign.version, each.outcome, each.amount, each.reasons) for each in verdicts
     ]
+    achieved = _achieved(event, judgements, verdicts, inputs)
     before = inputs.before
     if event.type != PURCHASE or before is None or event.amount <= 0:
-        return Settled(verdicts, decisions=decisions)
+        return Settled(verdicts, decisions=decisions, achieved=achieved)
     wallets = dict(inputs.wallets)
     for verdict in verdicts:
         paid_into(wallets, verdict)
@@ -74,7 +82,7 @@ def settle(event: ShopEvent, owner: str, judgements: Sequence[Judgement], inputs
     unknown = msgspec.structs.replace(before, amount=0, itemised=0, items=())
     early = refund(unknown, asked, purchase, wallets, inputs.decided_at)
     note = f"{early.refunded.amount} were refunded before it arrived"
-    return Settled(verdicts, early.taken, decisions + early.decisions, early.refunded, note)
+    return Settled(verdicts, early.taken, decisions + early.decisions, early.refunded, note, achieved)
 
 
 def settle_refund(event: ShopEvent, owner: str, purchase: Refundable | None, inputs: Inputs) -> Settled:
@@ -91,4 +99,34 @@ def settle_refund(event: ShopEvent, owner: str, purchase: Refundable | None, inp
         return Settled(refunded=waiting, note=f"it waits for its purchase, {event.refund_of}")
     asked = Asked(event.amount, event.amount if event.items else 0, add_up(event.items))
     outcome = refund(known, asked, purchase, inputs.wallets, inputs.decided_at)
-    return Settled(taken=outcome.taken, decisions=outcome.decisions, refunded=outcome.refunded)
+    if not 2 * known.amount < purchase.amount <= 2 * outcome.refunded.amount:
+        return Settled(taken=outcome.taken, decisions=outcome.decisions, refunded=outcome.refunded)
+    assert event.refund_of is not None
+    achieved: dict[str, Achieved] = {}
+    broken: list[Reached] = []
+    for campaign, state in inputs.achieved.items():
+        achieved[campaign], gone = without(state, event.refund_of)
+        for reached in gone:
+            outcome = take_whole(reached, f"{event.refund_of} counts no more", outcome, inputs.decided_at)
+        broken += gone
+    return Settled([], outcome.taken, outcome.decisions, outcome.refunded, None, achieved, broken)
+
+
+def _achieved(
+    event: ShopEvent, judgements: Sequence[Judgement], verdicts: Sequence[Verdict], inputs: Inputs
+) -> dict[str, Achieved]:
+    """What has become of the achievements that the event counts for. One that a cap or the budget leaves unpaid is achieved all the same."""
+    achieved: dict[str, Achieved] = {}
+    for judgement, verdict in zip(judgements, verdicts, strict=True):
+        taken = judgement.step
+        if taken is None:
+            continue
+        state = taken.state
+        if taken.completed:
+            award = award_of(verdict) if verdict.amount else None
+            reached = Reached(
+                kind=state.kind, marks=taken.completed, occurred_at=event.occurred_at, recorded_at=inputs.decided_at, award=award
+            )
+            state = reach(taken, reached)
+        achieved[judgement.campaign.id] = state
+    return achieved

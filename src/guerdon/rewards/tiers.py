@@ -72,8 +72,13 @@ def gains_of(event: ShopEvent, settled: Settled, inputs: Inputs, original: Recor
     if event.refund_of is not None:
         if original is None:
             return []
-        return _losses(original.awards, inputs, settled, original.occurred_at, original.recorded_at)
-    awards = [award_of(verdict) for verdict in settled.verdicts if verdict.amount]
+        broken = [
+            Gain(each.award.asset, -each.award.amount, each.occurred_at, each.recorded_at)
+            for each in settled.broken
+            if each.award is not None
+        ]
+        return _losses(original.awards, inputs, settled, original.occurred_at, original.recorded_at) + broken
+    awards = [award_of(verdict) for verdict in settled.verdicts if verdict.amount and verdict.to is None]
     gains = [Gain(award.asset, award.amount, event.occurred_at, inputs.decided_at) for award in awards]
     return gains + _losses(awards, inputs, settled, event.occurred_at, inputs.decided_at)
 
@@ -86,7 +91,7 @@ def _losses(awards: Sequence[Award], inputs: Inputs, settled: Settled, occurred_
     return [
         Gain(award.asset, -due[award.campaign], occurred_at, recorded_at)
         for award in awards
-        if award.amount > 0 and due.get(award.campaign)
+        if award.amount > 0 and award.to is None and due.get(award.campaign)
     ]
 
 

@@ -32,10 +32,11 @@ from guerdon.ledger.models import (
 from guerdon.ledger.rules import recall
 from guerdon.money import BALANCE_CEILING
 from guerdon.outbox import OUTBOX
+from guerdon.rewards.birthdays import BIRTHDAY, birthday_on
 from guerdon.rewards.cel import compile_eligibility, facts_of_member
 from guerdon.rewards.judging import DAY_MS, Subject
 from guerdon.rewards.models import Standing
-from guerdon.rewards.periods import window_name
+from guerdon.rewards.periods import local_date, window_name
 from guerdon.rewards.standings import TIERS_REF, standing_of, standing_ref, tiers_of
 from guerdon.rewards.tiers import tier_at
 from guerdon.vouchers.models import (
@@ -182,10 +183,14 @@ class Standpoint:
         """What an eligibility sees."""
         if self._facts is None:
             last = self.standing.last_purchase_at
+            birthday = birthday_on(local_date(self.now_ms, self.calendar), self.subject.attributes.get(BIRTHDAY))
             member: dict[str, Any] = {
                 "id": self.member,
                 "external_id": self.subject.external_id or "",
                 "attributes": self.subject.attributes,
+                "birthday_today": birthday.today,
+                "birthday_month": birthday.month,
+                "referred": self.standing.referrer is not None,
                 "tier": self.tier or "",
                 "segments": [],
                 "first_purchase": self.standing.purchases == 0,
