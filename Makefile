@@ -60,6 +60,10 @@ bench: .venv/.dev ## Measure against a transaction per request; prints a table w
 bench-events: .venv/.dev ## Measure purchases with twenty active campaigns, one by one and in bulk
 	$(BIN)/python -m bench.events
 
+.PHONY: bench-flash
+bench-flash: .venv/.dev ## Let 10,000 members race for 100 vouchers: one process, four, and four of which one is killed
+	$(BIN)/python -m bench.flash
+
 .PHONY: bench-large
 bench-large: .venv/.dev ## Load 10,000,000 wallets, print their size on disk, measure debits on them against 10,000 (10 GB, 20 minutes)
 	$(BIN)/python -m bench.large

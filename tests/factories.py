@@ -1,12 +1,18 @@
 """Things that tests need to exist, made through the API, and the check that ends every test that moves value."""
 
 import itertools
+from collections.abc import Sequence
 from typing import Any
 
+import msgspec
+
 from guerdon.app import Services
+from guerdon.ledger.models import TERMS, Command, Decision, Posting, Terms, Transaction
 from guerdon.ledger.verify import verify
 from guerdon.rewards.models import EVENTS, RecordedEvent
 from guerdon.rewards.replaying import ERASED
+from guerdon.vouchers.models import POOL_CODES, VOUCHER_CODES, CodeRow, PoolCode, pool_id
+from guerdon.vouchers.patterns import normalise
 from tests.clients import Caller
 
 REPLAYS_MAX = 25
@@ -65,6 +71,23 @@ class Factory:
             answer = await self._service.post(f"/v1/offers/{offer_id}/activate")
             assert answer.status_code == 200, answer.text
         return offer_id
+
+    async def voucher(self, offer: str, member: str) -> dict[str, Any]:
+        """A voucher that a member has just redeemed."""
+        answer = await self._service.post(f"/v1/offers/{offer}/redeem", {"member_id": member})
+        assert answer.status_code == 201, answer.text
+        voucher: dict[str, Any] = answer.json()["voucher"]
+        return voucher
+
+    async def pool(self, offer: str, codes: Sequence[str]) -> None:
+        """Fill the pool of an offer of external codes, as an import does."""
+        database, account = self._services.database, f"{offer}:stock"
+        rows = [CodeRow(id=normalise(code), owner=offer, offer=offer, number=n) for n, code in enumerate(codes, 1)]
+        pooled = [PoolCode(id=pool_id(offer, n), owner=offer, code=code) for n, code in enumerate(codes, 1)]
+        await database.raw[VOUCHER_CODES].insert_many([msgspec.to_builtins(row) for row in rows])
+        await database.raw[POOL_CODES].insert_many([msgspec.to_builtins(code) for code in pooled])
+        terms = Transaction("terms", (Posting(account, 0, TERMS, terms=Terms(ceiling=len(codes))),), "tests")
+        await self._services.ledger.submit(Command((offer,), (account,), lambda _: Decision((terms,))))
 
     def event(self, **changes: Any) -> dict[str, Any]:
         """The body of a purchase of 139.12 pounds by somebody new."""

@@ -18,7 +18,7 @@ from tests.clients import Caller, Log, ManualClock, client_of
 NOBODY = "mem_" + "0" * 32
 OWNED = {
     "member_id": NOBODY, "wallet_id": f"{NOBODY}:PTS", "hold_id": f"hld_{NOBODY}:PTS:1", "transaction_id": f"txn_{NOBODY}:PTS:1",
-    "event_id": "nothing", "session_id": f"{NOBODY}:000000000000",
+    "event_id": "nothing", "session_id": f"{NOBODY}:000000000000", "code": "nothing",
 }  # fmt: skip
 """For the parameters of paths that name what belongs to a member: a well-formed name of nothing. A new parameter is put here or below."""
 MISSING = {

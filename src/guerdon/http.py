@@ -53,6 +53,7 @@ SAFE_METHODS = frozenset({"GET", "HEAD"})
 _CLEAN = r"^[^\u0000-\u001f\u007f\u202a-\u202e\u2066-\u2069\ud800-\udfff]*$(?!\n)"
 
 Text = Annotated[str, Meta(min_length=1, max_length=200, pattern=_CLEAN)]
+LongText = Annotated[str, Meta(min_length=1, max_length=2000, pattern=_CLEAN)]
 ExternalId = Annotated[str, Meta(min_length=1, max_length=128, pattern=_CLEAN, examples=["17850"])]
 _FOR_EVER = "Kept on the ledger for ever, whatever is erased: nothing personal."
 Reason = Annotated[str, Meta(min_length=1, max_length=200, pattern=_CLEAN, description=_FOR_EVER)]

@@ -105,7 +105,7 @@ async def test_security_and_keys_are_declared_where_they_are_asked_for(app: App[
         assert [key["required"] for key in keys] == ([True] if route.operation.idempotent else []), route.path
     assert {route.path for route in routes_of(app) if route.operation.idempotent} == {
         "/v1/wallets/{wallet_id}/credit", "/v1/wallets/{wallet_id}/debit", "/v1/transfers", "/v1/holds", "/v1/holds/{hold_id}/capture",
-        "/v1/holds/{hold_id}/void", "/v1/transactions/{transaction_id}/reverse",
+        "/v1/holds/{hold_id}/void", "/v1/transactions/{transaction_id}/reverse", "/v1/offers/{offer_id}/redeem",
     }  # fmt: skip
 
 

@@ -396,6 +396,9 @@ async def test_an_export_is_complete_and_nobody_elses(
     for number in range(BATCH + 5):
         await service.post(f"/v1/wallets/{wallet}/debit", {"amount": 1, "reference": f"r-{number}"})
     await service.post(f"/v1/wallets/{wallet}/freeze")
+    offer = await factory.offer()
+    await factory.voucher(offer, ada.id)
+    await factory.voucher(offer, bob.id)
     whole = (await anonymous.with_token(ada.token).get("/v1/me/export")).json()
 
     text = json.dumps(whole).encode()
@@ -404,7 +407,7 @@ async def test_an_export_is_complete_and_nobody_elses(
     assert found(bob.marks, text) == set()
     assert set(whole) == {
         "format", "exported_at", "member", "second_factor", "tier", "sessions", "standing", "wallets", "holds", "events", "refunds",
-        "counters", "tier_changes", "audit", "complete",
+        "counters", "tier_changes", "vouchers", "audit", "complete",
     }  # fmt: skip
     assert whole["complete"] is True
     [told] = whole["wallets"]
@@ -422,6 +425,8 @@ async def test_an_export_is_complete_and_nobody_elses(
     assert whole["tier"] == (await service.get(f"/v1/members/{ada.id}/tier")).json()
     assert whole["tier_changes"] == await listed(service, f"/v1/members/{ada.id}/tier/changes")
     assert len(whole["tier_changes"]) == 1
+    assert whole["vouchers"] == await listed(service, f"/v1/members/{ada.id}/vouchers")
+    assert len(whole["vouchers"]) == 1
     assert [each["action"] for each in whole["audit"]] == []
     for words in ("password_hash", "sha256", "family", "sealed", "wrapped"):
         assert words.encode() not in text

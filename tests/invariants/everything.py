@@ -205,6 +205,30 @@ async def use_tiers(service: Caller, factory: Factory) -> None:
     await sent(service.get(f"{path}/changes"))
 
 
+async def use_vouchers(service: Caller, factory: Factory) -> None:
+    offers = [await factory.offer(stock=5, price={"asset": "PTS", "amount": 1}) for _ in range(3)]
+    path = f"/v1/offers/{offers[0]}"
+    value = {"type": "percent", "percent": "10"}
+    await sent(service.put(path, {"name": "10 per cent", "kind": "discount", "value": value, "eligibility": "member.tier == ''"}))
+    await sent(service.get(path))
+    for more in ({}, {"status": "active"}):
+        page = await sent(service.get("/v1/offers", limit=1, **more))
+        await sent(service.get("/v1/offers", limit=1, cursor=page["next_cursor"], **more))
+    member = (await factory.wallet(100)).partition(":")[0]
+    redeemed = [await sent(service.post(f"{path}/redeem", {"member_id": member}, key="redeem-once"), 201) for _ in range(2)]
+    for _ in range(2):
+        await sent(service.post(f"/v1/offers/{offers[1]}/redeem", {"member_id": member}), 201)
+    await sent(service.get(f"/v1/vouchers/{redeemed[0]['voucher']['code']}"))
+    page = await sent(service.get(f"/v1/members/{member}/vouchers", limit=1))
+    await sent(service.get(f"/v1/members/{member}/vouchers", limit=1, cursor=page["next_cursor"]))
+    pool = await factory.offer(kind="external_code", value=None)
+    await factory.pool(pool, ["HOUSE-1"])
+    await sent(service.post(f"/v1/offers/{pool}/redeem", {"member_id": member}), 201)
+    await sent(service.get("/v1/vouchers/HOUSE1"))
+    for step in ("pause", "end"):
+        await sent(service.post(f"{path}/{step}"))
+
+
 async def use_operations(anonymous: Caller, service: Caller, services: Services) -> None:
     for path in ("/health/live", "/health/ready", "/openapi.json", "/docs", "/docs/start.js", "/problems", "/problems/not-found"):
         await sent(anonymous.get(path))
@@ -242,6 +266,9 @@ async def use_privacy(anonymous: Caller, service: Caller, services: Services, fa
     await sent(service.post("/v1/events", factory.event(member={"id": ida["id"]})), 201)
     await sent(member.get("/v1/me/tier"))
     await sent(member.get("/v1/me/tier/changes"))
+    await factory.voucher(await factory.offer(), ida["id"])
+    for path in ("/v1/me/offers", "/v1/me/vouchers"):
+        assert (await sent(member.get(path)))["items"]
     assert (await sent(member.get("/v1/me/export")))["complete"]
     assert (await member.get("/v1/me/export")).status_code == 429
     assert (await sent(service.get(f"/v1/members/{ida['id']}/export")))["complete"]

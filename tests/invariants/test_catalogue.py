@@ -79,6 +79,7 @@ async def test_what_is_sent_is_in_the_catalogue_and_the_other_way_round(
     await everything.use_history(app, service, clock, wallet)
     await everything.use_rewards(service, services, factory, clock)
     await everything.use_tiers(service, factory)
+    await everything.use_vouchers(service, factory)
     await everything.use_privacy(anonymous, service, services, factory)
     await everything.use_operations(anonymous, service, services)
     await everything.run_jobs(services, clock, wallet)

@@ -57,7 +57,7 @@ async def rows(database: Database) -> dict[str, int]:
     return {name: count for name, count in (await count_rows(database)).items() if name != AUDIT}
 
 
-async def somebody(anonymous: Caller, service: Caller, factory: Factory, email: str) -> Somebody:
+async def somebody(anonymous: Caller, service: Caller, factory: Factory, email: str, offer: str) -> Somebody:
     person = {"email": email, "password": PASSWORD}
     assert (await anonymous.post("/v1/auth/register", person)).status_code == 201
     tokens = (await anonymous.post("/v1/auth/login", person)).json()
@@ -74,6 +74,8 @@ async def somebody(anonymous: Caller, service: Caller, factory: Factory, email: 
         "transaction_id": credited["id"],
         "event_id": event["id"],
         "session_id": tokens["session_id"],
+        "offer_id": offer,
+        "code": (await factory.voucher(offer, member))["code"],
     }
     return Somebody(anonymous.with_token(tokens["access_token"]), ids)
 
@@ -81,7 +83,8 @@ async def somebody(anonymous: Caller, service: Caller, factory: Factory, email: 
 @pytest_asyncio.fixture
 async def scene(app: App[Any, Any], anonymous: Caller, service: Caller, services: Services, factory: Factory) -> Scene:
     await factory.campaign()
-    ada, bob = [await somebody(anonymous, service, factory, f"{name}@example.com") for name in ("ada", "bob")]
+    offer = await factory.offer()
+    ada, bob = [await somebody(anonymous, service, factory, f"{name}@example.com", offer) for name in ("ada", "bob")]
     works_here = {"email": "olga@example.com", "password": PASSWORD}
     await services.identity.create_operator(works_here["email"], PASSWORD, "support")
     olga = anonymous.with_token((await anonymous.post("/v1/auth/login", works_here)).json()["access_token"])

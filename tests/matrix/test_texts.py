@@ -29,6 +29,7 @@ CONTROL = [
 ]  # fmt: skip
 """As JSON: what is no text at all cannot be written by a test either."""
 AS_TYPED = {
+    "eligibility",
     "password",
     "current_password",
     "new_password",

@@ -42,7 +42,7 @@ def cases_of(sample: Sample) -> Cases:
     yield from _history(sample)
     yield from _privacy(sample)
     yield from _tiers(sample)
-    yield from voucher_sample.cases(sample.collector, sample.quiet[0].owner)
+    yield from voucher_sample.cases(sample.hot.owner, sample.quiet[0].owner)
     yield from batch_sample.cases()
     yield from _jobs(sample)
     yield from _verify(sample)
@@ -134,7 +134,7 @@ def _lists(sample: Sample) -> Cases:
     for case, owner in (("1 session", sample.hot.owner), ("nobody's", NOBODY)):
         yield "sessions.list", case, {"first": f"{owner}:", "last": f"{owner};", "limit": 200}
     for case, owner in (("1 wallet", sample.hot.owner), ("100 wallets", sample.collector), ("nobody's", NOBODY)):
-        yield "accounts.list", case, {"first": f"{owner}:", "last": f"{owner};", "owner": owner, "limit": 100}
+        yield "accounts.list", case, {"first": f"{owner}:A", "last": f"{owner}:[", "owner": owner, "limit": 100}
     yield "campaigns.first", "first page", {"limit": PAGE}
     yield "campaigns.next", "deep page", {"before": campaign_of(500), "limit": PAGE}
     for status in ("draft", "active"):

@@ -14,7 +14,7 @@ from pymongo import WriteConcern
 from guerdon.audit.models import AUDIT
 from guerdon.catalogue.collections import INDEXES
 from guerdon.cli.batch_sample import batches
-from guerdon.cli.voucher_sample import VOUCHERS_EACH, VOUCHERS_OF_THE_COLLECTOR, offers, vouchers
+from guerdon.cli.voucher_sample import VOUCHERS_EACH, VOUCHERS_OF_THE_HOT, offers, vouchers
 from guerdon.clock import to_datetime
 from guerdon.database import Database, Document
 from guerdon.errors import StartupRefused
@@ -174,8 +174,8 @@ class _Maker:
             if number % 10 == 2:
                 yield from _forgetful(number, owner)
                 yield from _private(number, owner)
-            if number % 10 == 2 or number == 0:
-                yield from vouchers(owner, VOUCHERS_EACH if number else VOUCHERS_OF_THE_COLLECTOR)
+            if number % 10 == 2 or number == 1:
+                yield from vouchers(owner, VOUCHERS_OF_THE_HOT if number == 1 else VOUCHERS_EACH)
             if number == 0:
                 assets, self._collector = [f"A{asset:02}" for asset in range(COLLECTOR_WALLETS)], owner
             else:

@@ -10,7 +10,7 @@ from guerdon.vouchers.models import DEALT_CODES, POOL_CODES, VOUCHER, VOUCHER_CO
 from guerdon.vouchers.offer_models import OFFER_VERSIONS, OFFERS, STOCK
 
 OFFER_COUNT, OFFERS_ACTIVE = 1000, 20
-VOUCHERS_EACH, VOUCHERS_OF_THE_COLLECTOR = 2, 2000
+VOUCHERS_EACH, VOUCHERS_OF_THE_HOT = 2, 2000
 PAGE, LOOKED_AT, BATCH, ASKED = 51, 501, 100, 500
 NOBODY = "mem_" + "f" * 32
 Cases = Iterator[tuple[str, str, dict[str, Any]]]
@@ -53,7 +53,7 @@ def vouchers(owner: str, count: int) -> Iterator[tuple[str, Document]]:
         yield VOUCHER_CODES, {"_id": code_of(voucher), "owner": owner, "offer": offer, "voucher": voucher}
 
 
-def cases(collector: str, quiet: str) -> Cases:
+def cases(hot: str, quiet: str) -> Cases:
     """Of a member with two thousand vouchers, one with two, and one with none."""
     voucher = voucher_of(quiet, 0)
     places = {
@@ -74,17 +74,17 @@ def cases(collector: str, quiet: str) -> Cases:
         yield "offers.first_by_status", f"{status}, first page", {"status": status, "limit": PAGE}
         yield "offers.next_by_status", f"{status}, deep page", {"status": status, "before": offer_of(500), "limit": PAGE}
     yield "offers.count", "20 of 1,000 are active", {"status": "active"}
-    for case, owner in (("2,000", collector), ("2", quiet), ("none", NOBODY)):
+    for case, owner in (("2,000", hot), ("2", quiet), ("none", NOBODY)):
         yield "vouchers.first", f"{case} vouchers", {"owner": owner, "limit": PAGE}
         yield "vouchers.first", f"{case} vouchers, with a filter", {"owner": owner, "limit": LOOKED_AT}
         yield "vouchers.next", f"{case} vouchers, deep page", {"owner": owner, "before": voucher_of(owner, 1000), "limit": PAGE}
         yield "vouchers.export", f"{case} vouchers", {"owner": owner, "after": "", "limit": BATCH}
-    mine = [voucher_of(collector, number) for number in range(ASKED)]
-    uses = sorted(f"{collector}:uses.{each}" for each in mine)
-    yield "accounts.some", "500 vouchers", {"ids": uses, "owners": [collector]}
+    mine = [voucher_of(hot, number) for number in range(ASKED)]
+    uses = sorted(f"{hot}:uses.{each}" for each in mine)
+    yield "accounts.some", "500 vouchers", {"ids": uses, "owners": [hot]}
     stocks = [offer_of(number) for number in range(PAGE)]
     yield "accounts.some", "a page of offers", {"ids": [f"{offer}:{STOCK}" for offer in stocks], "owners": stocks}
-    known = {"batch.offers": stocks, "batch.members": [collector], "batch.voucher_codes": sorted(map(code_of, mine))}
+    known = {"batch.offers": stocks, "batch.members": [hot], "batch.voucher_codes": sorted(map(code_of, mine))}
     for query, ids in known.items():
         yield query, "1 new", {"ids": ["none"]}
         yield query, f"{len(ids)}, all found", {"ids": ids}

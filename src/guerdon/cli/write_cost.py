@@ -28,6 +28,8 @@ from guerdon.recovery.models import RESETS
 from guerdon.rewards.campaign_models import CAMPAIGNS
 from guerdon.rewards.models import EVENTS, STANDINGS
 from guerdon.sessions.models import SESSIONS
+from guerdon.vouchers.models import VOUCHERS
+from guerdon.vouchers.offer_models import OFFERS
 
 ROUNDS, WARM_UP, BATCH, KNOWN = 100, 8, 500, 20_000
 SEED = 20_261_123
@@ -134,6 +136,10 @@ def _tier_changes(rng: random.Random, rows: list[Document]) -> Batch:
     ]
 
 
+def _new_vouchers(rng: random.Random, rows: list[Document]) -> Batch:
+    return [{**row, "_id": f"vch_{rng.getrandbits(128):032x}"} for row in rows]
+
+
 def _changed_status(rng: random.Random, rows: list[Document]) -> Batch:
     return [{"q": {"_id": row["_id"]}, "u": {"$set": {"status": rng.choice(["active", "paused"])}}} for row in rows]
 
@@ -160,6 +166,8 @@ WRITES: dict[str, tuple[Write, ...]] = {
         Write(STANDINGS, "change a tier", _tier_changes, {"due_at": {"$exists": True}}),
     ),
     "campaigns.status": (Write(CAMPAIGNS, "change a status", _changed_status, {}),),
+    "offers.status": (Write(OFFERS, "change a status", _changed_status, {}),),
+    "vouchers.owner": (Write(VOUCHERS, "issue a voucher", _new_vouchers, {}),),
 }
 """What is measured for each index; a test holds the names against the indexes that there are."""
 CONTROL = "entries.(none)"

@@ -104,7 +104,7 @@ def judge(
             judgements.append(Judgement(live.campaign, "not_matched", 0, why_not))
             continue
         if facts is None:
-            facts = facts_of(_event_facts(event), _member_facts(subject, event, inputs, calendar), inputs.judged_at)
+            facts = facts_of(_event_facts(event), member_facts(subject, event, inputs, calendar), inputs.judged_at)
         judgement = _judge_one(event, live, facts, inputs)
         if live.campaign.achievement is not None and judgement.outcome == "awarded":
             judgement = _count(event, judgement, live.campaign.achievement, inputs, calendar)
@@ -179,7 +179,8 @@ def _event_facts(event: ShopEvent) -> dict[str, Any]:
     }
 
 
-def _member_facts(subject: Subject, event: ShopEvent, inputs: Inputs, calendar: Calendar) -> dict[str, Any]:
+def member_facts(subject: Subject, event: ShopEvent, inputs: Inputs, calendar: Calendar) -> dict[str, Any]:
+    """What conditions see of the member at an event."""
     last = inputs.last_purchase_at
     birthday = birthday_on(local_date(event.occurred_at, calendar), subject.attributes.get(BIRTHDAY))
     return {

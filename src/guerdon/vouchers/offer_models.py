@@ -7,7 +7,7 @@ from msgspec import Meta, Struct, field
 from pymongo import IndexModel
 
 from guerdon.clock import rfc3339
-from guerdon.http import PageQuery, Text
+from guerdon.http import LongText, PageQuery, Text
 from guerdon.ledger.models import Account
 from guerdon.money import BALANCE_CEILING, Amount, AssetCode, Rounding
 from guerdon.rewards.campaign_models import TierCode
@@ -130,7 +130,7 @@ class OfferCreate(Struct, frozen=True, forbid_unknown_fields=True):
     """A voucher lapses at the midnight that follows so many days; None is never."""
     code_pattern: CodePattern | None = None
     minimum_basket: BasketMinimum | None = None
-    description: Annotated[str, Meta(max_length=2000)] | None = None
+    description: LongText | None = None
     images: Annotated[list[ImageUrl], Meta(max_length=IMAGES_MAX)] = []
     cancellation: Cancellation = Cancellation()
     unuse: Unuse = Unuse()

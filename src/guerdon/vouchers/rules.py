@@ -32,11 +32,10 @@ from guerdon.ledger.models import (
 from guerdon.ledger.rules import recall
 from guerdon.money import BALANCE_CEILING
 from guerdon.outbox import OUTBOX
-from guerdon.rewards.birthdays import BIRTHDAY, birthday_on
 from guerdon.rewards.cel import compile_eligibility, facts_of_member
-from guerdon.rewards.judging import DAY_MS, Subject
-from guerdon.rewards.models import Standing
-from guerdon.rewards.periods import local_date, window_name
+from guerdon.rewards.judging import Subject, member_facts
+from guerdon.rewards.models import PURCHASE, Inputs, ShopEvent, Standing
+from guerdon.rewards.periods import window_name
 from guerdon.rewards.standings import TIERS_REF, standing_of, standing_ref, tiers_of
 from guerdon.rewards.tiers import tier_at
 from guerdon.vouchers.models import (
@@ -180,23 +179,17 @@ class Standpoint:
 
     @property
     def facts(self) -> Any:
-        """What an eligibility sees."""
+        """What an eligibility sees: what a campaign would, of somebody who buys something now."""
         if self._facts is None:
-            last = self.standing.last_purchase_at
-            birthday = birthday_on(local_date(self.now_ms, self.calendar), self.subject.attributes.get(BIRTHDAY))
-            member: dict[str, Any] = {
-                "id": self.member,
-                "external_id": self.subject.external_id or "",
-                "attributes": self.subject.attributes,
-                "birthday_today": birthday.today,
-                "birthday_month": birthday.month,
-                "referred": self.standing.referrer is not None,
-                "tier": self.tier or "",
-                "segments": [],
-                "first_purchase": self.standing.purchases == 0,
-                "days_since_last": -1 if last is None else max(0, (self.now_ms - last) // DAY_MS),
-            }
-            self._facts = facts_of_member(member, self.now_ms)
+            visit = ShopEvent(id="", type=PURCHASE, occurred_at=self.now_ms, amount=0, currency="")
+            inputs = Inputs(
+                judged_at=self.now_ms,
+                tier=self.tier,
+                purchases=self.standing.purchases,
+                last_purchase_at=self.standing.last_purchase_at,
+                referrer=self.standing.referrer,
+            )
+            self._facts = facts_of_member(member_facts(self.subject, visit, inputs, self.calendar), self.now_ms)
         return self._facts
 
     def redeemed(self, counter: Counter) -> int:

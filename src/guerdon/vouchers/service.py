@@ -78,6 +78,7 @@ class Vouchers:
             OfferUnavailable, NotEligible, LimitReached, SoldOut, InsufficientFunds: it is refused, for the first reason that there is.
             WalletFrozen, WalletClosed, IdempotencyKeyReused, ReferenceReused: see the ledger's rules.
         """
+        await self._offers.peek(offer_id)
         member = _member_of(request.actor, body)
         idempotency = Idempotency(member, request.actor.id, request.key, request.fingerprint, body.reference)
         for look in range(LOOKS_MAX):
