@@ -24,6 +24,7 @@ OWNED = {
 MISSING = {
     **OWNED,
     "campaign_id": "nothing",
+    "simulation_id": "nothing",
     "offer_id": "nothing",
     "key_id": "nothing",
     "code": "nothing",

@@ -3,6 +3,7 @@
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from falcon.asgi import App
@@ -88,6 +89,11 @@ from guerdon.wallets import controller as wallets_controller
 from guerdon.wallets.assets import Assets
 from guerdon.wallets.service import Wallets
 from guerdon.wallets.terms import WalletTerms
+from guerdon.whatif import controller as whatif_controller
+from guerdon.whatif.models import LANES
+from guerdon.whatif.running import EVERY_MS as SIMULATIONS_EVERY_MS
+from guerdon.whatif.running import Simulator
+from guerdon.whatif.service import Simulations
 from guerdon.workers.models import Job
 
 Asgi = Callable[[Any, Any, Any], Awaitable[None]]
@@ -127,6 +133,8 @@ class Services:
     vouchers: Vouchers
     batches: Batches
     making: Making
+    simulations: Simulations
+    simulator: Simulator
     erasures: Erasures
     exports: Exports
     clock_control: ClockControl | None
@@ -230,6 +238,8 @@ def _services_on(ground: _Ground, settings: Settings) -> Services:
         referrals=Referrals(books, members, database=database),
         tiers=Tiers(books, members, assets, database=database, clock=clock),
         replays=Replays(campaigns, people, database),
+        simulations=Simulations(campaigns, database=database, clock=clock, ids=ids),
+        simulator=Simulator(campaigns, people, database=database, clock=clock, calendar=books.calendar),
         offers=offers,
         vouchers=vouchers,
         batches=Batches(books, offers, database=database, clock=clock, ids=ids),
@@ -359,6 +369,7 @@ def jobs_of(services: Services, settings: Settings, log: FilteringBoundLogger) -
         Job("erasures", ERASURES_EVERY_MS, services.erasures.finish_begun),
         Job("codes", MAKE_EVERY_MS, services.making.make_open),
         Job("recovery", recovery_jobs.EVERY_MS, services.recovery.answer_asked),
+        *simulation_jobs(services),
     ]
     if settings.smtp_url is not None:
         jobs.append(Job("mail", recovery_jobs.EVERY_MS, _postman_of(services, settings, log).deliver))
@@ -375,6 +386,13 @@ def jobs_of(services: Services, settings: Settings, log: FilteringBoundLogger) -
 
         jobs.append(Job("checkpoint", settings.checkpoint_every_seconds * 1000, sign))
     return jobs
+
+
+def simulation_jobs(services: Services) -> list[Job]:
+    """Return the lanes of simulations: each has a lease of its own, so that several run at the same time, in any workers."""
+    return [
+        Job(f"simulations-{lane}", SIMULATIONS_EVERY_MS, partial(services.simulator.work, lane)) for lane in range(1, LANES + 1)
+    ]
 
 
 def _postman_of(services: Services, settings: Settings, log: FilteringBoundLogger) -> recovery_jobs.Postman:
@@ -412,6 +430,7 @@ def routes_of(
         *offer_controller.routes(services.offers, services.vouchers),
         *vouchers_controller.routes(services.vouchers),
         *batch_controller.routes(services.batches),
+        *whatif_controller.routes(services.simulations),
         *privacy_controller.routes(services.erasures, services.exports),
         *([] if services.clock_control is None else simulated_clock_controller.routes(services.clock_control)),
         *operations_controller.routes(docs, metrics, ping, open_metrics=open_metrics),

@@ -10,7 +10,7 @@ Each class carries the text of its page under `/problems/{code}`, so the registr
 """
 
 from collections.abc import Iterator
-from typing import ClassVar, Self
+from typing import ClassVar, Self, cast
 
 
 class GuerdonError(Exception):
@@ -81,6 +81,12 @@ class Validation(CallerError):
         """One value is wrong; `pointer` is its JSON Pointer in the body, or the parameter's name, and `place` where it is within it."""
         where = f"{pointer}: " if pointer else ""
         return cls(f"{where}{detail}", errors=[{"pointer": pointer, "detail": detail, **place}])
+
+    def under(self, pointer: str) -> "Validation":
+        """The same of a value that is a part of a larger one, which `pointer` names."""
+        found = cast(list[dict[str, object]], self.members.get("errors", []))
+        errors = [{**each, "pointer": f"{pointer}{each['pointer']}"} for each in found]
+        return Validation(f"{pointer}{self.detail}", errors=errors)
 
 
 class LinesRefused(CallerError):

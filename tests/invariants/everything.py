@@ -229,6 +229,16 @@ async def use_vouchers(service: Caller, factory: Factory) -> None:
         await sent(service.post(f"{path}/{step}"))
 
 
+async def use_simulations(service: Caller, services: Services, factory: Factory) -> None:
+    """Of a draft, on a history in which a purchase with tiers is refunded."""
+    draft = await factory.campaign(active=False)
+    simulation = await sent(service.post(f"/v1/campaigns/{draft}/simulate", {}, key=None), 202)
+    path = f"/v1/simulations/{simulation['id']}"
+    assert await services.simulator.work(1) > 3
+    assert (await sent(service.get(path)))["status"] == "done"
+    await sent(service.post(f"{path}/cancel", key=None))
+
+
 async def use_operations(anonymous: Caller, service: Caller, services: Services) -> None:
     for path in ("/health/live", "/health/ready", "/openapi.json", "/docs", "/docs/start.js", "/problems", "/problems/not-found"):
         await sent(anonymous.get(path))

@@ -80,6 +80,7 @@ async def test_what_is_sent_is_in_the_catalogue_and_the_other_way_round(
     await everything.use_rewards(service, services, factory, clock)
     await everything.use_tiers(service, factory)
     await everything.use_vouchers(service, factory)
+    await everything.use_simulations(service, services, factory)
     await everything.use_privacy(anonymous, service, services, factory)
     await everything.use_operations(anonymous, service, services)
     await everything.run_jobs(services, clock, wallet)
@@ -158,6 +159,7 @@ async def test_every_query_of_a_request_keeps_the_rule_and_every_index_serves(ex
         "claims.expire",
         "outbox.expire",
         "resets.expire",
+        "simulations.expire",
         "checkpoints.touch",
         "verify.beside_refusals",
     }

@@ -17,10 +17,15 @@ TEXTS = {
     "currency": "GBP", "scopes": "wallets:read", "audience": "true", "condition": "true",
     "event_types": "purchase", "type": "purchase", "expression": "1", "percent": "2.5", "tier_multipliers": "2", "group": "sale", "refund_of": "order-0",
     "member_id": NOBODY, "images": "https://1.1.1.1/cup.png", "code_pattern": "##########-##########", "eligibility": "true", "tiers": "gold", "sku": "85123A",
-    "starts": "09:00", "ends": "17:00", "Tier.code": "gold",
+    "unit_cost": "0.5", "starts": "09:00", "ends": "17:00", "Tier.code": "gold",
 }  # fmt: skip
 """A well-formed value of every text that not just any word would be, by its field, or by its struct and its field."""
-TIMES = {"occurred_at": "2026-01-31T12:00:00Z", "starts_at": "2026-01-01T00:00:00Z", "available_at": "2098-01-01T00:00:00Z"}
+TIMES = {
+    "occurred_at": "2026-01-31T12:00:00Z",
+    "occurred_from": "2026-01-01T00:00:00Z",
+    "starts_at": "2026-01-01T00:00:00Z",
+    "available_at": "2098-01-01T00:00:00Z",
+}
 TURNS_MAX = 10
 LATER = "2099-01-01T00:00:00Z"
 

@@ -26,7 +26,7 @@ PLAIN = {
     "asset", "attributes", "audience", "categories", "category", "code", "code_pattern", "condition", "currency", "current_password", "description", "device_token", "email",
     "eligibility", "images", "tiers",
     "event_types", "expression", "external_id", "group", "id", "key", "metadata", "name", "new_password", "password", "reason", "ends", "percent", "reference", "refresh_token", "refund_of", "scopes", "sku", "skus", "starts",
-    "tier_multipliers", "to", "token", "type",
+    "tier_multipliers", "to", "token", "type", "unit_cost",
 }  # fmt: skip
 """Texts that name nothing of a member's, or are secrets of the caller's own. A new field is put here or above on purpose."""
 ITS_OWN = {"x-request-id", "ratelimit", "ratelimit-policy", "content-length"}

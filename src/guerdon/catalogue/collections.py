@@ -14,6 +14,7 @@ from guerdon.sessions import models as sessions_models
 from guerdon.simulated_clock import models as simulated_clock_models
 from guerdon.vouchers import models as vouchers_models
 from guerdon.wallets import models as wallets_models
+from guerdon.whatif import models as whatif_models
 from guerdon.workers import models as workers_models
 
 INDEXES = {
@@ -28,6 +29,7 @@ INDEXES = {
     **wallets_models.INDEXES,
     **rewards_models.INDEXES,
     **vouchers_models.INDEXES,
+    **whatif_models.INDEXES,
     **privacy_models.INDEXES,
     **simulated_clock_models.INDEXES,
     **workers_models.INDEXES,

@@ -26,6 +26,7 @@ from guerdon.vouchers.batch_models import BATCHES, STAGED_CODES
 from guerdon.vouchers.models import DEALT_CODES, POOL_CODES, VOUCHER_CODES, VOUCHERS
 from guerdon.vouchers.offer_models import OFFER_VERSIONS, OFFERS
 from guerdon.wallets.models import ASSETS
+from guerdon.whatif.models import SIMULATED_MEMBERS, SIMULATED_PURCHASES, SIMULATIONS
 from guerdon.workers.models import LEASES
 
 Fate = Literal["deleted", "emptied", "kept"]
@@ -73,6 +74,9 @@ PEOPLE: dict[str, Kept | None] = {
     BATCHES: Kept("kept", (), "who has asked for it, by id, where it was somebody who works here"),
     VOUCHER_CODES: Kept("kept", (), "the codes that `vouchers` shows"),
     DEALT_CODES: Kept("kept", (), "the codes that `vouchers` shows"),
+    SIMULATIONS: Kept("kept", (), "for 30 days: who would have got the most, in a past that never was, and who has asked"),
+    SIMULATED_MEMBERS: Kept("kept", (), "while a simulation runs: what never was"),
+    SIMULATED_PURCHASES: Kept("kept", (), "while a simulation runs: what never was"),
     SERVICE_KEYS: None,
     LOOKUP_KEYS: None,
     ASSETS: None,

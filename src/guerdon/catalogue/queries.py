@@ -26,6 +26,7 @@ from guerdon.catalogue.privacy import PRIVACY
 from guerdon.catalogue.shapes import AGGREGATE, DELETE, FIND_AND_MODIFY
 from guerdon.catalogue.tiers import TIERS
 from guerdon.catalogue.vouchers import VOUCHER_QUERIES
+from guerdon.catalogue.whatif import WHAT_IF
 from guerdon.database import Document
 from guerdon.factors.models import FACTORS
 from guerdon.history.service import EXAMINED_MAX
@@ -431,6 +432,7 @@ QUERIES = {
         *TIERS,
         *VOUCHER_QUERIES,
         *CODE_QUERIES,
+        *WHAT_IF,
         *JOBS,
         *VERIFY,
     )

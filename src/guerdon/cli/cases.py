@@ -8,6 +8,7 @@ from guerdon.cli import batch_sample, voucher_sample
 from guerdon.cli.scratch import (
     ACTOR,
     NOW_MS,
+    SIMULATION_COUNT,
     START_MS,
     Sample,
     Wallet,
@@ -18,6 +19,7 @@ from guerdon.cli.scratch import (
     refund_of,
     sealed_of,
     session_of,
+    simulation_of,
     told_of,
 )
 from guerdon.clock import to_datetime
@@ -44,6 +46,7 @@ def cases_of(sample: Sample) -> Cases:
     yield from _tiers(sample)
     yield from voucher_sample.cases(sample.hot.owner, sample.quiet[0].owner)
     yield from batch_sample.cases()
+    yield from _simulations(sample)
     yield from _jobs(sample)
     yield from _verify(sample)
 
@@ -260,6 +263,31 @@ def _tiers(sample: Sample) -> Cases:
     yield "standings.due", "a full batch", {"none": 0, "now": NOW_MS + 10**12, "limit": 500}
     yield "standings.due", "nothing due", {"none": 0, "now": START_MS - 1, "limit": 500}
     yield "standings.page", "a batch", {"after": "", "limit": 500}
+
+
+def _simulations(sample: Sample) -> Cases:
+    for case, number in (("found", 0), ("not found", SIMULATION_COUNT)):
+        simulation = simulation_of(number)
+        yield "simulations.get", case, {"id": simulation}
+        yield "simulations.cancel", case, {"id": simulation, "statuses": ["waiting", "running"]}
+        yield "simulations.move", case, {"id": simulation, "page": 1, "statuses": ["waiting", "running"]}
+        yield "simulations.clear", case, {"id": simulation}
+        for query in ("simulated_members.all", "simulated_members.clear", "simulated_purchases.clear"):
+            yield query, case, {"first": f"{simulation}/", "last": f"{simulation}0"}
+        members, orders = ([f"{simulation}/{name}" for name in names] for names in (["001", "002"], [event_of(1), event_of(2)]))
+        yield "simulated_members.known", case, {"ids": members, "limit": 2}
+        yield "simulated_members.replace", case, {"id": members[0]}
+        yield "simulated_purchases.known", case, {"ids": orders, "limit": 2}
+        yield "simulated_purchases.replace", case, {"id": orders[0]}
+    yield "simulations.open", "20 of 200 are open", {"free": 0}
+    yield "simulations.take", "the oldest", {"lane": 0}
+    yield "simulations.expire", "nothing expired", {"moment": to_datetime(NOW_MS)}
+    for query in ("events.past", "events.past_count"):
+        yield query, "an hour", {"since": START_MS, "until": START_MS + 3_600_000, "asked_at": NOW_MS}
+    orders = [event_of(number) for number in range(0, min(2 * ASKED_MAX, sample.members), 2)]
+    yield "events.refunded", f"{len(orders)}, all found", {"ids": orders, "limit": len(orders)}
+    yield "refunds.known", "500, all found", {"ids": [refund_of(each.owner) for each in sample.quiet[:ASKED_MAX]]}
+    yield "tier_set_versions.known", "1 version", {"ids": [3], "limit": 1}
 
 
 def _jobs(sample: Sample) -> Cases:

@@ -1,4 +1,4 @@
-"""The commands: `up`, `serve`, `worker`, `keys`, `admin`, `audit`, `erasures`, `replay`, `replay-decision`, `verify`, `checkpoint`, `explain`."""
+"""The commands: `up`, `serve`, `worker`, `keys`, `admin`, `audit`, `erasures`, `replay`, `replay-decision`, `simulate`, `verify`, `checkpoint`, `explain`."""
 
 import asyncio
 import getpass
@@ -16,7 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from guerdon import __version__, embedded
 from guerdon.app import Services
-from guerdon.cli import background, decisions, people, proof, serving, token_keys
+from guerdon.cli import background, decisions, people, proof, serving, simulate, token_keys
 from guerdon.cli import master_keys as sealing_keys
 from guerdon.cli import replay as retail
 from guerdon.cli.auditing import audited, export_audit
@@ -55,6 +55,7 @@ app.command("verify")(proof.verify_books)
 app.command("checkpoint")(proof.checkpoint)
 app.command("audit")(export_audit)
 app.command("replay-decision")(decisions.replay_decision)
+app.command("simulate")(simulate.simulate)
 admin_app.command("reset")(people.reset_password)
 admin_app.command("remove-totp")(people.remove_totp)
 

@@ -42,10 +42,11 @@ from guerdon.privacy.models import ERASING, ERASURES, EXPORTS
 from guerdon.recovery.models import RESETS
 from guerdon.rewards.campaign_models import CAMPAIGN_VERSIONS, CAMPAIGNS
 from guerdon.rewards.models import EVENTS, REFUNDS, STANDINGS
-from guerdon.rewards.tier_models import PROGRAMME, TIER_CHANGES, TIER_SETS, WALK
+from guerdon.rewards.tier_models import PROGRAMME, TIER_CHANGES, TIER_SET_VERSIONS, TIER_SETS, WALK
 from guerdon.sessions.models import SESSIONS
 from guerdon.simulated_clock.models import CLOCK_ID, CLOCKS
 from guerdon.wallets.models import ASSETS, WALLET
+from guerdon.whatif.models import SIMULATED_MEMBERS, SIMULATED_PURCHASES, SIMULATIONS
 from guerdon.workers.models import LEASES
 
 SUFFIX, MARKER = "_explain", "made_by_guerdon_explain"
@@ -398,6 +399,10 @@ def campaign_of(number: int) -> str:
     return f"cmp_{number:032x}"
 
 
+def simulation_of(number: int) -> str:
+    return f"sim_{number:032x}"
+
+
 def _standing(owner: str, number: int) -> Document:
     """Every second one has a tier that lapses."""
     standing = {"_id": owner, "owner": owner, "count": 1, "purchases": 1, "last_purchase_at": START_MS, "tier_version": 3}
@@ -405,6 +410,7 @@ def _standing(owner: str, number: int) -> Document:
 
 
 CAMPAIGN_COUNT, CAMPAIGNS_ACTIVE = 1000, 20
+SIMULATION_COUNT = 200
 
 
 def _fixed() -> Iterator[tuple[str, Document]]:
@@ -423,5 +429,12 @@ def _fixed() -> Iterator[tuple[str, Document]]:
     yield LOOKUP_KEYS, {"_id": "claims", "wrapped": sealed_of("claims"), "created_at": START_MS}
     yield TIER_SETS, {"_id": PROGRAMME, "owner": PROGRAMME, "count": 3, "versions": []}
     yield TIER_SETS, {"_id": WALK, "version": 3, "after": None}
+    yield TIER_SET_VERSIONS, {"_id": 3, "tiers": {"version": 3}}
+    for number in range(SIMULATION_COUNT):
+        lane = {"lane": number % 3} if number % 10 == 0 else {}
+        yield SIMULATIONS, {"_id": simulation_of(number), "status": "running" if lane else "done", "page": 1, **lane}
+    for number in range(100):
+        yield SIMULATED_MEMBERS, {"_id": f"{simulation_of(0)}/{number:03}", "got": [number, 0, number, 0]}
+        yield SIMULATED_PURCHASES, {"_id": f"{simulation_of(0)}/{event_of(number)}", "awards": []}
     for name in ("sweep", "checkpoint"):
         yield LEASES, {"_id": name, "holder": "wrk_1", "expires_at": NOW_MS, "due_at": NOW_MS, "failures": 0, "last_run_at": 0}

@@ -30,6 +30,7 @@ from guerdon.rewards.models import EVENTS, STANDINGS
 from guerdon.sessions.models import SESSIONS
 from guerdon.vouchers.models import VOUCHERS
 from guerdon.vouchers.offer_models import OFFERS
+from guerdon.whatif.models import SIMULATIONS
 
 ROUNDS, WARM_UP, BATCH, KNOWN = 100, 8, 500, 20_000
 SEED = 20_261_123
@@ -122,6 +123,10 @@ def _new_events(rng: random.Random, rows: list[Document]) -> Batch:
     return [{**row, "_id": f"order-{rng.getrandbits(64):016x}"} for row in rows]
 
 
+def _simulations(rng: random.Random, rows: list[Document]) -> Batch:
+    return [{"q": {"_id": row["_id"]}, "u": {"$set": {"lane": rng.randrange(3), "tries": rng.randrange(3)}}} for row in rows]
+
+
 def _new_records(rng: random.Random, rows: list[Document]) -> Batch:
     return [{**row, "_id": rng.getrandbits(62)} for row in rows]
 
@@ -160,6 +165,9 @@ WRITES: dict[str, tuple[Write, ...]] = {
     "resets.expiry": (Write(RESETS, "make a reset token", _new_resets, {}),),
     "claims.expiry": (Write(CLAIMS, "claim a value", _new_claims, {"expires_at": {"$exists": False}}),),
     "events.owner": (Write(EVENTS, "record an event", _new_events, {}),),
+    "events.occurred": (Write(EVENTS, "record an event", _new_events, {}),),
+    "simulations.open": (Write(SIMULATIONS, "take up a simulation", _simulations, {}),),
+    "simulations.expiry": (Write(SIMULATIONS, "take up a simulation", _simulations, {}),),
     "audit.about": (Write(AUDIT, "write a record", _new_records, {"about": {"$exists": True}}),),
     "standings.due_at": (
         Write(STANDINGS, "count a purchase", _purchases, {}),

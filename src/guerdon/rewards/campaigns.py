@@ -81,6 +81,14 @@ class Campaigns:
         await self._save(campaign, stored, version)
         return campaign
 
+    async def draft(self, actor: Actor, campaign: Campaign, body: CampaignCreate) -> Campaign:
+        """Return what a campaign would be with this body; nothing is saved.
+
+        Raises:
+            Validation: as for `create`.
+        """
+        return await self._campaign(body, campaign.id, actor, version=campaign.version + 1, now_ms=self._clock.now_ms())
+
     async def set_status(self, campaign_id: str, status: CampaignStatus) -> Campaign:
         """Activate, pause or end; doing it twice changes nothing, and what has ended stays so.
 

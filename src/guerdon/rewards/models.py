@@ -16,7 +16,11 @@ from guerdon.rewards.tier_models import TIER_CHANGES, TIER_SET_VERSIONS, TIER_SE
 EVENTS, REFUNDS, STANDINGS = "events", "refunds", "standings"
 INDEXES: dict[str, list[IndexModel]] = {
     # What is kept about a member is asked for by the member.
-    EVENTS: [IndexModel([("owner", 1), ("_id", 1)], name="owner")],
+    EVENTS: [
+        IndexModel([("owner", 1), ("_id", 1)], name="owner"),
+        # The past is walked through in its order, each moment in the order in which it was recorded.
+        IndexModel([("occurred_at", 1), ("recorded_at", 1)], name="occurred"),
+    ],
     REFUNDS: [],
     # Only who may lose a tier has the field; the review finds them by it.
     STANDINGS: [IndexModel([("due_at", 1)], name="due_at", partialFilterExpression={"due_at": {"$gt": 0}})],

@@ -54,6 +54,16 @@ class People:
         """
         await self._identity.get_member(member_id)
 
+    async def look(self, member_id: str) -> Subject | None:
+        """Return a member as they are now, with everything that conditions may read; None when they were erased."""
+        try:
+            person = await self._identity.get_person(member_id)
+        except NotFound:
+            return None
+        if person.member.sealed is None or person.member.erasing_at is not None:
+            return None
+        return Subject(member_id, person.profile.external_id, person.profile.attributes)
+
     async def recall(self, recorded: RecordedEvent) -> Subject | None:
         """Return the member as the event's conditions saw them, or None when the member's key is gone."""
         sealed = None if recorded.inputs is None else recorded.inputs.person

@@ -1,0 +1,159 @@
+"""`guerdon simulate`: try a campaign on what has happened, and print what it would have paid beside what was really paid."""
+
+import asyncio
+import sys
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from guerdon.app import Services, simulation_jobs
+from guerdon.cli.auditing import audited
+from guerdon.cli.local import local_database, local_services
+from guerdon.clock import SystemClock
+from guerdon.config import load
+from guerdon.errors import StartupRefused
+from guerdon.logs import make_logger
+from guerdon.rewards.campaign_models import CampaignCreate
+from guerdon.security import ANY_SCOPE, Actor
+from guerdon.whatif.models import Figures, Report, Row, Simulation, SimulationCreate, view_simulation
+from guerdon.workers.service import Runner
+
+ACTOR = Actor("system:terminal", "system", frozenset({ANY_SCOPE}))
+EXIT_ENDED = 3
+LOOK_SECONDS = 0.25
+WEEKS_SHOWN = 12
+FILE_BYTES_MAX = 1_000_000
+
+CampaignId = Annotated[str, typer.Argument(help="The campaign's id.")]
+From = Annotated[str | None, typer.Option("--from", help="Only what occurred from this moment on, as 2026-01-01T00:00:00Z.")]
+To = Annotated[str | None, typer.Option("--to", help="Only what occurred before this moment.")]
+File = Annotated[
+    Path | None, typer.Option("--file", help="Try this campaign (JSON, as for POST /v1/campaigns) instead of the saved one.")
+]
+IgnoreDates = Annotated[bool, typer.Option("--ignore-dates", help="Leave out when the campaign starts and ends.")]
+UnitCost = Annotated[str, typer.Option("--unit-cost", help="What a minor unit of the asset costs, in minor units of money.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as one JSON document.")]
+DataDir = Annotated[Path | None, typer.Option("--data-dir", help="Where the embedded database lives [GUERDON_DATA_DIR].")]
+
+
+def simulate(
+    campaign_id: CampaignId,
+    *,
+    since: From = None,
+    until: To = None,
+    file: File = None,
+    ignore_dates: IgnoreDates = False,
+    unit_cost: UnitCost = "1",
+    as_json: AsJson = False,
+    data_dir: DataDir = None,
+) -> None:
+    """Try a campaign on recorded events. Workers run it, this command among them. Exit code 3: it was cancelled, or has failed."""
+    body = _body({"occurred_from": since, "occurred_before": until, "ignore_dates": ignore_dates, "unit_cost": unit_cost}, file)
+    console = Console(stderr=True)
+    columns = (TextColumn("simulate"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with (
+        local_database(load(data_dir=data_dir), "guerdon simulate") as settings,
+        Progress(*columns, console=console, disable=not console.is_terminal) as bar,
+    ):
+        task = bar.add_task("simulate", total=None)
+
+        async def within() -> Simulation:
+            async with local_services(settings) as services:
+                return await _run(services, campaign_id, body, lambda done, total: bar.update(task, completed=done, total=total))
+
+        simulation = asyncio.run(within())
+    if as_json:
+        typer.echo(msgspec.json.encode(view_simulation(simulation)).decode())
+    elif simulation.report is not None:
+        typer.echo(_prose(simulation, simulation.report))
+    if simulation.status != "done":
+        typer.echo(f"{simulation.id} is {simulation.status}{f': {simulation.error}' if simulation.error else ''}", err=True)
+        raise typer.Exit(EXIT_ENDED)
+
+
+def _body(options: dict[str, object], file: Path | None) -> SimulationCreate:
+    """
+    Raises:
+        StartupRefused: an option or the file is not acceptable.
+    """
+    try:
+        if file is not None:
+            with file.open("rb") as handle:
+                options["campaign"] = msgspec.json.decode(handle.read(FILE_BYTES_MAX), type=CampaignCreate)
+        given = {name: value for name, value in msgspec.to_builtins(options).items() if value is not None}
+        return msgspec.convert(given, SimulationCreate)
+    except OSError as error:
+        raise StartupRefused(f"{file} cannot be read: {error.strerror}") from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise StartupRefused(f"{file if file is not None else 'an option'} is not acceptable: {error}") from None
+
+
+async def _run(
+    services: Services, campaign_id: str, body: SimulationCreate, progress: Callable[[int, int | None], None]
+) -> Simulation:
+    asked = services.simulations.create(ACTOR, campaign_id, body)
+    simulation = await audited(services, "simulate", {"campaign_id": campaign_id[:100]}, asked)
+    try:
+        async with _helping(services):
+            while simulation.status in ("waiting", "running"):
+                await asyncio.sleep(LOOK_SECONDS)
+                simulation = await services.simulations.get(simulation.id)
+                progress(simulation.done, simulation.total)
+    except asyncio.CancelledError:
+        # Whoever interrupts the command does not want the answer any more.
+        await services.simulations.cancel(simulation.id)
+        raise
+    return simulation
+
+
+@asynccontextmanager
+async def _helping(services: Services) -> AsyncGenerator[None]:
+    """Run simulations here too, for as long as this goes on: there may be no worker, and the more there are, the better."""
+    stopping = asyncio.Event()
+    log = make_logger(SystemClock(), "error", sys.stderr)
+    runner = asyncio.create_task(Runner(services.database, services.ids, log, simulation_jobs(services)).run(stopping))
+    try:
+        yield
+    finally:
+        stopping.set()
+        await runner
+
+
+def _prose(simulation: Simulation, report: Report) -> str:
+    campaign = simulation.campaign
+    which = f"version {campaign.version}" if simulation.saved else "not saved"
+    lines = [
+        f"{simulation.id}: {campaign.name} ({campaign.id}, {which}) on {report.events:,} events, in {report.asset}",
+        "",
+        f"{'':24}{'simulated':>14}{'really':>14}{'difference':>14}",
+    ]
+    for title, comparison in (("this campaign", report.total.campaign), ("all campaigns", report.total.programme)):
+        lines.append(title)
+        for name in Figures.__struct_fields__:
+            here, there, more = (getattr(side, name) for side in (comparison.simulated, comparison.real, comparison.difference))
+            lines.append(f"  {name.replace('_', ' '):22}{here:>14,}{there:>14,}{more:>+14,}")
+    for title, rows in (("by tier", report.by_tier), ("by segment", report.by_segment), ("by week", report.by_week[-WEEKS_SHOWN:])):
+        lines += ["", f"{title:24}{'campaign':>14}{'all':>14}{'really all':>14}{'members':>10}", *map(_line, rows)]
+    if len(report.by_week) > WEEKS_SHOWN:
+        lines.append(f"  … the last {WEEKS_SHOWN} of {len(report.by_week)} weeks; --json has them all")
+    lines += ["", f"{'largest winners':40}{'campaign':>14}{'really':>14}"]
+    lines += [
+        f"  {each.member_id:38}{each.campaign_simulated:>14,}{each.campaign_real:>14,}" for each in report.largest_winners[:10]
+    ]
+    left = report.as_it_was
+    if count := left.recorded_without_inputs + left.version_missing + left.member_erased:
+        lines += ["", f"{count:,} events could not be judged again and count on both sides as they were"]
+    return "\n".join(lines)
+
+
+def _line(row: Row) -> str:
+    campaign, programme = row.campaign.simulated, row.programme
+    return (
+        f"  {row.name:22}{campaign.points:>14,}{programme.simulated.points:>14,}{programme.real.points:>14,}{campaign.members:>10,}"
+    )

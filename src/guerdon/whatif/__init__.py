@@ -1,0 +1,1 @@
+"""What-if: a campaign tried on recorded events, in the background, against what really happened."""
