@@ -207,7 +207,10 @@ def _services_on(ground: _Ground, settings: Settings) -> Services:
     sessions = Sessions(database, members, vault=vault, tokens=tokens, clock=clock, guard=guard, factors=factors, terms=terms)
     audit = Audit(database, clock)
     wallets = Wallets(books, members, assets, database=database, clock=clock)
-    people, campaigns = People(members, vault), Campaigns(database, assets, clock, ids)
+    people, campaigns = (
+        People(members, vault),
+        Campaigns(database, assets, clock, ids, approval=settings.campaign_approval == "required"),
+    )
     offers = Offers(books, assets, database=database, clock=clock, ids=ids)
     vouchers = Vouchers(books, offers, people, outbox=ground.outbox, database=database, clock=clock, ids=ids)
     days = settings.erased_external_id_days

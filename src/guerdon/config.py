@@ -58,6 +58,8 @@ class Settings(BaseSettings):
     """The page of yours on which somebody sets a new password, with `{token}` where the token goes: best behind a `#`."""
     time_zone: str = "UTC"
     """The programme's, as an IANA name: spending limits and statements count its days and months."""
+    campaign_approval: Literal["off", "required"] = "off"
+    """`required`: a campaign's version decides when somebody else than who made it has approved it."""
     erased_external_id_days: int = Field(default=400, ge=1, le=3_650)
     """So long the keyed digest of an erased person's external id is kept, so that late events find the books they belong to."""
     checkpoint_key: SecretStr | None = None

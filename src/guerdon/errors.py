@@ -364,6 +364,16 @@ class ReferralRefused(BusinessError):
     )
 
 
+class ApprovalMissing(BusinessError):
+    code = "approval-missing"
+    status = 409
+    title = "A second person has to approve this"
+    page = (
+        "In this installation a campaign's version decides only after somebody else than who made it has approved it: `POST "
+        "/v1/campaigns/{campaign_id}/approve`. `version` says which one waits. Whoever made it cannot approve it, and no service key can."
+    )
+
+
 class InvalidState(BusinessError):
     code = "invalid-state"
     status = 409

@@ -203,6 +203,12 @@ async def use_tiers(service: Caller, factory: Factory) -> None:
     path = f"/v1/members/{event['member_id']}/tier"
     await sent(service.get(path))
     await sent(service.get(f"{path}/changes"))
+    referral = await sent(service.get(f"/v1/members/{event['member_id']}/referral"))
+    friend = await factory.member()
+    for _ in range(2):
+        await sent(service.post(f"/v1/members/{friend}/referral", {"code": referral["code"]}, key=None))
+    await factory.campaign(pays="referrer", event_types=["purchase"], caps=[{"scope": "member", "period": "day", "limit": 5}])
+    await sent(service.post("/v1/events/bulk", {"events": [factory.event(member={"id": friend}) for _ in range(2)]}, key=None))
 
 
 async def use_vouchers(service: Caller, factory: Factory) -> None:
@@ -275,6 +281,7 @@ async def use_privacy(anonymous: Caller, service: Caller, services: Services, fa
     await sent(service.post("/v1/holds", {"wallet": wallet, "amount": 3, "expires_in_seconds": 30 * 86_400}), 201)
     await sent(service.post("/v1/events", factory.event(member={"id": ida["id"]})), 201)
     await sent(member.get("/v1/me/tier"))
+    await sent(member.get("/v1/me/referral"))
     await sent(member.get("/v1/me/tier/changes"))
     await factory.voucher(await factory.offer(), ida["id"])
     for path in ("/v1/me/offers", "/v1/me/vouchers"):

@@ -220,6 +220,9 @@ class Campaign(Struct, frozen=True, kw_only=True):
     pending: PendingDays | None = None
     expiry: Expiry | None = None
     effective_at: int | None = None
+    approved_by: str | None = None
+    waits: bool = False
+    """Its version is to follow, and decides nothing before it is approved."""
     coming: "Campaign | None" = None
     """The version that follows at its `effective_at`."""
 
@@ -259,10 +262,20 @@ class CampaignView(Struct, frozen=True):
     expiry: Expiry | None
     clawback: str
     effective_at: str | None
+    created_by: str
+    approved_by: str | None
+    awaits_approval: int | None
+    """The version that follows once somebody else has approved it."""
     coming_version: int | None
     coming_at: str | None
     created_at: str
     changed_at: str
+
+
+class CampaignApprove(Struct, frozen=True, forbid_unknown_fields=True):
+    """Which version was read and is approved."""
+
+    version: Annotated[int, Meta(ge=1, le=1_000_000)]
 
 
 class CampaignPage(Struct, frozen=True):
@@ -281,7 +294,7 @@ class CampaignQuery(PageQuery, frozen=True, forbid_unknown_fields=True, kw_only=
 def in_force(campaign: Campaign, now_ms: int) -> Campaign:
     """The version that decides at this moment."""
     coming = campaign.coming
-    return campaign if coming is None or coming.effective_at is None or now_ms < coming.effective_at else coming
+    return campaign if coming is None or coming.waits or coming.effective_at is None or now_ms < coming.effective_at else coming
 
 
 def view_campaign(stored: Campaign, now_ms: int) -> CampaignView:
@@ -312,6 +325,9 @@ def view_campaign(stored: Campaign, now_ms: int) -> CampaignView:
         expiry=campaign.expiry,
         clawback=campaign.clawback,
         effective_at=_time(campaign.effective_at),
+        created_by=campaign.created_by,
+        approved_by=campaign.approved_by,
+        awaits_approval=coming.version if coming is not None and coming.waits else None,
         coming_version=None if coming is None else coming.version,
         coming_at=None if coming is None else _time(coming.effective_at),
         created_at=rfc3339(campaign.created_at),

@@ -10,6 +10,7 @@ from guerdon.database import Collection, Database
 from guerdon.errors import InvalidState, NotFound, Validation
 from guerdon.http import decode_cursor, encode_cursor, utc_ms
 from guerdon.ids import IdSource
+from guerdon.rewards.approvals import approved, require_approved
 from guerdon.rewards.campaign_models import (
     CAMPAIGN_VERSIONS,
     CAMPAIGNS,
@@ -34,13 +35,14 @@ REFRESH_SECONDS = 1.0
 class Campaigns:
     """The earn rules. A change is in force at once in the process that made it, within a second in the others."""
 
-    def __init__(self, database: Database, assets: Assets, clock: Clock, ids: IdSource) -> None:
+    def __init__(self, database: Database, assets: Assets, clock: Clock, ids: IdSource, *, approval: bool = False) -> None:
         self._database = database
         self._collection: Collection[Campaign] = database.collection(CAMPAIGNS, Campaign)
         self._versions: Collection[CampaignVersion] = database.collection(CAMPAIGN_VERSIONS, CampaignVersion)
         self._assets = assets
         self._clock = clock
         self._ids = ids
+        self._approval = approval
         self._live: list[LiveCampaign] = []
         self._refreshed_at: float | None = None
         self._generation = 0
@@ -76,7 +78,9 @@ class Campaigns:
         draft = await self._campaign(body, campaign_id, actor, version=newest + 1, now_ms=now_ms)
         version = msgspec.structs.replace(draft, status=stored.status, created_at=stored.created_at)
         campaign = version
-        if version.effective_at is not None and stored.status != "draft":
+        if self._approval and stored.status != "draft":
+            version = msgspec.structs.replace(version, waits=True)
+        if (version.effective_at is not None or version.waits) and stored.status != "draft":
             campaign = msgspec.structs.replace(current, status=stored.status, coming=version, changed_at=now_ms)
         await self._save(campaign, stored, version)
         return campaign
@@ -94,6 +98,7 @@ class Campaigns:
 
         Raises:
             NotFound: no such campaign.
+            ApprovalMissing: a second person has to approve it first.
             InvalidState: a draft cannot be paused, an ended one cannot change, too many are active, or somebody else has changed it at the
                 same moment.
         """
@@ -104,10 +109,26 @@ class Campaigns:
             raise InvalidState("the campaign has ended", status_now=current.status)
         if current.status == "draft" and status == "paused":
             raise InvalidState("a draft is not active yet, so there is nothing to pause", status_now=current.status)
+        if status == "active" and self._approval:
+            require_approved(current, self._clock.now_ms())
         if status == "active" and await self._collection.raw.count_documents({"status": "active"}) >= CAMPAIGNS_LIVE_MAX:
             raise InvalidState(f"{CAMPAIGNS_LIVE_MAX} campaigns are active already; pause one", status_now=current.status)
         campaign = msgspec.structs.replace(current, status=status, changed_at=self._clock.now_ms())
         await self._save(campaign, current, None)
+        return campaign
+
+    async def approve(self, actor: Actor, campaign_id: str, number: int) -> Campaign:
+        """Approve a version that somebody else has made; doing it twice changes nothing.
+
+        Raises:
+            NotFound: no such campaign.
+            Forbidden: it is a service key that asks, or whoever made the version.
+            InvalidState: this is not the version in force, nor the one that follows; or somebody else has changed it at the same moment.
+        """
+        current = await self.get_campaign(campaign_id)
+        campaign = approved(current, number, actor, self._clock.now_ms())
+        if campaign is not current:
+            await self._save(campaign, current, None)
         return campaign
 
     async def get_campaign(self, campaign_id: str) -> Campaign:

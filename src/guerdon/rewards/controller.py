@@ -3,9 +3,17 @@
 from typing import Any
 
 from guerdon.clock import Clock
-from guerdon.errors import EventReused, InvalidState, NotFound, Overloaded, Validation
+from guerdon.errors import ApprovalMissing, EventReused, InvalidState, NotFound, Overloaded, Validation
 from guerdon.http import BULK_BODY_BYTES_MAX, Request, Response, actor_of, operation, read, read_query, send
-from guerdon.rewards.campaign_models import Campaign, CampaignCreate, CampaignPage, CampaignQuery, CampaignView, view_campaign
+from guerdon.rewards.campaign_models import (
+    Campaign,
+    CampaignApprove,
+    CampaignCreate,
+    CampaignPage,
+    CampaignQuery,
+    CampaignView,
+    view_campaign,
+)
 from guerdon.rewards.campaigns import Campaigns
 from guerdon.rewards.models import EventCreate, EventResults, EventsCreate, EventView, RecordedEvent, view_event, view_result
 from guerdon.rewards.replaying import Replay, Replays
@@ -145,7 +153,25 @@ class CampaignsResource:
         send(resp, self._view(await self._campaigns.replace(actor_of(req), campaign_id, body)))
 
     @operation(
-        "activateCampaign", scope("campaigns:write"), tag="campaigns", answers={200: CampaignView}, errors=(NotFound, InvalidState)
+        "approveCampaign",
+        scope("campaigns:write"),
+        tag="campaigns",
+        body=CampaignApprove,
+        answers={200: CampaignView},
+        errors=(NotFound, InvalidState),
+        example={"version": 1},
+    )
+    async def on_post_approve(self, req: Request, resp: Response, campaign_id: str) -> None:
+        """Approve a version that somebody else has made. Service keys cannot."""
+        body, _ = await read(req, CampaignApprove)
+        send(resp, self._view(await self._campaigns.approve(actor_of(req), campaign_id, body.version)))
+
+    @operation(
+        "activateCampaign",
+        scope("campaigns:write"),
+        tag="campaigns",
+        answers={200: CampaignView},
+        errors=(NotFound, InvalidState, ApprovalMissing),
     )
     async def on_post_activate(self, _req: Request, resp: Response, campaign_id: str) -> None:
         """Let a campaign decide events."""
@@ -185,6 +211,7 @@ def routes(events: Events, replays: Replays, campaigns: Campaigns, clock: Clock)
         ("/v1/events/{event_id}/replay", event, "replay"),
         ("/v1/campaigns", campaign, None),
         ("/v1/campaigns/{campaign_id}", campaign, "one"),
+        ("/v1/campaigns/{campaign_id}/approve", campaign, "approve"),
         ("/v1/campaigns/{campaign_id}/activate", campaign, "activate"),
         ("/v1/campaigns/{campaign_id}/pause", campaign, "pause"),
         ("/v1/campaigns/{campaign_id}/end", campaign, "end"),
