@@ -1,8 +1,10 @@
-"""RATE-1: one quota, four processes, fifty connections, three times as many requests. LOGIN-3: one password, a thousand accounts."""
+"""RATE-1: one quota, four processes, fifty connections, three times as many requests. LOGIN-3: one password, a thousand accounts.
+LOGIN-1: one account, a thousand passwords."""
 
 import asyncio
 import time
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
@@ -19,6 +21,8 @@ ROOM_SECONDS = 60
 """So much of a window must be left for the burst: across its end, a part of the next one's quota would be granted too."""
 ACCOUNTS, ADDRESSES, FAILURES = 1_000, 50, 500
 """So many log-ins may fail in a quarter of an hour by default (`GUERDON_RATE_FAILURES`)."""
+GUESSES, GUESSED = 1_000, 10
+"""So many of them may reach the hash in a quarter of an hour by default (`GUERDON_RATE_GUESSES`)."""
 pytestmark = [pytest.mark.trust, pytest.mark.timeout(400)]
 
 
@@ -66,6 +70,44 @@ async def burst(url: str, headers: dict[str, str]) -> list[httpx.Response]:
 
     await asyncio.gather(*(connection() for _ in range(CONNECTIONS)))
     return answers
+
+
+async def test_a_thousand_guesses_at_one_account(tmp_path: Path) -> None:
+    """With the quotas as they are shipped, from five hundred addresses; whether or not there is such an account."""
+    deployment = Deployment(tmp_path / "data", settings={"GUERDON_TRUSTED_PROXIES": "127.0.0.1/32"})
+    owner = {"email": "ada@example.com", "password": "correct horse battery"}
+    told: dict[str, Counter[str]] = {}
+    try:
+        await deployment.start()
+        left = 900 - time.time() % 900
+        await asyncio.sleep(left if left < ROOM_SECONDS * 2 else 0)
+        async with httpx.AsyncClient(base_url=deployment.url, timeout=60) as client:
+            assert (await client.post("/v1/auth/register", json=owner)).status_code == 201
+            device = (await client.post("/v1/auth/login", json=owner)).json()["device_token"]
+            for email in (owner["email"], "nobody@example.com"):
+                spent, guesses = Counter[str](), iter(range(GUESSES))
+
+                async def bot(email: str, spent: Counter[str], guesses: Iterator[int]) -> None:
+                    for guess in guesses:
+                        body = {"email": email, "password": f"guess number {guess}"}
+                        answer = await client.post(
+                            "/v1/auth/login", json=body, headers=at(f"198.51.{guess % 2}.{guess % 500 // 2}")
+                        )
+                        spent["401" if answer.status_code == 401 else answer.json()["violated-policies"][0]] += 1
+
+                await asyncio.gather(*(bot(email, spent, guesses) for _ in range(8)))
+                assert spent == {"401": GUESSED, "account": GUESSES - GUESSED}
+                told[email] = spent
+            locked = await client.post("/v1/auth/login", json=owner, headers=at("192.0.2.1"))
+            assert (locked.status_code, locked.json()["violated-policies"]) == (429, ["account"])
+            known = {**owner, "device_token": device}
+            assert (await client.post("/v1/auth/login", json=known, headers=at("192.0.2.1"))).status_code == 200
+        report(
+            "LOGIN-1", SEED, guesses=GUESSES, addresses=500, reached_the_hash={email: each["401"] for email, each in told.items()}
+        )
+        assert deployment.stop() == 0
+    finally:
+        deployment.kill()
 
 
 async def test_one_password_sprayed_over_a_thousand_accounts(tmp_path: Path) -> None:
