@@ -73,7 +73,7 @@ async def test_what_is_sent_is_in_the_catalogue_and_the_other_way_round(
 ) -> None:
     anonymous, service, factory, clock, master_keys = house
     await everything.use_identity(anonymous, service, services, factory, recorder)
-    await everything.use_factors(anonymous, services)
+    await everything.use_factors(anonymous, services, factory)
     await everything.use_recovery(anonymous, services)
     wallet = await everything.use_wallets(service, services, factory)
     await everything.use_history(app, service, clock, wallet)
