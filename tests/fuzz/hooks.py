@@ -27,9 +27,15 @@ BEYOND_THE_DOCUMENT = {
     r"not the current password|not the code of the authenticator|was changed at the same moment": "a secret",
     r"an unknown scope": "scopes are those of the routes",
     r"two different wallets|hold one asset|an external_id, an email, or both|exactly one of external_id and id|needs? (a|its|an) "
-    r"(period|currency|amount|group)|has no period|the hours are empty|must be after|refund itself|would (lapse|have lapsed)|only a refund":
+    r"(period|currency|amount|group)|has no period|the hours are empty|must be after|refund itself|would (lapse|have lapsed)|only a refund|"
+    r"at least one category or one sku|needs more points than|is there twice|only discounts have one|is what it takes|the discount is in|leave it out|"
+    r"needs (its currency|a cap)|judges no unlinked refunds":
         "two fields are compared, or one needs another",
     r"there is no (asset|such wallet)|another member's|only a purchase can be refunded": "what is named is looked up",
+    r"takes codes that another house has made|codes of another house are|are not shared|there is this code already|for good; draft another|"
+    r"say who redeems|has \d+ at most":
+        "it depends on the offer, on who asks, or on what there is",
+    r"pattern needs|a secret code needs|a pattern (has|is)|check character|there is no code in it": "a pattern is counted, and a file is read",
     r"it has passed|the future is not booked yet|more than ten years ahead": "the clock is looked at",
     r"not a CEL expression|the expression is of type|does not exist; (event|member) has|a condition (tries|walks)|beside a walk":
         "an expression is a program",

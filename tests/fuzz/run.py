@@ -24,11 +24,13 @@ DICTIONARIES = {
     "transactions": ["path.transaction_id"],
     "events": ["path.event_id"],
     "campaigns": ["path.campaign_id"],
+    "offers": ["path.offer_id"],
+    "batches": ["path.batch_id"],
     "sessions": ["path.session_id"],
     "keys": ["path.key_id"],
     "months": ["path.month"],
     "pages": ["path.name"],
-    "problems": ["path.code"],
+    "codes": ["path.code"],
     "references": ["query.reference", "query.external_id"],
     "refresh_tokens": ["body.refresh_token"],
     "passwords": ["body.current_password"],
@@ -70,7 +72,7 @@ class Stage:
         self.known: dict[str, list[Any]] = {
             "months": ["2026-11", "2026-01"],
             "pages": ["swagger-ui.css", "index.css"],
-            "problems": ["validation", "not-found"],
+            "codes": ["validation", "not-found"],
             "references": ["order-1001", "17850"],
             "refresh_tokens": [],
             "sessions": [],
@@ -115,16 +117,23 @@ class Stage:
             "holds": (await self._post("/v1/holds", {"wallet": wallet, "amount": 10}))["id"],
             "events": (await self._post("/v1/events", _event(f"fuzzed-{number}", member)))["id"],
             "campaigns": (await self._post("/v1/campaigns", CAMPAIGN))["id"],
+            "offers": (offer := (await self._post("/v1/offers", OFFER))["id"]),
+            "codes": await self._voucher_code(offer, member),
+            "batches": (await self._post(f"/v1/offers/{offer}/codes", {"count": 10}))["id"],
             "keys": (await self._post("/v1/keys", {"name": "fuzzed", "scopes": ["wallets:read"]}))["id"],
             "members": member,
             "wallets": wallet,
         }.items():
             self.known.setdefault(kind, []).append(thing)
 
+    async def _voucher_code(self, offer: str, member: str) -> str:
+        await self._post(f"/v1/offers/{offer}/activate", {})
+        return str((await self._post(f"/v1/offers/{offer}/redeem", {"member_id": member}))["voucher"]["code"])
+
     async def _post(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
         self._number += 1
         answer = await self._client.post(path, json=body, headers={**self._headers, "idempotency-key": f"stage-{self._number}"})
-        assert answer.status_code in (200, 201), (path, answer.text)
+        assert answer.status_code in (200, 201, 202), (path, answer.text)
         return dict(answer.json())
 
     async def pulse(self) -> None:
@@ -142,6 +151,8 @@ CAMPAIGN = {
     "name": "1 point per pound", "asset": "PTS", "event_types": ["purchase", "refund"],
     "award": {"type": "per_amount", "points": 1, "per": 100, "rounding": "floor"},
 }  # fmt: skip
+
+OFFER = {"name": "5 pounds off", "kind": "discount", "value": {"type": "fixed", "amount": 500, "currency": "GBP"}}
 
 
 def _event(name: str, member: str) -> dict[str, Any]:
