@@ -8,6 +8,7 @@ import hashlib
 import os
 import re
 import zlib
+from functools import lru_cache
 
 from guerdon.clock import Clock
 
@@ -57,15 +58,21 @@ def random_bytes(count: int) -> bytes:
 
 def random_text(alphabet: str, count: int) -> str:
     """Return `count` characters of an alphabet of 1 to 256, each as likely as any other."""
-    characters = alphabet.encode("latin-1")
-    size = len(characters)
-    # A byte above the last multiple of the alphabet's size would make its first characters likelier than the others.
-    fair = 256 - 256 % size
-    table, unfair = bytes(characters[value % size] for value in range(256)), bytes(range(fair, 256))
+    table, unfair, fair = _drawing(alphabet)
     text = b""
     while len(text) < count:
         text += os.urandom((count - len(text)) * 256 // fair + 16).translate(table, unfair)
     return text[:count].decode("latin-1")
+
+
+@lru_cache(maxsize=8)
+def _drawing(alphabet: str) -> tuple[bytes, bytes, int]:
+    """Which character each byte is, which bytes are none, and how many are one."""
+    characters = alphabet.encode("latin-1")
+    size = len(characters)
+    # A byte above the last multiple of the alphabet's size would make its first characters likelier than the others.
+    fair = 256 - 256 % size
+    return bytes(characters[value % size] for value in range(256)), bytes(range(fair, 256)), fair
 
 
 def checksum62(text: str) -> str:

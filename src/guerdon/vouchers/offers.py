@@ -68,6 +68,7 @@ class Offers:
         self._known: dict[str, tuple[float, Offer]] = {}
         self._archive: Collection[OfferVersion] = database.collection(OFFER_VERSIONS, OfferVersion)
         self._versions: dict[str, Offer] = {}
+        self._asked: set[str] = set()
         self._live: tuple[float, list[Offer]] | None = None
         self._refreshing = asyncio.Lock()
 
@@ -203,7 +204,7 @@ class Offers:
         return states, encode_cursor(page[-1].id) if len(found) > query.limit else None
 
     async def peek(self, offer_id: str, *, fresh: bool = False) -> Offer:
-        """Return an offer as it was at most a second ago; whoever commits by it compares its `count` with that of the commit.
+        """Return an offer as it was about a second ago; whoever commits by it compares its `count` with that of the commit.
 
         Raises:
             NotFound: no such offer.
@@ -212,7 +213,13 @@ class Offers:
         known = self._known.get(offer_id)
         if known is not None and not fresh and now - known[0] <= REFRESH_SECONDS:
             return known[1]
-        offer = await self._get(offer_id)
+        if known is not None and not fresh and offer_id in self._asked:
+            return known[1]  # Thousands may want it in this moment; one of them asks.
+        self._asked.add(offer_id)
+        try:
+            offer = await self._get(offer_id)
+        finally:
+            self._asked.discard(offer_id)
         if len(self._known) >= REMEMBERED_MAX:
             self._known.clear()
         self._known[offer_id] = (now, offer)

@@ -54,15 +54,13 @@ from guerdon.vouchers.offer_models import OFFERS, FixedValue, LimitPeriod, Offer
 
 REDEEM_BYTES = 4096
 STALE = "stale"
-"""What the command answers when the offer, the day or the code is not what it was made for: nothing was written, make it anew."""
+"""What the command answers when the offer, the day or the code is not what it was made for, or something was not made or not read that is
+needed after all: nothing was written, make it anew and whole."""
 
 
-class Redemption(Struct, frozen=True):
-    """What is asked for, and what was made for it before the ledger is asked: an id, a code and a sealed row cannot be made in a decision."""
+class Blank(Struct, frozen=True):
+    """What a voucher is made of that cannot be made in a decision: an id, a code, and a sealed row."""
 
-    offer: Offer
-    subject: Subject
-    idempotency: Idempotency
     voucher_id: str
     code: str | None
     """As it is shown; None for external codes."""
@@ -70,9 +68,21 @@ class Redemption(Struct, frozen=True):
     """What it is known by."""
     row: dict[str, Any]
     """What others are to hear."""
+
+
+class Redemption(Struct, frozen=True):
+    """What is asked for."""
+
+    offer: Offer
+    subject: Subject
+    idempotency: Idempotency
     calendar: Calendar
     now_ms: int
-    """When it was made; the commit has its own time."""
+    """When it was asked for; the commit has its own time."""
+    blank: Blank | None
+    """None where it is not expected that a voucher will be issued."""
+    thorough: bool
+    """Whether the member's document is read too. It need not be where an account says that there is such a member."""
 
     @property
     def member(self) -> str:
@@ -123,29 +133,34 @@ def redeem_command(asked: Redemption) -> Command:
     """
     offer, member = asked.offer, asked.member
     counters = counters_of(offer, member, asked.now_ms, asked.calendar)
-    documents = [*documents_of([offer], member), DocumentRef(MEMBERS, member, member)]
-    if asked.code_id is not None:
-        documents.append(DocumentRef(VOUCHER_CODES, asked.code_id, member))
+    wallet = () if offer.price is None else (f"{member}:{offer.price.asset}",)
+    own = (*wallet, *(counter.account for counter in counters))
+    documents = documents_of([offer], member)
+    if asked.thorough:
+        documents.append(DocumentRef(MEMBERS, member, member))
+    if asked.blank is not None and asked.blank.code_id is not None:
+        documents.append(DocumentRef(VOUCHER_CODES, asked.blank.code_id, member))
 
     def decide(view: View) -> Decision:
         earlier = recall(view, asked.idempotency)
         if earlier is not None:
             return Decision(recalled=(earlier,))
         document = view.documents.get((OFFERS, offer.id))
-        if document is None or (MEMBERS, member) not in view.documents:
+        known = (MEMBERS, member) in view.documents or any(name in view.accounts for name in own)
+        if document is None or (asked.thorough and not known):
             raise NotFound("there is no such offer or member")
-        stale = document["count"] != offer.count or counters != counters_of(offer, member, view.now_ms, asked.calendar)
-        if stale or (VOUCHER_CODES, asked.code_id) in view.documents:
+        if not known or document["count"] != offer.count or counters != counters_of(offer, member, view.now_ms, asked.calendar):
             return Decision(value=STALE)
         hindrance = hindrance_of(offer, Standpoint.of(asked.subject, view, asked.calendar))
         if hindrance is not None:
             raise hindrance
-        return _issue(asked, counters, view)
+        if asked.blank is None or (VOUCHER_CODES, asked.blank.code_id) in view.documents:
+            return Decision(value=STALE)
+        return _issue(asked, asked.blank, counters, view)
 
-    wallet = () if offer.price is None else (f"{member}:{offer.price.asset}",)
     return Command(
         owners=(member, offer.id),
-        accounts=(*wallet, *(counter.account for counter in counters), offer.stock_account),
+        accounts=(*own, offer.stock_account),
         decide=decide,
         marks=asked.idempotency.marks,
         documents=tuple(documents),
@@ -274,10 +289,10 @@ def unaffordable(offer: Offer, seen: Standpoint) -> BusinessError | None:
 # --- what is issued -------------------------------------------------------------------------------------------------
 
 
-def _issue(asked: Redemption, counters: Sequence[Counter], view: View) -> Decision:
+def _issue(asked: Redemption, blank: Blank, counters: Sequence[Counter], view: View) -> Decision:
     offer, member, now_ms = asked.offer, asked.member, view.now_ms
     stock = view.accounts[offer.stock_account]
-    metadata = {"offer": offer.id, "version": str(offer.version), "voucher": asked.voucher_id}
+    metadata = {"offer": offer.id, "version": str(offer.version), "voucher": blank.voucher_id}
     price = None
     if offer.price is not None:
         name = f"{member}:{offer.price.asset}"
@@ -287,7 +302,8 @@ def _issue(asked: Redemption, counters: Sequence[Counter], view: View) -> Decisi
         paid_by = transaction_id(wallet.id, wallet.seq + 1)
     else:
         paid_by = None
-    voucher = _voucher(asked, counters, stock, now_ms, paid_by)
+    counted = (*(counter.account for counter in counters), stock.id)
+    voucher = _voucher(asked, blank, counted, stock.balance + 1, (now_ms, paid_by))
     opened = _account_of(voucher, now_ms)
     issue = Transaction(
         "issue",
@@ -303,31 +319,32 @@ def _issue(asked: Redemption, counters: Sequence[Counter], view: View) -> Decisi
     return Decision(
         (issue,) if price is None else (price, issue),
         (*(_counting(counter, member, now_ms) for counter in counters), opened),
-        ((VOUCHERS, msgspec.to_builtins(voucher)), _coded(asked, voucher), (OUTBOX, asked.row)),
+        ((VOUCHERS, msgspec.to_builtins(voucher)), _coded(blank, voucher), (OUTBOX, blank.row)),
         value=voucher,
     )
 
 
-def _voucher(asked: Redemption, counters: Sequence[Counter], stock: Account, now_ms: int, paid_by: str | None) -> Voucher:
-    offer, member = asked.offer, asked.member
+def _voucher(asked: Redemption, blank: Blank, counted: tuple[str, ...], number: int, at: tuple[int, str | None]) -> Voucher:
+    """`number` is which of the offer's vouchers it is, and `at` when it is issued and the transaction of its price."""
+    offer, member, (now_ms, paid_by) = asked.offer, asked.member, at
     card = offer.value if offer.kind == "gift_card" and isinstance(offer.value, FixedValue) else None
     return Voucher(
-        id=asked.voucher_id,
+        id=blank.voucher_id,
         owner=member,
         member=member,
         offer=offer.id,
         offer_version=offer.version,
         name=offer.name,
         kind=offer.kind,
-        code=asked.code,
-        number=stock.balance + 1 if asked.code is None else None,
+        code=blank.code,
+        number=number if blank.code is None else None,
         value=offer.value,
         minimum_basket=offer.minimum_basket,
         uses=1 if card is None else card.amount,
         price=offer.price,
         transaction=paid_by,
-        counted=(*(counter.account for counter in counters), stock.id),
-        account=f"{member}:uses.{asked.voucher_id}" if card is None else f"{asked.voucher_id}:{card.currency}",
+        counted=counted,
+        account=f"{member}:uses.{blank.voucher_id}" if card is None else f"{blank.voucher_id}:{card.currency}",
         issued_at=now_ms,
         expires_at=None if offer.voucher_valid_days is None else asked.calendar.end_of_day(now_ms, offer.voucher_valid_days),
     )
@@ -351,11 +368,11 @@ def _counting(counter: Counter, member: str, now_ms: int) -> Account:
     return Account(counter.account, member, counter.account.rpartition(":")[2], REDEMPTIONS, opened_at=now_ms)
 
 
-def _coded(asked: Redemption, voucher: Voucher) -> tuple[str, dict[str, Any]]:
+def _coded(blank: Blank, voucher: Voucher) -> tuple[str, dict[str, Any]]:
     """The row by which the voucher is found, or the mark on the code of the pool that it has got."""
-    if asked.code_id is None:
+    if blank.code_id is None:
         number = voucher.number or 0
-        dealt = DealtCode(id=pool_id(voucher.offer, number), owner=voucher.offer, voucher=voucher.id, member=asked.member)
+        dealt = DealtCode(id=pool_id(voucher.offer, number), owner=voucher.offer, voucher=voucher.id, member=voucher.owner)
         return DEALT_CODES, msgspec.to_builtins(dealt)
-    row = CodeRow(id=asked.code_id, owner=asked.member, offer=voucher.offer, voucher=voucher.id)
+    row = CodeRow(id=blank.code_id, owner=voucher.owner, offer=voucher.offer, voucher=voucher.id)
     return VOUCHER_CODES, msgspec.to_builtins(row)

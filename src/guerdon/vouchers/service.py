@@ -6,7 +6,7 @@ import msgspec
 
 from guerdon.clock import Clock
 from guerdon.database import Database
-from guerdon.errors import NotFound, Overloaded, Validation
+from guerdon.errors import NotFound, Overloaded, SoldOut, Validation
 from guerdon.http import decode_cursor, encode_cursor
 from guerdon.ids import IdSource
 from guerdon.ledger.due import bring_up_to
@@ -37,7 +37,7 @@ from guerdon.vouchers.models import (
 from guerdon.vouchers.offer_models import CatalogueItem, Offer
 from guerdon.vouchers.offers import Offers
 from guerdon.vouchers.patterns import DEFAULT_PATTERN, new_code, normalise, parse_pattern
-from guerdon.vouchers.rules import STALE, Redemption, reads_member, redeem_command
+from guerdon.vouchers.rules import STALE, Blank, Redemption, reads_member, redeem_command
 from guerdon.vouchers.showcase import catalogue_command, on_sale
 from guerdon.wallets.models import view_transaction
 from guerdon.wallets.service import Request
@@ -46,6 +46,7 @@ LOOKS_MAX = 5
 """How often a redemption looks at an offer that is being changed."""
 EXAMINED_MAX = 500
 """A page with a filter looks at so many vouchers, and says where to go on."""
+SOLD_OUT_MAX = 10_000
 CHANNEL = "webhooks"
 TOLD_SECONDS = 30 * 86_400
 
@@ -66,6 +67,8 @@ class Vouchers:
         self._pool = database.collection(POOL_CODES, PoolCode)
         self._clock = clock
         self._ids = ids
+        self._sold_out: set[str] = set()
+        """Offers that were sold out when somebody last asked: only a guess at what it is worth to prepare."""
 
     # --- commands ---------------------------------------------------------------------------------------------------
 
@@ -83,28 +86,39 @@ class Vouchers:
         idempotency = Idempotency(member, request.actor.id, request.key, request.fingerprint, body.reference)
         for look in range(LOOKS_MAX):
             offer = await self._offers.peek(offer_id, fresh=look > 0)
-            asked = self._redemption(offer, await self._subject(member, reads=reads_member(offer)), idempotency)
-            outcome = await self._ledger.submit(redeem_command(asked))
+            subject = await self._subject(member, reads=reads_member(offer))
+            asked = self._redemption(offer, subject, idempotency, whole=look > 0)
+            try:
+                outcome = await self._ledger.submit(redeem_command(asked))
+            except SoldOut:
+                self._sold_out.add(offer_id)
+                raise
             if outcome.value != STALE:
                 return await self._answer(outcome), outcome.replayed
+            self._sold_out.discard(offer_id)
         raise Overloaded("the offer is being changed; nothing was done", retry_after_seconds=1)
 
-    def _redemption(self, offer: Offer, subject: Subject, idempotency: Idempotency) -> Redemption:
-        voucher_id, code = self._ids.new("vch"), None
-        if offer.kind != "external_code":
-            code = new_code(parse_pattern(offer.code_pattern or DEFAULT_PATTERN))
-        said = {"voucher": voucher_id, "offer": offer.id, "member": idempotency.owner, **({} if code is None else {"code": code})}
+    def _redemption(self, offer: Offer, subject: Subject, idempotency: Idempotency, *, whole: bool) -> Redemption:
+        """What is not expected to be needed is neither made nor read: most of those who race for the last voucher get none."""
+        if len(self._sold_out) > SOLD_OUT_MAX:
+            self._sold_out.clear()
         return Redemption(
             offer=offer,
             subject=subject,
             idempotency=idempotency,
-            voucher_id=voucher_id,
-            code=code,
-            code_id=None if code is None else normalise(code),
-            row=self._outbox.row_of(ISSUED_EVENT, idempotency.owner, said, channel=CHANNEL, ttl_seconds=TOLD_SECONDS),
             calendar=self._ledger.calendar,
             now_ms=self._clock.now_ms(),
+            blank=self._blank(offer, idempotency.owner) if whole or offer.id not in self._sold_out else None,
+            thorough=whole or offer.price is None,
         )
+
+    def _blank(self, offer: Offer, member: str) -> Blank:
+        voucher_id, code = self._ids.new("vch"), None
+        if offer.kind != "external_code":
+            code = new_code(parse_pattern(offer.code_pattern or DEFAULT_PATTERN))
+        said = {"voucher": voucher_id, "offer": offer.id, "member": member, **({} if code is None else {"code": code})}
+        row = self._outbox.row_of(ISSUED_EVENT, member, said, channel=CHANNEL, ttl_seconds=TOLD_SECONDS)
+        return Blank(voucher_id, code, None if code is None else normalise(code), row)
 
     async def _answer(self, outcome: Outcome) -> Redeemed:
         """The answer is made from the first entry and from what never changes, so a replay is the first answer again."""
