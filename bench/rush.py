@@ -47,7 +47,7 @@ class Result(Struct):
     attempts: int
     """With those that had to be repeated."""
     killed: int = 0
-    latencies_ms: list[float] = []
+    latencies_ms: list[int] = []
     cpu: dict[str, float] = {}
     """Seconds of CPU time. A process that was killed counts nothing."""
 
@@ -105,7 +105,7 @@ class Crowd:
         self._sent_at = [0.0] * len(self._members)
         self._answers: Counter[str] = Counter()
         self._winners: list[str] = []
-        self._latencies: list[float] = []
+        self._latencies: list[int] = []
         self._attempts = self._killed = 0
         self._over = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -143,7 +143,7 @@ class Crowd:
             self._waiting.append(member)
             self._answers["503, asked again"] += 1
             return False
-        self._latencies.append((time.perf_counter() - self._sent_at[member]) * 1000)
+        self._latencies.append(round((time.perf_counter() - self._sent_at[member]) * 1000))
         self._answers[f"{status} {code.decode()}".strip()] += 1
         if status == 201:
             self._winners.append(self._members[member])
@@ -193,6 +193,7 @@ def main() -> None:
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         result = runner.run(measure())
     sys.stdout.buffer.write(msgspec.json.encode(result))
+    sys.stdout.buffer.flush()
 
 
 if __name__ == "__main__":

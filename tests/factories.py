@@ -72,6 +72,13 @@ class Factory:
             assert answer.status_code == 200, answer.text
         return offer_id
 
+    async def bulk(self, commands: list[dict[str, Any]]) -> dict[str, Any]:
+        """The answer to many commands."""
+        answer = await self._service.post("/v1/bulk", {"commands": commands})
+        assert answer.status_code == 200, answer.text
+        results: dict[str, Any] = answer.json()
+        return results
+
     async def voucher(self, offer: str, member: str) -> dict[str, Any]:
         """A voucher that a member has just redeemed."""
         answer = await self._service.post(f"/v1/offers/{offer}/redeem", {"member_id": member})

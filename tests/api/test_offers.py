@@ -1,8 +1,10 @@
 """Offers: what they can say, how they change while they are sold, and what redeeming one does and refuses."""
 
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+import pytest_asyncio
 
 from guerdon.app import Services
 from guerdon.config import Settings
@@ -399,15 +401,18 @@ async def test_vouchers_are_listed_by_status_offer_and_kind_in_pages(service: Ca
     await factory.assert_books_balance()
 
 
-async def test_a_pause_holds_at_once_in_other_processes(
-    service: Caller, services: Services, other_services: Services, settings: Settings, clock: ManualClock, factory: Factory
-) -> None:
-    offer, member = await factory.offer(), await factory.member()
+@pytest_asyncio.fixture
+async def elsewhere(service: Caller, other_services: Services, settings: Settings, clock: ManualClock) -> AsyncIterator[Caller]:
+    """The same caller, of another process."""
     async with serve(other_services, settings, clock) as stranger:
-        other = stranger.with_token(service.token or "")
-        await redeem(other, offer, member)
-        assert (await service.post(f"/v1/offers/{offer}/pause")).status_code == 200
-        await refused(other, offer, member, "offer-unavailable")
-        assert (await other.post(f"/v1/offers/{offer}/activate")).status_code == 200
-        await redeem(service, offer, member)
+        yield stranger.with_token(service.token or "")
+
+
+async def test_a_pause_holds_at_once_in_other_processes(service: Caller, elsewhere: Caller, factory: Factory) -> None:
+    offer, member = await factory.offer(), await factory.member()
+    await redeem(elsewhere, offer, member)
+    assert (await service.post(f"/v1/offers/{offer}/pause")).status_code == 200
+    await refused(elsewhere, offer, member, "offer-unavailable")
+    assert (await elsewhere.post(f"/v1/offers/{offer}/activate")).status_code == 200
+    await redeem(service, offer, member)
     await factory.assert_books_balance()

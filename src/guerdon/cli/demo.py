@@ -16,6 +16,7 @@ from guerdon.ids import random_base62
 from guerdon.rewards.campaign_models import CampaignCreate, FixedAward, PerAmountAward
 from guerdon.rewards.models import Item, ShopEvent
 from guerdon.security import ANY_SCOPE, Actor, Role
+from guerdon.vouchers.offer_models import BasketMinimum, FixedValue, ItemValue, OfferCreate, Price
 
 SEED = 20_260_101
 MEMBERS, PURCHASES = 24, 160
@@ -33,6 +34,7 @@ async def ensure_demo(services: Services, data_dir: Path) -> dict[str, str]:
     await _ensure_person(services, MEMBER_EMAIL, secrets["member_password"], "member")
     await _ensure_campaigns(services)
     await _record_purchases(services)
+    await _ensure_offers(services)
     return {**secrets, "operator_email": OPERATOR_EMAIL, "member_email": MEMBER_EMAIL}
 
 
@@ -91,6 +93,32 @@ async def _ensure_campaigns(services: Services) -> None:
         # Only a draft: a campaign that somebody has paused stays paused.
         if (await services.campaigns.get_campaign(campaign_id)).status == "draft":
             await services.campaigns.set_status(campaign_id, "active")
+
+
+async def _ensure_offers(services: Services) -> None:
+    """Three things to redeem points for; one of them is scarce."""
+    pounds_off = OfferCreate(
+        name="5 pounds off",
+        kind="discount",
+        value=FixedValue(amount=500, currency="GBP"),
+        price=Price("PTS", 150),
+        per_member_month_limit=2,
+        voucher_valid_days=90,
+        minimum_basket=BasketMinimum(2000, "GBP"),
+    )
+    mug = OfferCreate(
+        name="A blue mug", kind="item", value=ItemValue(sku="MUG-BLUE"), price=Price("PTS", 300), stock=25, per_member_limit=1
+    )
+    card = OfferCreate(
+        name="A gift card of 10 pounds", kind="gift_card", value=FixedValue(amount=1000, currency="GBP"), price=Price("PTS", 1000)
+    )
+    for number, body in enumerate((pounds_off, mug, card), 1):
+        offer_id = f"off_{number:032x}"
+        if not await services.offers.exists(offer_id):
+            await services.offers.create(ACTOR, body, offer_id=offer_id)
+        # Only a draft: an offer that somebody has paused stays paused.
+        if (await services.offers.get_offer(offer_id)).offer.status == "draft":
+            await services.offers.set_status(offer_id, "active")
 
 
 async def _record_purchases(services: Services) -> None:

@@ -185,6 +185,9 @@ class Offers:
         offer = await self._get(offer_id)
         return OfferState(offer, await self._ledger.get_account(offer.stock_account, offer.id))
 
+    async def exists(self, offer_id: str) -> bool:
+        return await self._collection.get(offer_id) is not None
+
     async def list_offers(self, query: OfferQuery) -> tuple[list[OfferState], str | None]:
         """Return one page, newest first, and the cursor of the next.
 
