@@ -26,6 +26,7 @@ MISSING = {
     "campaign_id": "nothing",
     "simulation_id": "nothing",
     "offer_id": "nothing",
+    "batch_id": "nothing",
     "key_id": "nothing",
     "code": "nothing",
     "name": "nothing",

@@ -79,12 +79,13 @@ from guerdon.simulated_clock.service import ClockControl
 from guerdon.throttling.rules import Quota
 from guerdon.throttling.service import Throttle, quota_of
 from guerdon.throttling.shared import SharedCounters
-from guerdon.vouchers import batch_controller, offer_controller
+from guerdon.vouchers import batch_controller, offer_controller, till_controller
 from guerdon.vouchers import controller as vouchers_controller
 from guerdon.vouchers.batches import Batches
 from guerdon.vouchers.making import MAKE_EVERY_MS, Making
 from guerdon.vouchers.offers import Offers
 from guerdon.vouchers.service import Vouchers
+from guerdon.vouchers.till import Till
 from guerdon.wallets import controller as wallets_controller
 from guerdon.wallets.assets import Assets
 from guerdon.wallets.service import Wallets
@@ -135,6 +136,7 @@ class Services:
     making: Making
     simulations: Simulations
     simulator: Simulator
+    till: Till
     erasures: Erasures
     exports: Exports
     clock_control: ClockControl | None
@@ -207,10 +209,8 @@ def _services_on(ground: _Ground, settings: Settings) -> Services:
     sessions = Sessions(database, members, vault=vault, tokens=tokens, clock=clock, guard=guard, factors=factors, terms=terms)
     audit = Audit(database, clock)
     wallets = Wallets(books, members, assets, database=database, clock=clock)
-    people, campaigns = (
-        People(members, vault),
-        Campaigns(database, assets, clock, ids, approval=settings.campaign_approval == "required"),
-    )
+    people = People(members, vault)
+    campaigns = Campaigns(database, assets, clock, ids, approval=settings.campaign_approval == "required")
     offers = Offers(books, assets, database=database, clock=clock, ids=ids)
     vouchers = Vouchers(books, offers, people, outbox=ground.outbox, database=database, clock=clock, ids=ids)
     days = settings.erased_external_id_days
@@ -247,6 +247,7 @@ def _services_on(ground: _Ground, settings: Settings) -> Services:
         vouchers=vouchers,
         batches=Batches(books, offers, database=database, clock=clock, ids=ids),
         making=Making(books, offers, database=database, clock=clock),
+        till=Till(books, vouchers, offers, members, outbox=ground.outbox, clock=clock, ids=ids),
         erasures=Erasures(
             database, members, sessions, ledger=books, audit=audit, clock=clock, belongings=BELONGINGS, external_id_days=days
         ),
@@ -434,6 +435,7 @@ def routes_of(
         *vouchers_controller.routes(services.vouchers),
         *batch_controller.routes(services.batches),
         *whatif_controller.routes(services.simulations),
+        *till_controller.routes(services.till),
         *privacy_controller.routes(services.erasures, services.exports),
         *([] if services.clock_control is None else simulated_clock_controller.routes(services.clock_control)),
         *operations_controller.routes(docs, metrics, ping, open_metrics=open_metrics),

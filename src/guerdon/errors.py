@@ -374,6 +374,26 @@ class ApprovalMissing(BusinessError):
     )
 
 
+class NotApplicable(BusinessError):
+    code = "not-applicable"
+    status = 409
+    title = "The voucher is not good for this"
+    page = (
+        "The voucher is good, but not for this basket. `reason` is `currency` (`currency` says which one it takes), `minimum_basket` "
+        "(`minimum` and `amount`), `item` (`sku` is missing in the basket), or `kind`: only a gift card can be loaded into a wallet."
+    )
+
+
+class AgainstPolicy(BusinessError):
+    code = "against-policy"
+    status = 409
+    title = "The offer does not allow it"
+    page = (
+        "The offer says whether its vouchers can be given back, and whether a use can be taken back, and for how long. `until` is when that "
+        "time ended; it is null where the offer does not allow it at all."
+    )
+
+
 class InvalidState(BusinessError):
     code = "invalid-state"
     status = 409

@@ -13,7 +13,7 @@ from tests.clients import Caller, ManualClock
 
 KINDS = {
     "credit", "debit", "transfer", "award", "clawback", "hold", "capture", "void", "hold_expiry", "expiry", "settlement", "reversal",
-    "freeze", "unfreeze", "close", "terms",
+    "freeze", "unfreeze", "close", "terms", "redeem", "issue", "reserve", "release", "use", "unuse", "cancel", "load",
 }  # fmt: skip
 KEYS = CheckpointKeys(TokenKeys.generate())
 _numbers = itertools.count(1)
@@ -67,6 +67,19 @@ class Shop:
         answer = await self._service.get("/v1/members", external_id=external_id)
         return str(answer.json()["items"][0]["id"])
 
+    async def offer(self, **offer: Any) -> str:
+        made = await self.post("offers", **offer)
+        await self.post(f"offers/{made['id']}/activate", 200)
+        return str(made["id"])
+
+    async def voucher(self, offer: str, wallet: str, **steps: dict[str, Any]) -> str:
+        """The code of a voucher after some steps."""
+        redeemed = await self.post(f"offers/{offer}/redeem", member_id=wallet.partition(":")[0])
+        code = str(redeemed["voucher"]["code"])
+        for step, body in steps.items():
+            await self.post(f"vouchers/{code}/{step}", 200, **body)
+        return code
+
     async def terms(self, wallet: str, **terms: Any) -> None:
         answer = await self._service.put(f"/v1/wallets/{wallet}/terms", terms)
         assert answer.status_code == 200, answer.text
@@ -95,6 +108,7 @@ async def build(shop: Shop, rng: random.Random) -> None:
     await _holds(shop, wallets)
     await _taken_back(shop, wallets)
     await _ruled(shop, wallets)
+    await _vouchers(shop, wallets)
     await shop.checkpoint()
     shop.advance(days=2)
     assert await shop.sweep() >= 3
@@ -160,3 +174,31 @@ async def _ruled(shop: Shop, wallets: list[str]) -> None:
     await shop.post(f"wallets/{wallets[3]}/freeze", 200, reason="lost card")
     await shop.post(f"wallets/{wallets[3]}/unfreeze", 200)
     await shop.post(f"wallets/{wallets[4]}/freeze", 200)
+
+
+async def _vouchers(shop: Shop, wallets: list[str]) -> None:
+    """Vouchers in every state, bought and free; a gift card in parts; a use that was taken back; and one of each that lapses."""
+    basket = {"amount": 700, "currency": "GBP"}
+    value = {"type": "fixed", "amount": 500, "currency": "GBP"}
+    bought = await shop.offer(
+        name="5 off", kind="discount", value=value, price={"asset": "PTS", "amount": 3}, stock=9, voucher_valid_days=60
+    )
+    card = await shop.offer(name="a card", kind="gift_card", value=value)
+    soon = await shop.offer(
+        name="a cup", kind="item", value={"type": "item", "sku": "cup"}, per_member_day_limit=2, voucher_valid_days=1
+    )
+    for steps in ({}, {"reserve": basket}, {"use": basket}, {"use": basket, "unuse": {}}, {"reserve": basket, "release": {}}):
+        await shop.voucher(bought, wallets[0], **steps)
+    await shop.voucher(bought, wallets[1], cancel={"reason": "changed their mind"})
+    parts = await shop.voucher(
+        card,
+        wallets[2],
+        use={"amount": 120, "currency": "GBP", "reference": "order-1"},
+        reserve={"amount": 90, "currency": "GBP", "expires_in_seconds": 604_800},
+    )
+    await shop.post(f"vouchers/{parts}/load", 200, member_id=wallets[2].partition(":")[0], amount=40)
+    held = await shop.post(f"vouchers/{parts}/reserve", 200, amount=200, currency="GBP")
+    await shop.post(f"vouchers/{parts}/use", 200, amount=150, currency="GBP", reservation=held["reservation"])
+    await shop.voucher(card, wallets[2], load={"member_id": wallets[2].partition(":")[0]})
+    for steps in ({}, {"reserve": {"expires_in_seconds": 60}}):
+        await shop.voucher(soon, wallets[1], **steps)

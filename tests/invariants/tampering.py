@@ -9,12 +9,14 @@ from guerdon.ledger.checkpoints import CHECKPOINTS
 from guerdon.ledger.due import HOLD_DOCUMENTS
 from guerdon.ledger.models import Entry, entry_hash
 from guerdon.ledger.store import ACCOUNTS, ENTRIES, REVERSALS, decode_entry
+from guerdon.ledger.vouchers import CODES, OFFER_VERSIONS, VOUCHERS
 from guerdon.rewards.models import EVENTS
 
 Change = tuple[str, str | int, Document | None]
 """Collection, id, and what stands there afterwards (None: nothing)."""
 Tamper = Callable[[random.Random, "Copy"], list[Change]]
-COLLECTIONS = (ACCOUNTS, ENTRIES, HOLD_DOCUMENTS, REVERSALS, EVENTS, CHECKPOINTS)
+VOUCHERS_AND_MORE = (VOUCHERS, CODES, OFFER_VERSIONS)
+COLLECTIONS = (ACCOUNTS, ENTRIES, HOLD_DOCUMENTS, REVERSALS, EVENTS, CHECKPOINTS, *VOUCHERS_AND_MORE)
 
 
 class Copy:
@@ -218,6 +220,44 @@ def refuse_a_success(rng: random.Random, copy: Copy) -> list[Change]:
     return [(ENTRIES, name, refusal)]
 
 
+def give_back_again(rng: random.Random, copy: Copy) -> list[Change]:
+    """A stock that counts one voucher less, with the count of its row and its chain as they should be."""
+    stock = next(
+        row for row in copy.accounts if row["kind"] == "stock" and any(each["kind"] == "cancel" for each in copy.chain(row["_id"]))
+    )
+    chain = copy.chain(stock["_id"])
+    cancelled = next(row for row in chain if row["kind"] == "cancel")
+    last = chain[-1]
+    forged = {
+        **cancelled,
+        "_id": f"{stock['_id']}#{stock['seq'] + 1:012d}",
+        "balance_after": last["balance_after"] - 1,
+        "at": last["at"],
+    }
+    rows = rechained([*chain, forged])
+    row = {**stock, "balance": rows[-1]["balance_after"], "seq": len(rows), "head": rows[-1]["hash"], "at": rows[-1]["at"]}
+    return [(ENTRIES, rows[-1]["_id"], rows[-1]), (ACCOUNTS, stock["_id"], row)]
+
+
+def delete_account_of_voucher(rng: random.Random, copy: Copy) -> list[Change]:
+    return [(ACCOUNTS, rng.choice(copy.table(VOUCHERS))["account"], None)]
+
+
+def refund_otherwise(rng: random.Random, copy: Copy) -> list[Change]:
+    """The price of a voucher that nobody gave back is said to be back, or a part of one that was is not."""
+    row = rng.choice([row for row in copy.table(VOUCHERS) if row["transaction"] is not None])
+    known = copy.rows[REVERSALS].get(row["transaction"], {"_id": row["transaction"], "owner": row["owner"], "at": 1})
+    return [(REVERSALS, row["transaction"], {**known, "reversed": known.get("reversed", 0) + 1})]
+
+
+def worth_more(rng: random.Random, copy: Copy) -> list[Change]:
+    """An offer that says something else than its vouchers do."""
+    issued = {row["offer"] for row in copy.table(VOUCHERS)}
+    row = rng.choice([row for row in copy.table(OFFER_VERSIONS) if row["owner"] in issued])
+    offer = {**row["offer"], "value": other_value(rng, row["offer"]["value"])}
+    return [(OFFER_VERSIONS, row["_id"], {**row, "offer": offer})]
+
+
 # --- with a chain that fits: only the laws about values, and the checkpoints, can tell ----------------------------------------
 
 
@@ -283,6 +323,10 @@ _ENTRY_FIELDS = (
     "reason", "reference", "key", "fingerprint", "metadata", "once", "pair", "lots", "hold", "reverses", "terms", "spent",
     "spendable_after",
 )  # fmt: skip
+_VOUCHER_FIELDS = (
+    "owner", "member", "offer", "offer_version", "name", "kind", "code", "value", "uses", "price", "transaction", "account", "expires_at",
+    "state", "reserved_until",
+)  # fmt: skip
 _HOLD_FIELDS = ("owner", "account", "asset", "amount", "captured", "left", "status", "expires_at", "created_at")
 NOBODY = "mem_" + "0" * 32 + ":PTS"
 TAMPERS: dict[str, tuple[Tamper, set[str]]] = {
@@ -346,3 +390,18 @@ TAMPERS: dict[str, tuple[Tamper, set[str]]] = {
     "checkpoint renumbered": (rename_row(CHECKPOINTS, 7), {"CP"}),
 }  # fmt: skip
 """What is done, and the laws that must be named at least (none: any)."""
+VOUCHER_TAMPERS: dict[str, Tamper] = {
+    **{f"voucher {name}": change_field(VOUCHERS, name) for name in _VOUCHER_FIELDS},
+    **{f"said to be {state}": set_field(VOUCHERS, "state", state) for state in ("issued", "partly_used", "used", "cancelled")},
+    "said to be reserved": set_field(VOUCHERS, "reserved_until", 1 << 45),
+    "without an end": drop_field(VOUCHERS, "expires_at"),
+    "of nobody": rename_row(VOUCHERS, "vch_" + "0" * 32),
+    "voucher deleted": delete_row(VOUCHERS),
+    "account deleted": delete_account_of_voucher,
+    "given back again": give_back_again,
+    "refunded otherwise": refund_otherwise,
+    "code of another voucher": change_field(CODES, "voucher"),
+    "code deleted": delete_row(CODES),
+    "version of an offer changed": worth_more,
+}
+"""What only L11 has to tell: the accounts and entries are as they should be, or it is told besides."""

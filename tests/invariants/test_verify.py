@@ -23,14 +23,15 @@ from guerdon.ledger.findings import Report
 from guerdon.ledger.jobs import sweep
 from guerdon.ledger.store import ACCOUNTS, ENTRIES
 from guerdon.ledger.verify import prove, verify
+from guerdon.ledger.vouchers import check_vouchers
 from guerdon.logs import make_logger
 from tests.clients import Caller, Log, ManualClock
 from tests.invariants.company import bulk, fresh_key, open_wallets
 from tests.invariants.full_books import KEYS, KINDS, Shop, build
 from tests.invariants.model import Spec
-from tests.invariants.tampering import TAMPERS, Copy
+from tests.invariants.tampering import TAMPERS, VOUCHER_TAMPERS, Copy
 
-TRIALS = 6
+TRIALS = 5
 SEED = 19_700_101
 LOAD_SECONDS_MAX = 100.0
 UNINDEXED = {"key copied", "success refused"}
@@ -96,6 +97,28 @@ async def test_tampering_is_named(services: Services, copy: Copy, kept: Path, na
         await services.database.raw[ENTRIES].delete_many({})
         await services.database.sync_indexes(INDEXES)
     assert missed == [], f"{len(missed)} of {TRIALS} missed with seed {SEED}: {missed[0]}"
+
+
+async def test_what_vouchers_say_is_held_against_their_accounts(services: Services, copy: Copy) -> None:
+    """L11 alone, which is all that could tell most of it."""
+    missed = []
+    for name, tamper in VOUCHER_TAMPERS.items():
+        rng = random.Random(f"{SEED} {name}")
+        for trial in range(3):
+            changes = tamper(rng, copy)
+            await copy.put(services.database, changes)
+            if "L11" not in (report := await look_at_vouchers(services.database)).first:
+                missed.append((name, trial, changes, report.first))
+            await copy.restore(services.database, changes)
+    assert missed == [], f"{len(missed)} missed with seed {SEED}: {missed[0]}"
+    assert (await look_at_vouchers(services.database)).first == {}
+
+
+async def look_at_vouchers(database: Database) -> Report:
+    report = Report()
+    async for _ in check_vouchers(database, "", report.blame):
+        pass
+    return report
 
 
 def test_there_are_enough_trials() -> None:

@@ -15,10 +15,11 @@ from guerdon.ledger.due import HOLD_DOCUMENTS
 from guerdon.ledger.lookups import BATCH, find_entries
 from guerdon.ledger.models import REFUSAL, entry_id, located
 from guerdon.ledger.store import ENTRIES, REVERSALS
+from guerdon.ledger.vouchers import check_vouchers
 
 EVENTS = "events"
 """A collection of the rewards room, which stands above this one; it is read here as plain documents."""
-Stage = Literal["events", "holds", "reversals", "refusals"]
+Stage = Literal["events", "holds", "reversals", "refusals", "vouchers"]
 Promise = tuple[str, Mapping[str, Any]]
 """An entry's id, and what it must say; a path into it may have a point."""
 
@@ -36,7 +37,12 @@ def promises_of_event(event: Document) -> Iterator[Promise]:
 
 def promises_of_hold(hold: Document) -> Iterator[Promise]:
     """Every hold was made by an entry. What became of it is checked where its account is."""
-    said = {"kind": "hold", "owner": hold["owner"], "at": hold["created_at"], "hold.size": hold["amount"]}
+    said = {
+        "kind": "hold" if hold.get("voucher") is None else "reserve",
+        "owner": hold["owner"],
+        "at": hold["created_at"],
+        "hold.size": hold["amount"],
+    }
     yield _first_entry(hold["_id"]), {**said, "hold.expires_at": hold["expires_at"]}
 
 
@@ -61,6 +67,10 @@ async def check_answers(database: Database, stage: Stage, after: str, blame: Bla
     """Check one kind of documents behind the id `after`; yield after each batch how many there were, and the last id."""
     if stage == "refusals":
         async for step in _check_refusals(database, after, blame):
+            yield step
+        return
+    if stage == "vouchers":
+        async for step in check_vouchers(database, after, blame):
             yield step
         return
     collection, promises_of = PASSES[stage]

@@ -4,7 +4,7 @@ from typing import Literal
 
 from msgspec import Struct
 
-Law = Literal["L1", "L2", "L3", "L4", "L5", "L6", "L7", "L8", "L10", "CP"]
+Law = Literal["L1", "L2", "L3", "L4", "L5", "L6", "L7", "L8", "L10", "L11", "CP"]
 LAWS: dict[Law, str] = {
     "L1": "conservation: the sides of every transaction sum to zero for each asset",
     "L2": "derivation: each balance, and every rule of an account, is what its entries say",
@@ -15,6 +15,7 @@ LAWS: dict[Law, str] = {
     "L7": "lots: no value is spent before its time, after it, twice, or out of order, and no date moves",
     "L8": "outbox: every transaction has one first entry, which stands in the log, and its further sides name it",
     "L10": "no orphan: nothing lapses unseen, and no hold outlives its end",
+    "L11": "vouchers: what they say is what their accounts say, stocks count what was issued, and no price goes back twice",
     "CP": "checkpoints: the books still hold everything that was signed",
 }
 

@@ -18,6 +18,8 @@ from guerdon.ledger.models import REFUSAL, Entry, Hold, Lot, entry_id, hold_id, 
 from guerdon.ledger.store import ENTRIES
 
 BATCH = 500
+CARRYING_KINDS = frozenset({"transfer", "load"})
+"""What arrives keeps the dates that it had."""
 _FIELDS = dict.fromkeys(
     ("owner", "asset", "kind", "amount", "counter", "actor", "at", "transaction", "pair", "lots", "hold", "metadata", "reverses"), 1
 )
@@ -105,7 +107,7 @@ class Lookups:
             return
         if entry.transaction_id != (other.get("transaction") or transaction_of(side.other)):
             self._blame("L8", entry.id, f"its other side, {side.other}, belongs to another transaction")
-        if entry.kind == "transfer" and entry.amount > 0 and (entry.lots or other.get("lots")):
+        if entry.kind in CARRYING_KINDS and entry.amount > 0 and (entry.lots or other.get("lots")):
             sent = negated(_lots_of(other))
             if (entry.lots or ()) != arriving(sent, side.plain_before or 0, entry.amount, 0, entry.at):
                 self._blame("L7", entry.id, "value has not kept its dates on the way")

@@ -20,7 +20,7 @@ SAVE_EVERY_SECONDS = 1.0
 class Place(Struct):
     """How far a run has come: everything that it must know to go on, the violations found so far with it."""
 
-    stage: Literal["accounts", "events", "holds", "reversals", "refusals"] = "accounts"
+    stage: Literal["accounts", "events", "holds", "reversals", "refusals", "vouchers"] = "accounts"
     last: str = ""
     """The last id of the stage that is done."""
     done: int = 0

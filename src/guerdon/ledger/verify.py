@@ -5,7 +5,6 @@ else is said of them (active holds, refunds) is read in one snapshot; an account
 next run. Entries never change, so it does not matter when they are read. Memory holds a page, whatever the size of the books.
 """
 
-import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable
 from datetime import UTC
 from pathlib import Path
@@ -13,11 +12,10 @@ from typing import Any, cast
 
 import msgspec
 from msgspec import Struct
-from pymongo.errors import OperationFailure
 
 from guerdon.clock import to_ms
 from guerdon.database import Database, Document, Session
-from guerdon.errors import DatabaseUnavailable, NotFound
+from guerdon.errors import NotFound
 from guerdon.ledger.answers import EVENTS, Stage, check_answers
 from guerdon.ledger.audit import Replay
 from guerdon.ledger.checkpoints import CheckpointKeys, read_cuts
@@ -27,7 +25,9 @@ from guerdon.ledger.limits import Calendar
 from guerdon.ledger.lookups import Lookups, amount_of, find_entries, hold_fault
 from guerdon.ledger.models import REFUSAL, SEQ_DIGITS, SYSTEM, Account, Entry, entry_id, hold_id, located, once_mark
 from guerdon.ledger.resume import Place, StateFile
+from guerdon.ledger.snapshots import in_snapshot
 from guerdon.ledger.store import ACCOUNTS, ENTRIES, REVERSALS, decode_account, decode_entry, encode
+from guerdon.ledger.vouchers import VOUCHERS
 
 __all__ = ["LAWS", "Law", "Report", "Violation", "prove", "verify"]
 
@@ -36,9 +36,7 @@ BATCH_ENTRIES = 5000
 PROGRESS_EVERY = 10_000
 MARKS_IN_MEMORY = 200_000
 """So many keys and references of one owner are compared in memory (about 20 MiB); of the rest each is looked up."""
-SNAPSHOT_CODES, SNAPSHOT_TRIES, SNAPSHOT_PAUSE_SECONDS = frozenset({239, 246}), 50, 0.1
-"""SnapshotTooOld, SnapshotUnavailable (a collection has just been made): read again."""
-STAGES: tuple[Stage, ...] = ("events", "holds", "reversals", "refusals")
+STAGES: tuple[Stage, ...] = ("events", "holds", "reversals", "refusals", "vouchers")
 _END = "#\x7f"
 """Sorts after every entry id of an account and before the next account's."""
 _ENTRY_FIELDS = frozenset(field.encode_name for field in msgspec.structs.fields(Entry))
@@ -114,7 +112,9 @@ async def _server_time_ms(database: Database) -> int:
 
 
 async def _count(database: Database) -> int:
-    return sum([await database.raw[name].estimated_document_count() for name in (ENTRIES, EVENTS, HOLD_DOCUMENTS, REVERSALS)])
+    return sum(
+        [await database.raw[name].estimated_document_count() for name in (ENTRIES, EVENTS, HOLD_DOCUMENTS, REVERSALS, VOUCHERS)]
+    )
 
 
 # --- pages --------------------------------------------------------------------------------------------------------------
@@ -136,17 +136,11 @@ class _Page(Struct, frozen=True):
 
 async def _read_page(database: Database, where: Document, report: Report) -> _Page:
     """Read the next accounts, all of an owner's or none, and what is said of them, in one snapshot."""
-    for _ in range(SNAPSHOT_TRIES):
-        try:
-            async with database.client.start_session(snapshot=True) as session:
-                rows, held, reversed_ = await _read_snapshot(database, where, session)
-            break
-        except OperationFailure as error:
-            if error.code not in SNAPSHOT_CODES:
-                raise
-            await asyncio.sleep(SNAPSHOT_PAUSE_SECONDS)
-    else:
-        raise DatabaseUnavailable("the database gives no snapshot of its present state")
+
+    async def read(session: Session) -> tuple[list[Document], dict[str, Document], dict[str, Document]]:
+        return await _read_snapshot(database, where, session)
+
+    rows, held, reversed_ = await in_snapshot(database, read)
     accounts: dict[str, Account] = {}
     broken: set[str] = set()
     for document in rows:

@@ -58,7 +58,7 @@ def reversal_command(wanted: Reversal, calendar: Calendar) -> Command:
             raise ReversalLimit(f"{wanted.amount or whole} to reverse, {whole - done} are left", left=whole - done, amount=whole)
         transaction = Transaction(
             kind="reversal",
-            postings=tuple(_back(side, done, amount, calendar, view.now_ms) for side in wanted.sides),
+            postings=tuple(back(side, done, amount, calendar, view.now_ms) for side in wanted.sides),
             actor=wanted.idempotency.actor,
             idempotency=wanted.idempotency,
             reason=wanted.reason,
@@ -79,14 +79,14 @@ def reversal_command(wanted: Reversal, calendar: Calendar) -> Command:
     )
 
 
-def _back(side: Entry, done: int, amount: int, calendar: Calendar, now_ms: int) -> Posting:
+def back(side: Entry, done: int, amount: int, calendar: Calendar, now_ms: int) -> Posting:
     """The posting that undoes `amount` of one entry, of which `done` is undone already."""
     whole = abs(side.amount)
     moved = side.lots or ()
     if side.amount < 0:
         parts = lots.last_of(lots.negated(moved), whole, done, amount)
         counted_at = side.hold.counted_at if side.hold is not None else side.at if side.spent is not None else None
-        back = (0, 0) if counted_at is None else limits.gives_back(amount, counted_at, calendar, now_ms)
-        return Posting(side.account, amount, side.counter, lots=parts, unspends=back)
+        unspends = (0, 0) if counted_at is None else limits.gives_back(amount, counted_at, calendar, now_ms)
+        return Posting(side.account, amount, side.counter, lots=parts, unspends=unspends)
     # A part of what arrived may have paid a debt at once: it is in no lot, and neither is what was undated.
     return Posting(side.account, -amount, side.counter, lots=lots.last_of(moved, whole, done, whole - done))

@@ -35,12 +35,19 @@ INDEXES: dict[str, list[IndexModel]] = {
     POOL_CODES: [],
 }
 
-VoucherState = Literal["issued", "used", "cancelled"]
-VoucherStatus = Literal["issued", "reserved", "used", "cancelled", "expired"]
+VoucherState = Literal["issued", "partly_used", "used", "cancelled"]
+VoucherStatus = Literal["issued", "partly_used", "reserved", "used", "cancelled", "expired"]
 OfferId = Annotated[str, Meta(max_length=40, pattern=r"^off_[0-9a-f]{32}$(?!\n)")]
 
 
 # --- stored ---------------------------------------------------------------------------------------------------------
+
+
+class Reserved(Struct, frozen=True):
+    """Whom a reservation is for. The hold `seq` on the voucher's account says how much it is, and until when."""
+
+    seq: int
+    member: str | None = None
 
 
 class Voucher(Struct, frozen=True, kw_only=True):
@@ -73,6 +80,10 @@ class Voucher(Struct, frozen=True, kw_only=True):
     expires_at: int | None = None
     state: VoucherState = "issued"
     reserved_until: int | None = None
+    """Until when all that is left of it is reserved."""
+    reserved: tuple[Reserved, ...] = ()
+    last_use: str | None = None
+    """The transaction of its newest use, unless that was taken back."""
 
 
 class CodeRow(Struct, frozen=True, kw_only=True):
@@ -170,11 +181,11 @@ class VoucherQuery(PageQuery, frozen=True, forbid_unknown_fields=True, kw_only=T
 
 def status_of(voucher: Voucher, now_ms: int) -> VoucherStatus:
     """What a voucher is at a moment. A reservation that holds it keeps it from lapsing."""
-    if voucher.state != "issued":
+    if voucher.state in {"used", "cancelled"}:
         return voucher.state
     if voucher.reserved_until is not None and voucher.reserved_until > now_ms:
         return "reserved"
-    return "expired" if voucher.expires_at is not None and voucher.expires_at <= now_ms else "issued"
+    return "expired" if voucher.expires_at is not None and voucher.expires_at <= now_ms else voucher.state
 
 
 def view_voucher(voucher: Voucher, account: Account | None, now_ms: int, *, code: str | None = None) -> VoucherView:

@@ -248,18 +248,25 @@ def ineligible(offer: Offer, seen: Standpoint) -> BusinessError | None:
 
 def at_limit(offer: Offer, seen: Standpoint) -> BusinessError | None:
     for counter in counters_of(offer, seen.member, seen.now_ms, seen.calendar):
-        redeemed = seen.redeemed(counter)
-        if counter.limit is not None and redeemed >= counter.limit:
-            resets = {"day": seen.calendar.end_of_day, "month": seen.calendar.month_ends_at}.get(counter.period)
-            return LimitReached(
-                f"{redeemed} of {counter.limit} were redeemed by this member"
-                + ("" if counter.period == "ever" else f" this {counter.period}"),
-                period=counter.period,
-                limit=counter.limit,
-                redeemed=redeemed,
-                resets_at=None if resets is None else rfc3339(resets(seen.now_ms)),
-            )
+        reached = limit_reached(counter, seen.redeemed(counter), seen.calendar, seen.now_ms)
+        if reached is not None:
+            return reached
     return None
+
+
+def limit_reached(counter: Counter, redeemed: int, calendar: Calendar, now_ms: int) -> LimitReached | None:
+    """Say that a member has had as much as one may in the counter's period."""
+    if counter.limit is None or redeemed < counter.limit:
+        return None
+    resets = {"day": calendar.end_of_day, "month": calendar.month_ends_at}.get(counter.period)
+    return LimitReached(
+        f"{redeemed} of {counter.limit} were redeemed by this member"
+        + ("" if counter.period == "ever" else f" this {counter.period}"),
+        period=counter.period,
+        limit=counter.limit,
+        redeemed=redeemed,
+        resets_at=None if resets is None else rfc3339(resets(now_ms)),
+    )
 
 
 def sold_out(offer: Offer, seen: Standpoint) -> BusinessError | None:
@@ -304,13 +311,13 @@ def _issue(asked: Redemption, blank: Blank, counters: Sequence[Counter], view: V
         paid_by = None
     counted = (*(counter.account for counter in counters), stock.id)
     voucher = _voucher(asked, blank, counted, stock.balance + 1, (now_ms, paid_by))
-    opened = _account_of(voucher, now_ms)
+    opened = account_of(voucher, now_ms)
     issue = Transaction(
         "issue",
         (
             *(Posting(counter.account, 1, COUNTED) for counter in counters),
             Posting(stock.id, 1, COUNTED),
-            _filling(voucher, opened),
+            filling(voucher, opened),
         ),
         asked.idempotency.actor,
         asked.idempotency if price is None else None,
@@ -318,7 +325,7 @@ def _issue(asked: Redemption, blank: Blank, counters: Sequence[Counter], view: V
     )
     return Decision(
         (issue,) if price is None else (price, issue),
-        (*(_counting(counter, member, now_ms) for counter in counters), opened),
+        (*(counting(counter, member, now_ms) for counter in counters), opened),
         ((VOUCHERS, msgspec.to_builtins(voucher)), _coded(blank, voucher), (OUTBOX, blank.row)),
         value=voucher,
     )
@@ -350,21 +357,21 @@ def _voucher(asked: Redemption, blank: Blank, counted: tuple[str, ...], number: 
     )
 
 
-def _account_of(voucher: Voucher, now_ms: int) -> Account:
+def account_of(voucher: Voucher, now_ms: int) -> Account:
     """The voucher's own account as it begins."""
     owner, _, asset = voucher.account.rpartition(":")
     kind = GIFT_CARD if voucher.kind == "gift_card" else VOUCHER
     return Account(voucher.account, owner, asset, kind, opened_at=now_ms)
 
 
-def _filling(voucher: Voucher, account: Account) -> Posting:
+def filling(voucher: Voucher, account: Account) -> Posting:
     """What makes a voucher good: a lot that lapses when it does."""
     counter = ISSUER if account.kind == GIFT_CARD else COUNTED
     lots = () if voucher.expires_at is None else (Lot(voucher.uses, expires_at=voucher.expires_at),)
     return Posting(account.id, voucher.uses, counter, lots=lots)
 
 
-def _counting(counter: Counter, member: str, now_ms: int) -> Account:
+def counting(counter: Counter, member: str, now_ms: int) -> Account:
     return Account(counter.account, member, counter.account.rpartition(":")[2], REDEMPTIONS, opened_at=now_ms)
 
 

@@ -16,6 +16,7 @@ from guerdon.outbox import Outbox
 from guerdon.rewards.judging import Subject
 from guerdon.rewards.people import People
 from guerdon.security import NOBODYS, Actor
+from guerdon.vouchers.batch_models import BATCHES, Batch
 from guerdon.vouchers.models import (
     DEALT_CODES,
     ISSUED_EVENT,
@@ -36,6 +37,7 @@ from guerdon.vouchers.models import (
 )
 from guerdon.vouchers.offer_models import CatalogueItem, Offer
 from guerdon.vouchers.offers import Offers
+from guerdon.vouchers.opening import Found, unopened
 from guerdon.vouchers.patterns import DEFAULT_PATTERN, new_code, normalise, parse_pattern
 from guerdon.vouchers.rules import STALE, Blank, Redemption, reads_member, redeem_command
 from guerdon.vouchers.showcase import catalogue_command, on_sale
@@ -65,6 +67,7 @@ class Vouchers:
         self._codes = database.collection(VOUCHER_CODES, CodeRow)
         self._dealt = database.collection(DEALT_CODES, DealtCode)
         self._pool = database.collection(POOL_CODES, PoolCode)
+        self._batches = database.collection(BATCHES, Batch)
         self._clock = clock
         self._ids = ids
         self._sold_out: set[str] = set()
@@ -126,7 +129,7 @@ class Vouchers:
         voucher = outcome.value if isinstance(outcome.value, Voucher) else await self._vouchers.get(paid.metadata["voucher"])
         assert voucher is not None
         issued = msgspec.structs.replace(voucher, state="issued", reserved_until=None)
-        view = view_voucher(issued, None, voucher.issued_at, code=await self._code_of(voucher))
+        view = view_voucher(issued, None, voucher.issued_at, code=await self.code_of(voucher))
         return Redeemed(view, view_transaction(paid) if paid.kind == "redeem" else None)
 
     # --- queries ----------------------------------------------------------------------------------------------------
@@ -179,17 +182,29 @@ class Vouchers:
         Raises:
             NotFound: no such code, or a member asks for one that is not theirs.
         """
-        voucher = await self.find(code)
-        if voucher is None or (actor.kind == "member" and voucher.member != actor.id):
+        found = await self.look(code, actor.id)
+        if found is None or (actor.kind == "member" and found.voucher.member != actor.id):
             raise NotFound(NOBODYS)
-        [view] = await self._views([voucher], self._clock.now_ms())
-        return view
+        return await self.view(found)
 
     async def find(self, code: str) -> Voucher | None:
         """Return the voucher that a code stands for; None for a code that is none, or that nobody has opened yet."""
         row = await self._codes.get(normalise(code))
-        if row is None:
+        return None if row is None else await self._voucher_of(row)
+
+    async def look(self, code: str, actor: str) -> Found | None:
+        """Return what a code stands for, whether or not anybody has opened it; None for one that is none, or not good yet."""
+        row = await self._codes.get(normalise(code))
+        voucher = None if row is None else await self._voucher_of(row)
+        if row is None or voucher is not None:
+            return None if voucher is None else Found(voucher)
+        batch = None if row.batch is None or row.number is not None else await self._batches.get(row.batch)
+        if batch is None or batch.status != "done":
             return None
+        offer = await self._offers.version(batch.owner, batch.offer_version)
+        return unopened(row, batch, offer, actor=actor, now_ms=self._clock.now_ms())
+
+    async def _voucher_of(self, row: CodeRow) -> Voucher | None:
         if row.number is not None and row.voucher is None:
             dealt = await self._dealt.get(pool_id(row.offer, row.number))
             return None if dealt is None else await self._vouchers.get(dealt.voucher)
@@ -199,9 +214,17 @@ class Vouchers:
         """What time has made of a voucher's account, booked or not."""
         return bring_up_to(account, self._clock.now_ms(), self._ledger.calendar).account
 
+    async def view(self, found: Found) -> VoucherView:
+        """Show what a code stands for as it is now."""
+        now_ms = self._clock.now_ms()
+        if found.opening is not None:
+            return view_voucher(found.voucher, self.present(found.opening.account), now_ms)
+        [view] = await self._views([found.voucher], now_ms)
+        return view
+
     async def _views(self, vouchers: list[Voucher], now_ms: int) -> list[VoucherView]:
         accounts = await self._ledger.find_accounts([voucher.account for voucher in vouchers]) if vouchers else {}
-        codes = {voucher.id: await self._code_of(voucher) for voucher in vouchers if voucher.number is not None}
+        codes = {voucher.id: await self.code_of(voucher) for voucher in vouchers if voucher.number is not None}
         return [
             view_voucher(
                 voucher,
@@ -212,7 +235,7 @@ class Vouchers:
             for voucher in vouchers
         ]
 
-    async def _code_of(self, voucher: Voucher) -> str | None:
+    async def code_of(self, voucher: Voucher) -> str | None:
         """The code of the pool that a voucher has got; others have their own."""
         if voucher.number is None:
             return None
