@@ -33,6 +33,7 @@ from tests.clients import Caller, ManualClock
 from tests.conftest import DATABASE
 from tests.factories import Factory
 from tests.invariants import everything
+from tests.invariants.codes import use_codes
 from tests.invariants.test_commands import Recorder
 from tests.serving import routes_of
 
@@ -81,6 +82,7 @@ async def test_what_is_sent_is_in_the_catalogue_and_the_other_way_round(
     await everything.use_tiers(service, factory)
     await everything.use_vouchers(service, factory)
     await everything.use_simulations(service, services, factory)
+    await use_codes(service, services, factory)
     await everything.use_privacy(anonymous, service, services, factory)
     await everything.use_operations(anonymous, service, services)
     await everything.run_jobs(services, clock, wallet)

@@ -28,7 +28,8 @@ from guerdon.recovery.models import RESETS
 from guerdon.rewards.campaign_models import CAMPAIGNS
 from guerdon.rewards.models import EVENTS, STANDINGS
 from guerdon.sessions.models import SESSIONS
-from guerdon.vouchers.models import VOUCHERS
+from guerdon.vouchers.batch_models import BATCHES
+from guerdon.vouchers.models import VOUCHER_CODES, VOUCHERS
 from guerdon.vouchers.offer_models import OFFERS
 from guerdon.whatif.models import SIMULATIONS
 
@@ -149,6 +150,14 @@ def _changed_status(rng: random.Random, rows: list[Document]) -> Batch:
     return [{"q": {"_id": row["_id"]}, "u": {"$set": {"status": rng.choice(["active", "paused"])}}} for row in rows]
 
 
+def _new_codes(rng: random.Random, rows: list[Document]) -> Batch:
+    return [{**row, "_id": f"{rng.getrandbits(80):020X}"} for row in rows]
+
+
+def _new_batches(rng: random.Random, rows: list[Document]) -> Batch:
+    return [{**row, "_id": f"bat_{rng.getrandbits(128):032x}"} for row in rows]
+
+
 _ENTRY, _REFUSED = {"balance_after": {"$exists": True}}, {"expires_at": {"$exists": True}}
 _PLAIN, _DATED = {"due_at": {"$exists": False}}, {"due_at": {"$exists": True}}
 _DEBIT = Write(ENTRIES, "insert an entry", _plain_debits, _ENTRY)
@@ -173,6 +182,12 @@ WRITES: dict[str, tuple[Write, ...]] = {
         Write(STANDINGS, "count a purchase", _purchases, {}),
         Write(STANDINGS, "change a tier", _tier_changes, {"due_at": {"$exists": True}}),
     ),
+    "voucher_codes.batch": (
+        Write(VOUCHER_CODES, "make a code of a batch", _new_codes, {"batch": {"$exists": True}}),
+        Write(VOUCHER_CODES, "make a member's code", _new_codes, {"batch": {"$exists": False}}),
+    ),
+    "voucher_batches.owner": (Write(BATCHES, "begin a batch", _new_batches, {"open": True}),),
+    "voucher_batches.open": (Write(BATCHES, "begin a batch", _new_batches, {"open": True}),),
     "campaigns.status": (Write(CAMPAIGNS, "change a status", _changed_status, {}),),
     "offers.status": (Write(OFFERS, "change a status", _changed_status, {}),),
     "vouchers.owner": (Write(VOUCHERS, "issue a voucher", _new_vouchers, {}),),

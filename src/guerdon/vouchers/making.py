@@ -100,7 +100,8 @@ class Making:
         codes = pattern.draw(min(self._slice_max, batch.wanted - batch.made))
         for _ in range(DRAWS_MAX):
             try:
-                return await self._write(batch, [_row(batch, code) for code in codes])
+                # In the order of their ids, which is that of both indexes.
+                return await self._write(batch, [_row(batch, code) for code in sorted(codes)])
             except DuplicateKeyError:
                 codes = await self._drawn_anew(pattern, codes)
         await self._end(batch, "failed", open_=True, detail=EXHAUSTED)

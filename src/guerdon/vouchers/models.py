@@ -86,7 +86,7 @@ class Voucher(Struct, frozen=True, kw_only=True):
     """The transaction of its newest use, unless that was taken back."""
 
 
-class CodeRow(Struct, frozen=True, kw_only=True):
+class CodeRow(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A code. Its `_id`, the normalised code, is what makes it unique."""
 
     id: str = field(name="_id")
