@@ -66,7 +66,8 @@ class Sale:
                 if answer.status == 0:
                     [caller] = await callers(self._port, 1)
             self.begun.set()
-            self.definite[member] = f"{answer.status} {answer.code}".strip()
+            # The voucher's own code stands in a good answer.
+            self.definite[member] = "201" if answer.status == 201 else f"{answer.status} {answer.code}"
         caller.close()
 
 
