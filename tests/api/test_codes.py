@@ -370,7 +370,7 @@ async def test_a_sheet_to_print_has_every_code_once_and_asks_for_nothing(codes: 
     batch = await codes.generate(offer, 7, pattern=PATTERN)
     await codes.work()
     shown = {code for code, _ in (await codes.export(batch["id"]))[1:]}
-    path, found, pages = f"/v1/batches/{batch['id']}/sheet?limit=3", [], 0
+    path, found, pages = f"/v1/batches/{batch['id']}/sheet?codes=3", [], 0
     while path:
         answer = await codes.service.client.get(path, headers={"authorization": f"Bearer {codes.service.token}"})
         assert answer.status_code == 200, answer.text
@@ -385,8 +385,8 @@ async def test_a_sheet_to_print_has_every_code_once_and_asks_for_nothing(codes: 
     assert pages == 3
     assert len(found) == 7
     assert set(found) == shown
-    problem(await codes.service.get(f"/v1/batches/{batch['id']}/sheet", cursor="QQ"), 422, "validation")
-    problem(await codes.service.get(f"/v1/batches/{batch['id']}/sheet", limit=61), 422, "validation")
+    problem(await codes.service.get(f"/v1/batches/{batch['id']}/sheet", place="QQ"), 422, "validation")
+    problem(await codes.service.get(f"/v1/batches/{batch['id']}/sheet", codes=61), 422, "validation")
 
 
 async def _member_with_token(services: Services, anonymous: Caller) -> tuple[str, str]:

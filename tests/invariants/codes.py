@@ -30,7 +30,7 @@ async def use_codes(service: Caller, services: Services, factory: Factory) -> No
         lines = (await service.get(f"/v1/batches/{batch}/codes.csv")).text.split()
         assert len(lines) == 3
         code = lines[1].rstrip(",")
-        assert (await service.get(f"/v1/batches/{batch}/sheet", limit=1)).status_code == 200
+        assert (await service.get(f"/v1/batches/{batch}/sheet", codes=1)).status_code == 200
     for path in (f"/v1/vouchers/{code}", f"/v1/vouchers/{code}/qr.svg", f"/v1/vouchers/{code}/qr.png"):
         assert (await service.get(path)).status_code == 200, path
 

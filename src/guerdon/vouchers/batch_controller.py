@@ -93,7 +93,7 @@ class CodesResource:
         batch, before = await self._batches.take_over(request, offer_id, raw)
         send(resp, view_batch(batch), 202, replayed=before)
 
-    @operation("listBatches", scope("offers:read"), tag="codes", query=BatchQuery, answers={200: BatchPage}, errors=(NotFound,))
+    @operation("listBatches", scope("offers:read"), tag="codes", query=BatchQuery, answers={200: BatchPage})
     async def on_get_batches(self, req: Request, resp: Response, offer_id: str) -> None:
         """List an offer's batches of codes, newest first."""
         batches, cursor = await self._batches.list_batches(offer_id, read_query(req, BatchQuery))
@@ -151,7 +151,7 @@ class BatchesResource:
         resp.content_type = HTML_TYPE
         resp.set_header("Content-Security-Policy", SHEET_POLICY)
         if cursor is not None:
-            resp.append_link(f"/v1/batches/{batch_id}/sheet?limit={query.limit}&cursor={cursor}", "next")
+            resp.append_link(f"/v1/batches/{batch_id}/sheet?codes={query.codes}&place={cursor}", "next")
 
 
 class PicturesResource:

@@ -139,8 +139,9 @@ class BatchQuery(PageQuery, frozen=True, forbid_unknown_fields=True, kw_only=Tru
 class SheetQuery(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """One printed page."""
 
-    limit: Annotated[int, Meta(ge=1, le=60)] = 30
-    cursor: Annotated[str, Meta(max_length=200)] | None = None
+    codes: Annotated[int, Meta(ge=1, le=60)] = 30
+    place: Annotated[str, Meta(max_length=200)] | None = None
+    """Where the page begins; the one before it says so."""
 
 
 class PictureQuery(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

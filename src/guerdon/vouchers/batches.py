@@ -171,10 +171,8 @@ class Batches:
         """Return one page of an offer's batches, newest first, and the cursor of the next.
 
         Raises:
-            NotFound: no such offer.
             Validation: the cursor is not one of ours.
         """
-        await self._offers.get_offer(offer_id)
         where: dict[str, object] = {"owner": offer_id}
         if query.cursor is not None:
             before = decode_cursor(query.cursor)
@@ -203,14 +201,14 @@ class Batches:
             Validation: the cursor is not one of ours.
         """
         batch = await self._get_done(batch_id)
-        first, after = _sheet_place(query.cursor)
-        codes = await self._page(batch, after, query.limit + 1)
-        page = codes[: query.limit]
+        first, after = _sheet_place(query.place)
+        codes = await self._page(batch, after, query.codes + 1)
+        page = codes[: query.codes]
         offer = (await self._offers.version(batch.owner, batch.offer_version)).name
         note = "" if batch.expires_at is None else f"until {rfc3339(batch.expires_at)[:10]}"
         # In a thread: each picture takes a few milliseconds.
         sheet = await asyncio.to_thread(sheet_of, offer, [(each.said, each.shown) for each in page], first, batch.wanted, note)
-        more = len(codes) > query.limit
+        more = len(codes) > query.codes
         return sheet, encode_cursor(f"{first + len(page)}/{page[-1].place}") if more else None
 
     async def get_picture_text(self, actor: Actor, code: str) -> str:
@@ -267,16 +265,19 @@ def _require_lines(problems: Sequence[LineProblem]) -> None:
         raise LinesRefused(f"{len(problems)} lines are not acceptable; nothing was taken over", count=len(problems), lines=lines)
 
 
-def _sheet_place(cursor: str | None) -> tuple[int, str]:
+def _sheet_place(given: str | None) -> tuple[int, str]:
     """
     Raises:
-        Validation: the cursor is not one of ours.
+        Validation: the place is not one of ours.
     """
-    if cursor is None:
+    if given is None:
         return 1, ""
-    number, _, place = decode_cursor(cursor).partition("/")
+    try:
+        number, _, place = decode_cursor(given).partition("/")
+    except Validation:
+        number = place = ""
     if not (number.isdecimal() and len(number) <= 7 and place):
-        raise Validation.at("cursor", "not a cursor that this list has given out")
+        raise Validation.at("place", "not a place that a sheet has named")
     return int(number), place
 
 
