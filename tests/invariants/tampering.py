@@ -324,7 +324,7 @@ _ENTRY_FIELDS = (
     "spendable_after",
 )  # fmt: skip
 _VOUCHER_FIELDS = (
-    "owner", "member", "offer", "offer_version", "name", "kind", "code", "value", "uses", "price", "transaction", "account", "expires_at",
+    "owner", "member", "offer", "offer_version", "name", "kind", "value", "uses", "price", "transaction", "account", "expires_at",
     "state", "reserved_until",
 )  # fmt: skip
 _HOLD_FIELDS = ("owner", "account", "asset", "amount", "captured", "left", "status", "expires_at", "created_at")
@@ -393,6 +393,7 @@ TAMPERS: dict[str, tuple[Tamper, set[str]]] = {
 VOUCHER_TAMPERS: dict[str, Tamper] = {
     **{f"voucher {name}": change_field(VOUCHERS, name) for name in _VOUCHER_FIELDS},
     **{f"said to be {state}": set_field(VOUCHERS, "state", state) for state in ("issued", "partly_used", "used", "cancelled")},
+    "another code": set_field(VOUCHERS, "code", "NOTHING"),
     "said to be reserved": set_field(VOUCHERS, "reserved_until", 1 << 45),
     "without an end": drop_field(VOUCHERS, "expires_at"),
     "of nobody": rename_row(VOUCHERS, "vch_" + "0" * 32),

@@ -293,7 +293,7 @@ def cancel(before: Before, more: tuple[Posting, ...], told: dict[str, str]) -> M
     """
     voucher, account = before.voucher, before.account
     if account.held:
-        raise refused("reserved", "a part of the voucher is reserved: release it first")
+        raise refused(before.status, "a part of the voucher is reserved: release it first")
     if before.status == "partly_used" and voucher.price is not None:
         raise refused(before.status, "a part of what was paid for has been used: take that use back first")
     counter = ISSUER if voucher.kind == GIFT_CARD else COUNTED
