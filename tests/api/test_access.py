@@ -52,7 +52,7 @@ def name(route: Route) -> str:
 
 def admitted(route: Route) -> int:
     """The status of a request that is let in: it names nothing that exists, and has no body."""
-    if route.operation.body is not None and not route.operation.body_optional:
+    if (route.operation.body is not None and not route.operation.body_optional) or route.operation.takes is not None:
         return 415
     if "{" in route.path:
         return 404

@@ -2,6 +2,7 @@
 
 import base64
 
+import pytest_asyncio
 from msgspec import inspect as mi
 
 from guerdon.http import PAGE_MAX
@@ -34,6 +35,13 @@ CURSORS = [
     "", "!!", "YWJj", "eyIkZ3QiOiIifQ", "é", "null", "A" * 201, "Li4vLi4", "LTE", "MC41", "OTk5OTk5OTk5OTk5OTk5OTk5OTk5", "AAAA",
     base64.urlsafe_b64encode(b'{"$gt":""}').decode().rstrip("="), "MQ&cursor=MQ",
 ]  # fmt: skip
+
+
+@pytest_asyncio.fixture
+async def scene(scene: Scene, factory: Factory) -> Scene:
+    """With an offer, which has a list of its own and belongs to nobody."""
+    ids = {**scene.ada.ids, "offer_id": await factory.offer()}
+    return scene._replace(ada=scene.ada._replace(ids=ids))
 
 
 def lists(scene: Scene) -> list[Route]:

@@ -93,7 +93,7 @@ class CodesResource:
         batch, before = await self._batches.take_over(request, offer_id, raw)
         send(resp, view_batch(batch), 202, replayed=before)
 
-    @operation("listBatches", scope("offers:read"), tag="codes", query=BatchQuery, answers={200: BatchPage})
+    @operation("listBatches", scope("offers:read"), tag="codes", query=BatchQuery, answers={200: BatchPage}, errors=(NotFound,))
     async def on_get_batches(self, req: Request, resp: Response, offer_id: str) -> None:
         """List an offer's batches of codes, newest first."""
         batches, cursor = await self._batches.list_batches(offer_id, read_query(req, BatchQuery))

@@ -171,6 +171,7 @@ class Batches:
         """Return one page of an offer's batches, newest first, and the cursor of the next.
 
         Raises:
+            NotFound: no such offer.
             Validation: the cursor is not one of ours.
         """
         where: dict[str, object] = {"owner": offer_id}
@@ -180,6 +181,8 @@ class Batches:
                 raise Validation.at("cursor", "not a cursor that this list has given out")
             where["_id"] = {"$lt": before}
         found = await self._batches.find(where, sort=[("_id", -1)], limit=query.limit + 1)
+        if not found:
+            await self._offers.get_offer(offer_id)
         page = found[: query.limit]
         return page, encode_cursor(page[-1].id) if len(found) > query.limit else None
 
