@@ -19,6 +19,11 @@ from tests.factories import Factory
 from tests.invariants.retail import places
 
 TIERS = {"asset": "PTS", "window": {"type": "rolling", "months": 12}, "tiers": [{"code": "gold", "name": "Gold", "points": 250}]}
+GOAL = {
+    "event_types": ["purchase"],
+    "award": {"type": "fixed", "amount": 33},
+    "achievement": {"events": 2, "within": {"type": "days", "days": 5}},
+}
 ZERO = {"awards": 0, "members": 0, "awarded": 0, "taken_back": 0, "points": 0, "cost": 0}
 
 
@@ -94,6 +99,7 @@ async def test_what_was_active_comes_out_as_it_did(
             award={"type": "fixed", "amount": 120}, stacking={"group": "g"}, pending={"type": "days", "days": 2}
         ),
         await factory.campaign(condition='member.tier == "gold"', expiry={"type": "after_days", "days": 20}, clawback="none"),
+        await factory.campaign(**GOAL),
     ]
     for who in ("ada", "bob"):
         events = shopping(factory, who)
@@ -152,6 +158,39 @@ async def test_a_draft_comes_out_as_it_then_does(service: Caller, services: Serv
     spent = await services.database.raw["accounts"].find_one({"_id": f"{draft}:budget"})
     assert spent is not None
     assert report["budget_used"] == spent["balance"]
+    await factory.assert_books_balance()
+
+
+async def test_a_draft_of_an_achievement_comes_out_as_it_then_does(service: Caller, services: Services, factory: Factory) -> None:
+    """Goals are counted in the simulated world too, and refunds break them there."""
+    draft = await factory.campaign(active=False, **GOAL)
+    await record(service, *shopping(factory, "ada"))
+    report = await simulate(service, services, draft)
+    assert (await service.post(f"/v1/campaigns/{draft}/activate", key=None)).status_code == 200
+    await record(service, *shopping(factory, "bob"))
+    assert paid(report["total"]) == await really(services, draft, "bob")
+    assert report["total"]["campaign"]["simulated"]["taken_back"] == 33
+    await factory.assert_books_balance()
+
+
+async def test_what_a_referrer_would_get_counts_for_them(service: Caller, services: Services, factory: Factory) -> None:
+    """Ada has referred Bob and Eve, and may get so much in a month."""
+    plain = await factory.campaign()
+    terms = {"award": {"type": "fixed", "amount": 60}, "caps": [{"scope": "member", "period": "month", "limit": 100}]}
+    draft = await factory.campaign(
+        active=False, pays="referrer", condition="member.first_purchase", event_types=["purchase"], **terms
+    )
+    await record(service, shopping(factory, "ada")[0])
+    ada = (await service.get("/v1/members", external_id="ada")).json()["items"][0]["id"]
+    code = (await service.get(f"/v1/members/{ada}/referral")).json()["code"]
+    for who in ("bob", "eve"):
+        member = await factory.member(who)
+        assert (await service.post(f"/v1/members/{member}/referral", {"code": code}, key=None)).status_code == 201
+        await record(service, *shopping(factory, who)[:2])
+    report = await simulate(service, services, draft)
+    assert paid(report["total"]) == (100, 0)
+    assert [(each["member_id"], each["campaign_simulated"]) for each in report["largest_winners"]] == [(ada, 100)]
+    assert (await simulate(service, services, plain))["total"]["programme"]["difference"] == ZERO
     await factory.assert_books_balance()
 
 

@@ -113,8 +113,16 @@ def places(settings: Settings) -> dict[str, str]:
     }
 
 
-async def points_of(services: Services) -> dict[str, int]:
-    """Points by customer, as the ledger has them. A customer who never earned has no wallet yet."""
+@dataclass(frozen=True)
+class People:
+    """Customers by the ids of their members, and what each of them has."""
+
+    names: dict[str, str]
+    points: dict[str, int]
+
+
+async def points_of_asset(services: Services, asset: str) -> People:
+    """What customers have of one asset, as the ledger has it. Who never earned has no wallet yet."""
     names: dict[str, str] = {}
     page, following = await services.identity.find_people(None, 100)
     while True:
@@ -123,9 +131,14 @@ async def points_of(services: Services) -> dict[str, int]:
             break
         page, following = await services.identity.find_people(None, 100, following)
     points = dict.fromkeys(names.values(), 0)
-    async for row in services.database.raw[ACCOUNTS].find({}):
+    async for row in services.database.raw[ACCOUNTS].find({"asset": asset}):
         points[names[row["owner"]]] = row["balance"]
-    return points
+    return People(names, points)
+
+
+async def points_of(services: Services) -> dict[str, int]:
+    """Points by customer."""
+    return (await points_of_asset(services, "PTS")).points
 
 
 async def heads_of(services: Services) -> dict[str, tuple[int, bytes]]:

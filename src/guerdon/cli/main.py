@@ -33,6 +33,7 @@ from guerdon.cli.local import (
     own_or_embedded,
     own_token_keys,
 )
+from guerdon.cli.seasoning import Seasoning, read_campaigns
 from guerdon.clock import SystemClock
 from guerdon.config import Settings, load
 from guerdon.errors import GuerdonError, StartupRefused
@@ -212,12 +213,17 @@ def create_admin(
 @app.command()
 def replay(
     file: Annotated[Path, typer.Argument(help="Online Retail as CSV or CSV.gz.")],
+    *,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many events.")] = None,
+    campaigns: Annotated[Path | None, typer.Option(help="Judge by these: a JSON list, each as for POST /v1/campaigns.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Shuffle the events, always alike for the same number.")] = None,
+    again: Annotated[int, typer.Option(min=0, max=100, help="Send so many of a hundred events a second time.")] = 0,
     as_json: AsJson = False,
     data_dir: DataDir = None,
 ) -> None:
     """Feed real purchases through the events service. It can be killed and run again at any time."""
     console = Console(stderr=True)
+    seasoning = Seasoning([] if campaigns is None else read_campaigns(campaigns), seed, again)
     reading = retail.read_file(file)
     columns = (TextColumn("replay"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
@@ -226,7 +232,11 @@ def replay(
             data_dir,
             "guerdon replay",
             lambda services: retail.replay(
-                services, reading, limit=limit, progress=lambda done, total: bar.update(task, completed=done, total=total)
+                services,
+                reading,
+                limit=limit,
+                progress=lambda done, total: bar.update(task, completed=done, total=total),
+                seasoning=seasoning,
             ),
         )
     _say_broken(reading)

@@ -3,7 +3,7 @@
 The mapping: one event for each (InvoiceNo, CustomerID); rows without a customer are skipped and counted; the amount is the sum of
 Quantity x UnitPrice in exact decimals, rounded half-even to pence once; an invoice whose number begins with C is a refund of the
 negated sum, any other a purchase. The events are judged by one campaign of the replay's own, whatever else is active: 1 point for
-each whole pound, taken back on refunds even into debt, so that the order does not matter.
+each whole pound, taken back on refunds even into debt, so that the order does not matter; or by those of a file (`seasoning.py`).
 
 Event ids are business keys, so a replay that was killed is simply run again: what is recorded already is recalled.
 """
@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import IO
 
 from guerdon.app import Services
+from guerdon.cli.seasoning import Seasoning, ensure_campaigns, seasoned
 from guerdon.clock import to_ms
 from guerdon.database import DuplicateKeyError
 from guerdon.errors import GuerdonError, StartupRefused
@@ -217,10 +218,22 @@ def _event(invoice_no: str, customer: str, invoice: Invoice) -> ShopEvent:
     )
 
 
-async def replay(services: Services, reading: Reading, *, limit: int | None, progress: Callable[[int, int], None]) -> Summary:
+async def replay(
+    services: Services,
+    reading: Reading,
+    *,
+    limit: int | None,
+    progress: Callable[[int, int], None],
+    seasoning: Seasoning | None = None,
+) -> Summary:
     """Record every event of the reading; `progress` is told (done, total)."""
-    events = events_of(reading, limit)
-    campaign = LiveCampaign.of(await _ensure_campaign(services))
+    seasoning = seasoning or Seasoning()
+    events = seasoned(events_of(reading, limit), seasoning)
+    campaigns = (
+        await ensure_campaigns(services, ACTOR, seasoning.campaigns)
+        if seasoning.campaigns
+        else [LiveCampaign.of(await _ensure_campaign(services))]
+    )
     summary = Summary(
         rows=reading.rows,
         rows_without_customer=reading.rows_without_customer,
@@ -229,7 +242,7 @@ async def replay(services: Services, reading: Reading, *, limit: int | None, pro
     )
     for start in range(0, len(events), CHUNK):
         chunk = events[start : start + CHUNK]
-        results = await services.events.record_all(ACTOR, chunk, [campaign])
+        results = await services.events.record_all(ACTOR, chunk, campaigns)
         for event, result in zip(chunk, results, strict=True):
             _count(summary, event, result)
         progress(min(start + CHUNK, len(events)), len(events))
