@@ -11,7 +11,7 @@ Event ids are business keys, so a replay that was killed is simply run again: wh
 import csv
 import gzip
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -24,15 +24,16 @@ from guerdon.app import Services
 from guerdon.cli.seasoning import Seasoning, ensure_campaigns, seasoned
 from guerdon.clock import to_ms
 from guerdon.database import DuplicateKeyError
-from guerdon.errors import GuerdonError, StartupRefused
+from guerdon.errors import GuerdonError, OperationsError, StartupRefused
 from guerdon.money import AMOUNT_MAX
 from guerdon.rewards.campaign_models import Campaign, CampaignCreate, PerAmountAward
 from guerdon.rewards.judging import LiveCampaign
 from guerdon.rewards.models import Item, ShopEvent
+from guerdon.rewards.service import Result
 from guerdon.security import ANY_SCOPE, Actor
 
 CAMPAIGN_ID = "cmp_00000000000000000000000000000001"
-CHUNK = 500
+CHUNK, CHUNK_MIN, TRIES_MAX = 500, 50, 10
 COLUMNS = ("InvoiceNo", "StockCode", "Quantity", "InvoiceDate", "UnitPrice", "CustomerID")
 LINE_ERRORS_SHOWN = 100
 _INVOICE = re.compile(r"[A-Z]?[0-9]{1,20}\Z")
@@ -240,13 +241,27 @@ async def replay(
         broken_lines=len(reading.broken),
         events_left_out=len(reading.spoiled),
     )
-    for start in range(0, len(events), CHUNK):
-        chunk = events[start : start + CHUNK]
-        results = await services.events.record_all(ACTOR, chunk, campaigns)
-        for event, result in zip(chunk, results, strict=True):
+    # The more campaigns there are the longer an event takes, and a chunk has to be done within the deadline of a command.
+    size = max(CHUNK_MIN, CHUNK // len(campaigns))
+    for start in range(0, len(events), size):
+        chunk = events[start : start + size]
+        for event, result in zip(chunk, await _record(services, chunk, campaigns), strict=True):
             _count(summary, event, result)
-        progress(min(start + CHUNK, len(events)), len(events))
+        progress(min(start + size, len(events)), len(events))
     return summary
+
+
+async def _record(services: Services, chunk: Sequence[ShopEvent], campaigns: Sequence[LiveCampaign]) -> list[Result]:
+    """Record events, and once more what the database had no time for: what was done all the same is recalled."""
+    results = await services.events.record_all(ACTOR, chunk, campaigns)
+    for _ in range(TRIES_MAX):
+        again = [place for place, result in enumerate(results) if isinstance(result, OperationsError)]
+        if not again:
+            break
+        repeated = await services.events.record_all(ACTOR, [chunk[place] for place in again], campaigns)
+        for place, result in zip(again, repeated, strict=True):
+            results[place] = result
+    return results
 
 
 def _count(summary: Summary, event: ShopEvent, result: tuple[object, bool] | GuerdonError) -> None:

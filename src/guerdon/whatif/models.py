@@ -165,10 +165,8 @@ class Part(Struct, kw_only=True, omit_defaults=True):
     """A row, being added up: what the campaign and all campaigns of its asset pay, simulated and really."""
 
     events: int = 0
-    campaign_simulated: Tally = field(default_factory=Tally)
-    campaign_real: Tally = field(default_factory=Tally)
-    programme_simulated: Tally = field(default_factory=Tally)
-    programme_real: Tally = field(default_factory=Tally)
+    tallies: list[Tally] = field(default_factory=lambda: [Tally(), Tally(), Tally(), Tally()])
+    """Of the campaign simulated and really, of all of its asset simulated and really."""
 
 
 class Sums(Struct, kw_only=True, omit_defaults=True):

@@ -1,6 +1,6 @@
 """What a simulation adds up, and the report that comes of it. Pure."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from guerdon.ledger.limits import Calendar
 from guerdon.money import divide
@@ -69,6 +69,8 @@ class Counting:
         for part in (*(part for part, _, _ in shared), by_tier[1]):
             part.events += 1
         for side, paid in enumerate((awards, recorded.awards)):
+            if not paid:
+                continue
             rows = [*shared, (by_tier[side], f"tier {names[side]}", "")]
             for award in paid:
                 if award.asset != self._asset:
@@ -76,15 +78,14 @@ class Counting:
                     continue
                 member = members[award.to or recorded.owner]
                 for place in (side, side + 2) if award.campaign == self._campaign_id else (side + 2,):
-                    member.got[place] = bounded(member.got[place] + award.amount)
+                    member.got[place] += award.amount
                     for part, row, name in rows:
-                        _count(_tally(part, place), award.amount, member.seen, f"{place} {row}", name)
+                        _count(part.tallies[place], award.amount, member.seen, row + _PLACES[place], name)
 
     def _count_other(self, award: Award, place: int) -> None:
         others = self._sums.other_assets
         name = award.asset if award.asset in others or len(others) < ASSETS_SHOWN_MAX else OTHERS
-        sums = others.setdefault(name, [0, 0])
-        sums[place] = bounded(sums[place] + award.amount)
+        others.setdefault(name, [0, 0])[place] += award.amount
 
 
 def _part(rows: dict[str, Part], name: str) -> Part:
@@ -93,20 +94,31 @@ def _part(rows: dict[str, Part], name: str) -> Part:
     return rows.setdefault(name, Part())
 
 
-def _tally(part: Part, side: int) -> Tally:
-    return (part.campaign_simulated, part.campaign_real, part.programme_simulated, part.programme_real)[side]
-
-
 def _count(tally: Tally, amount: int, seen: dict[str, str], row: str, name: str) -> None:
     """Add an amount to a row; a member counts where `name` is not what stands in `seen` for that row."""
     if amount < 0:
-        tally.taken_back = bounded(tally.taken_back - amount)
+        tally.taken_back -= amount
         return
     tally.awards += 1
-    tally.awarded = bounded(tally.awarded + amount)
+    tally.awarded += amount
     if seen.get(row) != name:
         seen[row] = name
         tally.members += 1
+
+
+_PLACES = ("", " really", " all", " really all")
+"""Of a row: by whom something is paid, and in which world."""
+
+
+def hold(sums: Sums, members: Iterable[SimulatedMember]) -> None:
+    """Hold everything to what the database can hold, after each page."""
+    for part in (sums.total, *sums.tiers.values(), *sums.segments.values(), *sums.weeks.values()):
+        for tally in part.tallies:
+            tally.awarded, tally.taken_back = min(tally.awarded, SUM_MAX), min(tally.taken_back, SUM_MAX)
+    for pair in sums.other_assets.values():
+        pair[:] = map(bounded, pair)
+    for member in members:
+        member.got[:] = map(bounded, member.got)
 
 
 # --- the report -------------------------------------------------------------------------------------------------------
@@ -141,8 +153,8 @@ def _row(name: str, part: Part, cost: int) -> Row:
     return Row(
         name,
         part.events,
-        _comparison(part.campaign_simulated, part.campaign_real, cost),
-        _comparison(part.programme_simulated, part.programme_real, cost),
+        _comparison(part.tallies[0], part.tallies[1], cost),
+        _comparison(part.tallies[2], part.tallies[3], cost),
     )
 
 

@@ -34,7 +34,7 @@ from guerdon.whatif.models import (
     Winner,
 )
 from guerdon.whatif.pages import Page, Pages
-from guerdon.whatif.reporting import Counting, report_of
+from guerdon.whatif.reporting import Counting, hold, report_of
 from guerdon.whatif.service import ONGOING, expires_at
 
 EVERY_MS = 1000
@@ -139,6 +139,7 @@ class Simulator:
             if number % BREATH_EVENTS == 0:
                 await asyncio.sleep(0)  # The worker has other jobs, and leases to keep.
             page.judge(recorded, counting, simulation.sums, simulation.budgets)
+        hold(simulation.sums, page.touched)
         after = msgspec.structs.replace(
             simulation,
             status="running",
