@@ -6,7 +6,8 @@ What does not depend on the order in which events arrive, and is compared to the
 - the sum that a cap lets through for each member and each period. Periods are those in which events *occurred*, and an award at the edge
   is paid in part, so that the sum is the smaller of the cap and of what was wanted. Which event it was paid for does depend on the order;
 - what a budget pays in all, if it is used up: who got it depends on the order;
-- one award for each member's first purchase, whichever was recorded first;
+- one award for each member's first purchase, whichever was recorded first. In which month it counts for the tier, and what a cap for ever
+  has let through, does depend on it; the sum of all months does not;
 - in a group, which campaign pays for an event, as long as no cap stands in its way.
 
 What does depend on it pays GBP here, so that the wallets of PTS do not: who gets the budget, caps that pay whole awards only, what is taken
@@ -103,7 +104,11 @@ async def totals_of(services: Services) -> dict[str, Any]:
         "by campaign and member": owed,
         "PTS": people.points,
         "standings": {
-            people.names[row["_id"]]: (row.get("purchases", 0), row.get("last_purchase_at"), row.get("qualifying", {}).get("PTS"))
+            people.names[row["_id"]]: (
+                row.get("purchases", 0),
+                row.get("last_purchase_at"),
+                sum(row.get("qualifying", {}).get("PTS", {}).values()),
+            )
             async for row in standings.find({})
         },
     }
