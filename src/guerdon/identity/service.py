@@ -16,6 +16,8 @@ from guerdon.security import Actor, Role
 ATTEMPTS_MAX = 10
 BACKOFF_FIRST_SECONDS = 0.002
 BACKOFF_MAX_SECONDS = 0.25
+KNOWN_MAX = 100_000
+"""Of so many members a process remembers that they exist: nobody who was a member ever becomes none, whatever is erased of them."""
 _NOBODY = "mem_" + "0" * 32
 _NO_MEMBER = "there is no such member"
 
@@ -32,6 +34,7 @@ class Identity:
         self._passwords = passwords
         self._ids = ids
         self._clock = clock
+        self._known: set[str] = set()
 
     async def register(self, email: str, password: str) -> Person:
         """Make a member who can log in.
@@ -217,6 +220,17 @@ class Identity:
         if member is None:
             raise NotFound(_NO_MEMBER)
         return member
+
+    async def require_member(self, member_id: str) -> None:
+        """
+        Raises:
+            NotFound: there is no such member, or this is not a member's id.
+        """
+        if member_id not in self._known:
+            await self.get_member(member_id)
+            if len(self._known) >= KNOWN_MAX:
+                self._known.clear()
+            self._known.add(member_id)
 
     async def get_person(self, member_id: str) -> Person:
         """Return a member with everything that is known about them.

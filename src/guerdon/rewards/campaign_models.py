@@ -220,6 +220,8 @@ class Campaign(Struct, frozen=True, kw_only=True):
     pending: PendingDays | None = None
     expiry: Expiry | None = None
     effective_at: int | None = None
+    bounded: bool = False
+    """Whether its conditions are held to what they may take; those of campaigns that were saved before there were bounds are not."""
     approved_by: str | None = None
     waits: bool = False
     """Its version is to follow, and decides nothing before it is approved."""

@@ -24,6 +24,7 @@ from guerdon.rewards.campaign_models import (
     in_force,
 )
 from guerdon.rewards.cel import compile_condition, compile_formula, require_bounded
+from guerdon.rewards.costs import CONDITION_US_MAX
 from guerdon.rewards.judging import LiveCampaign, in_order
 from guerdon.rewards.models import REFUND
 from guerdon.security import Actor
@@ -202,7 +203,7 @@ class Campaigns:
             raise Validation.at("/ends_at", "the end must be after the start")
         if effective_at is not None and effective_at <= now_ms:
             raise Validation.at("/effective_at", "it has passed; leave it out for a version that decides at once")
-        return Campaign(
+        campaign = Campaign(
             id=campaign_id,
             version=version,
             status="draft",
@@ -227,10 +228,16 @@ class Campaigns:
             expiry=body.expiry,
             clawback=body.clawback,
             effective_at=effective_at,
+            bounded=True,
             created_at=now_ms,
             created_by=actor.id,
             changed_at=now_ms,
         )
+        if LiveCampaign.of(campaign).sure_us > CONDITION_US_MAX:
+            raise Validation.at(
+                "/condition", "audience, condition and formula together could take so long that they would hold up everybody else"
+            )
+        return campaign
 
     async def _save(self, campaign: Campaign, current: Campaign | None, version: Campaign | None) -> None:
         """Write the campaign, and the archive of its version when that is a new one, in one transaction."""

@@ -12,6 +12,7 @@ from typing import Any
 from cel_expr_python import cel  # pyright: ignore[reportMissingTypeStubs]
 
 from guerdon.errors import Validation
+from guerdon.rewards.costs import CONDITION_US_MAX, ITEMS_SURE, cost_us
 
 EVENT_FIELDS = frozenset({"id", "type", "amount", "currency", "items", "attributes", "occurred_at"})
 PERSONAL_FIELDS = frozenset({"external_id", "attributes", "birthday_today", "birthday_month"})
@@ -52,15 +53,20 @@ _KEY_NOT_FOUND = "Key not found in map"
 class _Compiled:
     """A compiled expression over `event`, `member` and `now`."""
 
-    __slots__ = ("_expression", "reads_member", "reads_standing", "source")
+    __slots__ = ("_code", "_expression", "reads_member", "reads_standing", "source")
 
     def __init__(self, source: str, expression: Any) -> None:
-        read = set(_MEMBER.findall(_code_of(source)))
+        self._code = _code_of(source)
+        read = set(_MEMBER.findall(self._code))
         self.source = source
         # Whoever takes the whole member, as in `member["tier"]`, may read anything of it.
         self.reads_member = not read <= STANDING_FIELDS
         self.reads_standing = not read.isdisjoint({"", *STANDING_FIELDS})
         self._expression = expression
+
+    def cost_us(self, items: int) -> float:
+        """At most so long does it take on an event of so many items."""
+        return cost_us(self._code, items)
 
     def _value(self, facts: Any, *wanted: Any) -> tuple[Any, str | None]:
         """Return (value, None), or (None, why there is none)."""
@@ -152,6 +158,10 @@ def require_bounded(source: str, pointer: str) -> None:
     if walks and _WHOLE.search(_PARTS.sub("_", code)):
         raise Validation.at(
             pointer, "beside a walk through a list, `event` stands before a field, and `event.items` before a walk or in `size`"
+        )
+    if cost_us(code, ITEMS_SURE) > CONDITION_US_MAX:
+        raise Validation.at(
+            pointer, f"a condition that could take so long on an event of {ITEMS_SURE} items would hold up everybody else"
         )
     if _MATCHES.search(code):
         raise Validation.at(pointer, "a condition tries no patterns: use startsWith, endsWith, contains or ==")

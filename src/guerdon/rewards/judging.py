@@ -13,6 +13,7 @@ from guerdon.rewards.baskets import chosen, cost_of
 from guerdon.rewards.birthdays import BIRTHDAY, birthday_on
 from guerdon.rewards.campaign_models import Achievement, Campaign, FormulaAward
 from guerdon.rewards.cel import Condition, Formula, compile_condition, compile_formula, facts_of
+from guerdon.rewards.costs import CONDITION_US_MAX, ITEMS_SURE, STANDING_US_MAX
 from guerdon.rewards.models import PURCHASE, REFUND, Achieved, Inputs, ShopEvent
 from guerdon.rewards.periods import is_open, local_date
 from guerdon.rewards.prices import price
@@ -33,6 +34,8 @@ class LiveCampaign(Struct, frozen=True):
     """Whether it asks for what only the member's sealed profile tells."""
     reads_standing: bool
     """Whether it asks for what earlier events have made of the member: then it is judged in the commit."""
+    sure_us: float
+    """What it takes at most on an event of up to `ITEMS_SURE` items; nothing where nobody has bounded it."""
 
     @classmethod
     def of(cls, campaign: Campaign) -> "LiveCampaign":
@@ -51,7 +54,14 @@ class LiveCampaign(Struct, frozen=True):
             or campaign.achievement is not None
             or campaign.pays == "referrer"
             or any(part.reads_standing for part in parts),
+            sure_us=sum(part.cost_us(ITEMS_SURE) for part in parts) if campaign.bounded else 0,
         )
+
+    def cost_us(self, items: int) -> float:
+        """What it takes at most on an event of so many items."""
+        if items <= ITEMS_SURE or not self.campaign.bounded:
+            return self.sure_us
+        return sum(part.cost_us(items) for part in (self.audience, self.condition, self.formula) if part is not None)
 
 
 class Judgement(Struct, frozen=True):
@@ -96,20 +106,47 @@ def judge(
     event: ShopEvent, subject: Subject, campaigns: Sequence[LiveCampaign], inputs: Inputs, calendar: Calendar
 ) -> list[Judgement]:
     """Ask the campaigns, in their order, by what `inputs` says of the member's standing."""
-    facts: Any = None
-    judgements: list[Judgement] = []
-    for live in campaigns:
-        why_not = _not_now(event, live.campaign, calendar)
+    judging = Judging(event, subject, inputs, calendar)
+    return [judging.ask(live) for live in campaigns]
+
+
+class Judging:
+    """Asks one campaign after another about one event."""
+
+    def __init__(self, event: ShopEvent, subject: Subject, inputs: Inputs, calendar: Calendar) -> None:
+        self._event = event
+        self._subject = subject
+        self._inputs = inputs
+        self._calendar = calendar
+        self._facts: Any = None
+        self._in_commit_us = 0.0
+
+    def ask(self, live: LiveCampaign) -> Judgement:
+        """What the campaign wants for the event."""
+        event, inputs = self._event, self._inputs
+        why_not = _not_now(event, live.campaign, self._calendar)
         if why_not is not None:
-            judgements.append(Judgement(live.campaign, "not_matched", 0, why_not))
-            continue
-        if facts is None:
-            facts = facts_of(_event_facts(event), member_facts(subject, event, inputs, calendar), inputs.judged_at)
-        judgement = _judge_one(event, live, facts, inputs)
+            return Judgement(live.campaign, "not_matched", 0, why_not)
+        if self._takes_too_long(live):
+            why = f"its conditions could take too long on an event of {len(event.items)} items"
+            return Judgement(live.campaign, "refused", 0, why)
+        if self._facts is None:
+            member = member_facts(self._subject, event, inputs, self._calendar)
+            self._facts = facts_of(_event_facts(event), member, inputs.judged_at)
+        judgement = _judge_one(event, live, self._facts, inputs)
         if live.campaign.achievement is not None and judgement.outcome == "awarded":
-            judgement = _count(event, judgement, live.campaign.achievement, inputs, calendar)
-        judgements.append(judgement)
-    return judgements
+            judgement = _count(event, judgement, live.campaign.achievement, inputs, self._calendar)
+        return judgement
+
+    def _takes_too_long(self, live: LiveCampaign) -> bool:
+        """Whether the campaign alone, or with the others that are asked in the commit, would hold up everybody else."""
+        cost = live.cost_us(len(self._event.items))
+        if cost > CONDITION_US_MAX:
+            return True
+        if not live.reads_standing:
+            return False
+        self._in_commit_us += cost
+        return self._in_commit_us > STANDING_US_MAX
 
 
 def _not_now(event: ShopEvent, campaign: Campaign, calendar: Calendar) -> str | None:

@@ -77,6 +77,8 @@ class Recording(Struct, frozen=True):
     achieved: Mapping[str, Achieved] = {}
     """What the purchase of a refund counts for."""
     preview: bool = False
+    early: Mapping[str, Judgement] | None = None
+    """By campaign: what those want that were judged before, for an event that takes its time."""
 
     @property
     def owner(self) -> str:
@@ -192,9 +194,11 @@ class EventRule:
         self._recording = recording
         self._open_wallet = open_wallet
         self._stored = stored
-        early = [live for live in recording.campaigns if not live.reads_standing]
-        inputs = Inputs(judged_at=recording.judged_at)
-        self._early = {each.campaign.id: each for each in self._judge(early, inputs)}
+        if recording.early is None:
+            early = [live for live in recording.campaigns if not live.reads_standing]
+            self._early = {each.campaign.id: each for each in self._judge(early, Inputs(judged_at=recording.judged_at))}
+        else:
+            self._early = dict(recording.early)
         self._late = [live for live in recording.campaigns if live.reads_standing]
 
     def command(self) -> Command:

@@ -1,5 +1,6 @@
 """Events: recorded once, judged by every live campaign, paid in the same commit."""
 
+import asyncio
 from collections.abc import Sequence
 from typing import cast
 
@@ -17,8 +18,20 @@ from guerdon.ledger.service import Ledger
 from guerdon.rewards.achievements import touching
 from guerdon.rewards.campaigns import Campaigns
 from guerdon.rewards.commands import event_command
-from guerdon.rewards.judging import MONETARY, LiveCampaign, Subject, asks_referrer, reads_member
-from guerdon.rewards.models import EVENTS, PURCHASE, REFUND, STANDINGS, EventCreate, Item, RecordedEvent, ShopEvent, Standing
+from guerdon.rewards.costs import ITEMS_SURE
+from guerdon.rewards.judging import MONETARY, Judgement, Judging, LiveCampaign, Subject, asks_referrer, reads_member
+from guerdon.rewards.models import (
+    EVENTS,
+    PURCHASE,
+    REFUND,
+    STANDINGS,
+    EventCreate,
+    Inputs,
+    Item,
+    RecordedEvent,
+    ShopEvent,
+    Standing,
+)
 from guerdon.rewards.people import People
 from guerdon.rewards.rules import REREAD, Recording, Stored, Written, already_recorded
 from guerdon.security import NOBODYS, Actor
@@ -27,6 +40,8 @@ from guerdon.wallets.service import new_account
 Result = tuple[RecordedEvent, bool] | GuerdonError
 """An event and whether it was recorded before, or why it was not recorded."""
 _canonical = msgspec.json.Encoder(order="sorted")
+BESIDE = 16
+"""After so many events of a request others have their turn."""
 LOOKS_MAX = 5
 """How often a refund looks for its purchase while that is being recorded."""
 
@@ -84,7 +99,10 @@ class Events:
             if isinstance(subject, GuerdonError):
                 results[place] = subject
             elif event.refund_of is None:
-                plain.append((place, self._command(actor, event, subject, campaigns, standing=standings.get(subject.id or ""))))
+                if place % BESIDE == BESIDE - 1:
+                    await asyncio.sleep(0)  # Somebody else's turn.
+                standing = standings.get(subject.id or "")
+                plain.append((place, await self._command(actor, event, subject, campaigns, standing=standing)))
         verdicts = await self._ledger.submit_all([command for _, command in plain])
         for (place, _), verdict in zip(plain, verdicts, strict=True):
             results[place] = None if _is_stale(verdict) else _answer(verdict) if isinstance(verdict, Outcome) else verdict
@@ -127,7 +145,7 @@ class Events:
         for _ in range(LOOKS_MAX):
             original = None if event.refund_of is None else await self._original(event.refund_of, subject)
             standing = await self._standing(event, subject, campaigns, original)
-            command = self._command(actor, event, subject, campaigns, original=original, standing=standing, preview=preview)
+            command = await self._command(actor, event, subject, campaigns, original=original, standing=standing, preview=preview)
             outcome = await submit(command)
             if outcome.value != REREAD:
                 return _answer(outcome)
@@ -163,7 +181,7 @@ class Events:
             raise Validation.at("/refund_of", f"it is a {original.type}; only a purchase can be refunded")
         return original
 
-    def _command(
+    async def _command(
         self,
         actor: Actor,
         event: ShopEvent,
@@ -187,7 +205,20 @@ class Events:
             achieved={} if standing is None or original is None else touching(standing.achieved, original.id),
             preview=preview,
         )
+        if len(event.items) > ITEMS_SURE and event.refund_of is None:
+            recording = msgspec.structs.replace(recording, early=await self._judge_early(recording))
         return event_command(recording, new_account, self._stored)
+
+    @staticmethod
+    async def _judge_early(recording: Recording) -> dict[str, Judgement]:
+        """Ask the campaigns that need not be asked in the commit, and let others have their turn between one and the next."""
+        judging = Judging(recording.event, recording.subject, Inputs(judged_at=recording.judged_at), recording.calendar)
+        early: dict[str, Judgement] = {}
+        for live in recording.campaigns:
+            if not live.reads_standing:
+                early[live.campaign.id] = judging.ask(live)
+                await asyncio.sleep(0)
+        return early
 
     async def _subjects(self, events: Sequence[ShopEvent], campaigns: Sequence[LiveCampaign]) -> list[Subject | GuerdonError]:
         """Find the member of each event, and make those that are new; what is recorded already makes nobody."""
@@ -227,8 +258,10 @@ class Events:
         return await self._read(member_id, event, campaigns)
 
     async def _read(self, member_id: str | None, event: ShopEvent, campaigns: Sequence[LiveCampaign]) -> Subject:
-        read = reads_member(event, campaigns, self._ledger.calendar)
-        return await self._people.read(member_id, seal_for=event.id if read else None)
+        if member_id is None or reads_member(event, campaigns, self._ledger.calendar):
+            return await self._people.read(member_id, seal_for=event.id)
+        await self._identity.require_member(member_id)
+        return Subject(member_id)
 
 
 def shop_event(body: EventCreate) -> ShopEvent:
