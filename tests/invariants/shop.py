@@ -26,11 +26,12 @@ from guerdon.rewards.campaign_models import (
     Period,
     Stacking,
 )
+from guerdon.rewards.commands import event_command
 from guerdon.rewards.judging import LiveCampaign, Subject, in_order
 from guerdon.rewards.limits import counters_of
 from guerdon.rewards.models import EVENTS, Award, RecordedEvent, ShopEvent
 from guerdon.rewards.replaying import Material, canonical, settle_again
-from guerdon.rewards.rules import Recording, Stored, Written, event_command
+from guerdon.rewards.rules import Recording, Stored, Written
 from guerdon.wallets.service import new_account
 from tests.invariants.books import NOW_MS, assert_holds_and_lots, assert_laws
 from tests.invariants.model import Bounds
