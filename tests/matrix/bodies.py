@@ -17,7 +17,9 @@ TEXTS = {
     "currency": "GBP", "scopes": "wallets:read", "audience": "true", "condition": "true",
     "event_types": "purchase", "type": "purchase", "expression": "1", "percent": "2.5", "tier_multipliers": "2", "group": "sale", "refund_of": "order-0",
     "member_id": NOBODY, "images": "https://1.1.1.1/cup.png", "code_pattern": "##########-##########", "eligibility": "true", "tiers": "gold", "sku": "85123A",
-    "unit_cost": "0.5", "starts": "09:00", "ends": "17:00", "Tier.code": "gold",
+    "unit_cost": "0.5", "starts": "09:00", "ends": "17:00", "Tier.code": "gold", "ReferralCreate.code": "R0NdVkGqZzCbhfcUPYcEVDa",
+    "reservation": f"hld_{NOBODY}:uses.vch_{NOBODY[4:]}:1", "use": f"txn_{NOBODY}:uses.vch_{NOBODY[4:]}:1",
+    "pattern": "##########-##########",
 }  # fmt: skip
 """A well-formed value of every text that not just any word would be, by its field, or by its struct and its field."""
 TIMES = {
@@ -131,7 +133,7 @@ def _value(kind: mi.Type, name: str, turn: int) -> Any:
         case mi.DictType():
             return {f"k{place}": _value(each, name, turn) for place, each in enumerate(alternatives(kind.value_type))}
         case mi.IntType():
-            return 1 if kind.le is None or kind.le >= 1 else kind.le
+            return max(1, kind.ge or 1) if kind.le is None or kind.le >= 1 else kind.le
         case mi.StrType():
             return TEXTS.get(name, "sample")
         case mi.LiteralType():

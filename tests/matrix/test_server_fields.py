@@ -19,7 +19,7 @@ SERVERS = [
 ]  # fmt: skip
 """What the server alone says, under the names that it has or could have."""
 NESTED = ["balance", "status", "_id"]
-EXTENSIBLE = {("BulkResult", "problem"), ("EventResult", "problem")}
+EXTENSIBLE = {("BulkResult", "problem"), ("EventResult", "problem"), ("ValidateAnswer", "problem")}
 """A problem document inside an answer: each type of problem may have members of its own (RFC 9457, 3.2)."""
 
 

@@ -204,7 +204,9 @@ async def test_no_part_of_a_path_finds_anything_but_what_it_names(scene: Scene, 
         for name in route.parameters:
             for text in TEXTS:
                 url = route.url_of({**scene.ada.ids, name: quote(text, safe="")})
-                answer = await timely(scene.caller_of(route), route, url, json.dumps(route.operation.example or {}).encode())
+                body = json.dumps(route.operation.example or {}).encode()
+                media = {"content_type": route.operation.takes} if route.operation.takes else {}
+                answer = await timely(scene.caller_of(route), route, url, body, **media)
                 assert answer.status_code in (404, 422), (route.path, name, text, answer.status_code)
     audited = {"audit"}
     assert {name: found for name, found in (await everything(database)).items() if name not in audited} == {

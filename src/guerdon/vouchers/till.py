@@ -133,7 +133,7 @@ class Till:
             IdempotencyKeyReused: see the ledger's rules.
         """
         found = await self._find(request.actor, code)
-        counters = await self._counters(found.voucher, body.member_id)
+        counters = await self._counters(request.actor, found.voucher, body.member_id)
         reference = {} if body.reference is None else {"reference": body.reference}
 
         def move(view: View, before: Before) -> Move:
@@ -297,7 +297,7 @@ class Till:
         return found
 
     async def _use(self, request: Request, found: Found, basket: Basket, reservation: str | None, reference: str | None) -> Asked:
-        counters = await self._counters(found.voucher, basket.member_id)
+        counters = await self._counters(request.actor, found.voucher, basket.member_id)
         opens = tuple(counting(each, basket.member_id or "", self._clock.now_ms()) for each in counters or ())
         names = tuple(account.id for account in opens)
 
@@ -354,16 +354,20 @@ class Till:
 
     # --- limits, policies, members ----------------------------------------------------------------------------------
 
-    async def _counters(self, voucher: Voucher, member: str | None) -> list[Counter] | None:
-        """What a use by a member counts against: only of a shared code, since others were counted when they were redeemed."""
+    async def _counters(self, actor: Actor, voucher: Voucher, member: str | None) -> list[Counter] | None:
+        """What a use by a member counts against: only of a shared code, since others were counted when they were redeemed.
+
+        Raises:
+            NotFound: there is no such member, or the caller is another one.
+        """
+        if member is not None:
+            await self._member(actor, member)
         if voucher.uses == 1 or voucher.kind == GIFT_CARD:
             return []
         offer = await self._offer_of(voucher)
         if member is None:
             limits = (offer.per_member_limit, offer.per_member_day_limit, offer.per_member_month_limit)
             return [] if limits == (None, None, None) else None
-        if not await self._identity.exists(member):
-            raise NotFound("there is no such member")
         return counters_of(offer, member, self._clock.now_ms(), self._ledger.calendar)
 
     def _require_counters(self, view: View, before: Before, counters: list[Counter] | None, waiting: int) -> None:
