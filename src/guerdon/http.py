@@ -92,7 +92,7 @@ class Operation(Struct, frozen=True):
     query: type[Struct] | None = None
     errors: tuple[type[GuerdonError], ...] = ()
     idempotent: bool = False
-    example: dict[str, Any] | None = None
+    example: dict[str, Any] | str | None = None
     body_optional: bool = False
     """Every field of the body has a default, so that it may be left out."""
     quota: Quotas = "usual"
@@ -118,7 +118,7 @@ def operation(
     query: type[Struct] | None = None,
     errors: tuple[type[GuerdonError], ...] = (),
     idempotent: bool = False,
-    example: dict[str, Any] | None = None,
+    example: dict[str, Any] | str | None = None,
     body_optional: bool = False,
     quota: Quotas = "usual",
     media: tuple[str, ...] = (),

@@ -8,6 +8,7 @@ import pytest
 from falcon.asgi import App
 
 from guerdon.http import decode
+from guerdon.vouchers.imports import read_codes
 from tests.clients import Caller, problem
 from tests.serving import routes_of
 from tests.tidy.openapi import PATH, render
@@ -106,6 +107,9 @@ async def test_security_and_keys_are_declared_where_they_are_asked_for(app: App[
     assert {route.path for route in routes_of(app) if route.operation.idempotent} == {
         "/v1/wallets/{wallet_id}/credit", "/v1/wallets/{wallet_id}/debit", "/v1/transfers", "/v1/holds", "/v1/holds/{hold_id}/capture",
         "/v1/holds/{hold_id}/void", "/v1/transactions/{transaction_id}/reverse", "/v1/offers/{offer_id}/redeem",
+        "/v1/offers/{offer_id}/codes", "/v1/offers/{offer_id}/codes/shared", "/v1/offers/{offer_id}/codes/import",
+        "/v1/vouchers/{code}/reserve", "/v1/vouchers/{code}/release", "/v1/vouchers/{code}/use", "/v1/vouchers/{code}/unuse",
+        "/v1/vouchers/{code}/cancel", "/v1/vouchers/{code}/load",
     }  # fmt: skip
 
 
@@ -113,6 +117,12 @@ async def test_every_body_has_an_example_that_the_service_accepts(app: App[Any, 
     entries = operations(document)
     checked = 0
     for route in routes_of(app):
+        if route.operation.takes is not None:
+            content = entries[route.method, route.path]["requestBody"]["content"]
+            assert list(content) == [route.operation.takes] == ["text/csv"], route.path
+            read = read_codes(content["text/csv"]["example"].encode())
+            assert (len(read.codes), read.problems) == (2, []), route.path
+            continue
         if route.operation.body is None:
             assert "requestBody" not in entries[route.method, route.path], route.path
             continue

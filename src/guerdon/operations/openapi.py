@@ -259,7 +259,7 @@ def _finish(entry: dict[str, Any], declared: Operation) -> None:
     if declared.body is None and declared.query is None and declared.policy.public:
         del entry["responses"]["422"]  # SpecTree thinks that whatever it documents it also validates.
     if declared.example is not None:
-        entry["requestBody"]["content"]["application/json"]["example"] = declared.example
+        entry["requestBody"]["content"][declared.takes or JSON_TYPE]["example"] = declared.example
     for status, answer in entry["responses"].items():
         if int(status) >= 400 and "content" in answer:
             answer["content"] = {"application/problem+json": answer["content"].pop("application/json")}

@@ -81,6 +81,7 @@ class CodesResource:
         answers={202: BatchView},
         errors=(*_BEGIN, LinesRefused),
         idempotent=True,
+        example="code\nFILM-7Q4X-91\nFILM-8R5Y-02\n",
     )
     async def on_post_import(self, req: Request, resp: Response, offer_id: str) -> None:
         """Take over codes that another house has made: `text/csv`, one code in a line, at most 100,000 and 4 MiB.
