@@ -35,6 +35,7 @@ from tests.factories import Factory
 from tests.invariants import everything
 from tests.invariants.codes import use_codes
 from tests.invariants.test_commands import Recorder
+from tests.invariants.till_uses import use_till
 from tests.serving import routes_of
 
 SMALL = 5000
@@ -83,6 +84,7 @@ async def test_what_is_sent_is_in_the_catalogue_and_the_other_way_round(
     await everything.use_vouchers(service, factory)
     await everything.use_simulations(service, services, factory)
     await use_codes(service, services, factory)
+    await use_till(service, factory)
     await everything.use_privacy(anonymous, service, services, factory)
     await everything.use_operations(anonymous, service, services)
     await everything.run_jobs(services, clock, wallet)
