@@ -167,7 +167,7 @@ async def test_every_query_of_a_request_keeps_the_rule_and_every_index_serves(ex
         "checkpoints.touch",
         "verify.beside_refusals",
     }
-    assert {each.query for each in findings if each.plan.index == SCAN} == {"service_keys.list"}
+    assert {each.query for each in findings if each.plan.index == SCAN} == {"service_keys.list", "verify.issued"}
 
 
 async def test_a_query_without_an_index_is_caught(explained: Explained) -> None:

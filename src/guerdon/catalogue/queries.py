@@ -25,6 +25,7 @@ from guerdon.catalogue.notation import (
 from guerdon.catalogue.privacy import PRIVACY
 from guerdon.catalogue.shapes import AGGREGATE, DELETE, FIND_AND_MODIFY
 from guerdon.catalogue.tiers import TIERS
+from guerdon.catalogue.till import TILL_QUERIES
 from guerdon.catalogue.vouchers import VOUCHER_QUERIES
 from guerdon.catalogue.whatif import WHAT_IF
 from guerdon.database import Document
@@ -431,6 +432,7 @@ QUERIES = {
         *REWARDS,
         *TIERS,
         *VOUCHER_QUERIES,
+        *TILL_QUERIES,
         *CODE_QUERIES,
         *WHAT_IF,
         *JOBS,

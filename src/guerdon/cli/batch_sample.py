@@ -31,7 +31,17 @@ def batches() -> Iterator[tuple[str, Document]]:
         status = "running" if open_ else "done"
         yield (
             BATCHES,
-            {"_id": batch, "owner": _OWNER, "status": status, "open": open_, "count": 1, "made": 0, "first_number": None},
+            {
+                "_id": batch,
+                "owner": _OWNER,
+                "kind": "generate",
+                "wanted": 2,
+                "status": status,
+                "open": open_,
+                "count": 1,
+                "made": 0,
+                "first_number": None,
+            },
         )
         for each in range(CODES_EACH if number else CODES_OF_THE_LARGE):
             yield VOUCHER_CODES, {"_id": code_of(number, each), "owner": _OWNER, "offer": _OWNER, "batch": batch}

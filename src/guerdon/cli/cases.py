@@ -317,6 +317,8 @@ def _verify(sample: Sample) -> Cases:
     yield "verify.active_holds", "all", {"first": "hld_mem_", "last": "hld_mem_g", "status": "held"}
     yield "verify.reversals", "all", {"first": "txn_mem_", "last": "txn_mem_g"}
     yield "verify.seq", "one", {"id": middle.id}
+    yield "verify.prices_back", "one", {"ids": [transaction_id(sample.quiet[0].id, 1)]}
+    yield "entries.steps", "a page", {"first": sample.hot.id + "#", "last": sample.hot.id + "$", "limit": 51}
     yield "verify.look_up", "a batch", {"ids": sorted(entry_id(each.id, 1) for each in some)}
     yield "verify.marks", "a batch", _marks(some, "PTS-key-1")
     yield "verify.ended_holds", "a batch", {"ids": sorted(hold_id(each.id, 1) for each in some)}

@@ -88,3 +88,24 @@ def cases(hot: str, quiet: str) -> Cases:
     for query, ids in known.items():
         yield query, "1 new", {"ids": ["none"]}
         yield query, f"{len(ids)}, all found", {"ids": ids}
+    for case, number in (("found", 0), ("not found", 2 * VOUCHERS_EACH)):
+        yield "vouchers.change", case, {"id": voucher_of(quiet, number), "owner": quiet}
+    yield from _proofs(hot, mine)
+
+
+def _proofs(hot: str, mine: list[str]) -> Cases:
+    """A page of vouchers as `guerdon verify` looks at it, and the stocks."""
+    offers = [offer_of(number) for number in range(PAGE)]
+    said = {
+        "batch.vouchers": mine[:1],
+        "verify.voucher_accounts": [f"{hot}:uses.{each}" for each in mine],
+        "verify.voucher_codes": sorted(map(code_of, mine)),
+        "verify.dealt_codes": [pool_id(offer, 1) for offer in offers],
+        "verify.offer_versions": [f"{offer}/1" for offer in offers],
+    }
+    for query, ids in said.items():
+        yield query, f"{len(ids)}, all found", {"ids": ids}
+    yield "verify.vouchers", "a page", {"after": "", "limit": 1000}
+    yield "verify.stocks", "all", {"first": "off_", "last": "off`", "kind": STOCK}
+    yield "verify.issued", "all", {}
+    yield "verify.batched", "all", {}

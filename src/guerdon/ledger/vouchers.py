@@ -183,19 +183,19 @@ async def _read_stocks(database: Database, session: Session) -> tuple[dict[str, 
     rows = database.raw[ACCOUNTS].find(where, {"balance": 1}, session=session)
     stocks = {str(row["_id"]): row.get("balance") async for row in rows}
     there: Counter[str] = Counter()
-    for collection, pipeline in ((VOUCHERS, _ISSUED), (BATCHES, _BATCHED)):
+    for collection, pipeline in ((VOUCHERS, ISSUED), (BATCHES, BATCHED)):
         async for row in await database.raw[collection].aggregate(pipeline, session=session):
             stock = f"{row['_id']}:{STOCK}"
             there[stock] += row["count"]
     return stocks, there
 
 
-_ISSUED: list[Document] = [
+ISSUED: list[Document] = [
     # What belongs to a batch was counted by it, and stays counted.
     {"$match": {"batch": None, "$or": [{"state": {"$ne": "cancelled"}}, {"kind": EXTERNAL}]}},
     {"$group": {"_id": "$offer", "count": {"$sum": 1}}},
 ]
-_BATCHED: list[Document] = [
+BATCHED: list[Document] = [
     {"$match": {"kind": {"$in": ["generate", "shared"]}, "$or": [{"status": {"$in": ["running", "done"]}}, {"open": True}]}},
     {"$lookup": {"from": VOUCHERS, "localField": "voucher", "foreignField": "_id", "as": "shared"}},
     # A shared code counts with all its uses.
