@@ -63,6 +63,16 @@ async def test_caps_count_by_the_days_of_the_programme(
     await factory.assert_books_balance()
 
 
+@pytest.mark.parametrize("moment", ["0001-01-01T00:00:00Z", "9999-12-31T23:59:59.999Z"])
+async def test_the_ends_of_the_calendar_are_days_like_others(berlin: Caller, factory: Factory, moment: str) -> None:
+    """In Berlin the last of them is no more in the calendar."""
+    caps = [{"scope": "member", "period": period, "limit": 100} for period in ("day", "week", "month", "year", "ever")]
+    hours = [{"days": ["mon", "tue", "wed", "thu", "fri", "sat", "sun"]}]
+    await factory.campaign(award=FIXED, caps=caps, schedule=hours, condition="!member.birthday_today")
+    assert [total(await record(berlin, factory.event(member=ADA, occurred_at=moment))) for _ in range(2)] == [100, 0]
+    await factory.assert_books_balance()
+
+
 async def test_awards_wait_and_lapse_at_midnights_of_the_programme(berlin: Caller, factory: Factory, clock: ManualClock) -> None:
     """Through both changes of the clocks, from whatever day it is now."""
     await factory.campaign(award=FIXED, pending={"type": "days", "days": 1}, expiry={"type": "end_of_month", "months": 1})

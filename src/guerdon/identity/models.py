@@ -11,6 +11,7 @@ from guerdon.http import ExternalId, PageQuery, Text
 from guerdon.security import Role
 
 MEMBERS = "members"
+NO_MEMBER = "there is no such member"
 CLAIMS = "claims"
 PERSON_KEYS = "person_keys"
 LOOKUP_KEYS = "lookup_keys"

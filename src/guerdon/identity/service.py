@@ -6,7 +6,7 @@ from collections.abc import Collection
 from guerdon.clock import Clock
 from guerdon.database import Database, Document, PyMongoError, Session, may_try_again
 from guerdon.errors import AlreadyExists, DatabaseUnavailable, InvalidState, NotFound, Unauthenticated, Validation
-from guerdon.identity.models import CLAIMS, MEMBERS, PERSON_KEYS, Claim, Member, Person, PersonKey, Profile
+from guerdon.identity.models import CLAIMS, MEMBERS, NO_MEMBER, PERSON_KEYS, Claim, Member, Person, PersonKey, Profile
 from guerdon.identity.passwords import PasswordHasher, check_new_password
 from guerdon.identity.rules import claimed_field, require_authority, valid_email
 from guerdon.identity.vault import Vault, open_profile, seal_profile
@@ -17,9 +17,8 @@ ATTEMPTS_MAX = 10
 BACKOFF_FIRST_SECONDS = 0.002
 BACKOFF_MAX_SECONDS = 0.25
 KNOWN_MAX = 100_000
-"""Of so many members a process remembers that they exist: nobody who was a member ever becomes none, whatever is erased of them."""
+"""Of so many members a process keeps in mind that they exist."""
 _NOBODY = "mem_" + "0" * 32
-_NO_MEMBER = "there is no such member"
 
 
 class Identity:
@@ -218,7 +217,7 @@ class Identity:
         """
         member = await self._members.get(member_id) if MEMBER_ID.match(member_id) else None
         if member is None:
-            raise NotFound(_NO_MEMBER)
+            raise NotFound(NO_MEMBER)
         return member
 
     async def require_member(self, member_id: str) -> None:
@@ -226,11 +225,19 @@ class Identity:
         Raises:
             NotFound: there is no such member, or this is not a member's id.
         """
-        if member_id not in self._known:
+        if not self.remembers(member_id):
             await self.get_member(member_id)
-            if len(self._known) >= KNOWN_MAX:
-                self._known.clear()
-            self._known.add(member_id)
+            self.remember(member_id)
+
+    def remembers(self, member_id: str) -> bool:
+        """Whether this process has seen that there is such a member."""
+        return member_id in self._known
+
+    def remember(self, member_id: str) -> None:
+        """Keep in mind that there is such a member: nobody who was one ever becomes none, whatever is erased of them."""
+        if len(self._known) >= KNOWN_MAX:
+            self._known.clear()
+        self._known.add(member_id)
 
     async def get_person(self, member_id: str) -> Person:
         """Return a member with everything that is known about them.
@@ -239,10 +246,10 @@ class Identity:
             NotFound: there is no such member, or this is not a member's id.
         """
         if not MEMBER_ID.match(member_id):
-            raise NotFound(_NO_MEMBER)
+            raise NotFound(NO_MEMBER)
         member, key = await asyncio.gather(self._members.get(member_id), self._vault.get_key(member_id))
         if member is None:
-            raise NotFound(_NO_MEMBER)
+            raise NotFound(NO_MEMBER)
         return Person(member, open_profile(member, key))
 
     async def find_by_email(self, address: str) -> Member | None:

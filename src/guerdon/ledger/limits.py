@@ -9,22 +9,34 @@ from guerdon.clock import rfc3339, to_datetime, to_ms
 from guerdon.errors import LimitReached
 from guerdon.ledger.models import Account, Spent
 
+QUARTERS_MAX = 4096
+
 
 class Calendar:
     """Days and months of one time zone."""
 
     def __init__(self, zone: str = "UTC") -> None:
         self.zone = ZoneInfo(zone)
-        self._hour = -1
-        self._names = ("", "")
+        self._names: dict[int, tuple[str, str]] = {}
+
+    def local(self, at_ms: int) -> datetime:
+        """What the clocks of the zone show; at the very ends of the calendar, where they show nothing, those of UTC."""
+        moment = to_datetime(at_ms)
+        try:
+            return moment.astimezone(self.zone)
+        except OverflowError:
+            return moment.replace(tzinfo=self.zone)
 
     def names(self, now_ms: int) -> tuple[str, str]:
         """Return (day, month), as `2026-11-22` and `2026-11`."""
         quarter = now_ms // 900_000  # No time zone changes its offset within a quarter of an hour of UTC.
-        if quarter != self._hour:
-            day = to_datetime(now_ms).astimezone(self.zone).date().isoformat()
-            self._hour, self._names = quarter, (day, day[:7])
-        return self._names
+        names = self._names.get(quarter)
+        if names is None:
+            day = self.local(now_ms).date().isoformat()
+            if len(self._names) >= QUARTERS_MAX:
+                self._names.clear()
+            names = self._names[quarter] = (day, day[:7])
+        return names
 
     def month_bounds(self, year: int, month: int) -> tuple[int, int]:
         """Return the first millisecond of a month and that of the next one."""

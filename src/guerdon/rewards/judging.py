@@ -85,6 +85,8 @@ class Subject(Struct, frozen=True):
     attributes: dict[str, Any] = {}
     sealed: bytes | None = None
     """The same under the member's own key, to be kept with the decision; None when nobody reads it."""
+    unproven: bool = False
+    """Nobody has looked yet whether there is such a member: the commit does."""
 
 
 def reads_member(event: ShopEvent, campaigns: Sequence[LiveCampaign], calendar: Calendar) -> bool:
@@ -140,11 +142,12 @@ class Judging:
 
     def _takes_too_long(self, live: LiveCampaign) -> bool:
         """Whether the campaign alone, or with the others that are asked in the commit, would hold up everybody else."""
-        cost = live.cost_us(len(self._event.items))
-        if cost > CONDITION_US_MAX:
-            return True
-        if not live.reads_standing:
-            return False
+        items = len(self._event.items)
+        if items <= ITEMS_SURE and not live.reads_standing:
+            return False  # It was looked at when it was saved.
+        cost = live.cost_us(items)
+        if cost > CONDITION_US_MAX or not live.reads_standing:
+            return cost > CONDITION_US_MAX
         self._in_commit_us += cost
         return self._in_commit_us > STANDING_US_MAX
 

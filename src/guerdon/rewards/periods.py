@@ -7,7 +7,7 @@ midnights: value of one midnight is one lot, and a wallet holds at most `LOTS_MA
 from collections.abc import Sequence
 from datetime import UTC, date, datetime, time, timedelta
 
-from guerdon.clock import to_datetime, to_ms
+from guerdon.clock import to_ms
 from guerdon.ledger.limits import Calendar
 from guerdon.rewards.campaign_models import (
     WEEKDAYS,
@@ -41,7 +41,7 @@ def is_open(schedule: Sequence[Hours] | None, at_ms: int, calendar: Calendar) ->
     """Whether a moment lies within the weekly hours; None has no hours and is always open."""
     if schedule is None:
         return True
-    local = to_datetime(at_ms).astimezone(calendar.zone)
+    local = calendar.local(at_ms)
     clock = f"{local.hour:02d}:{local.minute:02d}"
     today, yesterday = WEEKDAYS[local.weekday()], WEEKDAYS[local.weekday() - 1]
     for hours in schedule:
@@ -81,7 +81,7 @@ def lapses_at(expiry: Expiry | None, now_ms: int, calendar: Calendar) -> int | N
 
 def local_date(at_ms: int, calendar: Calendar) -> date:
     """The day of a moment."""
-    return to_datetime(at_ms).astimezone(calendar.zone).date()
+    return calendar.local(at_ms).date()
 
 
 def _midnight(day: date, calendar: Calendar) -> int:

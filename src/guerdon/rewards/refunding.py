@@ -10,7 +10,7 @@ from guerdon.rewards.deciding import state_of
 from guerdon.rewards.models import EVENTS, REFUNDS, Achieved, Award, RecordedEvent
 from guerdon.rewards.refunds import Refundable, place_of_award, wallet_of
 from guerdon.rewards.rules import (
-    CAMPAIGN_BYTES,
+    AWARD_BYTES,
     EVENT_BYTES,
     ITEM_BYTES,
     REREAD,
@@ -66,7 +66,7 @@ class RefundRule:
             accounts=(*sorted(wallets | counted), standing_lock(owner)),
             decide=self._decide,
             documents=tuple(documents),
-            size_bytes=EVENT_BYTES + ITEM_BYTES * len(event.items) + CAMPAIGN_BYTES * len(awards),
+            size_bytes=EVENT_BYTES + ITEM_BYTES * len(event.items) + AWARD_BYTES * len(awards),
         )
 
     def _decide(self, view: View) -> Decision:

@@ -6,7 +6,8 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from guerdon.errors import EventReused
+from guerdon.errors import EventReused, NotFound
+from guerdon.identity.models import MEMBERS, NO_MEMBER
 from guerdon.ledger.limits import Calendar
 from guerdon.ledger.models import (
     COUNTED,
@@ -54,7 +55,7 @@ from guerdon.rewards.standings import (
 from guerdon.rewards.tier_models import TierSet, TierSets, TierStep
 from guerdon.rewards.tiers import Progress, advance, gains_of, tier_at
 
-EVENT_BYTES, ITEM_BYTES, CAMPAIGN_BYTES = 3072, 160, 2048
+EVENT_BYTES, ITEM_BYTES, ASKED_BYTES, AWARD_BYTES = 3072, 160, 512, 2048
 Encode = Callable[[RecordedEvent], dict[str, Any]]
 Decode = Callable[[dict[str, Any]], RecordedEvent]
 OpenWallet = Callable[[str, str, int], Account]
@@ -200,6 +201,7 @@ class EventRule:
         else:
             self._early = dict(recording.early)
         self._late = [live for live in recording.campaigns if live.reads_standing]
+        self._counted: dict[str, list[Counter]] = {}
 
     def command(self) -> Command:
         recording, event = self._recording, self._recording.event
@@ -213,6 +215,8 @@ class EventRule:
         documents = [DocumentRef(EVENTS, event.id, recording.owner), TIERS_REF]
         if recording.owner:
             documents.append(standing_ref(recording.owner))
+        if recording.subject.unproven:
+            documents.append(DocumentRef(MEMBERS, recording.owner, recording.owner))
         if event.type == PURCHASE:
             documents.append(DocumentRef(REFUNDS, f"{recording.owner}/{event.id}", recording.owner))
         return Command(
@@ -224,13 +228,19 @@ class EventRule:
             ),
             decide=self._decide,
             documents=tuple(documents),
-            size_bytes=EVENT_BYTES + ITEM_BYTES * len(event.items) + CAMPAIGN_BYTES * len(recording.campaigns),
+            size_bytes=EVENT_BYTES
+            + ITEM_BYTES * len(event.items)
+            + ASKED_BYTES * len(recording.campaigns)
+            + AWARD_BYTES * len(wanted),
         )
 
     def _counters(self, campaign: Campaign) -> list[Counter]:
-        recording = self._recording
-        to = payee(campaign, recording.owner, recording.referrer)
-        return counters_of(campaign, to, recording.event.occurred_at, recording.calendar)
+        counters = self._counted.get(campaign.id)
+        if counters is None:
+            recording = self._recording
+            to = payee(campaign, recording.owner, recording.referrer)
+            counters = self._counted[campaign.id] = counters_of(campaign, to, recording.event.occurred_at, recording.calendar)
+        return counters
 
     def _wallet(self, campaign: Campaign) -> str:
         return f"{payee(campaign, self._recording.owner, self._recording.referrer)}:{campaign.asset}"
@@ -240,6 +250,8 @@ class EventRule:
 
     def _decide(self, view: View) -> Decision:
         recording, event = self._recording, self._recording.event
+        if recording.subject.unproven and (MEMBERS, recording.owner) not in view.documents:
+            raise NotFound(NO_MEMBER)
         recalled = recall(recording, view, self._stored.decode)
         if recalled is not None:
             return recalled

@@ -106,6 +106,8 @@ class Events:
         verdicts = await self._ledger.submit_all([command for _, command in plain])
         for (place, _), verdict in zip(plain, verdicts, strict=True):
             results[place] = None if _is_stale(verdict) else _answer(verdict) if isinstance(verdict, Outcome) else verdict
+            if isinstance(verdict, Outcome) and isinstance(subject := subjects[place], Subject):
+                self._remember(subject)
         for place, (event, subject) in enumerate(zip(events, subjects, strict=True)):
             if results[place] is None and isinstance(subject, Subject):
                 try:
@@ -148,8 +150,13 @@ class Events:
             command = await self._command(actor, event, subject, campaigns, original=original, standing=standing, preview=preview)
             outcome = await submit(command)
             if outcome.value != REREAD:
+                self._remember(subject)
                 return _answer(outcome)
         raise Overloaded("the purchase is being recorded; nothing was done", retry_after_seconds=1)
+
+    def _remember(self, subject: Subject) -> None:
+        if subject.unproven and subject.id is not None:
+            self._identity.remember(subject.id)
 
     async def _standing(
         self, event: ShopEvent, subject: Subject, campaigns: Sequence[LiveCampaign], original: RecordedEvent | None
@@ -260,8 +267,9 @@ class Events:
     async def _read(self, member_id: str | None, event: ShopEvent, campaigns: Sequence[LiveCampaign]) -> Subject:
         if member_id is None or reads_member(event, campaigns, self._ledger.calendar):
             return await self._people.read(member_id, seal_for=event.id)
-        await self._identity.require_member(member_id)
-        return Subject(member_id)
+        if event.refund_of is not None:
+            await self._identity.require_member(member_id)
+        return Subject(member_id, unproven=not self._identity.remembers(member_id))
 
 
 def shop_event(body: EventCreate) -> ShopEvent:
