@@ -203,7 +203,8 @@ class Processes(Requests):
         return None
 
     def compare(self) -> None:
-        assert self.found(self.world) == self.told(self.world)
+        left, right = self.found(self.world), self.told(self.world)
+        assert {(n, k): (v, right[n][k]) for n in left for k, v in left[n].items() if right[n][k] != v} == {}
 
     def check_laws(self) -> None:
         accounts, entries, _ = self.books

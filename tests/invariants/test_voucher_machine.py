@@ -218,6 +218,7 @@ def run_cards(settings: Settings, lives: int, **more: Any) -> None:
         opened = open_services(settings, Cards.clock)
         services = runner.run(opened.__aenter__())
         Cards.runner, Cards.services = runner, services
+        runner.run(_empty(services))
         value = FixedValue(SIZE, "GBP")
         made = runner.run(
             services.offers.create(KEY, OfferCreate(name="a card", kind="gift_card", value=value, voucher_valid_days=9))
@@ -233,6 +234,12 @@ def run_cards(settings: Settings, lives: int, **more: Any) -> None:
             run_state_machine_as_test(Cards, settings=chosen)
         finally:
             runner.run(opened.__aexit__(None, None, None))
+
+
+async def _empty(services: Services) -> None:
+    """What an earlier test has signed is not about these books."""
+    for name in await services.database.raw.list_collection_names():
+        await services.database.raw[name].delete_many({})
 
 
 async def _member(services: Services) -> str:
