@@ -18,8 +18,8 @@ from tests.climbing import set_tiers
 from tests.factories import Factory
 
 Rows = dict[str, dict[Any, bytes]]
-COUNTS = re.compile(r":(ever|[0-9])[^:]*\Z")
-"""Ends the id of an account that holds no value: `counters` has its sum, and the awards of `events` its steps."""
+COUNTS = re.compile(r":(ever|uses\.|[0-9])[^:]*\Z")
+"""Ends the id of an account that holds no value: `counters` and `vouchers` have its sum, and the awards of `events` its steps."""
 FREED = {"sealed", "claims", "password_hash"}
 
 
@@ -47,6 +47,10 @@ async def test_who_is_named_is_exported_and_erased_as_declared(
     await factory.campaign(caps=[{"scope": "member", "period": "day", "limit": 50}])
     for more in ({}, {"type": "refund", "refund_of": "order-never-seen"}):
         assert (await service.post("/v1/events", factory.event(member={"id": ada.id}, **more))).status_code == 201
+    await factory.voucher(await factory.offer(), ada.id)
+    foreign = await factory.offer(kind="external_code", value=None, stock=None)
+    await factory.pool(foreign, ["THEIRS-1"])
+    await factory.voucher(foreign, ada.id)
     await services.identity._members.raw.update_one({"_id": ada.id}, {"$set": {"role": "support"}})
     me = anonymous.with_token(ada.token)
     assert (await me.post("/v1/me/totp", {"current_password": PASSWORD})).status_code == 201
@@ -61,8 +65,9 @@ async def test_who_is_named_is_exported_and_erased_as_declared(
     undeclared = {name for name, rows in before.items() if rows and PEOPLE.get(name) is None}
     assert undeclared == set(), "say in catalogue/people.py what becomes of these when somebody is exported or erased"
     unmet = {name for name, kept in PEOPLE.items() if kept and not before[name]}
-    made = {"campaigns", "campaign_versions", "tier_sets", "tier_set_versions"}
-    assert unmet <= {"erasing", "erasures", "turns", *made}, "else this test has not looked at them"
+    made = {"campaigns", "campaign_versions", "tier_sets", "tier_set_versions", "offers", "offer_versions", "voucher_batches"}
+    tried = {"simulations", "simulated_members", "simulated_purchases"}  # tests/api/test_simulations.py erases people of these
+    assert unmet <= {"erasing", "erasures", "turns", *made, *tried}, f"this test has not looked at {unmet}"
     for name, kept in PEOPLE.items():
         if kept is not None and kept.exported:
             assert_shown([exported[part] for part in kept.exported], name, before[name], ada.id)
@@ -89,7 +94,9 @@ def assert_shown(told: Any, name: str, rows: dict[Any, bytes], member: str) -> N
         row = bson.decode(raw)
         if str(place).startswith("refusal#") or not (name == "audit" or is_own(row, member)):
             continue
-        if name == "factors":
+        if name == "accounts":
+            assert json.dumps(place.rpartition(":uses.")[2]) in text, "that of a voucher is shown as the voucher"
+        elif name == "factors":
             assert told[0]["status"] != "none"
         elif name == "standings":
             assert told[0]["purchases"] == row["purchases"] > 0

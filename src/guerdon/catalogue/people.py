@@ -54,7 +54,7 @@ PEOPLE: dict[str, Kept | None] = {
     EXPORTS: Kept("deleted", (), "when the person may export again"),
     ERASING: Kept("deleted", (), "only while the person is being erased"),
     ERASURES: Kept("kept", (), "the certificate, which the person has got"),
-    ACCOUNTS: Kept("kept", ("wallets", "counters")),
+    ACCOUNTS: Kept("kept", ("wallets", "counters", "vouchers")),
     ENTRIES: Kept("kept", ("wallets",)),
     HOLD_DOCUMENTS: Kept("kept", ("holds",)),
     REVERSALS: Kept("kept", (), "sums of what the entries show"),
