@@ -77,9 +77,9 @@ def run(options: Options) -> None:
             _activate(servers.product.port, token)
             done = 0
             print(
-                f"| requests, connections | events/s (median of {options.rounds}) | target | p50 ms | p99 ms | API CPU us/event |"
+                f"| requests, connections | events/s (median of {options.rounds}) | target | p50 ms | p99 ms | CPU us/event: API | mongod |"
             )
-            print("|---|---|---|---|---|---|")
+            print("|---|---|---|---|---|---|---|")
             for row in ROWS:
                 plan = Plan(
                     port=servers.product.port,
@@ -90,7 +90,7 @@ def run(options: Options) -> None:
                     seconds=options.seconds,
                     tag="",
                     bulk_size=BULK,
-                    watch={"API": servers.product.pids},
+                    watch={"API": servers.product.pids, "mongod": servers.mongod_pids},
                 )
                 done += _measure(row, plan, options.rounds)
             _check(servers, done)
@@ -111,7 +111,7 @@ def _measure(row: Row, plan: Plan, rounds: int) -> int:
     name = "`POST /v1/events`" if row.kind == "event" else f"`POST /v1/events/bulk`, {BULK} in a request"
     print(
         f"| {name}, {row.connections} | {rate:,.0f} | {row.target:,} | {waits[len(waits) // 2] / 1000:.1f} "
-        f"| {waits[int(len(waits) * 0.99)] / 1000:.1f} | {middle.cpu['API'] * 1e6 / rate:.0f} |"
+        f"| {waits[int(len(waits) * 0.99)] / 1000:.1f} | {middle.cpu['API'] * 1e6 / rate:.0f} | {middle.cpu['mongod'] * 1e6 / rate:.0f} |"
     )
     return sum(sample.done for sample in samples)
 

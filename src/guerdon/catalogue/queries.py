@@ -209,7 +209,6 @@ LEDGER = [
     Query("batch.marks", "request", COMMANDS, read(ENTRIES, MARKS), seeks=3),
     Query("batch.events", "request", "POST /v1/events", read(EVENTS, IDS)),
     Query("batch.refunds", "request", "POST /v1/events", read(REFUNDS, IDS)),
-    Query("batch.members", "request", "POST /v1/events", read(MEMBERS, IDS)),
     Query("batch.standings", "request", "POST /v1/events", read(STANDINGS, IDS)),
     Query("batch.holds", "request", "POST /v1/holds/{hold_id}/capture, void", read(HOLD_DOCUMENTS, IDS)),
     Query("batch.reversals", "request", "POST /v1/transactions/{transaction_id}/reverse", read(REVERSALS, IDS)),

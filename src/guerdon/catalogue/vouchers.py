@@ -41,7 +41,7 @@ VOUCHER_QUERIES = [
         update(OFFERS, {"_id": ":id", "owner": ":owner", "count": ":count"}, upsert=True),
     ),
     Query("batch.offers", "request", f"{_REDEEM}, GET /v1/me/offers", read(OFFERS, IDS)),
-    Query("batch.members", "request", f"{_REDEEM}, GET /v1/me/offers", read(MEMBERS, IDS)),
+    Query("batch.members", "request", f"POST /v1/events, {_REDEEM}, GET /v1/me/offers", read(MEMBERS, IDS)),
     Query("batch.voucher_codes", "request", _REDEEM, read(VOUCHER_CODES, IDS)),
     Query("accounts.some", "request", f"GET /v1/offers, {_LIST}", find(ACCOUNTS, {**IDS, "owner": {"$in": ":owners"}})),
     Query("vouchers.get", "request", f"GET /v1/vouchers/{{code}}, {_REDEEM}, when repeated", one(VOUCHERS, ID)),
