@@ -7,7 +7,6 @@ import os
 import random
 
 import pytest
-from hypothesis import seed
 
 from guerdon.config import Settings
 from tests.clients import Caller, ManualClock
@@ -31,4 +30,4 @@ def test_many_histories_of_events(prop: Property) -> None:
     chosen = int(os.environ.get("GUERDON_TEST_SEED") or random.randrange(2**32))
     histories = int(os.environ.get("GUERDON_TEST_SEQUENCES", "2000"))
     print(f"\n{prop.__name__}: seed {chosen}, {histories} histories")
-    run(seed(chosen)(prop), histories)
+    run(prop, histories, chosen=chosen)
