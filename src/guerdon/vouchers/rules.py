@@ -16,14 +16,12 @@ from guerdon.identity.models import MEMBERS
 from guerdon.ledger.limits import Calendar
 from guerdon.ledger.models import (
     COUNTED,
-    ISSUER,
     MERCHANT,
     Account,
     Command,
     Decision,
     DocumentRef,
     Idempotency,
-    Lot,
     Posting,
     Transaction,
     View,
@@ -38,11 +36,10 @@ from guerdon.rewards.models import PURCHASE, Inputs, ShopEvent, Standing
 from guerdon.rewards.periods import window_name
 from guerdon.rewards.standings import TIERS_REF, standing_of, standing_ref, tiers_of
 from guerdon.rewards.tiers import tier_at
+from guerdon.vouchers.bearers import account_of, filling_of
 from guerdon.vouchers.models import (
     DEALT_CODES,
-    GIFT_CARD,
     REDEMPTIONS,
-    VOUCHER,
     VOUCHER_CODES,
     VOUCHERS,
     CodeRow,
@@ -229,9 +226,7 @@ def unavailable(offer: Offer, now_ms: int) -> BusinessError | None:
     after = offer.ends_at is not None and now_ms >= offer.ends_at
     if offer.status == "active" and not before and not after:
         return None
-    why = f"begins at {starts}" if before else f"ended at {ends}" if after else f"is {offer.status}"
-    if offer.status != "active":
-        why = f"is {offer.status}"
+    why = f"is {offer.status}" if offer.status != "active" else f"begins at {starts}" if before else f"ended at {ends}"
     return OfferUnavailable(f"the offer {why}", status_now=offer.status, starts_at=starts, ends_at=ends)
 
 
@@ -311,13 +306,12 @@ def _issue(asked: Redemption, blank: Blank, counters: Sequence[Counter], view: V
         paid_by = None
     counted = (*(counter.account for counter in counters), stock.id)
     voucher = _voucher(asked, blank, counted, stock.balance + 1, (now_ms, paid_by))
-    opened = account_of(voucher, now_ms)
     issue = Transaction(
         "issue",
         (
             *(Posting(counter.account, 1, COUNTED) for counter in counters),
             Posting(stock.id, 1, COUNTED),
-            filling(voucher, opened),
+            filling_of(voucher),
         ),
         asked.idempotency.actor,
         asked.idempotency if price is None else None,
@@ -325,7 +319,7 @@ def _issue(asked: Redemption, blank: Blank, counters: Sequence[Counter], view: V
     )
     return Decision(
         (issue,) if price is None else (price, issue),
-        (*(counting(counter, member, now_ms) for counter in counters), opened),
+        (*(counting(counter, member, now_ms) for counter in counters), account_of(voucher)),
         ((VOUCHERS, msgspec.to_builtins(voucher)), _coded(blank, voucher), (OUTBOX, blank.row)),
         value=voucher,
     )
@@ -355,20 +349,6 @@ def _voucher(asked: Redemption, blank: Blank, counted: tuple[str, ...], number: 
         issued_at=now_ms,
         expires_at=None if offer.voucher_valid_days is None else asked.calendar.end_of_day(now_ms, offer.voucher_valid_days),
     )
-
-
-def account_of(voucher: Voucher, now_ms: int) -> Account:
-    """The voucher's own account as it begins."""
-    owner, _, asset = voucher.account.rpartition(":")
-    kind = GIFT_CARD if voucher.kind == "gift_card" else VOUCHER
-    return Account(voucher.account, owner, asset, kind, opened_at=now_ms)
-
-
-def filling(voucher: Voucher, account: Account) -> Posting:
-    """What makes a voucher good: a lot that lapses when it does."""
-    counter = ISSUER if account.kind == GIFT_CARD else COUNTED
-    lots = () if voucher.expires_at is None else (Lot(voucher.uses, expires_at=voucher.expires_at),)
-    return Posting(account.id, voucher.uses, counter, lots=lots)
 
 
 def counting(counter: Counter, member: str, now_ms: int) -> Account:
