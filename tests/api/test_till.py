@@ -210,7 +210,10 @@ async def test_it_lapses_at_its_millisecond(
     card = await till.voucher(member, **CARD, voucher_valid_days=1)
     [ends_at] = list({(await till.do(code, "validate", amount=1, **GBP))["voucher"]["expires_at"] for code in (one, card)})
     await till.do(card, "use", amount=300, **GBP)
-    ends_ms = (await services.vouchers.find(one)).expires_at or 0  # type: ignore[union-attr]
+    issued = await services.vouchers.find(one)
+    assert issued is not None
+    assert issued.expires_at is not None
+    ends_ms = issued.expires_at
     clock.offset_ms += ends_ms - clock.now_ms() - 2
     held = await till.do(one, "reserve", expires_in_seconds=900)
     clock.offset_ms += 1
