@@ -92,7 +92,9 @@ class Sale:
         self._check(offer, result)
         again = sum(count for name, count in result.answers.items() if name.endswith("asked again"))
         waits = sorted(result.latencies_ms)
-        cpu = ", ".join(f"{result.cpu[each] * 1e6 / options.members:.0f}" for each in ("API", "mongod"))
+        # What a killed process has used went with it.
+        watched = () if kill_after else ("API", "mongod")
+        cpu = ", ".join(f"{result.cpu[each] * 1e6 / options.members:.0f}" for each in watched)
         print(
             f"| {name} | {options.members / result.seconds:,.0f} | {TARGET:,} | {waits[len(waits) // 2]:.0f} "
             f"| {waits[int(len(waits) * 0.99)]:.0f} | {cpu} | {len(result.winners)} | {result.answers['409 sold-out']:,} | {again} |",
