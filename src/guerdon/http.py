@@ -439,16 +439,19 @@ def encode_cursor(position: str) -> str:
     return base64.urlsafe_b64encode(position.encode()).decode().rstrip("=")
 
 
-def decode_cursor(cursor: str) -> str:
-    """Return the position that `encode_cursor` was given.
+def decode_cursor(cursor: str, prefix: str = "") -> str:
+    """Return the position that `encode_cursor` was given; in this list it begins with `prefix`.
 
     Raises:
         Validation: the cursor is not one of ours.
     """
     try:
-        return base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True).decode("ascii")
+        position = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True).decode("ascii")
     except (binascii.Error, UnicodeDecodeError, ValueError):
-        raise Validation.at("cursor", "not a cursor that this list has given out") from None
+        position = None
+    if position is None or not position.startswith(prefix):
+        raise Validation.at("cursor", "not a cursor that this list has given out")
+    return position
 
 
 def utc_ms(moment: datetime, pointer: str) -> int:

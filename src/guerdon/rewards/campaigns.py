@@ -159,10 +159,7 @@ class Campaigns:
         """
         where: dict[str, object] = {} if query.status is None else {"status": query.status}
         if query.cursor is not None:
-            before = decode_cursor(query.cursor)
-            if not before.startswith("cmp_"):
-                raise Validation.at("cursor", "not a cursor that this list has given out")
-            where["_id"] = {"$lt": before}
+            where["_id"] = {"$lt": decode_cursor(query.cursor, "cmp_")}
         found = await self._collection.find(where, sort=[("_id", -1)], limit=query.limit + 1)
         page = found[: query.limit]
         return page, encode_cursor(page[-1].id) if len(found) > query.limit else None

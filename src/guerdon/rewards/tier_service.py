@@ -140,9 +140,7 @@ class Tiers:
         sets, standing = await self._read(member_id)
         before = f"{member_id}#~"
         if query.cursor is not None:
-            before = decode_cursor(query.cursor)
-            if not before.startswith(f"{member_id}#"):
-                raise Validation.at("cursor", "not a cursor that this list has given out")
+            before = decode_cursor(query.cursor, f"{member_id}#")
         waiting = review(sets, standing, self._clock.now_ms(), self._ledger.calendar).changes
         first = [view_change(each, recorded=False) for each in reversed(waiting) if each.id < before]
         last = min(before, f"{member_id}#{standing.tier_changes + 1:06d}")

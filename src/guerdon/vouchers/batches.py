@@ -176,10 +176,7 @@ class Batches:
         """
         where: dict[str, object] = {"owner": offer_id}
         if query.cursor is not None:
-            before = decode_cursor(query.cursor)
-            if not before.startswith("bat_"):
-                raise Validation.at("cursor", "not a cursor that this list has given out")
-            where["_id"] = {"$lt": before}
+            where["_id"] = {"$lt": decode_cursor(query.cursor, "bat_")}
         found = await self._batches.find(where, sort=[("_id", -1)], limit=query.limit + 1)
         if not found:
             await self._offers.get_offer(offer_id)

@@ -196,10 +196,7 @@ class Offers:
         """
         where: dict[str, object] = {} if query.status is None else {"status": query.status}
         if query.cursor is not None:
-            before = decode_cursor(query.cursor)
-            if not before.startswith("off_"):
-                raise Validation.at("cursor", "not a cursor that this list has given out")
-            where["_id"] = {"$lt": before}
+            where["_id"] = {"$lt": decode_cursor(query.cursor, "off_")}
         found = await self._collection.find(where, sort=[("_id", -1)], limit=query.limit + 1)
         page = found[: query.limit]
         accounts = await self._ledger.find_accounts([offer.stock_account for offer in page])
