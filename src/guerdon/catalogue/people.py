@@ -55,7 +55,7 @@ PEOPLE: dict[str, Kept | None] = {
     ERASING: Kept("deleted", (), "only while the person is being erased"),
     ERASURES: Kept("kept", (), "the certificate, which the person has got"),
     ACCOUNTS: Kept("kept", ("wallets", "counters", "vouchers")),
-    ENTRIES: Kept("kept", ("wallets",)),
+    ENTRIES: Kept("kept", ("wallets", "vouchers")),
     HOLD_DOCUMENTS: Kept("kept", ("holds",)),
     REVERSALS: Kept("kept", (), "sums of what the entries show"),
     EVENTS: Kept("kept", ("events",)),

@@ -1,6 +1,7 @@
 """Everything that is kept about a member, as one JSON document that is made while it is read: it takes the memory of one batch."""
 
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -42,6 +43,7 @@ from guerdon.sessions.models import view_session
 from guerdon.sessions.service import Sessions
 from guerdon.vouchers.models import REDEMPTIONS
 from guerdon.vouchers.service import Vouchers
+from guerdon.vouchers.till_views import step_of
 from guerdon.wallets.models import lots_of, view_lot, view_wallet
 from guerdon.wallets.service import Wallets
 
@@ -180,14 +182,23 @@ class Exports:
         async for piece in _items(self._tier_changes_of(member_id), view_change):
             yield piece
         yield b'],"vouchers":['
-        async for piece in _items(
-            _pages(lambda after: self._vouchers.list_after(member_id, after, BATCH), ""), lambda voucher: voucher
-        ):
+        async for piece in self._vouchers_of(member_id):
             yield piece
         yield b'],"audit":['
         async for piece in _items(_pages(lambda after: self._audit.list_about(member_id, after, BATCH), 0), view_record):
             yield piece
         yield b'],"complete":true}'
+
+    async def _vouchers_of(self, member_id: str) -> Pieces:
+        comma = b""
+        async for page in _pages(lambda after: self._vouchers.list_after(member_id, after, BATCH), ""):
+            accounts = await self._ledger.find_accounts([each.voucher.account for each in page])
+            for each in page:
+                yield comma + _encode({"voucher": each.view})[:-1] + b',"steps":['
+                async for piece in _items(self._entries_of(accounts[each.voucher.account]), partial(step_of, each.voucher)):
+                    yield piece
+                yield b"]}"
+                comma = b","
 
     async def _entries_of(self, account: Account) -> AsyncGenerator[Sequence[Entry]]:
         """Each batch is a read of its own, so a slow client holds no cursor open."""

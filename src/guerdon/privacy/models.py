@@ -19,6 +19,7 @@ from guerdon.rewards.models import EventView, RecordedEvent, Refunded, Standing,
 from guerdon.rewards.tier_models import MemberTierView, TierChangeView
 from guerdon.sessions.models import SessionView
 from guerdon.vouchers.models import VoucherView
+from guerdon.vouchers.till_models import StepView
 from guerdon.wallets.models import LotView, WalletView
 
 ERASING, ERASURES, EXPORTS = "erasing", "erasures", "exports"
@@ -158,6 +159,13 @@ class WalletExport(Struct, frozen=True):
     entries: list[EntryView]
 
 
+class VoucherExport(Struct, frozen=True):
+    """A voucher with everything that has happened to it, oldest first."""
+
+    voucher: VoucherView
+    steps: list[StepView]
+
+
 class StandingExport(Struct, frozen=True):
     """What the member's events have made of them, for campaigns that ask for it."""
 
@@ -207,7 +215,7 @@ class ExportView(ExportHead, frozen=True):
     refunds: list[RefundExport]
     counters: list[CounterExport]
     tier_changes: list[TierChangeView]
-    vouchers: list[VoucherView]
+    vouchers: list[VoucherExport]
     audit: list[RecordView]
     complete: bool
 

@@ -3,6 +3,7 @@
 from typing import cast
 
 import msgspec
+from msgspec import Struct
 
 from guerdon.clock import Clock
 from guerdon.database import Database
@@ -51,6 +52,17 @@ EXAMINED_MAX = 500
 SOLD_OUT_MAX = 10_000
 CHANNEL = "webhooks"
 TOLD_SECONDS = 30 * 86_400
+
+
+class Owned(Struct, frozen=True):
+    """A voucher, and how it is shown now."""
+
+    voucher: Voucher
+    view: VoucherView
+
+    @property
+    def id(self) -> str:
+        return self.voucher.id
 
 
 class Vouchers:
@@ -169,10 +181,12 @@ class Vouchers:
             return views, encode_cursor(page[-1].id)
         return views, encode_cursor(found[limit - 1].id) if len(found) > limit else None
 
-    async def list_after(self, member_id: str, after: str, limit: int) -> list[VoucherView]:
+    async def list_after(self, member_id: str, after: str, limit: int) -> list[Owned]:
         """Return a member's vouchers behind an id, the oldest first; for an export."""
         where = {"owner": member_id, "_id": {"$gt": after}}
-        return await self._views(await self._vouchers.find(where, sort=[("_id", 1)], limit=limit), self._clock.now_ms())
+        vouchers = await self._vouchers.find(where, sort=[("_id", 1)], limit=limit)
+        views = await self._views(vouchers, self._clock.now_ms())
+        return [Owned(voucher, view) for voucher, view in zip(vouchers, views, strict=True)]
 
     async def get_voucher(self, actor: Actor, code: str) -> VoucherView:
         """
