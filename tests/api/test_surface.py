@@ -340,24 +340,28 @@ async def test_what_the_framework_itself_raises_is_told_by_its_type(clock: Manua
     assert (line["event"], "RuntimeError" in line["exception"], "hunter2" in str(line)) == ("unhandled", True, False)
 
 
-async def test_a_refused_request_is_forgotten_when_it_is_answered(door: Arrival, service: Caller) -> None:
+async def test_a_refused_request_is_forgotten_when_it_is_answered(door: Arrival, service: Caller, factory: Factory) -> None:
     """What an error keeps alive keeps the connection open: no cycle may be left for the collector, which runs seldom."""
 
     class Server(Sender):
         pass
 
+    known, wallet = str(service.token), await factory.wallet(5)
+    offer = await factory.offer(price={"asset": "PTS", "amount": 6})
     kept: list[weakref.ref[Server]] = []
     gc.collect()
     gc.disable()
     try:
-        for pieces, path in (
-            ([None], "/v1/auth/login"),
-            ([b"{"], "/v1/auth/login"),
-            ([b"{}"], "/v1/me"),
-            ([b"{}"], "/v1/transfers"),
+        for pieces, path, token in (
+            ([None], "/v1/auth/login", "garbage"),
+            ([b"{"], "/v1/auth/login", "garbage"),
+            ([b"{}"], "/v1/me", "garbage"),
+            ([b"{}"], "/v1/transfers", "garbage"),
+            ([b'{"amount":6}'], f"/v1/wallets/{wallet}/debit", known),
+            ([f'{{"member_id":"{wallet.partition(":")[0]}"}}'.encode()], f"/v1/offers/{offer}/redeem", known),
         ):
             sender = Server(list(pieces))
-            await say(door, sender, scope_of(path, "garbage"))
+            await say(door, sender, scope_of(path, token, idempotency_key="refused"))
             assert sender.status >= 400
             kept.append(weakref.ref(sender))
             del sender
@@ -365,3 +369,4 @@ async def test_a_refused_request_is_forgotten_when_it_is_answered(door: Arrival,
         assert [ref() for ref in kept] == [None] * len(kept)
     finally:
         gc.enable()
+    await factory.assert_books_balance()

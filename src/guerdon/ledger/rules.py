@@ -120,7 +120,8 @@ def decide_batch(
         try:
             verdict = _settle_decision(command.decide(view), plan, state)
         except GuerdonError as refusal:
-            verdict = refusal
+            # Its traceback leads to this frame, whose plan holds it: a ring around all that was read, until the collector comes by.
+            verdict = refusal.with_traceback(None)
             _remember(refusal, command.idempotency, plan, once)
         plan.verdicts.append(verdict)
     return plan

@@ -148,7 +148,7 @@ def redeem_command(asked: Redemption) -> Command:
             raise NotFound("there is no such offer or member")
         if not known or document["count"] != offer.count or counters != counters_of(offer, member, view.now_ms, asked.calendar):
             return Decision(value=STALE)
-        hindrance = hindrance_of(offer, Standpoint.of(asked.subject, view, asked.calendar))
+        hindrance = hindrance_of(offer, Standpoint.of(asked.subject, view, asked.calendar), counters)
         if hindrance is not None:
             raise hindrance
         if asked.blank is None or (VOUCHER_CODES, asked.blank.code_id) in view.documents:
@@ -209,12 +209,12 @@ class Standpoint:
         return 0 if account is None else account.balance
 
 
-def hindrance_of(offer: Offer, seen: Standpoint) -> BusinessError | None:
+def hindrance_of(offer: Offer, seen: Standpoint, counters: Sequence[Counter]) -> BusinessError | None:
     """Say why a member cannot redeem an offer now, or None when they can: first what would stand in everybody's way."""
     return (
         unavailable(offer, seen.now_ms)
         or ineligible(offer, seen)
-        or at_limit(offer, seen)
+        or at_limit(counters, seen)
         or sold_out(offer, seen)
         or unaffordable(offer, seen)
     )
@@ -241,8 +241,8 @@ def ineligible(offer: Offer, seen: Standpoint) -> BusinessError | None:
     return NotEligible(why, which="eligibility")
 
 
-def at_limit(offer: Offer, seen: Standpoint) -> BusinessError | None:
-    for counter in counters_of(offer, seen.member, seen.now_ms, seen.calendar):
+def at_limit(counters: Sequence[Counter], seen: Standpoint) -> BusinessError | None:
+    for counter in counters:
         reached = limit_reached(counter, seen.redeemed(counter), seen.calendar, seen.now_ms)
         if reached is not None:
             return reached

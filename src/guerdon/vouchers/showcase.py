@@ -51,12 +51,9 @@ def on_sale(offers: Sequence[Offer], now_ms: int) -> list[Offer]:
 
 
 def _item(offer: Offer, seen: Standpoint) -> CatalogueItem:
-    hindrance: GuerdonError | None = hindrance_of(offer, seen)
-    left_for_you = [
-        max(0, counter.limit - seen.redeemed(counter))
-        for counter in counters_of(offer, seen.member, seen.now_ms, seen.calendar)
-        if counter.limit is not None
-    ]
+    counters = counters_of(offer, seen.member, seen.now_ms, seen.calendar)
+    hindrance: GuerdonError | None = hindrance_of(offer, seen, counters)
+    left_for_you = [max(0, counter.limit - seen.redeemed(counter)) for counter in counters if counter.limit is not None]
     return CatalogueItem(
         id=offer.id,
         name=offer.name,
