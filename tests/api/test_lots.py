@@ -177,6 +177,7 @@ async def test_equal_dates_are_one_lot_and_their_number_is_bounded(service: Call
         ({"expires_at": "2099-01-01T00:00:00"}, "/expires_at"),
         ({"available_at": "tomorrow"}, "/available_at"),
         ({"available_at": "2099-01-02T00:00:00Z", "expires_at": "2099-01-01T00:00:00Z"}, "/expires_at"),
+        ({"available_at": "9999-12-31T23:59:59.999Z", "expires_at": "2099-01-01T00:00:00Z"}, "/available_at"),
         ({"expires_at": 5}, "/expires_at"),
         ({"source": "stolen"}, "/source"),
     ],

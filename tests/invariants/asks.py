@@ -3,7 +3,11 @@
 from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
-Kind = Literal["credit", "debit", "transfer", "hold", "capture", "void", "reversal", "freeze", "unfreeze", "close", "terms"]
+Kind = Literal[
+    "credit", "debit", "transfer", "hold", "capture", "void", "reversal", "freeze", "unfreeze", "close", "terms", "award", "confirmation"
+]  # fmt: skip
+WAITING = 253_402_300_799_999
+"""The date of value that has none before it is confirmed: the last millisecond of the year 9999."""
 STATUS_AFTER = {"freeze": "frozen", "unfreeze": "open", "close": "closed"}
 
 
@@ -39,7 +43,10 @@ Pieces = list[Piece]
 
 @dataclass(frozen=True)
 class Ask:
-    """What somebody asks for. `about` is the key of the hold or the transaction that it is about."""
+    """What somebody asks for. `about` is the key of the hold, the transaction or the award that it is about.
+
+    An award waits to be confirmed, and lapses by its `dates`; those of a confirmation are what it gives.
+    """
 
     kind: Kind
     wallet: str

@@ -9,11 +9,15 @@ from guerdon.app import Services
 from guerdon.identity.token_keys import TokenKeys
 from guerdon.ledger.checkpoints import CheckpointKeys, write_checkpoint
 from guerdon.ledger.jobs import sweep
+from guerdon.ledger.models import Outcome
 from tests.clients import Caller, ManualClock
+from tests.invariants.asks import WAITING, Ask, Dates
+from tests.invariants.till import award_command
 
 KINDS = {
     "credit", "debit", "transfer", "award", "clawback", "hold", "capture", "void", "hold_expiry", "expiry", "settlement", "reversal",
     "freeze", "unfreeze", "close", "terms", "redeem", "issue", "reserve", "release", "use", "unuse", "cancel", "load",
+    "confirmation",
 }  # fmt: skip
 KEYS = CheckpointKeys(TokenKeys.generate())
 _numbers = itertools.count(1)
@@ -28,6 +32,7 @@ class Shop:
         self._service = service
         self._services = services
         self._clock = clock
+        self._made: dict[str, Outcome] = {}
 
     def later(self, **delta: float) -> str:
         moment = datetime.fromtimestamp(self._clock.now_ms() / 1000, UTC) + timedelta(**delta)
@@ -37,6 +42,10 @@ class Shop:
         answer = await self._service.post(f"/v1/{path}", body)
         assert answer.status_code == status, answer.text
         return dict(answer.json())
+
+    async def submit(self, ask: Ask) -> None:
+        """What no route asks for by itself."""
+        self._made[ask.key] = await self._services.ledger.submit(award_command(ask, self._made))
 
     async def wallet(self, *value: dict[str, Any], asset: str = "PTS") -> str:
         member = await self.post("members", external_id=f"somebody-{next(_numbers)}")
@@ -108,6 +117,7 @@ async def build(shop: Shop, rng: random.Random) -> None:
     await _holds(shop, wallets)
     await _taken_back(shop, wallets)
     await _ruled(shop, wallets)
+    await _confirmed(shop)
     await _vouchers(shop, wallets)
     await shop.checkpoint()
     shop.advance(days=2)
@@ -138,6 +148,18 @@ async def _dated(shop: Shop, wallets: list[str]) -> None:
     await shop.event("refund", 9000, "bob", 3)
     await shop.event("refund", 1000, "ada", 4)
     await shop.credit(f"{await shop.member('bob')}:PTS", 30, available_at=soon, expires_at=late)
+
+
+async def _confirmed(shop: Shop) -> None:
+    """Awards that wait: confirmed in two parts, one of which pays a debt, and one that lapses unconfirmed."""
+    wallet = await shop.wallet({"amount": 10})
+    await shop.terms(wallet, credit_limit=50)
+    lapses = int(datetime.fromisoformat(shop.later(days=1)).timestamp() * 1000)
+    waiting = Dates("promotional", WAITING, lapses)
+    await shop.submit(Ask("award", wallet, "award", 100, dates=waiting))
+    await shop.submit(Ask("confirmation", wallet, "a-part", 20, about="award", dates=Dates("promotional", None, lapses + 1)))
+    await shop.debit(wallet, 50)
+    await shop.submit(Ask("confirmation", wallet, "in-debt", 70, about="award", dates=Dates("promotional", None, lapses + 9**10)))
 
 
 async def _holds(shop: Shop, wallets: list[str]) -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
 from guerdon.ledger.models import Account
-from tests.invariants.asks import PLAIN, Answer, Ask, Dates, Kind, Pieces, Terms
+from tests.invariants.asks import PLAIN, WAITING, Answer, Ask, Dates, Kind, Pieces, Terms
 from tests.invariants.world import World, amount_of
 
 ZONE = "America/St_Johns"
@@ -30,11 +30,12 @@ terms = st.builds(
     month=st.sampled_from([None, None, 60, 150]),
 )
 
-KEYED = ("credit", "debit", "transfer", "hold", "capture", "void", "reversal")
+KEYED = ("credit", "debit", "transfer", "hold", "capture", "void", "reversal", "award", "confirmation")
 DONE = {f"{kind} done" for kind in (*KEYED, "freeze", "unfreeze", "close", "terms")}
 REFUSED = {
     *("debit insufficient-funds", "hold insufficient-funds", "reversal insufficient-funds", "reversal reversal-limit"),
     *("capture invalid-state", "void invalid-state", "close wallet-not-empty", "capture wallet-frozen", "debit wallet-closed"),
+    "confirmation invalid-state",
 }
 """What 150 histories meet whatever the seed: dozens of times in each of several runs."""
 RARE = {
@@ -109,6 +110,33 @@ class Requests(RuleBasedStateMachine):
         hour = (self.now + (pends or 0)) // HOUR_MS * HOUR_MS
         dates = Dates("promotional" if promotional else "paid", hour if pends else None, hour + lasts if lasts else None)
         self.put("credit", self.wallets[place], amount, dates=dates)
+
+    @rule(place=places, amount=amounts, hours=st.sampled_from([1, 1, 6, 48, 200]))
+    def award(self, place: int, amount: int, hours: int) -> None:
+        """Value that waits to be confirmed, and lapses when it is not."""
+        lapses = self.now // HOUR_MS * HOUR_MS + hours * HOUR_MS
+        self.put("award", self.wallets[place], amount, dates=Dates("promotional", WAITING, max(lapses, self.now + 1)))
+
+    @rule(which=anything, amount=amounts, lasts=st.none() | spans)
+    def confirm(self, which: int, amount: int, lasts: int | None) -> None:
+        if self.world.awards:
+            self.put_confirmation(which, amount, lasts)
+
+    @rule(which=anything, part=st.integers(1, 3), beyond=st.integers(0, 1), lasts=st.none() | spans)
+    def confirm_to_the_edge(self, which: int, part: int, beyond: int, lasts: int | None) -> None:
+        """First a part, then in the same batch all that still waits, or one more."""
+        self.run_batch()
+        waiting = [key for key in self.world.awards if self.world.waiting(key) > part]
+        if waiting:
+            key = waiting[which % len(waiting)]
+            place = list(self.world.awards).index(key)
+            self.put_confirmation(place, part, lasts)
+            self.put_confirmation(place, self.world.waiting(key) - part + beyond, lasts)
+
+    def put_confirmation(self, which: int, amount: int, lasts: int | None) -> None:
+        key = list(self.world.awards)[which % len(self.world.awards)]
+        dates = Dates("promotional", None, self.now // HOUR_MS * HOUR_MS + HOUR_MS + lasts if lasts else None)
+        self.put("confirmation", self.world.awards[key][0], amount, about=key, dates=dates)
 
     @rule(place=places, amount=amounts, reference=references)
     def debit(self, place: int, amount: int, reference: str | None) -> None:

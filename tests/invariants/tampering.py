@@ -312,6 +312,42 @@ def rewrite_history(rng: random.Random, copy: Copy) -> list[Change]:
     return [*((ENTRIES, row["_id"], row) for row in rows), (ACCOUNTS, account["_id"], _row_after(account, rows))]
 
 
+def confirm_otherwise(change: Callable[[list[Document]], list[Document]]) -> Tamper:
+    """Other lots in a confirmation, in order of their amounts, with a chain and a head of the row that fit."""
+
+    def tamper(rng: random.Random, copy: Copy) -> list[Change]:
+        row = rng.choice([row for row in copy.entries if row["kind"] == "confirmation"])
+        name = row["_id"].rpartition("#")[0]
+        lots = change(sorted(row["lots"], key=lambda lot: lot["amount"]))
+        rows = rechained([{**each, "lots": lots} if each["_id"] == row["_id"] else each for each in copy.chain(name)])
+        return [
+            *((ENTRIES, each["_id"], each) for each in rows),
+            (ACCOUNTS, name, {**copy.rows[ACCOUNTS][name], "head": rows[-1]["hash"]}),
+        ]
+
+    return tamper
+
+
+def _not_waiting(lots: list[Document]) -> list[Document]:
+    """What could be spent already lives longer."""
+    return [{**lots[0], "available_at": None}, *lots[1:]]
+
+
+def _one_more(lots: list[Document]) -> list[Document]:
+    """More becomes spendable than has waited."""
+    return [*lots[:-1], {**lots[-1], "amount": lots[-1]["amount"] + 1}]
+
+
+def _paid(lots: list[Document]) -> list[Document]:
+    """What was awarded becomes what was paid for."""
+    return [*lots[:-1], {**lots[-1], "source": "paid"}]
+
+
+def _lapsed(lots: list[Document]) -> list[Document]:
+    """It has lapsed when it comes."""
+    return [*lots[:-1], {**lots[-1], "expires_at": 1}]
+
+
 def own_words(rng: random.Random, copy: Copy) -> list[Change]:
     """A field that is not hashed, since no entry has it: it would let MongoDB delete the row some day."""
     row = rng.choice(copy.entries)
@@ -355,6 +391,11 @@ TAMPERS: dict[str, tuple[Tamper, set[str]]] = {
     "transfer side removed": (remove_transfer_side, {"L1"}),
     "signed tail cut off": (cut_off_signed_tail, {"CP"}),
     "history rewritten": (rewrite_history, {"CP"}),
+    "confirmed what did not wait": (confirm_otherwise(_not_waiting), {"L7"}),
+    "confirmed more than waited": (confirm_otherwise(_one_more), {"L7"}),
+    "confirmed as paid": (confirm_otherwise(_paid), {"L7"}),
+    "confirmed when lapsed": (confirm_otherwise(_lapsed), {"L7"}),
+    "confirmed nothing": (confirm_otherwise(lambda lots: lots[1:]), {"L7"}),
     "account deleted": (delete_row(ACCOUNTS), {"L6"}),
     "account balance": (change_field(ACCOUNTS, "balance"), {"L2"}),
     "account held": (change_field(ACCOUNTS, "held"), {"L2"}),

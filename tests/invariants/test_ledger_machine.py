@@ -27,14 +27,14 @@ from tests.invariants.books import NOW_MS, assert_holds_and_lots, assert_laws
 from tests.invariants.company import bulk, do, number_of, open_wallets, read_books
 from tests.invariants.model import Bounds, Spec
 from tests.invariants.requests import DAY_MS, ZONE, Requests, amounts, found, places, run_histories, told
-from tests.invariants.till import answer_of
+from tests.invariants.till import answer_of, award_command
 from tests.invariants.world import World
 
 START_MS = NOW_MS + 20 * 365 * DAY_MS
 """In years to come, since the database forgets refusals by its own clock."""
 SETTING = {*STATUS_AFTER, "terms"}
 """What is asked without a key, and answered with a wallet that may have moved on."""
-USUAL = {f"{kind} done" for kind in ("credit", "debit", "hold", "reversal", "freeze", "unfreeze", "terms", "atomic")}
+USUAL = {f"{kind} done" for kind in ("credit", "debit", "hold", "reversal", "freeze", "unfreeze", "terms", "atomic", "award")}
 """What a few histories meet, whatever is drawn and whoever wins."""
 
 
@@ -120,7 +120,10 @@ class Processes(Requests):
         """The processes take turns, and so does the one that begins."""
         services = self.services[(place + self.batches) % 2]
         try:
-            outcome = await do(services, ask, self.made)
+            if ask.kind in ("award", "confirmation"):
+                outcome = await services.ledger.submit(award_command(ask, self.made))
+            else:
+                outcome = await do(services, ask, self.made)
         except GuerdonError as error:
             return Result(ask, Answer(error.code, None, error.replayed))
         if outcome is None:

@@ -1,15 +1,19 @@
 """The pure ledger with a counter in front of it: it turns what is asked into commands and remembers what each request has made."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+
+import msgspec
 
 from guerdon.errors import GuerdonError
 from guerdon.holds.rules import Wish, capture_command, hold_command, void_command
 from guerdon.ledger import due
 from guerdon.ledger.limits import Calendar
 from guerdon.ledger.models import (
+    ISSUER,
     TERMS,
     Account,
     Command,
+    Confirming,
     Decision,
     Idempotency,
     Limits,
@@ -19,7 +23,9 @@ from guerdon.ledger.models import (
     Terms,
     Transaction,
     Verdict,
+    View,
 )
+from guerdon.ledger.rules import recall
 from guerdon.reversals.rules import Reversal, reversal_command
 from guerdon.wallets.rules import Movement, command_of, postings_of
 from guerdon.wallets.service import fingerprint
@@ -85,6 +91,8 @@ class Till:
             # The rest of a hold that a final capture releases is no side of it.
             sides = [entry for entry in entries if entry.amount]
             return reversal_command(Reversal(sides, ask.amount, idempotency), self.calendar)
+        if ask.kind in ("award", "confirmation"):
+            return award_command(ask, self.made)
         return self._movement_command(ask, idempotency)
 
     def _movement_command(self, ask: Ask, idempotency: Idempotency) -> Command:
@@ -105,6 +113,28 @@ class Till:
     @staticmethod
     def _booking(wallet: str) -> Command:
         return Command((wallet.partition(":")[0],), (wallet,), lambda view: Decision(books_due=(wallet,)))
+
+
+def award_command(ask: Ask, made: Mapping[str, Outcome]) -> Command:
+    """An award that waits, or its confirmation: what events make of wallets, asked for by itself. `made` is what earlier keys have made."""
+    idempotency = Idempotency(ask.owner, ACTOR, ask.key, fingerprint(ask.kind, repr(ask.content).encode()), ask.reference)
+    lot = Lot(ask.amount or 0, *ask.dates)  # type: ignore[arg-type]
+    if ask.kind == "award":
+        posting = Posting(ask.wallet, lot.amount, ISSUER, lots=(lot,))
+    else:
+        # It waits in the lot that its award has made; nothing of that can have paid a debt.
+        [waiting] = made[ask.about].entries[0].lots or ()
+        posting = Posting(
+            ask.wallet, 0, ISSUER, confirms=Confirming(msgspec.structs.replace(waiting, amount=lot.amount), lot.expires_at)
+        )
+    transaction = Transaction(ask.kind, (posting,), ACTOR, idempotency)
+    opens = (account_of(ask.wallet, Bounds()),) if ask.kind == "award" else ()
+
+    def decide(view: View) -> Decision:
+        earlier = recall(view, idempotency)
+        return Decision((transaction,), opens) if earlier is None else Decision(recalled=(earlier,))
+
+    return Command((ask.owner,), (ask.wallet,), decide, idempotency.marks, idempotency=idempotency)
 
 
 def answer_of(verdict: Verdict) -> Answer:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from zoneinfo import ZoneInfo
 
-from tests.invariants.asks import NO_TERMS, PLAIN, STATUS_AFTER, Answer, Ask, Dates, Piece, Pieces, Terms
+from tests.invariants.asks import NO_TERMS, PLAIN, STATUS_AFTER, WAITING, Answer, Ask, Dates, Piece, Pieces, Terms
 
 GRACE_MS = 7 * 24 * 60 * 60 * 1000
 FORGOTTEN = {"not-found", "validation"}
@@ -68,6 +68,7 @@ class World:
         self.wallets: dict[str, Wallet] = {}
         self.holds: dict[str, Hold] = {}
         self.sides: dict[str, list[Side]] = {}
+        self.awards: dict[str, tuple[str, Dates]] = {}
         self.undone: defaultdict[str, int] = defaultdict(int)
         self.keys: dict[tuple[str, str], tuple[Ask, Answer]] = {}
         self.references: set[tuple[str, str]] = set()
@@ -96,7 +97,7 @@ class World:
     def moments(self) -> set[int]:
         """Everything that is still to come."""
         dates = [dates for wallet in self.wallets.values() for dates, _ in wallet.free]
-        moments = {date for each in dates for date in (each.available_at, each.expires_at) if date is not None}
+        moments = {date for each in dates for date in (each.available_at, each.expires_at) if date not in (None, WAITING)}
         return moments | {hold.expires_at for hold in self.holds.values() if hold.status == "held"}
 
     # --- pieces -----------------------------------------------------------------------------------------------------
@@ -212,7 +213,7 @@ class World:
     def attempt(self, ask: Ask) -> Answer:
         before = self.copy()
         try:
-            if ask.kind != "credit" and ask.wallet not in self.wallets:
+            if ask.kind not in ("credit", "award") and ask.wallet not in self.wallets:
                 raise Refused("not-found")
             sides = getattr(self, f"do_{'status' if ask.kind in STATUS_AFTER else ask.kind}")(ask)
         except Refused as refusal:
@@ -232,6 +233,24 @@ class World:
         wallet = self.wallets.setdefault(ask.wallet, Wallet())
         self.guard(wallet, ask.amount)
         return [Side(ask.wallet, 1, self.put(wallet, [(ask.dates, ask.amount)], grace=False))]
+
+    def do_award(self, ask: Ask) -> list[Side]:
+        self.awards[ask.key] = (ask.wallet, ask.dates)
+        return self.do_credit(ask)
+
+    def waiting(self, key: str) -> int:
+        """What there is of the lot that an award waits in; awards of the same dates share it."""
+        wallet, dates = self.awards[key]
+        return sum(amount for other, amount in self.wallets[wallet].free if other == dates)
+
+    def do_confirmation(self, ask: Ask) -> None:
+        """What waits becomes spendable, and pays a debt first."""
+        wallet, (_, dates) = self.wallets[ask.wallet], self.awards[ask.about]
+        self.guard(wallet, 0)
+        if ask.amount > self.waiting(ask.about) or (ask.dates.expires_at or self.now + 1) <= self.now:
+            raise Refused("invalid-state")
+        self.take(wallet, ask.amount, [(dates, ask.amount)])
+        self.put(wallet, [(ask.dates, ask.amount)], grace=False)
 
     def do_debit(self, ask: Ask) -> list[Side]:
         wallet = self.wallets[ask.wallet]

@@ -10,28 +10,41 @@ from typing import Any, Literal
 import msgspec
 
 from guerdon.database import Database, Document
-from guerdon.ledger.audit import Blame
+from guerdon.ledger.audit import CONFIRMATION, Blame
 from guerdon.ledger.due import HOLD_DOCUMENTS
 from guerdon.ledger.lookups import BATCH, find_entries
-from guerdon.ledger.models import REFUSAL, entry_id, located
+from guerdon.ledger.models import REFUSAL, WAITING, entry_id, located
 from guerdon.ledger.store import ENTRIES, REVERSALS
 from guerdon.ledger.vouchers import check_vouchers
 
 EVENTS = "events"
 """A collection of the rewards room, which stands above this one; it is read here as plain documents."""
+CONFIRMED = "(confirmed)"
+"""What a promise calls the amount that its entry confirms, and when that lapses: they are no fields."""
 Stage = Literal["events", "holds", "reversals", "refusals", "vouchers"]
 Promise = tuple[str, Mapping[str, Any]]
 """An entry's id, and what it must say; a path into it may have a point."""
 
 
 def promises_of_event(event: Document) -> Iterator[Promise]:
-    """Every award that was paid is an entry with that amount."""
+    """Every award that was paid is an entry with that amount, and so is every one that was confirmed."""
     for award in event["awards"]:
         if award.get("transaction_id") is not None:
             # A campaign may pay whoever has referred the member.
             owner = award.get("to") or event["owner"]
             said = {"amount": award["amount"], "asset": award["asset"], "owner": owner, "metadata.event": event["_id"]}
             why = {"metadata.campaign": award["campaign"], "metadata.version": str(award["version"])}
+            yield _first_entry(award["transaction_id"]), said | why
+    for award in event.get("releases") or ():
+        if award.get("transaction_id") is not None:
+            owner = award.get("to") or event["owner"]
+            lapses = award.get("expires_at")
+            said = {"kind": CONFIRMATION, CONFIRMED: (award["amount"], lapses), "asset": award["asset"], "owner": owner}
+            why = {
+                "metadata.event": event["_id"],
+                "metadata.campaign": award["campaign"],
+                "metadata.version": str(award["version"]),
+            }
             yield _first_entry(award["transaction_id"]), said | why
 
 
@@ -94,12 +107,19 @@ def _fault(entry: Document | None, said: Mapping[str, Any]) -> str | None:
     if entry is None:
         return "does not exist"
     for path, value in said.items():
-        found: Any = entry
+        found: Any = {**entry, CONFIRMED: _confirmed(entry, value)} if path == CONFIRMED else entry
         for part in path.split("."):
             found = found.get(part) if isinstance(found, dict) else None  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
         if found != value:
             return f"says {path} {found!r}, and not {value!r}"
     return None
+
+
+def _confirmed(entry: Document, said: tuple[int, int | None]) -> tuple[int, int | None]:
+    """How much the entry takes out of the lot that waited, and when that lapses now; where all of it has paid a debt, nothing says when."""
+    lots = entry.get("lots") or ()
+    come = [lot.get("expires_at") for lot in lots if lot["amount"] > 0]
+    return -sum(lot["amount"] for lot in lots if lot.get("available_at") == WAITING), (come or [said[1]])[0]
 
 
 async def _check_refusals(database: Database, after: str, blame: Blame) -> AsyncIterator[tuple[int, str]]:

@@ -46,6 +46,8 @@ SPENDING_KINDS = frozenset({"debit", "transfer", "hold", "redeem"})
 """What counts against the spending limits of a wallet."""
 CHOOSING_KINDS = frozenset({"reversal", "clawback"})
 """They take back what they once gave: those very lots first, even if they are still pending."""
+CONFIRMATION = "confirmation"
+"""What makes value spendable that waited for it."""
 
 
 class Replay:
@@ -220,6 +222,9 @@ class Replay:
     def _follow_lots(self, entry: Entry, own: tuple[Lot, ...], plain: int) -> None:
         """Value that arrives, leaves, lapses, or pays a debt."""
         moved = entry.lots or ()
+        if entry.kind == CONFIRMATION:
+            self._check_confirmed(entry, own, plain)
+            return
         if entry.amount > 0:
             self._check_arrival(entry, moved)
             return
@@ -237,7 +242,26 @@ class Replay:
         elif gone != first_of(available(own), -entry.amount):
             self._blame("L7", entry.id, "it was not taken from the lots that come first in the spend order")
 
+    def _check_confirmed(self, entry: Entry, own: Sequence[Lot], plain: int) -> None:
+        """A part of one lot that waited becomes spendable at once, less what it pays of a debt; nothing else is ever dated anew."""
+        moved = entry.lots or ()
+        gone = negated(lot for lot in moved if lot.amount < 0)
+        come = tuple(lot for lot in moved if lot.amount > 0)
+        if entry.amount or entry.counter != ISSUER or len(gone) != 1 or not gone[0].waits or len(come) > 1:
+            self._blame("L7", entry.id, "it makes something else spendable than one lot that waited")
+            return
+        there = {lot.dates: lot.amount for lot in own}
+        amount = gone[0].amount
+        if amount > there.get(gone[0].dates, 0):
+            self._blame("L7", entry.id, f"{amount} were confirmed of {there.get(gone[0].dates, 0)} that waited")
+        until = come[0].expires_at if come else None
+        whole = msgspec.structs.replace(gone[0], available_at=None, expires_at=until)
+        if (until is not None and until <= entry.at) or come != arriving((whole,), plain, amount, entry.at, entry.at):
+            self._blame("L7", entry.id, f"{amount} were confirmed, {total(come)} can be spent")
+
     def _check_arrival(self, entry: Entry, moved: Sequence[Lot]) -> None:
+        if any(lot.waits and (lot.source == "paid" or lot.expires_at is None) for lot in moved):
+            self._blame("L7", entry.id, "what waits to be confirmed was paid for, or would wait for ever")
         passed = any(lot.available_at is not None and lot.available_at <= entry.at for lot in moved)
         if passed or total(moved) > entry.amount or any(lot.amount <= 0 or is_plain(lot) for lot in moved):
             self._blame("L7", entry.id, "what arrived is more than was sent, or waits for a moment that has passed")

@@ -29,6 +29,9 @@ COUNTED = SYSTEM + "counted"
 LOTS_MAX, HOLDS_MAX = 100, 100
 """Lots of different dates in one wallet, and active holds on it; what comes on top is refused."""
 
+WAITING = 253_402_300_799_999
+"""`available_at` of value that waits to be confirmed, the last millisecond of the year 9999: nothing but a confirmation makes it spendable."""
+
 Source = Literal["paid", "promotional"]
 
 
@@ -49,6 +52,11 @@ class Lot(Struct, frozen=True, omit_defaults=True):
     @property
     def dates(self) -> tuple[Source, int | None, int | None]:
         return (self.source, self.available_at, self.expires_at)
+
+    @property
+    def waits(self) -> bool:
+        """Whether it is to be confirmed."""
+        return self.available_at == WAITING
 
 
 class Hold(Struct, frozen=True, omit_defaults=True):
@@ -313,6 +321,7 @@ class Posting(Struct, frozen=True):
     carried: bool = False
     """What arrives has the dates of what the posting before has taken."""
     hold: "Holding | None" = None
+    confirms: "Confirming | None" = None
     terms: Terms | None = None
     unspends: tuple[int, int] = (0, 0)
     """By how much it gives back to the spending limits of this day and month."""
@@ -326,6 +335,13 @@ class Holding(Struct, frozen=True):
     expires_at: int = 0
     final: bool = False
     """The last capture of this hold: its answer says that nothing is left, since the rest is released with it."""
+
+
+class Confirming(Struct, frozen=True):
+    """What a posting of amount 0 makes spendable at once: so much of a lot that waits, which then lapses at `expires_at`."""
+
+    lot: Lot
+    expires_at: int | None
 
 
 class Transaction(Struct, frozen=True):

@@ -14,6 +14,7 @@ from guerdon.errors import (
     GuerdonError,
     IdempotencyKeyReused,
     InsufficientFunds,
+    InvalidState,
     LimitReached,
     NotFound,
     ReferenceReused,
@@ -33,6 +34,7 @@ from guerdon.ledger.models import (
     Account,
     Change,
     Command,
+    Confirming,
     Decision,
     Entry,
     Hold,
@@ -231,6 +233,8 @@ def _post(account: Account, posting: Posting, marks: Marks, now_ms: int, calenda
     now_ms = max(now_ms, account.at)
     if posting.terms is not None:
         return [_set_terms(account, posting, marks, now_ms)]
+    if posting.confirms is not None:
+        return [_confirm(account, posting, posting.confirms, marks, now_ms)]
     if posting.hold is not None and posting.hold.seq:
         return _end_hold(account, posting, marks, now_ms, calendar)
     if account.limits is not None:
@@ -243,6 +247,8 @@ def _post(account: Account, posting: Posting, marks: Marks, now_ms: int, calenda
             taken = lots.take(account.lots, account.plain, -posting.amount, first)
             marks = msgspec.structs.replace(marks, lots=lots.negated(taken))
     elif posting.lots:
+        if any(lot.waits and (lot.source == "paid" or lot.expires_at is None) for lot in posting.lots):
+            raise InvalidState("only what is awarded can wait to be confirmed, and not for ever", status_now=account.status)
         marks = msgspec.structs.replace(
             marks, lots=lots.give(posting.lots, account.plain, posting.amount, now_ms, back_at_ms=now_ms if marks.reverses else 0)
         )
@@ -250,6 +256,26 @@ def _post(account: Account, posting: Posting, marks: Marks, now_ms: int, calenda
     if posting.amount > 0 and moved[0].lots and len(moved[0].lots) > max(LOTS_MAX, len(account.lots or ())) and not marks.reverses:
         raise LimitReached(f"the wallet already holds {LOTS_MAX} lots of different dates", limit=LOTS_MAX)
     return [moved]
+
+
+def _confirm(account: Account, posting: Posting, wish: Confirming, marks: Marks, now_ms: int) -> tuple[Account, Entry]:
+    """Give value that waits its own dates; a debt is paid out of it first. Nothing else is ever dated anew.
+
+    Raises:
+        InvalidState: there is not so much that waits, or it would lapse before it could be spent.
+        LimitReached: the wallet has no room for another lot.
+    """
+    lot, until = wish.lot, wish.expires_at
+    own = account.lots or ()
+    there = lots.total(each for each in own if each.dates == lot.dates)
+    if not lot.waits or not 0 < lot.amount <= there or (until is not None and until <= now_ms):
+        raise InvalidState(f"{lot.amount} to confirm, {there if lot.waits else 0} wait", status_now=account.status)
+    spendable = msgspec.structs.replace(lot, available_at=None, expires_at=until)
+    arrived = lots.give((spendable,), account.plain, lot.amount, now_ms)
+    moved = due.append(account, posting, msgspec.structs.replace(marks, lots=lots.merge([*lots.negated((lot,)), *arrived])), now_ms)
+    if len(moved[0].lots or ()) > max(LOTS_MAX, len(own)):
+        raise LimitReached(f"the wallet already holds {LOTS_MAX} lots of different dates", limit=LOTS_MAX)
+    return moved
 
 
 def _count(account: Account, posting: Posting, marks: Marks, now_ms: int, calendar: Calendar) -> tuple[Account, Marks]:

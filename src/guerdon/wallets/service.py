@@ -13,7 +13,7 @@ from guerdon.identity.service import Identity
 from guerdon.ids import digest
 from guerdon.ledger.due import bring_up_to
 from guerdon.ledger.lots import is_plain
-from guerdon.ledger.models import Account, Idempotency, Lot, Outcome, Transaction, Verdict
+from guerdon.ledger.models import WAITING, Account, Idempotency, Lot, Outcome, Transaction, Verdict
 from guerdon.ledger.service import Ledger
 from guerdon.security import Actor
 from guerdon.wallets.assets import Assets
@@ -242,6 +242,8 @@ def lot_of(body: CreditCreate | DebitCreate | TransferCreate | BulkItem) -> Lot 
         return None
     available_at = None if body.available_at is None else utc_ms(body.available_at, "/available_at")
     expires_at = None if body.expires_at is None else utc_ms(body.expires_at, "/expires_at")
+    if available_at == WAITING:
+        raise Validation.at("/available_at", "this moment stands for value that an event has to confirm")
     if available_at is not None and expires_at is not None and expires_at <= available_at:
         raise Validation.at("/expires_at", "the value would lapse before it is available")
     lot = Lot(body.amount, body.source, available_at, expires_at)
