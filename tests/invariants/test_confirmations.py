@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 
-import msgspec
 import pytest
 
 from guerdon.app import Services
@@ -164,7 +163,7 @@ async def test_what_an_event_says_that_it_has_confirmed_is_held_against_the_entr
     wallet = f"{await services.identity.ensure_member('ada')}:PTS"
     opened = replace(AWARD, wallet=wallet, dates=Dates("promotional", WAITING, now_ms + DAY_MS))
     made = {"award": await services.ledger.submit(award_command(opened, {}))}
-    lot = msgspec.structs.replace((made["award"].entries[0].lots or ())[0], amount=40)
+    lot = Lot(40, "promotional", WAITING, now_ms + DAY_MS)
     confirms = Posting(opened.wallet, 0, ISSUER, confirms=Confirming(lot, now_ms + 2 * DAY_MS))
     said = {"event": "evt-1", "campaign": "cmp_1", "version": "1"}
     decision = Decision((Transaction("confirmation", (confirms,), ACTOR, metadata=said),))

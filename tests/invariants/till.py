@@ -123,9 +123,10 @@ def award_command(ask: Ask, made: Mapping[str, Outcome]) -> Command:
         posting = Posting(ask.wallet, lot.amount, ISSUER, lots=(lot,))
     else:
         # It waits in the lot that its award has made; nothing of that can have paid a debt.
-        [waiting] = made[ask.about].entries[0].lots or ()
+        waiting = made[ask.about].entries[0].lots
+        assert waiting is not None
         posting = Posting(
-            ask.wallet, 0, ISSUER, confirms=Confirming(msgspec.structs.replace(waiting, amount=lot.amount), lot.expires_at)
+            ask.wallet, 0, ISSUER, confirms=Confirming(msgspec.structs.replace(waiting[0], amount=lot.amount), lot.expires_at)
         )
     transaction = Transaction(ask.kind, (posting,), ACTOR, idempotency)
     opens = (account_of(ask.wallet, Bounds()),) if ask.kind == "award" else ()
