@@ -146,6 +146,7 @@ class Processes(Requests):
     def together(self, steps: list[tuple[int, bool, int]]) -> None:
         """An atomic bulk request to both processes at once: one does it, the other one recalls it; or both refuse."""
         self.run_batch()
+        self.clock.at_ms = self.now
         for place, up, amount in steps:
             self.put("credit" if up else "debit", self.wallets[place], amount)
         asks, self.batch = self.batch, []
