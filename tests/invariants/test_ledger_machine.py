@@ -5,6 +5,7 @@ which the model answers each of them as the books did, and in which the books en
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, ClassVar, NamedTuple
@@ -22,7 +23,7 @@ from guerdon.ledger.jobs import sweep
 from guerdon.ledger.models import Account, Entry, Outcome
 from guerdon.ledger.store import ACCOUNTS, ENTRIES, REVERSALS
 from guerdon.ledger.verify import verify
-from tests.invariants.asks import STATUS_AFTER, Answer, Ask
+from tests.invariants.asks import STATUS_AFTER, Answer, Ask, Terms
 from tests.invariants.books import NOW_MS, assert_holds_and_lots, assert_laws
 from tests.invariants.company import bulk, do, number_of, open_wallets, read_books
 from tests.invariants.model import Bounds, Spec
@@ -95,10 +96,14 @@ class Processes(Requests):
     def run(self, work: Coroutine[Any, Any, Any]) -> Any:
         return self.runner.run(work)
 
+    def wait_until(self, moment: int) -> None:
+        """Here and not where a batch is sent: `together` sends its requests without one."""
+        super().wait_until(moment)
+        self.clock.at_ms = self.now
+
     # --- requests ---------------------------------------------------------------------------------------------------
 
     def submit(self, batch: Sequence[Ask]) -> list[Answer]:
-        self.clock.at_ms = self.now
         self.batches += 1
         if self.batches % 3 == 0:
             results = [self.run(self.ask(ask, place)) for place, ask in enumerate(batch)]
@@ -251,6 +256,20 @@ def run_processes(settings: Settings, sequences: int, **more: object) -> None:
         conflicts = sum(services.ledger.stats.conflicts for services in Processes.services)
     assert set(Processes.seen) >= USUAL, USUAL - set(Processes.seen)
     assert conflicts > sequences // 2, "the processes hardly met"
+
+
+def test_requests_together_are_booked_on_the_day_on_which_they_are_sent(settings: Settings) -> None:
+    """Right after a wait nothing else has told the processes what day it is."""
+    with two_processes(settings):
+        Processes.seen = Counter()
+        history = Processes()
+        history.open_books()
+        history.set_terms(0, Terms(day=90))
+        history.send()
+        history.wait(DAY_MS)
+        history.together([(0, False, 5), (0, False, 6)])
+        history.compare()
+        history.teardown()
 
 
 def test_two_processes_agree_with_the_model(settings: Settings) -> None:
