@@ -14,14 +14,14 @@ PAGE = (Path(__file__).parents[2] / "docs/campaigns.md").read_text(encoding="utf
 RECIPES = re.findall(r"^## (\d+\. .+)\n((?:(?!^## ).*\n?)*)", PAGE, re.MULTILINE)
 BLOCK = re.compile(r"```json (campaign|play)\n(.*?)```", re.DOTALL)
 TIERS = {"asset": "PTS", "window": {"type": "rolling", "months": 12}, "tiers": [{"code": "gold", "name": "Gold", "points": 1000}]}
-RECIPES_COUNT = 15
+RECIPES_COUNT = 16
 
 
 def blocks(text: str, kind: str) -> list[Any]:
     return [json.loads(body) for found, body in BLOCK.findall(text) if found == kind]
 
 
-def test_the_page_has_fifteen() -> None:
+def test_the_page_has_all_of_them() -> None:
     assert len(RECIPES) == RECIPES_COUNT
     for title, text in RECIPES:
         assert blocks(text, "campaign"), title
@@ -56,5 +56,6 @@ async def test_it_does_what_the_page_says(service: Caller, factory: Factory, tit
         answer = await service.post("/v1/events", event, key=None)
         assert answer.status_code == 201, answer.text
         assert sum(award["amount"] for award in answer.json()["awards"]) == step["earns"], (event, answer.json()["decisions"])
+        assert sum(release["amount"] for release in answer.json()["releases"]) == step.get("releases", 0)
         assert preview["decisions"] == answer.json()["decisions"]
     await factory.assert_books_balance()

@@ -173,6 +173,45 @@ async def test_a_draft_of_an_achievement_comes_out_as_it_then_does(service: Call
     await factory.assert_books_balance()
 
 
+def delivered(who: str, day: int, purchase: str) -> dict[str, Any]:
+    at = f"2026-01-{day:02d}T18:00:00Z"
+    return {
+        "id": f"{purchase}-there-{day}", "type": "delivered", "member": {"external_id": who}, "occurred_at": at, "confirms": purchase,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("active", [False, True])
+async def test_what_waits_for_an_event_is_released_there_too(
+    service: Caller, services: Services, factory: Factory, active: bool
+) -> None:
+    """What a refund finds to take back depends on what was delivered: before its purchase, between its refunds, twice or never."""
+    rule = await factory.campaign(
+        active=active,
+        pending={"type": "event", "event_type": "delivered", "within_days": 30},
+        expiry={"type": "after_days", "days": 20},
+        clawback="up_to_balance",
+    )
+
+    def month(who: str) -> list[dict[str, Any]]:
+        there = [
+            delivered(who, 2, f"{who}-1"),
+            delivered(who, 3, f"{who}-2"),
+            delivered(who, 4, f"{who}-5"),
+            delivered(who, 5, f"{who}-2"),
+        ]
+        return sorted([*shopping(factory, who), *there], key=lambda event: event["occurred_at"])
+
+    await record(service, *month("ada"))
+    report = await simulate(service, services, rule)
+    if not active:
+        assert paid(report["total"], "real") == (0, 0)
+        assert (await service.post(f"/v1/campaigns/{rule}/activate", key=None)).status_code == 200
+        await record(service, *month("bob"))
+    assert paid(report["total"]) == await really(services, rule, "ada" if active else "bob")
+    assert report["total"]["campaign"]["simulated"]["taken_back"] > 0
+    await factory.assert_books_balance()
+
+
 async def test_what_a_referrer_would_get_counts_for_them(service: Caller, services: Services, factory: Factory) -> None:
     """Ada has referred Bob and Eve, and may get so much in a month."""
     plain = await factory.campaign()

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hypothesis import strategies as st
+from msgspec import UNSET
 
 from guerdon.database import Collection
 from guerdon.errors import GuerdonError
@@ -20,7 +21,9 @@ from guerdon.rewards.campaign_models import (
     Expiry,
     FixedAward,
     FormulaAward,
+    Pending,
     PendingDays,
+    PendingEvent,
     PerAmountAward,
     PercentAward,
     Period,
@@ -36,6 +39,7 @@ from guerdon.wallets.service import new_account
 from tests.invariants.books import NOW_MS, assert_holds_and_lots, assert_laws
 from tests.invariants.model import Bounds
 
+DELIVERED = "delivered"
 HOUR_MS, DAY_MS = 3_600_000, 86_400_000
 MEMBERS = [f"mem_{number:032x}" for number in range(3)]
 _EVENTS: Collection[RecordedEvent] = Collection(None, RecordedEvent)  # type: ignore[arg-type]
@@ -96,7 +100,7 @@ class Shop:
         return _event_of(self._decide([self._command(event, preview=True)]).verdicts[0])
 
     def _command(self, event: ShopEvent, *, preview: bool = False) -> Command:
-        found = self.documents.get((EVENTS, event.refund_of or ""))
+        found = self.documents.get((EVENTS, event.about or ""))
         recording = Recording(
             event=event,
             subject=Subject(event.member_id),
@@ -158,11 +162,10 @@ class Shop:
         """Every decision comes out again, byte for byte, from what is stored with it."""
         for event in self.recorded:
             assert event.inputs is not None
-            found = self.documents.get((EVENTS, event.refund_of or ""))
+            found = self.documents.get((EVENTS, event.about or ""))
             original = None if found is None else _EVENTS.decode(found)
             settled = settle_again(event, event.inputs, Material(self.campaigns, Subject(event.owner), original))
-            then = canonical(event.awards, event.decisions, event.note)
-            assert canonical(settled.awards, settled.decisions, settled.note) == then, event.id
+            assert canonical(settled) == canonical(event), event.id
 
 
 def _event_of(verdict: Outcome | GuerdonError) -> RecordedEvent:
@@ -173,11 +176,11 @@ def _event_of(verdict: Outcome | GuerdonError) -> RecordedEvent:
 
 def told(event: RecordedEvent) -> bytes:
     """What an event says was decided, but for the names that the ledger has given."""
-    return canonical(event.awards, event.decisions, event.note)
+    return canonical(event)
 
 
 def events_of(steps: Sequence[Step]) -> list[ShopEvent]:
-    """The steps as events, numbered in their order; a linked refund is of a purchase of its member, before or after it."""
+    """The steps as events, numbered in their order; a linked refund or a delivery is of a purchase of its member, before or after it."""
     bought: defaultdict[int, list[int]] = defaultdict(list)
     for number, step in enumerate(steps):
         if step.kind == "purchase":
@@ -185,17 +188,18 @@ def events_of(steps: Sequence[Step]) -> list[ShopEvent]:
     events: list[ShopEvent] = []
     for number, step in enumerate(steps):
         purchases = bought[step.member]
-        linked = purchases[step.refund_of % len(purchases)] if step.kind == "linked" and purchases else None
+        linked = purchases[step.refund_of % len(purchases)] if step.kind in ("linked", DELIVERED) and purchases else None
         kind = "refund" if step.kind == "linked" else step.kind
         events.append(
             ShopEvent(
                 id=f"e{number}",
                 type=kind,
                 occurred_at=NOW_MS - step.days_ago * DAY_MS,
-                amount=0 if kind == "visit" else step.amount,
+                amount=0 if kind in ("visit", DELIVERED) else step.amount,
                 currency="GBP",
-                refund_of=None if linked is None else f"e{linked}",
+                refund_of=None if linked is None or kind == DELIVERED else f"e{linked}",
                 member_id=MEMBERS[step.member],
+                confirms=UNSET if linked is None or kind != DELIVERED else f"e{linked}",
             )
         )
     return events
@@ -230,6 +234,9 @@ def caps_of(*periods: Period) -> st.SearchStrategy[list[Cap]]:
 
 budgets = st.none() | limits
 expiries: st.SearchStrategy[Expiry | None] = st.sampled_from([None, AfterDays(1), AfterDays(20), EndOfMonth()])
+pendings: st.SearchStrategy[Pending | None] = st.sampled_from(
+    [None, None, PendingDays(1), PendingDays(14), PendingEvent(DELIVERED, 1), PendingEvent(DELIVERED, 14)]
+)
 conditions = st.sampled_from(
     ["true", "true", "event.amount > 200", "member.first_purchase", "member.days_since_last >= 2", "event.amount / 0 == 1"]
 )
@@ -251,7 +258,7 @@ def anything(draw: st.DrawFn) -> list[Campaign]:
             stacking=draw(stackings),
             condition=draw(conditions),
             clawback=draw(st.sampled_from(["none", "up_to_balance", "debt"])),
-            pending=draw(st.none() | st.sampled_from([1, 14]).map(lambda days: PendingDays("days", days))),
+            pending=draw(pendings),
             expiry=draw(expiries),
             asset=draw(st.sampled_from(["PTS", "PTS", "GBP"])),
         )

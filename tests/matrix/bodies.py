@@ -15,7 +15,7 @@ TEXTS = {
     "email": "ada@example.com", "password": "staple battery horse", "current_password": "correct horse battery",
     "new_password": "staple battery horse", "wallet": NOWHERE, "from": NOWHERE, "to": NOWHERE, "id": NOBODY, "code": "NEWONE", "asset": "PTS",
     "currency": "GBP", "scopes": "wallets:read", "audience": "true", "condition": "true",
-    "event_types": "purchase", "type": "purchase", "expression": "1", "percent": "2.5", "tier_multipliers": "2", "group": "sale", "refund_of": "order-0",
+    "event_type": "delivered", "event_types": "purchase", "type": "purchase", "expression": "1", "percent": "2.5", "tier_multipliers": "2", "group": "sale", "refund_of": "order-0", "confirms": "order-0",
     "member_id": NOBODY, "images": "https://1.1.1.1/cup.png", "code_pattern": "##########-##########", "eligibility": "true", "tiers": "gold", "sku": "85123A",
     "unit_cost": "0.5", "starts": "09:00", "ends": "17:00", "Tier.code": "gold", "ReferralCreate.code": "R0NdVkGqZzCbhfcUPYcEVDa",
     "reservation": f"hld_{NOBODY}:uses.vch_{NOBODY[4:]}:1", "use": f"txn_{NOBODY}:uses.vch_{NOBODY[4:]}:1",

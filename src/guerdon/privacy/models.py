@@ -14,8 +14,9 @@ from guerdon.holds.models import HoldView
 from guerdon.identity.models import PASSWORD_LENGTH_MAX, MemberView
 from guerdon.ledger.models import Account
 from guerdon.personal import Belongings
+from guerdon.rewards.event_views import EventView, view_event
 from guerdon.rewards.judging import Subject
-from guerdon.rewards.models import EventView, RecordedEvent, Refunded, Standing, view_event
+from guerdon.rewards.models import RecordedEvent, Refunded, Standing
 from guerdon.rewards.tier_models import MemberTierView, TierChangeView
 from guerdon.sessions.models import SessionView
 from guerdon.vouchers.models import VoucherView
@@ -187,11 +188,16 @@ class CounterExport(Struct, frozen=True):
 
 
 class RefundExport(Struct, frozen=True):
-    """What has been refunded of a purchase, which may not have arrived yet, and by campaign what that took from its award."""
+    """What has been refunded of a purchase, which may not have arrived yet, and by campaign what that took from its award.
+
+    `confirmed` are the events by type that have confirmed it, and `released` those that made an award spendable, by campaign.
+    """
 
     event_id: str
     amount: int
     taken: dict[str, int]
+    confirmed: dict[str, str]
+    released: dict[str, str]
 
 
 class ExportHead(Struct, frozen=True):
@@ -229,7 +235,8 @@ def view_standing(standing: Standing | None) -> StandingExport | None:
 
 
 def view_refund(refunded: Refunded) -> RefundExport:
-    return RefundExport(refunded.id.partition("/")[2], refunded.amount, refunded.taken)
+    released = {campaign: each.event for campaign, each in refunded.released.items()}
+    return RefundExport(refunded.id.partition("/")[2], refunded.amount, refunded.taken, refunded.confirmed, released)
 
 
 def view_counter(account: Account) -> CounterExport:

@@ -119,11 +119,23 @@ class Cap(Struct, frozen=True, forbid_unknown_fields=True):
     period: Period | None = None
 
 
-class PendingDays(Struct, frozen=True, forbid_unknown_fields=True):
+class PendingDays(Struct, frozen=True, forbid_unknown_fields=True, tag_field="type", tag="days"):
     """The award can be spent from the midnight that follows so many days."""
 
-    type: Literal["days"]
     days: Annotated[int, Meta(ge=1, le=WAITING_DAYS_MAX)]
+
+
+class PendingEvent(Struct, frozen=True, forbid_unknown_fields=True, tag_field="type", tag="event"):
+    """The award can be spent once an event of this type confirms the purchase; it lapses when none does within so many days.
+
+    The days end like those of an expiry: at the next midnight, and of more than 31 days with the week.
+    """
+
+    event_type: EventType
+    within_days: Annotated[int, Meta(ge=1, le=WAITING_DAYS_MAX)]
+
+
+Pending = PendingDays | PendingEvent
 
 
 class NeverExpires(Struct, frozen=True, forbid_unknown_fields=True, tag_field="type", tag="never"):
@@ -183,7 +195,7 @@ class CampaignCreate(Struct, frozen=True, forbid_unknown_fields=True):
     budget: Amount | None = None
     partial_award: bool = True
     """At the edge of a cap or the budget: pay what is left of it, or nothing."""
-    pending: PendingDays | None = None
+    pending: Pending | None = None
     expiry: Expiry | None = None
     clawback: Clawback = "debt"
     effective_at: datetime | None = None
@@ -217,7 +229,7 @@ class Campaign(Struct, frozen=True, kw_only=True):
     caps: list[Cap] = []
     budget: int | None = None
     partial_award: bool = True
-    pending: PendingDays | None = None
+    pending: Pending | None = None
     expiry: Expiry | None = None
     effective_at: int | None = None
     bounded: bool = False
@@ -260,7 +272,7 @@ class CampaignView(Struct, frozen=True):
     caps: list[Cap]
     budget: int | None
     partial_award: bool
-    pending: PendingDays | None
+    pending: Pending | None
     expiry: Expiry | None
     clawback: str
     effective_at: str | None

@@ -1,6 +1,7 @@
 """Which command an event is."""
 
 from guerdon.ledger.models import Command
+from guerdon.rewards.confirming import ConfirmationRule
 from guerdon.rewards.refunding import RefundRule
 from guerdon.rewards.rules import EventRule, OpenWallet, Recording, Stored
 
@@ -10,5 +11,6 @@ def event_command(recording: Recording, open_wallet: OpenWallet, stored: Stored)
 
     `decide` raises EventReused when the id belongs to another event.
     """
-    linked = recording.event.refund_of is not None
-    return (RefundRule if linked else EventRule)(recording, open_wallet, stored).command()
+    event = recording.event
+    rule = EventRule if event.about is None else ConfirmationRule if event.refund_of is None else RefundRule
+    return rule(recording, open_wallet, stored).command()

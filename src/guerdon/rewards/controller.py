@@ -15,7 +15,8 @@ from guerdon.rewards.campaign_models import (
     view_campaign,
 )
 from guerdon.rewards.campaigns import Campaigns
-from guerdon.rewards.models import EventCreate, EventResults, EventsCreate, EventView, RecordedEvent, view_event, view_result
+from guerdon.rewards.event_views import EventResults, EventView, view_event, view_result
+from guerdon.rewards.models import EventCreate, EventsCreate, RecordedEvent
 from guerdon.rewards.replaying import Replay, Replays
 from guerdon.rewards.service import Events, shop_event
 from guerdon.security import scope
@@ -87,7 +88,7 @@ class EventsResource:
         example={"events": [_EVENT]},
     )
     async def on_post_bulk(self, req: Request, resp: Response) -> None:
-        """Record up to 500 events, each with its own outcome. An event that refunds another one is recorded after those that do not."""
+        """Record up to 500 events, each with its own outcome. Those that refund or confirm another one are recorded after the rest."""
         body, _ = await read(req, EventsCreate, bytes_max=BULK_BODY_BYTES_MAX)
         results = await self._events.record_bulk(actor_of(req), body.events)
         send(resp, EventResults([view_result(result, whole=_sees_whole(req)) for result in results]))
@@ -95,7 +96,8 @@ class EventsResource:
     @operation("getEvent", scope("events:read", own=True), tag="events", answers={200: EventView}, errors=(NotFound,))
     async def on_get_one(self, req: Request, resp: Response, event_id: str) -> None:
         """Read a recorded event with its awards, the reasons of every decision, and what it was judged on."""
-        send(resp, _view(req, await self._events.get_event(actor_of(req), event_id)))
+        event, since = await self._events.get_event_and_since(actor_of(req), event_id)
+        send(resp, view_event(event, whole=_sees_whole(req), since=since))
 
     @operation("replayEvent", scope("events:read"), tag="events", answers={200: Replay}, errors=(NotFound,))
     async def on_post_replay(self, req: Request, resp: Response, event_id: str) -> None:

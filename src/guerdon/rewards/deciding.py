@@ -10,7 +10,7 @@ from guerdon.ledger.limits import Calendar
 from guerdon.ledger.models import LOTS_MAX, Account, Lot
 from guerdon.money import BALANCE_CEILING
 from guerdon.rewards import periods
-from guerdon.rewards.campaign_models import Campaign, Clawback
+from guerdon.rewards.campaign_models import Campaign, Clawback, Expiry, Pending, PendingEvent
 from guerdon.rewards.judging import Judgement
 from guerdon.rewards.limits import BUDGET, Counter, counters_of, cut
 from guerdon.rewards.models import REFERRERS, REFUND, Inputs, ShopEvent, WalletState
@@ -53,11 +53,22 @@ class _Desk:
         reasons = [judgement.reason, *reasons]
         if amount == 0:
             return Verdict(campaign, "capped", 0, reasons)
-        lot = award_lot(campaign, amount, self._inputs.decided_at, self._calendar)
-        hindrance = _hindrance(self._wallets.get(place_of(campaign), WalletState()), lot)
+        confirmed = self._confirmed(campaign)
+        if confirmed is not None:
+            reasons = [*reasons, f"{confirmed} had confirmed it before it arrived: it waits for nothing"]
+        pending = campaign.pending if confirmed is None else None
+        lot = award_lot(pending, campaign.expiry, amount, self._inputs.decided_at, self._calendar)
+        hindrance = hindrance_of(self._wallets.get(place_of(campaign), WalletState()), lot)
         if hindrance is not None:
             return Verdict(campaign, "refused", 0, [*reasons, hindrance])
         return Verdict(campaign, "awarded", amount, reasons, lot, tuple(counters), None if to == self._owner else to)
+
+    def _confirmed(self, campaign: Campaign) -> str | None:
+        """Which event has confirmed the purchase already, of the type that the award is to wait for."""
+        before, pending = self._inputs.before, campaign.pending
+        if before is None or not isinstance(pending, PendingEvent):
+            return None
+        return before.confirmed.get(pending.event_type)
 
     def _take_back(self, judgement: Judgement, budget: list[Counter]) -> Verdict:
         campaign = judgement.campaign
@@ -140,14 +151,9 @@ def _choose(desk: _Desk, group: str, judgements: Sequence[Judgement]) -> Verdict
     return offers[0] if policy == "first" else max(offers, key=lambda offer: abs(offer.amount))
 
 
-def award_lot(campaign: Campaign, amount: int, now_ms: int, calendar: Calendar) -> Lot:
+def award_lot(pending: Pending | None, expiry: Expiry | None, amount: int, now_ms: int, calendar: Calendar) -> Lot:
     """What an award arrives as."""
-    return Lot(
-        amount,
-        "promotional",
-        periods.available_at(campaign.pending, now_ms, calendar),
-        periods.lapses_at(campaign.expiry, now_ms, calendar),
-    )
+    return Lot(amount, "promotional", *periods.dates_of(pending, expiry, now_ms, calendar))
 
 
 def state_of(account: Account | None) -> WalletState:
@@ -166,14 +172,14 @@ def state_of(account: Account | None) -> WalletState:
     )
 
 
-def _hindrance(wallet: WalletState, lot: Lot) -> str | None:
+def hindrance_of(wallet: WalletState, lot: Lot) -> str | None:
     if wallet.status != "open":
         return f"the wallet is {wallet.status}"
     if wallet.balance + lot.amount > wallet.ceiling:
         return f"the balance would pass its limit of {wallet.ceiling}"
     if wallet.full is not None and lot.dates not in wallet.full:
         return f"the wallet already holds {LOTS_MAX} lots of different dates"
-    if lot.expires_at is not None and lot.available_at is not None and lot.expires_at <= lot.available_at:
+    if lot.expires_at is not None and lot.available_at is not None and not lot.waits and lot.expires_at <= lot.available_at:
         return "the award would lapse before it could be spent"
     return None
 

@@ -6,11 +6,9 @@ from typing import Annotated, Any, Literal
 from msgspec import UNSET, Meta, Struct, UnsetType, field
 from pymongo import IndexModel
 
-from guerdon.clock import rfc3339
-from guerdon.errors import GuerdonError
-from guerdon.http import ExternalId, Text, problem_of
+from guerdon.http import ExternalId, Text
 from guerdon.money import AMOUNT_MAX, BALANCE_CEILING, Amount
-from guerdon.rewards.campaign_models import CAMPAIGN_VERSIONS, CAMPAIGNS, Clawback, EventType, ItemsOf
+from guerdon.rewards.campaign_models import CAMPAIGN_VERSIONS, CAMPAIGNS, Clawback, EventType, Expiry, ItemsOf
 from guerdon.rewards.tier_models import TIER_CHANGES, TIER_SET_VERSIONS, TIER_SETS, TierStep
 
 EVENTS, REFUNDS, STANDINGS = "events", "refunds", "standings"
@@ -69,7 +67,8 @@ class ItemCreate(Struct, frozen=True, forbid_unknown_fields=True):
 class EventCreate(Struct, frozen=True, forbid_unknown_fields=True):
     """Something that happened in the shop. `id` is its business key, for ever; `amount` is in minor units of `currency`.
 
-    A purchase and a refund have both; anything else may leave them out. A refund names its purchase in `refund_of`, if it has one.
+    A purchase and a refund have both; anything else may leave them out. A refund names its purchase in `refund_of`, if it has one. Any other
+    event may say in `confirms` which purchase has come so far (delivered, say): it is not judged, but makes awards that waited for it spendable.
     `id`, `items` and `attributes` are kept for ever, whatever is erased: nothing personal belongs there.
     """
 
@@ -81,6 +80,7 @@ class EventCreate(Struct, frozen=True, forbid_unknown_fields=True):
     currency: Currency | None = None
     items: Annotated[list[ItemCreate], Meta(max_length=ITEMS_MAX)] = []
     refund_of: EventId | None = None
+    confirms: EventId | None = None
     attributes: Attributes = {}
 
 
@@ -88,21 +88,6 @@ class EventsCreate(Struct, frozen=True, forbid_unknown_fields=True):
     """Up to 500 events, each recorded or refused by itself."""
 
     events: Annotated[list[EventCreate], Meta(min_length=1, max_length=EVENTS_BULK_MAX)]
-
-
-class AwardView(Struct, frozen=True):
-    """What a campaign paid, or took back (negative). `pending` until `available_at`; it lapses at `expires_at`."""
-
-    campaign: str
-    version: int
-    asset: str
-    amount: int
-    status: Literal["paid", "pending", "preview"]
-    transaction_id: str | None
-    available_at: str | None
-    expires_at: str | None
-    to: Literal["referrer"] | UnsetType = UNSET
-    """There where it is not the member who was paid."""
 
 
 class DecisionView(Struct, frozen=True):
@@ -113,74 +98,6 @@ class DecisionView(Struct, frozen=True):
     outcome: Literal["awarded", "capped", "refused", "not_matched"]
     amount: int
     reasons: list[str]
-
-
-class WalletStateView(Struct, frozen=True):
-    """What mattered of a wallet."""
-
-    balance: int
-    available: int
-    status: str
-    ceiling: int
-
-
-class InputsView(Struct, frozen=True):
-    """What an event was judged on besides itself and the campaigns' versions; with it the decision can be made again."""
-
-    judged_at: str
-    decided_at: str
-    time_zone: str
-    tier: str | None
-    qualifying: dict[str, dict[str, int]]
-    """By asset and month: what counted for the tier before."""
-    purchases: int
-    """How many the member had made before."""
-    last_purchase_at: str | None
-    wallets: dict[str, WalletStateView]
-    used: dict[str, int]
-    """By cap and budget: what was counted against it before."""
-    refunded_before: int | None
-    """What had been refunded of this purchase, or of the one that this refunds."""
-    personal: bool
-    """A campaign read the member's profile; what it could see is kept sealed, and nobody is shown it."""
-
-
-class EventView(Struct, frozen=True):
-    """A recorded event with its awards and every campaign's decision."""
-
-    id: str
-    member_id: str | None
-    type: str
-    amount: int
-    currency: str | None
-    refund_of: str | None
-    occurred_at: str
-    recorded_at: str
-    awards: list[AwardView]
-    decisions: list[DecisionView]
-    note: str | None
-    """What is to be known besides the decisions."""
-    engine: str | None
-    """The versions that decided: of this program's judging, and of the library that evaluates conditions."""
-    inputs: InputsView | None
-    """What was known when it was judged; the use of budgets is nothing for members."""
-    tier_change: TierStep | None
-    """What the event has made of the member's tier."""
-
-
-class EventResult(Struct, frozen=True, omit_defaults=True):
-    """The outcome of one event of a bulk request: 201 when it was recorded, 200 when it had been before, or a problem."""
-
-    status: int
-    event: EventView | None = None
-    problem: dict[str, Any] | None = None
-    replayed: bool = False
-
-
-class EventResults(Struct, frozen=True):
-    """One result for each event, in their order."""
-
-    results: list[EventResult]
 
 
 # --- events: domain and stored --------------------------------------------------------------------------------------
@@ -208,6 +125,20 @@ class ShopEvent(Struct, frozen=True, kw_only=True):
     member_id: str | None = None
     items: tuple[Item, ...] = ()
     attributes: dict[str, str | int | bool] = {}
+    confirms: str | UnsetType = UNSET
+    """Nothing where it confirms nothing, so that what tells an event from another one is what it was before there was this."""
+
+    @property
+    def about(self) -> str | None:
+        """The purchase that it refunds or confirms."""
+        return self.refund_of if self.confirms is UNSET else self.confirms
+
+
+class Waiting(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What an award waits for, and how long it lives from then on."""
+
+    event_type: str
+    expiry: Expiry | None = None
 
 
 class Award(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -229,6 +160,27 @@ class Award(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Whoever has been paid instead of the member: their referrer."""
     achievement: bool = False
     """It rests on several events, and is taken back when one of them stops counting."""
+    waits: Waiting | None = None
+    """It cannot be spent before it is released, and lapses at `expires_at`."""
+
+
+class Release(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What was made spendable of an award that waited, as stored."""
+
+    campaign: str
+    version: int
+    asset: str
+    amount: int
+    expires_at: int | None = None
+    to: str | None = None
+    transaction_id: str | None = None
+
+
+class Released(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """By which event an award was released, and when it lapses now."""
+
+    event: str
+    expires_at: int | None = None
 
 
 class Mark(Struct, frozen=True, kw_only=True):
@@ -266,7 +218,7 @@ class Returned(Struct, frozen=True, kw_only=True):
 
 
 class Refunded(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What has been refunded of one purchase, which may not have arrived yet."""
+    """What has been refunded of one purchase, which may not have arrived yet, and what has confirmed it."""
 
     id: str = field(name="_id")
     """`{member}/{purchase}`"""
@@ -279,6 +231,12 @@ class Refunded(Struct, frozen=True, kw_only=True, omit_defaults=True):
     itemised: int = 0
     """How much of `amount` is of refunds that name their items, which are these."""
     items: tuple[Returned, ...] = ()
+    spared: dict[str, int] = {}
+    """By campaign: what of `taken` was left in the wallet all the same."""
+    confirmed: dict[str, str] = {}
+    """By type: the first event that confirmed it."""
+    released: dict[str, Released] = {}
+    """By campaign: what has become of an award that waited."""
 
 
 class WalletState(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -377,69 +335,10 @@ class RecordedEvent(Struct, frozen=True, kw_only=True):
     inputs: Inputs | None = None
     tier_change: TierStep | None = None
     preview: bool = False
+    confirms: str | None = None
+    releases: list[Release] = []
 
-
-def view_event(event: RecordedEvent, *, whole: bool) -> EventView:
-    """Show an event; `whole` with the use of budgets, which is nothing for members."""
-    inputs = event.inputs
-    return EventView(
-        event.id,
-        event.owner or None,
-        event.type,
-        event.amount,
-        event.currency or None,
-        event.refund_of,
-        rfc3339(event.occurred_at),
-        rfc3339(event.recorded_at),
-        [view_award(award, preview=event.preview) for award in event.awards],
-        event.decisions,
-        event.note,
-        None if inputs is None else inputs.engine or None,
-        None if inputs is None else _view_inputs(inputs, event.owner, whole=whole),
-        event.tier_change,
-    )
-
-
-def _view_inputs(inputs: Inputs, owner: str, *, whole: bool) -> InputsView:
-    last = inputs.last_purchase_at
-    return InputsView(
-        judged_at=rfc3339(inputs.judged_at),
-        decided_at=rfc3339(inputs.decided_at),
-        time_zone=inputs.zone,
-        tier=inputs.tier,
-        qualifying=inputs.qualifying,
-        purchases=inputs.purchases,
-        last_purchase_at=None if last is None else rfc3339(last),
-        wallets={
-            asset: WalletStateView(wallet.balance, wallet.available, wallet.status, wallet.ceiling)
-            for asset, wallet in inputs.wallets.items()
-            if whole or not asset.startswith(REFERRERS)
-        },
-        used={name: amount for name, amount in inputs.used.items() if whole or name.startswith(f"{owner}:")},
-        refunded_before=None if inputs.before is None else inputs.before.amount,
-        personal=inputs.person is not None,
-    )
-
-
-def view_award(award: Award, *, preview: bool = False) -> AwardView:
-    waits = None if award.available_at is None else rfc3339(award.available_at)
-    lapses = None if award.expires_at is None else rfc3339(award.expires_at)
-    status = "preview" if preview else "pending" if waits else "paid"
-    return AwardView(
-        award.campaign,
-        award.version,
-        award.asset,
-        award.amount,
-        status,
-        award.transaction_id,
-        waits,
-        lapses,
-        UNSET if award.to is None else "referrer",
-    )
-
-
-def view_result(result: tuple[RecordedEvent, bool] | GuerdonError, *, whole: bool) -> EventResult:
-    if isinstance(result, GuerdonError):
-        return EventResult(result.status, problem=problem_of(result))
-    event, before = result
-    return EventResult(200 if before else 201, view_event(event, whole=whole), replayed=before)
+    @property
+    def about(self) -> str | None:
+        """The purchase that it refunds or confirms."""
+        return self.refund_of or self.confirms

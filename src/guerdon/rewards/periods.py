@@ -9,6 +9,7 @@ from datetime import UTC, date, datetime, time, timedelta
 
 from guerdon.clock import to_ms
 from guerdon.ledger.limits import Calendar
+from guerdon.ledger.models import WAITING
 from guerdon.rewards.campaign_models import (
     WEEKDAYS,
     AfterDays,
@@ -18,7 +19,9 @@ from guerdon.rewards.campaign_models import (
     Expiry,
     Hours,
     NeverExpires,
+    Pending,
     PendingDays,
+    PendingEvent,
     Period,
 )
 
@@ -53,11 +56,19 @@ def is_open(schedule: Sequence[Hours] | None, at_ms: int, calendar: Calendar) ->
     return False
 
 
-def available_at(pending: PendingDays | None, now_ms: int, calendar: Calendar) -> int | None:
-    """From when an award of now can be spent; None is at once."""
-    if pending is None:
-        return None
-    return _midnight(local_date(now_ms, calendar) + timedelta(days=pending.days + 1), calendar)
+def dates_of(pending: Pending | None, expiry: Expiry | None, now_ms: int, calendar: Calendar) -> tuple[int | None, int | None]:
+    """From when an award of now can be spent, and when it lapses; None is at once, and never.
+
+    One that waits for an event cannot be spent before that has come, whenever that is; how long it lives then is counted from then on.
+    """
+    match pending:
+        case None:
+            return None, lapses_at(expiry, now_ms, calendar)
+        case PendingDays(days):
+            there = _midnight(local_date(now_ms, calendar) + timedelta(days=days + 1), calendar)
+            return there, lapses_at(expiry, now_ms, calendar)
+        case PendingEvent(_, within_days):
+            return WAITING, lapses_at(AfterDays(within_days), now_ms, calendar)
 
 
 def lapses_at(expiry: Expiry | None, now_ms: int, calendar: Calendar) -> int | None:

@@ -109,8 +109,8 @@ def refund(known: Refunded, asked: Asked, purchase: Refundable, wallets: Mapping
     balances = dict(wallets)
     decisions: list[DecisionView] = []
     taken: list[TakenBack] = []
-    done = dict(known.taken)
-    for award in purchase.awards:
+    done, spared = dict(known.taken), dict(known.spared)
+    for award in (as_it_is(award, known) for award in purchase.awards):
         if award.amount <= 0:
             continue
         if award.achievement:
@@ -123,14 +123,32 @@ def refund(known: Refunded, asked: Asked, purchase: Refundable, wallets: Mapping
         place = place_of_award(award)
         wallet = balances.get(place, WalletState())
         pending = due if award.available_at is not None and award.available_at > now_ms else 0
-        part, note = clawed_back(award.clawback, due, wallet, pending) if due else (0, None)
+        if has_lapsed(award, now_ms):
+            part, note = 0, "it has lapsed before anybody could spend it"
+        else:
+            part, note = clawed_back(award.clawback, due, wallet, pending) if due else (0, None)
         if note is not None:
             reasons.append(note)
         if due:
             done[award.campaign] = done.get(award.campaign, 0) + due
+        if part < due:
+            spared[award.campaign] = spared.get(award.campaign, 0) + due - part
         if part:
             balances[place] = moved(wallet, -part, -min(part, pending))
             taken.append(TakenBack(award, part, Lot(due, "promotional", award.available_at, award.expires_at)))
         outcome = "awarded" if part else "refused" if due else "not_matched"
         decisions.append(DecisionView(award.campaign, award.version, outcome, -part, reasons))
-    return RefundOutcome(msgspec.structs.replace(refunded, taken=done), decisions, taken, balances)
+    return RefundOutcome(msgspec.structs.replace(refunded, taken=done, spared=spared), decisions, taken, balances)
+
+
+def as_it_is(award: Award, known: Refunded) -> Award:
+    """The award with the dates that it has since it was released."""
+    released = known.released.get(award.campaign) if award.waits is not None else None
+    return (
+        award if released is None else msgspec.structs.replace(award, available_at=None, expires_at=released.expires_at, waits=None)
+    )
+
+
+def has_lapsed(award: Award, now_ms: int) -> bool:
+    """Whether it has waited in vain."""
+    return award.waits is not None and award.expires_at is not None and award.expires_at <= now_ms

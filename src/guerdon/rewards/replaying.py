@@ -7,18 +7,19 @@ from collections.abc import Sequence
 from typing import Literal
 
 import msgspec
-from msgspec import Struct
+from msgspec import UNSET, Struct
 
 from guerdon.database import Database
 from guerdon.errors import Validation
 from guerdon.ledger.limits import Calendar
 from guerdon.rewards.campaigns import Campaigns
 from guerdon.rewards.engine import ENGINE
+from guerdon.rewards.event_views import AwardView, ReleaseView, view_award, view_release
 from guerdon.rewards.judging import LiveCampaign, Subject, judge
-from guerdon.rewards.models import EVENTS, Award, AwardView, DecisionView, Inputs, RecordedEvent, ShopEvent, view_award
+from guerdon.rewards.models import EVENTS, DecisionView, Inputs, RecordedEvent, ShopEvent
 from guerdon.rewards.people import People
 from guerdon.rewards.refunds import Refundable
-from guerdon.rewards.settling import Settled, settle, settle_refund
+from guerdon.rewards.settling import Settled, settle, settle_confirmation, settle_refund
 
 ERASED = "what the campaigns read of the member, who was erased"
 _canonical = msgspec.json.Encoder(order="sorted")
@@ -28,6 +29,7 @@ class Answer(Struct, frozen=True):
     """What was decided about an event."""
 
     awards: list[AwardView]
+    releases: list[ReleaseView]
     decisions: list[DecisionView]
     note: str | None
 
@@ -67,6 +69,7 @@ def event_of(recorded: RecordedEvent) -> ShopEvent:
         member_id=recorded.owner,
         items=tuple(recorded.items),
         attributes=recorded.attributes,
+        confirms=UNSET if recorded.confirms is None else recorded.confirms,
     )
 
 
@@ -78,18 +81,22 @@ def asked(recorded: RecordedEvent) -> list[tuple[str, int]]:
 def settle_again(recorded: RecordedEvent, inputs: Inputs, material: Material) -> Settled:
     """Decide once more what is recorded."""
     event, calendar = event_of(recorded), Calendar(inputs.zone)
-    if event.refund_of is not None:
-        original = material.original
-        purchase = None if inputs.awaits or original is None else Refundable(original.amount, original.awards, original.items)
+    if event.about is not None:
+        original = None if inputs.awaits else material.original
+        if event.refund_of is None:
+            return settle_confirmation(event, recorded.owner, None if original is None else original.awards, inputs, calendar)
+        purchase = None if original is None else Refundable(original.amount, original.awards, original.items)
         return settle_refund(event, recorded.owner, purchase, inputs)
     judgements = judge(event, material.subject, material.campaigns, inputs, calendar)
     return settle(event, recorded.owner, judgements, inputs, calendar)
 
 
-def canonical(awards: Sequence[Award], decisions: Sequence[DecisionView], note: str | None) -> bytes:
+def canonical(decided: RecordedEvent | Settled) -> bytes:
     """The bytes of a decision."""
-    unnamed = [msgspec.structs.replace(award, transaction_id=None) for award in awards]
-    return _canonical.encode({"awards": unnamed, "decisions": decisions, "note": note})
+    unnamed, released = (
+        [msgspec.structs.replace(each, transaction_id=None) for each in group] for group in (decided.awards, decided.releases)
+    )
+    return _canonical.encode({"awards": unnamed, "releases": released, "decisions": decided.decisions, "note": decided.note})
 
 
 class Replays:
@@ -112,10 +119,11 @@ class Replays:
 
     async def _material(self, recorded: RecordedEvent, inputs: Inputs) -> Material:
         missing: list[str] = []
-        if recorded.refund_of is not None:
-            original = None if inputs.awaits else await self._events.get(recorded.refund_of)
+        if recorded.about is not None:
+            original = None if inputs.awaits else await self._events.get(recorded.about)
             if original is None and not inputs.awaits:
-                missing.append(f"the purchase that it refunds, {recorded.refund_of}")
+                done = "refunds" if recorded.refund_of is not None else "confirms"
+                missing.append(f"the purchase that it {done}, {recorded.about}")
             return Material((), Subject(recorded.owner), original, tuple(missing))
         wanted = asked(recorded)
         versions = await self._campaigns.get_versions(wanted)
@@ -140,14 +148,13 @@ def _replay(recorded: RecordedEvent, missing: list[str], settled: Settled | None
     outcome: Literal["equal", "different", "missing"] = "missing"
     judged = None
     if settled is not None:
-        judged = _answer(settled.awards, settled.decisions, settled.note)
-        then = canonical(recorded.awards, recorded.decisions, recorded.note)
-        outcome = "equal" if canonical(settled.awards, settled.decisions, settled.note) == then else "different"
+        judged = _answer(settled)
+        outcome = "equal" if canonical(settled) == canonical(recorded) else "different"
         if outcome == "different" and engine != ENGINE:
             outcome, missing = "missing", [f"the engine {engine}; {ENGINE} judges otherwise"]
-    then_answered = _answer(recorded.awards, recorded.decisions, recorded.note)
-    return Replay(recorded.id, outcome, missing, engine, ENGINE, then_answered, judged)
+    return Replay(recorded.id, outcome, missing, engine, ENGINE, _answer(recorded), judged)
 
 
-def _answer(awards: Sequence[Award], decisions: list[DecisionView], note: str | None) -> Answer:
-    return Answer([view_award(award) for award in awards], decisions, note)
+def _answer(decided: RecordedEvent | Settled) -> Answer:
+    releases = [view_release(each) for each in decided.releases]
+    return Answer([view_award(award) for award in decided.awards], releases, decided.decisions, decided.note)

@@ -15,8 +15,10 @@ from guerdon.ledger.models import (
     Account,
     Change,
     Command,
+    Confirming,
     Decision,
     DocumentRef,
+    Lot,
     Posting,
     Transaction,
     View,
@@ -36,6 +38,7 @@ from guerdon.rewards.models import (
     Inputs,
     RecordedEvent,
     Refunded,
+    Release,
     ShopEvent,
     Standing,
 )
@@ -72,7 +75,7 @@ class Recording(Struct, frozen=True):
     judged_at: int
     calendar: Calendar
     original: RecordedEvent | None = None
-    """The purchase that a linked refund is about, if it is recorded."""
+    """The purchase that a linked refund or a confirmation is about, if it is recorded."""
     referrer: str | None = None
     """Who has referred the member, as far as somebody asks."""
     achieved: Mapping[str, Achieved] = {}
@@ -145,6 +148,16 @@ class Books:
         posting = Posting(wallet.id, -taken.amount, ISSUER, lots=(taken.lot,), below_floor=award.clawback == "debt")
         return award_back(taken, self._book(posting, counted, award.campaign, award.version))
 
+    def release(self, release: Release, waiting: Award) -> Release:
+        """Make spendable what has waited."""
+        wallet = self.wallet(release.asset, release.to)
+        lot = Lot(release.amount, "promotional", waiting.available_at, waiting.expires_at)
+        posting = Posting(wallet.id, 0, ISSUER, confirms=Confirming(lot, release.expires_at))
+        self._append("confirmation", (posting,), release.campaign, release.version)
+        self._move(wallet, 0)
+        named = None if self._recording.preview else transaction_id(wallet.id, wallet.seq + 1)
+        return msgspec.structs.replace(release, transaction_id=named)
+
     def _book(self, posting: Posting, counted: Sequence[tuple[Account, int]], campaign: str, version: int) -> str | None:
         wallet = self._current(posting.account)
         self._move(wallet, posting.amount)
@@ -156,16 +169,12 @@ class Books:
             if moves:
                 postings.append(Posting(there.id, moves, COUNTED))
                 self._move(there, moves)
-        event = self._recording.event.id
-        self.transactions.append(
-            Transaction(
-                kind="award" if posting.amount > 0 else "clawback",
-                postings=tuple(postings),
-                actor=self._recording.actor,
-                metadata={"event": event, "campaign": campaign, "version": str(version)},
-            )
-        )
+        self._append("award" if posting.amount > 0 else "clawback", tuple(postings), campaign, version)
         return None if self._recording.preview else transaction_id(wallet.id, wallet.seq + 1)
+
+    def _append(self, kind: str, postings: tuple[Posting, ...], campaign: str, version: int) -> None:
+        metadata = {"event": self._recording.event.id, "campaign": campaign, "version": str(version)}
+        self.transactions.append(Transaction(kind, postings, self._recording.actor, metadata=metadata))
 
     def _account(self, name: str, opened: Callable[[], Account]) -> Account:
         known = self._known(name)
@@ -383,7 +392,13 @@ def standing_changes(event: ShopEvent, before: Standing, progress: Progress, set
 
 
 def recorded_event(
-    recording: Recording, awards: list[Award], settled: Settled, inputs: Inputs, *, tier_change: TierStep | None = None
+    recording: Recording,
+    awards: list[Award],
+    settled: Settled,
+    inputs: Inputs,
+    *,
+    tier_change: TierStep | None = None,
+    releases: list[Release] | None = None,
 ) -> RecordedEvent:
     event = recording.event
     return RecordedEvent(
@@ -401,6 +416,8 @@ def recorded_event(
         awards=awards,
         decisions=settled.decisions,
         refund_of=event.refund_of,
+        confirms=None if event.refund_of is not None else event.about,
+        releases=[] if releases is None else releases,
         note=settled.note,
         inputs=inputs,
         tier_change=tier_change,

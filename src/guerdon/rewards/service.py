@@ -24,11 +24,13 @@ from guerdon.rewards.models import (
     EVENTS,
     PURCHASE,
     REFUND,
+    REFUNDS,
     STANDINGS,
     EventCreate,
     Inputs,
     Item,
     RecordedEvent,
+    Refunded,
     ShopEvent,
     Standing,
 )
@@ -57,6 +59,7 @@ class Events:
         self._people = people
         self._campaigns = campaigns
         self._collection = database.collection(EVENTS, RecordedEvent)
+        self._refunds = database.collection(REFUNDS, Refunded)
         self._standings = database.collection(STANDINGS, Standing)
         self._stored = Stored(self._collection.encode, self._collection.decode)
         self._clock = clock
@@ -66,7 +69,7 @@ class Events:
 
         Raises:
             NotFound: the event names a member id that does not exist.
-            Validation: the purchase that it refunds is none, or another member's.
+            Validation: the purchase that it refunds or confirms is none, or another member's.
             EventReused: the id belongs to another event.
         """
         campaigns = await self._campaigns.list_live()
@@ -89,7 +92,7 @@ class Events:
     async def record_all(self, actor: Actor, events: Sequence[ShopEvent], campaigns: Sequence[LiveCampaign]) -> list[Result]:
         """Record many events, at most 500, judged by exactly the given campaigns; an import of history names its own.
 
-        Linked refunds are recorded after all others.
+        Those about a purchase, refunds and confirmations, are recorded after all others.
         """
         results: list[Result | None] = [None] * len(events)
         subjects = await self._subjects(events, campaigns)
@@ -98,7 +101,7 @@ class Events:
         for place, (event, subject) in enumerate(zip(events, subjects, strict=True)):
             if isinstance(subject, GuerdonError):
                 results[place] = subject
-            elif event.refund_of is None:
+            elif event.about is None:
                 if place % BESIDE == BESIDE - 1:
                     await asyncio.sleep(0)  # Somebody else's turn.
                 standing = standings.get(subject.id or "")
@@ -121,7 +124,7 @@ class Events:
 
         Raises:
             NotFound: the event names a member id that does not exist.
-            Validation: the purchase that it refunds is none, or another member's.
+            Validation: the purchase that it refunds or confirms is none, or another member's.
             EventReused: the id belongs to another event.
         """
         campaigns = await self._campaigns.list_live()
@@ -140,12 +143,22 @@ class Events:
         actor.require_reach(event.owner)
         return event
 
+    async def get_event_and_since(self, actor: Actor, event_id: str) -> tuple[RecordedEvent, Refunded | None]:
+        """Return an event and what has happened to it since, as far as one of its awards waits for something.
+
+        Raises:
+            NotFound: no such event, or not the caller's.
+        """
+        event = await self.get_event(actor, event_id)
+        waits = any(award.waits is not None for award in event.awards)
+        return event, await self._refunds.find_one({"_id": f"{event.owner}/{event_id}", "owner": event.owner}) if waits else None
+
     async def _record(
         self, actor: Actor, event: ShopEvent, subject: Subject, campaigns: Sequence[LiveCampaign], *, preview: bool = False
     ) -> tuple[RecordedEvent, bool]:
         submit = self._ledger.preview if preview else self._ledger.submit
         for _ in range(LOOKS_MAX):
-            original = None if event.refund_of is None else await self._original(event.refund_of, subject)
+            original = None if event.about is None else await self._original(event, event.about, subject)
             standing = await self._standing(event, subject, campaigns, original)
             command = await self._command(actor, event, subject, campaigns, original=original, standing=standing, preview=preview)
             outcome = await submit(command)
@@ -162,7 +175,11 @@ class Events:
         self, event: ShopEvent, subject: Subject, campaigns: Sequence[LiveCampaign], original: RecordedEvent | None
     ) -> Standing | None:
         """Look up what the member's standing says of other accounts that may move; what it says of the rest is read in the commit."""
-        if subject.id is None or (original is None and not asks_referrer(event, campaigns, self._ledger.calendar)):
+        if (
+            subject.id is None
+            or event.confirms is not UNSET
+            or (original is None and not asks_referrer(event, campaigns, self._ledger.calendar))
+        ):
             return None
         return await self._standings.find_one({"_id": subject.id, "owner": subject.id})
 
@@ -178,14 +195,15 @@ class Events:
         found = await self._standings.find({"_id": {"$in": sorted(wanted)}}, limit=len(wanted)) if wanted else []
         return {standing.id: standing for standing in found}
 
-    async def _original(self, event_id: str, subject: Subject) -> RecordedEvent | None:
-        original = await self._collection.get(event_id)
+    async def _original(self, event: ShopEvent, purchase: str, subject: Subject) -> RecordedEvent | None:
+        original = await self._collection.get(purchase)
         if original is None:
             return None
+        pointer, done = ("/refund_of", "refunded") if event.refund_of is not None else ("/confirms", "confirmed")
         if original.owner != subject.id:
-            raise Validation.at("/refund_of", "the purchase is another member's")
+            raise Validation.at(pointer, "the purchase is another member's")
         if original.type != PURCHASE:
-            raise Validation.at("/refund_of", f"it is a {original.type}; only a purchase can be refunded")
+            raise Validation.at(pointer, f"it is a {original.type}; only a purchase can be {done}")
         return original
 
     async def _command(
@@ -212,7 +230,7 @@ class Events:
             achieved={} if standing is None or original is None else touching(standing.achieved, original.id),
             preview=preview,
         )
-        if len(event.items) > ITEMS_SURE and event.refund_of is None:
+        if len(event.items) > ITEMS_SURE and event.about is None:
             recording = msgspec.structs.replace(recording, early=await self._judge_early(recording))
         return event_command(recording, new_account, self._stored)
 
@@ -267,7 +285,7 @@ class Events:
     async def _read(self, member_id: str | None, event: ShopEvent, campaigns: Sequence[LiveCampaign]) -> Subject:
         if member_id is None or reads_member(event, campaigns, self._ledger.calendar):
             return await self._people.read(member_id, seal_for=event.id)
-        if event.refund_of is not None:
+        if event.about is not None:
             await self._identity.require_member(member_id)
         return Subject(member_id, unproven=not self._identity.remembers(member_id))
 
@@ -291,6 +309,10 @@ def shop_event(body: EventCreate) -> ShopEvent:
         raise Validation.at("/refund_of", f"only a refund has it; this is a {body.type}")
     if body.refund_of == body.id:
         raise Validation.at("/refund_of", "an event cannot refund itself")
+    if body.confirms is not None and body.type in MONETARY:
+        raise Validation.at("/confirms", f"a {body.type} confirms nothing: send an event of another type")
+    if body.confirms == body.id:
+        raise Validation.at("/confirms", "an event cannot confirm itself")
     return ShopEvent(
         id=body.id,
         type=body.type,
@@ -310,6 +332,7 @@ def shop_event(body: EventCreate) -> ShopEvent:
             for item in body.items
         ),
         attributes=body.attributes,
+        confirms=UNSET if body.confirms is None else body.confirms,
     )
 
 

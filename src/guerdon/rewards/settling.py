@@ -11,10 +11,25 @@ from msgspec import Struct
 from guerdon.ledger.limits import Calendar
 from guerdon.rewards.achievements import reach, without
 from guerdon.rewards.baskets import add_up
-from guerdon.rewards.deciding import Verdict, decide, paid_into
+from guerdon.rewards.campaign_models import Campaign, PendingEvent
+from guerdon.rewards.deciding import Verdict, decide, moved, paid_into
 from guerdon.rewards.judging import Judgement
-from guerdon.rewards.models import PURCHASE, Achieved, Award, DecisionView, Inputs, Reached, Refunded, ShopEvent
-from guerdon.rewards.refunds import Asked, Refundable, TakenBack, refund, take_whole
+from guerdon.rewards.models import (
+    PURCHASE,
+    Achieved,
+    Award,
+    DecisionView,
+    Inputs,
+    Reached,
+    Refunded,
+    Release,
+    Released,
+    ShopEvent,
+    Waiting,
+    WalletState,
+)
+from guerdon.rewards.refunds import Asked, Refundable, TakenBack, place_of_award, refund, take_whole
+from guerdon.rewards.releases import CONFIRMED_MAX, released_now
 
 
 class Settled(Struct, frozen=True):
@@ -31,6 +46,8 @@ class Settled(Struct, frozen=True):
     """By campaign: how far the member is with its achievement now, where that has changed."""
     broken: list[Reached] = []
     """Achievements that rested on what is refunded now."""
+    releases: list[Release] = []
+    """What has waited and is spendable now, without the names that the ledger gives it."""
 
     @property
     def awards(self) -> list[Award]:
@@ -54,13 +71,20 @@ def award_of(verdict: Verdict, transaction_id: str | None = None) -> Award:
         items=campaign.items,
         to=verdict.to,
         achievement=campaign.achievement is not None,
+        waits=waiting_of(campaign) if lot is not None and lot.waits else None,
     )
+
+
+def waiting_of(campaign: Campaign) -> Waiting | None:
+    """What an award of the campaign waits for, if it is an event."""
+    pending = campaign.pending
+    return Waiting(event_type=pending.event_type, expiry=campaign.expiry) if isinstance(pending, PendingEvent) else None
 
 
 def award_back(taken: TakenBack, transaction_id: str | None = None) -> Award:
     """What a refund takes back of an award."""
     return msgspec.structs.replace(
-        taken.award, amount=-taken.amount, transaction_id=transaction_id, available_at=None, expires_at=None
+        taken.award, amount=-taken.amount, transaction_id=transaction_id, available_at=None, expires_at=None, waits=None
     )
 
 
@@ -72,7 +96,7 @@ def settle(event: ShopEvent, owner: str, judgements: Sequence[Judgement], inputs
     ]
     achieved = _achieved(event, judgements, verdicts, inputs)
     before = inputs.before
-    if event.type != PURCHASE or before is None or event.amount <= 0:
+    if event.type != PURCHASE or before is None or not before.amount or event.amount <= 0:
         return Settled(verdicts, decisions=decisions, achieved=achieved)
     wallets = dict(inputs.wallets)
     for verdict in verdicts:
@@ -110,6 +134,36 @@ def settle_refund(event: ShopEvent, owner: str, purchase: Refundable | None, inp
             outcome = take_whole(reached, f"{event.refund_of} counts no more", outcome, inputs.decided_at)
         broken += gone
     return Settled([], outcome.taken, outcome.decisions, outcome.refunded, None, achieved, broken)
+
+
+def settle_confirmation(
+    event: ShopEvent, owner: str, awards: Sequence[Award] | None, inputs: Inputs, calendar: Calendar
+) -> Settled:
+    """Decide what an event releases that confirms a purchase; no awards are those of one that has not arrived."""
+    known = inputs.before or Refunded(id=f"{owner}/{event.about}", owner=owner)
+    confirmed = known.confirmed
+    if event.type not in confirmed and len(confirmed) < CONFIRMED_MAX:
+        confirmed = {**confirmed, event.type: event.id}
+    if awards is None:
+        waiting = msgspec.structs.replace(known, count=known.count + 1, confirmed=confirmed)
+        return Settled(refunded=waiting, note=f"it waits for its purchase, {event.about}")
+    releases: list[Release] = []
+    decisions: list[DecisionView] = []
+    released, wallets = dict(known.released), dict(inputs.wallets)
+    for award in awards:
+        if award.waits is None or award.waits.event_type != event.type:
+            continue
+        release, reason = released_now(award, known, wallets.get(place_of_award(award), WalletState()), inputs.decided_at, calendar)
+        decisions.append(DecisionView(award.campaign, award.version, "refused" if release is None else "awarded", 0, [reason]))
+        if release is not None:
+            releases.append(release)
+            released[award.campaign] = Released(event=event.id, expires_at=release.expires_at)
+            wallets[place_of_award(award)] = moved(wallets[place_of_award(award)], 0, -release.amount)
+    note = None if decisions else f"nothing of {event.about} waits for {event.type}"
+    if confirmed == known.confirmed and not releases:
+        return Settled(decisions=decisions, note=note)
+    now = msgspec.structs.replace(known, count=known.count + 1, confirmed=confirmed, released=released)
+    return Settled(decisions=decisions, refunded=now, note=note, releases=releases)
 
 
 def _achieved(

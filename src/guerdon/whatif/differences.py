@@ -11,7 +11,7 @@ import msgspec
 
 from guerdon.ledger.limits import Calendar
 from guerdon.ledger.models import LOTS_MAX
-from guerdon.rewards.models import Award, Inputs, WalletState
+from guerdon.rewards.models import Award, Inputs, Release, WalletState
 from guerdon.rewards.tiers import Gain, counted
 from guerdon.whatif.models import Change, SimulatedMember, Use
 
@@ -60,11 +60,24 @@ def move_wallets(
                 Change(amount=sign * award.amount, available_at=available_at, expires_at=expires_at)
             )
     for asset, changes in moved.items():
-        left = _merged([*member.changes.get(asset, ()), *changes], inputs.decided_at)
-        if left:
-            member.changes[asset] = left
-        else:
-            member.changes.pop(asset, None)
+        _change(member, asset, changes, inputs.decided_at)
+
+
+def move_release(member: SimulatedMember, inputs: Inputs, release: Release, waiting: Award, sign: int) -> None:
+    """Book what has become spendable of an award that waited: in the simulated world, or with a `sign` of -1 in the real one."""
+    if sign < 0 and (wallet := member.wallets.get(release.asset)) is not None:
+        member.wallets[release.asset] = msgspec.structs.replace(wallet, available=wallet.available + release.amount)
+    amount = sign * release.amount
+    there = Change(amount=-amount, available_at=waiting.available_at, expires_at=waiting.expires_at)
+    _change(member, release.asset, [there, Change(amount=amount, expires_at=release.expires_at)], inputs.decided_at)
+
+
+def _change(member: SimulatedMember, asset: str, changes: Sequence[Change], now_ms: int) -> None:
+    left = _merged([*member.changes.get(asset, ()), *changes], now_ms)
+    if left:
+        member.changes[asset] = left
+    else:
+        member.changes.pop(asset, None)
 
 
 def _dates_of(award: Award, source: Sequence[Award]) -> tuple[int | None, int | None]:

@@ -69,9 +69,11 @@ class Page:
             return
         outcome = simulate(material, self._members, budgets)
         if material.purchase is not None:
+            if outcome.confirmed is not None:
+                material.purchase.awards = outcome.confirmed
             for campaign, amount in outcome.due.items():
                 material.purchase.due[campaign] = material.purchase.due.get(campaign, 0) + amount
-            self._changed.add(str(recorded.refund_of))
+            self._changed.add(str(recorded.about))
         elif recorded.id in self._refunded and (outcome.due or _unnamed(outcome.awards) != _unnamed(recorded.awards)):
             name = f"{self._prefix}/{recorded.id}"
             self._purchases[recorded.id] = SimulatedPurchase(id=name, awards=list(outcome.awards), due=outcome.due)
@@ -85,12 +87,12 @@ class Page:
             sums.without_inputs += 1
             return None
         tiers = _tiers_of(inputs, self._tiers)
-        if recorded.refund_of is not None:
-            original = None if inputs.awaits else self._originals.get(recorded.refund_of)
+        if recorded.about is not None:
+            original = None if inputs.awaits else self._originals.get(recorded.about)
             if (original is None and not inputs.awaits) or tiers is None:
                 sums.version_missing += 1
                 return None
-            purchase = None if original is None else self._purchases.get(recorded.refund_of)
+            purchase = None if original is None else self._purchases.get(recorded.about)
             return Material(recorded, inputs, (), (), Subject(recorded.owner), tiers, original, purchase)
         cast, subject = self._casts[tuple(asked(recorded))], self._subjects.get(recorded.id, Subject(recorded.owner))
         if cast is None or tiers is None:
@@ -147,13 +149,13 @@ class Pages:
     ) -> Page:
         """Return a page; `members` are those who are known already, and it adds those who are not."""
         casts = await self._cast(tried, events)
-        refunds = sorted({event.refund_of for event in events if event.refund_of is not None})
+        about = sorted({event.about for event in events if event.about is not None})
         ids = [f"{event.owner}/{event.id}" for event in events if event.type == PURCHASE]
         found = await self._refunds.raw.find({"_id": {"$in": ids}}, {"_id": 1}).to_list() if ids else []
-        originals = await self._events.find({"_id": {"$in": refunds}}, limit=len(refunds)) if refunds else []
+        originals = await self._events.find({"_id": {"$in": about}}, limit=len(about)) if about else []
         known = {each.id: each for each in originals}
         await self._meet(simulation_id, holders_of(events, known), members)
-        names = [f"{simulation_id}/{name}" for name in refunds]
+        names = [f"{simulation_id}/{name}" for name in about]
         purchases = await self._purchases.find({"_id": {"$in": names}}, limit=len(names)) if names else []
         return Page(
             simulation_id,
@@ -178,7 +180,7 @@ class Pages:
 
     async def _cast(self, tried: LiveCampaign, events: Sequence[RecordedEvent]) -> dict[Versions, Cast | None]:
         """Who is asked about each event: those who were asked then, in their versions of then, and the campaign that is tried."""
-        wanted = {tuple(asked(event)) for event in events if event.refund_of is None}
+        wanted = {tuple(asked(event)) for event in events if event.about is None}
         new = {each for versions in wanted for each in versions if each not in self._live}
         known = await self._campaigns.get_versions(new)
         for each in new:
@@ -213,7 +215,7 @@ class Pages:
 
 
 def _is_personal(recorded: RecordedEvent, casts: dict[Versions, Cast | None]) -> bool:
-    if recorded.refund_of is not None or recorded.inputs is None:
+    if recorded.about is not None or recorded.inputs is None:
         return False
     cast = casts[tuple(asked(recorded))]
     return cast is not None and reads_member(event_of(recorded), cast[0], calendar_of(recorded.inputs.zone))

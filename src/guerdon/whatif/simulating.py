@@ -11,15 +11,16 @@ from guerdon.rewards.campaign_models import Campaign
 from guerdon.rewards.deciding import payee, place_of
 from guerdon.rewards.judging import LiveCampaign, Subject, judge
 from guerdon.rewards.limits import BUDGET, counters_of
-from guerdon.rewards.models import PURCHASE, REFERRERS, Achieved, Award, Inputs, RecordedEvent, Refunded, ShopEvent
-from guerdon.rewards.refunds import Refundable, place_of_award
+from guerdon.rewards.models import PURCHASE, REFERRERS, Achieved, Award, Inputs, RecordedEvent, Refunded, Released, ShopEvent
+from guerdon.rewards.refunds import Refundable, as_it_is, place_of_award
 from guerdon.rewards.replaying import event_of
-from guerdon.rewards.settling import Settled, settle, settle_refund
+from guerdon.rewards.settling import Settled, settle, settle_confirmation, settle_refund
 from guerdon.rewards.tier_models import TierSet
 from guerdon.rewards.tiers import Gain, gains_of, tier_at
 from guerdon.whatif.differences import (
     Uses,
     move_qualifying,
+    move_release,
     move_uses,
     move_wallets,
     newest,
@@ -58,6 +59,8 @@ class Outcome(Struct, frozen=True):
     tier: str | None
     due: dict[str, int]
     """By campaign: what goes back of a purchase's awards in the simulation more than really, or less."""
+    confirmed: list[Award] | None = None
+    """What the purchase has earned in the simulation, with the dates that it has since it was confirmed."""
 
 
 class _Both(Struct, frozen=True):
@@ -83,6 +86,8 @@ def simulate(material: Material, members: Mapping[str, SimulatedMember], budgets
     recorded, inputs = material.recorded, material.inputs
     event, member = event_of(recorded), members[recorded.owner]
     tier = _tier(material, member)
+    if event.about is not None and event.refund_of is None:
+        return Outcome([], tier, {}, _confirmation(event, material, members))
     both = (_refund if event.refund_of is not None else _event)(event, material, members, budgets, tier)
     awards = both.settled.awards
     see_wallets(member, inputs)
@@ -150,6 +155,41 @@ def _used(awarded: Sequence[Campaign], material: Material, members: Mapping[str,
     return used
 
 
+def _confirmation(event: ShopEvent, material: Material, members: Mapping[str, SimulatedMember]) -> list[Award] | None:
+    """Make spendable what has waited in both worlds; return the simulated awards of the purchase, if it has others than really."""
+    recorded, inputs, original, purchase = material.recorded, material.inputs, material.original, material.purchase
+    see_wallets(members[recorded.owner], inputs)
+    if inputs.awaits or original is None:
+        return None
+    then, known = original.awards, inputs
+    if purchase is not None:
+        then = purchase.awards
+        known = msgspec.structs.replace(inputs, before=_before(event, recorded.owner, inputs, purchase))
+    wallets = {
+        place_of_award(award): simulated_wallet(members[award.to or recorded.owner], award.asset, place_of_award(award), inputs)
+        for award in then
+    }
+    known = msgspec.structs.replace(known, wallets=wallets)
+    settled = settle_confirmation(event, recorded.owner, then, known, calendar_of(inputs.zone))
+    for sign, releases, awards in ((1, settled.releases, then), (-1, recorded.releases, original.awards)):
+        waiting = {award.campaign: award for award in awards}
+        for release in releases:
+            holder = members[release.to or recorded.owner]
+            move_release(holder, inputs, release, waiting[release.campaign], sign)
+    if purchase is None:
+        return None
+    released = {each.campaign: Released(event=event.id, expires_at=each.expires_at) for each in settled.releases}
+    since = Refunded(id="", owner="", released=released)
+    return [as_it_is(award, since) for award in then]
+
+
+def _before(event: ShopEvent, owner: str, inputs: Inputs, purchase: SimulatedPurchase) -> Refunded:
+    """What was refunded before of a purchase that has earned something else in the simulation, and has the dates of its release already."""
+    before = inputs.before or Refunded(id=f"{owner}/{event.about}", owner=owner)
+    taken = {name: before.taken.get(name, 0) + purchase.due.get(name, 0) for name in {*before.taken, *purchase.due}}
+    return msgspec.structs.replace(before, taken=taken, released={})
+
+
 def _refund(
     event: ShopEvent, material: Material, members: Mapping[str, SimulatedMember], _budgets: Uses, _tier: str | None
 ) -> _Both:
@@ -157,12 +197,11 @@ def _refund(
     owner = material.recorded.owner
     if inputs.awaits or original is None:
         return _Both(settle_refund(event, owner, None, inputs), (), (), ((), ()))
-    then, before = original.awards, inputs.before or Refunded(id=f"{owner}/{event.refund_of}", owner=owner)
+    then = original.awards
     known = msgspec.structs.replace(inputs, achieved={**inputs.achieved, **members[owner].achieved})
     if purchase is not None:
         then = purchase.awards
-        taken = {name: before.taken.get(name, 0) + purchase.due.get(name, 0) for name in {*before.taken, *purchase.due}}
-        known = msgspec.structs.replace(known, before=msgspec.structs.replace(before, taken=taken))
+        known = msgspec.structs.replace(known, before=_before(event, owner, inputs, purchase))
     reached = [each.award for state in known.achieved.values() for each in state.reached if each.award is not None]
     wallets = {
         place_of_award(award): simulated_wallet(members[award.to or owner], award.asset, place_of_award(award), inputs)

@@ -1,0 +1,37 @@
+"""What becomes of an award that waits for an event: released once, as far as it has not been refunded, or lapsed. Pure.
+
+Value that waits lies in a lot of its own, which nobody can spend and which lapses when the event does not come in time. Releasing takes
+what is left of the award out of that lot and pays it in again, spendable, with the life that its campaign gives it from then on.
+"""
+
+import msgspec
+
+from guerdon.clock import rfc3339
+from guerdon.ledger.limits import Calendar
+from guerdon.rewards.deciding import award_lot, hindrance_of
+from guerdon.rewards.models import Award, Refunded, Release, WalletState
+from guerdon.rewards.refunds import has_lapsed
+
+CONFIRMED_MAX = 20
+"""So many types of events that have confirmed a purchase are remembered for awards that are still to come."""
+
+
+def released_now(award: Award, known: Refunded, wallet: WalletState, now_ms: int, calendar: Calendar) -> tuple[Release | None, str]:
+    """Return what an event releases of an award that waits for it, or nothing, and why."""
+    before = known.released.get(award.campaign)
+    if before is not None:
+        return None, f"{before.event} has released it before"
+    if award.waits is None or has_lapsed(award, now_ms):
+        return None, f"it has lapsed: the event was to come before {rfc3339(award.expires_at or 0)}"
+    amount = award.amount - known.taken.get(award.campaign, 0) + known.spared.get(award.campaign, 0)
+    if amount <= 0:
+        return None, "nothing is left of it: its purchase was refunded"
+    lot = award_lot(None, award.waits.expiry, amount, now_ms, calendar)
+    # What is released is in the wallet already.
+    hindrance = hindrance_of(msgspec.structs.replace(wallet, balance=0), lot)
+    if hindrance is not None:
+        return None, hindrance
+    release = Release(
+        campaign=award.campaign, version=award.version, asset=award.asset, amount=amount, expires_at=lot.expires_at, to=award.to
+    )
+    return release, f"{amount} of {award.amount} are released"
