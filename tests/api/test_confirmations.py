@@ -220,6 +220,23 @@ async def test_a_frozen_wallet_holds_it_back_until_another_event(service: Caller
     await factory.assert_books_balance()
 
 
+async def test_what_was_taken_back_by_hand_is_not_released(service: Caller, factory: Factory) -> None:
+    """Even where two campaigns' awards wait in one lot."""
+    await factory.campaign(pending=WAITS)
+    await factory.campaign(pending=WAITS, award={"type": "fixed", "amount": 10})
+    bought = await record(service, factory.event(member=ADA))
+    by_hand = bought["awards"][0]["transaction_id"]
+    assert (await service.post(f"/v1/transactions/{by_hand}/reverse", {"amount": 100})).status_code == 201
+    assert sum(await released(service, confirmation(factory, bought["id"]))) == 49
+    assert await wallet_of(service, bought["member_id"]) == (49, 0, 49)
+    other = await record(service, factory.event(member=ADA))
+    for award in other["awards"]:
+        assert (await service.post(f"/v1/transactions/{award['transaction_id']}/reverse", {"amount": None})).status_code == 201
+    late = await record(service, confirmation(factory, other["id"]))
+    assert [each["reasons"] for each in late["decisions"]] == [["nothing is left of it: it was taken back by hand"]] * 2
+    await factory.assert_books_balance()
+
+
 async def test_bulk_confirms_what_it_brings(service: Caller, factory: Factory) -> None:
     await factory.campaign(pending=WAITS)
     purchase = factory.event(member=ADA)

@@ -5,10 +5,11 @@ Like a linked refund it is about one purchase, and no campaign is asked.
 
 import msgspec
 
-from guerdon.ledger.models import Command, Decision, DocumentRef, View
+from guerdon.ledger.models import WAITING, Account, Command, Decision, DocumentRef, View
 from guerdon.rewards.deciding import state_of
 from guerdon.rewards.models import EVENTS, REFUNDS, Award
 from guerdon.rewards.refunds import place_of_award, wallet_of
+from guerdon.rewards.releases import lot_of
 from guerdon.rewards.rules import (
     AWARD_BYTES,
     EVENT_BYTES,
@@ -68,6 +69,7 @@ class ConfirmationRule:
             inputs_of(recording, view),
             before=refunded_of(owner, purchase, view),
             wallets={place: state_of(account) for place, account in accounts.items()},
+            waiting={lot_of(award): _there(award, accounts[place_of_award(award)]) for award in self._waiting},
             awaits=recording.original is None,
         )
         awards = None if recording.original is None else recording.original.awards
@@ -88,3 +90,9 @@ class ConfirmationRule:
             tuple(changes),
             value=Written(recorded, before=False),
         )
+
+
+def _there(award: Award, wallet: Account | None) -> int:
+    """What lies in the lot in which the award waits; others of the same dates wait there too."""
+    own = () if wallet is None else wallet.lots or ()
+    return sum(lot.amount for lot in own if (lot.available_at, lot.expires_at) == (WAITING, award.expires_at))

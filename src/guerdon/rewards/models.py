@@ -273,6 +273,8 @@ class Inputs(Struct, frozen=True, kw_only=True, omit_defaults=True):
     wallets: dict[str, WalletState] = {}
     used: dict[str, int] = {}
     """By account: what was counted against caps and budgets."""
+    waiting: dict[str, int] | None = None
+    """By name of the lot: what lay in those from which a confirmation releases. None sets no bounds."""
     person: bytes | None = None
     """What conditions could read of the member's profile, under the member's own key."""
     before: Refunded | None = None

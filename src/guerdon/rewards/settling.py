@@ -29,7 +29,7 @@ from guerdon.rewards.models import (
     WalletState,
 )
 from guerdon.rewards.refunds import Asked, Refundable, TakenBack, place_of_award, refund, take_whole
-from guerdon.rewards.releases import CONFIRMED_MAX, released_now
+from guerdon.rewards.releases import CONFIRMED_MAX, lot_of, released_now
 
 
 class Settled(Struct, frozen=True):
@@ -153,11 +153,14 @@ def settle_confirmation(
     for award in awards:
         if award.waits is None or award.waits.event_type != event.type:
             continue
-        release, reason = released_now(award, known, wallets.get(place_of_award(award), WalletState()), inputs.decided_at, calendar)
+        release, reason = released_now(award, known, wallets.get(place_of_award(award), WalletState()), inputs, calendar)
         decisions.append(DecisionView(award.campaign, award.version, "refused" if release is None else "awarded", 0, [reason]))
         if release is not None:
             releases.append(release)
             released[award.campaign] = Released(event=event.id, expires_at=release.expires_at)
+            if inputs.waiting is not None:
+                left = {**inputs.waiting, lot_of(award): inputs.waiting[lot_of(award)] - release.amount}
+                inputs = msgspec.structs.replace(inputs, waiting=left)
             wallets[place_of_award(award)] = moved(wallets[place_of_award(award)], 0, -release.amount)
     note = None if decisions else f"nothing of {event.about} waits for {event.type}"
     if confirmed == known.confirmed and not releases:

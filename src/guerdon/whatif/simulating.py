@@ -164,7 +164,7 @@ def _confirmation(event: ShopEvent, material: Material, members: Mapping[str, Si
     then, known = original.awards, inputs
     if purchase is not None:
         then = purchase.awards
-        known = msgspec.structs.replace(inputs, before=_before(event, recorded.owner, inputs, purchase))
+        known = msgspec.structs.replace(inputs, before=_before(event, recorded.owner, inputs, purchase), waiting=None)
     wallets = {
         place_of_award(award): simulated_wallet(members[award.to or recorded.owner], award.asset, place_of_award(award), inputs)
         for award in then
