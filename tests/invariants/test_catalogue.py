@@ -251,7 +251,7 @@ def test_every_index_has_its_cost_measured() -> None:
 
 async def test_the_cost_of_writes_is_measured(explained: Explained) -> None:
     database, _ = explained
-    costs = await measure(database, INDEXES, lambda done, total: None, rounds=4)
+    costs = await measure(database, INDEXES, lambda done, total: None, rounds=2)
     wanted = [(name, write.name) for name, writes in WRITES.items() for write in writes]
     assert [(each.index, each.write) for each in costs] == [*wanted, (CONTROL, "insert an entry")]
     assert all(each.ratio == each.with_us / each.without_us > 0 for each in costs)

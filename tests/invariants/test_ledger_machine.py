@@ -10,6 +10,7 @@ from collections.abc import Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, ClassVar, NamedTuple
 
+import pytest
 from hypothesis import Phase
 from hypothesis import strategies as st
 from hypothesis.stateful import initialize, rule
@@ -151,7 +152,6 @@ class Processes(Requests):
     def together(self, steps: list[tuple[int, bool, int]]) -> None:
         """An atomic bulk request to both processes at once: one does it, the other one recalls it; or both refuse."""
         self.run_batch()
-        self.clock.at_ms = self.now
         for place, up, amount in steps:
             self.put("credit" if up else "debit", self.wallets[place], amount)
         asks, self.batch = self.batch, []
@@ -258,6 +258,7 @@ def run_processes(settings: Settings, sequences: int, **more: object) -> None:
     assert conflicts > sequences // 2, "the processes hardly met"
 
 
+@pytest.mark.usefixtures("database")
 def test_requests_together_are_booked_on_the_day_on_which_they_are_sent(settings: Settings) -> None:
     """Right after a wait nothing else has told the processes what day it is."""
     with two_processes(settings):
@@ -272,5 +273,6 @@ def test_requests_together_are_booked_on_the_day_on_which_they_are_sent(settings
         history.teardown()
 
 
+@pytest.mark.usefixtures("database")
 def test_two_processes_agree_with_the_model(settings: Settings) -> None:
     run_processes(settings, 25, derandomize=True)

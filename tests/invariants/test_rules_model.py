@@ -111,7 +111,7 @@ class Books(RuleBasedStateMachine):
 
 
 TestBooks = Books.TestCase
-TestBooks.settings = settings(SEEN, max_examples=150, stateful_step_count=30)
+TestBooks.settings = settings(SEEN, max_examples=80, stateful_step_count=30)
 
 
 def plain(verdict: Verdict) -> object:
@@ -121,7 +121,7 @@ def plain(verdict: Verdict) -> object:
     return (verdict.code, verdict.detail, verdict.members, verdict.replayed)
 
 
-@settings(SEEN, max_examples=150)
+@settings(SEEN, max_examples=80)
 @given(groups=st.lists(GROUPS, min_size=2, max_size=25), cuts=st.sets(st.integers(1, 24)))
 def test_batch_borders_change_nothing(groups: list[list[Spec]], cuts: set[int]) -> None:
     """One by one, all at once, or cut anywhere: the same verdicts, the same bytes."""
@@ -137,7 +137,7 @@ def test_batch_borders_change_nothing(groups: list[list[Spec]], cuts: set[int]) 
     assert results[0] == results[1] == results[2]
 
 
-@settings(SEEN, max_examples=100)
+@settings(SEEN, max_examples=60)
 @given(groups=st.lists(GROUPS, min_size=1, max_size=15))
 def test_deciding_twice_is_deciding_once(groups: list[list[Spec]]) -> None:
     """A batch may be decided again after a lost race: with the same snapshot, the result is the same to the last bit."""

@@ -240,7 +240,8 @@ async def _rounds(write: Write, pair: Sequence[Collection], count: int) -> list[
     rows = await without.aggregate([{"$match": write.select}, {"$sample": {"size": KNOWN}}])
     known = await rows.to_list()
     found: list[tuple[float, float]] = []
-    for number in range(WARM_UP + count):
+    warm_up = min(WARM_UP, count)
+    for number in range(warm_up + count):
         batch = write.batch(rng, rng.sample(known, min(BATCH, len(known))))
         spent: dict[bool, float] = {}
         for with_index in (True, False) if number % 2 else (False, True):
@@ -248,7 +249,7 @@ async def _rounds(write: Write, pair: Sequence[Collection], count: int) -> list[
             before = await _processor_us(copy.database)
             await _apply(copy, batch)
             spent[with_index] = (await _processor_us(copy.database) - before) / len(batch)
-        if number >= WARM_UP:
+        if number >= warm_up:
             found.append((spent[True], spent[False]))
     return found
 
