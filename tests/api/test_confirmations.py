@@ -112,7 +112,7 @@ async def test_a_second_event_releases_nothing_and_says_so(service: Caller, fact
     await factory.assert_books_balance()
 
 
-async def test_two_hundred_events_at_once_release_it_once(
+async def test_many_events_and_refunds_at_once_release_it_once(
     service: Caller, factory: Factory, other_services: Services, settings: Settings, clock: ManualClock
 ) -> None:
     await factory.campaign(pending=WAITS)
