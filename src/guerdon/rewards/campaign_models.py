@@ -21,6 +21,7 @@ PaidTo = Literal["member", "referrer"]
 Weekday = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
 WEEKDAYS: tuple[Weekday, ...] = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 EventType = Annotated[str, Meta(pattern=r"^[a-z][a-z0-9_]{0,39}$(?!\n)", examples=["purchase"])]
+ConfirmingType = Annotated[str, Meta(pattern=r"^(?!(?:purchase|refund)$)[a-z][a-z0-9_]{0,39}$(?!\n)", examples=["delivered"])]
 TierCode = Annotated[str, Meta(pattern=r"^[a-z][a-z0-9_]{0,29}$(?!\n)", examples=["gold"])]
 Expression = Annotated[str, Meta(min_length=1, max_length=2000, description="A CEL condition over event, member and now.")]
 Decimal = Annotated[
@@ -131,7 +132,7 @@ class PendingEvent(Struct, frozen=True, forbid_unknown_fields=True, tag_field="t
     The days end like those of an expiry: at the next midnight, and of more than 31 days with the week.
     """
 
-    event_type: EventType
+    event_type: ConfirmingType
     within_days: Annotated[int, Meta(ge=1, le=WAITING_DAYS_MAX)]
 
 

@@ -26,7 +26,7 @@ from guerdon.rewards.campaign_models import (
 )
 from guerdon.rewards.cel import compile_condition, compile_formula, require_bounded
 from guerdon.rewards.costs import CONDITION_US_MAX
-from guerdon.rewards.judging import MONETARY, LiveCampaign, in_order
+from guerdon.rewards.judging import LiveCampaign, in_order
 from guerdon.rewards.models import PURCHASE, REFUND
 from guerdon.security import Actor
 from guerdon.wallets.assets import Assets
@@ -270,11 +270,9 @@ def _require_sense(body: CampaignCreate) -> None:
         raise Validation.at(
             "/event_types", "a refund counts for no achievement; what a refunded purchase counted for is taken back"
         )
-    if isinstance(body.pending, PendingEvent):
-        if not {PURCHASE, REFUND}.issuperset(body.event_types) or body.achievement is not None:
-            raise Validation.at("/pending", "only what is paid for a single purchase can wait for an event that confirms it")
-        if body.pending.event_type in MONETARY:
-            raise Validation.at("/pending/event_type", f"a {body.pending.event_type} confirms nothing: name another type of event")
+    single = {PURCHASE, REFUND}.issuperset(body.event_types) and body.achievement is None
+    if isinstance(body.pending, PendingEvent) and not single:
+        raise Validation.at("/pending", "only what is paid for a single purchase can wait for an event that confirms it")
     if body.pays == "referrer":
         if REFUND in body.event_types or body.achievement is not None:
             raise Validation.at("/pays", "what pays the referrer judges no unlinked refunds and counts no achievement")
