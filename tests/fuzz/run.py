@@ -14,8 +14,8 @@ import httpx
 
 ROOT = Path(__file__).parents[2]
 PASSWORD = "correct horse battery"
-SPARE = 40
-"""So many people: some are disabled or erased, or lose their role or password, by what is called."""
+SPARE, SPARE_MEMBERS = 40, 120
+"""So many people: some are disabled or erased, or lose their role or password, by what is called. Members erase themselves as well."""
 SECONDS_BETWEEN_ENTRIES = 0.2
 DICTIONARIES = {
     "wallets": ["path.wallet_id", "body.wallet", "body.from", "body.to", "body.commands[*].wallet", "body.commands[*].to"],
@@ -81,9 +81,9 @@ class Stage:
         }
 
     async def people(self, role: str) -> list[str]:
-        """Addresses of `SPARE` people of the role, with their wallets among what is known."""
+        """Addresses of so many people of the role, with their wallets among what is known."""
         found: list[str] = []
-        for _ in range(SPARE):
+        for _ in range(SPARE_MEMBERS if role == "member" else SPARE):
             self._number += 1
             email = f"{role}-{self._number}@example.com"
             member = (await self._post("/v1/auth/register", {"email": email, "password": PASSWORD}))["id"]
