@@ -60,6 +60,8 @@ class Person:
     def __init__(self) -> None:
         self.token: str | None = None
         self.log_ins = 0
+        self.refused = 0
+        """How often a call with the person's own token was answered 401."""
         self._people: list[str] = PLAN["people"]
 
     def authorization(self) -> str:
@@ -102,6 +104,7 @@ def after_call(context: Any, case: Any, response: Any) -> None:
     if response.request.method == case.operation.method.upper():  # Other methods are tried too, and are not the operation.
         ANSWERS[operation, response.status_code] += 1
     ours = PERSON.token is not None and response.request.headers.get("Authorization") == f"Bearer {PERSON.token}"
+    PERSON.refused += ours and response.status_code == 401
     if ours and (response.status_code == 401 or (operation in ENDS_SESSIONS and response.status_code < 300)):
         PERSON.token = None
 
@@ -128,5 +131,5 @@ def write_report() -> None:
     answers: dict[str, dict[str, int]] = {}
     for (operation, status), count in sorted(ANSWERS.items()):
         answers.setdefault(operation, {})[str(status)] = count
-    report = {"answers": answers, "excused": dict(EXCUSED), "log_ins": PERSON.log_ins}
+    report = {"answers": answers, "excused": dict(EXCUSED), "log_ins": PERSON.log_ins, "refused": PERSON.refused}
     Path(PLAN["report"]).write_text(json.dumps(report), encoding="utf-8")

@@ -49,6 +49,8 @@ class Fuzzed(NamedTuple):
     answers: dict[str, dict[str, int]]
     excused: dict[str, int]
     log_ins: int
+    refused: int
+    """401 for the token of whoever calls; tokens that are made up, or left out, are not counted here."""
 
     @property
     def cases(self) -> int:
