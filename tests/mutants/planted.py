@@ -18,6 +18,7 @@ KEY_FILE = ("tests/identity/test_key_file.py",)
 KEYS = ("tests/api/test_keys.py",)
 RECOVERY = ("tests/api/test_recovery.py",)
 SECOND = ("tests/api/test_factors.py",)
+CONFIRMED, RELEASED = ("tests/invariants/test_confirmations.py",), ("tests/api/test_confirmations.py",)
 PRIVACY = ("tests/api/test_people.py", "tests/api/test_privacy.py")
 
 
@@ -37,7 +38,7 @@ RULES, MODELS, STORE, COMMITTER = LEDGER + "rules.py", LEDGER + "models.py", LED
 HOLDS, REVERSALS = "src/guerdon/holds/rules.py", "src/guerdon/reversals/rules.py"
 IDENTITY, TIMES = "src/guerdon/identity/", "src/guerdon/identity/signing_keys.py"
 WALLETS, REWARDS = "src/guerdon/wallets/rules.py", "src/guerdon/rewards/rules.py"
-DECIDING = "src/guerdon/rewards/deciding.py"
+DECIDING, RELEASES = "src/guerdon/rewards/deciding.py", "src/guerdon/rewards/releases.py"
 CAMPAIGNS = ("tests/api/test_campaigns.py", "tests/api/test_refunds.py")
 
 MUTANTS = (
@@ -67,7 +68,7 @@ MUTANTS = (
     Mutant("captured from the end of the hold", RULES, "taken = lots.split(hold.lots, hold.left, captured)", "taken = lots.split(hold.lots[::-1], hold.left, captured)"),
     Mutant("transfer without dates", WALLETS, "Posting(to, amount, wallet, carried=True)", "Posting(to, amount, wallet)"),
     Mutant("transfer carries a wrong sign", RULES, "lots=lots.negated(carries)) if carries", "lots=carries) if carries"),
-    Mutant("refund to undated value", REVERSALS, "lots=parts, unspends=back)", "unspends=back)"),
+    Mutant("refund to undated value", REVERSALS, "lots=parts, unspends=unspends)", "unspends=unspends)"),
     Mutant("refund to the lots that lapse first", LOTS, "sorted(parts, key=spend_order, reverse=True)", "sorted(parts, key=spend_order)"),
     Mutant("taken back from any lot", REVERSALS, "lots=lots.last_of(moved, whole, done, whole - done))", "lots=())"),
     # --- time -----------------------------------------------------------------------------------------------------------
@@ -78,7 +79,7 @@ MUTANTS = (
     # --- limits ---------------------------------------------------------------------------------------------------------
     Mutant("limits not counted", RULES, "        change = (amount, amount)\n", "        change = (0, 0)\n"),
     Mutant("limit off by one", LIMITS, "used + amount > limit:", "used + amount > limit + 1:"),
-    Mutant("day and month in UTC", LIMITS, "day = to_datetime(now_ms).astimezone(self.zone).date().isoformat()", "day = to_datetime(now_ms).date().isoformat()"),
+    Mutant("day and month in UTC", LIMITS, "day = self.local(now_ms).date().isoformat()", "day = to_datetime(now_ms).date().isoformat()"),
     Mutant("day never ends", LIMITS, "spent.in_day if spent.day == day else 0", "spent.in_day"),
     Mutant("gives back to another day", LIMITS, "return (amount if then[0] == now[0] else 0,", "return (amount,"),
     Mutant("transfers spend without a limit", WALLETS, "(Posting(wallet, -amount, to, spends=True),", "(Posting(wallet, -amount, to),"),
@@ -118,12 +119,18 @@ MUTANTS = (
     Mutant("found: refund of a capture gives nothing back", REVERSALS, "counted_at = side.hold.counted_at if side.hold is not None else side.at", "counted_at = side.at", (REGRESSIONS, WORLD)),
     Mutant("found: debt bounded by the ceiling", RULES, "if account.balance + posting.amount < -BALANCE_CEILING:", "if account.balance + posting.amount < -account.ceiling:", (REGRESSIONS, WORLD)),
     Mutant("found: sides of a reversal in two orders", REVERSALS, "lots=lots.last_of(moved, whole, done, whole - done))", "lots=(*moved, lots.Lot(whole - lots.total(moved))))", (REGRESSIONS, WORLD)),
-    Mutant("found: clawback uses the credit line", DECIDING, "max(account.spendable + min(account.floor, 0), 0)", "max(account.spendable, 0)", (REGRESSIONS,)),
+    Mutant("found: clawback uses the credit line", DECIDING, "there = account.spendable + min(account.floor, 0)", "there = account.spendable", (REGRESSIONS,)),
     Mutant("found: award without a lot", DECIDING, "if wallet.full is not None and lot.dates not in wallet.full:", "if False:", (REGRESSIONS,)),
     # --- campaigns --------------------------------------------------------------------------------------------------------
     Mutant("a cap has a unit more", "src/guerdon/rewards/limits.py", "counter.limit - used.get(counter.account, 0)", "counter.limit + 1 - used.get(counter.account, 0)", CAMPAIGNS),
     Mutant("a standing is not compared", "src/guerdon/ledger/store.py", '**({"count": each.count} if each.counted else {})', "**{}", CAMPAIGNS),
     Mutant("a refund takes twice", "src/guerdon/rewards/refunds.py", "- done.get(award.campaign, 0)", "", CAMPAIGNS),
+    Mutant("more is confirmed than waits", RULES, "not 0 < lot.amount <= there or", "lot.amount <= 0 or", CONFIRMED),
+    Mutant("a confirmation leaves a debt", RULES, "lots.give((spendable,), account.plain, lot.amount, now_ms)", "(spendable,)", CONFIRMED),
+    Mutant("an award is released twice", RELEASES, "    if before is not None:\n", "    if False:\n", RELEASED),
+    Mutant("what was refunded is released", RELEASES, " - known.taken.get(award.campaign, 0) +", " +", RELEASED),
+    Mutant("what a refund has left is not released", "src/guerdon/rewards/refunds.py", "        if part < due:\n", "        if False:\n", RELEASED),
+    Mutant("a lapsed award is taken back", "src/guerdon/rewards/refunds.py", "        if has_lapsed(award, now_ms):\n", "        if False:\n", RELEASED),
     Mutant("an exhausted campaign wins its group", DECIDING, "if offer.amount]", "]", CAMPAIGNS),
     Mutant("found: transferred lots get grace", RULES, "back_at_ms=now_ms if marks.reverses else 0", "back_at_ms=now_ms", (REGRESSIONS, WORLD)),
     Mutant("found: matured value is not taken back first", RULES, "first = lots.as_of(posting.lots, now_ms)", "first = lots.mature(posting.lots, now_ms)", (REGRESSIONS, WORLD)),
