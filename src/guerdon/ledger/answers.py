@@ -30,22 +30,24 @@ def promises_of_event(event: Document) -> Iterator[Promise]:
     """Every award that was paid is an entry with that amount, and so is every one that was confirmed."""
     for award in event["awards"]:
         if award.get("transaction_id") is not None:
-            # A campaign may pay whoever has referred the member.
-            owner = award.get("to") or event["owner"]
-            said = {"amount": award["amount"], "asset": award["asset"], "owner": owner, "metadata.event": event["_id"]}
-            why = {"metadata.campaign": award["campaign"], "metadata.version": str(award["version"])}
-            yield _first_entry(award["transaction_id"]), said | why
-    for award in event.get("releases") or ():
-        if award.get("transaction_id") is not None:
-            owner = award.get("to") or event["owner"]
-            lapses = award.get("expires_at")
-            said = {"kind": CONFIRMATION, CONFIRMED: (award["amount"], lapses), "asset": award["asset"], "owner": owner}
-            why = {
-                "metadata.event": event["_id"],
-                "metadata.campaign": award["campaign"],
-                "metadata.version": str(award["version"]),
-            }
-            yield _first_entry(award["transaction_id"]), said | why
+            yield _first_entry(award["transaction_id"]), {"amount": award["amount"], **_decided(event, award)}
+    for release in event.get("releases") or ():
+        if release.get("transaction_id") is not None:
+            confirmed = (release["amount"], release.get("expires_at"))
+            said = {"kind": CONFIRMATION, CONFIRMED: confirmed, **_decided(event, release)}
+            yield _first_entry(release["transaction_id"]), said
+
+
+def _decided(event: Document, award: Document) -> dict[str, Any]:
+    """Whose entry it is, and by which event and campaign."""
+    return {
+        # A campaign may pay whoever has referred the member.
+        "owner": award.get("to") or event["owner"],
+        "asset": award["asset"],
+        "metadata.event": event["_id"],
+        "metadata.campaign": award["campaign"],
+        "metadata.version": str(award["version"]),
+    }
 
 
 def promises_of_hold(hold: Document) -> Iterator[Promise]:
