@@ -4,15 +4,10 @@ import itertools
 from collections.abc import Sequence
 from typing import Any
 
-import msgspec
-
 from guerdon.app import Services
-from guerdon.ledger.models import TERMS, Command, Decision, Posting, Terms, Transaction
 from guerdon.ledger.verify import verify
 from guerdon.rewards.models import EVENTS, RecordedEvent
 from guerdon.rewards.replaying import ERASED
-from guerdon.vouchers.models import POOL_CODES, VOUCHER_CODES, CodeRow, PoolCode, pool_id
-from guerdon.vouchers.patterns import normalise
 from tests.clients import Caller
 
 REPLAYS_MAX = 25
@@ -87,14 +82,11 @@ class Factory:
         return voucher
 
     async def pool(self, offer: str, codes: Sequence[str]) -> None:
-        """Fill the pool of an offer of external codes, as an import does."""
-        database, account = self._services.database, f"{offer}:stock"
-        rows = [CodeRow(id=normalise(code), owner=offer, offer=offer, number=n) for n, code in enumerate(codes, 1)]
-        pooled = [PoolCode(id=pool_id(offer, n), owner=offer, code=code) for n, code in enumerate(codes, 1)]
-        await database.raw[VOUCHER_CODES].insert_many([msgspec.to_builtins(row) for row in rows])
-        await database.raw[POOL_CODES].insert_many([msgspec.to_builtins(code) for code in pooled])
-        terms = Transaction("terms", (Posting(account, 0, TERMS, terms=Terms(ceiling=len(codes))),), "tests")
-        await self._services.ledger.submit(Command((offer,), (account,), lambda _: Decision((terms,))))
+        """Import codes of another house into the pool of an offer, and do the worker's part."""
+        text = "\n".join(("code", *codes)).encode()
+        answer = await self._service.send("POST", f"/v1/offers/{offer}/codes/import", text, content_type="text/csv")
+        assert answer.status_code == 202, answer.text
+        await self._services.making.make_open()
 
     def event(self, **changes: Any) -> dict[str, Any]:
         """The body of a purchase of 139.12 pounds by somebody new."""
