@@ -1,5 +1,7 @@
 """The pure heart against a dictionary: every law after every step, however the commands are cut into batches."""
 
+from typing import Any
+
 import msgspec
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -112,6 +114,11 @@ class Books(RuleBasedStateMachine):
 
 TestBooks = Books.TestCase
 TestBooks.settings = settings(SEEN, max_examples=80, stateful_step_count=30)
+"""`tests/trust/test_world.py` tells many more histories, and tries the properties below on more batches."""
+
+
+CUT: dict[str, st.SearchStrategy[Any]] = {"groups": st.lists(GROUPS, min_size=2, max_size=25), "cuts": st.sets(st.integers(1, 24))}
+WHOLE: dict[str, st.SearchStrategy[Any]] = {"groups": st.lists(GROUPS, min_size=1, max_size=15)}
 
 
 def plain(verdict: Verdict) -> object:
@@ -122,7 +129,7 @@ def plain(verdict: Verdict) -> object:
 
 
 @settings(SEEN, max_examples=80)
-@given(groups=st.lists(GROUPS, min_size=2, max_size=25), cuts=st.sets(st.integers(1, 24)))
+@given(**CUT)
 def test_batch_borders_change_nothing(groups: list[list[Spec]], cuts: set[int]) -> None:
     """One by one, all at once, or cut anywhere: the same verdicts, the same bytes."""
     numbers = [sum(map(len, groups[:place])) for place in range(len(groups))]
@@ -138,7 +145,7 @@ def test_batch_borders_change_nothing(groups: list[list[Spec]], cuts: set[int]) 
 
 
 @settings(SEEN, max_examples=60)
-@given(groups=st.lists(GROUPS, min_size=1, max_size=15))
+@given(**WHOLE)
 def test_deciding_twice_is_deciding_once(groups: list[list[Spec]]) -> None:
     """A batch may be decided again after a lost race: with the same snapshot, the result is the same to the last bit."""
     commands = [command_for(group, 10 * place, BOUNDS) for place, group in enumerate(groups)]

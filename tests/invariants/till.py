@@ -96,7 +96,7 @@ class Till:
         return self._movement_command(ask, idempotency)
 
     def _movement_command(self, ask: Ask, idempotency: Idempotency) -> Command:
-        lot = None if ask.dates == PLAIN else Lot(ask.amount or 0, *ask.dates)  # type: ignore[arg-type]
+        lot = None if ask.dates == PLAIN else lot_of(ask)
         transaction = Transaction(ask.kind, postings_of(ask.kind, ask.wallet, ask.amount or 0, ask.to, lot), ACTOR, idempotency)
         opens = () if ask.kind == "debit" else (account_of(ask.to or ask.wallet, Bounds()),)
         accounts = tuple(posting.account for posting in transaction.postings)
@@ -115,10 +115,14 @@ class Till:
         return Command((wallet.partition(":")[0],), (wallet,), lambda view: Decision(books_due=(wallet,)))
 
 
+def lot_of(ask: Ask) -> Lot:
+    return Lot(ask.amount or 0, *ask.dates)  # type: ignore[arg-type]
+
+
 def award_command(ask: Ask, made: Mapping[str, Outcome]) -> Command:
     """An award that waits, or its confirmation: what events make of wallets, asked for by itself. `made` is what earlier keys have made."""
     idempotency = Idempotency(ask.owner, ACTOR, ask.key, fingerprint(ask.kind, repr(ask.content).encode()), ask.reference)
-    lot = Lot(ask.amount or 0, *ask.dates)  # type: ignore[arg-type]
+    lot = lot_of(ask)
     if ask.kind == "award":
         posting = Posting(ask.wallet, lot.amount, ISSUER, lots=(lot,))
     else:

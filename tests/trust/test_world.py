@@ -6,11 +6,14 @@ GUERDON_TEST_SEQUENCES sets another number for each of the two, GUERDON_TEST_SEE
 import os
 import random
 from collections import Counter
+from typing import Any
 
 import pytest
-from hypothesis import seed
+from hypothesis import HealthCheck, given, seed, settings
+from hypothesis.stateful import run_state_machine_as_test
 
 from guerdon.config import Settings
+from tests.invariants import test_rules_model as rules
 from tests.invariants.requests import DONE, RARE, REFUSED, Requests
 from tests.invariants.test_ledger_machine import Processes, run_processes
 from tests.invariants.test_world import Worlds, run_worlds
@@ -18,12 +21,18 @@ from tests.invariants.test_world import Worlds, run_worlds
 pytestmark = [pytest.mark.trust, pytest.mark.timeout(3600)]
 
 
+def chosen(what: str, usual: int) -> tuple[int, int]:
+    """How many histories are to be told, and the seed that they come from."""
+    sequences = int(os.environ.get("GUERDON_TEST_SEQUENCES", usual))
+    number = int(os.environ.get("GUERDON_TEST_SEED") or random.randrange(2**32))
+    print(f"\nSIM-3: {what}, seed {number}, {sequences} histories")
+    return sequences, number
+
+
 def sequences_of(machine: type[Requests], usual: int) -> int:
     """Seed the machine and return how many histories it is to tell."""
-    sequences = int(os.environ.get("GUERDON_TEST_SEQUENCES", usual))
-    chosen = int(os.environ.get("GUERDON_TEST_SEED") or random.randrange(2**32))
-    print(f"\nSIM-3: {machine.__name__}, seed {chosen}, {sequences} histories")
-    seed(chosen)(machine)
+    sequences, number = chosen(machine.__name__, usual)
+    seed(number)(machine)
     return sequences
 
 
@@ -44,3 +53,25 @@ def test_three_hundred_histories_of_two_processes_agree_with_the_model(settings:
     run_processes(settings, sequences, database=None)
     assert sequences < 300 or set(Processes.seen) >= DONE | REFUSED, (DONE | REFUSED) - set(Processes.seen)
     report(Processes.seen)
+
+
+# --- the plainest model: balances, and batches of any cut -------------------------------------------------------------
+
+
+def many(examples: int) -> settings:
+    return settings(deadline=None, max_examples=examples, suppress_health_check=[HealthCheck.too_slow], database=None)
+
+
+def test_two_thousand_histories_agree_with_the_model_of_balances() -> None:
+    histories, number = chosen("Books", 2000)
+    run_state_machine_as_test(seed(number)(rules.Books), settings=settings(many(histories), stateful_step_count=30))
+
+
+@pytest.mark.parametrize(
+    ("prop", "given_what"),
+    [(rules.test_batch_borders_change_nothing, rules.CUT), (rules.test_deciding_twice_is_deciding_once, rules.WHOLE)],
+    ids=["borders", "twice"],
+)
+def test_two_thousand_batches(prop: Any, given_what: dict[str, Any]) -> None:
+    batches, number = chosen(prop.__name__, 2000)
+    seed(number)(many(batches)(given(**given_what)(prop.hypothesis.inner_test)))()
