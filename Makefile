@@ -33,8 +33,8 @@ install: .venv/.dev ## Install everything into .venv
 
 .PHONY: check
 check: .venv/.dev ## Run the gates: format, lint, types, import ladder, ceilings, known vulnerabilities
-	$(BIN)/ruff format --check src tests bench
-	$(BIN)/ruff check src tests bench
+	$(BIN)/ruff format --check src tests bench tools
+	$(BIN)/ruff check src tests bench tools
 	$(BIN)/basedpyright --level error
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/python -m pytest tests/tidy
@@ -71,6 +71,10 @@ bench-large: .venv/.dev ## Load 10,000,000 wallets, print their size on disk, me
 .PHONY: bench-history
 bench-history: .venv/.dev ## Write a wallet of 1,000,000 entries, measure pages, past balances and verify on it
 	$(BIN)/python -m bench.history
+
+.PHONY: explain
+explain: .venv/.dev ## Explain every query on a scratch database of 1,000,000 entries (ARGS="--entries 20000 --json")
+	$(BIN)/python -m tools.query_plans $(ARGS)
 
 .PHONY: docs
 docs: .venv/.dev ## Write docs/openapi.json and docs/access.md from the code

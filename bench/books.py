@@ -11,12 +11,12 @@ from pymongo import ASCENDING, MongoClient, WriteConcern
 from bench import baseline
 from bench.processes import BenchFailed
 from bench.servers import Servers
-from guerdon.app import Services
 from guerdon.cli.local import local_database, local_services
 from guerdon.config import load
-from guerdon.identity.models import Member
-from guerdon.security import Actor
+from guerdon.members.models import Member
+from guerdon.permissions import Actor
 from guerdon.wallets.models import BulkCreate, BulkCredit
+from guerdon.wiring.services import Services
 
 ASSET = "PTS"
 OPENING_BALANCE = 10**12

@@ -18,14 +18,14 @@ from pymongo import MongoClient, WriteConcern
 
 from bench.processes import BenchFailed, Processes
 from bench.running import say
-from guerdon.catalogue.collections import INDEXES
+from guerdon.calendar import Calendar
+from guerdon.collections import INDEXES
 from guerdon.database import Database
-from guerdon.identity.models import MEMBERS, Member
 from guerdon.ids import IdSource
-from guerdon.ledger.limits import Calendar
+from guerdon.ledger.decide import settle
 from guerdon.ledger.models import Account, Entry, Idempotency, Transaction
-from guerdon.ledger.rules import settle
 from guerdon.ledger.store import ACCOUNTS, ENTRIES, encode
+from guerdon.members.models import MEMBERS, Member
 from guerdon.wallets.rules import postings_of
 from guerdon.wallets.service import fingerprint, new_account
 

@@ -25,11 +25,11 @@ from bench.processes import BenchFailed, Target
 from bench.running import machine, run_in, say
 from bench.table import percentile
 from guerdon.clock import SystemClock, rfc3339
-from guerdon.http import encode_cursor
-from guerdon.identity.models import MEMBERS, Member
+from guerdon.http.cursor import encode_cursor
 from guerdon.ids import IdSource
 from guerdon.ledger.models import Account
 from guerdon.ledger.store import ACCOUNTS, ENTRIES, encode
+from guerdon.members.models import MEMBERS, Member
 from guerdon.wallets.service import new_account
 
 DATABASE = "guerdon_history"

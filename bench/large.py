@@ -23,8 +23,8 @@ from bench.processes import BenchFailed, Target, load
 from bench.running import machine, run_in, say
 from bench.table import Summary, summarise
 from guerdon.clock import SystemClock
-from guerdon.identity.models import MEMBERS
 from guerdon.ledger.store import ACCOUNTS, ENTRIES
+from guerdon.members.models import MEMBERS
 
 LARGE, SMALL = "guerdon_large", "guerdon_small"
 SMALL_WALLETS, SAMPLE_WALLETS = 10_000, 200_000

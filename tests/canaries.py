@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 from pyotp.totp import TOTP
 
-from guerdon.recovery.tokens import new_reset_token
+from guerdon.password_reset.tokens import new_reset_token
 
 _numbers = itertools.count(1)
 MARK = "zq7canary"

@@ -5,9 +5,9 @@ from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import Any
 
-from guerdon.app import open_services
 from guerdon.clock import rfc3339, to_ms
 from guerdon.config import Settings
+from guerdon.wiring.services import open_services
 from tests.clients import Caller, ManualClock
 from tests.factories import Factory
 from tests.serving import serve

@@ -11,14 +11,15 @@ from falcon.asgi import App
 from pymongo.read_concern import ReadConcern
 
 from guerdon import embedded
-from guerdon.app import Services, build_app, open_services
-from guerdon.catalogue.collections import INDEXES
+from guerdon.access.token_keys import TokenKeys
 from guerdon.clock import SystemClock
+from guerdon.collections import INDEXES
 from guerdon.config import Settings, load
+from guerdon.crypto.sealing import MasterKeys
 from guerdon.database import Database
-from guerdon.identity.token_keys import TokenKeys
 from guerdon.logs import make_logger
-from guerdon.sealing import MasterKeys
+from guerdon.wiring.routes import build_app
+from guerdon.wiring.services import Services, open_services
 from tests.clients import Caller, Log, ManualClock, client_of
 from tests.factories import Factory
 from tests.leaks import assert_keeps_secrets

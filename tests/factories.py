@@ -4,10 +4,10 @@ import itertools
 from collections.abc import Sequence
 from typing import Any
 
-from guerdon.app import Services
-from guerdon.ledger.verify import verify
-from guerdon.rewards.models import EVENTS, RecordedEvent
-from guerdon.rewards.replaying import ERASED
+from guerdon.campaigns.domain import EVENTS, RecordedEvent
+from guerdon.events.replay import ERASED
+from guerdon.verification.service import verify
+from guerdon.wiring.services import Services
 from tests.clients import Caller
 
 REPLAYS_MAX = 25

@@ -2,7 +2,7 @@
 
 import re
 
-from guerdon.redaction import PATTERNS
+from guerdon.crypto.redaction import PATTERNS
 
 
 def leaks(text: str) -> list[str]:

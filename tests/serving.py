@@ -7,12 +7,13 @@ from typing import Any, NamedTuple
 
 from falcon.asgi import App
 
-from guerdon.app import Services, build_app
-from guerdon.catalogue.collections import INDEXES
+from guerdon.collections import INDEXES
 from guerdon.config import Settings
 from guerdon.database import Database
-from guerdon.http import Operation
+from guerdon.http.operation import Operation
 from guerdon.logs import make_logger
+from guerdon.wiring.routes import build_app
+from guerdon.wiring.services import Services
 from tests.clients import Caller, Log, ManualClock, client_of
 
 NOBODY = "mem_" + "0" * 32

@@ -18,10 +18,10 @@ import pytest
 from pymongo import MongoClient
 from pymongo.errors import OperationFailure
 
+from guerdon.access.token_keys import TokenKeys
 from guerdon.config import load, require_safe
+from guerdon.crypto.sealing import MasterKeys
 from guerdon.errors import StartupRefused
-from guerdon.identity.token_keys import TokenKeys
-from guerdon.sealing import MasterKeys
 from tests.canaries import MARK, found_in
 
 ROOT = Path(__file__).parents[1]

@@ -15,12 +15,12 @@ import pytest
 from pymongo import MongoClient
 
 from guerdon import embedded
+from guerdon.access.token_keys import TokenKeys
+from guerdon.crypto.sealing import MasterKeys
 from guerdon.database import Database
 from guerdon.errors import StartupRefused
-from guerdon.http import Request, Response
-from guerdon.identity.token_keys import TokenKeys
-from guerdon.operations.openapi import operations_of
-from guerdon.sealing import MasterKeys
+from guerdon.http.operation import Request, Response
+from guerdon.system.openapi import operations_of
 
 ROOT = Path(__file__).parents[1]
 REFUSAL_SECONDS = 10

@@ -5,6 +5,8 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Protocol
 
+from guerdon.errors import Validation
+
 
 class Clock(Protocol):
     """Tells the time; tests hand in one that they move by hand."""
@@ -66,3 +68,17 @@ def rfc3339(at_ms: int) -> str:
 def _second(at_seconds: int) -> str:
     """Thousands of answers fall into one second, so its text is made once."""
     return datetime.fromtimestamp(at_seconds, UTC).isoformat()[:19]
+
+
+def utc_ms(moment: datetime, pointer: str) -> int:
+    """Milliseconds of a time that names its offset.
+
+    Raises:
+        Validation: the time has no offset.
+    """
+    if moment.tzinfo is None:
+        raise Validation.at(pointer, "a time needs an offset, for example 2026-01-31T12:00:00Z")
+    try:
+        return to_ms(moment.astimezone(UTC))
+    except OverflowError:
+        raise Validation.at(pointer, "a time must lie between the years 1 and 9999 in UTC") from None

@@ -11,8 +11,8 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from pydantic import Field, PrivateAttr, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from guerdon.crypto.secret_checks import read_file, weakness_of_database, weakness_of_keys
 from guerdon.errors import StartupRefused
-from guerdon.safety import read_file, weakness_of_database, weakness_of_keys
 
 _PREFIX = "GUERDON_"
 _QUOTA = r"^[1-9][0-9]{0,8}/[1-9][0-9]{0,4}$"

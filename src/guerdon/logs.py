@@ -22,8 +22,8 @@ import structlog
 from structlog.typing import EventDict, FilteringBoundLogger
 
 from guerdon.clock import Clock, rfc3339
+from guerdon.crypto.redaction import redacted
 from guerdon.errors import OperationsError
-from guerdon.redaction import redacted
 
 LINE_MAX = 16_384
 FIELD_MAX = 1000

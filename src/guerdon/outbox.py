@@ -14,11 +14,11 @@ from msgspec import Struct, field
 from pymongo import IndexModel
 
 from guerdon.clock import Clock, to_datetime
+from guerdon.crypto.sealing import MasterKeys
 from guerdon.database import Database, Document, Session
+from guerdon.erasable_data import Belongings, MasterSealed
 from guerdon.errors import StartupRefused
 from guerdon.ids import IdSource
-from guerdon.personal import Belongings, MasterSealed
-from guerdon.sealing import MasterKeys
 
 OUTBOX = "outbox"
 INDEXES: dict[str, list[IndexModel]] = {

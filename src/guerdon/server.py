@@ -11,14 +11,15 @@ from typing import Any
 from pymongo.errors import PyMongoError
 from structlog.typing import FilteringBoundLogger
 
-from guerdon.app import Asgi, Services, behind_the_door, build_app, open_services
+from guerdon.access.key_file import LOOK_SECONDS, KeyFile
 from guerdon.clock import Clock, SystemClock
 from guerdon.config import Settings, load, require_safe
 from guerdon.embedded import die_with_parent
 from guerdon.errors import StartupRefused
-from guerdon.identity.key_file import LOOK_SECONDS, KeyFile
 from guerdon.logs import adopt_libraries, make_logger
 from guerdon.simulated_clock.service import FOLLOW_SECONDS
+from guerdon.wiring.routes import Asgi, build_app, with_limits
+from guerdon.wiring.services import Services, open_services
 
 EXIT_STARTUP_REFUSED = 78
 """EX_CONFIG of sysexits.h."""
@@ -61,7 +62,7 @@ class Server:
         try:
             services = await self._stack.enter_async_context(open_services(self._settings, self._clock))
             app = build_app(services, self._settings, log)
-            self._app = behind_the_door(app, self._settings, self._clock, log)
+            self._app = with_limits(app, self._settings, self._clock, log)
             await self._stack.enter_async_context(beside_requests(services, self._settings, log))
             _on_stop_signal(services.streams.end)
             _calm_collector()

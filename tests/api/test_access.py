@@ -5,10 +5,10 @@ from typing import Any
 import pytest
 from falcon.asgi import App
 
-from guerdon.app import Services
 from guerdon.config import Settings
 from guerdon.errors import Forbidden
-from guerdon.security import ANY_SCOPE, SCOPES, Actor, Role, scope
+from guerdon.permissions import ANY_SCOPE, SCOPES, Actor, Role, scope
+from guerdon.wiring.services import Services
 from tests.clients import Caller, ManualClock, problem
 from tests.factories import Factory
 from tests.serving import Route, routes_of, serve

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from guerdon.app import Services
 from guerdon.config import Settings
+from guerdon.wiring.services import Services
 from tests.clients import Caller, ManualClock, problem
 from tests.factories import Factory
 from tests.serving import serve

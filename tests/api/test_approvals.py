@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from guerdon.app import Services
 from guerdon.config import Settings
+from guerdon.wiring.services import Services
 from tests.api.test_audit import PASSWORD, records
 from tests.api.test_sessions import logged_in
 from tests.clients import Caller, problem

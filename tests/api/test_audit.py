@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from pymongo.errors import AutoReconnect
 
-from guerdon.app import Services
-from guerdon.audit.models import AUDIT, Record
-from guerdon.audit.rules import faults
+from guerdon.audit_log.models import AUDIT, Record
+from guerdon.audit_log.rules import faults
 from guerdon.database import Database
+from guerdon.wiring.services import Services
 from tests.api.test_sessions import logged_in
 from tests.clients import Caller, problem
 from tests.factories import Factory

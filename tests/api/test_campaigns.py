@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from guerdon.app import Services, open_services
 from guerdon.config import Settings
 from guerdon.database import Database
+from guerdon.wiring.services import Services, open_services
 from tests.clients import Caller, ManualClock, problem
 from tests.factories import Factory
 from tests.serving import count_rows, serve

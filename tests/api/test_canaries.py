@@ -10,17 +10,18 @@ import pytest
 from falcon.asgi import App
 from pymongo.errors import OperationFailure
 
-from guerdon.app import Services, build_app
-from guerdon.audit.models import view_record
-from guerdon.audit.service import Audit
+from guerdon.access.service import Access
+from guerdon.audit_log.models import view_record
+from guerdon.audit_log.service import Audit
 from guerdon.config import Settings
 from guerdon.database import Collection
-from guerdon.identity.access import Access
-from guerdon.identity.passwords import PasswordHasher
-from guerdon.identity.service import Identity
 from guerdon.ledger.service import Ledger
 from guerdon.logs import adopt_libraries, make_logger
+from guerdon.members.passwords import PasswordHasher
+from guerdon.members.service import Identity
 from guerdon.sessions.service import Sessions
+from guerdon.wiring.routes import build_app
+from guerdon.wiring.services import Services
 from tests.canaries import MARK, Flows, canary, found_in
 from tests.clients import Log, ManualClock
 

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from guerdon.app import Services
 from guerdon.database import Database
-from guerdon.vouchers.batch_models import BATCHES, STAGED_CODES, Batch
-from guerdon.vouchers.making import EXHAUSTED, Making
+from guerdon.offers.code_patterns import normalise, parse_pattern
+from guerdon.vouchers.codes.generation import EXHAUSTED, Making
+from guerdon.vouchers.codes.models import BATCHES, STAGED_CODES, Batch
 from guerdon.vouchers.models import POOL_CODES, VOUCHER_CODES
-from guerdon.vouchers.patterns import normalise, parse_pattern
+from guerdon.wiring.services import Services
 from tests.clients import Caller, problem
 from tests.factories import Factory
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from guerdon.app import Services
+from guerdon.wiring.services import Services
 from tests.api.test_till import CARD, GBP, Till
 from tests.clients import Caller, ManualClock, problem
 from tests.factories import Factory

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from guerdon.app import Services
 from guerdon.config import Settings
 from guerdon.ledger.jobs import sweep
+from guerdon.wiring.services import Services
 from tests.api.test_refunds import ADA, record, refund, total
 from tests.clients import Caller, ManualClock, problem
 from tests.factories import Factory

@@ -8,15 +8,15 @@ import pytest
 from click.testing import Result
 from typer.testing import CliRunner
 
-from guerdon.app import Services
+from guerdon.campaigns.domain import EVENTS
+from guerdon.campaigns.engine import ENGINE
+from guerdon.campaigns.models import CAMPAIGN_VERSIONS
 from guerdon.cli.main import app
 from guerdon.config import Settings
 from guerdon.database import Database
 from guerdon.errors import NotFound
-from guerdon.identity.models import PERSON_KEYS
-from guerdon.rewards.campaign_models import CAMPAIGN_VERSIONS
-from guerdon.rewards.engine import ENGINE
-from guerdon.rewards.models import EVENTS
+from guerdon.members.models import PERSON_KEYS
+from guerdon.wiring.services import Services
 from tests.clients import Caller, ManualClock, problem
 from tests.factories import Factory
 from tests.invariants.retail import places

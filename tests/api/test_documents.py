@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from falcon.asgi import App
 
-from guerdon.http import decode
-from guerdon.vouchers.imports import read_codes
+from guerdon.http.body import decode
+from guerdon.vouchers.codes.imports import read_codes
 from tests.clients import Caller, problem
 from tests.serving import routes_of
 from tests.tidy.openapi import PATH, render

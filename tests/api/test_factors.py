@@ -15,11 +15,11 @@ import pytest
 import pytest_asyncio
 from pyotp.totp import TOTP
 
-from guerdon.app import Services, open_services
 from guerdon.config import Settings, load
 from guerdon.database import Database
-from guerdon.factors.rules import STEP_MS, TRIES_MS, new_codes, step_of
-from guerdon.security import Role
+from guerdon.permissions import Role
+from guerdon.second_factor.rules import STEP_MS, TRIES_MS, new_codes, step_of
+from guerdon.wiring.services import Services, open_services
 from tests.clients import Caller, ManualClock, problem
 from tests.conftest import DATABASE
 from tests.factories import Factory

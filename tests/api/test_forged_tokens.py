@@ -12,13 +12,13 @@ import pytest
 import pytest_asyncio
 from pymongo import monitoring
 
-from guerdon.app import Services
+from guerdon.access import tokens as identity_tokens
+from guerdon.access.key_file import KeyFile
+from guerdon.access.token_keys import TokenKeys
 from guerdon.config import Settings
 from guerdon.errors import Unauthenticated
-from guerdon.identity import tokens as identity_tokens
-from guerdon.identity.key_file import KeyFile
-from guerdon.identity.token_keys import TokenKeys
 from guerdon.logs import make_logger
+from guerdon.wiring.services import Services
 from tests.api.test_sessions import registered
 from tests.clients import Caller, Log, ManualClock, problem
 from tests.identity.forgery import Forger, forged_rows

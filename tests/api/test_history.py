@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from guerdon.app import Services
 from guerdon.clock import rfc3339, to_ms
 from guerdon.database import Database
 from guerdon.history.rules import WAYS, narrow, probes
 from guerdon.history.service import EXAMINED_MAX
+from guerdon.wiring.services import Services
 from tests.api.test_access import log_in
 from tests.api.test_wallets import entries_of
 from tests.clients import Caller, ManualClock, problem

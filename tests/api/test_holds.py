@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from guerdon.app import Services
 from guerdon.ledger.jobs import sweep
+from guerdon.wiring.services import Services
 from tests.clients import Caller, ManualClock, problem
 from tests.factories import Factory
 

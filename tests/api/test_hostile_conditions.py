@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
+from guerdon.campaigns.cel_cost import CONDITION_US_MAX, cost_us
 from guerdon.database import Database
-from guerdon.rewards.costs import CONDITION_US_MAX, cost_us
 from tests.clients import Caller, ManualClock, problem
 from tests.factories import Factory
 

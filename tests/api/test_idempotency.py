@@ -7,9 +7,9 @@ import json
 import httpx
 import pytest
 
-from guerdon.app import Services
 from guerdon.config import Settings
 from guerdon.database import Database
+from guerdon.wiring.services import Services
 from tests.clients import Caller, ManualClock, problem
 from tests.factories import Factory
 from tests.serving import count_rows, serve

@@ -8,9 +8,9 @@ import pytest
 from joserfc.jwk import KeySet, OKPKey
 from joserfc.jws import deserialize_compact
 
-from guerdon.app import Services
 from guerdon.database import Database
 from guerdon.errors import Validation
+from guerdon.wiring.services import Services
 from tests.clients import Caller, ManualClock, problem
 from tests.serving import NOBODY
 

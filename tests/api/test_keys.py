@@ -8,15 +8,15 @@ from falcon.asgi import App
 from pymongo import monitoring
 from pymongo.errors import AutoReconnect
 
-from guerdon.app import Services
-from guerdon.audit.rules import faults
+from guerdon.access.models import SERVICE_KEYS
+from guerdon.access.service import LAST_USE_MS
+from guerdon.access.service_key_format import KeyParts, new_key
+from guerdon.audit_log.rules import faults
 from guerdon.config import Settings
-from guerdon.identity.access import LAST_USE_MS
-from guerdon.identity.keys import KeyParts, new_key
-from guerdon.identity.models import SERVICE_KEYS
 from guerdon.logs import make_logger
-from guerdon.security import SCOPES
+from guerdon.permissions import SCOPES
 from guerdon.server import beside_requests
+from guerdon.wiring.services import Services
 from tests.api.test_audit import colleague, records
 from tests.clients import Caller, Log, ManualClock, problem
 from tests.invariants.test_commands import Recorder

@@ -9,18 +9,19 @@ from typing import Any
 
 import pytest
 
-from guerdon.app import Services, build_app
+from guerdon.access.service_key_format import new_key
+from guerdon.access.token_keys import TokenKeys
 from guerdon.cli import token_keys as commands
 from guerdon.cli.auditing import _export
 from guerdon.config import Settings
+from guerdon.crypto.redaction import PATTERNS, redacted
+from guerdon.crypto.sealing import MasterKeys
 from guerdon.errors import Internal
-from guerdon.identity.keys import new_key
-from guerdon.identity.token_keys import TokenKeys
-from guerdon.ledger.checkpoints import CheckpointKeys, write_checkpoint
 from guerdon.logs import make_logger
-from guerdon.redaction import PATTERNS, redacted
-from guerdon.sealing import MasterKeys
 from guerdon.sessions.refresh import first_token
+from guerdon.verification.checkpoints import CheckpointKeys, write_checkpoint
+from guerdon.wiring.routes import build_app
+from guerdon.wiring.services import Services
 from tests.api.test_audit import colleague
 from tests.api.test_sessions import refresh, refreshed, registered
 from tests.clients import Caller, Log, ManualClock, client_of

@@ -5,7 +5,7 @@ import time
 import pytest
 
 from guerdon.errors import MalformedJson, Validation
-from guerdon.http import BODY_BYTES_MAX, decode
+from guerdon.http.body import BODY_BYTES_MAX, decode
 from guerdon.sessions.models import LoginCreate
 
 MS_MAX = 100

@@ -8,10 +8,10 @@ from typing import Any
 
 import bson
 import pytest
+from tools.personal_data import PEOPLE
 
-from guerdon.app import Services
-from guerdon.catalogue.people import PEOPLE
 from guerdon.database import Database, Document
+from guerdon.wiring.services import Services
 from tests.api.test_privacy import PASSWORD, Subject, everything_opened, found
 from tests.clients import Caller, problem
 from tests.climbing import set_tiers
@@ -63,7 +63,7 @@ async def test_who_is_named_is_exported_and_erased_as_declared(
     before = await naming(services.database, ada.id)
 
     undeclared = {name for name, rows in before.items() if rows and PEOPLE.get(name) is None}
-    assert undeclared == set(), "say in catalogue/people.py what becomes of these when somebody is exported or erased"
+    assert undeclared == set(), "say in tools/personal_data.py what becomes of these when somebody is exported or erased"
     unmet = {name for name, kept in PEOPLE.items() if kept and not before[name]}
     made = {"campaigns", "campaign_versions", "tier_sets", "tier_set_versions", "offers", "offer_versions", "voucher_batches"}
     tried = {"simulations", "simulated_members", "simulated_purchases"}  # tests/api/test_simulations.py erases people of these

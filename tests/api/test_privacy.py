@@ -12,17 +12,17 @@ import msgspec
 import pytest
 from pymongo import monitoring
 
-from guerdon.app import Services
-from guerdon.audit.rules import faults
-from guerdon.catalogue.collections import INDEXES, MASTER_SEALED
+from guerdon.audit_log.rules import faults
+from guerdon.collections import INDEXES, MASTER_SEALED
 from guerdon.database import Database, Document
 from guerdon.errors import DatabaseUnavailable, Validation
-from guerdon.identity.models import Member
-from guerdon.identity.vault import open_profile
+from guerdon.members.models import Member
+from guerdon.members.vault import open_profile
+from guerdon.permissions import Actor
 from guerdon.privacy.exports import BATCH
 from guerdon.privacy.models import ERASING, CertificateView
 from guerdon.privacy.rules import stored_certificate, view_certificate
-from guerdon.security import Actor
+from guerdon.wiring.services import Services
 from tests.clients import Caller, Log, ManualClock, problem
 from tests.factories import Factory
 

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 from falcon.asgi import App
 
-from guerdon.app import Services
+from guerdon.access.service_key_format import new_key
 from guerdon.errors import GuerdonError, registry
-from guerdon.http import Request, Response
-from guerdon.identity.keys import new_key
+from guerdon.http.operation import Request, Response
+from guerdon.wiring.services import Services
 from tests.clients import Caller, Log, problem
 from tests.factories import Factory
 from tests.serving import routes_of

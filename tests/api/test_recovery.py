@@ -11,14 +11,15 @@ import httpx
 import pytest
 import pytest_asyncio
 
-from guerdon.app import Services, jobs_of
 from guerdon.config import Settings
 from guerdon.database import Database
 from guerdon.errors import NotFound, StartupRefused
 from guerdon.logs import make_logger
-from guerdon.recovery.jobs import check_link
-from guerdon.recovery.service import PAUSE_SECONDS, RESET_TTL_SECONDS
-from guerdon.recovery.tokens import new_reset_token
+from guerdon.password_reset.jobs import check_link
+from guerdon.password_reset.service import PAUSE_SECONDS, RESET_TTL_SECONDS
+from guerdon.password_reset.tokens import new_reset_token
+from guerdon.wiring.jobs import jobs_of
+from guerdon.wiring.services import Services
 from guerdon.workers.models import Job
 from tests.clients import Caller, Log, ManualClock, problem
 from tests.conftest import DATABASE

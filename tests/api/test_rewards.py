@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from guerdon.app import Services
 from guerdon.config import Settings
 from guerdon.database import Database
+from guerdon.wiring.services import Services
 from tests.clients import Caller, ManualClock, problem
 from tests.factories import Factory
 from tests.serving import NOBODY, count_rows, serve

@@ -8,9 +8,9 @@ from zoneinfo import ZoneInfo
 import pytest
 import pytest_asyncio
 
-from guerdon.app import open_services
 from guerdon.config import Settings
 from guerdon.database import Database
+from guerdon.wiring.services import open_services
 from tests.clients import Caller, ManualClock, problem
 from tests.climbing import set_tiers
 from tests.factories import Factory

@@ -12,16 +12,17 @@ import typer
 from falcon.asgi import App
 from pydantic import SecretStr
 
-from guerdon.app import Services, jobs_of
+from guerdon.access.service_key_format import KeyParts
+from guerdon.access.token_keys import TokenKeys
 from guerdon.cli.proof import EXIT_VIOLATIONS, verify_books
 from guerdon.config import Settings
-from guerdon.identity.keys import KeyParts
-from guerdon.identity.token_keys import TokenKeys
 from guerdon.ledger import store
-from guerdon.ledger.checkpoints import BooksChanged
 from guerdon.logs import FLUSH_SECONDS, make_logger
 from guerdon.middlewares.security_events import BY_PEOPLE, DONE, ENTRIES, PROVING
-from guerdon.security import Role
+from guerdon.permissions import Role
+from guerdon.verification.checkpoints import BooksChanged
+from guerdon.wiring.jobs import jobs_of
+from guerdon.wiring.services import Services
 from tests.clients import Caller, Log, ManualClock
 from tests.factories import Factory
 from tests.invariants.retail import places

@@ -8,10 +8,10 @@ from typing import Any
 import httpx
 import pytest
 
-from guerdon.app import Services
 from guerdon.config import Settings
 from guerdon.database import Database
 from guerdon.sessions.refresh import first_token
+from guerdon.wiring.services import Services
 from tests.clients import Caller, ManualClock, problem
 from tests.factories import Factory
 from tests.serving import serve

@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from guerdon.app import Services
+from guerdon.campaigns.domain import EVENTS, RecordedEvent
 from guerdon.cli.main import app as commands
 from guerdon.config import Settings
-from guerdon.rewards.models import EVENTS, RecordedEvent
-from guerdon.whatif import running
-from guerdon.whatif.models import OPEN_MAX, SIMULATED_MEMBERS, SIMULATED_PURCHASES, SIMULATIONS
+from guerdon.simulations import running
+from guerdon.simulations.models import OPEN_MAX, SIMULATED_MEMBERS, SIMULATED_PURCHASES, SIMULATIONS
+from guerdon.wiring.services import Services
 from tests.clients import Caller, ManualClock, problem
 from tests.factories import Factory
 from tests.invariants.retail import places

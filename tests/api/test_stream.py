@@ -12,11 +12,12 @@ import pytest
 import pytest_asyncio
 from falcon.asgi import App
 
-from guerdon.app import Services, build_app, standing_of
 from guerdon.config import Settings
 from guerdon.database import Database, PyMongoError
 from guerdon.history.streams import RESUME_MAX, STREAM_SECONDS, Streams
 from guerdon.logs import make_logger
+from guerdon.wiring.routes import build_app
+from guerdon.wiring.services import Services, standing_of
 from tests.api.test_access import log_in
 from tests.clients import Caller, Log, ManualClock, problem
 from tests.factories import Factory

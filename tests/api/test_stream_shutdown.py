@@ -9,13 +9,13 @@ from pathlib import Path
 import httpx
 import pytest
 
-from guerdon.app import open_services
+from guerdon.access.token_keys import TokenKeys
 from guerdon.clock import SystemClock
 from guerdon.config import Settings, load
-from guerdon.identity.token_keys import TokenKeys
-from guerdon.security import ANY_SCOPE, Actor
+from guerdon.permissions import ANY_SCOPE, Actor
 from guerdon.wallets.models import CreditCreate, DebitCreate
 from guerdon.wallets.service import Request
+from guerdon.wiring.services import open_services
 from tests.streaming import Event, parse
 from tests.trust.deployment import Deployment
 

@@ -11,12 +11,13 @@ import httpx
 import pytest
 from falcon.asgi import App
 
-from guerdon.app import Services, behind_the_door, build_app
 from guerdon.config import Settings, load
 from guerdon.errors import StartupRefused
 from guerdon.logs import make_logger
 from guerdon.middlewares.arrival import GATHERED_BYTES_MAX, GATHERED_BYTES_TOTAL_MAX, Arrival
 from guerdon.middlewares.connections import IDLE_SECONDS
+from guerdon.wiring.routes import build_app, with_limits
+from guerdon.wiring.services import Services
 from tests.clients import Caller, Log, ManualClock, problem
 from tests.factories import Factory
 
@@ -38,7 +39,7 @@ async def served(services: Services, settings: Settings, clock: ManualClock, **c
     """The application with other settings, as the network reaches it."""
     changed = settings.model_copy(update=changes)
     log = make_logger(clock, "info", Log())
-    app = behind_the_door(build_app(services, changed, log), changed, clock, log)
+    app = with_limits(build_app(services, changed, log), changed, clock, log)
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://test") as client:
         yield Caller(client)
 
@@ -223,7 +224,7 @@ async def say(app: Any, sender: Sender, scope: dict[str, Any]) -> Sender:
 def door(app: App[Any, Any], settings: Settings, clock: ManualClock, log: Log) -> Arrival:
     """The application as the network reaches it; a body has a second."""
     short = settings.model_copy(update={"body_timeout_seconds": 1})
-    door = behind_the_door(app, short, clock, make_logger(clock, "info", log))
+    door = with_limits(app, short, clock, make_logger(clock, "info", log))
     assert isinstance(door, Arrival)
     return door
 

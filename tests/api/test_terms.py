@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from guerdon.app import Services, open_services
+from guerdon.calendar import Calendar
 from guerdon.clock import to_ms
 from guerdon.config import Settings
-from guerdon.ledger.limits import Calendar
+from guerdon.wiring.services import Services, open_services
 from tests.api.test_holds import make_hold
 from tests.api.test_reversals import debit, reverse
 from tests.clients import Caller, ManualClock, problem

@@ -8,13 +8,14 @@ from typing import Any
 import httpx
 import pytest
 
-from guerdon import app as composition
-from guerdon.app import Services, build_app, open_services
 from guerdon.config import Settings
 from guerdon.errors import NotFound
-from guerdon.http import Request, Response, note, operation
+from guerdon.http.operation import Request, Response, note, operation
 from guerdon.logs import make_logger
-from guerdon.security import scope
+from guerdon.permissions import scope
+from guerdon.wiring import services as composition
+from guerdon.wiring.routes import build_app
+from guerdon.wiring.services import Services, open_services
 from tests.clients import Caller, Log, ManualClock, problem
 from tests.factories import Factory
 

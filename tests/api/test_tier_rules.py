@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from guerdon.app import Services
 from guerdon.config import Settings
 from guerdon.database import Database
+from guerdon.wiring.services import Services
 from tests.clients import Caller, ManualClock, problem
 from tests.climbing import LADDER, Till, earning, set_tiers, show
 from tests.factories import Factory

@@ -5,12 +5,12 @@ from collections.abc import Awaitable, Callable, Sequence
 
 import pytest
 
-from guerdon.app import Services
 from guerdon.clock import rfc3339
 from guerdon.config import Settings
 from guerdon.database import Database
 from guerdon.ledger.models import Command
 from guerdon.ledger.service import Ledger
+from guerdon.wiring.services import Services
 from tests.clients import Caller, ManualClock, problem
 from tests.climbing import LADDER, SHOPPER, Till, earning, open_there, set_tiers, show
 from tests.factories import Factory

@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from guerdon.app import Services
 from guerdon.ledger.jobs import sweep
-from guerdon.vouchers.till_rules import IN_PARTS, ONE_USE
+from guerdon.vouchers.pos.rules import IN_PARTS, ONE_USE
+from guerdon.wiring.services import Services
 from tests.clients import Caller, ManualClock, problem
 from tests.factories import Factory
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from guerdon.http import encode_cursor
+from guerdon.http.cursor import encode_cursor
 from guerdon.money import AMOUNT_MAX, BALANCE_CEILING
 from tests.clients import Caller, ManualClock, problem
 from tests.factories import Factory

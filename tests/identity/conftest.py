@@ -2,8 +2,8 @@
 
 import pytest
 
-from guerdon.identity.token_keys import TokenKeys
-from guerdon.identity.tokens import Tokens
+from guerdon.access.token_keys import TokenKeys
+from guerdon.access.tokens import Tokens
 
 NOW = 1_790_000_000
 MEMBER = "mem_019a7f3c2d1e4b5a69788796a5b4c3d2"

@@ -12,18 +12,20 @@ from typing import Any
 import pytest
 from pymongo.errors import InvalidOperation
 
+from guerdon.access.models import SERVICE_KEYS, ServiceKey
+from guerdon.access.rules import known_scopes
+from guerdon.access.service import Access
+from guerdon.access.service_key_format import KeyParts, is_secret_of, new_key, parse_key
+from guerdon.access.tokens import Tokens
 from guerdon.database import Database
 from guerdon.errors import Overloaded, Unauthenticated, Validation
-from guerdon.http import decode
-from guerdon.identity import passwords
-from guerdon.identity.access import Access
-from guerdon.identity.keys import KeyParts, is_secret_of, new_key, parse_key
-from guerdon.identity.models import SERVICE_KEYS, MemberCreate, ServiceKey
-from guerdon.identity.passwords import PasswordHasher, check_new_password
-from guerdon.identity.rules import known_scopes, normal_email, valid_email
-from guerdon.identity.tokens import Tokens
+from guerdon.http.body import decode
 from guerdon.ids import checksum62
-from guerdon.security import SCOPES
+from guerdon.members import passwords
+from guerdon.members.models import MemberCreate
+from guerdon.members.passwords import PasswordHasher, check_new_password
+from guerdon.members.rules import normal_email, valid_email
+from guerdon.permissions import SCOPES
 from tests.identity.conftest import MEMBER, MEMORY_KIB, SESSION, HandClock
 
 # --- service keys ---------------------------------------------------------------------------------------------------
@@ -159,7 +161,7 @@ async def test_a_key_revoked_here_is_not_recalled(access: Access, database: Data
 
 
 async def test_kept_rows_are_bounded(access: Access, database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("guerdon.identity.access.ROWS_MAX", 24)
+    monkeypatch.setattr("guerdon.access.service.ROWS_MAX", 24)
     for _ in range(30):
         parts = new_key()
         await store(database, parts)

@@ -5,14 +5,14 @@ import json
 
 import pytest
 
-from guerdon.app import Services, open_services
-from guerdon.catalogue.collections import MASTER_SEALED
 from guerdon.clock import SystemClock
+from guerdon.collections import MASTER_SEALED
 from guerdon.config import Settings
+from guerdon.crypto.sealing import MasterKeys
 from guerdon.database import Database
 from guerdon.errors import StartupRefused
 from guerdon.privacy.resealing import BATCH, Resealed, reseal
-from guerdon.sealing import MasterKeys
+from guerdon.wiring.services import Services, open_services
 from tests.invariants.retail import guerdon, places
 
 PEOPLE = 40

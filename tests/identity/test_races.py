@@ -9,14 +9,14 @@ import pytest_asyncio
 from pymongo.errors import AutoReconnect
 
 from guerdon.clock import SystemClock
+from guerdon.crypto.sealing import MasterKeys
 from guerdon.database import Database, Session
 from guerdon.errors import AlreadyExists
-from guerdon.identity.models import Person
-from guerdon.identity.passwords import PasswordHasher
-from guerdon.identity.service import Identity
-from guerdon.identity.vault import Vault
 from guerdon.ids import IdSource
-from guerdon.sealing import MasterKeys
+from guerdon.members.models import Person
+from guerdon.members.passwords import PasswordHasher
+from guerdon.members.service import Identity
+from guerdon.members.vault import Vault
 
 RACERS = 100
 

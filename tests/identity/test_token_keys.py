@@ -10,12 +10,12 @@ import msgspec
 import pytest
 from joserfc.jwk import OKPKey
 
+from guerdon.access.key_file import LOOK_SECONDS
+from guerdon.access.signing_keys import KEYS_MAX, State, revoked, rotated, state_of
+from guerdon.access.token_keys import JWKS_MAX_AGE_SECONDS_MAX, TokenKeys, decode_set, encode_set, new_signing_key
+from guerdon.access.tokens import LEEWAY_SECONDS, LIFETIME_SECONDS_MAX, Tokens
 from guerdon.cli.token_keys import MARGIN_SECONDS
 from guerdon.errors import NotFound, StartupRefused, Unauthenticated, Validation
-from guerdon.identity.key_file import LOOK_SECONDS
-from guerdon.identity.signing_keys import KEYS_MAX, State, revoked, rotated, state_of
-from guerdon.identity.token_keys import JWKS_MAX_AGE_SECONDS_MAX, TokenKeys, decode_set, encode_set, new_signing_key
-from guerdon.identity.tokens import LEEWAY_SECONDS, LIFETIME_SECONDS_MAX, Tokens
 from tests.identity.conftest import JWK_SET, MEMBER, NOW, SESSION, HandClock
 
 WAIT_MS = 60_000

@@ -6,9 +6,9 @@ import re
 
 import pytest
 
+from guerdon.access.token_keys import TokenKeys
+from guerdon.access.tokens import CACHE_MAX, Tokens
 from guerdon.errors import StartupRefused, Unauthenticated
-from guerdon.identity.token_keys import TokenKeys
-from guerdon.identity.tokens import CACHE_MAX, Tokens
 from tests.identity.conftest import JWK_SET, MEMBER, NOW, SESSION, HandClock
 from tests.identity.forgery import Forger, forged_rows
 

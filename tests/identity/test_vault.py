@@ -8,15 +8,15 @@ import bson
 import pytest
 import pytest_asyncio
 
-from guerdon.app import Services, open_services
-from guerdon.catalogue.collections import INDEXES
 from guerdon.clock import SystemClock
+from guerdon.collections import INDEXES
 from guerdon.config import Settings
+from guerdon.crypto.sealing import MasterKeys
 from guerdon.database import Database
 from guerdon.errors import Internal, StartupRefused
-from guerdon.identity.models import Member, Profile
-from guerdon.identity.vault import Vault
-from guerdon.sealing import MasterKeys
+from guerdon.members.models import Member, Profile
+from guerdon.members.vault import Vault
+from guerdon.wiring.services import Services, open_services
 from tests.clients import Caller
 
 PERSON = {"external_id": "marker-external", "email": "Marker@Example.com", "attributes": {"name": "marker-name"}}

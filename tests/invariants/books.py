@@ -8,9 +8,9 @@ from typing import Any
 
 import msgspec
 
-from guerdon.ledger.limits import Calendar
+from guerdon.calendar import Calendar
+from guerdon.ledger.decide import Plan, decide_batch
 from guerdon.ledger.models import Account, Command, Entry, Idempotency, Outcome, Refusal, Transaction, Verdict
-from guerdon.ledger.rules import Plan, decide_batch
 from guerdon.wallets.rules import Movement, atomic_command_of, command_of, postings_of, primary_entries
 from guerdon.wallets.service import fingerprint
 from tests.invariants.model import Answer, Bounds, Spec

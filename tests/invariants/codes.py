@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from guerdon.app import Services
 from guerdon.database import Document
 from guerdon.vouchers.models import VOUCHER_CODES
+from guerdon.wiring.services import Services
 from tests.clients import Caller
 from tests.factories import Factory
 

@@ -5,14 +5,13 @@ from collections.abc import Iterable, Mapping
 
 import msgspec
 
-from guerdon.app import Services
 from guerdon.clock import to_datetime
 from guerdon.errors import GuerdonError
 from guerdon.holds.models import CaptureCreate, HoldCreate, VoidCreate
 from guerdon.ledger.models import Account, Entry, Outcome, hold_id
 from guerdon.ledger.store import ACCOUNTS, ENTRIES, decode_account, decode_entry
+from guerdon.permissions import ANY_SCOPE, Actor
 from guerdon.reversals.models import ReversalCreate
-from guerdon.security import ANY_SCOPE, Actor
 from guerdon.wallets.models import (
     BulkCreate,
     BulkCredit,
@@ -27,6 +26,7 @@ from guerdon.wallets.models import (
     TransferCreate,
 )
 from guerdon.wallets.service import Request, fingerprint
+from guerdon.wiring.services import Services
 from tests.invariants.asks import STATUS_AFTER, Ask
 from tests.invariants.model import Answer, Spec
 

@@ -6,9 +6,9 @@ import pytest
 import pytest_asyncio
 from pymongo import AsyncMongoClient
 
-from guerdon.app import Services, open_services
 from guerdon.clock import SystemClock
 from guerdon.config import Settings, load
+from guerdon.wiring.services import Services, open_services
 from tests.invariants.faults import FailPoints, started_mongod
 
 DEADLINE_MS = 3000

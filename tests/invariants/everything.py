@@ -10,21 +10,21 @@ import pyotp
 import pytest
 from falcon.asgi import App
 
-from guerdon.app import Services
-from guerdon.catalogue.collections import MASTER_SEALED
-from guerdon.factors.rules import STEP_MS
-from guerdon.identity.models import MEMBERS
-from guerdon.identity.token_keys import TokenKeys
-from guerdon.ledger import verify as proof
-from guerdon.ledger.checkpoints import CheckpointKeys, write_checkpoint
+from guerdon.access.token_keys import TokenKeys
+from guerdon.campaigns.domain import ShopEvent
+from guerdon.collections import MASTER_SEALED
+from guerdon.crypto.sealing import MasterKeys
 from guerdon.ledger.jobs import sweep
 from guerdon.ledger.models import entry_id
 from guerdon.ledger.store import ENTRIES
-from guerdon.ledger.verify import prove, verify
+from guerdon.members.models import MEMBERS
 from guerdon.privacy.resealing import reseal
-from guerdon.rewards.models import ShopEvent
-from guerdon.sealing import MasterKeys
+from guerdon.second_factor.rules import STEP_MS
 from guerdon.sessions.service import SESSIONS_MAX
+from guerdon.verification import service as proof
+from guerdon.verification.checkpoints import CheckpointKeys, write_checkpoint
+from guerdon.verification.service import prove, verify
+from guerdon.wiring.services import Services
 from guerdon.workers.leases import Leases
 from guerdon.workers.models import Job
 from tests.clients import Caller, ManualClock

@@ -5,11 +5,11 @@ import random
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from guerdon.app import Services
-from guerdon.identity.token_keys import TokenKeys
-from guerdon.ledger.checkpoints import CheckpointKeys, write_checkpoint
+from guerdon.access.token_keys import TokenKeys
 from guerdon.ledger.jobs import sweep
 from guerdon.ledger.models import Outcome
+from guerdon.verification.checkpoints import CheckpointKeys, write_checkpoint
+from guerdon.wiring.services import Services
 from tests.clients import Caller, ManualClock
 from tests.invariants.asks import WAITING, Ask, Dates
 from tests.invariants.till import award_command

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from guerdon.app import Services
 from guerdon.config import Settings
 from guerdon.ledger.store import ACCOUNTS
+from guerdon.wiring.services import Services
 
 ROOT = Path(__file__).parents[2]
 DATA = ROOT.parent / "shared" / "data"

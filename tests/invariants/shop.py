@@ -8,12 +8,11 @@ from typing import Any
 from hypothesis import strategies as st
 from msgspec import UNSET
 
-from guerdon.database import Collection
-from guerdon.errors import GuerdonError
-from guerdon.ledger.limits import Calendar
-from guerdon.ledger.models import Account, Command, Entry, Outcome
-from guerdon.ledger.rules import Plan, decide_batch
-from guerdon.rewards.campaign_models import (
+from guerdon.calendar import Calendar
+from guerdon.campaigns.caps import counters_of
+from guerdon.campaigns.domain import EVENTS, Award, RecordedEvent, ShopEvent
+from guerdon.campaigns.evaluation import LiveCampaign, Subject, in_order
+from guerdon.campaigns.models import (
     AfterDays,
     Campaign,
     Cap,
@@ -29,12 +28,13 @@ from guerdon.rewards.campaign_models import (
     Period,
     Stacking,
 )
-from guerdon.rewards.commands import event_command
-from guerdon.rewards.judging import LiveCampaign, Subject, in_order
-from guerdon.rewards.limits import counters_of
-from guerdon.rewards.models import EVENTS, Award, RecordedEvent, ShopEvent
-from guerdon.rewards.replaying import Material, canonical, settle_again
-from guerdon.rewards.rules import Recording, Stored, Written
+from guerdon.database import Collection
+from guerdon.errors import GuerdonError
+from guerdon.events.commands import event_command
+from guerdon.events.record import Recording, Stored, Written
+from guerdon.events.replay import Material, canonical, settle_again
+from guerdon.ledger.decide import Plan, decide_batch
+from guerdon.ledger.models import Account, Command, Entry, Outcome
 from guerdon.wallets.service import new_account
 from tests.invariants.books import NOW_MS, assert_holds_and_lots, assert_laws
 from tests.invariants.model import Bounds

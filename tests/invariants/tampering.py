@@ -4,18 +4,19 @@ import random
 from collections.abc import Callable
 from typing import Any
 
+from guerdon.campaigns.domain import EVENTS
 from guerdon.database import Database, Document
-from guerdon.ledger.checkpoints import CHECKPOINTS
-from guerdon.ledger.due import HOLD_DOCUMENTS
+from guerdon.ledger.expiry import HOLD_DOCUMENTS
 from guerdon.ledger.models import Entry, entry_hash
 from guerdon.ledger.store import ACCOUNTS, ENTRIES, REVERSALS, decode_entry
-from guerdon.ledger.vouchers import CODES, OFFER_VERSIONS, VOUCHERS
-from guerdon.rewards.models import EVENTS
+from guerdon.offers.models import OFFER_VERSIONS
+from guerdon.verification.checkpoints import CHECKPOINTS
+from guerdon.vouchers.models import VOUCHER_CODES, VOUCHERS
 
 Change = tuple[str, str | int, Document | None]
 """Collection, id, and what stands there afterwards (None: nothing)."""
 Tamper = Callable[[random.Random, "Copy"], list[Change]]
-VOUCHERS_AND_MORE = (VOUCHERS, CODES, OFFER_VERSIONS)
+VOUCHERS_AND_MORE = (VOUCHERS, VOUCHER_CODES, OFFER_VERSIONS)
 COLLECTIONS = (ACCOUNTS, ENTRIES, HOLD_DOCUMENTS, REVERSALS, EVENTS, CHECKPOINTS, *VOUCHERS_AND_MORE)
 
 
@@ -442,8 +443,8 @@ VOUCHER_TAMPERS: dict[str, Tamper] = {
     "account deleted": delete_account_of_voucher,
     "given back again": give_back_again,
     "refunded otherwise": refund_otherwise,
-    "code of another voucher": change_field(CODES, "voucher"),
-    "code deleted": delete_row(CODES),
+    "code of another voucher": change_field(VOUCHER_CODES, "voucher"),
+    "code deleted": delete_row(VOUCHER_CODES),
     "version of an offer changed": worth_more,
 }
 """What only L11 has to tell: the accounts and entries are as they should be, or it is told besides."""

@@ -13,22 +13,22 @@ import pytest
 import pytest_asyncio
 from falcon.asgi import App
 from pymongo import IndexModel, monitoring
+from tools.personal_data import PEOPLE
+from tools.query_plans.cases import cases_of
+from tools.query_plans.explain import explain_all
+from tools.query_plans.notation import Query
+from tools.query_plans.plans import SCAN, Plan, explain, fault_of, idle_indexes, names_of
+from tools.query_plans.queries import QUERIES
+from tools.query_plans.sample import SUFFIX, Sample, fill, scratch_database
+from tools.query_plans.shapes import shapes_of
+from tools.query_plans.write_cost import CONTROL, WRITES, measure
 
-from guerdon.app import Services
-from guerdon.catalogue.collections import INDEXES
-from guerdon.catalogue.notation import Query
-from guerdon.catalogue.people import PEOPLE
-from guerdon.catalogue.plans import SCAN, Plan, explain, fault_of, idle_indexes, names_of
-from guerdon.catalogue.queries import QUERIES
-from guerdon.catalogue.shapes import shapes_of
-from guerdon.cli.cases import cases_of
-from guerdon.cli.explain import explain_all
-from guerdon.cli.scratch import SUFFIX, Sample, fill, scratch_database
-from guerdon.cli.write_cost import CONTROL, WRITES, measure
+from guerdon.campaigns.models import CAMPAIGNS
+from guerdon.collections import INDEXES
 from guerdon.database import Database
 from guerdon.errors import StartupRefused
 from guerdon.ledger.store import ACCOUNTS, ENTRIES
-from guerdon.rewards.campaign_models import CAMPAIGNS
+from guerdon.wiring.services import Services
 from tests.clients import Caller, ManualClock
 from tests.conftest import DATABASE
 from tests.factories import Factory
@@ -98,7 +98,7 @@ async def test_what_is_sent_is_in_the_catalogue_and_the_other_way_round(
     ours = {query.shape for query in QUERIES.values() if query.path != "server"}
     assert sent - ours == set(), "sent, and not in the catalogue"
     assert ours - sent == set(), "in the catalogue, and never sent"
-    assert await undeclared(services) == set(), "these say something of people, and catalogue/people.py does not know"
+    assert await undeclared(services) == set(), "these say something of people, and tools/personal_data.py does not know"
 
 
 async def undeclared(services: Services) -> set[str]:

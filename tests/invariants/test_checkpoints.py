@@ -9,16 +9,16 @@ from typing import Any
 
 import pytest
 
-from guerdon.app import Services
+from guerdon.access.token_keys import TokenKeys
 from guerdon.database import Database
 from guerdon.errors import StartupRefused
-from guerdon.identity.token_keys import TokenKeys
-from guerdon.ledger import checkpoints
-from guerdon.ledger.checkpoints import CHECKPOINTS, BooksChanged, CheckpointKeys, write_checkpoint
-from guerdon.ledger.exports import Line, append_missing, read_lines
-from guerdon.ledger.signing import BadSignature
 from guerdon.ledger.store import ACCOUNTS, ENTRIES
-from guerdon.ledger.verify import verify
+from guerdon.verification import checkpoints
+from guerdon.verification.checkpoint_file import Line, append_missing, read_lines
+from guerdon.verification.checkpoints import CHECKPOINTS, BooksChanged, CheckpointKeys, write_checkpoint
+from guerdon.verification.service import verify
+from guerdon.verification.signing import BadSignature
+from guerdon.wiring.services import Services
 from tests.clients import ManualClock
 from tests.invariants.company import IS_ENTRY, fresh_key, move, open_wallets
 from tests.invariants.model import Spec

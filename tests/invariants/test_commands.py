@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from pymongo import WriteConcern, monitoring
 
-from guerdon.app import Services
 from guerdon.ledger.store import ACCOUNTS, ENTRIES
+from guerdon.wiring.services import Services
 from tests.clients import Caller
 from tests.conftest import DATABASE
 from tests.factories import Factory

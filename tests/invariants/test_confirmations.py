@@ -4,13 +4,13 @@ from dataclasses import replace
 
 import pytest
 
-from guerdon.app import Services
+from guerdon.campaigns.domain import EVENTS
 from guerdon.errors import GuerdonError, InvalidState, LimitReached, NotReversible, WalletFrozen
-from guerdon.ledger.answers import check_answers
-from guerdon.ledger.findings import Report
 from guerdon.ledger.models import ISSUER, LOTS_MAX, Account, Command, Confirming, Decision, Entry, Lot, Posting, Transaction
 from guerdon.reversals.rules import require_reversible
-from guerdon.rewards.models import EVENTS
+from guerdon.verification.documents import check_answers
+from guerdon.verification.report import Report
+from guerdon.wiring.services import Services
 from tests.invariants.asks import WAITING, Ask, Dates
 from tests.invariants.books import ACTOR, NOW_MS, assert_holds_and_lots, assert_laws, wallet_id
 from tests.invariants.model import Bounds

@@ -7,12 +7,13 @@ from typing import Any
 import httpx
 import pytest
 
-from guerdon.app import Services, build_app, open_services
 from guerdon.clock import SystemClock
 from guerdon.config import Settings, load
 from guerdon.ledger.store import ENTRIES
-from guerdon.ledger.verify import verify
 from guerdon.logs import make_logger
+from guerdon.verification.service import verify
+from guerdon.wiring.routes import build_app
+from guerdon.wiring.services import Services, open_services
 from tests.clients import Caller, Log, problem
 from tests.invariants.company import IS_ENTRY, answer, fresh_key, open_wallets
 from tests.invariants.conftest import DEADLINE_MS

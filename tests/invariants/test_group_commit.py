@@ -9,17 +9,17 @@ from typing import Any
 
 import pytest
 
-from guerdon.app import open_services
+from guerdon.calendar import Calendar
 from guerdon.clock import SystemClock
 from guerdon.config import Settings
 from guerdon.database import Database
 from guerdon.errors import GuerdonError, InsufficientFunds, Internal, OutcomeUnknown, Overloaded
 from guerdon.ledger.committer import FURTHER_SECONDS
-from guerdon.ledger.limits import Calendar
 from guerdon.ledger.models import Command, Decision, Outcome, View, entry_id
 from guerdon.ledger.service import Ledger
 from guerdon.ledger.store import ENTRIES, decode_entry
-from guerdon.ledger.verify import verify
+from guerdon.verification.service import verify
+from guerdon.wiring.services import open_services
 from tests.invariants.books import command_for, wallet_id
 from tests.invariants.model import Spec
 

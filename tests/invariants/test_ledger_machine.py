@@ -15,15 +15,15 @@ from hypothesis import Phase
 from hypothesis import strategies as st
 from hypothesis.stateful import initialize, rule
 
-from guerdon.app import Services, open_services
 from guerdon.clock import SystemClock
 from guerdon.config import Settings
 from guerdon.errors import GuerdonError
-from guerdon.ledger.due import HOLD_DOCUMENTS, bring_up_to
+from guerdon.ledger.expiry import HOLD_DOCUMENTS, bring_up_to
 from guerdon.ledger.jobs import sweep
 from guerdon.ledger.models import Account, Entry, Outcome
 from guerdon.ledger.store import ACCOUNTS, ENTRIES, REVERSALS
-from guerdon.ledger.verify import verify
+from guerdon.verification.service import verify
+from guerdon.wiring.services import Services, open_services
 from tests.invariants.asks import STATUS_AFTER, Answer, Ask, Terms
 from tests.invariants.books import NOW_MS, assert_holds_and_lots, assert_laws
 from tests.invariants.company import bulk, do, number_of, open_wallets, read_books

@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from guerdon.app import Services
+from guerdon.campaigns.domain import EVENTS
 from guerdon.cli.main import EXIT_LEFT_OUT
 from guerdon.cli.replay import read_file
 from guerdon.config import Settings
 from guerdon.ledger.store import ENTRIES
-from guerdon.ledger.verify import verify
-from guerdon.rewards.models import EVENTS
+from guerdon.verification.service import verify
+from guerdon.wiring.services import Services
 from tests.invariants.retail import ORACLE, Run, ask_oracle, guerdon, head, heads_of, places, points_of, write_csv
 
 LINES = 500

@@ -5,16 +5,18 @@ from pathlib import Path
 
 import pytest
 
-from guerdon.app import Services
-from guerdon.catalogue.collections import INDEXES
+from guerdon.campaigns.domain import EVENTS
+from guerdon.collections import INDEXES
 from guerdon.database import Database
 from guerdon.errors import StartupRefused
-from guerdon.ledger import answers, lookups, resume
-from guerdon.ledger import verify as proof
-from guerdon.ledger.findings import Report
 from guerdon.ledger.store import ACCOUNTS, ENTRIES, REVERSALS
-from guerdon.ledger.verify import verify
-from guerdon.rewards.models import EVENTS
+from guerdon.verification import documents as answers
+from guerdon.verification import lookups
+from guerdon.verification import service as proof
+from guerdon.verification import state_file as resume
+from guerdon.verification.report import Report
+from guerdon.verification.service import verify
+from guerdon.wiring.services import Services
 from tests.clients import Caller, ManualClock
 from tests.invariants.full_books import KEYS, Shop, build
 

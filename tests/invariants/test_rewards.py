@@ -12,9 +12,9 @@ import pytest
 from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 
-from guerdon.ledger.limits import Calendar
-from guerdon.rewards.campaign_models import Award, Campaign, Cap
-from guerdon.rewards.models import ShopEvent
+from guerdon.calendar import Calendar
+from guerdon.campaigns.domain import ShopEvent
+from guerdon.campaigns.models import Award, Campaign, Cap
 from tests.invariants.shop import (
     DELIVERED,
     HOUR_MS,

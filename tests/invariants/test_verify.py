@@ -12,19 +12,20 @@ import httpx
 import pytest
 import pytest_asyncio
 
-from guerdon.app import Services, build_app
-from guerdon.catalogue.collections import INDEXES
+from guerdon.collections import INDEXES
 from guerdon.config import Settings
 from guerdon.database import Database
 from guerdon.errors import NotFound
-from guerdon.ledger.checkpoints import CHECKPOINTS, write_checkpoint
-from guerdon.ledger.exports import Line, append_missing
-from guerdon.ledger.findings import Report
 from guerdon.ledger.jobs import sweep
 from guerdon.ledger.store import ACCOUNTS, ENTRIES
-from guerdon.ledger.verify import prove, verify
-from guerdon.ledger.vouchers import check_vouchers
 from guerdon.logs import make_logger
+from guerdon.verification.checkpoint_file import Line, append_missing
+from guerdon.verification.checkpoints import CHECKPOINTS, write_checkpoint
+from guerdon.verification.report import Report
+from guerdon.verification.service import prove, verify
+from guerdon.verification.vouchers import check_vouchers
+from guerdon.wiring.routes import build_app
+from guerdon.wiring.services import Services
 from tests.clients import Caller, Log, ManualClock
 from tests.invariants.company import bulk, fresh_key, open_wallets
 from tests.invariants.full_books import KEYS, KINDS, Shop, build

@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 from bson.json_util import RELAXED_JSON_OPTIONS, dumps
 
-from guerdon.app import Services
 from guerdon.database import Document
-from guerdon.ledger.checkpoints import CHECKPOINTS
-from guerdon.ledger.exports import Line, append_missing
-from guerdon.ledger.findings import LAWS
 from guerdon.ledger.store import ACCOUNTS, ENTRIES
+from guerdon.verification.checkpoint_file import Line, append_missing
+from guerdon.verification.checkpoints import CHECKPOINTS
+from guerdon.verification.report import LAWS
+from guerdon.wiring.services import Services
 from tests.clients import Caller, ManualClock
 from tests.invariants.full_books import KEYS, Shop, build
 

@@ -11,20 +11,20 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
-from guerdon.app import Services, open_services
 from guerdon.clock import SystemClock
 from guerdon.config import Settings
 from guerdon.errors import GuerdonError, InvalidState
-from guerdon.ledger.checkpoints import CHECKPOINTS
 from guerdon.ledger.jobs import sweep
 from guerdon.ledger.lots import GRACE_MS
 from guerdon.ledger.store import ACCOUNTS, ENTRIES
-from guerdon.ledger.verify import verify
-from guerdon.security import Actor
+from guerdon.offers.models import FixedValue, OfferCreate
+from guerdon.permissions import Actor
+from guerdon.verification.checkpoints import CHECKPOINTS
+from guerdon.verification.service import verify
 from guerdon.vouchers.models import RedeemCreate
-from guerdon.vouchers.offer_models import FixedValue, OfferCreate
-from guerdon.vouchers.till_models import CancelCreate, ReleaseCreate, ReserveCreate, StepAnswer, UnuseCreate, UseCreate
+from guerdon.vouchers.pos.models import CancelCreate, ReleaseCreate, ReserveCreate, StepAnswer, UnuseCreate, UseCreate
 from guerdon.wallets.service import Request
+from guerdon.wiring.services import Services, open_services
 from tests.clients import ManualClock
 
 SIZE = 1000

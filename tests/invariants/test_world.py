@@ -9,8 +9,8 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import initialize, rule
 
-from guerdon.ledger.audit import Replay
 from guerdon.ledger.models import entry_id
+from guerdon.verification.account_replay import Replay
 from tests.invariants.asks import Answer, Ask
 from tests.invariants.books import NOW_MS, assert_holds_and_lots, assert_laws, wallet_id
 from tests.invariants.model import Bounds

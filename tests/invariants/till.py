@@ -4,10 +4,11 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
+from guerdon.calendar import Calendar
 from guerdon.errors import GuerdonError
 from guerdon.holds.rules import Wish, capture_command, hold_command, void_command
-from guerdon.ledger import due
-from guerdon.ledger.limits import Calendar
+from guerdon.ledger import expiry as due
+from guerdon.ledger.decide import recall
 from guerdon.ledger.models import (
     ISSUER,
     TERMS,
@@ -25,7 +26,6 @@ from guerdon.ledger.models import (
     Verdict,
     View,
 )
-from guerdon.ledger.rules import recall
 from guerdon.reversals.rules import Reversal, reversal_command
 from guerdon.wallets.rules import Movement, command_of, postings_of
 from guerdon.wallets.service import fingerprint

@@ -7,10 +7,10 @@ import pytest
 import pytest_asyncio
 from falcon.asgi import App
 
-from guerdon.app import Services
-from guerdon.audit.models import AUDIT
+from guerdon.audit_log.models import AUDIT
 from guerdon.config import Settings
 from guerdon.database import Database
+from guerdon.wiring.services import Services
 from tests.clients import Caller
 from tests.factories import Factory
 from tests.serving import Route, count_rows, routes_of

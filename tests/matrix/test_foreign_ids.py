@@ -11,8 +11,8 @@ import httpx
 import pytest
 from msgspec import inspect as mi
 
-from guerdon.catalogue.collections import INDEXES
 from guerdon.clock import SystemClock, rfc3339
+from guerdon.collections import INDEXES
 from guerdon.database import Database
 from tests.clients import problem
 from tests.factories import Factory

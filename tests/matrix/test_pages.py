@@ -5,7 +5,7 @@ import base64
 import pytest_asyncio
 from msgspec import inspect as mi
 
-from guerdon.http import PAGE_MAX
+from guerdon.types import PAGE_MAX
 from tests.clients import problem
 from tests.factories import Factory
 from tests.matrix.bodies import alternatives, bare

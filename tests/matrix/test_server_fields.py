@@ -6,7 +6,7 @@ from falcon.asgi import App
 from msgspec import inspect as mi
 
 from guerdon.database import Database
-from guerdon.http import Operation
+from guerdon.http.operation import Operation
 from tests.clients import problem
 from tests.matrix.bodies import alternatives, bare, bodied, samples_of
 from tests.matrix.conftest import Scene, rows

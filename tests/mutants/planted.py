@@ -36,9 +36,9 @@ WAYS_BACK, FACTOR = "src/guerdon/recovery/", "src/guerdon/factors/"
 DUE, LOTS, LIMITS = LEDGER + "due.py", LEDGER + "lots.py", LEDGER + "limits.py"
 RULES, MODELS, STORE, COMMITTER = LEDGER + "rules.py", LEDGER + "models.py", LEDGER + "store.py", LEDGER + "committer.py"
 HOLDS, REVERSALS = "src/guerdon/holds/rules.py", "src/guerdon/reversals/rules.py"
-IDENTITY, TIMES = "src/guerdon/identity/", "src/guerdon/identity/signing_keys.py"
-WALLETS, REWARDS = "src/guerdon/wallets/rules.py", "src/guerdon/rewards/rules.py"
-DECIDING, RELEASES = "src/guerdon/rewards/deciding.py", "src/guerdon/rewards/releases.py"
+IDENTITY, TIMES = "src/guerdon/identity/", "src/guerdon/access/signing_keys.py"
+WALLETS, REWARDS = "src/guerdon/wallets/rules.py", "src/guerdon/events/record.py"
+DECIDING, RELEASES = "src/guerdon/campaigns/allocation.py", "src/guerdon/campaigns/releases.py"
 CAMPAIGNS = ("tests/api/test_campaigns.py", "tests/api/test_refunds.py")
 
 MUTANTS = (
@@ -122,15 +122,15 @@ MUTANTS = (
     Mutant("found: clawback uses the credit line", DECIDING, "there = account.spendable + min(account.floor, 0)", "there = account.spendable", (REGRESSIONS,)),
     Mutant("found: award without a lot", DECIDING, "if wallet.full is not None and lot.dates not in wallet.full:", "if False:", (REGRESSIONS,)),
     # --- campaigns --------------------------------------------------------------------------------------------------------
-    Mutant("a cap has a unit more", "src/guerdon/rewards/limits.py", "counter.limit - used.get(counter.account, 0)", "counter.limit + 1 - used.get(counter.account, 0)", CAMPAIGNS),
+    Mutant("a cap has a unit more", "src/guerdon/campaigns/caps.py", "counter.limit - used.get(counter.account, 0)", "counter.limit + 1 - used.get(counter.account, 0)", CAMPAIGNS),
     Mutant("a standing is not compared", "src/guerdon/ledger/store.py", '**({"count": each.count} if each.counted else {})', "**{}", CAMPAIGNS),
-    Mutant("a refund takes twice", "src/guerdon/rewards/refunds.py", "- done.get(award.campaign, 0)", "", CAMPAIGNS),
+    Mutant("a refund takes twice", "src/guerdon/campaigns/refunds.py", "- done.get(award.campaign, 0)", "", CAMPAIGNS),
     Mutant("more is confirmed than waits", RULES, "not 0 < lot.amount <= there or", "lot.amount <= 0 or", CONFIRMED),
     Mutant("a confirmation leaves a debt", RULES, "lots.give((spendable,), account.plain, lot.amount, now_ms)", "(spendable,)", CONFIRMED),
     Mutant("an award is released twice", RELEASES, "    if before is not None:\n", "    if False:\n", RELEASED),
     Mutant("what was refunded is released", RELEASES, " - known.taken.get(award.campaign, 0) +", " +", RELEASED),
-    Mutant("what a refund has left is not released", "src/guerdon/rewards/refunds.py", "        if part < due:\n", "        if False:\n", RELEASED),
-    Mutant("a lapsed award is taken back", "src/guerdon/rewards/refunds.py", "        if has_lapsed(award, now_ms):\n", "        if False:\n", RELEASED),
+    Mutant("what a refund has left is not released", "src/guerdon/campaigns/refunds.py", "        if part < due:\n", "        if False:\n", RELEASED),
+    Mutant("a lapsed award is taken back", "src/guerdon/campaigns/refunds.py", "        if has_lapsed(award, now_ms):\n", "        if False:\n", RELEASED),
     Mutant("an exhausted campaign wins its group", DECIDING, "if offer.amount]", "]", CAMPAIGNS),
     Mutant("found: transferred lots get grace", RULES, "back_at_ms=now_ms if marks.reverses else 0", "back_at_ms=now_ms", (REGRESSIONS, WORLD)),
     Mutant("found: matured value is not taken back first", RULES, "first = lots.as_of(posting.lots, now_ms)", "first = lots.mature(posting.lots, now_ms)", (REGRESSIONS, WORLD)),
@@ -149,7 +149,7 @@ MUTANTS = (
     Mutant("checksum of a key not looked at", IDENTITY + "keys.py", " or checksum62(text[:-6]) != match[3]", "", KEYS),
     Mutant("a service's keys are not audited", "src/guerdon/middlewares/auditing.py", " or declared.policy.scope in ADMIN_SCOPES)", ")", KEYS),
     Mutant("every use of a key is written", IDENTITY + "access.py", "if now - (known.row.last_used_at or 0) >= LAST_USE_MS:", "if True:", KEYS),
-    Mutant("audit log keeps keys", "src/guerdon/audit/service.py", "{name: redacted(value) for", "{name: value for", ("tests/api/test_leaks.py",)),
+    Mutant("audit log keeps keys", "src/guerdon/audit_log/service.py", "{name: redacted(value) for", "{name: value for", ("tests/api/test_leaks.py",)),
     # --- passwords and second factors -----------------------------------------------------------------------------------
     Mutant("a session survives a new password", "src/guerdon/sessions/rules.py", "(session.epoch == member.epoch or session.id == member.spared)", "True", RECOVERY),
     Mutant("a reset token works twice", WAYS_BACK + "service.py", "if not used.deleted_count or not await", "if not await", RECOVERY),

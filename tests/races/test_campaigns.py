@@ -3,8 +3,8 @@
 import asyncio
 from typing import Any
 
-from guerdon.app import Services, open_services
 from guerdon.config import Settings
+from guerdon.wiring.services import Services, open_services
 from tests.clients import Caller, ManualClock
 from tests.factories import Factory
 from tests.serving import serve

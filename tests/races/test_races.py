@@ -7,9 +7,9 @@ from collections.abc import Iterable
 
 import httpx
 
-from guerdon.app import Services, open_services
 from guerdon.config import Settings
 from guerdon.database import Database
+from guerdon.wiring.services import Services, open_services
 from tests.clients import Caller, ManualClock, problem
 from tests.factories import Factory
 from tests.serving import serve

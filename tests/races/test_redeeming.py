@@ -3,11 +3,11 @@
 import asyncio
 from collections import Counter
 
-from guerdon.app import Services
 from guerdon.errors import GuerdonError
-from guerdon.security import Actor
+from guerdon.permissions import Actor
 from guerdon.vouchers.models import RedeemCreate, Redeemed
 from guerdon.wallets.service import Request
+from guerdon.wiring.services import Services
 from tests.clients import Caller
 from tests.factories import Factory
 

@@ -11,12 +11,12 @@ import pytest
 import pytest_asyncio
 from pydantic import SecretStr
 
-from guerdon.app import open_services
 from guerdon.config import Settings
 from guerdon.database import Database
 from guerdon.errors import StartupRefused
-from guerdon.throttling.rules import Counter, Quota, bring_up_to
-from guerdon.throttling.shared import SharedCounters
+from guerdon.rate_limits.rules import Counter, Quota, bring_up_to
+from guerdon.rate_limits.shared import SharedCounters
+from guerdon.wiring.services import open_services
 from tests.clients import Caller, ManualClock, problem
 from tests.factories import Factory
 from tests.serving import serve

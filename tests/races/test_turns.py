@@ -15,14 +15,14 @@ import msgspec
 import pytest
 from pymongo.read_concern import ReadConcern
 
+from guerdon.calendar import Calendar
 from guerdon.clock import Clock, SystemClock, to_datetime
 from guerdon.database import Database
-from guerdon.ledger.limits import Calendar
+from guerdon.ledger.contention import CALM_SECONDS, TURNS, Turn, Turns
 from guerdon.ledger.models import Command, Decision, Outcome, View
 from guerdon.ledger.service import Ledger
 from guerdon.ledger.store import ENTRIES, decode_entry
-from guerdon.ledger.turns import CALM_SECONDS, TURNS, Turn, Turns
-from guerdon.ledger.verify import verify
+from guerdon.verification.service import verify
 from tests.clients import ManualClock
 from tests.conftest import DATABASE
 from tests.invariants.books import command_for, wallet_id

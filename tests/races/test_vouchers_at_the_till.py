@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest_asyncio
 
-from guerdon.app import Services
 from guerdon.config import Settings
+from guerdon.wiring.services import Services
 from tests.clients import Caller, ManualClock
 from tests.factories import Factory
 from tests.serving import serve

@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import Literal, get_args
 
-from guerdon.operations.openapi import operations_of
-from guerdon.security import ANY_SCOPE, ROLE_SCOPES, Policy, Role
+from guerdon.permissions import ANY_SCOPE, ROLE_SCOPES, Policy, Role
+from guerdon.system.openapi import operations_of
 from tests.tidy.openapi import declared_routes
 
 PATH = Path(__file__).parents[2] / "docs" / "access.md"

@@ -6,11 +6,12 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
-from guerdon.app import Services, routes_of
-from guerdon.identity.token_keys import TokenKeys
-from guerdon.operations.controller import DocsResource
-from guerdon.operations.metrics import Metrics
-from guerdon.operations.openapi import Routes, document_of
+from guerdon.access.token_keys import TokenKeys
+from guerdon.system.controller import DocsResource
+from guerdon.system.metrics import Metrics
+from guerdon.system.openapi import Routes, document_of
+from guerdon.wiring.routes import routes_of
+from guerdon.wiring.services import Services
 
 PATH = Path(__file__).parents[2] / "docs" / "openapi.json"
 

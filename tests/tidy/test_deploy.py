@@ -8,7 +8,7 @@ import yaml
 
 from guerdon.cli.serving import HEAD_BYTES_MAX, HEADER_READ_TIMEOUT_MS, STOP_SECONDS
 from guerdon.config import Settings
-from guerdon.http import BODY_BYTES_MAX, BULK_BODY_BYTES_MAX
+from guerdon.http.body import BODY_BYTES_MAX, BULK_BODY_BYTES_MAX
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 UNITS = ("guerdon.service", "guerdon-worker.service")

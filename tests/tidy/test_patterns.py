@@ -15,7 +15,7 @@ import pytest
 from msgspec import inspect as mi
 
 import guerdon
-from guerdon.operations.openapi import operations_of
+from guerdon.system.openapi import operations_of
 from tests.tidy.openapi import declared_routes
 
 LENGTH = 100_000
@@ -25,7 +25,7 @@ UNITS_MAX = 8
 SHORTER = {
     "_ANY": 1000,
     "_OBVIOUS": 1000,
-    "guerdon.rewards.cel._STRINGS": 2000,
+    "guerdon.campaigns.cel._STRINGS": 2000,
     "_ACCESS": 2000,
     "_WHOLE": 2000,
     "_PARTS": 2000,

@@ -2,15 +2,16 @@
 
 from pathlib import Path
 
-from guerdon.catalogue.collections import BELONGINGS, INDEXES
-from guerdon.catalogue.people import PEOPLE, Kept
+from tools.personal_data import PEOPLE, Kept
+
+from guerdon.collections import BELONGINGS, INDEXES
 from guerdon.privacy.models import ExportView
 
 PAGE = (Path(__file__).parents[2] / "docs" / "operations.md").read_text(encoding="utf-8")
 
 
 def test_every_collection_is_declared() -> None:
-    assert set(PEOPLE) == set(INDEXES), "say in catalogue/people.py what a new collection keeps of people"
+    assert set(PEOPLE) == set(INDEXES), "say in tools/personal_data.py what a new collection keeps of people"
 
 
 def test_what_is_declared_fits_what_is_done() -> None:

@@ -6,8 +6,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from guerdon.identity.token_keys import TokenKeys
-from guerdon.sealing import MasterKeys
+from guerdon.access.token_keys import TokenKeys
+from guerdon.crypto.sealing import MasterKeys
 from tests.trust.deployment import Server, operator
 from tests.trust.load import BALANCE, MIXED, Load
 from tests.trust.networks import Network

@@ -9,12 +9,12 @@ from typing import Any
 import msgspec
 import pytest
 
-from guerdon.app import Services
 from guerdon.database import Database
-from guerdon.ledger.due import HOLD_DOCUMENTS
+from guerdon.ledger.expiry import HOLD_DOCUMENTS
 from guerdon.ledger.models import BREAKAGE, MERCHANT, Entry, HoldChange, Lot, entry_hash, entry_id
 from guerdon.ledger.store import ACCOUNTS, ENTRIES, REVERSALS, decode_account, decode_entry, encode
-from guerdon.ledger.verify import verify
+from guerdon.verification.service import verify
+from guerdon.wiring.services import Services
 from tests.clients import Caller, ManualClock
 from tests.invariants.books import assert_laws
 from tests.invariants.company import answer, fresh_key, open_wallets, read_books

@@ -4,9 +4,9 @@ import time
 
 import pytest
 
+from guerdon.campaigns.cel import compile_condition, facts_of, require_bounded
+from guerdon.campaigns.cel_cost import CONDITION_US_MAX
 from guerdon.errors import Validation
-from guerdon.rewards.cel import compile_condition, facts_of, require_bounded
-from guerdon.rewards.costs import CONDITION_US_MAX
 
 STALL_MS_MAX, TRIES = 50, 5
 PIECES = [

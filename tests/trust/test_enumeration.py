@@ -13,10 +13,10 @@ import httpx
 import pytest
 import pytest_asyncio
 
-from guerdon.app import Services, open_services
 from guerdon.config import Settings
 from guerdon.database import Database
-from guerdon.recovery.tokens import new_reset_token
+from guerdon.password_reset.tokens import new_reset_token
+from guerdon.wiring.services import Services, open_services
 from tests.clients import Caller, ManualClock
 from tests.serving import serve
 from tests.trust.load import report

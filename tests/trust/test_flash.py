@@ -13,8 +13,8 @@ import pytest
 from pymongo import AsyncMongoClient
 
 from guerdon.clock import SystemClock
-from guerdon.identity.models import Member
 from guerdon.ids import IdSource
+from guerdon.members.models import Member
 from tests.trust.crowd import Caller, callers
 from tests.trust.deployment import Deployment, kill_worker
 

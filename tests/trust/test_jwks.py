@@ -17,9 +17,9 @@ import pytest
 from joserfc.jwk import KeySet
 from joserfc.jws import JWSRegistry, deserialize_compact
 
-from guerdon.identity.key_file import LOOK_SECONDS
-from guerdon.identity.token_keys import TokenKeys
-from guerdon.sealing import MasterKeys
+from guerdon.access.key_file import LOOK_SECONDS
+from guerdon.access.token_keys import TokenKeys
+from guerdon.crypto.sealing import MasterKeys
 from tests.identity.forgery import Forger
 from tests.invariants.retail import guerdon
 from tests.trust.deployment import Deployment, Server, kill_worker

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from guerdon.identity.token_keys import TokenKeys
-from guerdon.sealing import MasterKeys
+from guerdon.access.token_keys import TokenKeys
+from guerdon.crypto.sealing import MasterKeys
 from tests.invariants.faults import LossyWire, lossy_wire, started_mongod
 from tests.trust.deployment import Server, operator
 from tests.trust.load import Load, report

@@ -15,12 +15,12 @@ import httpx
 import pytest
 from pymongo import AsyncMongoClient
 
-from guerdon.app import Services
-from guerdon.catalogue.collections import MASTER_SEALED
+from guerdon.collections import MASTER_SEALED
 from guerdon.config import Settings
+from guerdon.crypto.sealing import MasterKeys, SealingKey
 from guerdon.database import Document
 from guerdon.privacy.models import ERASING, ERASURES
-from guerdon.sealing import MasterKeys, SealingKey
+from guerdon.wiring.services import Services
 from tests.api.test_privacy import PASSWORD, Subject, cut_off_erasures, dump, found, restore
 from tests.clients import Caller as ApiCaller
 from tests.factories import Factory

@@ -18,20 +18,20 @@ import pytest
 from pymongo.errors import PyMongoError
 
 from guerdon import embedded
-from guerdon.app import Services
-from guerdon.catalogue.collections import INDEXES
+from guerdon.calendar import Calendar
+from guerdon.collections import INDEXES
 from guerdon.config import Settings
 from guerdon.database import Database
 from guerdon.errors import StartupRefused
-from guerdon.ledger.checkpoints import CHECKPOINTS
-from guerdon.ledger.exports import Line, append_missing
-from guerdon.ledger.limits import Calendar
+from guerdon.ledger.decide import decide_batch
 from guerdon.ledger.models import Idempotency, Transaction
-from guerdon.ledger.rules import decide_batch
 from guerdon.ledger.store import ACCOUNTS, ENTRIES, encode
-from guerdon.ledger.verify import verify
+from guerdon.verification.checkpoint_file import Line, append_missing
+from guerdon.verification.checkpoints import CHECKPOINTS
+from guerdon.verification.service import verify
 from guerdon.wallets.rules import Movement, command_of, postings_of
 from guerdon.wallets.service import new_account
+from guerdon.wiring.services import Services
 from tests.clients import Caller, ManualClock
 from tests.conftest import DATABASE
 from tests.invariants.full_books import KEYS, Shop, build

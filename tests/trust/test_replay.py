@@ -8,11 +8,11 @@ import time
 
 import pytest
 
-from guerdon.app import Services
+from guerdon.campaigns.domain import EVENTS
 from guerdon.config import Settings
 from guerdon.ledger.store import ENTRIES
-from guerdon.ledger.verify import verify
-from guerdon.rewards.models import EVENTS
+from guerdon.verification.service import verify
+from guerdon.wiring.services import Services
 from tests.invariants.retail import Run, ask_oracle, environment, guerdon, heads_of, places, points_of, require_data
 
 CUSTOMERS = 4372

@@ -26,12 +26,12 @@ from typing import Any
 
 import pytest
 
-from guerdon.app import Services, open_services
+from guerdon.campaigns.domain import EVENTS, STANDINGS, RecordedEvent
+from guerdon.campaigns.models import CAMPAIGNS
 from guerdon.clock import SystemClock
 from guerdon.config import Settings
-from guerdon.ledger.verify import verify
-from guerdon.rewards.campaign_models import CAMPAIGNS
-from guerdon.rewards.models import EVENTS, STANDINGS, RecordedEvent
+from guerdon.verification.service import verify
+from guerdon.wiring.services import Services, open_services
 from tests.invariants.retail import Run, environment, guerdon, places, points_of_asset, require_data
 
 EVENTS_THERE, SEED, AGAIN_PERCENT = 22_190, 7, 5

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from guerdon.app import Services
+from guerdon.campaigns.domain import EVENTS, RecordedEvent
 from guerdon.cli.replay import CAMPAIGN_ID
 from guerdon.config import Settings
-from guerdon.rewards.models import EVENTS, RecordedEvent
+from guerdon.wiring.services import Services
 from tests.invariants.retail import guerdon, places, points_of, require_data
 
 EVENTS_THERE, SECONDS_MAX = 22_190, 20.0

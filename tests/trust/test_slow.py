@@ -14,8 +14,8 @@ import pytest_asyncio
 from pymongo import AsyncMongoClient
 
 from guerdon import embedded
-from guerdon.identity.token_keys import TokenKeys
-from guerdon.sealing import MasterKeys
+from guerdon.access.token_keys import TokenKeys
+from guerdon.crypto.sealing import MasterKeys
 from tests.trust.deployment import Server, operator
 from tests.trust.load import Load, report
 from tests.trust.slow import Behaviour, Healthy, Outcome, crowd, drip, facts, say, watched

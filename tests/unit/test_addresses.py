@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 import pytest
 
-from guerdon.addresses import UnsafeAddress, parse_url, require_public
+from guerdon.net.addresses import UnsafeAddress, parse_url, require_public
 
 REFUSED = [
     # Not public, as they are usually written.

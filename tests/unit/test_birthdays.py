@@ -4,7 +4,7 @@ from datetime import date
 
 import pytest
 
-from guerdon.rewards.birthdays import Birthday, birthday_on
+from guerdon.campaigns.birthdays import Birthday, birthday_on
 
 
 @pytest.mark.parametrize(

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from guerdon.access.token_keys import TokenKeys
 from guerdon.config import environment_of, load, require_safe
+from guerdon.crypto.sealing import MasterKeys
 from guerdon.errors import StartupRefused
-from guerdon.identity.token_keys import TokenKeys
-from guerdon.sealing import MasterKeys
 
 
 def test_a_secret_may_come_from_a_file(tmp_path: Path) -> None:

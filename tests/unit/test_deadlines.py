@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from guerdon.http import Deadlines
+from guerdon.http.deadline import Deadlines
 
 
 async def test_what_takes_too_long_ends_and_the_rest_goes_on() -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from guerdon.vouchers.imports import LINES_MAX, read_codes
+from guerdon.vouchers.codes.imports import LINES_MAX, read_codes
 
 
 def _problems(raw: bytes) -> list[tuple[int, str]]:

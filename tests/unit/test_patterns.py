@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from guerdon.errors import Validation
 from guerdon.ids import random_text
-from guerdon.vouchers.patterns import (
+from guerdon.offers.code_patterns import (
     ALPHABET,
     DEFAULT_PATTERN,
     SECRET_BITS_MIN,

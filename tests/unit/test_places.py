@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator
 import pytest
 
 from guerdon.errors import Overloaded
-from guerdon.history.places import Places
+from guerdon.history.stream_slots import Places
 
 WAIT_SECONDS = 10.0
 

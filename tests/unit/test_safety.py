@@ -10,11 +10,11 @@ from typing import Any, cast
 
 import pytest
 
+from guerdon.access.token_keys import TokenKeys
 from guerdon.config import load, require_safe
+from guerdon.crypto.sealing import MasterKeys
+from guerdon.crypto.secret_checks import SECRET_BYTES_MAX, _openness_of, read_file, weakness_of_database, weakness_of_keys
 from guerdon.errors import StartupRefused
-from guerdon.identity.token_keys import TokenKeys
-from guerdon.safety import SECRET_BYTES_MAX, _openness_of, read_file, weakness_of_database, weakness_of_keys
-from guerdon.sealing import MasterKeys
 
 PASSWORD = "tRx9-vQ2_kLm4.ZbW7"
 OURS = os.geteuid()

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
+from guerdon.crypto.sealing import MasterKeys, SealingKey
 from guerdon.errors import Internal, StartupRefused
-from guerdon.sealing import MasterKeys, SealingKey
 
 
 def joined(*sets: str) -> str:

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from guerdon.calendar import Calendar
+from guerdon.campaigns.domain import Standing
 from guerdon.clock import to_datetime, to_ms
-from guerdon.ledger.limits import Calendar
-from guerdon.rewards.models import Standing
-from guerdon.rewards.tier_models import CalendarYear, MemberTierView, RollingWindow, Tier, TierChange, TierSet, TierSets, Window
-from guerdon.rewards.tiers import MONTHS_KEPT, Course, Gain, Progress, advance, counted, place_of, review, tier_at, view_tier
+from guerdon.tiers.models import CalendarYear, MemberTierView, RollingWindow, Tier, TierChange, TierSet, TierSets, Window
+from guerdon.tiers.rules import MONTHS_KEPT, Course, Gain, Progress, advance, counted, place_of, review, tier_at, view_tier
 
 BERLIN, AUCKLAND, LOS_ANGELES = (Calendar(zone) for zone in ("Europe/Berlin", "Pacific/Auckland", "America/Los_Angeles"))
 SANTIAGO = Calendar("America/Santiago")

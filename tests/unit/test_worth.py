@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 
 from guerdon.errors import NotApplicable, Validation
 from guerdon.money import AMOUNT_MAX, Rounding
+from guerdon.offers.models import BasketMinimum, FixedValue, ItemValue, PercentValue, Value
 from guerdon.vouchers.models import OfferKind, Voucher
-from guerdon.vouchers.offer_models import BasketMinimum, FixedValue, ItemValue, PercentValue, Value
-from guerdon.vouchers.till_models import Basket, BasketItem
-from guerdon.vouchers.worth import Worth, reserved_worth, worth
+from guerdon.vouchers.pos.discount import Worth, reserved_worth, worth
+from guerdon.vouchers.pos.models import Basket, BasketItem
 
 amounts = st.integers(1, AMOUNT_MAX) | st.integers(1, 1000)
 percents = st.decimals(0, 100, places=4).map(lambda number: f"{number:f}")

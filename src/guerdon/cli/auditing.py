@@ -10,15 +10,15 @@ from typing import Annotated, TypeVar
 import msgspec
 import typer
 
-from guerdon.app import Services
-from guerdon.audit.models import view_record
-from guerdon.audit.rules import faults
-from guerdon.audit.service import TERMINAL
+from guerdon.audit_log.models import view_record
+from guerdon.audit_log.rules import faults
+from guerdon.audit_log.service import TERMINAL
 from guerdon.cli.local import local_database, local_services
 from guerdon.clock import SystemClock
 from guerdon.config import load
 from guerdon.errors import StartupRefused
 from guerdon.logs import make_logger, tell_security
+from guerdon.wiring.services import Services
 
 T = TypeVar("T")
 EXIT_BROKEN = 1

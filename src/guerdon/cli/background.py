@@ -15,14 +15,15 @@ from typing import Annotated
 import typer
 
 from guerdon import embedded
-from guerdon.app import jobs_of, open_services
+from guerdon.access.token_keys import TokenKeys
 from guerdon.cli.local import checkpoint_file, checkpoint_key, hold_to_profile, master_keys, own_token_keys
 from guerdon.clock import SystemClock
 from guerdon.config import Settings, environment_of, load
 from guerdon.errors import StartupRefused
-from guerdon.identity.token_keys import TokenKeys
 from guerdon.logs import adopt_libraries, make_logger
 from guerdon.server import clock_followed
+from guerdon.wiring.jobs import jobs_of
+from guerdon.wiring.services import open_services
 from guerdon.workers.service import Runner
 
 RESTART_SECONDS_MIN, RESTART_SECONDS_MAX = 1.0, 30.0

@@ -9,8 +9,8 @@ import typer
 
 from guerdon.cli.local import local_database, local_services
 from guerdon.config import load
-from guerdon.rewards.replaying import Answer, Replay
-from guerdon.security import ANY_SCOPE, Actor
+from guerdon.events.replay import Answer, Replay
+from guerdon.permissions import ANY_SCOPE, Actor
 
 EXIT_DIFFERENT, EXIT_MISSING = 1, 3
 ACTOR = Actor("system:terminal", "system", frozenset({ANY_SCOPE}))

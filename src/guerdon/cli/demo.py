@@ -8,15 +8,15 @@ import random
 from pathlib import Path
 from typing import Any
 
-from guerdon.app import Services
+from guerdon.campaigns.domain import Item, ShopEvent
+from guerdon.campaigns.models import CampaignCreate, FixedAward, PerAmountAward
 from guerdon.cli.local import write_private
 from guerdon.clock import to_datetime
 from guerdon.errors import AlreadyExists, Unauthenticated
 from guerdon.ids import random_base62
-from guerdon.rewards.campaign_models import CampaignCreate, FixedAward, PerAmountAward
-from guerdon.rewards.models import Item, ShopEvent
-from guerdon.security import ANY_SCOPE, Actor, Role
-from guerdon.vouchers.offer_models import BasketMinimum, FixedValue, ItemValue, OfferCreate, Price
+from guerdon.offers.models import BasketMinimum, FixedValue, ItemValue, OfferCreate, Price
+from guerdon.permissions import ANY_SCOPE, Actor, Role
+from guerdon.wiring.services import Services
 
 SEED = 20_260_101
 MEMBERS, PURCHASES = 24, 160

@@ -8,13 +8,13 @@ from typing import Annotated, TypeVar
 import msgspec
 import typer
 
-from guerdon.app import Services
 from guerdon.cli.auditing import audited
 from guerdon.cli.local import local_database, local_services
 from guerdon.config import load
 from guerdon.errors import StartupRefused
 from guerdon.privacy.models import CertificateView, StoredCertificate
 from guerdon.privacy.rules import stored_certificate, view_certificate
+from guerdon.wiring.services import Services
 
 T = TypeVar("T")
 PAGE = 500

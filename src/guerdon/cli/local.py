@@ -11,12 +11,12 @@ import typer
 from pydantic import SecretStr
 
 from guerdon import embedded
-from guerdon.app import Services, open_services
+from guerdon.access.token_keys import TokenKeys
 from guerdon.clock import SystemClock
 from guerdon.config import Settings, require_safe
+from guerdon.crypto.sealing import MasterKeys
 from guerdon.errors import DataDirectoryBusy, StartupRefused
-from guerdon.identity.token_keys import TokenKeys
-from guerdon.sealing import MasterKeys
+from guerdon.wiring.services import Services, open_services
 
 ANNOUNCE_SECONDS = 60.0
 

@@ -1,4 +1,4 @@
-"""The commands: `up`, `serve`, `worker`, `keys`, `admin`, `audit`, `erasures`, `replay`, `replay-decision`, `simulate`, `verify`, `checkpoint`, `explain`."""
+"""The commands: `up`, `serve`, `worker`, `keys`, `admin`, `audit`, `erasures`, `replay`, `replay-decision`, `simulate`, `verify`, `checkpoint`."""
 
 import asyncio
 import getpass
@@ -15,14 +15,14 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from guerdon import __version__, embedded
-from guerdon.app import Services
+from guerdon.access.models import ServiceKey, view_key
+from guerdon.access.token_keys import TokenKeys
 from guerdon.cli import background, decisions, people, proof, serving, simulate, token_keys
 from guerdon.cli import master_keys as sealing_keys
 from guerdon.cli import replay as retail
 from guerdon.cli.auditing import audited, export_audit
 from guerdon.cli.demo import ensure_demo
 from guerdon.cli.erasures import erasures_app
-from guerdon.cli.explain import explain_queries
 from guerdon.cli.local import (
     checkpoint_file,
     checkpoint_key,
@@ -37,9 +37,9 @@ from guerdon.cli.seasoning import Seasoning, read_campaigns
 from guerdon.clock import SystemClock
 from guerdon.config import Settings, load
 from guerdon.errors import GuerdonError, StartupRefused
-from guerdon.identity.models import Person, ServiceKey, view_key
-from guerdon.identity.token_keys import TokenKeys
 from guerdon.logs import describe
+from guerdon.members.models import Person
+from guerdon.wiring.services import Services
 
 T = TypeVar("T")
 EXIT_REFUSED, EXIT_LEFT_OUT, EXIT_FAULT = 2, 3, 70
@@ -51,7 +51,6 @@ admin_app = typer.Typer(no_args_is_help=True, help="People who may operate this 
 app.add_typer(keys_app, name="keys")
 app.add_typer(admin_app, name="admin")
 app.add_typer(erasures_app, name="erasures")
-app.command("explain")(explain_queries)
 app.command("verify")(proof.verify_books)
 app.command("checkpoint")(proof.checkpoint)
 app.command("audit")(export_audit)

@@ -9,14 +9,14 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from guerdon.app import Services
-from guerdon.catalogue.collections import MASTER_SEALED
 from guerdon.cli.auditing import audited
 from guerdon.cli.local import local_database, local_services
+from guerdon.collections import MASTER_SEALED
 from guerdon.config import load
+from guerdon.crypto.sealing import MasterKeys
 from guerdon.errors import StartupRefused
 from guerdon.privacy.resealing import Resealed, Tell, reseal
-from guerdon.sealing import MasterKeys
+from guerdon.wiring.services import Services
 
 EXIT_LEFT_OUT = 3
 

@@ -7,12 +7,12 @@ from typing import Annotated, TypeVar
 
 import typer
 
-from guerdon.app import Services
 from guerdon.cli.auditing import audited
 from guerdon.cli.local import local_database, local_services
 from guerdon.config import load
 from guerdon.errors import NotFound
-from guerdon.identity.rules import valid_email
+from guerdon.members.rules import valid_email
+from guerdon.wiring.services import Services
 
 T = TypeVar("T")
 COMMAND = "guerdon admin"

@@ -10,15 +10,15 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from guerdon.app import Services
 from guerdon.cli.auditing import tell
 from guerdon.cli.local import checkpoint_file, checkpoint_key, local_database, local_services
 from guerdon.clock import SystemClock
 from guerdon.config import Settings, load
 from guerdon.errors import StartupRefused
 from guerdon.ids import IdSource
-from guerdon.ledger.checkpoints import BooksChanged, CheckpointKeys, write_checkpoint
-from guerdon.ledger.verify import LAWS, Report, prove, verify
+from guerdon.verification.checkpoints import BooksChanged, CheckpointKeys, write_checkpoint
+from guerdon.verification.service import LAWS, Report, prove, verify
+from guerdon.wiring.services import Services
 
 T = TypeVar("T")
 EXIT_VIOLATIONS = 1

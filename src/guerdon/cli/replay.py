@@ -20,17 +20,17 @@ from functools import lru_cache
 from pathlib import Path
 from typing import IO
 
-from guerdon.app import Services
+from guerdon.campaigns.domain import Item, ShopEvent
+from guerdon.campaigns.evaluation import LiveCampaign
+from guerdon.campaigns.models import Campaign, CampaignCreate, PerAmountAward
 from guerdon.cli.seasoning import Seasoning, ensure_campaigns, seasoned
 from guerdon.clock import to_ms
 from guerdon.database import DuplicateKeyError
 from guerdon.errors import GuerdonError, OperationsError, StartupRefused
+from guerdon.events.service import Result
 from guerdon.money import AMOUNT_MAX
-from guerdon.rewards.campaign_models import Campaign, CampaignCreate, PerAmountAward
-from guerdon.rewards.judging import LiveCampaign
-from guerdon.rewards.models import Item, ShopEvent
-from guerdon.rewards.service import Result
-from guerdon.security import ANY_SCOPE, Actor
+from guerdon.permissions import ANY_SCOPE, Actor
+from guerdon.wiring.services import Services
 
 CAMPAIGN_ID = "cmp_00000000000000000000000000000001"
 CHUNK, CHUNK_MIN, TRIES_MAX = 500, 50, 10

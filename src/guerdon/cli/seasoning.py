@@ -9,14 +9,14 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta, Struct
 
-from guerdon.app import Services
+from guerdon.campaigns.domain import ShopEvent
+from guerdon.campaigns.evaluation import LiveCampaign, in_order
+from guerdon.campaigns.models import CAMPAIGNS_LIVE_MAX, CampaignCreate
 from guerdon.database import DuplicateKeyError
 from guerdon.errors import StartupRefused, Validation
 from guerdon.ids import digest
-from guerdon.rewards.campaign_models import CAMPAIGNS_LIVE_MAX, CampaignCreate
-from guerdon.rewards.judging import LiveCampaign, in_order
-from guerdon.rewards.models import ShopEvent
-from guerdon.security import Actor
+from guerdon.permissions import Actor
+from guerdon.wiring.services import Services
 
 FILE_BYTES_MAX = 4_000_000
 _Bodies = Annotated[list[CampaignCreate], Meta(min_length=1, max_length=CAMPAIGNS_LIVE_MAX)]

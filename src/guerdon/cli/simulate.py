@@ -12,16 +12,17 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from guerdon.app import Services, simulation_jobs
+from guerdon.campaigns.models import CampaignCreate
 from guerdon.cli.auditing import audited
 from guerdon.cli.local import local_database, local_services
 from guerdon.clock import SystemClock
 from guerdon.config import load
 from guerdon.errors import StartupRefused
 from guerdon.logs import make_logger
-from guerdon.rewards.campaign_models import CampaignCreate
-from guerdon.security import ANY_SCOPE, Actor
-from guerdon.whatif.models import Figures, Report, Row, Simulation, SimulationCreate, view_simulation
+from guerdon.permissions import ANY_SCOPE, Actor
+from guerdon.simulations.models import Figures, Report, Row, Simulation, SimulationCreate, view_simulation
+from guerdon.wiring.jobs import simulation_jobs
+from guerdon.wiring.services import Services
 from guerdon.workers.service import Runner
 
 ACTOR = Actor("system:terminal", "system", frozenset({ANY_SCOPE}))

@@ -12,15 +12,15 @@ from typing import Annotated
 
 import typer
 
+from guerdon.access.key_file import LOOK_SECONDS
+from guerdon.access.signing_keys import SigningKey, revoked, rotated, state_of
+from guerdon.access.token_keys import TokenKeys, decode_set, encode_set, new_signing_key
+from guerdon.access.tokens import LEEWAY_SECONDS
 from guerdon.cli.auditing import tell
 from guerdon.cli.local import token_keys_path, write_private
 from guerdon.clock import SystemClock, rfc3339
 from guerdon.config import Settings, load
 from guerdon.errors import StartupRefused, Validation
-from guerdon.identity.key_file import LOOK_SECONDS
-from guerdon.identity.signing_keys import SigningKey, revoked, rotated, state_of
-from guerdon.identity.token_keys import TokenKeys, decode_set, encode_set, new_signing_key
-from guerdon.identity.tokens import LEEWAY_SECONDS
 from guerdon.ids import IdSource
 
 MARGIN_SECONDS = 295

@@ -15,9 +15,11 @@ from guerdon.history.models import (
 from guerdon.history.service import History
 from guerdon.history.statements import file_name
 from guerdon.history.streams import READERS, Streams
-from guerdon.http import JSON_TYPE, Request, Response, actor_of, operation, read_query, send
+from guerdon.http.operation import Request, Response, actor_of, operation
+from guerdon.http.query import read_query
+from guerdon.http.respond import JSON_TYPE, send
 from guerdon.ledger.models import SEQ_DIGITS
-from guerdon.security import scope
+from guerdon.permissions import scope
 
 CSV_TYPE = "text/csv; charset=utf-8"
 _READS = (NotFound,)

@@ -7,10 +7,10 @@ import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType, field
 from msgspec.structs import replace
 
-from guerdon.clock import rfc3339
+from guerdon.clock import rfc3339, utc_ms
 from guerdon.errors import Validation
-from guerdon.http import PageQuery, Reference, utc_ms
 from guerdon.ledger.models import Entry, hold_id
+from guerdon.types import PageQuery, Reference
 from guerdon.wallets.models import LotView, WalletState, view_lot, view_wallet
 
 # The query reader would take a bare number for seconds since the epoch; what is meant by one is anybody's guess.

@@ -8,13 +8,13 @@ from guerdon.database import Database, Document
 from guerdon.errors import DatabaseUnavailable, NotFound, Validation
 from guerdon.history import statements
 from guerdon.history.models import BalanceView, EntryQuery, Statement, moment_ms
-from guerdon.history.places import Places
 from guerdon.history.rules import narrow, parse_month, probes
-from guerdon.http import decode_cursor, encode_cursor
+from guerdon.history.stream_slots import Places
+from guerdon.http.cursor import decode_cursor, encode_cursor
 from guerdon.ledger.models import Account, Entry, entry_id, once_mark
 from guerdon.ledger.service import Ledger
 from guerdon.ledger.store import ENTRIES, decode_entry
-from guerdon.security import Actor
+from guerdon.permissions import Actor
 from guerdon.wallets.service import Wallets
 
 EXAMINED_MAX = 1000

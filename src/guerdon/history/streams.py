@@ -9,12 +9,12 @@ from falcon.asgi import SSEvent
 from guerdon.clock import Clock
 from guerdon.database import Database, PyMongoError
 from guerdon.errors import CallerError, Overloaded
-from guerdon.history.feed import Feed
+from guerdon.history.entry_watcher import Feed
 from guerdon.history.models import balance_event, entry_event
-from guerdon.history.places import Places
+from guerdon.history.stream_slots import Places
 from guerdon.ledger.models import SEQ_DIGITS, Account, Entry, entry_id
 from guerdon.ledger.store import ENTRIES, decode_entry
-from guerdon.security import Actor, scope
+from guerdon.permissions import Actor, scope
 from guerdon.wallets.service import Wallets
 
 STREAMS_MAX = 1000

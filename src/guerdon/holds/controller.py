@@ -17,9 +17,11 @@ from guerdon.errors import (
 )
 from guerdon.holds.models import CaptureCreate, HoldAnswer, HoldCreate, HoldView, VoidCreate, view_answer
 from guerdon.holds.service import Holds
-from guerdon.http import Request, Response, actor_of, operation, read, read_optional, send
+from guerdon.http.body import read, read_optional
+from guerdon.http.operation import Request, Response, actor_of, operation
+from guerdon.http.respond import send
 from guerdon.ledger.models import Outcome
-from guerdon.security import scope
+from guerdon.permissions import scope
 from guerdon.wallets.controller import request_of
 from guerdon.wallets.models import TransactionView, view_transaction
 

@@ -5,9 +5,9 @@ from typing import Annotated, Literal
 from msgspec import Meta, Struct, field
 
 from guerdon.clock import rfc3339
-from guerdon.http import Metadata, Reason, Reference
 from guerdon.ledger.models import Entry, HoldChange, hold_id
 from guerdon.money import Amount
+from guerdon.types import Metadata, Reason, Reference
 from guerdon.wallets.models import WalletId, view_hold_state
 
 EXPIRY_SECONDS_MAX = 90 * 86_400

@@ -6,7 +6,8 @@ from typing import Any
 from msgspec import Struct
 
 from guerdon.errors import InvalidState, NotFound
-from guerdon.ledger.due import HOLD_DOCUMENTS
+from guerdon.ledger.decide import recall
+from guerdon.ledger.expiry import HOLD_DOCUMENTS
 from guerdon.ledger.models import (
     HOLDS,
     MERCHANT,
@@ -23,7 +24,6 @@ from guerdon.ledger.models import (
     View,
     hold_id,
 )
-from guerdon.ledger.rules import recall
 from guerdon.wallets.rules import COMMAND_BYTES, missing_wallet
 
 

@@ -5,10 +5,10 @@ from guerdon.database import Database
 from guerdon.errors import NotFound
 from guerdon.holds.models import CaptureCreate, HoldCreate, HoldView, StoredHold, VoidCreate, view_stored
 from guerdon.holds.rules import Wish, capture_command, hold_command, void_command
-from guerdon.ledger.due import HOLD_DOCUMENTS
+from guerdon.ledger.expiry import HOLD_DOCUMENTS
 from guerdon.ledger.models import Idempotency, Outcome, located
 from guerdon.ledger.service import Ledger
-from guerdon.security import NOBODYS, Actor
+from guerdon.permissions import NOBODYS, Actor
 from guerdon.wallets.service import Request, parse_wallet_id
 
 

@@ -13,14 +13,14 @@ from collections.abc import Sequence
 
 from pymongo.errors import AutoReconnect, OperationFailure, PyMongoError
 
+from guerdon.calendar import Calendar
 from guerdon.clock import Clock
 from guerdon.database import Database
 from guerdon.errors import DatabaseUnavailable, GuerdonError, Internal, OutcomeUnknown, Overloaded
-from guerdon.ledger.limits import Calendar
+from guerdon.ledger.contention import Turn, Turns
+from guerdon.ledger.decide import decide_batch
 from guerdon.ledger.models import Command, Outcome, Verdict
-from guerdon.ledger.rules import decide_batch
 from guerdon.ledger.store import LostRace, Store
-from guerdon.ledger.turns import Turn, Turns
 
 BEGIN_SHARE = 0.8
 """After this share of its deadline a command is not begun any more: a definite refusal is worth more than an unknown outcome."""

@@ -5,13 +5,13 @@ from collections.abc import Collection, Sequence
 
 from pymongo.errors import PyMongoError
 
+from guerdon.calendar import Calendar
 from guerdon.clock import Clock
 from guerdon.database import Database, Document
 from guerdon.errors import DatabaseUnavailable, GuerdonError
 from guerdon.ledger.committer import Committer
-from guerdon.ledger.limits import Calendar
+from guerdon.ledger.decide import decide_batch
 from guerdon.ledger.models import Account, Command, Entry, Outcome, Verdict, entry_id
-from guerdon.ledger.rules import decide_batch
 from guerdon.ledger.store import ACCOUNTS, ENTRIES, decode_account, decode_entry
 
 
@@ -101,6 +101,12 @@ class Ledger:
         owners = sorted({account_id.rpartition(":")[0] for account_id in account_ids})
         cursor = self._accounts.find({"_id": {"$in": sorted(account_ids)}, "owner": {"$in": owners}})
         return {account.id: account async for document in cursor if (account := decode_account(document))}
+
+    async def find_existing_ids(self, account_ids: Collection[str]) -> set[str]:
+        """Return which of these accounts exist."""
+        owners = sorted({account_id.rpartition(":")[0] for account_id in account_ids})
+        cursor = self._accounts.find({"_id": {"$in": sorted(account_ids)}, "owner": {"$in": owners}}, {"_id": 1})
+        return {str(document["_id"]) async for document in cursor}
 
     async def list_accounts(self, owner: str, *, limit: int = 100) -> list[Account]:
         """A member's wallets, in the order of their assets."""

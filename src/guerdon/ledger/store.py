@@ -9,10 +9,10 @@ from pymongo.errors import PyMongoError
 
 from guerdon.clock import Clock, to_datetime
 from guerdon.database import MAJORITY_JOURNALED, PRIMARY, SNAPSHOT, Database, Document, Session
-from guerdon.ledger.due import HOLD_DOCUMENTS
+from guerdon.ledger.contention import TURNS
+from guerdon.ledger.decide import Plan
+from guerdon.ledger.expiry import HOLD_DOCUMENTS
 from guerdon.ledger.models import Account, Command, Entry, Refusal
-from guerdon.ledger.rules import Plan
-from guerdon.ledger.turns import TURNS
 
 ACCOUNTS, ENTRIES, REVERSALS = "accounts", "entries", "reversals"
 REFUSAL_TTL_DAYS = 30

@@ -13,7 +13,8 @@ from structlog.typing import FilteringBoundLogger
 
 from guerdon.clock import Clock
 from guerdon.errors import BadRequest, GuerdonError, Overloaded, RequestTimeout
-from guerdon.http import BODY_ENDS_AT, BROKEN_OFF, Request, Response
+from guerdon.http.body import BODY_ENDS_AT, BROKEN_OFF
+from guerdon.http.operation import Request, Response
 from guerdon.middlewares.connections import KEPT_MAX, Kept, closing
 
 Asgi = Callable[[Any, Any, Any], Awaitable[None]]

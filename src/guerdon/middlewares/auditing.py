@@ -3,9 +3,10 @@
 from collections.abc import Mapping
 from typing import Any
 
-from guerdon.audit.service import Audit
-from guerdon.http import SAFE_METHODS, Operation, Request, Response, in_time
-from guerdon.security import ADMIN_SCOPES, Actor
+from guerdon.audit_log.service import Audit
+from guerdon.http.deadline import in_time
+from guerdon.http.operation import SAFE_METHODS, Operation, Request, Response
+from guerdon.permissions import ADMIN_SCOPES, Actor
 
 
 class Auditing:

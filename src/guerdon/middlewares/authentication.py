@@ -3,11 +3,12 @@
 from collections.abc import Mapping
 from typing import Any
 
+from guerdon.access.service import Access
 from guerdon.errors import Unauthenticated
-from guerdon.http import SAFE_METHODS, Operation, Request, Response, in_time
-from guerdon.identity.access import Access
-from guerdon.middlewares.throttling import Strangers
-from guerdon.security import Actor
+from guerdon.http.deadline import in_time
+from guerdon.http.operation import SAFE_METHODS, Operation, Request, Response
+from guerdon.middlewares.rate_limits import Strangers
+from guerdon.permissions import Actor
 from guerdon.sessions.service import Sessions
 
 

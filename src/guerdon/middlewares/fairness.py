@@ -12,7 +12,7 @@ from typing import Any
 
 from guerdon.clock import Clock
 from guerdon.errors import Overloaded
-from guerdon.http import BODY_ENDS_AT
+from guerdon.http.body import BODY_ENDS_AT
 from guerdon.middlewares.arrival import ARRIVED, REFUSED
 
 Asgi = Callable[[Any, Any, Any], Awaitable[None]]

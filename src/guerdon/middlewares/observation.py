@@ -7,11 +7,12 @@ from falcon.constants import COMBINED_METHODS
 from structlog.typing import FilteringBoundLogger
 
 from guerdon.clock import Clock
-from guerdon.http import Deadlines, Request, Response
+from guerdon.http.deadline import Deadlines
+from guerdon.http.operation import Request, Response
 from guerdon.ids import IdSource
 from guerdon.middlewares.arrival import ARRIVED
-from guerdon.operations.metrics import Metrics
-from guerdon.security import ANONYMOUS
+from guerdon.permissions import ANONYMOUS
+from guerdon.system.metrics import Metrics
 
 _GRACE_SECONDS = 0.5
 """So much longer than a command's deadline a request may take: the ledger's own answer says more, so it comes first."""

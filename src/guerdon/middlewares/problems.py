@@ -21,7 +21,8 @@ from guerdon.errors import (
     Unauthenticated,
     UnsupportedMediaType,
 )
-from guerdon.http import Refusal, Request, Response, problem_document
+from guerdon.http.operation import Refusal, Request, Response
+from guerdon.http.respond import problem_document
 
 PROBLEM_TYPE = "application/problem+json"
 _BY_STATUS: dict[int, type[GuerdonError]] = {413: BodyTooLarge, 415: UnsupportedMediaType}

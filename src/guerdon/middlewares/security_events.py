@@ -10,7 +10,7 @@ from typing import Any
 
 from structlog.typing import FilteringBoundLogger
 
-from guerdon.http import Operation, Refusal, Request, Response
+from guerdon.http.operation import Operation, Refusal, Request, Response
 from guerdon.logs import tell_security
 
 DONE: Mapping[str, str] = {

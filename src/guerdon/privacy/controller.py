@@ -4,12 +4,14 @@ from collections.abc import AsyncGenerator
 from typing import Any
 
 from guerdon.errors import DatabaseUnavailable, InvalidState, NotFound, Overloaded, StoreUnavailable
-from guerdon.http import JSON_TYPE, Request, Response, actor_of, operation, read, send
+from guerdon.http.body import read
+from guerdon.http.operation import Request, Response, actor_of, operation
+from guerdon.http.respond import JSON_TYPE, send
+from guerdon.permissions import ERASE_SCOPE, EXPORT_SCOPE, OWN, scope
 from guerdon.privacy.exports import Exports
 from guerdon.privacy.models import CertificateView, ExportView, OwnErasure
 from guerdon.privacy.rules import view_certificate
 from guerdon.privacy.service import Erasures
-from guerdon.security import ERASE_SCOPE, EXPORT_SCOPE, OWN, scope
 
 
 class ErasuresResource:

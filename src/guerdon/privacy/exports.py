@@ -6,22 +6,25 @@ from typing import Any
 
 import msgspec
 
-from guerdon.audit.models import view_record
-from guerdon.audit.service import Audit
+from guerdon.audit_log.models import view_record
+from guerdon.audit_log.service import Audit
+from guerdon.campaigns.caps import CAP
+from guerdon.campaigns.domain import EVENTS, REFUNDS, STANDINGS, RecordedEvent, Refunded, Standing
+from guerdon.campaigns.evaluation import Subject
+from guerdon.campaigns.profiles import People
 from guerdon.clock import Clock, rfc3339
 from guerdon.database import Database, Document, DuplicateKeyError
 from guerdon.errors import TooManyRequests
-from guerdon.factors.models import view_factor
-from guerdon.factors.service import Factors
 from guerdon.history.models import view_entry
-from guerdon.history.places import Places
+from guerdon.history.stream_slots import Places
 from guerdon.holds.models import StoredHold, view_stored
-from guerdon.identity.models import view_member
-from guerdon.identity.service import Identity
-from guerdon.ledger.due import HOLD_DOCUMENTS
+from guerdon.ledger.expiry import HOLD_DOCUMENTS
 from guerdon.ledger.models import Account, Entry, entry_id
 from guerdon.ledger.service import Ledger
 from guerdon.ledger.store import ACCOUNTS, ENTRIES, decode_account, decode_entry
+from guerdon.members.models import view_member
+from guerdon.members.service import Identity
+from guerdon.permissions import Actor
 from guerdon.privacy.models import (
     EXPORTS,
     EventExport,
@@ -32,18 +35,15 @@ from guerdon.privacy.models import (
     view_refund,
     view_standing,
 )
-from guerdon.rewards.judging import Subject
-from guerdon.rewards.limits import CAP
-from guerdon.rewards.models import EVENTS, REFUNDS, STANDINGS, RecordedEvent, Refunded, Standing
-from guerdon.rewards.people import People
-from guerdon.rewards.tier_models import PROGRAMME, TIER_CHANGES, TIER_SETS, TierChange, TierSets, view_change
-from guerdon.rewards.tiers import view_tier
-from guerdon.security import Actor
+from guerdon.second_factor.models import view_factor
+from guerdon.second_factor.service import Factors
 from guerdon.sessions.models import view_session
 from guerdon.sessions.service import Sessions
+from guerdon.tiers.models import PROGRAMME, TIER_CHANGES, TIER_SETS, TierChange, TierSets, view_change
+from guerdon.tiers.rules import view_tier
 from guerdon.vouchers.models import REDEMPTIONS
+from guerdon.vouchers.pos.views import step_of
 from guerdon.vouchers.service import Vouchers
-from guerdon.vouchers.till_views import step_of
 from guerdon.wallets.models import lots_of, view_lot, view_wallet
 from guerdon.wallets.service import Wallets
 

@@ -5,22 +5,22 @@ from typing import Annotated
 from msgspec import Meta, Struct, field
 from pymongo import IndexModel
 
-from guerdon.audit.models import RecordView
+from guerdon.audit_log.models import RecordView
+from guerdon.campaigns.domain import RecordedEvent, Refunded, Standing
+from guerdon.campaigns.evaluation import Subject
 from guerdon.clock import rfc3339
 from guerdon.database import Document
-from guerdon.factors.models import FactorView
+from guerdon.erasable_data import Belongings
+from guerdon.events.views import EventView, view_event
 from guerdon.history.models import EntryView
 from guerdon.holds.models import HoldView
-from guerdon.identity.models import PASSWORD_LENGTH_MAX, MemberView
 from guerdon.ledger.models import Account
-from guerdon.personal import Belongings
-from guerdon.rewards.event_views import EventView, view_event
-from guerdon.rewards.judging import Subject
-from guerdon.rewards.models import RecordedEvent, Refunded, Standing
-from guerdon.rewards.tier_models import MemberTierView, TierChangeView
+from guerdon.members.models import PASSWORD_LENGTH_MAX, MemberView
+from guerdon.second_factor.models import FactorView
 from guerdon.sessions.models import SessionView
+from guerdon.tiers.models import MemberTierView, TierChangeView
 from guerdon.vouchers.models import VoucherView
-from guerdon.vouchers.till_models import StepView
+from guerdon.vouchers.pos.models import StepView
 from guerdon.wallets.models import LotView, WalletView
 
 ERASING, ERASURES, EXPORTS = "erasing", "erasures", "exports"

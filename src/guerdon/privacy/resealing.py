@@ -10,10 +10,10 @@ from bson import MinKey
 from msgspec import Struct
 from pymongo import UpdateOne
 
+from guerdon.crypto.sealing import MasterKeys
 from guerdon.database import Database, Document
+from guerdon.erasable_data import MasterSealed
 from guerdon.errors import Internal
-from guerdon.personal import MasterSealed
-from guerdon.sealing import MasterKeys
 
 BATCH = 500
 NAMED_MAX = 20

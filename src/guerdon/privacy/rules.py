@@ -8,10 +8,10 @@ import msgspec
 
 from guerdon.clock import rfc3339, to_ms
 from guerdon.database import Document
+from guerdon.erasable_data import Belongings
 from guerdon.errors import Validation
-from guerdon.identity.models import Member
-from guerdon.identity.rules import EMAIL_CLAIM
-from guerdon.personal import Belongings
+from guerdon.members.models import Member
+from guerdon.members.rules import EMAIL_CLAIM
 from guerdon.privacy.models import CertificateView, Certified, Head, StoredCertificate, WalletProof
 
 _canonical = msgspec.json.Encoder(order="sorted")

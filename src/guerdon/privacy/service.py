@@ -7,17 +7,17 @@ same request again, or a worker. The certificate, its place in the audit log and
 import asyncio
 from collections.abc import Sequence
 
-from guerdon.audit.service import Audit
+from guerdon.audit_log.service import Audit
 from guerdon.clock import Clock, to_datetime
 from guerdon.database import Database, DuplicateKeyError, PyMongoError, may_try_again
+from guerdon.erasable_data import Belongings
 from guerdon.errors import DatabaseUnavailable, InvalidState, NotFound
-from guerdon.identity.models import CLAIMS, MEMBERS, PERSON_KEYS, Claim, Member, PersonKey
-from guerdon.identity.service import Identity
 from guerdon.ledger.service import Ledger
-from guerdon.personal import Belongings
+from guerdon.members.models import CLAIMS, MEMBERS, PERSON_KEYS, Claim, Member, PersonKey
+from guerdon.members.service import Identity
+from guerdon.permissions import Actor
 from guerdon.privacy.models import ERASING, ERASURES, ErasureTask, Head, StoredCertificate
 from guerdon.privacy.rules import address_claims, external_id_claims, filters_of, inventory, view_certificate
-from guerdon.security import Actor
 from guerdon.sessions.service import Sessions
 
 ACTION = "memberErased"

@@ -15,10 +15,12 @@ from guerdon.errors import (
     WalletClosed,
     WalletFrozen,
 )
-from guerdon.http import Request, Response, actor_of, operation, read_optional, send
+from guerdon.http.body import read_optional
+from guerdon.http.operation import Request, Response, actor_of, operation
+from guerdon.http.respond import send
+from guerdon.permissions import scope
 from guerdon.reversals.models import ReversalCreate, TransactionState
 from guerdon.reversals.service import Reversals
-from guerdon.security import scope
 from guerdon.wallets.controller import request_of
 from guerdon.wallets.models import TransactionView, view_transaction
 

@@ -2,8 +2,8 @@
 
 from msgspec import Struct
 
-from guerdon.http import Metadata, Reason, Reference
 from guerdon.money import Amount
+from guerdon.types import Metadata, Reason, Reference
 from guerdon.wallets.models import TransactionView
 
 

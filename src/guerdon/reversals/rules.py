@@ -8,11 +8,12 @@ from collections.abc import Sequence
 
 from msgspec import Struct
 
+from guerdon.calendar import Calendar
 from guerdon.errors import NotReversible, ReversalLimit
-from guerdon.ledger import limits, lots
-from guerdon.ledger.limits import Calendar
+from guerdon.ledger import lots
+from guerdon.ledger import spending_limits as limits
+from guerdon.ledger.decide import recall
 from guerdon.ledger.models import Change, Command, Decision, DocumentRef, Entry, Idempotency, Posting, Transaction, View
-from guerdon.ledger.rules import recall
 from guerdon.ledger.store import REVERSALS
 from guerdon.wallets.rules import COMMAND_BYTES
 

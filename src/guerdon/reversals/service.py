@@ -5,9 +5,9 @@ from guerdon.errors import NotFound
 from guerdon.ledger.models import SYSTEM, Entry, Idempotency, Outcome, located
 from guerdon.ledger.service import Ledger
 from guerdon.ledger.store import REVERSALS
+from guerdon.permissions import NOBODYS, Actor
 from guerdon.reversals.models import ReversalCreate, TransactionState
 from guerdon.reversals.rules import Reversal, require_reversible, reversal_command
-from guerdon.security import NOBODYS, Actor
 from guerdon.wallets.models import view_transaction
 from guerdon.wallets.service import Request, parse_wallet_id
 

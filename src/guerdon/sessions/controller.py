@@ -1,8 +1,10 @@
 """Routes of logging in and out."""
 
 from guerdon.errors import NotFound, Overloaded, StoreUnavailable, Unauthenticated
-from guerdon.http import Request, Response, actor_of, address_of, note, operation, read, send
-from guerdon.security import OWN, PUBLIC
+from guerdon.http.body import read
+from guerdon.http.operation import Request, Response, actor_of, address_of, note, operation
+from guerdon.http.respond import send
+from guerdon.permissions import OWN, PUBLIC
 from guerdon.sessions.models import (
     DEVICE_LENGTH_MAX,
     LoginCreate,

@@ -13,11 +13,11 @@ from msgspec import Struct
 
 from guerdon.clock import Clock
 from guerdon.errors import GuerdonError, TooManyRequests, Unauthenticated
-from guerdon.identity.rules import valid_email
-from guerdon.identity.service import Identity
-from guerdon.identity.vault import Vault
 from guerdon.ids import digest, random_bytes
-from guerdon.throttling.service import Throttle
+from guerdon.members.rules import valid_email
+from guerdon.members.service import Identity
+from guerdon.members.vault import Vault
+from guerdon.rate_limits.service import Throttle
 
 PREFIX = "gd_"
 KNOWN_MS = 180 * 86_400_000

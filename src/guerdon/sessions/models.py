@@ -8,9 +8,9 @@ from pymongo import IndexModel
 
 from guerdon.clock import rfc3339
 from guerdon.database import Document
-from guerdon.factors.models import Code
-from guerdon.identity.models import PASSWORD_LENGTH_MAX, PASSWORD_LENGTH_MIN, Email
-from guerdon.personal import Belongings
+from guerdon.erasable_data import Belongings
+from guerdon.members.models import PASSWORD_LENGTH_MAX, PASSWORD_LENGTH_MIN, Email
+from guerdon.second_factor.models import Code
 
 SESSIONS = "sessions"
 INDEXES: dict[str, list[IndexModel]] = {

@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from guerdon.identity.models import Member
+from guerdon.members.models import Member
 from guerdon.sessions.models import Session
 from guerdon.sessions.refresh import RefreshToken
 

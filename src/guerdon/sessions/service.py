@@ -5,16 +5,16 @@ import asyncio
 from msgspec import Struct
 from pymongo import ReturnDocument
 
+from guerdon.access.tokens import Tokens
 from guerdon.clock import Clock, rfc3339, to_datetime
+from guerdon.crypto.sealing import SealingKey
 from guerdon.database import Database
 from guerdon.errors import NotFound, Unauthenticated
-from guerdon.factors.service import Factors
-from guerdon.identity.models import MEMBERS, Member
-from guerdon.identity.service import Identity
-from guerdon.identity.tokens import Tokens
-from guerdon.identity.vault import Vault
-from guerdon.sealing import SealingKey
-from guerdon.security import ROLE_SCOPES, Actor
+from guerdon.members.models import MEMBERS, Member
+from guerdon.members.service import Identity
+from guerdon.members.vault import Vault
+from guerdon.permissions import ROLE_SCOPES, Actor
+from guerdon.second_factor.service import Factors
 from guerdon.sessions.guard import Guard
 from guerdon.sessions.models import SESSIONS, LoginCreate, Session, TokenView, about
 from guerdon.sessions.refresh import REFUSAL, RefreshToken, first_token, new_session_id, parse_refresh_token

@@ -4,8 +4,10 @@ from typing import Any
 
 from guerdon.clock import rfc3339
 from guerdon.errors import Validation
-from guerdon.http import Request, Response, operation, read, send
-from guerdon.security import scope
+from guerdon.http.body import read
+from guerdon.http.operation import Request, Response, operation
+from guerdon.http.respond import send
+from guerdon.permissions import scope
 from guerdon.simulated_clock.models import ClockAdvance, ClockView
 from guerdon.simulated_clock.service import ClockControl
 

@@ -2,11 +2,29 @@
 
 from typing import Any
 
-from guerdon.errors import NotFound
-from guerdon.http import Request, Response, actor_of, operation, read_query, send
-from guerdon.security import OWN, scope
-from guerdon.vouchers.models import VoucherPage, VoucherQuery, VoucherView
+from guerdon.errors import (
+    IdempotencyKeyMissing,
+    IdempotencyKeyReused,
+    InsufficientFunds,
+    LimitReached,
+    NotEligible,
+    NotFound,
+    OfferUnavailable,
+    Overloaded,
+    ReferenceReused,
+    SoldOut,
+    WalletClosed,
+    WalletFrozen,
+)
+from guerdon.http.body import read_optional
+from guerdon.http.operation import Request, Response, actor_of, operation
+from guerdon.http.query import read_query
+from guerdon.http.respond import send
+from guerdon.offers.models import Catalogue
+from guerdon.permissions import OWN, scope
+from guerdon.vouchers.models import RedeemCreate, Redeemed, VoucherPage, VoucherQuery, VoucherView
 from guerdon.vouchers.service import Vouchers
+from guerdon.wallets.controller import request_of
 
 
 class VouchersResource:
@@ -46,11 +64,56 @@ class VouchersResource:
         send(resp, await self._vouchers.get_voucher(actor_of(req), code))
 
 
+class RedeemResource:
+    """`/v1/offers/{offer_id}/redeem` and `/v1/me/offers`"""
+
+    def __init__(self, vouchers: Vouchers) -> None:
+        self._vouchers = vouchers
+
+    @operation(
+        "redeemOffer",
+        scope("vouchers:write", own=True),
+        tag="offers",
+        body=RedeemCreate,
+        body_optional=True,
+        answers={201: Redeemed},
+        errors=(
+            IdempotencyKeyMissing,
+            IdempotencyKeyReused,
+            ReferenceReused,
+            NotFound,
+            OfferUnavailable,
+            NotEligible,
+            LimitReached,
+            SoldOut,
+            InsufficientFunds,
+            WalletFrozen,
+            WalletClosed,
+            Overloaded,
+        ),
+        idempotent=True,
+        example={"member_id": "mem_019a7f3c2d1e4b5a69788796a5b4c3d2"},
+    )
+    async def on_post(self, req: Request, resp: Response, offer_id: str) -> None:
+        """Issue a voucher and take its price, in one commit. Members redeem for themselves, a service for whom it names."""
+        body, raw = await read_optional(req, RedeemCreate)
+        request = request_of(req, f"POST /v1/offers/{offer_id}/redeem", raw)
+        redeemed, before = await self._vouchers.redeem(request, offer_id, body)
+        send(resp, redeemed, 201, replayed=before)
+
+    @operation("listMyOffers", OWN, tag="offers", answers={200: Catalogue}, errors=(NotFound,))
+    async def on_get_mine(self, req: Request, resp: Response) -> None:
+        """See what is on sale: what the caller could redeem now, and why not the rest."""
+        send(resp, Catalogue(await self._vouchers.list_catalogue(actor_of(req))))
+
+
 def routes(vouchers: Vouchers) -> list[tuple[str, Any, str | None]]:
-    """(path, resource, suffix) of every route that shows vouchers."""
-    resource = VouchersResource(vouchers)
+    """Return (path, resource, suffix) of every route that redeems offers or shows vouchers."""
+    redeem, voucher = RedeemResource(vouchers), VouchersResource(vouchers)
     return [
-        ("/v1/me/vouchers", resource, "mine"),
-        ("/v1/members/{member_id}/vouchers", resource, "of_member"),
-        ("/v1/vouchers/{code}", resource, "one"),
+        ("/v1/offers/{offer_id}/redeem", redeem, None),
+        ("/v1/me/offers", redeem, "mine"),
+        ("/v1/me/vouchers", voucher, "mine"),
+        ("/v1/members/{member_id}/vouchers", voucher, "of_member"),
+        ("/v1/vouchers/{code}", voucher, "one"),
     ]

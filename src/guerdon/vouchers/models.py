@@ -6,19 +6,9 @@ from msgspec import Meta, Struct, field
 from pymongo import IndexModel
 
 from guerdon.clock import rfc3339
-from guerdon.http import PageQuery, Reference
 from guerdon.ledger.models import Account
-from guerdon.rewards.models import MemberId
-from guerdon.vouchers.batch_models import BATCH_INDEXES
-from guerdon.vouchers.offer_models import (
-    OFFER_INDEXES,
-    BasketMinimum,
-    FixedValue,
-    OfferKind,
-    Price,
-    Value,
-    optional_time,
-)
+from guerdon.offers.models import BasketMinimum, FixedValue, OfferKind, Price, Value, optional_time
+from guerdon.types import MemberId, PageQuery, Reference
 from guerdon.wallets.models import TransactionView
 
 VOUCHERS, VOUCHER_CODES, DEALT_CODES, POOL_CODES = "vouchers", "voucher_codes", "dealt_codes", "pool_codes"
@@ -26,8 +16,6 @@ VOUCHER, GIFT_CARD, REDEMPTIONS = "voucher", "gift_card", "redemptions"
 """Kinds of accounts: uses that a voucher has left, money on a gift card, and what a member has redeemed of an offer."""
 ISSUED_EVENT = "voucher.issued"
 INDEXES: dict[str, list[IndexModel]] = {
-    **OFFER_INDEXES,
-    **BATCH_INDEXES,
     VOUCHERS: [IndexModel([("owner", 1), ("_id", 1)], name="owner")],
     # Those of members have no batch, and are not in it.
     VOUCHER_CODES: [IndexModel([("batch", 1), ("_id", 1)], name="batch", partialFilterExpression={"batch": {"$gt": ""}})],

@@ -5,19 +5,24 @@ from typing import cast
 import msgspec
 from msgspec import Struct
 
+from guerdon.campaigns.evaluation import Subject
+from guerdon.campaigns.profiles import People
 from guerdon.clock import Clock
 from guerdon.database import Database
 from guerdon.errors import NotFound, Overloaded, SoldOut, Validation
-from guerdon.http import decode_cursor, encode_cursor
+from guerdon.http.cursor import decode_cursor, encode_cursor
 from guerdon.ids import IdSource
-from guerdon.ledger.due import bring_up_to
+from guerdon.ledger.expiry import bring_up_to
 from guerdon.ledger.models import Account, Entry, Idempotency, Outcome
 from guerdon.ledger.service import Ledger
+from guerdon.offers.code_patterns import DEFAULT_PATTERN, new_code, normalise, parse_pattern
+from guerdon.offers.models import CatalogueItem, Offer
+from guerdon.offers.service import Offers
 from guerdon.outbox import Outbox
-from guerdon.rewards.judging import Subject
-from guerdon.rewards.people import People
-from guerdon.security import NOBODYS, Actor
-from guerdon.vouchers.batch_models import BATCHES, Batch
+from guerdon.permissions import NOBODYS, Actor
+from guerdon.vouchers.catalog import catalogue_command, on_sale
+from guerdon.vouchers.codes.models import BATCHES, Batch
+from guerdon.vouchers.codes.unissued_codes import Found, unopened
 from guerdon.vouchers.models import (
     DEALT_CODES,
     ISSUED_EVENT,
@@ -36,12 +41,7 @@ from guerdon.vouchers.models import (
     status_of,
     view_voucher,
 )
-from guerdon.vouchers.offer_models import CatalogueItem, Offer
-from guerdon.vouchers.offers import Offers
-from guerdon.vouchers.opening import Found, unopened
-from guerdon.vouchers.patterns import DEFAULT_PATTERN, new_code, normalise, parse_pattern
-from guerdon.vouchers.rules import STALE, Blank, Redemption, reads_member, redeem_command
-from guerdon.vouchers.showcase import catalogue_command, on_sale
+from guerdon.vouchers.redeem import STALE, Blank, Redemption, reads_member, redeem_command
 from guerdon.wallets.models import view_transaction
 from guerdon.wallets.service import Request
 

@@ -16,21 +16,14 @@ from guerdon.errors import (
     WalletFrozen,
     WalletNotEmpty,
 )
-from guerdon.http import (
-    BULK_BODY_BYTES_MAX,
-    Request,
-    Response,
-    actor_of,
-    idempotency_key,
-    note,
-    operation,
-    read,
-    read_optional,
-    send,
-)
+from guerdon.http.body import BULK_BODY_BYTES_MAX, read, read_optional
+from guerdon.http.operation import Request, Response, actor_of, note, operation
+from guerdon.http.query import idempotency_key
+from guerdon.http.respond import send
 from guerdon.ledger.models import Outcome
-from guerdon.security import OWN, scope
+from guerdon.permissions import OWN, scope
 from guerdon.wallets import service
+from guerdon.wallets.administration import WalletTerms
 from guerdon.wallets.assets import Assets
 from guerdon.wallets.models import (
     AssetCreate,
@@ -53,7 +46,6 @@ from guerdon.wallets.models import (
     view_wallet,
 )
 from guerdon.wallets.service import Wallets
-from guerdon.wallets.terms import WalletTerms
 
 _MOVES = (IdempotencyKeyMissing, IdempotencyKeyReused, ReferenceReused, NotFound, WalletFrozen, WalletClosed, Overloaded)
 _EXAMPLE_WALLET = "mem_019a7f3c2d1e4b5a69788796a5b4c3d2:PTS"

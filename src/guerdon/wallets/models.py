@@ -8,9 +8,9 @@ from msgspec import UNSET, Meta, Struct, UnsetType, field
 from pymongo import IndexModel
 
 from guerdon.clock import rfc3339
-from guerdon.http import Metadata, Reason, Reference
 from guerdon.ledger.models import Account, Entry, HoldChange, Limits, Lot, Source, hold_id
 from guerdon.money import AMOUNT_MAX, BALANCE_CEILING, Amount, AssetCode
+from guerdon.types import Metadata, Reason, Reference
 
 ASSETS = "assets"
 INDEXES: dict[str, list[IndexModel]] = {ASSETS: []}

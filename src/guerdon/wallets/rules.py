@@ -6,8 +6,8 @@ from collections.abc import Set as AbstractSet
 from msgspec import Struct
 
 from guerdon.errors import GuerdonError, IdempotencyKeyReused, NotFound, Validation
+from guerdon.ledger.decide import recall
 from guerdon.ledger.models import ISSUER, MERCHANT, Account, Command, Decision, Entry, Idempotency, Lot, Posting, Transaction, View
-from guerdon.ledger.rules import recall
 
 COMMAND_BYTES = 1024
 

@@ -5,17 +5,16 @@ from collections.abc import Iterable, Sequence
 import msgspec
 from msgspec import Struct
 
-from guerdon.clock import Clock
-from guerdon.database import Database
+from guerdon.clock import Clock, utc_ms
 from guerdon.errors import GuerdonError, NotApplied, NotFound, Validation
-from guerdon.http import problem_of, utc_ms
-from guerdon.identity.service import Identity
+from guerdon.http.respond import problem_of
 from guerdon.ids import digest
-from guerdon.ledger.due import bring_up_to
+from guerdon.ledger.expiry import bring_up_to
 from guerdon.ledger.lots import is_plain
 from guerdon.ledger.models import WAITING, Account, Idempotency, Lot, Outcome, Transaction, Verdict
 from guerdon.ledger.service import Ledger
-from guerdon.security import Actor
+from guerdon.members.service import Identity
+from guerdon.permissions import Actor
 from guerdon.wallets.assets import Assets
 from guerdon.wallets.models import (
     WALLET,
@@ -53,11 +52,10 @@ def fingerprint(route: str, raw: bytes) -> bytes:
 class Wallets:
     """A member's wallets."""
 
-    def __init__(self, ledger: Ledger, identity: Identity, assets: Assets, *, database: Database, clock: Clock) -> None:
+    def __init__(self, ledger: Ledger, identity: Identity, assets: Assets, clock: Clock) -> None:
         self._ledger = ledger
         self._identity = identity
         self._assets = assets
-        self._accounts = database.raw["accounts"]
         self._clock = clock
         self._known: set[str] = set()
 
@@ -212,9 +210,7 @@ class Wallets:
         wanted = {wallet for wallet in wanted if WALLET_ID.match(wallet)}
         if not wanted:
             return {}
-        where = {"_id": {"$in": sorted(wanted)}, "owner": {"$in": sorted(_owners(wanted))}}
-        cursor = self._accounts.find(where, {"_id": 1})
-        existing = {str(document["_id"]) async for document in cursor}
+        existing = await self._ledger.find_existing_ids(wanted)
         if len(self._known) > KNOWN_WALLETS_MAX:
             self._known.clear()
         self._known |= existing

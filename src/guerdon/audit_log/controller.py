@@ -1,0 +1,37 @@
+"""The route of the audit log."""
+
+from guerdon.audit_log.models import AuditPage, AuditQuery, view_record
+from guerdon.audit_log.service import Audit
+from guerdon.errors import Validation
+from guerdon.http.cursor import decode_cursor, encode_cursor
+from guerdon.http.operation import Request, Response, operation
+from guerdon.http.query import read_query
+from guerdon.http.respond import send
+from guerdon.permissions import AUDIT_SCOPE, scope
+
+
+class AuditResource:
+    """`/v1/audit`"""
+
+    def __init__(self, audit: Audit) -> None:
+        self._audit = audit
+
+    @operation("listAudit", scope(AUDIT_SCOPE), tag="audit", query=AuditQuery, answers={200: AuditPage})
+    async def on_get(self, req: Request, resp: Response) -> None:
+        """List what people who work here have done, newest first."""
+        query = read_query(req, AuditQuery)
+        before = None if query.cursor is None else _seq_of(query.cursor)
+        records, following = await self._audit.list_records(query.limit, before)
+        send(resp, AuditPage([view_record(record) for record in records], following and encode_cursor(following)))
+
+
+def _seq_of(cursor: str) -> int:
+    text = decode_cursor(cursor)
+    if not text.isdecimal() or len(text) > 18:
+        raise Validation.at("cursor", "not a cursor that this list has given out")
+    return int(text)
+
+
+def routes(audit: Audit) -> list[tuple[str, object, str | None]]:
+    """Return (path, resource, suffix) of every route of this room."""
+    return [("/v1/audit", AuditResource(audit), None)]

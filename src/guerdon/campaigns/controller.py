@@ -1,0 +1,132 @@
+"""Routes of campaigns."""
+
+from typing import Any
+
+from guerdon.campaigns.models import (
+    Campaign,
+    CampaignApprove,
+    CampaignCreate,
+    CampaignPage,
+    CampaignQuery,
+    CampaignView,
+    view_campaign,
+)
+from guerdon.campaigns.service import Campaigns
+from guerdon.clock import Clock
+from guerdon.errors import ApprovalMissing, InvalidState, NotFound, Validation
+from guerdon.http.body import read
+from guerdon.http.operation import Request, Response, actor_of, operation
+from guerdon.http.query import read_query
+from guerdon.http.respond import send
+from guerdon.permissions import scope
+
+_CAMPAIGN = {
+    "name": "1 point per pound",
+    "asset": "PTS",
+    "event_types": ["purchase", "refund"],
+    "condition": "event.amount > 0",
+    "award": {"type": "per_amount", "points": 1, "per": 100, "rounding": "floor"},
+    "clawback": "debt",
+}
+
+
+class CampaignsResource:
+    """`/v1/campaigns`"""
+
+    def __init__(self, campaigns: Campaigns, clock: Clock) -> None:
+        self._campaigns = campaigns
+        self._clock = clock
+
+    def _view(self, campaign: Campaign) -> CampaignView:
+        return view_campaign(campaign, self._clock.now_ms())
+
+    @operation(
+        "createCampaign",
+        scope("campaigns:write"),
+        tag="campaigns",
+        body=CampaignCreate,
+        answers={201: CampaignView},
+        errors=(Validation,),
+        example=_CAMPAIGN,
+    )
+    async def on_post(self, req: Request, resp: Response) -> None:
+        """Draft a campaign; its conditions are compiled and type-checked now."""
+        body, _ = await read(req, CampaignCreate)
+        send(resp, self._view(await self._campaigns.create(actor_of(req), body)), 201)
+
+    @operation("listCampaigns", scope("campaigns:read"), tag="campaigns", query=CampaignQuery, answers={200: CampaignPage})
+    async def on_get(self, req: Request, resp: Response) -> None:
+        """List campaigns, newest first."""
+        campaigns, cursor = await self._campaigns.list_campaigns(read_query(req, CampaignQuery))
+        send(resp, CampaignPage([self._view(campaign) for campaign in campaigns], cursor))
+
+    @operation("getCampaign", scope("campaigns:read"), tag="campaigns", answers={200: CampaignView}, errors=(NotFound,))
+    async def on_get_one(self, req: Request, resp: Response, campaign_id: str) -> None:
+        """Read a campaign's newest version."""
+        send(resp, self._view(await self._campaigns.get_campaign(campaign_id)))
+
+    @operation(
+        "replaceCampaign",
+        scope("campaigns:write"),
+        tag="campaigns",
+        body=CampaignCreate,
+        answers={200: CampaignView},
+        errors=(NotFound, InvalidState),
+        example=_CAMPAIGN,
+    )
+    async def on_put_one(self, req: Request, resp: Response, campaign_id: str) -> None:
+        """Make a new version that decides events from now on; what was paid keeps the version it was born with."""
+        body, _ = await read(req, CampaignCreate)
+        send(resp, self._view(await self._campaigns.replace(actor_of(req), campaign_id, body)))
+
+    @operation(
+        "approveCampaign",
+        scope("campaigns:write"),
+        tag="campaigns",
+        body=CampaignApprove,
+        answers={200: CampaignView},
+        errors=(NotFound, InvalidState),
+        example={"version": 1},
+    )
+    async def on_post_approve(self, req: Request, resp: Response, campaign_id: str) -> None:
+        """Approve a version that somebody else has made. Service keys cannot."""
+        body, _ = await read(req, CampaignApprove)
+        send(resp, self._view(await self._campaigns.approve(actor_of(req), campaign_id, body.version)))
+
+    @operation(
+        "activateCampaign",
+        scope("campaigns:write"),
+        tag="campaigns",
+        answers={200: CampaignView},
+        errors=(NotFound, InvalidState, ApprovalMissing),
+    )
+    async def on_post_activate(self, _req: Request, resp: Response, campaign_id: str) -> None:
+        """Let a campaign decide events."""
+        send(resp, self._view(await self._campaigns.set_status(campaign_id, "active")))
+
+    @operation(
+        "pauseCampaign", scope("campaigns:write"), tag="campaigns", answers={200: CampaignView}, errors=(NotFound, InvalidState)
+    )
+    async def on_post_pause(self, _req: Request, resp: Response, campaign_id: str) -> None:
+        """Stop a campaign from deciding events."""
+        send(resp, self._view(await self._campaigns.set_status(campaign_id, "paused")))
+
+    @operation(
+        "endCampaign", scope("campaigns:write"), tag="campaigns", answers={200: CampaignView}, errors=(NotFound, InvalidState)
+    )
+    async def on_post_end(self, _req: Request, resp: Response, campaign_id: str) -> None:
+        """End a campaign for good; what it has paid stays as it is."""
+        send(resp, self._view(await self._campaigns.set_status(campaign_id, "ended")))
+
+
+def routes(campaigns: Campaigns, clock: Clock) -> list[tuple[str, Any, str | None]]:
+    """Return (path, resource, suffix) of every route of campaigns."""
+    campaign = CampaignsResource(campaigns, clock)
+    return [
+        ("/v1/campaigns", campaign, None),
+        ("/v1/campaigns/{campaign_id}", campaign, "one"),
+        ("/v1/campaigns/{campaign_id}/approve", campaign, "approve"),
+        ("/v1/campaigns/{campaign_id}/activate", campaign, "activate"),
+        ("/v1/campaigns/{campaign_id}/pause", campaign, "pause"),
+        ("/v1/campaigns/{campaign_id}/end", campaign, "end"),
+    ]

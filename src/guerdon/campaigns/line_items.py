@@ -1,0 +1,63 @@
+"""The lines of an event that a campaign is about, and which share of them comes back. Pure.
+
+A line counts with what it costs, `quantity` times `unit_price`; where none of them has a price, with its quantity. Lines of one article
+are one. Imports may hold returned quantities and free lines: they count for nothing.
+"""
+
+from collections.abc import Iterable, Sequence
+from fractions import Fraction
+
+from msgspec import Struct
+
+from guerdon.campaigns.domain import Item, Returned
+from guerdon.campaigns.models import ItemsOf
+
+
+class Lines(Struct, frozen=True):
+    """What of an article is on an event."""
+
+    quantity: int
+    cost: int
+
+
+def chosen(items: Iterable[Item], wanted: ItemsOf) -> dict[str, Lines]:
+    """Return the articles that the campaign is about."""
+    lines: dict[str, Lines] = {}
+    for item in items:
+        if item.quantity > 0 and (item.sku in wanted.skus or item.category in wanted.categories):
+            known = lines.get(item.sku, Lines(0, 0))
+            cost = known.cost + item.quantity * max(item.unit_price, 0)
+            lines[item.sku] = Lines(known.quantity + item.quantity, cost)
+    return lines
+
+
+def cost_of(lines: dict[str, Lines]) -> int:
+    return sum(line.cost for line in lines.values())
+
+
+def returned_share(lines: dict[str, Lines], returned: Sequence[Returned]) -> Fraction:
+    """Return which share of the articles has come back; of each at most what was bought."""
+    whole = cost_of(lines)
+    share = Fraction(0)
+    for item in returned:
+        line = lines.get(item.sku)
+        if line is not None:
+            back = Fraction(min(item.quantity, line.quantity), line.quantity)
+            share += back * (Fraction(line.cost, whole) if whole else Fraction(line.quantity, _count(lines)))
+    return share
+
+
+def _count(lines: dict[str, Lines]) -> int:
+    return sum(line.quantity for line in lines.values())
+
+
+def add_up(items: Iterable[Item], known: Sequence[Returned] = ()) -> tuple[Returned, ...]:
+    """Return what has come back of each article, with what had before."""
+    return merged(known, [Returned(sku=item.sku, quantity=item.quantity) for item in items if item.quantity > 0])
+
+
+def merged(known: Sequence[Returned], more: Sequence[Returned]) -> tuple[Returned, ...]:
+    sums = {each.sku: each.quantity for each in known}
+    for each in more:
+        sums[each.sku] = sums.get(each.sku, 0) + each.quantity
+    return tuple(Returned(sku=sku, quantity=quantity) for sku, quantity in sorted(sums.items()))

@@ -1,0 +1,80 @@
+"""What conditions may read of a member's sealed profile: read for the judging, kept sealed with the decision, and opened again.
+
+It is sealed under the member's own key and bound to the event, so that whoever erases the member makes it noise with everything else.
+"""
+
+import asyncio
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from guerdon.campaigns.domain import RecordedEvent
+from guerdon.campaigns.evaluation import Subject
+from guerdon.errors import NotFound
+from guerdon.members.service import Identity
+from guerdon.members.vault import Vault
+
+
+class _Known(Struct, frozen=True, omit_defaults=True):
+    """What is sealed."""
+
+    external_id: str | None = None
+    attributes: dict[str, Any] = {}
+
+
+class People:
+    """Members, as campaigns see them."""
+
+    def __init__(self, identity: Identity, vault: Vault) -> None:
+        self._identity = identity
+        self._vault = vault
+
+    async def read(self, member_id: str | None, *, seal_for: str | None) -> Subject:
+        """Return a member with everything that conditions may read; with `seal_for`, an event's id, sealed for it as well.
+
+        Raises:
+            NotFound: there is no such member.
+        """
+        if member_id is None:
+            raise NotFound("the event names no member")
+        if seal_for is None:
+            profile = (await self._identity.get_person(member_id)).profile
+            return Subject(member_id, profile.external_id, profile.attributes)
+        person, key = await asyncio.gather(self._identity.get_person(member_id), self._vault.get_key(member_id))
+        profile = person.profile
+        known = msgspec.json.encode(_Known(profile.external_id, profile.attributes))
+        sealed = None if key is None else key.seal(known, _context(member_id, seal_for))
+        return Subject(member_id, profile.external_id, profile.attributes, sealed)
+
+    async def require(self, member_id: str) -> None:
+        """
+        Raises:
+            NotFound: there is no such member.
+        """
+        await self._identity.get_member(member_id)
+
+    async def look(self, member_id: str) -> Subject | None:
+        """Return a member as they are now, with everything that conditions may read; None when they were erased."""
+        try:
+            person = await self._identity.get_person(member_id)
+        except NotFound:
+            return None
+        if person.member.sealed is None or person.member.erasing_at is not None:
+            return None
+        return Subject(member_id, person.profile.external_id, person.profile.attributes)
+
+    async def recall(self, recorded: RecordedEvent) -> Subject | None:
+        """Return the member as the event's conditions saw them, or None when the member's key is gone."""
+        sealed = None if recorded.inputs is None else recorded.inputs.person
+        if sealed is None:
+            return Subject(recorded.owner)
+        key = await self._vault.get_key(recorded.owner)
+        if key is None:
+            return None
+        known = msgspec.json.decode(key.open(sealed, _context(recorded.owner, recorded.id)), type=_Known)
+        return Subject(recorded.owner, known.external_id, known.attributes)
+
+
+def _context(member_id: str, event_id: str) -> str:
+    return f"what {event_id} was judged on, of {member_id}"

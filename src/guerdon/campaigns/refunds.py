@@ -1,0 +1,154 @@
+"""What a refund takes back of the awards of its purchase. Pure.
+
+A member keeps of each award the share that is not refunded, rounded down: of an award of 139 for 139.12 pounds, 69 are kept when half of it
+is refunded, however many refunds the half came in. Together all refunds of a purchase count for at most its amount. What is taken goes out
+of the very lot that the award made, and back to the caps and the budget it counted against.
+"""
+
+from collections.abc import Mapping, Sequence
+from fractions import Fraction
+
+import msgspec
+from msgspec import Struct
+
+from guerdon.campaigns.allocation import clawed_back, moved
+from guerdon.campaigns.domain import REFERRERS, Award, DecisionView, Item, Reached, Refunded, Returned, WalletState
+from guerdon.campaigns.line_items import chosen, merged, returned_share
+from guerdon.ledger.models import Lot
+
+_RESTS = "it was paid for several events, and stays as long as less than half of each of them is refunded"
+
+
+class TakenBack(Struct, frozen=True):
+    """What is taken back of one award; `amount` is positive."""
+
+    award: Award
+    amount: int
+    lot: Lot
+    """What is taken first, and at most so much of it."""
+
+
+class RefundOutcome(Struct, frozen=True):
+    """What a linked refund does."""
+
+    refunded: Refunded
+    decisions: list[DecisionView]
+    taken: list[TakenBack]
+    wallets: Mapping[str, WalletState]
+    """As they are then."""
+
+
+class Asked(Struct, frozen=True):
+    """What one refund gives back: an amount, and the items that it is for; `itemised` is the part of the amount that is for them."""
+
+    amount: int
+    itemised: int = 0
+    items: tuple[Returned, ...] = ()
+
+
+def share(award: Award, refunded: Refunded, purchase: "Refundable") -> int:
+    """Return what has to be taken back of an award when so much of its purchase is refunded.
+
+    Of an award for certain items, a refund that names its items takes the share that these are of them, and any other the share that its
+    amount is of the purchase.
+    """
+    if award.items is None:
+        gone = Fraction(refunded.amount, purchase.amount)
+    else:
+        gone = returned_share(chosen(purchase.items, award.items), refunded.items)
+        gone = min(1, gone + Fraction(refunded.amount - refunded.itemised, purchase.amount))
+    return award.amount - award.amount * (gone.denominator - gone.numerator) // gone.denominator
+
+
+def place_of_award(award: Award) -> str:
+    """Under which name the wallet that it was paid into stands among the wallets of a decision."""
+    return award.asset if award.to is None else f"{REFERRERS}{award.asset}"
+
+
+def wallet_of(award: Award, owner: str) -> str:
+    return f"{award.to or owner}:{award.asset}"
+
+
+def take_whole(reached: Reached, why: str, outcome: RefundOutcome, now_ms: int) -> RefundOutcome:
+    """Take back what was paid for an achievement, after what a refund has taken otherwise."""
+    award = reached.award
+    if award is None:
+        return outcome
+    wallet = outcome.wallets.get(award.asset, WalletState())
+    pending = award.amount if award.available_at is not None and award.available_at > now_ms else 0
+    part, note = clawed_back(award.clawback, award.amount, wallet, pending)
+    reasons = [why] if note is None else [why, note]
+    decision = DecisionView(award.campaign, award.version, "awarded" if part else "refused", -part, reasons)
+    taken = outcome.taken
+    if part:
+        taken = [*taken, TakenBack(award, part, Lot(award.amount, "promotional", award.available_at, award.expires_at))]
+    left = moved(wallet, -part, -min(part, pending))
+    return RefundOutcome(outcome.refunded, [*outcome.decisions, decision], taken, {**outcome.wallets, award.asset: left})
+
+
+class Refundable(Struct, frozen=True):
+    """A purchase, as far as a refund takes it back."""
+
+    amount: int
+    awards: Sequence[Award]
+    items: Sequence[Item] = ()
+
+
+def refund(known: Refunded, asked: Asked, purchase: Refundable, wallets: Mapping[str, WalletState], now_ms: int) -> RefundOutcome:
+    """Refund so much more of a purchase, of which `known` says what was refunded before."""
+    whole = purchase.amount
+    now_refunded = min(known.amount + asked.amount, whole)
+    beyond = known.amount + asked.amount - now_refunded
+    refunded = msgspec.structs.replace(
+        known,
+        count=known.count + 1,
+        amount=now_refunded,
+        itemised=known.itemised + min(asked.itemised, now_refunded - known.amount),
+        items=merged(known.items, asked.items),
+    )
+    balances = dict(wallets)
+    decisions: list[DecisionView] = []
+    taken: list[TakenBack] = []
+    done, spared = dict(known.taken), dict(known.spared)
+    for award in (as_it_is(award, known) for award in purchase.awards):
+        if award.amount <= 0:
+            continue
+        if award.achievement:
+            decisions.append(DecisionView(award.campaign, award.version, "not_matched", 0, [_RESTS]))
+            continue
+        due = share(award, refunded, purchase) - done.get(award.campaign, 0)
+        reasons = [f"{now_refunded} of {whole} are refunded: {due} of {award.amount} to take back now"]
+        if beyond:
+            reasons.append(f"{beyond} more than the purchase are left out")
+        place = place_of_award(award)
+        wallet = balances.get(place, WalletState())
+        pending = due if award.available_at is not None and award.available_at > now_ms else 0
+        if has_lapsed(award, now_ms):
+            part, note = 0, "it has lapsed before anybody could spend it"
+        else:
+            part, note = clawed_back(award.clawback, due, wallet, pending) if due else (0, None)
+        if note is not None:
+            reasons.append(note)
+        if due:
+            done[award.campaign] = done.get(award.campaign, 0) + due
+        if part < due:
+            spared[award.campaign] = spared.get(award.campaign, 0) + due - part
+        if part:
+            balances[place] = moved(wallet, -part, -min(part, pending))
+            taken.append(TakenBack(award, part, Lot(due, "promotional", award.available_at, award.expires_at)))
+        outcome = "awarded" if part else "refused" if due else "not_matched"
+        decisions.append(DecisionView(award.campaign, award.version, outcome, -part, reasons))
+    return RefundOutcome(msgspec.structs.replace(refunded, taken=done, spared=spared), decisions, taken, balances)
+
+
+def as_it_is(award: Award, known: Refunded) -> Award:
+    """The award with the dates that it has since it was released."""
+    released = known.released.get(award.campaign) if award.waits is not None else None
+    return (
+        award if released is None else msgspec.structs.replace(award, available_at=None, expires_at=released.expires_at, waits=None)
+    )
+
+
+def has_lapsed(award: Award, now_ms: int) -> bool:
+    """Whether it has waited in vain."""
+    return award.waits is not None and award.expires_at is not None and award.expires_at <= now_ms

@@ -1,0 +1,287 @@
+"""Campaigns: drafted, versioned, activated, paused, ended. A version, once made, is kept for ever for the decisions that name it."""
+
+import asyncio
+from collections.abc import Iterable
+
+import msgspec
+
+from guerdon.campaigns.approvals import approved, require_approved
+from guerdon.campaigns.cel import compile_condition, compile_formula, require_bounded
+from guerdon.campaigns.cel_cost import CONDITION_US_MAX
+from guerdon.campaigns.domain import PURCHASE, REFUND
+from guerdon.campaigns.evaluation import LiveCampaign, in_order
+from guerdon.campaigns.models import (
+    CAMPAIGN_VERSIONS,
+    CAMPAIGNS,
+    CAMPAIGNS_LIVE_MAX,
+    Campaign,
+    CampaignCreate,
+    CampaignQuery,
+    CampaignStatus,
+    CampaignVersion,
+    FormulaAward,
+    PendingEvent,
+    in_force,
+)
+from guerdon.clock import Clock, utc_ms
+from guerdon.database import Collection, Database
+from guerdon.errors import InvalidState, NotFound, Validation
+from guerdon.http.cursor import decode_cursor, encode_cursor
+from guerdon.ids import IdSource
+from guerdon.permissions import Actor
+from guerdon.wallets.assets import Assets
+
+REFRESH_SECONDS = 1.0
+
+
+class Campaigns:
+    """The earn rules. A change is in force at once in the process that made it, within a second in the others."""
+
+    def __init__(self, database: Database, assets: Assets, clock: Clock, ids: IdSource, *, approval: bool = False) -> None:
+        self._database = database
+        self._collection: Collection[Campaign] = database.collection(CAMPAIGNS, Campaign)
+        self._versions: Collection[CampaignVersion] = database.collection(CAMPAIGN_VERSIONS, CampaignVersion)
+        self._assets = assets
+        self._clock = clock
+        self._ids = ids
+        self._approval = approval
+        self._live: list[LiveCampaign] = []
+        self._refreshed_at: float | None = None
+        self._generation = 0
+        self._refreshing = asyncio.Lock()
+
+    async def create(self, actor: Actor, body: CampaignCreate, *, campaign_id: str | None = None) -> Campaign:
+        """Save version 1 as a draft.
+
+        Raises:
+            Validation: a condition does not compile, the asset is unknown, or the window is empty.
+        """
+        now_ms = self._clock.now_ms()
+        campaign = await self._campaign(body, campaign_id or self._ids.new("cmp"), actor, version=1, now_ms=now_ms)
+        await self._save(campaign, None, campaign)
+        return campaign
+
+    async def replace(self, actor: Actor, campaign_id: str, body: CampaignCreate) -> Campaign:
+        """Make a new version, which decides from `effective_at` on, or from now; its status stays.
+
+        A version that was to come and has not is given up for the new one.
+
+        Raises:
+            NotFound: no such campaign.
+            Validation: as for `create`.
+            InvalidState: it has ended, or somebody else has changed it at the same moment.
+        """
+        stored = await self.get_campaign(campaign_id)
+        if stored.status == "ended":
+            raise InvalidState("the campaign has ended; draft another one", status_now=stored.status)
+        now_ms = self._clock.now_ms()
+        current = in_force(stored, now_ms)
+        newest = max(stored.version, stored.coming.version if stored.coming is not None else 0)
+        draft = await self._campaign(body, campaign_id, actor, version=newest + 1, now_ms=now_ms)
+        version = msgspec.structs.replace(draft, status=stored.status, created_at=stored.created_at)
+        campaign = version
+        if self._approval and stored.status != "draft":
+            version = msgspec.structs.replace(version, waits=True)
+        if (version.effective_at is not None or version.waits) and stored.status != "draft":
+            campaign = msgspec.structs.replace(current, status=stored.status, coming=version, changed_at=now_ms)
+        await self._save(campaign, stored, version)
+        return campaign
+
+    async def draft(self, actor: Actor, campaign: Campaign, body: CampaignCreate) -> Campaign:
+        """Return what a campaign would be with this body; nothing is saved.
+
+        Raises:
+            Validation: as for `create`.
+        """
+        return await self._campaign(body, campaign.id, actor, version=campaign.version + 1, now_ms=self._clock.now_ms())
+
+    async def set_status(self, campaign_id: str, status: CampaignStatus) -> Campaign:
+        """Activate, pause or end; doing it twice changes nothing, and what has ended stays so.
+
+        Raises:
+            NotFound: no such campaign.
+            ApprovalMissing: a second person has to approve it first.
+            InvalidState: a draft cannot be paused, an ended one cannot change, too many are active, or somebody else has changed it at the
+                same moment.
+        """
+        current = await self.get_campaign(campaign_id)
+        if current.status == status:
+            return current
+        if current.status == "ended":
+            raise InvalidState("the campaign has ended", status_now=current.status)
+        if current.status == "draft" and status == "paused":
+            raise InvalidState("a draft is not active yet, so there is nothing to pause", status_now=current.status)
+        if status == "active" and self._approval:
+            require_approved(current, self._clock.now_ms())
+        if status == "active" and await self._collection.raw.count_documents({"status": "active"}) >= CAMPAIGNS_LIVE_MAX:
+            raise InvalidState(f"{CAMPAIGNS_LIVE_MAX} campaigns are active already; pause one", status_now=current.status)
+        campaign = msgspec.structs.replace(current, status=status, changed_at=self._clock.now_ms())
+        await self._save(campaign, current, None)
+        return campaign
+
+    async def approve(self, actor: Actor, campaign_id: str, number: int) -> Campaign:
+        """Approve a version that somebody else has made; doing it twice changes nothing.
+
+        Raises:
+            NotFound: no such campaign.
+            Forbidden: it is a service key that asks, or whoever made the version.
+            InvalidState: this is not the version in force, nor the one that follows; or somebody else has changed it at the same moment.
+        """
+        current = await self.get_campaign(campaign_id)
+        campaign = approved(current, number, actor, self._clock.now_ms())
+        if campaign is not current:
+            await self._save(campaign, current, None)
+        return campaign
+
+    async def get_campaign(self, campaign_id: str) -> Campaign:
+        """
+        Raises:
+            NotFound: no such campaign.
+        """
+        campaign = await self._collection.get(campaign_id)
+        if campaign is None:
+            raise NotFound("there is no such campaign")
+        return campaign
+
+    async def get_versions(self, wanted: Iterable[tuple[str, int]]) -> dict[tuple[str, int], Campaign]:
+        """Return what the named versions, (campaign, number), said; those that do not exist are left out."""
+        ids = [f"{campaign_id}/{number}" for campaign_id, number in sorted(wanted)]
+        found = await self._versions.find({"_id": {"$in": ids}}, limit=len(ids)) if ids else []
+        return {(each.campaign.id, each.campaign.version): each.campaign for each in found}
+
+    async def exists(self, campaign_id: str) -> bool:
+        return await self._collection.get(campaign_id) is not None
+
+    async def list_campaigns(self, query: CampaignQuery) -> tuple[list[Campaign], str | None]:
+        """Return one page, newest first, and the cursor of the next.
+
+        Raises:
+            Validation: the cursor is not one of ours.
+        """
+        where: dict[str, object] = {} if query.status is None else {"status": query.status}
+        if query.cursor is not None:
+            where["_id"] = {"$lt": decode_cursor(query.cursor, "cmp_")}
+        found = await self._collection.find(where, sort=[("_id", -1)], limit=query.limit + 1)
+        page = found[: query.limit]
+        return page, encode_cursor(page[-1].id) if len(found) > query.limit else None
+
+    async def list_live(self) -> list[LiveCampaign]:
+        """Return the versions in force of the active campaigns, compiled and in their order, at most one second old."""
+        now = self._clock.monotonic()
+        if self._refreshed_at is None or now - self._refreshed_at > REFRESH_SECONDS:
+            async with self._refreshing:
+                while self._refreshed_at is None or now - self._refreshed_at > REFRESH_SECONDS:
+                    generation = self._generation
+                    active = await self._collection.find({"status": "active"}, sort=[("_id", 1)], limit=CAMPAIGNS_LIVE_MAX)
+                    now_ms = self._clock.now_ms()
+                    self._live = in_order([LiveCampaign.of(in_force(campaign, now_ms)) for campaign in active])
+                    if generation == self._generation:
+                        self._refreshed_at = now
+        return self._live
+
+    async def _campaign(self, body: CampaignCreate, campaign_id: str, actor: Actor, *, version: int, now_ms: int) -> Campaign:
+        for source, pointer in ((body.audience, "/audience"), (body.condition, "/condition")):
+            require_bounded(source, pointer)
+            compile_condition(source, pointer)
+        if isinstance(body.award, FormulaAward):
+            require_bounded(body.award.expression, "/award/expression")
+            compile_formula(body.award.expression, "/award/expression")
+        _require_sense(body)
+        if not await self._assets.exists(body.asset):
+            raise Validation.at("/asset", f"there is no asset {body.asset}")
+        starts_at, ends_at, effective_at = (
+            None if moment is None else utc_ms(moment, pointer)
+            for moment, pointer in (
+                (body.starts_at, "/starts_at"),
+                (body.ends_at, "/ends_at"),
+                (body.effective_at, "/effective_at"),
+            )
+        )
+        if starts_at is not None and ends_at is not None and starts_at >= ends_at:
+            raise Validation.at("/ends_at", "the end must be after the start")
+        if effective_at is not None and effective_at <= now_ms:
+            raise Validation.at("/effective_at", "it has passed; leave it out for a version that decides at once")
+        campaign = Campaign(
+            id=campaign_id,
+            version=version,
+            status="draft",
+            name=body.name,
+            asset=body.asset,
+            event_types=list(dict.fromkeys(body.event_types)),
+            award=body.award,
+            starts_at=starts_at,
+            ends_at=ends_at,
+            schedule=body.schedule,
+            audience=body.audience,
+            condition=body.condition,
+            items=body.items,
+            achievement=body.achievement,
+            pays=body.pays,
+            tier_multipliers=body.tier_multipliers,
+            stacking=body.stacking,
+            caps=body.caps,
+            budget=body.budget,
+            partial_award=body.partial_award,
+            pending=body.pending,
+            expiry=body.expiry,
+            clawback=body.clawback,
+            effective_at=effective_at,
+            bounded=True,
+            created_at=now_ms,
+            created_by=actor.id,
+            changed_at=now_ms,
+        )
+        if LiveCampaign.of(campaign).sure_us > CONDITION_US_MAX:
+            raise Validation.at(
+                "/condition", "audience, condition and formula together could take so long that they would hold up everybody else"
+            )
+        return campaign
+
+    async def _save(self, campaign: Campaign, current: Campaign | None, version: Campaign | None) -> None:
+        """Write the campaign, and the archive of its version when that is a new one, in one transaction."""
+        async with self._database.transaction() as session:
+            if current is None:
+                await self._collection.insert(campaign, session)
+            else:
+                unchanged = {"_id": campaign.id, "version": current.version, "changed_at": current.changed_at}
+                document = self._collection.encode(campaign)
+                result = await self._collection.raw.replace_one(unchanged, document, session=session)
+                if result.matched_count == 0:
+                    raise InvalidState("somebody else has changed this campaign; read it again", status_now=current.status)
+            if version is not None:
+                await self._versions.insert(CampaignVersion(id=f"{version.id}/{version.version}", campaign=version), session)
+        self._refreshed_at = None
+        self._generation += 1
+
+
+def _require_sense(body: CampaignCreate) -> None:
+    """
+    Raises:
+        Validation: fields contradict each other.
+    """
+    for number, cap in enumerate(body.caps):
+        if cap.scope == "member" and cap.period is None:
+            raise Validation.at(f"/caps/{number}/period", "a cap for a member needs a period: day, week, month, year or ever")
+        if cap.scope == "event" and cap.period is not None:
+            raise Validation.at(f"/caps/{number}/period", "a cap for one event has no period: leave it out")
+    if body.items is not None and not (body.items.categories or body.items.skus):
+        raise Validation.at("/items", "name at least one category or one sku, or leave it out")
+    if body.achievement is not None and REFUND in body.event_types:
+        raise Validation.at(
+            "/event_types", "a refund counts for no achievement; what a refunded purchase counted for is taken back"
+        )
+    single = {PURCHASE, REFUND}.issuperset(body.event_types) and body.achievement is None
+    if isinstance(body.pending, PendingEvent) and not single:
+        raise Validation.at("/pending", "only what is paid for a single purchase can wait for an event that confirms it")
+    if body.pays == "referrer":
+        if REFUND in body.event_types or body.achievement is not None:
+            raise Validation.at("/pays", "what pays the referrer judges no unlinked refunds and counts no achievement")
+        if not any(cap.scope == "member" for cap in body.caps):
+            raise Validation.at("/caps", "what pays the referrer needs a cap for the member who is paid: sign-ups can be scripted")
+    for number, hours in enumerate(body.schedule or ()):
+        if hours.starts in (hours.ends, "24:00"):
+            raise Validation.at(
+                f"/schedule/{number}/starts", "the hours are empty: they begin before they end, or end on the day after"
+            )
+    if body.stacking.group is None and body.stacking.policy != "all":
+        raise Validation.at("/stacking/group", f"the policy {body.stacking.policy} needs a group to choose from")

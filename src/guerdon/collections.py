@@ -1,0 +1,56 @@
+"""Every collection with its indexes, the rows that an erasure deletes, and the fields that a master key has sealed."""
+
+from guerdon import outbox
+from guerdon.access import models as access
+from guerdon.audit_log import models as audit_log
+from guerdon.campaigns import models as campaigns
+from guerdon.events import models as events
+from guerdon.ledger import store as ledger
+from guerdon.members import models as members
+from guerdon.members import vault
+from guerdon.offers import models as offers
+from guerdon.password_reset import models as password_reset
+from guerdon.privacy import models as privacy
+from guerdon.second_factor import models as second_factor
+from guerdon.sessions import models as sessions
+from guerdon.simulated_clock import models as simulated_clock
+from guerdon.simulations import models as simulations
+from guerdon.tiers import models as tiers
+from guerdon.verification import checkpoints
+from guerdon.vouchers import models as vouchers
+from guerdon.vouchers.codes import models as codes
+from guerdon.wallets import models as wallets
+from guerdon.workers import models as workers
+
+INDEXES = {
+    **members.INDEXES,
+    **access.INDEXES,
+    **sessions.INDEXES,
+    **second_factor.INDEXES,
+    **outbox.INDEXES,
+    **password_reset.INDEXES,
+    **audit_log.INDEXES,
+    **ledger.INDEXES,
+    **checkpoints.INDEXES,
+    **wallets.INDEXES,
+    **campaigns.INDEXES,
+    **tiers.INDEXES,
+    **events.INDEXES,
+    **offers.INDEXES,
+    **vouchers.INDEXES,
+    **codes.INDEXES,
+    **simulations.INDEXES,
+    **privacy.INDEXES,
+    **simulated_clock.INDEXES,
+    **workers.INDEXES,
+}
+MASTER_SEALED = [*vault.MASTER_SEALED, *outbox.MASTER_SEALED]
+"""Fields that a rotation of the master keys seals again."""
+BELONGINGS = [
+    *sessions.BELONGINGS,
+    *second_factor.BELONGINGS,
+    *outbox.BELONGINGS,
+    *password_reset.BELONGINGS,
+    *privacy.BELONGINGS,
+]
+"""Rows that an erasure deletes besides the profile, the claims and the key."""

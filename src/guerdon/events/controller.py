@@ -1,0 +1,109 @@
+"""Routes of events and campaigns."""
+
+from typing import Any
+
+from guerdon.campaigns.domain import RecordedEvent
+from guerdon.errors import EventReused, NotFound, Overloaded
+from guerdon.events.models import EventCreate, EventsCreate
+from guerdon.events.replay import Replay, Replays
+from guerdon.events.service import Events, shop_event
+from guerdon.events.views import EventResults, EventView, view_event, view_result
+from guerdon.http.body import BULK_BODY_BYTES_MAX, read
+from guerdon.http.operation import Request, Response, actor_of, operation
+from guerdon.http.respond import send
+from guerdon.permissions import scope
+
+_EVENT = {
+    "id": "order-1001",
+    "type": "purchase",
+    "member": {"external_id": "17850"},
+    "occurred_at": "2026-01-31T12:00:00Z",
+    "amount": 13912,
+    "currency": "GBP",
+    "items": [{"sku": "85123A", "quantity": 6, "unit_price": 255, "category": None}],
+    "refund_of": None,
+    "attributes": {},
+}
+
+
+class EventsResource:
+    """`/v1/events`"""
+
+    def __init__(self, events: Events, replays: Replays) -> None:
+        self._events = events
+        self._replays = replays
+
+    @operation(
+        "recordEvent",
+        scope("events:write"),
+        tag="events",
+        body=EventCreate,
+        answers={201: EventView, 200: EventView},
+        errors=(EventReused, NotFound, Overloaded),
+        example=_EVENT,
+    )
+    async def on_post(self, req: Request, resp: Response) -> None:
+        """Record a shop event once and pay what it earns in the same commit. Its id is the key: the same event again answers 200."""
+        body, _ = await read(req, EventCreate)
+        event, before = await self._events.record(actor_of(req), shop_event(body))
+        send(resp, _view(req, event), 200 if before else 201, replayed=before)
+
+    @operation(
+        "previewEvent",
+        scope("events:write"),
+        tag="events",
+        body=EventCreate,
+        answers={200: EventView},
+        errors=(EventReused, NotFound),
+        example=_EVENT,
+    )
+    async def on_post_preview(self, req: Request, resp: Response) -> None:
+        """Say what an event would earn now, by the real path without the commit."""
+        body, _ = await read(req, EventCreate)
+        send(resp, _view(req, await self._events.preview(actor_of(req), shop_event(body))))
+
+    @operation(
+        "recordEvents",
+        scope("events:write"),
+        tag="events",
+        body=EventsCreate,
+        answers={200: EventResults},
+        errors=(Overloaded,),
+        example={"events": [_EVENT]},
+    )
+    async def on_post_bulk(self, req: Request, resp: Response) -> None:
+        """Record up to 500 events, each with its own outcome. Those that refund or confirm another one are recorded after the rest."""
+        body, _ = await read(req, EventsCreate, bytes_max=BULK_BODY_BYTES_MAX)
+        results = await self._events.record_bulk(actor_of(req), body.events)
+        send(resp, EventResults([view_result(result, whole=_sees_whole(req)) for result in results]))
+
+    @operation("getEvent", scope("events:read", own=True), tag="events", answers={200: EventView}, errors=(NotFound,))
+    async def on_get_one(self, req: Request, resp: Response, event_id: str) -> None:
+        """Read a recorded event with its awards, the reasons of every decision, and what it was judged on."""
+        event, since = await self._events.get_event_and_since(actor_of(req), event_id)
+        send(resp, view_event(event, whole=_sees_whole(req), since=since))
+
+    @operation("replayEvent", scope("events:read"), tag="events", answers={200: Replay}, errors=(NotFound,))
+    async def on_post_replay(self, req: Request, resp: Response, event_id: str) -> None:
+        """Judge a recorded event again with its stored inputs and versions, and compare byte for byte; nothing is written."""
+        send(resp, await self._replays.replay(await self._events.get_event(actor_of(req), event_id)))
+
+
+def _view(req: Request, event: RecordedEvent) -> EventView:
+    return view_event(event, whole=_sees_whole(req))
+
+
+def _sees_whole(req: Request) -> bool:
+    return actor_of(req).kind != "member"
+
+
+def routes(events: Events, replays: Replays) -> list[tuple[str, Any, str | None]]:
+    """Return (path, resource, suffix) of every route of events."""
+    event = EventsResource(events, replays)
+    return [
+        ("/v1/events", event, None),
+        ("/v1/events/preview", event, "preview"),
+        ("/v1/events/bulk", event, "bulk"),
+        ("/v1/events/{event_id}", event, "one"),
+        ("/v1/events/{event_id}/replay", event, "replay"),
+    ]

@@ -1,0 +1,1 @@
+"""What every controller uses: declared operations, bodies, queries, cursors, responses and deadlines."""

@@ -1,0 +1,147 @@
+"""Request bodies."""
+
+import asyncio
+import json
+import re
+from array import array
+from functools import cache
+from itertools import accumulate
+from typing import Any, NoReturn, TypeVar
+
+import msgspec
+from falcon.asgi import Request
+
+from guerdon.errors import BadRequest, BodyTooLarge, MalformedJson, RequestTimeout, UnsupportedMediaType
+from guerdon.http.respond import JSON_TYPE
+from guerdon.http.validation import raise_validation
+
+T = TypeVar("T")
+
+BODY_BYTES_MAX = 256 * 1024
+BULK_BODY_BYTES_MAX = 2 * 1024 * 1024
+DEPTH_MAX = 32
+BODY_ENDS_AT, BROKEN_OFF = "guerdon.body_ends_at", "guerdon.broken_off"
+"""In the scope of a request whose body is still arriving: until when it may (the loop's time), and that it never will."""
+OBJECT_KEYS_MAX = 200
+
+
+async def read(request: Request, kind: type[T], *, bytes_max: int = BODY_BYTES_MAX) -> tuple[T, bytes]:
+    """Read and decode the body; also return its raw bytes, which the idempotency fingerprint covers.
+
+    Raises:
+        UnsupportedMediaType, BodyTooLarge, MalformedJson, Validation: one of the four gates.
+    """
+    raw = await read_bytes(request, bytes_max)
+    return decode(raw, kind), raw
+
+
+async def read_optional(request: Request, kind: type[T]) -> tuple[T, bytes]:
+    """Like `read`, for a body whose every field has a default: no body at all says the same as `{}`.
+
+    Raises:
+        UnsupportedMediaType, BodyTooLarge, MalformedJson, Validation: one of the four gates.
+    """
+    if not request.content_length and request.get_header("Transfer-Encoding") is None:
+        return decode(b"{}", kind), b""
+    return await read(request, kind)
+
+
+def decode(raw: bytes, kind: type[T]) -> T:
+    """Decode one JSON document.
+
+    Raises:
+        MalformedJson: it is not JSON that can be read in one way only.
+        Validation: it does not fit `kind`.
+    """
+    _check_document(raw)
+    try:
+        return _decoder(kind).decode(raw)
+    except msgspec.ValidationError as error:
+        raise_validation(error, body=True)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise MalformedJson(f"the body is not JSON: {error}") from None
+
+
+@cache
+def _decoder(kind: type[T]) -> msgspec.json.Decoder[T]:
+    return msgspec.json.Decoder(kind)
+
+
+async def read_bytes(request: Request, bytes_max: int, media: str = JSON_TYPE) -> bytes:
+    """Read a body of this media type: the first two gates.
+
+    Raises:
+        UnsupportedMediaType, BodyTooLarge: see above.
+    """
+    content_type = (request.content_type or "").partition(";")[0].strip().lower()
+    if content_type != media:
+        raise UnsupportedMediaType(f"send Content-Type: {media}, not {content_type[:80] or 'nothing'}")
+    if request.get_header("Content-Encoding", default="identity") != "identity":
+        raise UnsupportedMediaType("send the body without Content-Encoding")
+    if (request.content_length or 0) > bytes_max:
+        raise BodyTooLarge(f"the body is larger than {bytes_max} bytes", limit_bytes=bytes_max)
+    if request.get_header("Transfer-Encoding", default="chunked").lower() != "chunked":
+        raise BadRequest("send the body with Content-Length or Transfer-Encoding: chunked, and nothing else")
+    ends_at: float | None = request.scope.get(BODY_ENDS_AT)
+    try:
+        raw = await request.stream.read(bytes_max + 1) if ends_at is None else await _read_rest(request, bytes_max, ends_at)
+    except TimeoutError:
+        raise RequestTimeout("the body did not arrive in time; nothing was done") from None
+    if len(raw) > bytes_max:
+        raise BodyTooLarge(f"the body is larger than {bytes_max} bytes", limit_bytes=bytes_max)
+    return raw
+
+
+async def _read_rest(request: Request, bytes_max: int, ends_at: float) -> bytes:
+    async with asyncio.timeout_at(ends_at):
+        raw = await request.stream.read(bytes_max + 1)
+    if BROKEN_OFF in request.scope:
+        # Falcon takes the end of the connection for the end of the body.
+        raise BadRequest("the body breaks off; nothing was done")
+    return raw
+
+
+# A text that never ends matches to the end of the body, and nothing is tried twice (`*+`): the cost grows with the length and no faster.
+_STRINGS = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)
+_NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
+_STEPS = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")
+"""Each bracket as a signed byte: one level down, or one up."""
+
+
+def _check_document(raw: bytes) -> None:
+    """Refuse what two parsers could read differently, and what is too deep to be meant well."""
+    if raw.count(b"{") + raw.count(b"[") > DEPTH_MAX:
+        _check_depth(raw)
+    try:
+        _STRICT.decode(raw.decode("utf-8"))
+    except UnicodeDecodeError:
+        raise MalformedJson("the body is not UTF-8") from None
+    except RecursionError:
+        raise MalformedJson(f"the body is nested deeper than {DEPTH_MAX} levels") from None
+    except ValueError as error:
+        # json's own message names the position; ours name the key. Neither repeats the body.
+        raise MalformedJson(f"the body is not acceptable JSON: {str(error)[:200]}") from None
+
+
+def _check_depth(raw: bytes) -> None:
+    """Count the levels. Whether what is opened is closed by its own kind is left to the parser."""
+    brackets = _STRINGS.sub(b"", raw).translate(None, _NOT_BRACKETS)
+    if max(accumulate(array("b", brackets.translate(_STEPS))), default=0) > DEPTH_MAX:
+        raise MalformedJson(f"the body is nested deeper than {DEPTH_MAX} levels")
+
+
+def _unique_keys(pairs: list[tuple[str, Any]]) -> None:
+    if len(pairs) > OBJECT_KEYS_MAX:
+        raise ValueError(f"an object has more than {OBJECT_KEYS_MAX} keys")
+    if len({key for key, _ in pairs}) != len(pairs):
+        seen: set[str] = set()
+        repeated = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
+        raise ValueError(f"the key {repeated[:60]!r} is repeated")
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")
+
+
+_STRICT = json.JSONDecoder(object_pairs_hook=_unique_keys, parse_constant=_refuse_constant, parse_int=len, parse_float=len)
+"""Only checks: numbers are not converted, since the typed decoder does that (and `int` refuses 4,301 digits by an error of its own)."""

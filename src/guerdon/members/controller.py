@@ -1,0 +1,129 @@
+"""Routes of members, of the keys of services, and of the keys that sign."""
+
+from guerdon.errors import AlreadyExists, Forbidden, InvalidState, NotFound, Overloaded, StoreUnavailable
+from guerdon.http.body import read
+from guerdon.http.cursor import decode_cursor, encode_cursor
+from guerdon.http.operation import Request, Response, actor_of, note, operation
+from guerdon.http.query import read_query
+from guerdon.http.respond import send
+from guerdon.members.models import MemberCreate, MemberPage, MemberQuery, MemberView, RegisterCreate, RoleUpdate, view_member
+from guerdon.members.service import Identity
+from guerdon.permissions import OWN, PUBLIC, ROLES_SCOPE, scope
+
+
+class AuthResource:
+    """`/v1/auth/…`"""
+
+    def __init__(self, identity: Identity) -> None:
+        self._identity = identity
+
+    @operation(
+        "registerMember",
+        PUBLIC,
+        tag="auth",
+        body=RegisterCreate,
+        answers={201: MemberView},
+        errors=(AlreadyExists, StoreUnavailable, Overloaded),
+        example={"email": "ada@example.com", "password": "correct horse battery staple"},
+        quota="entry",
+    )
+    async def on_post_register(self, req: Request, resp: Response) -> None:
+        """Become a member with an e-mail address and a password of 8 to 128 characters."""
+        body, _ = await read(req, RegisterCreate)
+        person = await self._identity.register(body.email, body.password)
+        resp.set_header("Location", f"/v1/members/{person.id}")
+        send(resp, view_member(person), 201)
+
+
+class MembersResource:
+    """`/v1/members` and `/v1/me`"""
+
+    def __init__(self, identity: Identity) -> None:
+        self._identity = identity
+
+    @operation("getMe", OWN, tag="members", answers={200: MemberView}, errors=(NotFound,))
+    async def on_get_me(self, req: Request, resp: Response) -> None:
+        """Read who has logged in."""
+        send(resp, view_member(await self._identity.get_person(actor_of(req).id)))
+
+    @operation(
+        "createMember",
+        scope("members:write"),
+        tag="members",
+        body=MemberCreate,
+        answers={201: MemberView},
+        errors=(AlreadyExists,),
+        example={"external_id": "17850", "email": None, "attributes": {"country": "GB"}},
+    )
+    async def on_post(self, req: Request, resp: Response) -> None:
+        """Create a member by the id that your system knows them by, by an e-mail address, or both."""
+        body, _ = await read(req, MemberCreate)
+        person = await self._identity.create_member(body.external_id, body.email, body.attributes)
+        resp.set_header("Location", f"/v1/members/{person.id}")
+        send(resp, view_member(person), 201)
+
+    @operation("listMembers", scope("members:read"), tag="members", query=MemberQuery, answers={200: MemberPage})
+    async def on_get(self, req: Request, resp: Response) -> None:
+        """List members, newest first, or find the one with an external id."""
+        query = read_query(req, MemberQuery)
+        before = None if query.cursor is None else decode_cursor(query.cursor)
+        people, following = await self._identity.find_people(query.external_id, query.limit, before)
+        cursor = None if following is None else encode_cursor(following)
+        send(resp, MemberPage([view_member(person) for person in people], cursor))
+
+    @operation("getMember", scope("members:read", own=True), tag="members", answers={200: MemberView}, errors=(NotFound,))
+    async def on_get_one(self, req: Request, resp: Response, member_id: str) -> None:
+        """Read a member."""
+        actor_of(req).require_reach(member_id)
+        send(resp, view_member(await self._identity.get_person(member_id)))
+
+    @operation(
+        "disableMember",
+        scope("members:manage"),
+        tag="members",
+        answers={200: MemberView},
+        errors=(NotFound, Forbidden, InvalidState),
+    )
+    async def on_post_disable(self, req: Request, resp: Response, member_id: str) -> None:
+        """Let somebody in no longer, by no session that is open either. Their wallets stay as they are."""
+        send(resp, view_member(await self._identity.set_disabled(member_id, actor_of(req), disabled=True)))
+
+    @operation(
+        "enableMember",
+        scope("members:manage"),
+        tag="members",
+        answers={200: MemberView},
+        errors=(NotFound, Forbidden, InvalidState),
+    )
+    async def on_post_enable(self, req: Request, resp: Response, member_id: str) -> None:
+        """Let somebody in again."""
+        send(resp, view_member(await self._identity.set_disabled(member_id, actor_of(req), disabled=False)))
+
+    @operation(
+        "setRole",
+        scope(ROLES_SCOPE),
+        tag="members",
+        body=RoleUpdate,
+        answers={200: MemberView},
+        errors=(NotFound, Forbidden, InvalidState),
+        example={"role": "support"},
+    )
+    async def on_put_role(self, req: Request, resp: Response, member_id: str) -> None:
+        """Make somebody a member, or one of those who work here."""
+        body, _ = await read(req, RoleUpdate)
+        note(req, role=body.role)
+        send(resp, view_member(await self._identity.set_role(member_id, actor_of(req), body.role)))
+
+
+def routes(members: Identity) -> list[tuple[str, object, str | None]]:
+    """Return (path, resource, suffix) of every route of members."""
+    registration, member = AuthResource(members), MembersResource(members)
+    return [
+        ("/v1/auth/register", registration, "register"),
+        ("/v1/me", member, "me"),
+        ("/v1/members", member, None),
+        ("/v1/members/{member_id}", member, "one"),
+        ("/v1/members/{member_id}/disable", member, "disable"),
+        ("/v1/members/{member_id}/enable", member, "enable"),
+        ("/v1/members/{member_id}/role", member, "role"),
+    ]

@@ -1,0 +1,113 @@
+"""Routes of offers."""
+
+from typing import Any
+
+from guerdon.errors import (
+    InvalidState,
+    NotFound,
+    Overloaded,
+    StockBelowIssued,
+    Validation,
+)
+from guerdon.http.body import read
+from guerdon.http.operation import Request, Response, actor_of, operation
+from guerdon.http.query import read_query
+from guerdon.http.respond import send
+from guerdon.offers.models import OfferCreate, OfferPage, OfferQuery, OfferStatus, OfferView, view_offer
+from guerdon.offers.service import Offers, OfferState
+from guerdon.permissions import scope
+
+_OFFER = {
+    "name": "5 pounds off",
+    "kind": "discount",
+    "value": {"type": "fixed", "amount": 500, "currency": "GBP"},
+    "price": {"asset": "PTS", "amount": 500},
+    "stock": 100,
+    "per_member_limit": 1,
+    "eligibility": "true",
+    "starts_at": None,
+    "ends_at": None,
+    "voucher_valid_days": 90,
+    "code_pattern": None,
+}
+_STEP = (NotFound, InvalidState)
+
+
+class OffersResource:
+    """`/v1/offers`"""
+
+    def __init__(self, offers: Offers) -> None:
+        self._offers = offers
+
+    @operation(
+        "createOffer",
+        scope("offers:write"),
+        tag="offers",
+        body=OfferCreate,
+        answers={201: OfferView},
+        errors=(Validation, Overloaded),
+        example=_OFFER,
+    )
+    async def on_post(self, req: Request, resp: Response) -> None:
+        """Draft an offer; its eligibility is compiled and type-checked now, and its images are looked at."""
+        body, _ = await read(req, OfferCreate)
+        send(resp, _view(await self._offers.create(actor_of(req), body)), 201)
+
+    @operation("listOffers", scope("offers:read"), tag="offers", query=OfferQuery, answers={200: OfferPage})
+    async def on_get(self, req: Request, resp: Response) -> None:
+        """List offers, newest first."""
+        offers, cursor = await self._offers.list_offers(read_query(req, OfferQuery))
+        send(resp, OfferPage([_view(state) for state in offers], cursor))
+
+    @operation("getOffer", scope("offers:read"), tag="offers", answers={200: OfferView}, errors=(NotFound,))
+    async def on_get_one(self, req: Request, resp: Response, offer_id: str) -> None:
+        """Read an offer's version in force, and how much of it is left."""
+        send(resp, _view(await self._offers.get_offer(offer_id)))
+
+    @operation(
+        "replaceOffer",
+        scope("offers:write"),
+        tag="offers",
+        body=OfferCreate,
+        answers={200: OfferView},
+        errors=(NotFound, InvalidState, StockBelowIssued, Overloaded),
+        example=_OFFER,
+    )
+    async def on_put_one(self, req: Request, resp: Response, offer_id: str) -> None:
+        """Make a new version, in force at once: also to raise or lower the stock. What was issued keeps the version that issued it."""
+        body, _ = await read(req, OfferCreate)
+        send(resp, _view(await self._offers.replace(actor_of(req), offer_id, body)))
+
+    async def _set_status(self, resp: Response, offer_id: str, status: OfferStatus) -> None:
+        send(resp, _view(await self._offers.set_status(offer_id, status)))
+
+    @operation("activateOffer", scope("offers:write"), tag="offers", answers={200: OfferView}, errors=_STEP)
+    async def on_post_activate(self, _req: Request, resp: Response, offer_id: str) -> None:
+        """Put an offer on sale."""
+        await self._set_status(resp, offer_id, "active")
+
+    @operation("pauseOffer", scope("offers:write"), tag="offers", answers={200: OfferView}, errors=_STEP)
+    async def on_post_pause(self, _req: Request, resp: Response, offer_id: str) -> None:
+        """Take an offer off sale for a time; vouchers stay good."""
+        await self._set_status(resp, offer_id, "paused")
+
+    @operation("endOffer", scope("offers:write"), tag="offers", answers={200: OfferView}, errors=_STEP)
+    async def on_post_end(self, _req: Request, resp: Response, offer_id: str) -> None:
+        """Take an offer off sale for good; vouchers stay good."""
+        await self._set_status(resp, offer_id, "ended")
+
+
+def _view(state: OfferState) -> OfferView:
+    return view_offer(state.offer, state.account)
+
+
+def routes(offers: Offers) -> list[tuple[str, Any, str | None]]:
+    """Return (path, resource, suffix) of every route of offers."""
+    offer = OffersResource(offers)
+    return [
+        ("/v1/offers", offer, None),
+        ("/v1/offers/{offer_id}", offer, "one"),
+        ("/v1/offers/{offer_id}/activate", offer, "activate"),
+        ("/v1/offers/{offer_id}/pause", offer, "pause"),
+        ("/v1/offers/{offer_id}/end", offer, "end"),
+    ]

@@ -1,0 +1,57 @@
+"""Routes of those who cannot log in."""
+
+from guerdon.errors import DatabaseUnavailable, Overloaded, StoreUnavailable, Unauthenticated
+from guerdon.http.body import read
+from guerdon.http.operation import Request, Response, note, operation
+from guerdon.http.respond import send
+from guerdon.password_reset.models import ForgotCreate, ForgotView, ResetCreate, ResetView
+from guerdon.password_reset.service import Recovery
+from guerdon.permissions import PUBLIC
+
+
+class RecoveryResource:
+    """`/v1/auth/forgot` and `/v1/auth/reset`"""
+
+    def __init__(self, recovery: Recovery) -> None:
+        self._recovery = recovery
+
+    @operation(
+        "forgotPassword",
+        PUBLIC,
+        tag="auth",
+        body=ForgotCreate,
+        answers={202: ForgotView},
+        errors=(StoreUnavailable,),
+        example={"email": "ada@example.com"},
+        quota="entry",
+    )
+    async def on_post_forgot(self, req: Request, resp: Response) -> None:
+        """Ask for a new password. The answer is the same for an address that nobody has."""
+        body, _ = await read(req, ForgotCreate)
+        await self._recovery.ask(body.email)
+        send(resp, ForgotView(), 202)
+
+    @operation(
+        "resetPassword",
+        PUBLIC,
+        tag="auth",
+        body=ResetCreate,
+        answers={200: ResetView},
+        errors=(Unauthenticated, StoreUnavailable, Overloaded, DatabaseUnavailable),
+        example={
+            "token": "gp_019a7f3c2d1e4b5a69788796a5b4c3d2_secret and checksum",
+            "new_password": "staple battery horse correct",
+        },
+    )
+    async def on_post_reset(self, req: Request, resp: Response) -> None:
+        """Set a new password with the token that was sent. It can be used once, and all sessions end."""
+        body, _ = await read(req, ResetCreate)
+        member_id, device_token = await self._recovery.reset(body.token, body.new_password)
+        note(req, member=member_id)
+        send(resp, ResetView(device_token))
+
+
+def routes(recovery: Recovery) -> list[tuple[str, object, str | None]]:
+    """Return (path, resource, suffix) of every route of this room."""
+    resource = RecoveryResource(recovery)
+    return [("/v1/auth/forgot", resource, "forgot"), ("/v1/auth/reset", resource, "reset")]

@@ -1,1 +1,0 @@
-"""Smart rewards: shop events, campaigns, and decisions that say why."""

@@ -1,0 +1,104 @@
+"""Simulations: asked for, looked at, cancelled. Workers run them (`running.py`)."""
+
+from datetime import timedelta
+
+import msgspec
+from pymongo import ReturnDocument
+
+from guerdon.campaigns.models import Campaign, in_force
+from guerdon.campaigns.service import Campaigns
+from guerdon.clock import Clock, to_datetime, utc_ms
+from guerdon.database import Collection, Database
+from guerdon.errors import InvalidState, NotFound, Validation
+from guerdon.ids import IdSource
+from guerdon.permissions import Actor
+from guerdon.simulations.models import FREE, KEPT_DAYS, OPEN_MAX, SIMULATIONS, Simulation, SimulationCreate
+
+ONGOING = {"$in": ["waiting", "running"]}
+
+
+class Simulations:
+    """Campaigns tried on what has happened."""
+
+    def __init__(self, campaigns: Campaigns, *, database: Database, clock: Clock, ids: IdSource) -> None:
+        self._collection: Collection[Simulation] = database.collection(SIMULATIONS, Simulation)
+        self._campaigns = campaigns
+        self._clock = clock
+        self._ids = ids
+
+    async def create(self, actor: Actor, campaign_id: str, body: SimulationCreate) -> Simulation:
+        """Ask for a simulation of a campaign, whatever its status, on everything that is recorded by now.
+
+        Raises:
+            NotFound: no such campaign.
+            Validation: the time is empty or has no offset, or the campaign in the body would not be accepted.
+            InvalidState: too many are waiting or running.
+        """
+        since, until = (
+            None if moment is None else utc_ms(moment, pointer)
+            for moment, pointer in ((body.occurred_from, "/occurred_from"), (body.occurred_before, "/occurred_before"))
+        )
+        if since is not None and until is not None and since >= until:
+            raise Validation.at("/occurred_before", "the end must be after the beginning")
+        now_ms = self._clock.now_ms()
+        campaign = in_force(await self._campaigns.get_campaign(campaign_id), now_ms)
+        if body.campaign is not None:
+            campaign = await self._draft(actor, campaign, body)
+        dates = {"starts_at": None, "ends_at": None} if body.ignore_dates else {}
+        if await self._collection.raw.count_documents({"lane": {"$gte": FREE}}) >= OPEN_MAX:
+            raise InvalidState(f"{OPEN_MAX} simulations are waiting or running; wait, or cancel one", status_now="waiting")
+        simulation = Simulation(
+            id=self._ids.new("sim"),
+            campaign_id=campaign_id,
+            saved=body.campaign is None,
+            campaign=msgspec.structs.replace(campaign, coming=None, **dates),
+            occurred_from=since,
+            occurred_before=until,
+            ignore_dates=body.ignore_dates,
+            unit_cost=body.unit_cost,
+            created_at=now_ms,
+            created_by=actor.id,
+            lane=FREE,
+        )
+        await self._collection.insert(simulation)
+        return simulation
+
+    async def _draft(self, actor: Actor, campaign: Campaign, body: SimulationCreate) -> Campaign:
+        """
+        Raises:
+            Validation: it would not be accepted as a version either.
+        """
+        assert body.campaign is not None
+        try:
+            return await self._campaigns.draft(actor, campaign, msgspec.structs.replace(body.campaign, effective_at=None))
+        except Validation as error:
+            raise error.under("/campaign") from None
+
+    async def get(self, simulation_id: str) -> Simulation:
+        """
+        Raises:
+            NotFound: no such simulation, or it has been removed with its time.
+        """
+        simulation = await self._collection.get(simulation_id)
+        if simulation is None:
+            raise NotFound("there is no such simulation")
+        return simulation
+
+    async def cancel(self, simulation_id: str) -> Simulation:
+        """End a simulation without a report; one that has ended stays as it is.
+
+        Raises:
+            NotFound: no such simulation.
+        """
+        now_ms = self._clock.now_ms()
+        changed = await self._collection.raw.find_one_and_update(
+            {"_id": simulation_id, "status": ONGOING},
+            {"$set": {"status": "cancelled", "ended_at": now_ms, "expires_at": expires_at(now_ms)}},
+            return_document=ReturnDocument.AFTER,
+        )
+        return self._collection.decode(changed) if changed is not None else await self.get(simulation_id)
+
+
+def expires_at(now_ms: int) -> object:
+    """When one that ends now is removed."""
+    return to_datetime(now_ms) + timedelta(days=KEPT_DAYS)

@@ -1,0 +1,55 @@
+"""A member's standing among a command's documents: how it is read, and written with the history of its tier. Pure."""
+
+import msgspec
+
+from guerdon.campaigns.domain import STANDINGS, Refunded, Standing, TierStep
+from guerdon.ledger.models import Change, DocumentRef, View
+from guerdon.tiers.models import PROGRAMME, TIER_CHANGES, TIER_SETS, TierSets
+from guerdon.tiers.rules import Progress
+
+TIERS_REF = DocumentRef(TIER_SETS, PROGRAMME, PROGRAMME)
+_CLEARED = ("tier", "tier_since", "due_at")
+
+
+def standing_lock(owner: str) -> str:
+    """A name among a command's accounts that no account has: commands that move one member's standing do not race in one process."""
+    return f"{owner}:standing"
+
+
+def standing_ref(owner: str) -> DocumentRef:
+    return DocumentRef(STANDINGS, owner, owner)
+
+
+def standing_of(owner: str, view: View) -> Standing:
+    """What is known of the member; of a new one, nothing."""
+    document = view.documents.get((STANDINGS, owner))
+    return Standing(id=owner, owner=owner) if document is None else msgspec.convert(document, Standing)
+
+
+def tiers_of(view: View) -> TierSets | None:
+    document = view.documents.get((TIER_SETS, PROGRAMME))
+    return None if document is None else msgspec.convert(document, TierSets)
+
+
+def standing_change(before: Standing, after: Standing) -> Change:
+    """Write a standing that was `before` when it was read."""
+    moved = msgspec.structs.replace(after, count=before.count + 1)
+    change = counted_change(STANDINGS, moved, before.count or None)
+    gone = {name: None for name in _CLEARED if getattr(before, name) is not None and getattr(after, name) is None}
+    return msgspec.structs.replace(change, fields={**change.fields, **gone})
+
+
+def counted_change(collection: str, document: Standing | Refunded, count: int | None) -> Change:
+    """Write a document whose `count` was `count` when it was read, and None when it did not exist."""
+    fields = msgspec.to_builtins(document)
+    return Change(collection, fields.pop("_id"), fields.pop("owner"), fields, counted=True, count=count)
+
+
+def history_of(progress: Progress) -> list[tuple[str, dict[str, object]]]:
+    """The changes of the tier as documents to insert."""
+    return [(TIER_CHANGES, msgspec.to_builtins(change)) for change in progress.changes]
+
+
+def tier_step(progress: Progress, event_id: str) -> TierStep | None:
+    """What the event itself has made of the tier."""
+    return next((TierStep(each.before, each.after) for each in progress.changes if each.event == event_id), None)

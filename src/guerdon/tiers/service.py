@@ -1,0 +1,241 @@
+"""The tiers of the programme and of its members: set by whoever runs it, read by everybody, reviewed in the background."""
+
+import msgspec
+
+from guerdon.campaigns.domain import STANDINGS, Standing
+from guerdon.clock import Clock, utc_ms
+from guerdon.database import DUPLICATE_KEY, Database, Document, PyMongoError
+from guerdon.errors import GuerdonError, InvalidState, Validation
+from guerdon.http.cursor import decode_cursor, encode_cursor
+from guerdon.ledger.models import Command, Decision, View
+from guerdon.ledger.service import Ledger
+from guerdon.members.service import Identity
+from guerdon.permissions import Actor
+from guerdon.tiers.member_state import TIERS_REF, history_of, standing_change, standing_lock, standing_of, standing_ref, tiers_of
+from guerdon.tiers.models import (
+    PROGRAMME,
+    TIER_CHANGES,
+    TIER_SET_VERSIONS,
+    TIER_SETS,
+    VERSIONS_MAX,
+    WALK,
+    MemberTierView,
+    TierChange,
+    TierChangeQuery,
+    TierChangeView,
+    TierSet,
+    TierSetCreate,
+    TierSets,
+    TierSetVersion,
+    view_change,
+)
+from guerdon.tiers.rules import review, view_tier
+from guerdon.wallets.assets import Assets
+
+WRITE_CONFLICT = 112
+EFFECTIVE_MS_MAX = 366 * 86_400_000
+REVIEW_EVERY_MS = 60_000
+REVIEW_BATCH, PASSES_MAX = 500, 200
+WALK_AFTER_MS = 60_000
+"""A change of the tiers is left alone so long before everybody is reviewed: what was read before it has been written, or given up, by then."""
+
+
+class Tiers:
+    """Who has which tier, and by which rules."""
+
+    def __init__(self, ledger: Ledger, identity: Identity, assets: Assets, *, database: Database, clock: Clock) -> None:
+        self._database = database
+        self._ledger = ledger
+        self._identity = identity
+        self._assets = assets
+        self._clock = clock
+        self._sets = database.collection(TIER_SETS, TierSets)
+        self._versions = database.collection(TIER_SET_VERSIONS, TierSetVersion)
+        self._standings = database.collection(STANDINGS, Standing)
+        self._changes = database.collection(TIER_CHANGES, TierChange)
+
+    # --- the rules --------------------------------------------------------------------------------------------------
+
+    async def replace(self, actor: Actor, body: TierSetCreate) -> TierSet:
+        """Make a new version, in force from `effective_at` on, or from now; one that was to come and has not is given up for it.
+
+        Raises:
+            Validation: the tiers do not ascend, a code is there twice, there is no such asset, or the moment has passed or is too far away.
+            InvalidState: somebody else has changed the tiers at the same moment.
+        """
+        _require_ladder(body)
+        if not await self._assets.exists(body.asset):
+            raise Validation.at("/asset", f"there is no asset {body.asset}")
+        now_ms = self._clock.now_ms()
+        effective_at = None if body.effective_at is None else utc_ms(body.effective_at, "/effective_at")
+        if effective_at is not None and not now_ms < effective_at <= now_ms + EFFECTIVE_MS_MAX:
+            raise Validation.at(
+                "/effective_at", "it lies within the next 366 days; leave it out for tiers that are in force at once"
+            )
+        current = await self._sets.get(PROGRAMME)
+        known = () if current is None else tuple(each for each in current.versions if _in_force(each, now_ms))
+        if effective_at is None and known:
+            effective_at = max(now_ms, *(each.effective_at or 0 for each in known))
+        tiers = TierSet(
+            version=1 if current is None else current.count + 1,
+            asset=body.asset,
+            window=body.window,
+            tiers=tuple(body.tiers),
+            grace_months=body.grace_months,
+            grace_days=body.grace_days,
+            effective_at=effective_at,
+            created_at=now_ms,
+            created_by=actor.id,
+        )
+        await self._save(TierSets(count=tiers.version, versions=_newest((*known, tiers))), tiers)
+        return tiers
+
+    async def _save(self, sets: TierSets, tiers: TierSet) -> None:
+        taken = InvalidState("somebody else has changed the tiers; read them again", status_now="changed")
+        try:
+            async with self._database.transaction() as session:
+                if tiers.version == 1:
+                    await self._sets.insert(sets, session)
+                else:
+                    unchanged = {"_id": PROGRAMME, "count": tiers.version - 1}
+                    document = self._sets.encode(sets)
+                    if not (await self._sets.raw.replace_one(unchanged, document, session=session)).matched_count:
+                        raise taken
+                await self._versions.insert(TierSetVersion(id=tiers.version, tiers=tiers), session)
+        except PyMongoError as error:
+            if getattr(error, "code", None) not in (DUPLICATE_KEY, WRITE_CONFLICT):
+                raise
+            raise taken from None
+
+    async def get_tiers(self) -> tuple[TierSet | None, TierSet | None]:
+        """Return the tiers in force, and those that are to come."""
+        sets = await self._sets.get(PROGRAMME)
+        if sets is None:
+            return None, None
+        now_ms = self._clock.now_ms()
+        present = [each for each in sets.versions if _in_force(each, now_ms)]
+        newest = sets.versions[-1]
+        return (present[-1] if present else None), None if newest in present else newest
+
+    # --- members ----------------------------------------------------------------------------------------------------
+
+    async def get_member_tier(self, actor: Actor, member_id: str) -> MemberTierView:
+        """What the member has at this moment, whether or not anybody has written it down.
+
+        Raises:
+            NotFound: no such member, or not the caller.
+        """
+        actor.require_reach(member_id)
+        sets, standing = await self._read(member_id)
+        return view_tier(sets, standing, self._clock.now_ms(), self._ledger.calendar)
+
+    async def list_changes(self, actor: Actor, member_id: str, query: TierChangeQuery) -> tuple[list[TierChangeView], str | None]:
+        """Return one page of the changes of a member's tier, newest first, and the cursor of the next.
+
+        Raises:
+            NotFound: no such member, or not the caller.
+            Validation: the cursor is not one of this list.
+        """
+        actor.require_reach(member_id)
+        sets, standing = await self._read(member_id)
+        before = f"{member_id}#~"
+        if query.cursor is not None:
+            before = decode_cursor(query.cursor, f"{member_id}#")
+        waiting = review(sets, standing, self._clock.now_ms(), self._ledger.calendar).changes
+        first = [view_change(each, recorded=False) for each in reversed(waiting) if each.id < before]
+        last = min(before, f"{member_id}#{standing.tier_changes + 1:06d}")
+        where = {"_id": {"$gt": f"{member_id}#", "$lt": last}, "owner": member_id}
+        found = await self._changes.find(where, sort=[("_id", -1)], limit=query.limit + 1)
+        items = [*first, *(view_change(each, recorded=True) for each in found)]
+        ids = [*(each.id for each in reversed(waiting) if each.id < before), *(each.id for each in found)]
+        more = len(items) > query.limit
+        return items[: query.limit], encode_cursor(ids[query.limit - 1]) if more else None
+
+    async def _read(self, member_id: str) -> tuple[TierSets | None, Standing]:
+        await self._identity.get_member(member_id)
+        standing = await self._standings.find_one({"_id": member_id, "owner": member_id})
+        return await self._sets.get(PROGRAMME), standing or Standing(id=member_id, owner=member_id)
+
+    # --- the review -------------------------------------------------------------------------------------------------
+
+    async def review_due(self) -> int:
+        """Write down which tiers have changed by themselves; return how many members were looked at.
+
+        Nothing depends on it but the history and the standing as they are stored: whoever asks for a tier gets the right one.
+        """
+        return await self._review_lapsing() + await self._review_all()
+
+    async def _review_lapsing(self) -> int:
+        seen = 0
+        for _ in range(PASSES_MAX):
+            due = {"due_at": {"$gt": 0, "$lte": self._clock.now_ms()}}
+            found = self._standings.raw.find(due, {"_id": 1}, limit=REVIEW_BATCH).sort("due_at")
+            members = [str(row["_id"]) async for row in found]
+            await self._review(members)
+            seen += len(members)
+            if len(members) < REVIEW_BATCH:
+                break
+        return seen
+
+    async def _review_all(self) -> int:
+        """After a change of the tiers everybody's tier may be another one. Where this is cut off it goes on the next time."""
+        sets = await self._sets.get(PROGRAMME)
+        if sets is None or self._clock.now_ms() < sets.versions[-1].created_at + WALK_AFTER_MS:
+            return 0
+        walk = await self._sets.raw.find_one({"_id": WALK}) or {}
+        if walk.get("version") == sets.count and walk["after"] is None:
+            return 0
+        after, seen = walk["after"] if walk.get("version") == sets.count else "", 0
+        while after is not None:
+            found = self._standings.raw.find({"_id": {"$gt": after}}, {"tier_version": 1}, limit=REVIEW_BATCH).sort("_id")
+            rows: list[Document] = [row async for row in found]
+            members = [str(row["_id"]) for row in rows if row.get("tier_version", 0) != sets.count]
+            await self._review(members)
+            seen += len(members)
+            after = str(rows[-1]["_id"]) if len(rows) == REVIEW_BATCH else None
+            await self._sets.raw.update_one({"_id": WALK}, {"$set": {"version": sets.count, "after": after}}, upsert=True)
+        return seen
+
+    async def _review(self, members: list[str]) -> None:
+        verdicts = await self._ledger.submit_all([self._review_of(member) for member in members]) if members else []
+        refused = [verdict for verdict in verdicts if isinstance(verdict, GuerdonError)]
+        if refused:
+            raise refused[0]
+
+    def _review_of(self, member_id: str) -> Command:
+        def decide(view: View) -> Decision:
+            standing = standing_of(member_id, view)
+            progress = review(tiers_of(view), standing, view.now_ms, self._ledger.calendar)
+            if progress.standing == standing:
+                return Decision()
+            return Decision(inserts=tuple(history_of(progress)), changes=(standing_change(standing, progress.standing),))
+
+        documents = (standing_ref(member_id), TIERS_REF)
+        return Command((member_id,), (standing_lock(member_id),), decide, documents=documents)
+
+
+def _in_force(tiers: TierSet, now_ms: int) -> bool:
+    return tiers.effective_at is None or tiers.effective_at <= now_ms
+
+
+def _newest(versions: tuple[TierSet, ...]) -> tuple[TierSet, ...]:
+    """The versions that are still looked at; what was before them is forgotten, and the oldest of them stands for it."""
+    if len(versions) <= VERSIONS_MAX:
+        return versions
+    oldest, *others = versions[-VERSIONS_MAX:]
+    return (msgspec.structs.replace(oldest, effective_at=None), *others)
+
+
+def _require_ladder(body: TierSetCreate) -> None:
+    """
+    Raises:
+        Validation: the tiers do not ascend, or a code is there twice.
+    """
+    for number, (below, above) in enumerate(zip(body.tiers, body.tiers[1:], strict=False), start=1):
+        if above.points <= below.points:
+            raise Validation.at(f"/tiers/{number}/points", f"it needs more points than {below.code}, which has {below.points}")
+    codes: set[str] = set()
+    for number, tier in enumerate(body.tiers):
+        if tier.code in codes:
+            raise Validation.at(f"/tiers/{number}/code", f"{tier.code} is there twice")
+        codes.add(tier.code)

@@ -1,0 +1,208 @@
+"""Routes of vouchers at the till."""
+
+from typing import Any
+
+from guerdon.errors import (
+    AgainstPolicy,
+    BalanceLimit,
+    IdempotencyKeyMissing,
+    IdempotencyKeyReused,
+    InsufficientFunds,
+    InvalidState,
+    LimitReached,
+    NotApplicable,
+    NotFound,
+    Overloaded,
+    ReferenceReused,
+    WalletClosed,
+    WalletFrozen,
+)
+from guerdon.http.body import read, read_optional
+from guerdon.http.operation import Request, Response, actor_of, operation
+from guerdon.http.query import read_query
+from guerdon.http.respond import send
+from guerdon.offers.code_patterns import normalise
+from guerdon.permissions import scope
+from guerdon.vouchers.pos.models import (
+    CancelCreate,
+    LoadCreate,
+    ReleaseCreate,
+    ReserveCreate,
+    StepAnswer,
+    StepPage,
+    StepQuery,
+    UnuseCreate,
+    UseCreate,
+    ValidateAnswer,
+    ValidateCreate,
+)
+from guerdon.vouchers.pos.service import Till
+from guerdon.wallets.controller import request_of
+from guerdon.wallets.service import Request as Asking
+
+_STEP = (IdempotencyKeyMissing, IdempotencyKeyReused, NotFound, InvalidState, Overloaded)
+_BASKET = {"amount": 2000, "currency": "GBP"}
+
+
+class TillResource:
+    """What happens to `/v1/vouchers/{code}`"""
+
+    def __init__(self, till: Till) -> None:
+        self._till = till
+
+    @operation(
+        "validateVoucher",
+        scope("vouchers:use", own=True),
+        tag="vouchers",
+        body=ValidateCreate,
+        body_optional=True,
+        answers={200: ValidateAnswer},
+        errors=(NotFound,),
+        example=_BASKET,
+        guesses=True,
+    )
+    async def on_post_validate(self, req: Request, resp: Response, code: str) -> None:
+        """Say whether a use would be accepted now and what it would come to, or why not. Nothing changes."""
+        body, _ = await read_optional(req, ValidateCreate)
+        send(resp, await self._till.validate(actor_of(req), code, body))
+
+    @operation(
+        "reserveVoucher",
+        scope("vouchers:use"),
+        tag="vouchers",
+        body=ReserveCreate,
+        body_optional=True,
+        answers={200: StepAnswer},
+        errors=(*_STEP, NotApplicable, LimitReached),
+        idempotent=True,
+        example={**_BASKET, "expires_in_seconds": 900, "reference": "order-7"},
+        guesses=True,
+    )
+    async def on_post_reserve(self, req: Request, resp: Response, code: str) -> None:
+        """Set a voucher aside for somebody who is about to pay; nobody else can use it until then."""
+        body, raw = await read_optional(req, ReserveCreate)
+        answer, replayed = await self._till.reserve(_asking(req, code, "reserve", raw), code, body)
+        send(resp, answer, replayed=replayed)
+
+    @operation(
+        "useVoucher",
+        scope("vouchers:use"),
+        tag="vouchers",
+        body=UseCreate,
+        body_optional=True,
+        answers={200: StepAnswer},
+        errors=(*_STEP, NotApplicable, LimitReached, ReferenceReused),
+        idempotent=True,
+        example={**_BASKET, "reference": "order-7"},
+        guesses=True,
+    )
+    async def on_post_use(self, req: Request, resp: Response, code: str) -> None:
+        """Use a voucher on a basket. Of a gift card the remainder stays on it."""
+        body, raw = await read_optional(req, UseCreate)
+        answer, replayed = await self._till.use(_asking(req, code, "use", raw), code, body)
+        send(resp, answer, replayed=replayed)
+
+    @operation(
+        "releaseVoucher",
+        scope("vouchers:use"),
+        tag="vouchers",
+        body=ReleaseCreate,
+        body_optional=True,
+        answers={200: StepAnswer},
+        errors=_STEP,
+        idempotent=True,
+        example={"reason": "payment failed"},
+        guesses=True,
+    )
+    async def on_post_release(self, req: Request, resp: Response, code: str) -> None:
+        """Give a reservation up."""
+        body, raw = await read_optional(req, ReleaseCreate)
+        answer, replayed = await self._till.release(_asking(req, code, "release", raw), code, body)
+        send(resp, answer, replayed=replayed)
+
+    @operation(
+        "unuseVoucher",
+        scope("vouchers:use"),
+        tag="vouchers",
+        body=UnuseCreate,
+        body_optional=True,
+        answers={200: StepAnswer},
+        errors=(*_STEP, AgainstPolicy),
+        idempotent=True,
+        example={"reason": "order cancelled"},
+        guesses=True,
+    )
+    async def on_post_unuse(self, req: Request, resp: Response, code: str) -> None:
+        """Take a use back, as far as the offer allows it."""
+        body, raw = await read_optional(req, UnuseCreate)
+        answer, replayed = await self._till.unuse(_asking(req, code, "unuse", raw), code, body)
+        send(resp, answer, replayed=replayed)
+
+    @operation(
+        "cancelVoucher",
+        scope("vouchers:write", own=True),
+        tag="vouchers",
+        body=CancelCreate,
+        body_optional=True,
+        answers={200: StepAnswer},
+        errors=(*_STEP, AgainstPolicy, BalanceLimit, WalletFrozen, WalletClosed),
+        idempotent=True,
+        example={"reason": "changed their mind"},
+        guesses=True,
+    )
+    async def on_post_cancel(self, req: Request, resp: Response, code: str) -> None:
+        """Give a voucher back, as far as the offer allows it: its price returns to the very lots it came from."""
+        body, raw = await read_optional(req, CancelCreate)
+        answer, replayed = await self._till.cancel(_asking(req, code, "cancel", raw), code, body)
+        send(resp, answer, replayed=replayed)
+
+    @operation(
+        "loadGiftCard",
+        scope("vouchers:use", own=True),
+        tag="vouchers",
+        body=LoadCreate,
+        answers={200: StepAnswer},
+        errors=(
+            *_STEP,
+            NotApplicable,
+            InsufficientFunds,
+            LimitReached,
+            BalanceLimit,
+            WalletFrozen,
+            WalletClosed,
+            ReferenceReused,
+        ),
+        idempotent=True,
+        example={"member_id": "mem_019a7f3c2d1e4b5a69788796a5b4c3d2", "amount": 500},
+        guesses=True,
+    )
+    async def on_post_load(self, req: Request, resp: Response, code: str) -> None:
+        """Move money of a gift card into a wallet, with the dates that it has."""
+        body, raw = await read(req, LoadCreate)
+        answer, replayed = await self._till.load(_asking(req, code, "load", raw), code, body)
+        send(resp, answer, replayed=replayed)
+
+    @operation(
+        "listVoucherHistory",
+        scope("vouchers:read", own=True),
+        tag="vouchers",
+        query=StepQuery,
+        answers={200: StepPage},
+        errors=(NotFound,),
+        guesses=True,
+    )
+    async def on_get_history(self, req: Request, resp: Response, code: str) -> None:
+        """List what has happened to a voucher, newest first."""
+        send(resp, StepPage(*await self._till.list_history(actor_of(req), code, read_query(req, StepQuery))))
+
+
+def _asking(req: Request, code: str, step: str, raw: bytes) -> Asking:
+    """However a code is written, it is the same request."""
+    return request_of(req, f"POST /v1/vouchers/{normalise(code)}/{step}", raw)
+
+
+def routes(till: Till) -> list[tuple[str, Any, str | None]]:
+    """(path, resource, suffix) of every route of this room at the till."""
+    resource = TillResource(till)
+    steps = ("validate", "reserve", "use", "release", "unuse", "cancel", "load", "history")
+    return [(f"/v1/vouchers/{{code}}/{step}", resource, step) for step in steps]

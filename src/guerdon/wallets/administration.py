@@ -1,0 +1,65 @@
+"""What an operator may do to a wallet: freeze, open again, close, set its terms. Each change is an entry of the wallet's own chain."""
+
+from guerdon.ledger.models import TERMS, Command, Decision, Limits, Posting, Terms, Transaction, View
+from guerdon.ledger.service import Ledger
+from guerdon.money import BALANCE_CEILING
+from guerdon.permissions import Actor
+from guerdon.wallets.models import StatusSet, TermsSet, WalletState
+from guerdon.wallets.rules import COMMAND_BYTES, missing_wallet
+from guerdon.wallets.service import Wallets, parse_wallet_id
+
+STATUS_OF = {"freeze": "frozen", "unfreeze": "open", "close": "closed"}
+
+
+class WalletTerms:
+    """The rules of single wallets."""
+
+    def __init__(self, ledger: Ledger, wallets: Wallets) -> None:
+        self._ledger = ledger
+        self._wallets = wallets
+
+    async def set_status(self, actor: Actor, wallet_id: str, kind: str, body: StatusSet) -> WalletState:
+        """Freeze, unfreeze or close; what is so already stays so, without an entry.
+
+        Raises:
+            NotFound: no such wallet.
+            WalletNotEmpty: it is to be closed with something in it.
+            WalletClosed: it was closed before.
+        """
+        terms = Terms(status=STATUS_OF[kind])  # type: ignore[arg-type]
+        return await self._change(actor, wallet_id, kind, terms, body.reason)
+
+    async def set_terms(self, actor: Actor, wallet_id: str, body: TermsSet) -> WalletState:
+        """Replace credit limit, ceiling and spending limits. A limit counts what is spent from its first setting on.
+
+        Raises:
+            NotFound: no such wallet.
+            WalletClosed: it was closed before.
+        """
+        terms = Terms(
+            floor=-body.credit_limit,
+            ceiling=BALANCE_CEILING if body.ceiling is None else body.ceiling,
+            limits=Limits(body.day_limit, body.month_limit),
+        )
+        return await self._change(actor, wallet_id, "terms", terms, body.reason)
+
+    async def _change(self, actor: Actor, wallet_id: str, kind: str, terms: Terms, reason: str | None) -> WalletState:
+        owner, _ = parse_wallet_id(wallet_id)
+        transaction = Transaction(kind, (Posting(wallet_id, 0, TERMS, terms=terms),), actor.id, reason=reason)
+
+        def decide(view: View) -> Decision:
+            account = view.accounts.get(wallet_id)
+            if account is None:
+                raise missing_wallet(wallet_id)
+            if terms.status is not None and account.status == terms.status:
+                return Decision()
+            if (
+                account.lots is not None
+                and account.status != "closed"
+                and terms == Terms(None, account.floor, account.ceiling, account.limits or Limits())
+            ):
+                return Decision()
+            return Decision((transaction,))
+
+        await self._ledger.submit(Command((owner,), (wallet_id,), decide, size_bytes=COMMAND_BYTES))
+        return await self._wallets.get_wallet(actor, wallet_id)

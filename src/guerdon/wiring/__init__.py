@@ -1,0 +1,1 @@
+"""The composition root: resources, services, routes and jobs. No other package chooses implementations."""

@@ -1,0 +1,73 @@
+"""Background jobs of a worker."""
+
+from collections.abc import Awaitable
+from functools import partial
+
+from structlog.typing import FilteringBoundLogger
+
+from guerdon.config import Settings
+from guerdon.errors import StartupRefused
+from guerdon.ledger import jobs as ledger_jobs
+from guerdon.logs import tell_security
+from guerdon.mail import Mailer, parse_sender, parse_smtp_url
+from guerdon.password_reset import jobs as recovery_jobs
+from guerdon.privacy.service import ERASURES_EVERY_MS
+from guerdon.simulations.models import LANES
+from guerdon.simulations.running import EVERY_MS as SIMULATIONS_EVERY_MS
+from guerdon.tiers.service import REVIEW_EVERY_MS
+from guerdon.verification import checkpoints as ledger_checkpoints
+from guerdon.verification.signing import CheckpointKeys
+from guerdon.vouchers.codes.generation import MAKE_EVERY_MS
+from guerdon.wiring.services import Services
+from guerdon.workers.models import Job
+
+
+def jobs_of(services: Services, settings: Settings, log: FilteringBoundLogger) -> list[Job]:
+    """Return what the workers do in the background. Without a key to sign with there are no checkpoints; without a mail server, no letters.
+
+    Raises:
+        StartupRefused: a setting is missing or not acceptable.
+    """
+    database, clock = services.database, services.clock
+
+    def book() -> Awaitable[int]:
+        return ledger_jobs.sweep(services.ledger, database, clock)
+
+    jobs = [
+        Job("sweep", ledger_jobs.SWEEP_EVERY_MS, book),
+        Job("tiers", REVIEW_EVERY_MS, services.tiers.review_due),
+        Job("erasures", ERASURES_EVERY_MS, services.erasures.finish_begun),
+        Job("codes", MAKE_EVERY_MS, services.making.make_open),
+        Job("recovery", recovery_jobs.EVERY_MS, services.recovery.answer_asked),
+        *simulation_jobs(services),
+    ]
+    if settings.smtp_url is not None:
+        jobs.append(Job("mail", recovery_jobs.EVERY_MS, _postman_of(services, settings, log).deliver))
+    if settings.checkpoint_key is not None:
+        keys = CheckpointKeys(settings.checkpoint_key.get_secret_value())
+
+        async def sign() -> int:
+            try:
+                return await ledger_checkpoints.write_checkpoint(database, clock, keys, settings.checkpoint_file)
+            except ledger_checkpoints.BooksChanged:
+                request_id = services.ids.new("job")
+                tell_security(log, "verify_failed", actor="system:worker", subject={}, result="failed", request_id=request_id)
+                raise
+
+        jobs.append(Job("checkpoint", settings.checkpoint_every_seconds * 1000, sign))
+    return jobs
+
+
+def simulation_jobs(services: Services) -> list[Job]:
+    """Return the lanes of simulations: each has a lease of its own, so that several run at the same time, in any workers."""
+    return [
+        Job(f"simulations-{lane}", SIMULATIONS_EVERY_MS, partial(services.simulator.work, lane)) for lane in range(1, LANES + 1)
+    ]
+
+
+def _postman_of(services: Services, settings: Settings, log: FilteringBoundLogger) -> recovery_jobs.Postman:
+    if settings.smtp_url is None or settings.mail_from is None or settings.reset_url is None:
+        raise StartupRefused("GUERDON_SMTP_URL needs GUERDON_MAIL_FROM and GUERDON_RESET_URL beside it")
+    server, sender = parse_smtp_url(settings.smtp_url.get_secret_value()), parse_sender(settings.mail_from)
+    mailer = Mailer(server, sender, services.clock)
+    return recovery_jobs.Postman(services.recovery, services.outbox, mailer, settings.reset_url, log)

@@ -1,0 +1,147 @@
+"""Resources that a process opens first and closes last: the database, the clock, keys and the ledger."""
+
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+
+from guerdon.access.token_keys import TokenKeys
+from guerdon.calendar import Calendar
+from guerdon.clock import Clock, SimulatedClock
+from guerdon.collections import INDEXES
+from guerdon.config import Settings
+from guerdon.crypto.sealing import MasterKeys
+from guerdon.database import Database
+from guerdon.errors import StartupRefused
+from guerdon.ids import IdSource
+from guerdon.ledger.service import Ledger
+from guerdon.members.passwords import PasswordHasher
+from guerdon.members.vault import Vault
+from guerdon.outbox import Outbox
+from guerdon.rate_limits.rules import Quota
+from guerdon.rate_limits.service import Throttle, quota_of
+from guerdon.rate_limits.shared import SharedCounters
+from guerdon.simulated_clock.service import ClockControl
+from guerdon.wallets.assets import Assets
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What is opened first, and closed again at the end."""
+
+    database: Database
+    clock: Clock
+    control: ClockControl | None
+    ids: IdSource
+    token_keys: TokenKeys
+    vault: Vault
+    passwords: PasswordHasher
+    throttle: Throttle
+    outbox: Outbox
+    ledger: Ledger
+    assets: Assets
+
+
+async def open_resources(settings: Settings, clock: Clock, stack: AsyncExitStack) -> Resources:
+    """Open every resource; `stack` closes them in the reverse order.
+
+    Raises:
+        StartupRefused: the settings or the server are not safe to run on.
+    """
+    if settings.mongodb_url is None or settings.token_keys is None:
+        raise StartupRefused("GUERDON_MONGODB_URL and GUERDON_TOKEN_KEYS_FILE must both be set")
+    database = await _open_database(settings, settings.mongodb_url.get_secret_value(), stack)
+    clock, control = await _clock_of(settings, database, clock)
+    master = _master_keys_of(settings)
+    vault = Vault(database, master, clock)
+    await vault.open()
+    ids = IdSource(clock)
+    ledger = _ledger_of(settings, database, clock)
+    stack.push_async_callback(ledger.close)
+    return Resources(
+        database=database,
+        clock=clock,
+        control=control,
+        ids=ids,
+        token_keys=TokenKeys(settings.token_keys.get_secret_value(), settings.jwks_max_age_seconds),
+        vault=vault,
+        passwords=_hasher_of(settings, stack),
+        throttle=_throttle_of(settings, clock, stack),
+        outbox=Outbox(database, master, ids, clock),
+        ledger=ledger,
+        assets=await _assets_of(database, clock),
+    )
+
+
+async def _open_database(settings: Settings, url: str, stack: AsyncExitStack) -> Database:
+    database = Database(url, settings.mongodb_database, pool_max=settings.mongodb_pool_max)
+    stack.push_async_callback(database.close)
+    await database.check()
+    await database.sync_indexes(INDEXES)
+    return database
+
+
+async def _assets_of(database: Database, clock: Clock) -> Assets:
+    assets = Assets(database, clock)
+    await assets.create_built_in()
+    return assets
+
+
+async def _clock_of(settings: Settings, database: Database, clock: Clock) -> tuple[Clock, ClockControl | None]:
+    """In development, a clock that can be put forward, as far ahead as this database's has been."""
+    if settings.profile == "production":
+        return clock, None
+    simulated = SimulatedClock(clock)
+    control = ClockControl(database, simulated)
+    await control.follow()
+    return simulated, control
+
+
+def _throttle_of(settings: Settings, clock: Clock, stack: AsyncExitStack) -> Throttle:
+    throttle = Throttle(clock, _quotas_of(settings), _shared_counters(settings), on=settings.rate_limit == "on")
+    stack.push_async_callback(throttle.close)
+    return throttle
+
+
+def _quotas_of(settings: Settings) -> list[Quota]:
+    texts = {
+        "key": settings.rate_key,
+        "person": settings.rate_person,
+        "stranger": settings.rate_stranger,
+        "entry": settings.rate_entry,
+        "invalid": settings.rate_invalid,
+        "account": settings.rate_guesses,
+        "device": settings.rate_guesses,
+        "password": settings.rate_guesses,
+        "failures": settings.rate_failures,
+        "code": settings.rate_codes,
+        "spray": f"1/{settings.rate_failures.partition('/')[2]}",
+    }
+    return [quota_of(name, text) for name, text in texts.items()]
+
+
+def _shared_counters(settings: Settings) -> SharedCounters | None:
+    if settings.rate_limit_store is None:
+        return None
+    return SharedCounters(settings.rate_limit_store.get_secret_value(), settings.mongodb_database)
+
+
+def _hasher_of(settings: Settings, stack: AsyncExitStack) -> PasswordHasher:
+    hasher = PasswordHasher(settings.password_hash_threads, settings.password_hash_queue_max, settings.password_hash_memory_kib)
+    stack.callback(hasher.close)
+    return hasher
+
+
+def _master_keys_of(settings: Settings) -> MasterKeys | None:
+    """Commands that neither read nor make people, and let nobody log in, do without."""
+    return None if settings.master_keys is None else MasterKeys(settings.master_keys.get_secret_value())
+
+
+def _ledger_of(settings: Settings, database: Database, clock: Clock) -> Ledger:
+    return Ledger(
+        database,
+        clock,
+        Calendar(settings.time_zone),
+        queue_max=settings.ledger_queue_max,
+        batch_max=settings.ledger_batch_max,
+        in_flight_max=settings.ledger_in_flight_max,
+        deadline_ms=settings.ledger_deadline_ms,
+    )

@@ -1,0 +1,136 @@
+"""The HTTP application: routes, middlewares and limits."""
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from falcon.asgi import App
+from pymongo.errors import PyMongoError
+from structlog.typing import FilteringBoundLogger
+
+from guerdon.access import controller as access
+from guerdon.audit_log import controller as audit_log
+from guerdon.campaigns import controller as campaigns
+from guerdon.clock import Clock
+from guerdon.config import Settings, networks_of
+from guerdon.errors import DatabaseUnavailable
+from guerdon.events import controller as events
+from guerdon.history import controller as history
+from guerdon.holds import controller as holds
+from guerdon.http.operation import Operation
+from guerdon.members import controller as members
+from guerdon.middlewares.arrival import Arrival, Refusals
+from guerdon.middlewares.auditing import Auditing
+from guerdon.middlewares.authentication import Authentication
+from guerdon.middlewares.fairness import Fairness
+from guerdon.middlewares.observation import Observation
+from guerdon.middlewares.problems import Problems
+from guerdon.middlewares.rate_limits import Addresses, Callers, Guesses, Strangers
+from guerdon.middlewares.response_headers import CrossOrigin, Headers
+from guerdon.middlewares.security_events import SecurityEvents
+from guerdon.offers import controller as offers
+from guerdon.password_reset import controller as password_reset
+from guerdon.privacy import controller as privacy
+from guerdon.referrals import controller as referrals
+from guerdon.reversals import controller as reversals
+from guerdon.second_factor import controller as second_factor
+from guerdon.sessions import controller as sessions
+from guerdon.simulated_clock import controller as simulated_clock
+from guerdon.simulations import controller as simulations
+from guerdon.system import controller as system
+from guerdon.system.metrics import Metrics
+from guerdon.system.openapi import Routes, document_of, operations_of
+from guerdon.tiers import controller as tiers
+from guerdon.vouchers import controller as vouchers
+from guerdon.vouchers.codes import controller as codes
+from guerdon.vouchers.pos import controller as pos
+from guerdon.wallets import controller as wallets
+from guerdon.wiring.services import Services
+
+Asgi = Callable[[Any, Any, Any], Awaitable[None]]
+
+
+def routes_of(services: Services, docs: system.DocsResource | None, metrics: Metrics, *, open_metrics: bool = False) -> Routes:
+    """Return every route of the service: (path, resource, suffix)."""
+
+    async def ping() -> None:
+        try:
+            await services.database.ping()
+        except PyMongoError as error:
+            raise DatabaseUnavailable("the database does not answer", retry_after_seconds=5) from error
+
+    return [
+        *members.routes(services.identity),
+        *access.routes(services.access, services.token_keys, services.clock),
+        *sessions.routes(services.sessions),
+        *second_factor.routes(services.factors),
+        *password_reset.routes(services.recovery),
+        *audit_log.routes(services.audit),
+        *wallets.routes(services.wallets, services.terms, services.assets),
+        *history.routes(services.history, services.streams),
+        *holds.routes(services.holds),
+        *reversals.routes(services.reversals),
+        *events.routes(services.events, services.replays),
+        *campaigns.routes(services.campaigns, services.clock),
+        *referrals.routes(services.referrals),
+        *tiers.routes(services.tiers),
+        *offers.routes(services.offers),
+        *vouchers.routes(services.vouchers),
+        *codes.routes(services.batches),
+        *simulations.routes(services.simulations),
+        *pos.routes(services.till),
+        *privacy.routes(services.erasures, services.exports),
+        *([] if services.clock_control is None else simulated_clock.routes(services.clock_control)),
+        *system.routes(docs, metrics, ping, open_metrics=open_metrics),
+    ]
+
+
+def build_app(services: Services, settings: Settings, log: FilteringBoundLogger) -> App[Any, Any]:
+    """Return the ASGI application over `services`.
+
+    Raises:
+        TypeError: a route declares no policy.
+    """
+    metrics = Metrics()
+    docs = system.DocsResource() if settings.serves_docs else None
+    metrics.watch(services.ledger)
+    routes = routes_of(services, docs, metrics, open_metrics=settings.opens_metrics)
+    operations: dict[tuple[str, str], Operation] = {
+        (path, method): declared
+        for path, resource, suffix in routes
+        for method, declared in operations_of(path, resource, suffix).items()
+    }
+    addresses = Addresses(networks_of(settings.trusted_proxies))
+    strangers = Strangers(services.throttle, addresses, services.access, operations)
+    app: App[Any, Any] = App(
+        middleware=[
+            Observation(
+                services.clock,
+                services.ids,
+                metrics,
+                log,
+                access_log=settings.access_log,
+                deadline_ms=settings.ledger_deadline_ms,
+            ),
+            Refusals(),
+            SecurityEvents(log, operations),
+            Headers(behind_tls=settings.behind_tls),
+            *([CrossOrigin(settings.origins)] if settings.origins else []),
+            strangers,
+            Authentication(services.access, services.sessions, strangers, operations),
+            Callers(services.throttle, settings.rate_limit_without_store),
+            Auditing(services.audit, operations),
+            Guesses(services.throttle, addresses, operations),
+        ]
+    )
+    for path, resource, suffix in routes:
+        app.add_route(path, resource, suffix=suffix)
+    Problems(log, operations).install(app)
+    if docs is not None:
+        docs.publish(document_of(routes))
+    return app
+
+
+def with_limits(app: Asgi, settings: Settings, clock: Clock, log: FilteringBoundLogger) -> Asgi:
+    """Return the application as the network reaches it: a request arrives whole, and waits its turn at its wallet."""
+    fair = Fairness(app, clock, wait_seconds=settings.ledger_deadline_ms / 1000)
+    return Arrival(fair, clock, log, body_seconds=settings.body_timeout_seconds)

@@ -1,0 +1,188 @@
+"""The composition root: builds services, controllers and middlewares; nothing else picks implementations."""
+
+from collections.abc import AsyncGenerator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+
+from guerdon.access.service import Access
+from guerdon.access.token_keys import TokenKeys
+from guerdon.access.tokens import Tokens
+from guerdon.audit_log.service import Audit
+from guerdon.campaigns.profiles import People
+from guerdon.campaigns.service import Campaigns
+from guerdon.clock import Clock
+from guerdon.collections import BELONGINGS
+from guerdon.config import Settings
+from guerdon.database import Database
+from guerdon.events.replay import Replays
+from guerdon.events.service import Events
+from guerdon.history.service import History
+from guerdon.history.streams import Stand, Streams
+from guerdon.holds.service import Holds
+from guerdon.ids import IdSource
+from guerdon.ledger.service import Ledger
+from guerdon.members.service import Identity
+from guerdon.members.vault import Vault
+from guerdon.offers.service import Offers
+from guerdon.outbox import Outbox
+from guerdon.password_reset.service import Recovery
+from guerdon.permissions import Actor
+from guerdon.privacy.exports import Exports
+from guerdon.privacy.service import Erasures
+from guerdon.rate_limits.service import Throttle
+from guerdon.referrals.service import Referrals
+from guerdon.reversals.service import Reversals
+from guerdon.second_factor.service import Factors
+from guerdon.sessions.guard import Guard
+from guerdon.sessions.service import Sessions, SessionTerms
+from guerdon.simulated_clock.service import ClockControl
+from guerdon.simulations.running import Simulator
+from guerdon.simulations.service import Simulations
+from guerdon.tiers.service import Tiers
+from guerdon.vouchers.codes.generation import Making
+from guerdon.vouchers.codes.service import Batches
+from guerdon.vouchers.pos.service import Till
+from guerdon.vouchers.service import Vouchers
+from guerdon.wallets.administration import WalletTerms
+from guerdon.wallets.assets import Assets
+from guerdon.wallets.service import Wallets
+from guerdon.wiring.resources import Resources, open_resources
+
+
+@dataclass(frozen=True)
+class Services:
+    """Everything that can be asked to do something, wired to one database and one clock."""
+
+    database: Database
+    clock: Clock
+    ids: IdSource
+    token_keys: TokenKeys
+    vault: Vault
+    identity: Identity
+    access: Access
+    sessions: Sessions
+    throttle: Throttle
+    factors: Factors
+    outbox: Outbox
+    recovery: Recovery
+    audit: Audit
+    ledger: Ledger
+    assets: Assets
+    wallets: Wallets
+    terms: WalletTerms
+    history: History
+    streams: Streams
+    holds: Holds
+    reversals: Reversals
+    campaigns: Campaigns
+    events: Events
+    tiers: Tiers
+    referrals: Referrals
+    replays: Replays
+    offers: Offers
+    vouchers: Vouchers
+    batches: Batches
+    making: Making
+    simulations: Simulations
+    simulator: Simulator
+    till: Till
+    erasures: Erasures
+    exports: Exports
+    clock_control: ClockControl | None
+    """Only in development."""
+
+
+@asynccontextmanager
+async def open_services(settings: Settings, clock: Clock) -> AsyncGenerator[Services]:
+    """Connect, check the server, create what is missing, and close in the reverse order.
+
+    Raises:
+        StartupRefused: the settings or the server are not safe to run on.
+    """
+    async with AsyncExitStack() as stack:
+        services = _services_on(await open_resources(settings, clock, stack), settings)
+        stack.push_async_callback(services.streams.close)
+        yield services
+
+
+def _services_on(resources: Resources, settings: Settings) -> Services:
+    database, clock, ids, vault = resources.database, resources.clock, resources.ids, resources.vault
+    books, assets = resources.ledger, resources.assets
+    tokens = Tokens(resources.token_keys, clock, settings.token_issuer, settings.token_audience, settings.access_token_ttl_seconds)
+    members = Identity(database, vault, resources.passwords, ids, clock)
+    guard = Guard(resources.throttle, vault, members, clock)
+    access = Access(database, tokens, clock)
+    factors = Factors(database, members, vault=vault, throttle=resources.throttle, clock=clock, issuer=settings.token_issuer)
+    terms = _terms_of(settings)
+    sessions = Sessions(database, members, vault=vault, tokens=tokens, clock=clock, guard=guard, factors=factors, terms=terms)
+    audit = Audit(database, clock)
+    wallets = Wallets(books, members, assets, clock)
+    people = People(members, vault)
+    campaigns = Campaigns(database, assets, clock, ids, approval=settings.campaign_approval == "required")
+    offers = Offers(books, assets, database=database, clock=clock, ids=ids)
+    vouchers = Vouchers(books, offers, people, outbox=resources.outbox, database=database, clock=clock, ids=ids)
+    days = settings.erased_external_id_days
+    return Services(
+        database=database,
+        clock=clock,
+        ids=ids,
+        token_keys=resources.token_keys,
+        vault=vault,
+        identity=members,
+        access=access,
+        sessions=sessions,
+        throttle=resources.throttle,
+        factors=factors,
+        outbox=resources.outbox,
+        recovery=Recovery(database, members, sessions, vault=vault, guard=guard, outbox=resources.outbox, clock=clock),
+        audit=audit,
+        ledger=books,
+        assets=assets,
+        wallets=wallets,
+        terms=WalletTerms(books, wallets),
+        history=History(wallets, books, database=database, clock=clock),
+        streams=Streams(wallets, database=database, clock=clock, stand=standing_of(access, sessions)),
+        holds=Holds(books, database=database, clock=clock),
+        reversals=Reversals(books, database=database),
+        campaigns=campaigns,
+        events=Events(books, members, campaigns, people=people, database=database, clock=clock),
+        referrals=Referrals(books, members, database=database),
+        tiers=Tiers(books, members, assets, database=database, clock=clock),
+        replays=Replays(campaigns, people, database),
+        simulations=Simulations(campaigns, database=database, clock=clock, ids=ids),
+        simulator=Simulator(campaigns, people, database=database, clock=clock, calendar=books.calendar),
+        offers=offers,
+        vouchers=vouchers,
+        batches=Batches(books, offers, database=database, clock=clock, ids=ids),
+        making=Making(books, offers, database=database, clock=clock),
+        till=Till(books, vouchers, offers, members, outbox=resources.outbox, clock=clock, ids=ids),
+        erasures=Erasures(
+            database, members, sessions, ledger=books, audit=audit, clock=clock, belongings=BELONGINGS, external_id_days=days
+        ),
+        exports=Exports(
+            database,
+            members,
+            sessions,
+            factors,
+            people=people,
+            wallets=wallets,
+            vouchers=vouchers,
+            ledger=books,
+            audit=audit,
+            clock=clock,
+        ),
+        clock_control=resources.control,
+    )
+
+
+def standing_of(access: Access, sessions: Sessions) -> Stand:
+    """Return what tells what a caller, who has proven who it is some time ago, may do now."""
+
+    async def stand(actor: Actor) -> Actor:
+        return await (access.stand(actor) if actor.session is None else sessions.stand(actor, fresh=False))
+
+    return stand
+
+
+def _terms_of(settings: Settings) -> SessionTerms:
+    return SessionTerms(settings.session_idle_hours, settings.session_absolute_hours, settings.second_factor_required)

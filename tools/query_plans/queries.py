@@ -1,0 +1,426 @@
+"""The catalogue. Each query stands here as the command that is sent, with `:names` where values go; its shape is derived from that.
+
+A test watches what the driver sends and fails when the two differ in either direction, so this list is complete and holds nothing dead.
+"""
+
+from guerdon.access.models import SERVICE_KEYS
+from guerdon.audit_log.models import AUDIT
+from guerdon.campaigns.domain import EVENTS, REFUNDS, STANDINGS
+from guerdon.campaigns.models import CAMPAIGN_VERSIONS, CAMPAIGNS, CAMPAIGNS_LIVE_MAX
+from guerdon.database import Document
+from guerdon.history.service import EXAMINED_MAX
+from guerdon.ledger.contention import TURNS
+from guerdon.ledger.expiry import HOLD_DOCUMENTS
+from guerdon.ledger.store import ACCOUNTS, ENTRIES, REVERSALS
+from guerdon.members.models import CLAIMS, LOOKUP_KEYS, MEMBERS, PERSON_KEYS
+from guerdon.outbox import OUTBOX
+from guerdon.password_reset.models import RESETS
+from guerdon.second_factor.models import FACTORS
+from guerdon.sessions.models import SESSIONS
+from guerdon.simulated_clock.models import CLOCKS
+from guerdon.verification.checkpoints import CHECKPOINTS
+from guerdon.wallets.models import ASSETS
+from guerdon.workers.models import LEASES
+from tools.query_plans.codes import CODE_QUERIES
+from tools.query_plans.notation import ABOUT, AFTER, DOWN, ID, IDS, MARKS, OWN, SPAN, UP, Query, delete, find, one, read, update
+from tools.query_plans.pos import TILL_QUERIES
+from tools.query_plans.privacy import PRIVACY
+from tools.query_plans.shapes import AGGREGATE, DELETE, FIND_AND_MODIFY
+from tools.query_plans.simulations import WHAT_IF
+from tools.query_plans.tiers import TIERS
+from tools.query_plans.vouchers import VOUCHER_QUERIES
+
+COMMANDS = "every command that moves value"
+
+IDENTITY = [
+    Query("claims.get", "request", "POST /v1/auth/login, GET /v1/members, POST /v1/events", one(CLAIMS, ID)),
+    Query("claims.known", "request", "POST /v1/events, guerdon replay", find(CLAIMS, IDS, limit=True)),
+    Query(
+        "claims.taken", "request", "POST /v1/auth/register, POST /v1/members, when taken", find(CLAIMS, IDS, sort=UP, limit=True)
+    ),
+    Query("members.get", "request", "GET /v1/me, GET /v1/members/{member_id}, most others", one(MEMBERS, ID)),
+    Query("members.first", "request", "GET /v1/members", find(MEMBERS, {}, sort=DOWN, limit=True)),
+    Query("members.next", "request", "GET /v1/members", find(MEMBERS, {"_id": {"$lt": ":before"}}, sort=DOWN, limit=True)),
+    Query(
+        "members.rehash",
+        "request",
+        "POST /v1/auth/login, for an older hash, PUT /v1/me/password",
+        update(MEMBERS, {"_id": ":id", "password_hash": ":hash"}),
+    ),
+    Query(
+        "person_keys.get",
+        "request",
+        "whatever shows a member or a session; log-in; events that read the member",
+        one(PERSON_KEYS, ID),
+    ),
+    Query("person_keys.page", "request", "GET /v1/members", find(PERSON_KEYS, IDS, limit=True)),
+    Query("lookup_keys.get", "terminal", "the start of a process", one(LOOKUP_KEYS, ID)),
+    Query("members.any", "terminal", "the start of a process", one(MEMBERS, {}, sort=UP)),
+    Query("service_keys.get", "request", "every request with a service key, every two seconds", one(SERVICE_KEYS, ID)),
+    Query(
+        "service_keys.list",
+        "terminal",
+        "guerdon keys list",
+        find(SERVICE_KEYS, {}, sort={"created_at": -1, "_id": 1}, limit=True),
+    ),
+    Query("service_keys.page", "request", "GET /v1/keys", find(SERVICE_KEYS, AFTER, sort=UP, limit=True)),
+    Query(
+        "service_keys.revoke",
+        "request",
+        "DELETE /v1/keys/{key_id}, guerdon keys revoke",
+        update(SERVICE_KEYS, {"_id": ":id", "revoked_at": None}),
+    ),
+    Query("service_keys.used", "job", "every process, at most every five minutes for each key in use", update(SERVICE_KEYS, ID)),
+]
+
+SESSIONS_AND_STANDING = [
+    Query("sessions.get", "request", "POST /v1/auth/refresh, every request with an access token, every 30 s", one(SESSIONS, ID)),
+    Query(
+        "sessions.list",
+        "request",
+        "POST /v1/auth/login, GET and DELETE /v1/me/sessions, PUT /v1/me/password",
+        find(SESSIONS, ABOUT, limit=True),
+    ),
+    Query(
+        "sessions.rotate",
+        "request",
+        "POST /v1/auth/refresh",
+        {FIND_AND_MODIFY: SESSIONS, "query": {"_id": ":id", "current": ":digest"}, "update": {"$set": {"touched": True}}},
+    ),
+    Query("sessions.end", "request", "an older token of a session, the oldest of too many", delete(SESSIONS, ID)),
+    Query(
+        "sessions.end_own",
+        "request",
+        "DELETE /v1/me/sessions/{session_id}",
+        delete(SESSIONS, {"_id": ":id", "member": ":member"}),
+    ),
+    Query("sessions.log_out", "request", "POST /v1/auth/logout", delete(SESSIONS, {"_id": ":id", "family": ":digest"})),
+    Query(
+        "sessions.expire",
+        "server",
+        "MongoDB's own job for indexes with an expiry",
+        {DELETE: SESSIONS, "deletes": [{"q": {"expires_at": {"$lte": ":moment"}}, "limit": 0}]},
+    ),
+    Query(
+        "members.change",
+        "request",
+        "POST /v1/members/{member_id}/disable, enable, PUT …/role",
+        update(MEMBERS, {"_id": ":id", "erasing_at": None}),
+    ),
+]
+
+_FACTORS = "POST /v1/me/totp/confirm, remove, recovery-codes, POST /v1/auth/login, of those who work here"
+
+SECOND_FACTORS = [
+    Query("factors.get", "request", f"GET /v1/me/totp, {_FACTORS}", one(FACTORS, ID)),
+    Query("factors.begin", "request", "POST /v1/me/totp", update(FACTORS, {"_id": ":id", "confirmed_at": ":none"}, upsert=True)),
+    Query(
+        "factors.confirm",
+        "request",
+        "POST /v1/me/totp/confirm",
+        update(FACTORS, {"_id": ":id", "confirmed_at": ":none", "sealed": ":sealed"}),
+    ),
+    Query(
+        "factors.try",
+        "request",
+        _FACTORS,
+        {
+            FIND_AND_MODIFY: FACTORS,
+            "query": {"_id": ":id", "$or": [{"tries": {"$lt": ":most"}}, {"tries_end_at": {"$lte": ":now"}}]},
+            "update": {"$set": {"touched": True}},
+        },
+    ),
+    Query("factors.step", "request", _FACTORS, update(FACTORS, {"_id": ":id", "last_step": {"$lt": ":step"}})),
+    Query("factors.code", "request", _FACTORS, update(FACTORS, {"_id": ":id", "codes": ":digest"})),
+    Query("factors.renew", "request", "POST /v1/me/totp/recovery-codes", update(FACTORS, ID)),
+    Query("factors.remove", "request", "POST /v1/me/totp/remove, guerdon admin remove-totp", delete(FACTORS, ID)),
+]
+
+RECOVERY = [
+    Query("resets.get", "request", "POST /v1/auth/reset, the recovery job, the mail job", one(RESETS, ID)),
+    Query("resets.replace", "job", "the recovery job, guerdon admin reset", update(RESETS, ID, upsert=True)),
+    Query("resets.use", "request", "POST /v1/auth/reset", delete(RESETS, {"_id": ":id", "secret_sha256": ":digest"})),
+    Query("members.set_hash", "request", "POST /v1/auth/reset", update(MEMBERS, {"_id": ":id", "disabled_at": None})),
+    Query(
+        "outbox.due",
+        "job",
+        "the recovery job, the mail job",
+        find(OUTBOX, {"channel": ":channel", "due_at": {"$lte": ":now"}}, sort={"due_at": 1}, limit=True),
+    ),
+    Query("outbox.change", "job", "the recovery job, the mail job", update(OUTBOX, {"_id": ":id", "due_at": ":due_at"})),
+    *(
+        Query(
+            f"{name}.expire",
+            "server",
+            "MongoDB's own job for indexes with an expiry",
+            {DELETE: name, "deletes": [{"q": {"expires_at": {"$lte": ":moment"}}, "limit": 0}]},
+        )
+        for name in (OUTBOX, RESETS)
+    ),
+]
+
+AUDIT_LOG = [
+    Query(
+        "audit.newest",
+        "request",
+        "GET /v1/audit, every change by somebody who works here",
+        find(AUDIT, {}, sort=DOWN, limit=True),
+    ),
+    Query("audit.next", "request", "GET /v1/audit", find(AUDIT, {"_id": {"$lt": ":before"}}, sort=DOWN, limit=True)),
+    Query("audit.read", "terminal", "guerdon audit", find(AUDIT, AFTER, sort=UP, limit=True)),
+    Query("audit.get", "terminal", "guerdon audit --after", find(AUDIT, ID, limit=True)),
+]
+
+WALLETS = [
+    Query("assets.get", "request", "the first use of an asset in a process", one(ASSETS, ID)),
+    Query("assets.list", "request", "GET /v1/assets", find(ASSETS, {}, sort=UP, limit=True)),
+    Query("accounts.get", "request", "GET /v1/wallets/{wallet_id} and below", one(ACCOUNTS, OWN)),
+    Query(
+        "accounts.list",
+        "request",
+        "GET /v1/me/wallets, GET /v1/members/{member_id}/wallets",
+        find(ACCOUNTS, {**ABOUT, "owner": ":owner"}, sort=UP, limit=True),
+    ),
+    Query(
+        "accounts.exist",
+        "request",
+        "POST credit, transfer, bulk, for wallets not seen before",
+        find(ACCOUNTS, {**IDS, "owner": {"$in": ":owners"}}, fields=["_id"]),
+    ),
+]
+
+LEDGER = [
+    Query("batch.accounts", "request", COMMANDS, read(ACCOUNTS, {**IDS, "owner": {"$in": ":owners"}})),
+    Query("batch.marks", "request", COMMANDS, read(ENTRIES, MARKS), seeks=3),
+    Query("batch.events", "request", "POST /v1/events", read(EVENTS, IDS)),
+    Query("batch.refunds", "request", "POST /v1/events", read(REFUNDS, IDS)),
+    Query("batch.standings", "request", "POST /v1/events", read(STANDINGS, IDS)),
+    Query("batch.holds", "request", "POST /v1/holds/{hold_id}/capture, void", read(HOLD_DOCUMENTS, IDS)),
+    Query("batch.reversals", "request", "POST /v1/transactions/{transaction_id}/reverse", read(REVERSALS, IDS)),
+    Query("accounts.move", "request", COMMANDS, update(ACCOUNTS, ID)),
+    Query("accounts.move_sharded", "request", COMMANDS + ", on a sharded cluster", update(ACCOUNTS, OWN)),
+    Query("holds.change", "request", "POST /v1/holds/{hold_id}/capture, void; the sweep", update(HOLD_DOCUMENTS, OWN, upsert=True)),
+    Query("reversals.count", "request", "POST /v1/transactions/{transaction_id}/reverse", update(REVERSALS, OWN, upsert=True)),
+    Query(
+        "turns.ask",
+        "request",
+        COMMANDS + ", on an account that other processes move as well",
+        {FIND_AND_MODIFY: TURNS, "query": ID, "update": {"$set": {"touched": True}}, "upsert": True},
+    ),
+    Query(
+        "turns.end",
+        "request",
+        COMMANDS + ", on an account that other processes move as well",
+        {FIND_AND_MODIFY: TURNS, "query": {"_id": ":id", "holder": ":holder", "line": ":line"}, "remove": True},
+    ),
+    Query(
+        "accounts.due",
+        "job",
+        "the sweep",
+        find(ACCOUNTS, {"due_at": {"$lte": ":now"}}, sort={"due_at": 1}, limit=True, fields=["owner"]),
+    ),
+    Query(
+        "refusals.expire",
+        "server",
+        "MongoDB's own job for indexes with an expiry",
+        {DELETE: ENTRIES, "deletes": [{"q": {"expires_at": {"$lte": ":moment"}}, "limit": 0}]},
+    ),
+]
+
+HISTORY = [
+    Query("entries.get", "request", "balance, statements, GET /v1/transactions/{transaction_id}", one(ENTRIES, OWN)),
+    Query("entries.page", "request", "GET /v1/wallets/{wallet_id}/entries", find(ENTRIES, SPAN, sort=DOWN, limit=True)),
+    Query(
+        "entries.kind",
+        "request",
+        "GET /v1/wallets/{wallet_id}/entries?kind=",
+        find(ENTRIES, {**SPAN, "kind": ":kind"}, sort=DOWN, limit=True),
+        bound=EXAMINED_MAX,
+    ),
+    Query(
+        "entries.reference",
+        "request",
+        "GET /v1/wallets/{wallet_id}/entries?reference=",
+        {**one(ENTRIES, {"owner": ":owner", "once": ":mark"}), "hint": "once"},
+    ),
+    Query(
+        "entries.probe",
+        "request",
+        "from=, to=, balance?at=, statements: one step of the search",
+        find(ENTRIES, {**IDS, "owner": ":owner"}, fields=["at"]),
+    ),
+    Query(
+        "entries.statement",
+        "request",
+        "GET /v1/wallets/{wallet_id}/statements/{month}: 200 entries",
+        find(ENTRIES, SPAN, sort=UP),
+    ),
+    Query(
+        "entries.stream",
+        "request",
+        "GET /v1/wallets/{wallet_id}/stream",
+        find(ENTRIES, {"_id": {"$gt": ":first", "$lte": ":last"}, "owner": ":owner"}, sort=UP, limit=True),
+    ),
+    Query(
+        "entries.feed",
+        "request",
+        "GET /v1/wallets/{wallet_id}/stream: one for a process",
+        {AGGREGATE: ENTRIES, "pipeline": [{"$changeStream": {}}], "cursor": {}},
+        explained=False,
+    ),
+    Query("holds.get", "request", "GET /v1/holds/{hold_id}", one(HOLD_DOCUMENTS, OWN)),
+    Query("reversals.get", "request", "GET /v1/transactions/{transaction_id}", one(REVERSALS, OWN)),
+]
+
+_COUNTED: Document = {
+    AGGREGATE: CAMPAIGNS,
+    "pipeline": [{"$match": {"status": ":status"}}, {"$group": {"_id": 1, "n": {"$sum": 1}}}],
+    "cursor": {},
+}
+
+CLOCK = [
+    Query("clocks.get", "request", "every quarter of a second in each process, in development", one(CLOCKS, ID)),
+    Query("clocks.make", "request", "POST /v1/test/clock/advance", update(CLOCKS, ID, upsert=True)),
+    Query(
+        "clocks.advance",
+        "request",
+        "POST /v1/test/clock/advance",
+        {
+            FIND_AND_MODIFY: CLOCKS,
+            "query": {"_id": ":id", "offset_ms": {"$lte": ":most"}},
+            "update": {"$set": {"touched": True}},
+        },
+    ),
+]
+
+REWARDS = [
+    Query(
+        "events.get",
+        "request",
+        "GET /v1/events/{event_id}, POST …/replay, POST /v1/events for an unknown member, guerdon replay-decision",
+        one(EVENTS, ID),
+    ),
+    Query(
+        "campaign_versions.known",
+        "request",
+        "POST /v1/events/{event_id}/replay, guerdon replay-decision",
+        find(CAMPAIGN_VERSIONS, IDS, limit=True),
+    ),
+    Query("refunds.change", "request", "POST /v1/events", update(REFUNDS, {**OWN, "count": ":count"}, upsert=True)),
+    Query("standings.change", "request", "POST /v1/events", update(STANDINGS, {**OWN, "count": ":count"}, upsert=True)),
+    Query("events.recorded", "request", "POST /v1/events/bulk", find(EVENTS, IDS, fields=["_id"])),
+    Query("campaigns.get", "request", "GET, PUT, activate, pause of /v1/campaigns/{campaign_id}", one(CAMPAIGNS, ID)),
+    Query("campaigns.first", "request", "GET /v1/campaigns", find(CAMPAIGNS, {}, sort=DOWN, limit=True)),
+    Query("campaigns.next", "request", "GET /v1/campaigns", find(CAMPAIGNS, {"_id": {"$lt": ":before"}}, sort=DOWN, limit=True)),
+    Query(
+        "campaigns.first_by_status",
+        "request",
+        "GET /v1/campaigns?status=",
+        find(CAMPAIGNS, {"status": ":status"}, sort=DOWN, limit=True),
+    ),
+    Query(
+        "campaigns.next_by_status",
+        "request",
+        "GET /v1/campaigns?status=",
+        find(CAMPAIGNS, {"_id": {"$lt": ":before"}, "status": ":status"}, sort=DOWN, limit=True),
+    ),
+    Query(
+        "campaigns.live",
+        "request",
+        "POST /v1/events, POST /v1/events/preview, once a second",
+        find(CAMPAIGNS, {"status": ":status"}, sort=UP, limit=True),
+    ),
+    Query("campaigns.count", "request", "POST /v1/campaigns/{campaign_id}/activate", _COUNTED, bound=CAMPAIGNS_LIVE_MAX + 1),
+    Query(
+        "campaigns.replace",
+        "request",
+        "PUT, activate, pause of /v1/campaigns/{campaign_id}",
+        update(CAMPAIGNS, {"_id": ":id", "version": ":version", "changed_at": ":changed_at"}),
+    ),
+]
+
+JOBS = [
+    Query(
+        "leases.take",
+        "job",
+        "every worker, for every job",
+        {FIND_AND_MODIFY: LEASES, "query": ID, "update": {"$set": {"touched": True}}, "upsert": True},
+    ),
+    Query("leases.keep", "job", "the worker that runs a job", update(LEASES, {"_id": ":id", "holder": ":holder"})),
+    Query("checkpoints.newest", "job", "the checkpoint job", one(CHECKPOINTS, {}, sort=DOWN)),
+    Query("checkpoints.all", "job", "the checkpoint job, guerdon verify", find(CHECKPOINTS, {}, sort=UP)),
+    Query("checkpoints.touch", "job", "the checkpoint job", update(CHECKPOINTS, ID)),
+    Query(
+        "checkpoints.accounts",
+        "job",
+        "the checkpoint job",
+        find(ACCOUNTS, {}, sort=UP, fields=["kind", "seq", "head", "opened_at", "at"]),
+    ),
+    Query("checkpoints.heads", "job", "the checkpoint job", find(ENTRIES, IDS, fields=["at", "hash"])),
+]
+
+_LOOK = (
+    "owner",
+    "asset",
+    "kind",
+    "amount",
+    "counter",
+    "actor",
+    "at",
+    "transaction",
+    "pair",
+    "lots",
+    "hold",
+    "metadata",
+    "reverses",
+)
+_BETWEEN: Document = {"_id": {"$gt": ":first", "$lt": ":last"}}
+_VERIFY = "guerdon verify"
+
+VERIFY = [
+    Query("verify.accounts", "terminal", _VERIFY, find(ACCOUNTS, AFTER, sort=UP, limit=True)),
+    Query("verify.owners_rest", "terminal", _VERIFY, find(ACCOUNTS, _BETWEEN, sort=UP)),
+    Query("verify.account", "terminal", "guerdon verify --account", find(ACCOUNTS, ID, sort=UP, limit=True)),
+    Query("verify.entries", "terminal", _VERIFY, find(ENTRIES, {"_id": {"$gt": ":first", "$lte": ":last"}}, sort=UP)),
+    Query("verify.entries_rest", "terminal", _VERIFY, find(ENTRIES, AFTER, sort=UP)),
+    Query("verify.active_holds", "terminal", _VERIFY, find(HOLD_DOCUMENTS, {**ABOUT, "status": ":status"})),
+    Query("verify.reversals", "terminal", _VERIFY, find(REVERSALS, ABOUT)),
+    Query("verify.seq", "terminal", _VERIFY, one(ACCOUNTS, ID, fields=["seq"])),
+    Query("verify.look_up", "terminal", _VERIFY, find(ENTRIES, IDS, fields=_LOOK)),
+    Query("verify.marks", "terminal", _VERIFY, find(ENTRIES, MARKS, fields=["once", "owner"])),
+    Query("verify.ended_holds", "terminal", _VERIFY, find(HOLD_DOCUMENTS, IDS)),
+    Query("verify.all_events", "terminal", _VERIFY, find(EVENTS, AFTER, sort=UP)),
+    Query("verify.all_holds", "terminal", _VERIFY, find(HOLD_DOCUMENTS, AFTER, sort=UP)),
+    Query("verify.all_reversals", "terminal", _VERIFY, find(REVERSALS, AFTER, sort=UP)),
+    Query("verify.all_refusals", "terminal", _VERIFY, find(ENTRIES, _BETWEEN, sort=UP)),
+    Query(
+        "verify.beside_refusals",
+        "terminal",
+        _VERIFY,
+        find(ENTRIES, {**MARKS, "balance_after": {"$exists": True}}, fields=["once"]),
+    ),
+]
+
+QUERIES = {
+    query.name: query
+    for query in (
+        *IDENTITY,
+        *SESSIONS_AND_STANDING,
+        *SECOND_FACTORS,
+        *PRIVACY,
+        *RECOVERY,
+        *AUDIT_LOG,
+        *WALLETS,
+        *LEDGER,
+        *HISTORY,
+        *CLOCK,
+        *REWARDS,
+        *TIERS,
+        *VOUCHER_QUERIES,
+        *TILL_QUERIES,
+        *CODE_QUERIES,
+        *WHAT_IF,
+        *JOBS,
+        *VERIFY,
+    )
+}
