@@ -13,7 +13,7 @@ from guerdon.errors import NotFound
 from guerdon.http.operation import Request, Response, note, operation
 from guerdon.logs import make_logger
 from guerdon.permissions import scope
-from guerdon.wiring import services as composition
+from guerdon.wiring import routes as composition
 from guerdon.wiring.routes import build_app
 from guerdon.wiring.services import Services, open_services
 from tests.clients import Caller, Log, ManualClock, problem

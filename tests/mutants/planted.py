@@ -32,11 +32,11 @@ class Mutant(NamedTuple):
 
 ERASING = "src/guerdon/privacy/service.py"
 LEDGER = "src/guerdon/ledger/"
-WAYS_BACK, FACTOR = "src/guerdon/recovery/", "src/guerdon/factors/"
-DUE, LOTS, LIMITS = LEDGER + "due.py", LEDGER + "lots.py", LEDGER + "limits.py"
-RULES, MODELS, STORE, COMMITTER = LEDGER + "rules.py", LEDGER + "models.py", LEDGER + "store.py", LEDGER + "committer.py"
+WAYS_BACK, FACTOR = "src/guerdon/password_reset/", "src/guerdon/second_factor/"
+DUE, LOTS, LIMITS = LEDGER + "expiry.py", LEDGER + "lots.py", LEDGER + "spending_limits.py"
+RULES, MODELS, STORE, COMMITTER = LEDGER + "decide.py", LEDGER + "models.py", LEDGER + "store.py", LEDGER + "committer.py"
 HOLDS, REVERSALS = "src/guerdon/holds/rules.py", "src/guerdon/reversals/rules.py"
-IDENTITY, TIMES = "src/guerdon/identity/", "src/guerdon/access/signing_keys.py"
+IDENTITY, TIMES = "src/guerdon/access/", "src/guerdon/access/signing_keys.py"
 WALLETS, REWARDS = "src/guerdon/wallets/rules.py", "src/guerdon/events/record.py"
 DECIDING, RELEASES = "src/guerdon/campaigns/allocation.py", "src/guerdon/campaigns/releases.py"
 CAMPAIGNS = ("tests/api/test_campaigns.py", "tests/api/test_refunds.py")
@@ -79,7 +79,7 @@ MUTANTS = (
     # --- limits ---------------------------------------------------------------------------------------------------------
     Mutant("limits not counted", RULES, "        change = (amount, amount)\n", "        change = (0, 0)\n"),
     Mutant("limit off by one", LIMITS, "used + amount > limit:", "used + amount > limit + 1:"),
-    Mutant("day and month in UTC", LIMITS, "day = self.local(now_ms).date().isoformat()", "day = to_datetime(now_ms).date().isoformat()"),
+    Mutant("day and month in UTC", "src/guerdon/calendar.py", "day = self.local(now_ms).date().isoformat()", "day = to_datetime(now_ms).date().isoformat()"),
     Mutant("day never ends", LIMITS, "spent.in_day if spent.day == day else 0", "spent.in_day"),
     Mutant("gives back to another day", LIMITS, "return (amount if then[0] == now[0] else 0,", "return (amount,"),
     Mutant("transfers spend without a limit", WALLETS, "(Posting(wallet, -amount, to, spends=True),", "(Posting(wallet, -amount, to),"),
@@ -106,8 +106,8 @@ MUTANTS = (
     Mutant("a lost race is told to the caller", COMMITTER, "except LostRace:\n                pass", "except LostRace:\n                raise", (TURNS,)),
     Mutant("a command overtakes one that was put off", COMMITTER, "moved.update(accounts)  # What", "pass  # What", (TURNS,)),
     Mutant("quiet accounts wait with a contended one", COMMITTER, "if moved.isdisjoint(accounts):", "if False:", (TURNS,)),
-    Mutant("a turn goes to whoever asks", LEDGER + "turns.py", '{"$concatArrays": [line, [me]]}', '{"$concatArrays": [[me], line]}', (TURNS,)),
-    Mutant("a dead holder keeps its turn", LEDGER + "turns.py", "LEASE_MS = 400", "LEASE_MS = 400_000_000", (TURNS,)),
+    Mutant("a turn goes to whoever asks", LEDGER + "contention.py", '{"$concatArrays": [line, [me]]}', '{"$concatArrays": [[me], line]}', (TURNS,)),
+    Mutant("a dead holder keeps its turn", LEDGER + "contention.py", "LEASE_MS = 400", "LEASE_MS = 400_000_000", (TURNS,)),
     Mutant("a document changes once", STORE, '"u": {"$set": each.fields},', '"u": {"$setOnInsert": each.fields},', (MACHINE,)),
     Mutant("terms are not stored", STORE, '("lots", "holds", "floor", "ceiling", "status", "limits", "spent")', '("lots", "holds", "status")', (TERMS,)),
     Mutant("hold documents are not ended", HOLDS, 'fields = {"left": 0, "status": "voided"', 'fields = {"left": 0, "status": "held"'),
@@ -145,10 +145,10 @@ MUTANTS = (
     Mutant("two commands write the key file at once", "src/guerdon/cli/token_keys.py", "fcntl.flock(descriptor, fcntl.LOCK_EX)", "pass", KEY_FILE),
     Mutant("a broken key file is fatal", IDENTITY + "key_file.py", "except StartupRefused as error:", "except KeyError as error:", KEY_FILE),
     Mutant("key file is read for ever", IDENTITY + "key_file.py", "if stamp == self._seen:\n            return", "if False:\n            return", KEY_FILE),
-    Mutant("keys hand out any scope", IDENTITY + "access.py", "        require_grantable(actor, wanted)\n", "", KEYS),
-    Mutant("checksum of a key not looked at", IDENTITY + "keys.py", " or checksum62(text[:-6]) != match[3]", "", KEYS),
+    Mutant("keys hand out any scope", IDENTITY + "service.py", "        require_grantable(actor, wanted)\n", "", KEYS),
+    Mutant("checksum of a key not looked at", IDENTITY + "service_key_format.py", " or checksum62(text[:-6]) != match[3]", "", KEYS),
     Mutant("a service's keys are not audited", "src/guerdon/middlewares/auditing.py", " or declared.policy.scope in ADMIN_SCOPES)", ")", KEYS),
-    Mutant("every use of a key is written", IDENTITY + "access.py", "if now - (known.row.last_used_at or 0) >= LAST_USE_MS:", "if True:", KEYS),
+    Mutant("every use of a key is written", IDENTITY + "service.py", "if now - (known.row.last_used_at or 0) >= LAST_USE_MS:", "if True:", KEYS),
     Mutant("audit log keeps keys", "src/guerdon/audit_log/service.py", "{name: redacted(value) for", "{name: value for", ("tests/api/test_leaks.py",)),
     # --- passwords and second factors -----------------------------------------------------------------------------------
     Mutant("a session survives a new password", "src/guerdon/sessions/rules.py", "(session.epoch == member.epoch or session.id == member.spared)", "True", RECOVERY),

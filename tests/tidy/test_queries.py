@@ -6,10 +6,10 @@ import re
 from tests.tidy.test_ceilings import PRODUCT, name_of
 
 PROGRAMS = re.compile(r"\$(?:where|function|accumulator|regex|expr)\b|mapReduce|map_reduce", re.IGNORECASE)
-BUILT = {"'HTTP_{status}'", "'{collection}_with'", "'{collection}_without'"}
-"""Keys of mappings that are built from parts: statuses of the OpenAPI document, and copies of a collection that the bench of indexes makes.
-Neither is a field's name, and no caller has a part in them. A new one is put here with its reason."""
-READERS = {"request.params": "http.py", "request.stream": "http.py"}
+BUILT = {"'HTTP_{status}'"}
+"""Keys of mappings that are built from parts: statuses of the OpenAPI document.
+They are no names of fields, and no caller has a part in them. A new one is put here with its reason."""
+READERS = {"request.params": "query.py", "request.stream": "body.py"}
 """What a caller sent is read in one place, which turns it into typed structs."""
 TREES = {name_of(path): ast.parse(path.read_text(encoding="utf-8")) for path in PRODUCT}
 
