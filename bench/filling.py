@@ -22,7 +22,7 @@ from guerdon.calendar import Calendar
 from guerdon.collections import INDEXES
 from guerdon.database import Database
 from guerdon.ids import IdSource
-from guerdon.ledger.decide import settle
+from guerdon.ledger.decide import post_transaction
 from guerdon.ledger.models import Account, Entry, Idempotency, Transaction
 from guerdon.ledger.store import ACCOUNTS, ENTRIES, encode
 from guerdon.members.models import MEMBERS, Member
@@ -104,7 +104,7 @@ def make_empty(url: str, database: str) -> None:
 def book(account: Account, transaction: Transaction, at_ms: int) -> tuple[Account, Entry]:
     """Let the ledger's rules decide a transaction of one side."""
     moved: dict[str, Account] = {}
-    [entry] = settle(transaction, lambda _: account, moved, at_ms, _CALENDAR)
+    [entry] = post_transaction(transaction, lambda _: account, moved, at_ms, _CALENDAR)
     return moved[account.id], entry
 
 

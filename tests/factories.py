@@ -86,7 +86,7 @@ class Factory:
         text = "\n".join(("code", *codes)).encode()
         answer = await self._service.send("POST", f"/v1/offers/{offer}/codes/import", text, content_type="text/csv")
         assert answer.status_code == 202, answer.text
-        await self._services.making.make_open()
+        await self._services.code_generation.generate_open()
 
     def event(self, **changes: Any) -> dict[str, Any]:
         """The body of a purchase of 139.12 pounds by somebody new."""
@@ -111,5 +111,5 @@ class Factory:
         report = await verify(self._services.database, calendar=self._services.ledger.calendar)
         assert report.violations == 0, report.first
         for event in await self._services.database.collection(EVENTS, RecordedEvent).find({}, limit=REPLAYS_MAX):
-            replay = await self._services.replays.replay(event)
+            replay = await self._services.event_replays.replay(event)
             assert replay.outcome == "equal" or replay.missing == [ERASED], replay

@@ -9,9 +9,9 @@ from msgspec import Struct
 
 from guerdon.access.models import SERVICE_KEYS
 from guerdon.audit_log.models import AUDIT
-from guerdon.campaigns.domain import EVENTS, REFUNDS, STANDINGS
+from guerdon.campaigns.domain import EVENTS, MEMBER_STATES, REFUNDS
 from guerdon.campaigns.models import CAMPAIGN_VERSIONS, CAMPAIGNS
-from guerdon.ledger.contention import TURNS
+from guerdon.ledger.contention import CONTENTION_LEASES
 from guerdon.ledger.expiry import HOLD_DOCUMENTS
 from guerdon.ledger.store import ACCOUNTS, ENTRIES, REVERSALS
 from guerdon.members.models import CLAIMS, LOOKUP_KEYS, MEMBERS, PERSON_KEYS
@@ -25,7 +25,7 @@ from guerdon.simulated_clock.models import CLOCKS
 from guerdon.simulations.models import SIMULATED_MEMBERS, SIMULATED_PURCHASES, SIMULATIONS
 from guerdon.tiers.models import TIER_CHANGES, TIER_SET_VERSIONS, TIER_SETS
 from guerdon.verification.checkpoints import CHECKPOINTS
-from guerdon.vouchers.codes.models import BATCHES, STAGED_CODES
+from guerdon.vouchers.codes.models import CODE_BATCHES, STAGED_CODES
 from guerdon.vouchers.models import DEALT_CODES, POOL_CODES, VOUCHER_CODES, VOUCHERS
 from guerdon.wallets.models import ASSETS
 from guerdon.workers.models import LEASES
@@ -61,18 +61,18 @@ PEOPLE: dict[str, Kept | None] = {
     REVERSALS: Kept("kept", (), "sums of what the entries show"),
     EVENTS: Kept("kept", ("events",)),
     REFUNDS: Kept("kept", ("refunds",)),
-    STANDINGS: Kept("kept", ("standing", "tier")),
+    MEMBER_STATES: Kept("kept", ("standing", "tier")),
     TIER_CHANGES: Kept("kept", ("tier_changes",)),
     TIER_SETS: Kept("kept", (), "who has made it, by id, where it was somebody who works here"),
     TIER_SET_VERSIONS: Kept("kept", (), "who has made it, by id, where it was somebody who works here"),
     AUDIT: Kept("kept", ("audit",)),
-    TURNS: Kept("kept", (), "which process moves a wallet at this moment"),
+    CONTENTION_LEASES: Kept("kept", (), "which process moves a wallet at this moment"),
     CAMPAIGNS: Kept("kept", (), "who has made it, by id, where it was somebody who works here"),
     CAMPAIGN_VERSIONS: Kept("kept", (), "who has made it, by id, where it was somebody who works here"),
     OFFERS: Kept("kept", (), "who has made it, by id, where it was somebody who works here"),
     OFFER_VERSIONS: Kept("kept", (), "who has made it, by id, where it was somebody who works here"),
     VOUCHERS: Kept("kept", ("vouchers",)),
-    BATCHES: Kept("kept", (), "who has asked for it, by id, where it was somebody who works here"),
+    CODE_BATCHES: Kept("kept", (), "who has asked for it, by id, where it was somebody who works here"),
     VOUCHER_CODES: Kept("kept", (), "the codes that `vouchers` shows"),
     DEALT_CODES: Kept("kept", (), "the codes that `vouchers` shows"),
     SIMULATIONS: Kept("kept", (), "for 30 days: who would have got the most, in a past that never was, and who has asked"),

@@ -44,9 +44,9 @@ INDEXES = {
     **simulated_clock.INDEXES,
     **workers.INDEXES,
 }
-MASTER_SEALED = [*vault.MASTER_SEALED, *outbox.MASTER_SEALED]
+SEALED_FIELDS = [*vault.MASTER_SEALED, *outbox.MASTER_SEALED]
 """Fields that a rotation of the master keys seals again."""
-BELONGINGS = [
+ERASABLE_ROWS = [
     *sessions.BELONGINGS,
     *second_factor.BELONGINGS,
     *outbox.BELONGINGS,

@@ -8,7 +8,7 @@ from msgspec import Struct
 from guerdon.database import Document
 
 
-class Belongings(Struct, frozen=True):
+class ErasableRows(Struct, frozen=True):
     """Rows about one person that go when the person does."""
 
     name: str
@@ -20,7 +20,7 @@ class Belongings(Struct, frozen=True):
     """What `where` is asked with: the member's id, or the claim of an address."""
 
 
-class MasterSealed(Struct, frozen=True):
+class SealedField(Struct, frozen=True):
     """A field that a master key has sealed: what a rotation of the master keys seals again."""
 
     collection: str

@@ -16,7 +16,7 @@ from pymongo import IndexModel
 from guerdon.clock import Clock, to_datetime
 from guerdon.crypto.sealing import MasterKeys
 from guerdon.database import Database, Document, Session
-from guerdon.erasable_data import Belongings, MasterSealed
+from guerdon.erasable_data import ErasableRows, SealedField
 from guerdon.errors import StartupRefused
 from guerdon.ids import IdSource
 
@@ -47,11 +47,11 @@ def _context_of_row(row: Document) -> str:
     return context_of(row["_id"])
 
 
-BELONGINGS = [Belongings("outbox", OUTBOX, about), Belongings("outbox_by_address", OUTBOX, about, by="address")]
-MASTER_SEALED = [MasterSealed(OUTBOX, "sealed", _context_of_row)]
+BELONGINGS = [ErasableRows("outbox", OUTBOX, about), ErasableRows("outbox_by_address", OUTBOX, about, by="address")]
+MASTER_SEALED = [SealedField(OUTBOX, "sealed", _context_of_row)]
 
 
-class Row(Struct, frozen=True, kw_only=True, omit_defaults=True):
+class OutboxMessage(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One event on one channel. Times are milliseconds since the epoch, where nothing else is said."""
 
     id: str = field(name="_id")
@@ -76,7 +76,7 @@ class Row(Struct, frozen=True, kw_only=True, omit_defaults=True):
 class Event(Struct, frozen=True, kw_only=True):
     """An event that was taken, in order to be told on a channel."""
 
-    row: Row
+    row: OutboxMessage
     data: dict[str, str]
 
     @property
@@ -92,7 +92,7 @@ class Outbox:
     """The events of this deployment that somebody is still to hear of."""
 
     def __init__(self, database: Database, master: MasterKeys | None, ids: IdSource, clock: Clock) -> None:
-        self._rows = database.collection(OUTBOX, Row)
+        self._rows = database.collection(OUTBOX, OutboxMessage)
         self._given = master
         self._ids = ids
         self._clock = clock
@@ -130,11 +130,11 @@ class Outbox:
         """
         return self._rows.encode(self._row(kind, owner, data, self._ids.new("evt"), channel=channel, ttl_seconds=ttl_seconds))
 
-    def _row(self, kind: str, owner: str, data: dict[str, str], event: str, *, channel: str, ttl_seconds: int) -> Row:
+    def _row(self, kind: str, owner: str, data: dict[str, str], event: str, *, channel: str, ttl_seconds: int) -> OutboxMessage:
         now = self._clock.now_ms()
         ends_at = now + ttl_seconds * 1000
         row_id = f"{owner}:{event}:{channel}"
-        return Row(
+        return OutboxMessage(
             id=row_id,
             event=event,
             kind=kind,
@@ -181,7 +181,7 @@ class Outbox:
         await self._change(event.row, {"$set": {"due_at": due_at}})
         return pause_ms
 
-    async def _change(self, row: Row, change: Document, session: Session | None = None) -> bool:
+    async def _change(self, row: OutboxMessage, change: Document, session: Session | None = None) -> bool:
         """Change a row if it still is as it was seen."""
         done = await self._rows.raw.update_one({"_id": row.id, "due_at": row.due_at}, change, session=session)
         return done.matched_count == 1

@@ -65,7 +65,7 @@ class Server:
             self._app = with_limits(app, self._settings, self._clock, log)
             await self._stack.enter_async_context(beside_requests(services, self._settings, log))
             _on_stop_signal(services.streams.end)
-            _calm_collector()
+            _tune_gc()
         except StartupRefused as error:
             log.error("startup_refused", detail=error.detail)
             os._exit(EXIT_STARTUP_REFUSED)
@@ -100,7 +100,7 @@ async def clock_followed(services: Services, log: FilteringBoundLogger) -> Async
 
 @asynccontextmanager
 async def _repeated(works: Works, log: FilteringBoundLogger) -> AsyncGenerator[None]:
-    tasks = [asyncio.create_task(_again_and_again(seconds, work, log)) for seconds, work in works]
+    tasks = [asyncio.create_task(_run_periodically(seconds, work, log)) for seconds, work in works]
     try:
         yield
     finally:
@@ -109,7 +109,7 @@ async def _repeated(works: Works, log: FilteringBoundLogger) -> AsyncGenerator[N
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def _again_and_again(seconds: float, work: Callable[[], Awaitable[None]], log: FilteringBoundLogger) -> None:
+async def _run_periodically(seconds: float, work: Callable[[], Awaitable[None]], log: FilteringBoundLogger) -> None:
     while True:
         try:
             await work()
@@ -141,7 +141,7 @@ def _on_stop_signal(act: Callable[[], None]) -> None:
         signal.siginterrupt(number, False)
 
 
-def _calm_collector() -> None:
+def _tune_gc() -> None:
     """What exists now lives as long as the process: the collector need not walk it, nor run every 700 allocations."""
     gc.collect()
     gc.freeze()

@@ -42,7 +42,7 @@ async def log_in(anonymous: Caller, email: str) -> Caller:
 async def log_in_as(anonymous: Caller, services: Services, role: Role) -> Caller:
     """Somebody with a role, by a log-in like everybody's."""
     if role != "member":
-        await services.identity.create_operator("ada@example.com", PASSWORD, role)
+        await services.members.create_operator("ada@example.com", PASSWORD, role)
     return await log_in(anonymous, "ada@example.com")
 
 

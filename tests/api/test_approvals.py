@@ -21,7 +21,7 @@ def settings(usual_settings: Settings) -> Settings:
 
 async def colleague(anonymous: Caller, services: Services, name: str) -> tuple[str, Caller]:
     person = {"email": f"{name}@example.com", "password": PASSWORD}
-    member = await services.identity.create_operator(person["email"], PASSWORD, "operator")
+    member = await services.members.create_operator(person["email"], PASSWORD, "operator")
     return member.id, anonymous.with_token((await logged_in(anonymous, person))["access_token"])
 
 

@@ -23,12 +23,12 @@ PASSWORD = "operator's password"
 
 async def colleague(anonymous: Caller, services: Services, role: Any) -> tuple[str, Caller]:
     person = {"email": f"{role}@example.com", "password": PASSWORD}
-    member = await services.identity.create_operator(person["email"], PASSWORD, role)
+    member = await services.members.create_operator(person["email"], PASSWORD, role)
     return member.id, anonymous.with_token((await logged_in(anonymous, person))["access_token"])
 
 
 async def records(services: Services) -> list[Record]:
-    return [record async for record in services.audit.read()]
+    return [record async for record in services.audit_log.read()]
 
 
 async def test_what_a_colleague_changes_is_asked_and_answered(
@@ -74,14 +74,14 @@ async def test_nothing_is_done_when_it_cannot_be_written_down(
         raise AutoReconnect("the log's server is gone")
 
     with monkeypatch.context() as patch:
-        patch.setattr(services.audit, "append", lost)
+        patch.setattr(services.audit_log, "append", lost)
         problem(await operator.post(f"/v1/wallets/{wallet}/debit", {"amount": 3}), 503, "database-unavailable")
     assert await factory.balance(wallet) == 10
     await factory.assert_books_balance()
 
 
 async def test_many_at_once_make_one_chain(services: Services, other_services: Services) -> None:
-    both = [services.audit, other_services.audit]
+    both = [services.audit_log, other_services.audit_log]
     await asyncio.gather(
         *(both[n % 2].append("asked", "terminal", "test", {"n": str(n)}, request_id=f"req_{n}") for n in range(20))
     )
@@ -93,7 +93,7 @@ async def test_many_at_once_make_one_chain(services: Services, other_services: S
 @pytest.mark.parametrize("change", [{"actor": "somebody"}, {"at": 1}, {"facts": {"role": "admin"}}, {"prev": bytes(32)}, None])
 async def test_a_change_of_the_log_shows(services: Services, database: Database, change: dict[str, Any] | None) -> None:
     for n in range(4):
-        await services.audit.append("asked", "terminal", "test", {"n": str(n)}, request_id="req_1")
+        await services.audit_log.append("asked", "terminal", "test", {"n": str(n)}, request_id="req_1")
     if change is None:
         await database.raw[AUDIT].delete_one({"_id": 3})
     else:

@@ -12,13 +12,13 @@ from pymongo.errors import OperationFailure
 
 from guerdon.access.service import Access
 from guerdon.audit_log.models import view_record
-from guerdon.audit_log.service import Audit
+from guerdon.audit_log.service import AuditLog
 from guerdon.config import Settings
 from guerdon.database import Collection
 from guerdon.ledger.service import Ledger
 from guerdon.logs import adopt_libraries, make_logger
 from guerdon.members.passwords import PasswordHasher
-from guerdon.members.service import Identity
+from guerdon.members.service import Members
 from guerdon.sessions.service import Sessions
 from guerdon.wiring.routes import build_app
 from guerdon.wiring.services import Services
@@ -27,7 +27,7 @@ from tests.clients import Log, ManualClock
 
 LAYERS: list[tuple[Any, str]] = [
     (Access, "recall"), (Access, "authenticate"), (Sessions, "stand"), (Sessions, "log_in"), (Sessions, "refresh"),
-    (Identity, "create_member"), (Identity, "get_member"), (PasswordHasher, "verify"), (Audit, "append"), (Ledger, "submit"), (Collection, "find_one"),
+    (Members, "create_member"), (Members, "get_member"), (PasswordHasher, "verify"), (AuditLog, "append"), (Ledger, "submit"), (Collection, "find_one"),
     (Collection, "insert"),
 ]  # fmt: skip
 ADMIN_PASSWORD = canary("admin-password")
@@ -49,7 +49,7 @@ async def flows(services: Services, settings: Settings, log: Log, clock: ManualC
     adopt_libraries(logger)
     app: App[Any, Any] = build_app(services, settings, logger)
     key = await services.access.create_key("canaries", ["*"])
-    await services.identity.create_operator(f"{MARK}admin@example.com", ADMIN_PASSWORD, "admin")
+    await services.members.create_operator(f"{MARK}admin@example.com", ADMIN_PASSWORD, "admin")
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://test") as client:
         yield Flows(client, key)
     asyncio.get_running_loop().set_exception_handler(None)
@@ -59,7 +59,7 @@ async def written(flows: Flows, log: Log, services: Services, capfd: pytest.Capt
     """Whatever has left the process: log, metrics, both outputs, the audit log, and the 5xx answers."""
     metrics = await flows.by_service("GET", "/metrics")
     await log.written(metrics)
-    records = [str(view_record(record)) async for record in services.audit.read()]
+    records = [str(view_record(record)) async for record in services.audit_log.read()]
     faults = [answer.text for answer in flows.answers if answer.status_code >= 500]
     texts = ["\n".join(records), log.getvalue(), metrics.text, *capfd.readouterr(), *faults]
     return found_in("\n".join(texts), flows.secrets)

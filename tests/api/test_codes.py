@@ -9,8 +9,8 @@ import pytest
 
 from guerdon.database import Database
 from guerdon.offers.code_patterns import normalise, parse_pattern
-from guerdon.vouchers.codes.generation import EXHAUSTED, Making
-from guerdon.vouchers.codes.models import BATCHES, STAGED_CODES, Batch
+from guerdon.vouchers.codes.generation import EXHAUSTED, CodeGeneration
+from guerdon.vouchers.codes.models import CODE_BATCHES, STAGED_CODES, CodeBatch
 from guerdon.vouchers.models import POOL_CODES, VOUCHER_CODES
 from guerdon.wiring.services import Services
 from tests.clients import Caller, problem
@@ -29,7 +29,7 @@ class Codes:
 
     def __init__(self, service: Caller, services: Services) -> None:
         self.service = service
-        self.work = services.making.make_open
+        self.work = services.code_generation.generate_open
 
     async def generate(self, offer: str, count: int, **more: Any) -> dict[str, Any]:
         answer = await self.service.post(f"/v1/offers/{offer}/codes", {"count": count, **more})
@@ -57,9 +57,9 @@ class Codes:
         return body["issued"], body["stock"]
 
 
-def slow(services: Services, slice_max: int = 7) -> Making:
+def slow(services: Services, slice_max: int = 7) -> CodeGeneration:
     """A worker that takes small steps."""
-    return Making(
+    return CodeGeneration(
         services.ledger, services.offers, database=services.database, clock=services.clock, slice_max=slice_max, cards_max=4
     )
 
@@ -136,7 +136,7 @@ async def test_codes_that_exist_already_are_drawn_anew_until_there_are_none_left
     offer = await factory.offer(stock=100)
     for count, made in ((10, 10), (10, 10), (10, 0)):
         batch = await codes.generate(offer, count)
-        await database.raw[BATCHES].update_one({"_id": batch["id"]}, {"$set": {"pattern": "A##"}})
+        await database.raw[CODE_BATCHES].update_one({"_id": batch["id"]}, {"$set": {"pattern": "A##"}})
         for _ in range(5):
             await codes.work()
         after = await codes.batch(batch["id"])
@@ -153,12 +153,12 @@ async def test_a_batch_can_be_stopped_once_and_leaves_nothing(
 ) -> None:
     offer = await factory.offer(stock=1000)
     batch = await codes.generate(offer, 1000)
-    stored = await services.database.collection(BATCHES, Batch).get(batch["id"])
+    stored = await services.database.collection(CODE_BATCHES, CodeBatch).get(batch["id"])
     assert stored is not None
     assert await slow(services, 100)._generate(stored) == 100
     answers = await asyncio.gather(*(codes.service.post(f"/v1/batches/{batch['id']}/cancel") for _ in range(3)))
     assert [answer.json()["status"] for answer in answers] == ["cancelled"] * 3
-    assert await services.making._generate(stored) == 0, "who still believes that it runs"
+    assert await services.code_generation._generate(stored) == 0, "who still believes that it runs"
     await codes.work()
     assert await database.raw[VOUCHER_CODES].count_documents({}) == 0
     assert await codes.issued(offer) == (0, 1000)
@@ -177,7 +177,7 @@ async def test_two_workers_at_once_make_each_code_once(
 ) -> None:
     offer = await factory.offer()
     batch = await codes.generate(offer, 100)
-    made = await asyncio.gather(slow(services).make_open(), slow(other_services).make_open())
+    made = await asyncio.gather(slow(services).generate_open(), slow(other_services).generate_open())
     await codes.work()
     assert sum(made) == 100
     assert await database.raw[VOUCHER_CODES].count_documents({"batch": batch["id"]}) == 100
@@ -192,7 +192,7 @@ async def test_gift_cards_are_owed_from_the_moment_they_are_made(
     offer = await factory.offer(kind="gift_card", value={"type": "fixed", "amount": 2500, "currency": "GBP"}, stock=50)
     problem(await codes.service.post(f"/v1/offers/{offer}/codes", {"count": 10_001}), 422, "validation")
     batch = await codes.generate(offer, 10)
-    stored = await services.database.collection(BATCHES, Batch).get(batch["id"])
+    stored = await services.database.collection(CODE_BATCHES, CodeBatch).get(batch["id"])
     assert stored is not None
     # A worker that died before it wrote down how far it was: the next one makes the same cards again, and they are the same.
     assert [await slow(services)._issue_cards(stored) for _ in range(2)] == [4, 4]
@@ -306,7 +306,7 @@ async def test_imports_of_an_offer_follow_each_other_without_gaps(codes: Codes, 
     texts = ["A1\nA2\nA3", "B1\nB2\nB3\nA2", "C1", "D1\nD2"]
     batches = [(await codes.import_(offer, text)).json()["id"] for text in texts]
     assert (await codes.service.post(f"/v1/batches/{batches[2]}/cancel")).status_code == 200
-    await slow(services, 2).make_open()
+    await slow(services, 2).generate_open()
     states = [await codes.batch(batch) for batch in batches]
     assert [state["status"] for state in states] == ["done", "failed", "cancelled", "done"]
     assert states[1]["detail"] == "1 of its codes have come to exist meanwhile"
@@ -355,9 +355,9 @@ async def test_codes_of_a_batch_that_is_not_done_are_none(
 ) -> None:
     offer = await factory.offer()
     batch = await codes.generate(offer, 1)
-    stored = await services.database.collection(BATCHES, Batch).get(batch["id"])
+    stored = await services.database.collection(CODE_BATCHES, CodeBatch).get(batch["id"])
     assert stored is not None
-    await services.making._generate(stored)
+    await services.code_generation._generate(stored)
     row = await database.raw[VOUCHER_CODES].find_one({"batch": batch["id"]})
     assert row is not None
     problem(await codes.service.get(f"/v1/vouchers/{row['_id']}/qr.svg"), 404, "not-found")

@@ -23,7 +23,7 @@ async def codes_of(service: Caller, services: Services, offer: str, count: int) 
     """New codes of an offer, made by a worker."""
     begun = await service.post(f"/v1/offers/{offer}/codes", {"count": count})
     assert begun.status_code == 202, begun.text
-    await services.making.make_open()
+    await services.code_generation.generate_open()
     export = await service.get(f"/v1/batches/{begun.json()['id']}/codes.csv")
     assert export.status_code == 200, export.text
     return [line.split(",")[0] for line in export.text.splitlines()[1:]]
@@ -126,7 +126,7 @@ async def test_a_code_of_another_house_is_used_once(till: Till, service: Caller,
     offer = await factory.offer(kind="external_code", value=None)
     sent: Any = await service.send("POST", f"/v1/offers/{offer}/codes/import", b"AAA-111\r\nBBB-222\r\n", content_type="text/csv")
     assert sent.status_code == 202, sent.text
-    await services.making.make_open()
+    await services.code_generation.generate_open()
     code = (await till.redeem(offer, await factory.member()))["code"]
     assert code == "AAA-111"
     used = await till.do(code, "use", reference="order-1")

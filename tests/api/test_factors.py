@@ -60,7 +60,7 @@ class Authenticator:
 
     async def enrol(self, anonymous: Caller, services: Services, role: Role = "operator") -> Caller:
         """Make Olga, enrol her, and return her as she has logged in without a factor."""
-        await services.identity.create_operator(OLGA["email"], PASSWORD, role)
+        await services.members.create_operator(OLGA["email"], PASSWORD, role)
         olga = await logged_in(anonymous)
         self.secret = (await olga.post("/v1/me/totp", {"current_password": PASSWORD})).json()["secret"]
         answer = await olga.post("/v1/me/totp/confirm", {"code": self.code()})
@@ -103,7 +103,7 @@ def test_recovery_codes_have_120_bits() -> None:
 async def test_enrolling_gives_a_secret_an_address_and_a_picture_of_it(
     anonymous: Caller, services: Services, phone: Authenticator, database: Database
 ) -> None:
-    await services.identity.create_operator(OLGA["email"], PASSWORD, "operator")
+    await services.members.create_operator(OLGA["email"], PASSWORD, "operator")
     olga = await logged_in(anonymous)
     assert (await olga.get("/v1/me/totp")).json() == {"status": "none", "confirmed_at": None, "recovery_codes_left": 0}
     refused = problem(await olga.post("/v1/me/totp", {"current_password": "not my password"}), 422, "validation")
@@ -239,9 +239,9 @@ async def test_what_is_right_clears_what_was_wrong(
 
 async def test_fifty_guesses_at_once_are_five(anonymous: Caller, services: Services, phone: Authenticator) -> None:
     await phone.enrol(anonymous, services)
-    member = await services.identity.prove(OLGA["email"], PASSWORD)
+    member = await services.members.prove(OLGA["email"], PASSWORD)
     guesses = [wrong(phone.next()) for _ in range(50)]
-    tried = await asyncio.gather(*(services.factors.require(member, code) for code in guesses), return_exceptions=True)
+    tried = await asyncio.gather(*(services.second_factors.require(member, code) for code in guesses), return_exceptions=True)
     assert Counter(type(each).__name__ for each in tried) == {"SecondFactorNeeded": 5, "TooManyRequests": 45}
 
 
@@ -264,8 +264,8 @@ async def test_a_factor_is_taken_away_by_both_factors(anonymous: Caller, service
 
 async def test_a_new_password_leaves_the_factor_where_it_is(anonymous: Caller, services: Services, phone: Authenticator) -> None:
     await phone.enrol(anonymous, services)
-    member = await services.identity.prove(OLGA["email"], PASSWORD)
-    token = await services.recovery.issue(member.id)
+    member = await services.members.prove(OLGA["email"], PASSWORD)
+    token = await services.password_resets.issue(member.id)
     answer = await anonymous.post("/v1/auth/reset", {"token": token, "new_password": "another operator's password"})
     assert answer.status_code == 200
     problem(await log_in(anonymous, password="another operator's password"), 401, "second-factor-needed")
@@ -276,7 +276,7 @@ async def test_members_have_no_second_factor_and_are_asked_for_none(
     anonymous: Caller, service: Caller, services: Services, phone: Authenticator
 ) -> None:
     await phone.enrol(anonymous, services)
-    member = await services.identity.prove(OLGA["email"], PASSWORD)
+    member = await services.members.prove(OLGA["email"], PASSWORD)
     assert (await service.put(f"/v1/members/{member.id}/role", {"role": "member"})).status_code == 200
     olga = await logged_in(anonymous)
     problem(await olga.get("/v1/me/totp"), 403, "forbidden")
@@ -299,7 +299,7 @@ async def test_who_has_lost_everything_is_helped_at_the_terminal(
     assert [line["name"] for line in map(json.loads, removed.err.splitlines())] == ["second_factor_removed"]
     assert (await log_in(anonymous)).status_code == 200
     problem(await olga.delete("/v1/me/sessions"), 401, "unauthenticated")
-    written = [record async for record in services.audit.read()][-2:]
+    written = [record async for record in services.audit_log.read()][-2:]
     assert [(record.phase, record.action) for record in written] == [
         (phase, "admin remove-totp") for phase in ("asked", "answered")
     ]

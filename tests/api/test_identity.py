@@ -90,7 +90,7 @@ async def test_a_password_that_is_guessed_first_is_refused_wherever_it_is_chosen
     assert [error["pointer"] for error in refused["errors"]] == ["/password"]
     assert password not in refused["detail"]
     with pytest.raises(Validation):
-        await services.identity.create_operator(ADA["email"], password, "admin")
+        await services.members.create_operator(ADA["email"], password, "admin")
     assert (await anonymous.post("/v1/auth/register", ADA)).status_code == 201
     token = (await anonymous.post("/v1/auth/login", ADA)).json()["access_token"]
     change = {"current_password": ADA["password"], "new_password": password}

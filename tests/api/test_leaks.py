@@ -72,7 +72,7 @@ async def test_an_error_answer_with_a_secret_fails_the_test_that_gets_it(
     async def careless(*_: Any) -> None:
         raise Internal(f"could not register with {new_key().text}")
 
-    monkeypatch.setattr(services.identity, "register", careless)
+    monkeypatch.setattr(services.members, "register", careless)
     with pytest.raises(AssertionError, match="an error answer holds a secret"):
         await anonymous.post("/v1/auth/register", {"email": "ada@example.com", "password": "correct horse battery"})
 
@@ -137,8 +137,8 @@ def test_the_commands_for_signing_keys_show_no_secret(
 
 async def test_the_audit_log_at_the_terminal_shows_no_secret(services: Services, capsys: pytest.CaptureFixture[str]) -> None:
     text = await services.access.create_key("till", ["*"])
-    await services.audit.append("asked", "terminal", "keys revoke", {"key_id": text}, request_id="cmd_2")
-    await services.audit.append("asked", "terminal", "keys create", {"name": "till", "scopes": "*"}, request_id="cmd_1")
+    await services.audit_log.append("asked", "terminal", "keys revoke", {"key_id": text}, request_id="cmd_2")
+    await services.audit_log.append("asked", "terminal", "keys create", {"name": "till", "scopes": "*"}, request_id="cmd_1")
     await _export(services, 0)
     said = capsys.readouterr()
     assert said.out

@@ -51,12 +51,12 @@ async def test_who_is_named_is_exported_and_erased_as_declared(
     foreign = await factory.offer(kind="external_code", value=None, stock=None)
     await factory.pool(foreign, ["THEIRS-1"])
     await factory.voucher(foreign, ada.id)
-    await services.identity._members.raw.update_one({"_id": ada.id}, {"$set": {"role": "support"}})
+    await services.members._members.raw.update_one({"_id": ada.id}, {"$set": {"role": "support"}})
     me = anonymous.with_token(ada.token)
     assert (await me.post("/v1/me/totp", {"current_password": PASSWORD})).status_code == 201
-    await services.identity._members.raw.update_one({"_id": ada.id}, {"$set": {"role": "member"}})
+    await services.members._members.raw.update_one({"_id": ada.id}, {"$set": {"role": "member"}})
     await anonymous.post("/v1/auth/forgot", {"email": ada.email})
-    await services.recovery.answer_asked()
+    await services.password_resets.answer_asked()
     assert (await me.get("/v1/me/export")).status_code == 200
     await service.get(f"/v1/members/{ada.id}/export")
     exported = (await service.get(f"/v1/members/{ada.id}/export")).json()
@@ -131,7 +131,7 @@ async def test_who_was_erased_has_no_door_left_and_the_next_one_has_no_past(
     await factory.wallet(70, member=ada.id)
     login = {"email": ada.email, "password": PASSWORD}
     old = (await anonymous.post("/v1/auth/login", login)).json()
-    reset = await services.recovery.issue(ada.id)
+    reset = await services.password_resets.issue(ada.id)
     key = services.vault.email_claim(ada.email)
     await service.post(f"/v1/members/{ada.id}/erase")
 
@@ -140,7 +140,7 @@ async def test_who_was_erased_has_no_door_left_and_the_next_one_has_no_past(
     for token in (ada.token, old["access_token"]):
         problem(await anonymous.with_token(token).get("/v1/me"), 401, "unauthenticated")
     problem(await anonymous.post("/v1/auth/login", login), 401, "unauthenticated")
-    assert await services.identity.find_by_email(ada.email) is None
+    assert await services.members.find_by_email(ada.email) is None
 
     made = (await anonymous.post("/v1/auth/register", login)).json()
     assert made["id"] != ada.id

@@ -13,7 +13,7 @@ import pytest
 from pymongo import monitoring
 
 from guerdon.audit_log.rules import faults
-from guerdon.collections import INDEXES, MASTER_SEALED
+from guerdon.collections import INDEXES, SEALED_FIELDS
 from guerdon.database import Database, Document
 from guerdon.errors import DatabaseUnavailable, Validation
 from guerdon.members.models import Member
@@ -46,7 +46,7 @@ class Subject:
         """Be made by a shop, be given a password by an operator, log in."""
         body = {"email": self.email, "external_id": self.external_id, "attributes": self.attributes}
         self.id = (await service.post("/v1/members", body)).json()["id"]
-        issued = await services.recovery.issue(self.id)
+        issued = await services.password_resets.issue(self.id)
         assert (await anonymous.post("/v1/auth/reset", {"token": issued, "new_password": PASSWORD})).status_code == 200
         login = {"email": self.email, "password": PASSWORD}
         answer = await anonymous.post("/v1/auth/login", login, **{"user-agent": self.device})
@@ -83,7 +83,7 @@ async def everything_opened(services: Services) -> bytes:
     opened = [msgspec.json.encode(open_profile(each, await services.vault.get_key(each.id))) for each in members]
     for member in members:
         opened += [(device or "").encode() for _, device in await services.sessions.list_of(member.id)]
-    for place in MASTER_SEALED:
+    for place in SEALED_FIELDS:
         async for row in services.database.raw[place.collection].find({place.field: {"$exists": True}}):
             opened.append(services.vault.master.open(row[place.field], place.context(row)))
     return b"".join(opened)
@@ -109,7 +109,7 @@ async def test_forty_marks_are_nowhere_after_an_erasure(
         await each.join(service, anonymous, services)
     wallet = await ada.use(service, factory, await factory.wallet(10, member=bob.id))
     await anonymous.post("/v1/auth/forgot", {"email": ada.email})
-    await services.recovery.answer_asked()
+    await services.password_resets.answer_asked()
     await anonymous.post("/v1/auth/forgot", {"email": ada.email})
     assert (await service.get(f"/v1/members/{ada.id}")).json()["attributes"] == ada.attributes
     assert len(found(ada.marks, await everything_opened(services))) >= 40
@@ -133,7 +133,7 @@ async def test_forty_marks_are_nowhere_after_an_erasure(
     assert found(ada.marks, exported.content) == set()
     assert exported.json()["wallets"][0]["wallet"]["balance"] == before[wallet][2]
     await factory.assert_books_balance()
-    assert list(faults([record async for record in services.audit.read()])) == []
+    assert list(faults([record async for record in services.audit_log.read()])) == []
 
 
 async def test_who_is_erased_is_gone_and_the_id_stays(
@@ -150,7 +150,7 @@ async def test_who_is_erased_is_gone_and_the_id_stays(
     assert (await service.get("/v1/members", external_id=ada.external_id)).json()["items"] == [shown]
     problem(await me.get("/v1/me"), 401, "unauthenticated")
     problem(await anonymous.post("/v1/auth/login", {"email": ada.email, "password": PASSWORD}), 401, "unauthenticated")
-    assert (await services.recovery.answer_asked()) == 0
+    assert (await services.password_resets.answer_asked()) == 0
     for path, body in (("enable", None), ("disable", None)):
         refused = problem(await service.post(f"/v1/members/{ada.id}/{path}", body), 409, "invalid-state")
         assert refused["status_now"] == "erased"
@@ -172,7 +172,7 @@ async def test_a_certificate_is_what_the_audit_log_says(service: Caller, service
     said = {name: value for name, value in certificate.items() if name != "sha256"}
     text = json.dumps(said, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     assert sha256(text.encode()).hexdigest() == certificate["sha256"]
-    records = [record async for record in services.audit.read()]
+    records = [record async for record in services.audit_log.read()]
     assert [(record.phase, record.action, record.subject) for record in records] == [
         ("asked", "eraseMember", {"member_id": member}),
         ("answered", "memberErased", {"member_id": member}),
@@ -234,7 +234,7 @@ async def test_who_wants_to_be_forgotten_proves_who_they_are(service: Caller, an
 
 
 async def test_who_works_here_is_not_erased(service: Caller, anonymous: Caller, services: Services, database: Database) -> None:
-    support = await services.identity.create_operator("support@example.com", PASSWORD, "support")
+    support = await services.members.create_operator("support@example.com", PASSWORD, "support")
     assert problem(await service.post(f"/v1/members/{support.id}/erase"), 409, "invalid-state")["status_now"] == "support"
     login = await anonymous.post("/v1/auth/login", {"email": "support@example.com", "password": PASSWORD})
     me = anonymous.with_token(login.json()["access_token"])
@@ -305,7 +305,7 @@ async def cut_off_erasures(service: Caller, services: Services, other_services: 
         assert (await service.get(f"/v1/members/{who.id}")).json()["status"] == "erased"
     assert ended_by_worker >= cut / 2
     assert await services.database.raw[ERASING].count_documents({}) == 0
-    said = [record.subject["member_id"] async for record in services.audit.read() if record.action == "memberErased"]
+    said = [record.subject["member_id"] async for record in services.audit_log.read() if record.action == "memberErased"]
     assert len(said) == len(set(said)) == cut + 1, "one record each"
     return cut
 
@@ -315,9 +315,9 @@ async def test_many_who_ask_at_once_get_one_certificate(services: Services, othe
     tasks = [each.erasures.erase(member, ADMIN, f"req_{n:08}") for n in range(10) for each in (services, other_services)]
     certificates = await asyncio.gather(*tasks)
     assert all(each == certificates[0] for each in certificates)
-    records = [record async for record in services.audit.read() if record.action == "memberErased"]
+    records = [record async for record in services.audit_log.read() if record.action == "memberErased"]
     assert len(records) == 1
-    assert list(faults([record async for record in services.audit.read()])) == []
+    assert list(faults([record async for record in services.audit_log.read()])) == []
 
 
 # --- restored backups ---------------------------------------------------------------------------------------------------
@@ -478,13 +478,13 @@ async def test_an_export_that_was_cut_off_does_not_cost_a_day(
 async def test_an_operators_export_goes_to_the_audit_log(
     service: Caller, anonymous: Caller, services: Services, factory: Factory
 ) -> None:
-    await services.identity.create_operator("operator@example.com", PASSWORD, "operator")
+    await services.members.create_operator("operator@example.com", PASSWORD, "operator")
     login = await anonymous.post("/v1/auth/login", {"email": "operator@example.com", "password": PASSWORD})
     operator = anonymous.with_token(login.json()["access_token"])
     member = await factory.member()
     for _ in range(2):
         assert (await operator.get(f"/v1/members/{member}/export")).json()["member"]["id"] == member
-    records = [(record.phase, record.action, record.subject) async for record in services.audit.read()]
+    records = [(record.phase, record.action, record.subject) async for record in services.audit_log.read()]
     assert records == [(phase, "exportMember", {"member_id": member}) for phase in ("asked", "answered")] * 2
     told = (await service.get(f"/v1/members/{member}/export")).json()["audit"]
     assert [(each["phase"], each["action"]) for each in told] == [("asked", "exportMember"), ("answered", "exportMember")] * 3

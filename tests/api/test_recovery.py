@@ -199,8 +199,8 @@ async def test_a_newer_token_is_the_only_one_that_is_sent(
 ) -> None:
     member_id = await registered(anonymous)
     await forgot(anonymous)
-    assert await services.recovery.answer_asked() == 1
-    await services.recovery.issue(member_id)
+    assert await services.password_resets.answer_asked() == 1
+    await services.password_resets.issue(member_id)
     assert await worker.run() == (0, 0)
     assert office.letters == []
 
@@ -209,7 +209,7 @@ async def test_fifty_at_once_have_one_winner(
     anonymous: Caller, services: Services, other_services: Services, settings: Settings, clock: ManualClock
 ) -> None:
     """Through two processes."""
-    token = await services.recovery.issue(await registered(anonymous))
+    token = await services.password_resets.issue(await registered(anonymous))
     async with serve(other_services, settings, clock) as elsewhere:
         callers = [anonymous, elsewhere]
         answers = await asyncio.gather(*(reset(callers[n % 2], token, f"new password {n}") for n in range(50)))
@@ -224,13 +224,13 @@ async def test_a_token_lives_for_half_an_hour(
 ) -> None:
     member_id = await registered(anonymous)
     clock.stop()
-    token = await services.recovery.issue(member_id)
+    token = await services.password_resets.issue(member_id)
     clock.advance(seconds=seconds)
     assert (await reset(anonymous, token)).status_code == status
 
 
 async def test_a_password_that_is_refused_leaves_the_token_as_it_is(anonymous: Caller, services: Services) -> None:
-    token = await services.recovery.issue(await registered(anonymous))
+    token = await services.password_resets.issue(await registered(anonymous))
     for wrong in ("short", "password1", ADA["email"], "x" * 129):
         refused = problem(await reset(anonymous, token, wrong), 422, "validation")
         assert refused["errors"][0]["pointer"] == "/new_password"
@@ -239,7 +239,7 @@ async def test_a_password_that_is_refused_leaves_the_token_as_it_is(anonymous: C
 
 async def test_what_is_no_token_is_refused_alike(anonymous: Caller, services: Services, service: Caller) -> None:
     made = (await anonymous.post("/v1/auth/register", ADA)).json()
-    token = await services.recovery.issue(made["id"])
+    token = await services.password_resets.issue(made["id"])
     wrong = ["x", token[:-1], token + "x", token + "\n", token[:-1] + ("a" if token[-1] != "a" else "b"), token.upper()]
     wrong += [new_reset_token(made["id"]).text, new_reset_token("mem_" + "0" * 32).text]
     bodies = [{**problem(await reset(anonymous, each), 401, "unauthenticated"), "request_id": ""} for each in wrong]
@@ -275,7 +275,7 @@ async def test_the_database_opens_nothing(
     await forgot(anonymous, "asked-for@example.com")
     await forgot(anonymous)
     dumps.append(await dump())
-    assert await services.recovery.answer_asked() == 2
+    assert await services.password_resets.answer_asked() == 2
     dumps.append(await dump())
     await worker.run()
     dumps.append(await dump())
@@ -293,7 +293,7 @@ async def test_a_log_in_with_the_old_password_at_that_moment_gets_nowhere(
     anonymous: Caller, services: Services, other_services: Services, settings: Settings, clock: ManualClock
 ) -> None:
     """Who has proven the old password may still be given a session after the new one was set: it has ended before it begins."""
-    token = await services.recovery.issue(await registered(anonymous))
+    token = await services.password_resets.issue(await registered(anonymous))
     async with serve(other_services, settings, clock) as elsewhere:
         thieves = [asyncio.create_task(log_in(elsewhere, ADA["password"])) for _ in range(12)]
         answer = await reset(anonymous, token)
@@ -355,7 +355,7 @@ async def test_a_worker_that_died_with_a_letter_in_its_hands_is_followed_by_anot
     assert len(taken) == 1
     assert await worker.run() == (0, 0)
     clock.advance(seconds=MINUTE)
-    await services.recovery.answer_asked()
+    await services.password_resets.answer_asked()
     [held] = await services.outbox.take("mail", 10)
     assert await worker.run() == (0, 0)
     clock.advance(seconds=MINUTE)
@@ -391,7 +391,7 @@ async def test_an_operator_hands_out_a_token_at_the_terminal(
     issued = await issue("ADA@EXAMPLE.COM")
     assert issued.status == 0, issued.err
     assert (await reset(anonymous, issued.out.splitlines()[-1])).status_code == 200
-    written = [record async for record in services.audit.read()][-2:]
+    written = [record async for record in services.audit_log.read()][-2:]
     assert [(record.phase, record.action, record.subject) for record in written] == [
         (phase, "admin reset", {"member_id": member_id}) for phase in ("asked", "answered")
     ]
@@ -400,7 +400,7 @@ async def test_an_operator_hands_out_a_token_at_the_terminal(
     assert (refused.status, refused.out) == (2, "")
     for member in (member_id, "mem_" + "0" * 32):
         with pytest.raises(NotFound):
-            await services.recovery.issue(member)
+            await services.password_resets.issue(member)
 
 
 async def test_without_a_mail_server_asking_is_answered_all_the_same(

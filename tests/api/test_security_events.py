@@ -64,7 +64,7 @@ async def log_in(anonymous: Caller, email: str, password: str = PASSWORD) -> htt
 
 
 async def employee(services: Services, anonymous: Caller, role: Role) -> tuple[str, Caller]:
-    member = await services.identity.create_operator(f"{role}@example.com", PASSWORD, role)
+    member = await services.members.create_operator(f"{role}@example.com", PASSWORD, role)
     token = (await log_in(anonymous, f"{role}@example.com")).json()["access_token"]
     return member.id, anonymous.with_token(token)
 

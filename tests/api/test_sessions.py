@@ -248,7 +248,7 @@ async def test_a_changed_role_acts_at_once_where_something_changes(
     anonymous: Caller, service: Caller, services: Services, factory: Factory, clock: ManualClock
 ) -> None:
     person = {"email": "olga@example.com", "password": "operator's password"}
-    olga = await services.identity.create_operator(person["email"], person["password"], "operator")
+    olga = await services.members.create_operator(person["email"], person["password"], "operator")
     wallet = await factory.wallet(10)
     caller = anonymous.with_token((await logged_in(anonymous, person))["access_token"])
     assert (await caller.post(f"/v1/wallets/{wallet}/debit", {"amount": 1})).status_code == 201
@@ -268,7 +268,7 @@ async def test_nobody_raises_themselves_and_only_an_admin_touches_colleagues(
     people = {}
     for role in ("operator", "admin"):
         person = {"email": f"{role}@example.com", "password": "operator's password"}
-        await services.identity.create_operator(person["email"], person["password"], role)  # type: ignore[arg-type]
+        await services.members.create_operator(person["email"], person["password"], role)  # type: ignore[arg-type]
         people[role] = await logged_in(anonymous, person)
     operator, admin = (anonymous.with_token(people[role]["access_token"]) for role in ("operator", "admin"))
     member = await factory.member()

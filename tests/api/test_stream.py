@@ -17,7 +17,7 @@ from guerdon.database import Database, PyMongoError
 from guerdon.history.streams import RESUME_MAX, STREAM_SECONDS, Streams
 from guerdon.logs import make_logger
 from guerdon.wiring.routes import build_app
-from guerdon.wiring.services import Services, standing_of
+from guerdon.wiring.services import Services, recheck_actor
 from tests.api.test_access import log_in
 from tests.clients import Caller, Log, ManualClock, problem
 from tests.factories import Factory
@@ -87,7 +87,7 @@ def app_with(services: Services, settings: Settings, clock: ManualClock) -> AppW
 
     @asynccontextmanager
     async def made(**options: Any) -> AsyncIterator[tuple[App[Any, Any], Streams]]:
-        stand = standing_of(services.access, services.sessions)
+        stand = recheck_actor(services.access, services.sessions)
         streams = Streams(services.wallets, database=services.database, clock=clock, stand=stand, **options)
         yield build_app(replace(services, streams=streams), settings, make_logger(clock, "info", Log())), streams
         await streams.close()
@@ -376,7 +376,7 @@ async def test_a_stream_ends_soon_after_its_caller_lost_the_right_to_it(
     wallet = await factory.wallet(1)
     key = await services.access.create_key("reader", ["wallets:read"])
     admin = {"email": "root@example.com", "password": "correct horse battery"}
-    member = await services.identity.create_operator(admin["email"], admin["password"], "support")
+    member = await services.members.create_operator(admin["email"], admin["password"], "support")
     async with app_with(heartbeat_seconds=0.05) as (app, _):
         tokens = (await service.post("/v1/auth/login", admin)).json()
         token = key if how == "revoked" else tokens["access_token"]

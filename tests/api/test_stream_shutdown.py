@@ -51,7 +51,7 @@ def settings_of(deployment: Deployment) -> Settings:
 
 async def open_wallet(deployment: Deployment) -> str:
     async with open_services(settings_of(deployment), SystemClock()) as services:
-        member = await services.identity.create_operator("stream@example.com", "correct horse battery", "operator")
+        member = await services.members.create_operator("stream@example.com", "correct horse battery", "operator")
         actor = Actor("key_writer", "service_key", frozenset({ANY_SCOPE}))
         wallet = f"{member.id}:PTS"
         await services.wallets.credit(Request(actor, "open", bytes(16)), wallet, CreditCreate(1000))

@@ -338,7 +338,7 @@ async def test_codes_cannot_be_guessed_for_long(shelf: Shelf, deployment: Deploy
 async def test_a_code_is_written_nowhere(shelf: Shelf, deployment: Deployment, log: Log) -> None:
     async with deployment(rate_codes="1/60") as at:
         olga = {"email": "olga@example.com", "password": "operator's password"}
-        await at.services.identity.create_operator(olga["email"], olga["password"], "operator")
+        await at.services.members.create_operator(olga["email"], olga["password"], "operator")
         token = (await at.address("192.0.2.1").post("/v1/auth/login", olga)).json()["access_token"]
         caller = at.address("192.0.2.1").with_token(token)
         answers = [await caller.put(f"/v1/shelf/{code}") for code in (RIGHT, WRONG, WRONG)]

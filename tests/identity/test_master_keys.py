@@ -6,7 +6,7 @@ import json
 import pytest
 
 from guerdon.clock import SystemClock
-from guerdon.collections import MASTER_SEALED
+from guerdon.collections import SEALED_FIELDS
 from guerdon.config import Settings
 from guerdon.crypto.sealing import MasterKeys
 from guerdon.database import Database
@@ -28,11 +28,11 @@ def only_first(keys: str) -> str:
 
 
 async def rotate(database: Database, keys: str) -> dict[str, Resealed]:
-    return {each.collection: each for each in await reseal(database, MasterKeys(keys), MASTER_SEALED, lambda *_: None)}
+    return {each.collection: each for each in await reseal(database, MasterKeys(keys), SEALED_FIELDS, lambda *_: None)}
 
 
 async def make_people(services: Services, count: int) -> list[str]:
-    return [(await services.identity.create_member(f"person-{n}", None, None)).id for n in range(count)]
+    return [(await services.members.create_member(f"person-{n}", None, None)).id for n in range(count)]
 
 
 async def test_a_rotation_under_use_lets_the_old_key_go(
@@ -46,9 +46,9 @@ async def test_a_rotation_under_use_lets_the_old_key_go(
     async def use(services: Services) -> int:
         done = 0
         while not stop.is_set():
-            assert (await services.identity.get_person(people[done % PEOPLE])).profile.external_id == f"person-{done % PEOPLE}"
-            assert await services.identity.find_member_id(f"person-{done % PEOPLE}") == people[done % PEOPLE]
-            people.append((await services.identity.create_member(f"later-{len(people)}", None, None)).id)
+            assert (await services.members.get_person(people[done % PEOPLE])).profile.external_id == f"person-{done % PEOPLE}"
+            assert await services.members.find_member_id(f"person-{done % PEOPLE}") == people[done % PEOPLE]
+            people.append((await services.members.create_member(f"later-{len(people)}", None, None)).id)
             done += 1
         return done
 
@@ -57,8 +57,8 @@ async def test_a_rotation_under_use_lets_the_old_key_go(
         using = asyncio.create_task(use(newer))
         first = await rotate(database, both)
         assert (first["person_keys"].resealed, first["lookup_keys"].resealed) == (PEOPLE, 1)
-        late = (await services.identity.create_member("late", None, None)).id
-        assert (await newer.identity.get_person(late)).profile.external_id == "late"
+        late = (await services.members.create_member("late", None, None)).id
+        assert (await newer.members.get_person(late)).profile.external_id == "late"
         second = await rotate(database, both)
         assert (second["person_keys"].resealed, second["lookup_keys"].resealed) == (1, 0)
         stop.set()
@@ -66,9 +66,9 @@ async def test_a_rotation_under_use_lets_the_old_key_go(
     assert {each.resealed + each.unopenable for each in (await rotate(database, both)).values()} == {0}
     alone = settings.model_validate({**settings.model_dump(), "master_keys": only_first(both)})
     async with open_services(alone, SystemClock()) as after:
-        found = [(await after.identity.get_person(each)).profile.external_id for each in [*people[:PEOPLE], late]]
+        found = [(await after.members.get_person(each)).profile.external_id for each in [*people[:PEOPLE], late]]
         assert found == [*(f"person-{n}" for n in range(PEOPLE)), "late"]
-        assert await after.identity.find_member_id("person-7") == people[7]
+        assert await after.members.find_member_id("person-7") == people[7]
     with pytest.raises(StartupRefused, match="none of the master keys"):
         async with open_services(settings, SystemClock()):
             pytest.fail("the old key opens nothing any more")
@@ -109,5 +109,5 @@ async def test_the_command_tells_how_far_it_is(
     assert (second.status, "can be dropped" in second.err) == (0, True)
     said = {each["collection"]: (each["resealed"], each["current"]) for each in second.summary["places"]}
     assert (said["lookup_keys"], said["person_keys"]) == ((0, 1), (0, 2))
-    log = [(record.phase, record.action) async for record in services.audit.read()]
+    log = [(record.phase, record.action) async for record in services.audit_log.read()]
     assert log[:2] == [("asked", "keys rotate-master"), ("answered", "keys rotate-master")]

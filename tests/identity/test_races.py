@@ -15,7 +15,7 @@ from guerdon.errors import AlreadyExists
 from guerdon.ids import IdSource
 from guerdon.members.models import Person
 from guerdon.members.passwords import PasswordHasher
-from guerdon.members.service import Identity
+from guerdon.members.service import Members
 from guerdon.members.vault import Vault
 
 RACERS = 100
@@ -29,20 +29,20 @@ def passwords() -> Iterator[PasswordHasher]:
 
 
 @pytest_asyncio.fixture
-async def both(database: Database, second_database: Database, passwords: PasswordHasher, master_keys: str) -> list[Identity]:
+async def both(database: Database, second_database: Database, passwords: PasswordHasher, master_keys: str) -> list[Members]:
     """Two processes that have started at the same moment."""
     clock, master = SystemClock(), MasterKeys(master_keys)
     vaults = [Vault(each, master, clock) for each in (database, second_database)]
     await asyncio.gather(*(vault.open() for vault in vaults))
     databases = (database, second_database)
-    return [Identity(each, vault, passwords, IdSource(clock), clock) for each, vault in zip(databases, vaults, strict=True)]
+    return [Members(each, vault, passwords, IdSource(clock), clock) for each, vault in zip(databases, vaults, strict=True)]
 
 
 async def count(database: Database) -> tuple[int, int]:
     return await database.raw["members"].count_documents({}), await database.raw["claims"].count_documents({})
 
 
-async def test_one_external_id_makes_one_member(both: list[Identity], database: Database) -> None:
+async def test_one_external_id_makes_one_member(both: list[Members], database: Database) -> None:
     found = await asyncio.gather(*(both[racer % 2].ensure_member("17850") for racer in range(RACERS)))
     assert len(set(found)) == 1
     assert await count(database) == (1, 1)
@@ -50,14 +50,14 @@ async def test_one_external_id_makes_one_member(both: list[Identity], database: 
     assert await both[1].ensure_member("17850") == found[0]
 
 
-async def test_many_external_ids_at_once_make_each_one_member(both: list[Identity], database: Database) -> None:
+async def test_many_external_ids_at_once_make_each_one_member(both: list[Members], database: Database) -> None:
     names = [str(racer % 20) for racer in range(RACERS)]
     found = await asyncio.gather(*(both[racer // 20 % 2].ensure_member(name) for racer, name in enumerate(names)))
     assert len(set(zip(names, found, strict=True))) == len(set(found)) == 20
     assert await count(database) == (20, 20)
 
 
-async def test_one_address_makes_one_winner(both: list[Identity], database: Database) -> None:
+async def test_one_address_makes_one_winner(both: list[Members], database: Database) -> None:
     spellings = ["Ada@example.com", "ada@EXAMPLE.com", "ADA@example.com"]
     found = await asyncio.gather(
         *(both[racer % 2].register(spellings[racer % 3], f"password {racer}") for racer in range(30)), return_exceptions=True
@@ -71,7 +71,7 @@ async def test_one_address_makes_one_winner(both: list[Identity], database: Data
     assert (await both[0].prove("ada@example.com", password)).id == winners[0].id
 
 
-async def test_crosswise_claims_leave_no_half_member(both: list[Identity], database: Database) -> None:
+async def test_crosswise_claims_leave_no_half_member(both: list[Members], database: Database) -> None:
     """Each of two values is wanted together with the other, and alone: whoever loses one claim keeps neither."""
     wanted = [("7", "seven@example.com"), ("7", None), (None, "seven@example.com")]
     found = await asyncio.gather(
@@ -84,7 +84,7 @@ async def test_crosswise_claims_leave_no_half_member(both: list[Identity], datab
     assert await count(database) == (len(winners), 2)
 
 
-async def test_loser_of_one_claim_leaves_the_other_free(both: list[Identity], database: Database) -> None:
+async def test_loser_of_one_claim_leaves_the_other_free(both: list[Members], database: Database) -> None:
     await both[0].create_member("7", None, None)
     with pytest.raises(AlreadyExists) as taken:
         await both[1].create_member("7", "seven@example.com", None)
@@ -95,7 +95,7 @@ async def test_loser_of_one_claim_leaves_the_other_free(both: list[Identity], da
 
 @pytest.mark.parametrize("committed", [True, False])
 async def test_lost_answer_to_a_commit_is_settled_by_the_claim(
-    both: list[Identity], database: Database, monkeypatch: pytest.MonkeyPatch, committed: bool
+    both: list[Members], database: Database, monkeypatch: pytest.MonkeyPatch, committed: bool
 ) -> None:
     """The commit's answer is lost on the way, once after it was applied and once before: the member is made exactly once."""
     transaction, losses = database.transaction, [1]

@@ -65,7 +65,7 @@ async def test_keys_are_bound_to_their_person(service: Caller, services: Service
     assert other is not None
     await database.raw["person_keys"].update_one({"_id": one}, {"$set": {"wrapped": other["wrapped"]}})
     with pytest.raises(Internal):
-        await services.identity.get_person(one)
+        await services.members.get_person(one)
 
 
 @pytest.mark.parametrize("shift", ["members", "both"])
@@ -82,7 +82,7 @@ async def test_a_profile_is_bound_to_its_person(service: Caller, services: Servi
         wrapped = services.vault.master.seal(raw, f"key of {one}")
         await database.raw["person_keys"].update_one({"_id": one}, {"$set": {"wrapped": wrapped}})
     with pytest.raises(Internal):
-        await services.identity.get_person(one)
+        await services.members.get_person(one)
 
 
 async def test_a_person_without_a_key_is_nobody(service: Caller, database: Database) -> None:
@@ -105,9 +105,9 @@ async def test_without_master_keys_people_are_out_of_reach(services: Services, s
     async with open_services(settings.model_copy(update={"master_keys": None}), SystemClock()) as keyless:
         assert await keyless.access.list_keys() == []
         for attempt in (
-            keyless.identity.create_member("17850", None, None),
-            keyless.identity.ensure_member("17850"),
-            keyless.identity.find_member_id("17850"),
+            keyless.members.create_member("17850", None, None),
+            keyless.members.ensure_member("17850"),
+            keyless.members.find_member_id("17850"),
         ):
             with pytest.raises(StartupRefused, match="GUERDON_MASTER_KEYS_FILE"):
                 await attempt
@@ -149,4 +149,4 @@ async def test_members_about_whom_nothing_is_known_are_no_hindrance(database: Da
         database.collection("members", Member).encode(Member(id="mem_" + "1" * 32, created_at=1))
     )
     async with open_services(settings, SystemClock()) as services:
-        assert (await services.identity.get_person("mem_" + "1" * 32)).profile == Profile()
+        assert (await services.members.get_person("mem_" + "1" * 32)).profile == Profile()

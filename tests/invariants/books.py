@@ -9,8 +9,8 @@ from typing import Any
 import msgspec
 
 from guerdon.calendar import Calendar
-from guerdon.ledger.decide import Plan, decide_batch
-from guerdon.ledger.models import Account, Command, Entry, Idempotency, Outcome, Refusal, Transaction, Verdict
+from guerdon.ledger.decide import WritePlan, decide_batch
+from guerdon.ledger.models import Account, Command, CommandOutcome, CommandResult, Entry, Idempotency, RecordedRefusal, Transaction
 from guerdon.wallets.rules import Movement, atomic_command_of, command_of, postings_of, primary_entries
 from guerdon.wallets.service import fingerprint
 from tests.invariants.model import Answer, Bounds, Spec
@@ -26,7 +26,9 @@ def wallet_id(number: int, asset: str = "PTS") -> str:
 def account_of(wallet: str, bounds: Bounds) -> Account:
     """An empty wallet with bounds of its own."""
     owner, _, asset = wallet.partition(":")
-    return Account(id=wallet, owner=owner, asset=asset, kind="wallet", floor=bounds.floor, ceiling=bounds.ceiling, opened_at=NOW_MS)
+    return Account(
+        id=wallet, owner=owner, asset=asset, kind="wallet", minimum_balance=bounds.floor, ceiling=bounds.ceiling, opened_at=NOW_MS
+    )
 
 
 def movement_of(spec: Spec, number: int, opens: dict[str, Account]) -> Movement:
@@ -68,14 +70,14 @@ class Store:
         self.accounts: dict[str, Account] = {}
         self.entries: dict[str, Entry] = {}
         self.once: dict[tuple[str, bytes], Entry] = {}
-        self.refusals: dict[bytes, Refusal] = {}
+        self.refusals: dict[bytes, RecordedRefusal] = {}
 
-    def commit(self, commands: Sequence[Command], now_ms: int) -> list[Verdict]:
+    def commit(self, commands: Sequence[Command], now_ms: int) -> list[CommandResult]:
         wanted = {account for command in commands for account in command.accounts}
         owners = {owner for command in commands for owner in command.owners}
-        marks = {mark for command in commands for mark in command.marks}
+        marks = {mark for command in commands for mark in command.unique_keys}
         accounts = {name: row for name, row in self.accounts.items() if name in wanted and row.owner in owners}
-        once: dict[bytes, Entry | Refusal] = {
+        once: dict[bytes, Entry | RecordedRefusal] = {
             mark: entry for (owner, mark), entry in self.once.items() if owner in owners and mark in marks
         }
         once.update({mark: refusal for mark, refusal in self.refusals.items() if mark in marks})
@@ -85,12 +87,12 @@ class Store:
         for entry in plan.entries:
             assert entry.id not in self.entries, "a second change of one number"
             self.entries[entry.id] = entry
-            for mark in entry.once or ():
+            for mark in entry.unique_keys or ():
                 assert (entry.owner, mark) not in self.once, "a key or reference for the second time"
                 assert mark not in self.refusals, "a success of a key that was refused"
                 self.once[entry.owner, mark] = entry
         for refusal in plan.refusals:
-            [mark] = refusal.once
+            [mark] = refusal.unique_keys
             assert (refusal.owner, mark) not in self.once, "a refusal of a key that has succeeded"
             assert mark not in self.refusals, "a refusal for the second time"
             self.refusals[mark] = refusal
@@ -99,9 +101,9 @@ class Store:
         assert {entry.account for entry in plan.entries} == set(plan.moved), "a balance moves without an entry"
         self.accounts.update(plan.moved)
         self._write_documents(plan)
-        return plan.verdicts
+        return plan.results
 
-    def _write_documents(self, plan: Plan) -> None:
+    def _write_documents(self, plan: WritePlan) -> None:
         for collection, rows in plan.inserts.items():
             for row in rows:
                 assert (collection, row["_id"]) not in self.documents, "a document for the second time"
@@ -111,18 +113,18 @@ class Store:
             self.documents[place] = {**known, **change.fields}
 
 
-def answer_of(verdict: Verdict) -> Answer:
+def answer_of(verdict: CommandResult) -> Answer:
     """A verdict on one movement, in the words of the model."""
-    if isinstance(verdict, Outcome):
+    if isinstance(verdict, CommandOutcome):
         entry = verdict.entries[0]
         return Answer(None, (entry.balance_after, entry.seq), verdict.replayed)
     return Answer(verdict.code, None, verdict.replayed)
 
 
-def group_answer_of(verdict: Verdict) -> list[Answer] | str:
+def group_answer_of(verdict: CommandResult) -> list[Answer] | str:
     """A verdict on an atomic group, in the words of the model."""
-    if isinstance(verdict, Outcome):
-        return [answer_of(Outcome((entry,), replayed=verdict.replayed)) for entry in primary_entries(verdict.entries)]
+    if isinstance(verdict, CommandOutcome):
+        return [answer_of(CommandOutcome((entry,), replayed=verdict.replayed)) for entry in primary_entries(verdict.entries)]
     return verdict.code
 
 
@@ -130,9 +132,9 @@ def hash_of(entry: Entry) -> bytes:
     """The chain's hash as the documentation says it, made with the standard library only."""
     fields: list[Any] = [
         f"{entry.account}#{entry.seq:012d}", entry.owner, entry.asset, entry.transaction, entry.kind, entry.amount,
-        entry.balance_after, entry.held_after, entry.counter, entry.actor, entry.at, entry.reason, entry.reference, entry.key,
+        entry.balance_after, entry.held_after, entry.counterparty, entry.actor, entry.at, entry.reason, entry.reference, entry.key,
         entry.fingerprint.hex() if entry.fingerprint else None, entry.metadata,
-        [mark.hex() for mark in entry.once] if entry.once else None,
+        [mark.hex() for mark in entry.unique_keys] if entry.unique_keys else None,
     ]  # fmt: skip
     rare = {
         name: msgspec.to_builtins(value)
@@ -151,8 +153,8 @@ def assert_laws(accounts: dict[str, Account], entries: Sequence[Entry], bounds: 
     marks: set[tuple[str, bytes]] = set()
     for entry in entries:
         chains[entry.account].append(entry)
-        sides[entry.transaction_id, entry.asset] += entry.amount - (entry.amount if entry.counter.startswith("system:") else 0)
-        for mark in entry.once or ():
+        sides[entry.transaction_id, entry.asset] += entry.amount - (entry.amount if entry.counterparty.startswith("system:") else 0)
+        for mark in entry.unique_keys or ():
             assert (entry.owner, mark) not in marks, f"L4: {entry.id}"
             marks.add((entry.owner, mark))
     assert not {name: total for name, total in sides.items() if total}, "L1"

@@ -11,7 +11,7 @@ from tests.factories import Factory
 
 async def use_codes(service: Caller, services: Services, factory: Factory) -> None:
     offer, pool = await factory.offer(), await factory.offer(kind="external_code", value=None)
-    work = services.making.make_open
+    work = services.code_generation.generate_open
     made = await _asked(service, f"/v1/offers/{offer}/codes", {"count": 2})
     stopped = await _asked(service, f"/v1/offers/{offer}/codes", {"count": 2})
     await _post(service, f"/v1/batches/{stopped}/cancel", 200)

@@ -8,7 +8,7 @@ import msgspec
 from guerdon.clock import to_datetime
 from guerdon.errors import GuerdonError
 from guerdon.holds.models import CaptureCreate, HoldCreate, VoidCreate
-from guerdon.ledger.models import Account, Entry, Outcome, hold_id
+from guerdon.ledger.models import Account, CommandOutcome, Entry, hold_id
 from guerdon.ledger.store import ACCOUNTS, ENTRIES, decode_account, decode_entry
 from guerdon.permissions import ANY_SCOPE, Actor
 from guerdon.reversals.models import ReversalCreate
@@ -42,14 +42,14 @@ def fresh_key() -> str:
 
 async def open_wallets(services: Services, count: int, balance: int, asset: str = "PTS") -> list[str]:
     """New members, each with a wallet; with a balance of 0 the wallet does not exist yet."""
-    wallets = [f"{await services.identity.ensure_member(f'shopper-{next(_numbers)}')}:{asset}" for _ in range(count)]
+    wallets = [f"{await services.members.ensure_member(f'shopper-{next(_numbers)}')}:{asset}" for _ in range(count)]
     if balance:
         for wallet in wallets:
             await move(services, Spec("credit", wallet, balance, fresh_key()))
     return wallets
 
 
-async def move(services: Services, spec: Spec) -> Outcome:
+async def move(services: Services, spec: Spec) -> CommandOutcome:
     """One movement, as its route would ask for it."""
     request = Request(ACTOR, spec.key, fingerprint(spec.kind, repr(spec.content).encode()))
     if spec.kind == "credit":
@@ -71,15 +71,15 @@ async def answer(services: Services, spec: Spec) -> Answer:
     return Answer(None, (entry.balance_after, entry.seq), outcome.replayed)
 
 
-async def do(services: Services, ask: Ask, made: Mapping[str, Outcome]) -> Outcome | None:
+async def do(services: Services, ask: Ask, made: Mapping[str, CommandOutcome]) -> CommandOutcome | None:
     """One request, as its route would ask for it; None for what answers with a wallet. `made` is what earlier keys have made."""
     request = Request(ACTOR, ask.key, fingerprint(ask.kind, repr(ask.content).encode()))
     if ask.kind in STATUS_AFTER:
-        await services.terms.set_status(ACTOR, ask.wallet, ask.kind, StatusSet())
+        await services.wallet_administration.set_status(ACTOR, ask.wallet, ask.kind, StatusSet())
         return None
     if ask.kind == "terms":
         floor, ceiling, day, month = ask.terms
-        await services.terms.set_terms(ACTOR, ask.wallet, TermsSet(-floor, ceiling, day, month))
+        await services.wallet_administration.set_terms(ACTOR, ask.wallet, TermsSet(-floor, ceiling, day, month))
         return None
     if ask.kind == "hold":
         assert ask.ttl_ms % 1000 == 0
@@ -104,7 +104,7 @@ async def do(services: Services, ask: Ask, made: Mapping[str, Outcome]) -> Outco
     return await services.wallets.transfer(request, TransferCreate(ask.wallet, ask.to, ask.amount or 0, reference=ask.reference))
 
 
-def number_of(made: Outcome) -> int:
+def number_of(made: CommandOutcome) -> int:
     """The number of the hold that a request has made."""
     change = made.entries[0].hold
     assert change is not None

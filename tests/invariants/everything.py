@@ -12,7 +12,7 @@ from falcon.asgi import App
 
 from guerdon.access.token_keys import TokenKeys
 from guerdon.campaigns.domain import ShopEvent
-from guerdon.collections import MASTER_SEALED
+from guerdon.collections import SEALED_FIELDS
 from guerdon.crypto.sealing import MasterKeys
 from guerdon.ledger.jobs import sweep
 from guerdon.ledger.models import entry_id
@@ -61,11 +61,11 @@ async def use_identity(anonymous: Caller, service: Caller, services: Services, f
     page = await sent(service.get("/v1/members", limit=1))
     await sent(service.get("/v1/members", limit=1, cursor=page["next_cursor"]))
     await sent(service.get(f"/v1/members/{page['items'][0]['id']}"))
-    made = [await services.audit.append("asked", "terminal", "test", {}, request_id=f"cmd_{n}") for n in range(2)]
+    made = [await services.audit_log.append("asked", "terminal", "test", {}, request_id=f"cmd_{n}") for n in range(2)]
     log = await sent(service.get("/v1/audit", limit=1))
     await sent(service.get("/v1/audit", limit=1, cursor=log["next_cursor"]))
-    assert [record async for record in services.audit.read(made[0].id)] == made[1:]
-    assert await services.audit.get(made[0].id) == made[0]
+    assert [record async for record in services.audit_log.read(made[0].id)] == made[1:]
+    assert await services.audit_log.get(made[0].id) == made[0]
     key = await services.access.create_key("to be revoked", ["wallets:read"])
     [listed] = [each for each in await services.access.list_keys() if each.id in key]
     await services.access.revoke_key(listed.id)
@@ -94,7 +94,7 @@ async def use_sessions(anonymous: Caller, service: Caller) -> None:
 async def use_factors(anonymous: Caller, services: Services, factory: Factory) -> None:
     """A second factor from the enrolment to the end, and each kind of code once; and what only a person may do."""
     person = {"email": f"olga-{EMAIL}", "password": PASSWORD}
-    await services.identity.create_operator(person["email"], PASSWORD, "operator")
+    await services.members.create_operator(person["email"], PASSWORD, "operator")
     olga = anonymous.with_token((await sent(anonymous.post("/v1/auth/login", person)))["access_token"])
     await sent(olga.post(f"/v1/campaigns/{await factory.campaign(active=False)}/approve", {"version": 1}))
     secret = (await sent(olga.post("/v1/me/totp", {"current_password": PASSWORD}), 201))["secret"]
@@ -111,11 +111,11 @@ async def use_factors(anonymous: Caller, services: Services, factory: Factory) -
 async def use_recovery(anonymous: Caller, services: Services) -> None:
     """A token from the asking to the mail job's look at it, and another one used."""
     await sent(anonymous.post("/v1/auth/forgot", {"email": EMAIL}), 202)
-    assert await services.recovery.answer_asked() == 1
+    assert await services.password_resets.answer_asked() == 1
     [event] = await services.outbox.take("mail", 10)
-    assert await services.recovery.letter_for(event) is not None
+    assert await services.password_resets.letter_for(event) is not None
     assert await services.outbox.done(event)
-    token = await services.recovery.issue(event.owner)
+    token = await services.password_resets.issue(event.owner)
     await sent(anonymous.post("/v1/auth/reset", {"token": token, "new_password": f"{PASSWORD}!"}), 200)
 
 
@@ -148,8 +148,8 @@ async def use_wallets(service: Caller, services: Services, factory: Factory) -> 
     services.database.sharded = True
     await sent(service.post(f"/v1/wallets/{wallet}/debit", {"amount": 1}), 201)
     services.database.sharded = False
-    turns = services.ledger._committer._turns
-    turns.lost([wallet])  # As if another process had moved it before us.
+    turns = services.ledger._committer._leases
+    turns.mark_contended([wallet])  # As if another process had moved it before us.
     await sent(service.post(f"/v1/wallets/{wallet}/debit", {"amount": 1}), 201)
     await asyncio.wait(turns.tasks)
     return wallet
@@ -303,9 +303,9 @@ async def use_privacy(anonymous: Caller, service: Caller, services: Services, fa
 
 async def rotate_master_keys(services: Services, old: str) -> None:
     """Afterwards the service, which has only the old key, opens nothing any more."""
-    await services.recovery.ask(EMAIL)
+    await services.password_resets.ask(EMAIL)
     both = json.dumps({"keys": json.loads(MasterKeys.generate(beside=old))["keys"][::-1]})
-    done = await reseal(services.database, MasterKeys(both), MASTER_SEALED, lambda *_: None)
+    done = await reseal(services.database, MasterKeys(both), SEALED_FIELDS, lambda *_: None)
     assert all(each.resealed for each in done)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from guerdon.access.token_keys import TokenKeys
 from guerdon.ledger.jobs import sweep
-from guerdon.ledger.models import Outcome
+from guerdon.ledger.models import CommandOutcome
 from guerdon.verification.checkpoints import CheckpointKeys, write_checkpoint
 from guerdon.wiring.services import Services
 from tests.clients import Caller, ManualClock
@@ -32,7 +32,7 @@ class Shop:
         self._service = service
         self._services = services
         self._clock = clock
-        self._made: dict[str, Outcome] = {}
+        self._made: dict[str, CommandOutcome] = {}
 
     def later(self, **delta: float) -> str:
         moment = datetime.fromtimestamp(self._clock.now_ms() / 1000, UTC) + timedelta(**delta)

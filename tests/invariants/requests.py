@@ -308,7 +308,7 @@ def found(world: World, account: Account, documents: Mapping[int, dict[str, Any]
     day, month = world.periods(world.now)
     return {
         "value": (account.balance, account.held, account.spendable),
-        "terms": (account.status, Terms(account.floor, account.ceiling, *((limits.day, limits.month) if limits else ()))),
+        "terms": (account.status, Terms(account.minimum_balance, account.ceiling, *((limits.day, limits.month) if limits else ()))),
         "lots": Counter({Dates(*lot.dates): lot.amount for lot in account.lots or ()}),
         "holds": {
             hold.seq: (hold.left, hold.captured, hold.expires_at, Counter({Dates(*lot.dates): lot.amount for lot in hold.lots}))

@@ -124,12 +124,12 @@ class People:
 async def points_of_asset(services: Services, asset: str) -> People:
     """What customers have of one asset, as the ledger has it. Who never earned has no wallet yet."""
     names: dict[str, str] = {}
-    page, following = await services.identity.find_people(None, 100)
+    page, following = await services.members.find_people(None, 100)
     while True:
         names.update({person.id: str(person.profile.external_id) for person in page})
         if following is None:
             break
-        page, following = await services.identity.find_people(None, 100, following)
+        page, following = await services.members.find_people(None, 100, following)
     points = dict.fromkeys(names.values(), 0)
     async for row in services.database.raw[ACCOUNTS].find({"asset": asset}):
         points[names[row["owner"]]] = row["balance"]

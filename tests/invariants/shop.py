@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from msgspec import UNSET
 
 from guerdon.calendar import Calendar
-from guerdon.campaigns.caps import counters_of
+from guerdon.campaigns.caps import cap_accounts
 from guerdon.campaigns.domain import EVENTS, Award, RecordedEvent, ShopEvent
-from guerdon.campaigns.evaluation import LiveCampaign, Subject, in_order
+from guerdon.campaigns.evaluation import LiveCampaign, Subject, sort_by_priority
 from guerdon.campaigns.models import (
     AfterDays,
     Campaign,
@@ -31,10 +31,10 @@ from guerdon.campaigns.models import (
 from guerdon.database import Collection
 from guerdon.errors import GuerdonError
 from guerdon.events.commands import event_command
-from guerdon.events.record import Recording, Stored, Written
-from guerdon.events.replay import Material, canonical, settle_again
-from guerdon.ledger.decide import Plan, decide_batch
-from guerdon.ledger.models import Account, Command, Entry, Outcome
+from guerdon.events.record import EventCodec, RecordRequest, RecordResult
+from guerdon.events.replay import ReplayMaterial, canonical, decide_again
+from guerdon.ledger.decide import WritePlan, decide_batch
+from guerdon.ledger.models import Account, Command, CommandOutcome, Entry
 from guerdon.wallets.service import new_account
 from tests.invariants.books import NOW_MS, assert_holds_and_lots, assert_laws
 from tests.invariants.model import Bounds
@@ -43,7 +43,7 @@ DELIVERED = "delivered"
 HOUR_MS, DAY_MS = 3_600_000, 86_400_000
 MEMBERS = [f"mem_{number:032x}" for number in range(3)]
 _EVENTS: Collection[RecordedEvent] = Collection(None, RecordedEvent)  # type: ignore[arg-type]
-STORED = Stored(Collection.encode, _EVENTS.decode)
+STORED = EventCodec(Collection.encode, _EVENTS.decode)
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class Shop:
 
     def __init__(self, campaigns: Sequence[Campaign], zone: str = "Europe/Berlin") -> None:
         self.calendar = Calendar(zone)
-        self.campaigns = in_order([LiveCampaign.of(campaign) for campaign in campaigns])
+        self.campaigns = sort_by_priority([LiveCampaign.of(campaign) for campaign in campaigns])
         self.now_ms = NOW_MS
         self.accounts: dict[str, Account] = {}
         self.entries: dict[str, Entry] = {}
@@ -93,15 +93,15 @@ class Shop:
             known = self.documents.get(place, {"_id": change.id, "owner": change.owner})
             assert known.get("count") == change.count, "a document that has moved on since it was read"
             self.documents[place] = {**known, **change.fields}
-        return [_event_of(verdict) for verdict in plan.verdicts]
+        return [_event_of(verdict) for verdict in plan.results]
 
     def preview(self, event: ShopEvent) -> RecordedEvent:
         """Decide, and write nothing."""
-        return _event_of(self._decide([self._command(event, preview=True)]).verdicts[0])
+        return _event_of(self._decide([self._command(event, preview=True)]).results[0])
 
     def _command(self, event: ShopEvent, *, preview: bool = False) -> Command:
         found = self.documents.get((EVENTS, event.about or ""))
-        recording = Recording(
+        recording = RecordRequest(
             event=event,
             subject=Subject(event.member_id),
             actor="key_tests",
@@ -114,7 +114,7 @@ class Shop:
         )
         return event_command(recording, new_account, STORED)
 
-    def _decide(self, commands: Sequence[Command]) -> Plan:
+    def _decide(self, commands: Sequence[Command]) -> WritePlan:
         """A batch is given only what it has asked for."""
         names = {name for command in commands for name in command.accounts}
         owners = {owner for command in commands for owner in command.owners}
@@ -137,7 +137,7 @@ class Shop:
             paid[f"{event.owner}:{award.asset}", award.campaign] += award.amount
         booked: defaultdict[tuple[str, str], int] = defaultdict(int)
         for entry in entries:
-            if entry.counter == "system:issuer":
+            if entry.counterparty == "system:issuer":
                 booked[entry.account, entry.metadata["campaign"]] += entry.amount
         assert booked == paid, "what the events say was paid is what was booked"
         self._assert_limits(awards)
@@ -152,7 +152,7 @@ class Shop:
                 # What was counted by nobody cannot be given back.
                 used[name] = max(0, used[name] + award.amount)
             if award.amount > 0:
-                counters = counters_of(campaign, event.owner, event.occurred_at, self.calendar)
+                counters = cap_accounts(campaign, event.owner, event.occurred_at, self.calendar)
                 assert set(award.counted) == {counter.account for counter in counters}
                 for counter in counters:
                     assert used[counter.account] <= counter.limit, counter.account
@@ -164,13 +164,13 @@ class Shop:
             assert event.inputs is not None
             found = self.documents.get((EVENTS, event.about or ""))
             original = None if found is None else _EVENTS.decode(found)
-            settled = settle_again(event, event.inputs, Material(self.campaigns, Subject(event.owner), original))
+            settled = decide_again(event, event.inputs, ReplayMaterial(self.campaigns, Subject(event.owner), original))
             assert canonical(settled) == canonical(event), event.id
 
 
-def _event_of(verdict: Outcome | GuerdonError) -> RecordedEvent:
-    assert isinstance(verdict, Outcome), verdict
-    assert isinstance(verdict.value, Written)
+def _event_of(verdict: CommandOutcome | GuerdonError) -> RecordedEvent:
+    assert isinstance(verdict, CommandOutcome), verdict
+    assert isinstance(verdict.value, RecordResult)
     return verdict.value.event
 
 

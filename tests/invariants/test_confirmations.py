@@ -6,10 +6,10 @@ import pytest
 
 from guerdon.campaigns.domain import EVENTS
 from guerdon.errors import GuerdonError, InvalidState, LimitReached, NotReversible, WalletFrozen
-from guerdon.ledger.models import ISSUER, LOTS_MAX, Account, Command, Confirming, Decision, Entry, Lot, Posting, Transaction
+from guerdon.ledger.models import ISSUER, LOTS_MAX, Account, Command, Confirmation, Decision, Entry, Lot, Posting, Transaction
 from guerdon.reversals.rules import require_reversible
-from guerdon.verification.documents import check_answers
-from guerdon.verification.report import Report
+from guerdon.verification.documents import check_documents
+from guerdon.verification.report import VerificationReport
 from guerdon.wiring.services import Services
 from tests.invariants.asks import WAITING, Ask, Dates
 from tests.invariants.books import ACTOR, NOW_MS, assert_holds_and_lots, assert_laws, wallet_id
@@ -48,7 +48,7 @@ def test_what_is_confirmed_is_dated_anew_by_one_entry() -> None:
     till = till_with(replace(CONFIRMATION, amount=60))
     assert state(till) == (100, 40, 60)
     entry = till.made["delivered"].entries[0]
-    assert (entry.kind, entry.amount, entry.counter, entry.spendable_after) == ("confirmation", 0, ISSUER, 60)
+    assert (entry.kind, entry.amount, entry.counterparty, entry.spendable_after) == ("confirmation", 0, ISSUER, 60)
     assert entry.lots == (Lot(-60, "promotional", WAITING, LIMIT), Lot(60, "promotional", None, LATER))
     assert till.do(replace(CONFIRMATION, amount=60), NOW_MS).replayed, "the same again is the first answer"
     assert state(till, LIMIT) == (60, 0, 60), "what was not confirmed has lapsed"
@@ -160,11 +160,11 @@ def test_a_clawback_takes_the_very_lot_before_and_after() -> None:
 
 async def test_what_an_event_says_that_it_has_confirmed_is_held_against_the_entry(services: Services) -> None:
     now_ms = services.clock.now_ms()
-    wallet = f"{await services.identity.ensure_member('ada')}:PTS"
+    wallet = f"{await services.members.ensure_member('ada')}:PTS"
     opened = replace(AWARD, wallet=wallet, dates=Dates("promotional", WAITING, now_ms + DAY_MS))
     made = {"award": await services.ledger.submit(award_command(opened, {}))}
     lot = Lot(40, "promotional", WAITING, now_ms + DAY_MS)
-    confirms = Posting(opened.wallet, 0, ISSUER, confirms=Confirming(lot, now_ms + 2 * DAY_MS))
+    confirms = Posting(opened.wallet, 0, ISSUER, confirms=Confirmation(lot, now_ms + 2 * DAY_MS))
     said = {"event": "evt-1", "campaign": "cmp_1", "version": "1"}
     decision = Decision((Transaction("confirmation", (confirms,), ACTOR, metadata=said),))
     entry: Entry = (await services.ledger.submit(Command((opened.owner,), (opened.wallet,), lambda view: decision))).entries[0]
@@ -182,7 +182,7 @@ async def test_what_an_event_says_that_it_has_confirmed_is_held_against_the_entr
     for change in changes:
         event = {"_id": "evt-1", "owner": opened.owner, "awards": [], "releases": [release | change]}
         await services.database.raw[EVENTS].replace_one({"_id": "evt-1"}, event, upsert=True)
-        report = Report()
-        async for _ in check_answers(services.database, "events", "", report.blame):
+        report = VerificationReport()
+        async for _ in check_documents(services.database, "events", "", report.blame):
             pass
         assert set(report.first) == ({"L5"} if change else set())

@@ -15,7 +15,7 @@ from guerdon.config import Settings
 from guerdon.database import Database
 from guerdon.errors import GuerdonError, InsufficientFunds, Internal, OutcomeUnknown, Overloaded
 from guerdon.ledger.committer import FURTHER_SECONDS
-from guerdon.ledger.models import Command, Decision, Outcome, View, entry_id
+from guerdon.ledger.models import Command, CommandOutcome, Decision, View, entry_id
 from guerdon.ledger.service import Ledger
 from guerdon.ledger.store import ENTRIES, decode_entry
 from guerdon.verification.service import verify
@@ -61,7 +61,7 @@ def transfer(source: str, target: str, amount: int, number: int) -> Command:
     return command_for([Spec("transfer", source, amount, f"key-{number}", target)], number, {})
 
 
-def submit(ledger: Ledger, commands: Sequence[Command]) -> list[asyncio.Task[Outcome]]:
+def submit(ledger: Ledger, commands: Sequence[Command]) -> list[asyncio.Task[CommandOutcome]]:
     return [asyncio.ensure_future(ledger.submit(command)) for command in commands]
 
 
@@ -209,7 +209,7 @@ async def test_a_full_queue_refuses_and_writes_nothing(database: Database) -> No
         assert len(refused) == 4
         assert await numbers_on(database, A) == list(range(100, 116))
         verdicts = await ledger.submit_all([credit(A, 1, number) for number in range(200, 216)])
-    assert all(isinstance(verdict, Outcome) for verdict in verdicts)
+    assert all(isinstance(verdict, CommandOutcome) for verdict in verdicts)
 
 
 async def test_a_fault_of_ours_reaches_every_caller_and_wedges_nothing(database: Database) -> None:
@@ -236,7 +236,7 @@ async def test_refusals_among_successes_reach_their_own_callers(database: Databa
     async with ledger_on(database) as ledger:
         verdicts: list[Any] = await ledger.submit_all(commands)
         again: list[Any] = await ledger.submit_all(commands)
-    assert [type(verdict) for verdict in verdicts] == [Outcome, InsufficientFunds, Outcome, InsufficientFunds]
+    assert [type(verdict) for verdict in verdicts] == [CommandOutcome, InsufficientFunds, CommandOutcome, InsufficientFunds]
     assert [type(verdict) for verdict in again] == [type(verdict) for verdict in verdicts]
     assert all(verdict.replayed for verdict in again)
     assert [verdict.members for verdict in again if isinstance(verdict, GuerdonError)] == [
@@ -252,7 +252,7 @@ async def test_closing_finishes_what_is_queued(database: Database, settings: Set
         tasks = submit(services.ledger, [credit(A, 1, 1), credit(B, 1, 2)])
         await asyncio.sleep(0)
     results = await asyncio.gather(*tasks, return_exceptions=True)
-    assert [type(result) for result in results] == [Outcome, Outcome]
+    assert [type(result) for result in results] == [CommandOutcome, CommandOutcome]
     with pytest.raises(Overloaded):
         await services.ledger.submit(credit(A, 1, 3))
     assert await numbers_on(database, A) == [1]

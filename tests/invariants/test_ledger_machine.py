@@ -20,7 +20,7 @@ from guerdon.config import Settings
 from guerdon.errors import GuerdonError
 from guerdon.ledger.expiry import HOLD_DOCUMENTS, bring_up_to
 from guerdon.ledger.jobs import sweep
-from guerdon.ledger.models import Account, Entry, Outcome
+from guerdon.ledger.models import Account, CommandOutcome, Entry
 from guerdon.ledger.store import ACCOUNTS, ENTRIES, REVERSALS
 from guerdon.verification.service import verify
 from guerdon.wiring.services import Services, open_services
@@ -83,7 +83,7 @@ class Processes(Requests):
 
     @initialize()
     def open_books(self) -> None:
-        self.made: dict[str, Outcome] = {}
+        self.made: dict[str, CommandOutcome] = {}
         self.batches = 0
         self.sweeps = False
         self.clock.at_ms = START_MS
@@ -173,7 +173,7 @@ class Processes(Requests):
             for got in answers:
                 assert [(each.code, each.after[0]) for each in got] == [(None, balance) for _, (balance, _), _ in expected]
             keys = {ask.key for ask in asks}
-            self.made |= {entry.key: Outcome((entry,)) for entry in self.books.entries if entry.key in keys}
+            self.made |= {entry.key: CommandOutcome((entry,)) for entry in self.books.entries if entry.key in keys}
 
     @rule()
     def sweep(self) -> None:

@@ -14,7 +14,7 @@ from guerdon.verification import documents as answers
 from guerdon.verification import lookups
 from guerdon.verification import service as proof
 from guerdon.verification import state_file as resume
-from guerdon.verification.report import Report
+from guerdon.verification.report import VerificationReport
 from guerdon.verification.service import verify
 from guerdon.wiring.services import Services
 from tests.clients import Caller, ManualClock
@@ -33,7 +33,7 @@ def in_small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(resume, "SAVE_EVERY_SECONDS", -1)
 
 
-async def run(database: Database, file: Path, steps: int) -> Report | None:
+async def run(database: Database, file: Path, steps: int) -> VerificationReport | None:
     """Verify until the run is cut off after so many steps; return the report, if it came to one."""
     left = steps
 

@@ -7,7 +7,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from guerdon.ledger.models import Verdict
+from guerdon.ledger.models import CommandResult
 from tests.invariants.books import NOW_MS, Store, answer_of, assert_laws, command_for, group_answer_of, wallet_id
 from tests.invariants.model import Answer, Bounds, Model, Spec
 
@@ -121,7 +121,7 @@ CUT: dict[str, st.SearchStrategy[Any]] = {"groups": st.lists(GROUPS, min_size=2,
 WHOLE: dict[str, st.SearchStrategy[Any]] = {"groups": st.lists(GROUPS, min_size=1, max_size=15)}
 
 
-def plain(verdict: Verdict) -> object:
+def plain(verdict: CommandResult) -> object:
     """Everything that a caller can tell about a verdict, except whether the answer came from memory."""
     if hasattr(verdict, "entries"):
         return [(entry.transaction_id, entry.id, entry.hash) for entry in verdict.entries]

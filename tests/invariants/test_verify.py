@@ -21,7 +21,7 @@ from guerdon.ledger.store import ACCOUNTS, ENTRIES
 from guerdon.logs import make_logger
 from guerdon.verification.checkpoint_file import Line, append_missing
 from guerdon.verification.checkpoints import CHECKPOINTS, write_checkpoint
-from guerdon.verification.report import Report
+from guerdon.verification.report import VerificationReport
 from guerdon.verification.service import prove, verify
 from guerdon.verification.vouchers import check_vouchers
 from guerdon.wiring.routes import build_app
@@ -61,7 +61,7 @@ def kept(copy: Copy, tmp_path: Path) -> Path:
     return file
 
 
-async def look(database: Database, kept: Path) -> Report:
+async def look(database: Database, kept: Path) -> VerificationReport:
     return await verify(database, keys=KEYS, checkpoint_file=kept)
 
 
@@ -115,8 +115,8 @@ async def test_what_vouchers_say_is_held_against_their_accounts(services: Servic
     assert (await look_at_vouchers(services.database)).first == {}
 
 
-async def look_at_vouchers(database: Database) -> Report:
-    report = Report()
+async def look_at_vouchers(database: Database) -> VerificationReport:
+    report = VerificationReport()
     async for _ in check_vouchers(database, "", report.blame):
         pass
     return report

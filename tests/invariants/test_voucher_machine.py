@@ -110,7 +110,7 @@ class Cards(RuleBasedStateMachine):
         self.let_pass()
         before = self.status
         try:
-            answer, _ = self.runner.run(getattr(self.services.till, name)(self.request(), self.code, body))
+            answer, _ = self.runner.run(getattr(self.services.point_of_sale, name)(self.request(), self.code, body))
         except GuerdonError as refused:
             assert isinstance(refused, InvalidState), refused
             assert (allowed, refused.members["status_now"]) == (False, before), (name, refused.detail)
@@ -245,7 +245,7 @@ async def _empty(services: Services) -> None:
 
 
 async def _member(services: Services) -> str:
-    return await services.identity.ensure_member("somebody")
+    return await services.members.ensure_member("somebody")
 
 
 def test_a_card_lives_as_the_model_says(settings: Settings) -> None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import initialize, rule
 
 from guerdon.ledger.models import entry_id
-from guerdon.verification.account_replay import Replay
+from guerdon.verification.account_replay import AccountReplay
 from tests.invariants.asks import Answer, Ask
 from tests.invariants.books import NOW_MS, assert_holds_and_lots, assert_laws, wallet_id
 from tests.invariants.model import Bounds
@@ -69,7 +69,7 @@ def proved(till: Till) -> list[str]:
     """What the verification blames on the books."""
     blamed: list[str] = []
     for account in till.store.accounts.values():
-        replay = Replay(account, till.calendar, lambda law, where, why: blamed.append(f"{law} {where}: {why}"))
+        replay = AccountReplay(account, till.calendar, lambda law, where, why: blamed.append(f"{law} {where}: {why}"))
         for seq in range(1, account.seq + 1):
             replay.follow(till.store.entries[entry_id(account.id, seq)], seq)
         replay.check_row()

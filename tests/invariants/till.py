@@ -6,24 +6,24 @@ import msgspec
 
 from guerdon.calendar import Calendar
 from guerdon.errors import GuerdonError
-from guerdon.holds.rules import Wish, capture_command, hold_command, void_command
+from guerdon.holds.rules import HoldRequest, capture_command, hold_command, void_command
 from guerdon.ledger import expiry as due
-from guerdon.ledger.decide import recall
+from guerdon.ledger.decide import find_replay
 from guerdon.ledger.models import (
     ISSUER,
-    TERMS,
+    RULES,
     Account,
+    AccountRules,
     Command,
-    Confirming,
+    CommandOutcome,
+    CommandResult,
+    Confirmation,
     Decision,
     Idempotency,
     Limits,
     Lot,
-    Outcome,
     Posting,
-    Terms,
     Transaction,
-    Verdict,
     View,
 )
 from guerdon.reversals.rules import Reversal, reversal_command
@@ -40,17 +40,17 @@ class Till:
     def __init__(self, zone: str = "UTC") -> None:
         self.calendar = Calendar(zone)
         self.store = Store(self.calendar)
-        self.made: dict[str, Outcome] = {}
+        self.made: dict[str, CommandOutcome] = {}
 
-    def ask(self, asks: Sequence[Ask], now_ms: int) -> list[Verdict]:
+    def ask(self, asks: Sequence[Ask], now_ms: int) -> list[CommandResult]:
         """Decide one batch."""
         verdicts = self.store.commit([self.command(ask) for ask in asks], now_ms)
         for ask, verdict in zip(asks, verdicts, strict=True):
-            if isinstance(verdict, Outcome) and not verdict.replayed:
+            if isinstance(verdict, CommandOutcome) and not verdict.replayed:
                 self.made[ask.key] = verdict
         return verdicts
 
-    def do(self, ask: Ask, now_ms: int) -> Outcome:
+    def do(self, ask: Ask, now_ms: int) -> CommandOutcome:
         """Decide one request.
 
         Raises:
@@ -79,7 +79,7 @@ class Till:
         if ask.kind in STATUS_AFTER or ask.kind == "terms":
             return self._terms_command(ask)
         idempotency = Idempotency(ask.owner, ACTOR, ask.key, fingerprint(ask.kind, repr(ask.content).encode()), ask.reference)
-        wish = Wish(ask.wallet, ACTOR, idempotency)
+        wish = HoldRequest(ask.wallet, ACTOR, idempotency)
         if ask.kind == "hold":
             return hold_command(wish, ask.amount or 0, ask.ttl_ms)
         if ask.kind == "capture":
@@ -106,20 +106,22 @@ class Till:
     @staticmethod
     def _terms_command(ask: Ask) -> Command:
         floor, ceiling, day, month = ask.terms
-        terms = Terms(None, floor, ceiling, Limits(day, month)) if ask.kind == "terms" else Terms(STATUS_AFTER[ask.kind])  # type: ignore[arg-type]
-        transaction = Transaction(ask.kind, (Posting(ask.wallet, 0, TERMS, terms=terms),), ACTOR)
+        terms = (
+            AccountRules(None, floor, ceiling, Limits(day, month)) if ask.kind == "terms" else AccountRules(STATUS_AFTER[ask.kind])
+        )  # type: ignore[arg-type]
+        transaction = Transaction(ask.kind, (Posting(ask.wallet, 0, RULES, terms=terms),), ACTOR)
         return Command((ask.owner,), (ask.wallet,), lambda view: Decision((transaction,)))
 
     @staticmethod
     def _booking(wallet: str) -> Command:
-        return Command((wallet.partition(":")[0],), (wallet,), lambda view: Decision(books_due=(wallet,)))
+        return Command((wallet.partition(":")[0],), (wallet,), lambda view: Decision(books_expired=(wallet,)))
 
 
 def lot_of(ask: Ask) -> Lot:
     return Lot(ask.amount or 0, *ask.dates)  # type: ignore[arg-type]
 
 
-def award_command(ask: Ask, made: Mapping[str, Outcome]) -> Command:
+def award_command(ask: Ask, made: Mapping[str, CommandOutcome]) -> Command:
     """An award that waits, or its confirmation: what events make of wallets, asked for by itself. `made` is what earlier keys have made."""
     idempotency = Idempotency(ask.owner, ACTOR, ask.key, fingerprint(ask.kind, repr(ask.content).encode()), ask.reference)
     lot = lot_of(ask)
@@ -130,21 +132,21 @@ def award_command(ask: Ask, made: Mapping[str, Outcome]) -> Command:
         waiting = made[ask.about].entries[0].lots
         assert waiting is not None
         posting = Posting(
-            ask.wallet, 0, ISSUER, confirms=Confirming(msgspec.structs.replace(waiting[0], amount=lot.amount), lot.expires_at)
+            ask.wallet, 0, ISSUER, confirms=Confirmation(msgspec.structs.replace(waiting[0], amount=lot.amount), lot.expires_at)
         )
     transaction = Transaction(ask.kind, (posting,), ACTOR, idempotency)
     opens = (account_of(ask.wallet, Bounds()),) if ask.kind == "award" else ()
 
     def decide(view: View) -> Decision:
-        earlier = recall(view, idempotency)
-        return Decision((transaction,), opens) if earlier is None else Decision(recalled=(earlier,))
+        earlier = find_replay(view, idempotency)
+        return Decision((transaction,), opens) if earlier is None else Decision(replayed=(earlier,))
 
-    return Command((ask.owner,), (ask.wallet,), decide, idempotency.marks, idempotency=idempotency)
+    return Command((ask.owner,), (ask.wallet,), decide, idempotency.unique_keys, idempotency=idempotency)
 
 
-def answer_of(verdict: Verdict) -> Answer:
+def answer_of(verdict: CommandResult) -> Answer:
     """A verdict in the words of the model."""
-    if isinstance(verdict, Outcome):
+    if isinstance(verdict, CommandOutcome):
         entry = verdict.entries[0]
         return Answer(None, (entry.balance_after, entry.held_after), verdict.replayed)
     return Answer(verdict.code, None, verdict.replayed)

@@ -86,6 +86,6 @@ async def scene(app: App[Any, Any], anonymous: Caller, service: Caller, services
     offer = await factory.offer()
     ada, bob = [await somebody(anonymous, service, factory, f"{name}@example.com", offer) for name in ("ada", "bob")]
     works_here = {"email": "olga@example.com", "password": PASSWORD}
-    await services.identity.create_operator(works_here["email"], PASSWORD, "support")
+    await services.members.create_operator(works_here["email"], PASSWORD, "support")
     olga = anonymous.with_token((await anonymous.post("/v1/auth/login", works_here)).json()["access_token"])
     return Scene(anonymous, service, ada, bob, olga, routes_of(app))

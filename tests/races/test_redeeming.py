@@ -28,7 +28,7 @@ async def redeem(services: Services, offer: str, member: str, key: str, referenc
 
 async def members(services: Services, factory: Factory, count: int) -> list[str]:
     """So many, each with enough for one voucher."""
-    made = list((await services.identity.ensure_members({f"racer-{number}" for number in range(count)})).values())
+    made = list((await services.members.ensure_members({f"racer-{number}" for number in range(count)})).values())
     for member in made[:1]:
         await factory.wallet(10, member=member)
     commands = [{"type": "credit", "wallet": f"{member}:PTS", "amount": 10, "key": member} for member in made[1:]]

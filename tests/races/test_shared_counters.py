@@ -14,7 +14,7 @@ from pydantic import SecretStr
 from guerdon.config import Settings
 from guerdon.database import Database
 from guerdon.errors import StartupRefused
-from guerdon.rate_limits.rules import Counter, Quota, bring_up_to
+from guerdon.rate_limits.rules import Quota, QuotaCounter, bring_up_to
 from guerdon.rate_limits.shared import SharedCounters
 from guerdon.wiring.services import open_services
 from tests.clients import Caller, ManualClock, problem
@@ -64,7 +64,7 @@ async def test_the_store_counts_as_the_rules_say(store: Store) -> None:
     chance = random.Random(SEED)
     counters = SharedCounters(store.url, "test")
     quota = Quota("q", 7, 1)
-    model: Counter | None = None
+    model: QuotaCounter | None = None
     for _ in range(120):
         cost = chance.choice([1, 1, 1, 1, 2, -1, 0])
         found = await counters.spend(quota, "ada", cost)
@@ -73,7 +73,7 @@ async def test_the_store_counts_as_the_rules_say(store: Store) -> None:
         # The store's own time is not told; the window that it counted in is.
         index = int(raw[0]) if raw[0] is not None else now_ms // quota.window_ms
         if model is None:
-            model = Counter(index)
+            model = QuotaCounter(index)
         bring_up_to(model, index * quota.window_ms, quota)
         if found.granted:
             model.current = max(model.current + cost, 0)

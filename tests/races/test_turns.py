@@ -18,8 +18,8 @@ from pymongo.read_concern import ReadConcern
 from guerdon.calendar import Calendar
 from guerdon.clock import Clock, SystemClock, to_datetime
 from guerdon.database import Database
-from guerdon.ledger.contention import CALM_SECONDS, TURNS, Turn, Turns
-from guerdon.ledger.models import Command, Decision, Outcome, View
+from guerdon.ledger.contention import CALM_SECONDS, CONTENTION_LEASES, ContentionLease, ContentionLeases
+from guerdon.ledger.models import Command, CommandOutcome, Decision, View
 from guerdon.ledger.service import Ledger
 from guerdon.ledger.store import ENTRIES, decode_entry
 from guerdon.verification.service import verify
@@ -74,7 +74,7 @@ def tally(results: Sequence[object]) -> Counter[str]:
 
 async def standing(database: Database, account: str) -> tuple[str | None, int]:
     """Who has the turn on an account, and how many wait; (None, 0) when there is no turn. A turn is not written to a majority, so it is not read from one."""
-    row = await database.raw.get_collection(TURNS, read_concern=ReadConcern("local")).find_one({"_id": account}) or {
+    row = await database.raw.get_collection(CONTENTION_LEASES, read_concern=ReadConcern("local")).find_one({"_id": account}) or {
         "holder": None,
         "line": [],
     }
@@ -124,15 +124,15 @@ async def test_what_meets_a_contended_account_in_one_batch_does_not_wait_with_it
     """A batch loses a race on A between its read and its write: B and C are committed at once, A waits for its turn."""
     async with processes(mongodb_url, 1) as [ledger]:
         await ledger.submit(credit(A, 1, 1))
-        late, met = debit(A, 1, 2), list[Outcome]()
-        await database.raw[TURNS].insert_one(held_by_a_dead_process(A))
+        late, met = debit(A, 1, 2), list[CommandOutcome]()
+        await database.raw[CONTENTION_LEASES].insert_one(held_by_a_dead_process(A))
         hindered = msgspec.structs.replace(late, decide=interrupted(late, mongodb_url, credit(A, 5, 3), met))
         began = time.monotonic()
         quiet = [credit(B, 1, 4), credit(C, 1, 5)]
         [hot, *others] = [asyncio.ensure_future(ledger.submit(command)) for command in (hindered, *quiet)]
         await asyncio.wait_for(asyncio.gather(*others), SOON_SECONDS)
         assert not hot.done()
-        assert set(ledger._committer._turns._turns) == {A}
+        assert set(ledger._committer._leases._leases) == {A}
         assert (await hot).entries[0].balance_after == 5
         assert time.monotonic() - began > LEASE_SECONDS / 2
         assert ledger.stats.conflicts == 1
@@ -145,7 +145,7 @@ async def test_what_depends_on_a_put_off_command_waits_with_it(database: Databas
     async with processes(mongodb_url, 1) as [ledger]:
         await ledger.submit(credit(A, 1, 1))
         moving = transfer(A, B, 1, 2)
-        met: list[Outcome] = []
+        met: list[CommandOutcome] = []
         hindered = msgspec.structs.replace(moving, decide=interrupted(moving, mongodb_url, credit(A, 5, 3), met))
         await asyncio.gather(*(ledger.submit(command) for command in (hindered, credit(B, 1, 4), credit(C, 1, 5))))
         assert ledger.stats.conflicts == 1
@@ -153,7 +153,7 @@ async def test_what_depends_on_a_put_off_command_waits_with_it(database: Databas
     assert await numbers_on(database, B) == [2, 4]
 
 
-def interrupted(command: Command, url: str, other: Command, met: list[Outcome]) -> Callable[[View], Decision]:
+def interrupted(command: Command, url: str, other: Command, met: list[CommandOutcome]) -> Callable[[View], Decision]:
     """The first time that `command` is decided, between the read and the write, another process commits."""
 
     def decide(view: View) -> Decision:
@@ -167,7 +167,7 @@ def interrupted(command: Command, url: str, other: Command, met: list[Outcome]) 
     return decide
 
 
-async def from_another_process(url: str, command: Command) -> Outcome:
+async def from_another_process(url: str, command: Command) -> CommandOutcome:
     async with processes(url, 1) as [ledger]:
         return await ledger.submit(command)
 
@@ -182,8 +182,8 @@ async def test_a_dead_holder_costs_one_lease(database: Database, mongodb_url: st
     """Somebody died with the turn, and somebody else while standing in line; order is kept, and everything goes on."""
     async with processes(mongodb_url, 1) as [ledger]:
         await ledger.submit(credit(A, 100, 0))
-        ledger._committer._turns.lost([A])
-        await database.raw[TURNS].insert_one(held_by_a_dead_process(A, "dead too"))
+        ledger._committer._leases.mark_contended([A])
+        await database.raw[CONTENTION_LEASES].insert_one(held_by_a_dead_process(A, "dead too"))
         began = time.monotonic()
         tasks = [asyncio.ensure_future(ledger.submit(debit(A, 1, number))) for number in range(1, 20)]
         quiet = [asyncio.ensure_future(ledger.submit(credit(wallet, 1, 50 + place))) for place, wallet in enumerate((B, C, D))]
@@ -196,10 +196,10 @@ async def test_a_dead_holder_costs_one_lease(database: Database, mongodb_url: st
 
 async def test_turns_go_round_in_the_order_of_asking(database: Database) -> None:
     """Three processes, with nothing but the documents between them."""
-    turns = [Turns(database, SystemClock(), lambda: None) for _ in range(3)]
-    one, two, three = ((each, Turn(A)) for each in turns)
+    turns = [ContentionLeases(database, SystemClock(), lambda: None) for _ in range(3)]
+    one, two, three = ((each, ContentionLease(A)) for each in turns)
 
-    async def ask(who: tuple[Turns, Turn], *, joins: bool = True, leaves: bool = False) -> bool:
+    async def ask(who: tuple[ContentionLeases, ContentionLease], *, joins: bool = True, leaves: bool = False) -> bool:
         return await who[0]._ask(who[1], joins=joins, leaves=leaves)
 
     assert await ask(one)
@@ -267,15 +267,15 @@ async def test_an_account_calms_down(database: Database, mongodb_url: str) -> No
     async with processes(mongodb_url, 2) as ledgers:
         await ledgers[0].submit(credit(A, 1000, 0))
         for each in ledgers:
-            each._committer._turns.lost([A])
+            each._committer._leases.mark_contended([A])
         await asyncio.gather(*(ledger.submit(debit(A, 1, place)) for place, ledger in enumerate(ledgers, 1)))
         end, number = time.monotonic() + CALM_SECONDS + 0.5, 10
         while time.monotonic() < end:
             number += 1
             await ledgers[0].submit(debit(A, 1, number))
-        assert not ledgers[0]._committer._turns
-        ledgers[1]._committer._turns.lost([])
-        assert not ledgers[1]._committer._turns
+        assert not ledgers[0]._committer._leases
+        ledgers[1]._committer._leases.mark_contended([])
+        assert not ledgers[1]._committer._leases
     assert await standing(database, A) == (None, 0)
 
 
@@ -330,9 +330,9 @@ async def test_without_the_turns_the_race_still_decides(database: Database, mong
     """The documents of turns are nonsense: every question fails, and commands are committed all the same."""
     async with processes(mongodb_url, 2) as ledgers:
         await ledgers[0].submit(credit(A, 50, 0))
-        await database.raw[TURNS].insert_one({"_id": A, "line": "nonsense", "until": "never"})
+        await database.raw[CONTENTION_LEASES].insert_one({"_id": A, "line": "nonsense", "until": "never"})
         for each in ledgers:
-            each._committer._turns.lost([A])
+            each._committer._leases.mark_contended([A])
         started = [
             ledger.submit(debit(A, 1, 1000 * place + number)) for number in range(50) for place, ledger in enumerate(ledgers, 1)
         ]

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from tools.personal_data import PEOPLE, Kept
 
-from guerdon.collections import BELONGINGS, INDEXES
+from guerdon.collections import ERASABLE_ROWS, INDEXES
 from guerdon.privacy.models import ExportView
 
 PAGE = (Path(__file__).parents[2] / "docs" / "operations.md").read_text(encoding="utf-8")
@@ -16,7 +16,7 @@ def test_every_collection_is_declared() -> None:
 
 def test_what_is_declared_fits_what_is_done() -> None:
     kept = {name: each for name, each in PEOPLE.items() if each is not None}
-    assert {each.collection for each in BELONGINGS} <= {name for name, each in kept.items() if each.fate == "deleted"}
+    assert {each.collection for each in ERASABLE_ROWS} <= {name for name, each in kept.items() if each.fate == "deleted"}
     for name, each in kept.items():
         assert bool(each.exported) != bool(each.unshown), name
     parts = {part for each in kept.values() for part in each.exported} | {"format", "exported_at", "complete"}

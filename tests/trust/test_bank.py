@@ -111,7 +111,7 @@ async def plant(shop: Shop, database: Database, bug: str, wallet: str, other: st
         case "key twice":
             first: Entry = decode_entry(await found(database, ENTRIES, entry_id(wallet, 2)))
             await database.raw[ENTRIES].drop_index("once")
-            await append(database, wallet, amount=-10, key=first.key, once=first.once, fingerprint=first.fingerprint)
+            await append(database, wallet, amount=-10, key=first.key, once=first.unique_keys, fingerprint=first.fingerprint)
             return "L4"
         case "money from nowhere":
             await database.raw[ACCOUNTS].update_one({"_id": wallet}, {"$inc": {"balance": 5}})

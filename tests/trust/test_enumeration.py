@@ -42,9 +42,9 @@ async def people(
     async with open_services(asked, clock) as services, serve(services, asked, clock) as anonymous:
         made: dict[str, str] = {}
         for what in ("known", "disabled", "locked"):
-            member = await services.identity.register(f"{what}@example.com", PASSWORD)
+            member = await services.members.register(f"{what}@example.com", PASSWORD)
             made[what] = member.id
-        await services.identity.create_member(None, "no-password@example.com", None)
+        await services.members.create_member(None, "no-password@example.com", None)
         await services.database.raw["members"].update_one({"_id": made["disabled"]}, {"$set": {"disabled_at": 1}})
         yield services, anonymous, made
 
@@ -159,7 +159,7 @@ async def test_forgotten_password(people: tuple[Services, Caller, dict[str, str]
 
 async def test_reset_token(people: tuple[Services, Caller, dict[str, str]]) -> None:
     services, anonymous, made = people
-    await services.recovery.issue(made["known"])
+    await services.password_resets.issue(made["known"])
 
     def guess(member_id: str) -> Ask:
         body = {"token": new_reset_token(member_id).text, "new_password": "another horse battery"}

@@ -15,7 +15,7 @@ import httpx
 import pytest
 from pymongo import AsyncMongoClient
 
-from guerdon.collections import MASTER_SEALED
+from guerdon.collections import SEALED_FIELDS
 from guerdon.config import Settings
 from guerdon.crypto.sealing import MasterKeys, SealingKey
 from guerdon.database import Document
@@ -275,7 +275,7 @@ async def test_an_erasure_that_was_cut_off_anywhere_is_ended_by_a_worker(
 async def test_a_rotation_that_was_killed_goes_on(services: Services, settings: Settings, master_keys: str) -> None:
     seed = random.randrange(2**32)
     chance, old = random.Random(seed), MasterKeys(master_keys)
-    person = (await services.identity.create_member("somebody", None, None)).id
+    person = (await services.members.create_member("somebody", None, None)).id
     keys = services.database.raw["person_keys"]
     rows = [{"_id": f"mem_{number:032x}", "created_at": 0} for number in range(KEYS)]
     for start in range(0, KEYS, 5000):
@@ -301,7 +301,7 @@ async def test_a_rotation_that_was_killed_goes_on(services: Services, settings: 
     assert done.status == 0, done.err
     said = {each["collection"]: each for each in done.summary["places"]}
     assert (said["person_keys"]["resealed"], said["person_keys"]["current"]) == (left[-1], KEYS + 1 - left[-1])
-    alone, [place] = MasterKeys(only_first(both)), [each for each in MASTER_SEALED if each.collection == "person_keys"]
+    alone, [place] = MasterKeys(only_first(both)), [each for each in SEALED_FIELDS if each.collection == "person_keys"]
     opened = [len(alone.open(row["wrapped"], place.context(row))) async for row in keys.find({})]
     assert opened == [32] * (KEYS + 1)
     assert (await services.database.raw["members"].count_documents({"_id": person})) == 1

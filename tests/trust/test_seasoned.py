@@ -26,7 +26,7 @@ from typing import Any
 
 import pytest
 
-from guerdon.campaigns.domain import EVENTS, STANDINGS, RecordedEvent
+from guerdon.campaigns.domain import EVENTS, MEMBER_STATES, RecordedEvent
 from guerdon.campaigns.models import CAMPAIGNS
 from guerdon.clock import SystemClock
 from guerdon.config import Settings
@@ -97,7 +97,7 @@ async def totals_of(services: Services) -> dict[str, Any]:
             paid[name] += award["amount"]
             if name in wanted:
                 owed[name, people.names[row["owner"]]] += award["amount"]
-    standings = services.database.raw[STANDINGS]
+    standings = services.database.raw[MEMBER_STATES]
     return {
         "events": await events.raw.count_documents({}),
         "by campaign": {name: paid[name] for name in sorted(wanted | {body["name"] for body in IN_SUM})},

@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator
 import pytest
 
 from guerdon.errors import Overloaded
-from guerdon.history.stream_slots import Places
+from guerdon.history.stream_slots import StreamSlots
 
 WAIT_SECONDS = 10.0
 
@@ -17,7 +17,7 @@ async def parts(count: int) -> AsyncGenerator[int]:
 
 
 async def test_a_place_is_taken_until_the_answer_has_ended() -> None:
-    places = Places(2, 60)
+    places = StreamSlots(2, 60)
     first, second = places.take(parts(3)), places.take(parts(3))
     with pytest.raises(Overloaded):
         places.take(parts(3))
@@ -29,7 +29,7 @@ async def test_a_place_is_taken_until_the_answer_has_ended() -> None:
 
 
 async def test_an_answer_that_was_never_begun_gives_its_place_back() -> None:
-    places = Places(1, 60)
+    places = StreamSlots(1, 60)
     for _ in range(5):
         answer = places.take(parts(1))
         assert len(places) == 1
@@ -41,7 +41,7 @@ async def test_an_answer_that_fails_gives_its_place_back() -> None:
         yield 1
         raise ValueError("in the middle")
 
-    places = Places(1, 60)
+    places = StreamSlots(1, 60)
     with pytest.raises(ValueError, match="in the middle"):
         async for _ in places.take(failing()):
             assert len(places) == 1
@@ -59,7 +59,7 @@ async def test_what_an_answer_holds_is_let_go_with_it() -> None:
         finally:
             let_go = True
 
-    taken = Places(1, 60).take(answer())
+    taken = StreamSlots(1, 60).take(answer())
     await anext(taken)
     assert not let_go
     await taken.aclose()
@@ -68,7 +68,7 @@ async def test_what_an_answer_holds_is_let_go_with_it() -> None:
 
 async def test_a_client_that_never_reads_loses_its_request_and_its_place() -> None:
     """The request is held up in sending, outside of the answer. The answer's frames live on with the cancelled task."""
-    places, sent = Places(1, 0.05), list[int]()
+    places, sent = StreamSlots(1, 0.05), list[int]()
 
     async def request() -> None:
         taken = places.take(parts(3))

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from guerdon.rate_limits.counters import COUNTERS_MAX, LocalCounters
-from guerdon.rate_limits.rules import Counter, Quota, bring_up_to, fields, standing, used
+from guerdon.rate_limits.rules import Quota, QuotaCounter, bring_up_to, fields, quota_status, used
 
 START_MS = 1_800_000_000_000
 pauses = st.lists(st.integers(0, 30_000), min_size=1, max_size=200)
@@ -84,10 +84,10 @@ def test_to_ask_whether_anything_is_left_takes_nothing() -> None:
 
 def test_a_clock_set_back_grants_nothing_new() -> None:
     quota = Quota("q", 3, 60)
-    counter = Counter(START_MS // quota.window_ms, current=3)
+    counter = QuotaCounter(START_MS // quota.window_ms, current=3)
     bring_up_to(counter, START_MS - 600_000, quota)
     assert used(counter, START_MS - 600_000, quota) == 3
-    assert standing(counter, START_MS - 600_000, quota, granted=False).wait_ms > 0
+    assert quota_status(counter, START_MS - 600_000, quota, granted=False).wait_ms > 0
 
 
 def test_a_flood_of_addresses_takes_no_more_memory_than_this(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,10 +10,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from guerdon.calendar import Calendar
-from guerdon.campaigns.domain import Standing
+from guerdon.campaigns.domain import MemberState
 from guerdon.clock import to_datetime, to_ms
 from guerdon.tiers.models import CalendarYear, MemberTierView, RollingWindow, Tier, TierChange, TierSet, TierSets, Window
-from guerdon.tiers.rules import MONTHS_KEPT, Course, Gain, Progress, advance, counted, place_of, review, tier_at, view_tier
+from guerdon.tiers.rules import (
+    MONTHS_KEPT,
+    QualifyingGain,
+    TierHistory,
+    TierProgress,
+    advance,
+    counted,
+    review,
+    tier_at,
+    tier_rank,
+    view_tier,
+)
 
 BERLIN, AUCKLAND, LOS_ANGELES = (Calendar(zone) for zone in ("Europe/Berlin", "Pacific/Auckland", "America/Los_Angeles"))
 SANTIAGO = Calendar("America/Santiago")
@@ -54,9 +65,9 @@ EDGES: list[tuple[Calendar, TierSet, str, str]] = [
 
 @pytest.mark.parametrize(("calendar", "tiers", "earned", "last"), EDGES)
 def test_a_tier_is_lost_at_its_millisecond(calendar: Calendar, tiers: TierSet, earned: str, last: str) -> None:
-    qualifying = counted({}, [Gain("PTS", 100, ms(earned), ms(earned))], ms(earned), calendar)
+    qualifying = counted({}, [QualifyingGain("PTS", 100, ms(earned), ms(earned))], ms(earned), calendar)
     assert [tier_at([tiers], qualifying, ms(last) + more, calendar) for more in (0, 1)] == ["silver", None]
-    course = Course([tiers], qualifying, calendar)
+    course = TierHistory([tiers], qualifying, calendar)
     assert course.next_change(ms(earned)) == ms(last) + 1
     assert course.next_change(ms(last) + 1) is None
 
@@ -70,7 +81,7 @@ def test_a_grace_after_the_end_of_a_day_counts_whole_days() -> None:
         (0, 1, "2028-02-02T00:00:00+01:00"),
     ):
         new = ladder(RollingWindow(12), months, days, version=2, effective_at=changed, points=(1000, 5000))
-        course = Course([ladder(RollingWindow(12)), new], {"PTS": {"2027-12": 100}}, BERLIN)
+        course = TierHistory([ladder(RollingWindow(12)), new], {"PTS": {"2027-12": 100}}, BERLIN)
         assert [course.tier_at(ms(last) + more) for more in (-1, 0)] == ["silver", None]
         assert course.next_change(changed - 1) == ms(last)
 
@@ -79,7 +90,9 @@ def test_old_months_are_forgotten_whatever_came_first() -> None:
     now = ms("2027-06-15T00:00:00+00:00")
     ages = [0, 59, 60, 61, 1000, -1, -2]
     month = 2027 * 12 + 5
-    gains = [Gain("PTS", 1, ms(f"{(month - age) // 12}-{(month - age) % 12 + 1:02}-03T00:00:00+00:00"), now) for age in ages]
+    gains = [
+        QualifyingGain("PTS", 1, ms(f"{(month - age) // 12}-{(month - age) % 12 + 1:02}-03T00:00:00+00:00"), now) for age in ages
+    ]
     kept = {}
     for order in (gains, gains[::-1]):
         kept = {}
@@ -92,7 +105,7 @@ def test_old_months_are_forgotten_whatever_came_first() -> None:
 def test_no_sum_is_too_large_for_the_database() -> None:
     now = ms("2027-06-15T00:00:00+00:00")
     qualifying = {"PTS": {f"{year}-{month:02}": 10**17 - 1 for year in range(2022, 2028) for month in range(1, 13)}}
-    qualifying = counted(qualifying, [Gain("PTS", 10**15, now, now)], now, Calendar())
+    qualifying = counted(qualifying, [QualifyingGain("PTS", 10**15, now, now)], now, Calendar())
     assert 0 < sum(qualifying["PTS"].values()) < 2**63
 
 
@@ -149,10 +162,10 @@ class Books:
 
     def __init__(self, calendar: Calendar) -> None:
         self.calendar = calendar
-        self.standing = Standing(id="mem", owner="mem")
+        self.standing = MemberState(id="mem", owner="mem")
         self.changes: list[TierChange] = []
 
-    def keep(self, progress: Progress) -> None:
+    def keep(self, progress: TierProgress) -> None:
         if progress.standing != self.standing:
             self.standing = msgspec.structs.replace(progress.standing, count=self.standing.count + 1)
         self.changes += progress.changes
@@ -166,16 +179,16 @@ def assert_can_be_kept(view: MemberTierView, books: Books, sets: TierSets, now_m
     if view.keep is None or view.tier is None:
         return
     counts_from, until = ms(view.keep.counts_from), ms(view.keep.until)
-    course = Course(sets.versions, books.standing.qualifying, books.calendar)
+    course = TierHistory(sets.versions, books.standing.qualifying, books.calendar)
     tiers, rank = course.rank_at(until)
     assert tiers is not None
-    assert not 0 <= place_of(tiers, view.tier) <= rank
+    assert not 0 <= tier_rank(tiers, view.tier) <= rank
     assert tier_at(sets.versions, books.standing.qualifying, until - 1, books.calendar) is not None
     if view.keep.missing is not None:
-        gains = [Gain("PTS", view.keep.missing, at, at) for at in (until - 1,) if at >= counts_from]
+        gains = [QualifyingGain("PTS", view.keep.missing, at, at) for at in (until - 1,) if at >= counts_from]
         more = counted(books.standing.qualifying, gains, until - 1, books.calendar)
-        _, kept = Course(sets.versions, more, books.calendar).rank_at(until)
-        assert kept >= place_of(tiers, view.tier) >= 0
+        _, kept = TierHistory(sets.versions, more, books.calendar).rank_at(until)
+        assert kept >= tier_rank(tiers, view.tier) >= 0
 
 
 windows = st.one_of(st.integers(1, 14).map(RollingWindow), st.just(CalendarYear()))
@@ -211,7 +224,11 @@ def test_any_history_ends_in_the_tier_of_the_plain_model(
         occurred = to_ms(datetime(day.year, day.month, day.day, 12, tzinfo=zone.zone).astimezone(UTC))
         model.months[day.year, day.month] = model.months.get((day.year, day.month), 0) + amount
         for books in (eager, lazy):
-            books.keep(advance(sets, books.standing, [Gain("PTS", amount, occurred, now())], "event", now_ms=now(), calendar=zone))
+            books.keep(
+                advance(
+                    sets, books.standing, [QualifyingGain("PTS", amount, occurred, now())], "event", now_ms=now(), calendar=zone
+                )
+            )
 
     for kind, what, more in steps:
         if kind == "earn":

@@ -11,7 +11,7 @@ from guerdon.errors import NotApplicable, Validation
 from guerdon.money import AMOUNT_MAX, Rounding
 from guerdon.offers.models import BasketMinimum, FixedValue, ItemValue, PercentValue, Value
 from guerdon.vouchers.models import OfferKind, Voucher
-from guerdon.vouchers.pos.discount import Worth, reserved_worth, worth
+from guerdon.vouchers.pos.discount import Discount, discount_of, reserved_discount
 from guerdon.vouchers.pos.models import Basket, BasketItem
 
 amounts = st.integers(1, AMOUNT_MAX) | st.integers(1, 1000)
@@ -35,42 +35,42 @@ def test_a_percentage_is_exact_and_rounded_once(amount: int, percent: str, round
     rounded = {"floor": floor, "ceil": ceil, "half_even": round}[rounding](exact)
     expected = min(rounded, amount, AMOUNT_MAX if maximum is None else maximum)
     value = PercentValue(percent, rounding, maximum, None if maximum is None else "GBP")
-    assert worth(voucher(value), pounds(amount), 1) == Worth(expected, 1, "GBP")
+    assert discount_of(voucher(value), pounds(amount), 1) == Discount(expected, 1, "GBP")
 
 
 @given(amounts, amounts)
 def test_a_fixed_discount_is_never_more_than_the_basket(amount: int, off: int) -> None:
-    assert worth(voucher(FixedValue(off, "GBP")), pounds(amount), 1) == Worth(min(off, amount), 1, "GBP")
+    assert discount_of(voucher(FixedValue(off, "GBP")), pounds(amount), 1) == Discount(min(off, amount), 1, "GBP")
 
 
 @given(amounts, st.integers(0, AMOUNT_MAX))
 def test_a_gift_card_gives_what_it_has(amount: int, left: int) -> None:
     card = voucher(FixedValue(AMOUNT_MAX, "GBP"), "gift_card")
-    given = worth(card, pounds(amount), left)
+    given = discount_of(card, pounds(amount), left)
     assert (given.discount, given.takes) == (min(amount, left), min(amount, left))
-    assert reserved_worth(card, Basket(), left).takes == left
+    assert reserved_discount(card, Basket(), left).takes == left
 
 
 def test_an_item_is_worth_its_price_in_the_basket() -> None:
     two = voucher(ItemValue("cup", 2), "item")
     items = [BasketItem("cup", 1, 300), BasketItem("tea", 9, 700), BasketItem("cup", 4, 250)]
-    assert worth(two, Basket(items=items, currency="GBP"), 1) == Worth(550, 1, "GBP")
-    assert worth(two, Basket(items=items[:1]), 1).discount == 300, "only as many as there are"
-    assert worth(two, Basket(), 1).discount is None, "the till knows"
+    assert discount_of(two, Basket(items=items, currency="GBP"), 1) == Discount(550, 1, "GBP")
+    assert discount_of(two, Basket(items=items[:1]), 1).discount == 300, "only as many as there are"
+    assert discount_of(two, Basket(), 1).discount is None, "the till knows"
     with pytest.raises(NotApplicable):
-        worth(two, Basket(items=items[1:2]), 1)
-    assert worth(voucher(None, "external_code"), Basket(), 1) == Worth(None, 1)
+        discount_of(two, Basket(items=items[1:2]), 1)
+    assert discount_of(voucher(None, "external_code"), Basket(), 1) == Discount(None, 1)
 
 
 def test_what_it_is_not_good_for() -> None:
     fixed = voucher(FixedValue(500, "GBP"), minimum=BasketMinimum(2000, "GBP"))
-    assert worth(fixed, pounds(2000), 1).discount == 500
+    assert discount_of(fixed, pounds(2000), 1).discount == 500
     with pytest.raises(NotApplicable) as refused:
-        worth(fixed, pounds(1999), 1)
+        discount_of(fixed, pounds(1999), 1)
     assert refused.value.members == {"reason": "minimum_basket", "minimum": 2000, "currency": "GBP", "amount": 1999}
     with pytest.raises(NotApplicable) as refused:
-        worth(fixed, Basket(amount=5000, currency="EUR"), 1)
+        discount_of(fixed, Basket(amount=5000, currency="EUR"), 1)
     assert refused.value.members == {"reason": "currency", "currency": "GBP"}
     for incomplete in (Basket(), Basket(amount=5000)):
         with pytest.raises(Validation):
-            worth(fixed, incomplete, 1)
+            discount_of(fixed, incomplete, 1)

@@ -5,7 +5,7 @@ from typing import Any
 
 from guerdon.clock import to_datetime
 from guerdon.history.rules import WAYS
-from guerdon.ledger.models import REFUSAL, SEQ_DIGITS, entry_id, hold_id, once_mark, transaction_id
+from guerdon.ledger.models import REFUSAL, SEQ_DIGITS, entry_id, hold_id, transaction_id, unique_key
 from guerdon.simulated_clock.models import CLOCK_ID
 from guerdon.tiers.models import PROGRAMME, WALK
 from guerdon.verification.lookups import BATCH
@@ -163,7 +163,7 @@ def _batches(sample: Sample) -> Cases:
     yield "batch.marks", "1 refused key", {"owners": [sample.refused[0][0]], "marks": [sample.refused[0][1]]}
     yield "batch.marks", f"{len(many)} new keys", _marks(many, "new")
     yield "batch.marks", f"{len(many)} known keys", _marks(many, "PTS-key-1")
-    both = sorted(mark for each in many for mark in (_mark(each, "new"), once_mark(each.owner, "reference", "new")))
+    both = sorted(mark for each in many for mark in (_mark(each, "new"), unique_key(each.owner, "reference", "new")))
     yield "batch.marks", f"{len(both)} new keys and references", {"owners": sorted(each.owner for each in many), "marks": both}
     known = {
         "batch.events": [event_of(number) for number in range(0, min(2 * ASKED_MAX, sample.members), 2)],
@@ -188,7 +188,7 @@ def _marks(wallets: list[Wallet] | tuple[Wallet, ...], key: str) -> Parameters:
 
 
 def _mark(wallet: Wallet, key: str) -> bytes:
-    return once_mark(wallet.owner, "key", ACTOR, key)
+    return unique_key(wallet.owner, "key", ACTOR, key)
 
 
 def _history(sample: Sample) -> Cases:
@@ -204,8 +204,8 @@ def _history(sample: Sample) -> Cases:
     yield "entries.kind", "every second fits", _span(hot, max(1, hot.seq - 999), hot.seq, limit=PAGE, kind="debit")
     yield "entries.kind", "none fits", _span(hot, max(1, hot.seq - 999), hot.seq, limit=PAGE, kind="freeze")
     reference = reference_of(3)
-    yield "entries.reference", "found", {"owner": hot.owner, "mark": once_mark(hot.owner, "reference", f"PTS-{reference}")}
-    yield "entries.reference", "not found", {"owner": hot.owner, "mark": once_mark(hot.owner, "reference", "none")}
+    yield "entries.reference", "found", {"owner": hot.owner, "mark": unique_key(hot.owner, "reference", f"PTS-{reference}")}
+    yield "entries.reference", "not found", {"owner": hot.owner, "mark": unique_key(hot.owner, "reference", "none")}
     steps = [entry_id(hot.id, hot.seq * part // WAYS) for part in range(1, WAYS)]
     yield "entries.probe", "first step", {"ids": steps, "owner": hot.owner}
     yield "entries.probe", "last step", {"ids": [entry_id(hot.id, middle + part) for part in range(1, WAYS)], "owner": hot.owner}

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from guerdon.database import Document
-from guerdon.vouchers.codes.models import BATCHES, STAGED_CODES, part_id
+from guerdon.vouchers.codes.models import CODE_BATCHES, STAGED_CODES, part_id
 from guerdon.vouchers.models import POOL_CODES, VOUCHER_CODES, pool_id
 from tools.query_plans.voucher_sample import offer_of
 
@@ -30,7 +30,7 @@ def batches() -> Iterator[tuple[str, Document]]:
         open_, batch = number % (BATCH_COUNT // BATCHES_OPEN) == 0, batch_of(number)
         status = "running" if open_ else "done"
         yield (
-            BATCHES,
+            CODE_BATCHES,
             {
                 "_id": batch,
                 "owner": _OWNER,

@@ -2,7 +2,7 @@
 
 from guerdon.database import Document
 from guerdon.offers.models import OFFER_VERSIONS
-from guerdon.vouchers.codes.models import BATCHES, STAGED_CODES
+from guerdon.vouchers.codes.models import CODE_BATCHES, STAGED_CODES
 from guerdon.vouchers.models import POOL_CODES, VOUCHER_CODES
 from tools.query_plans.notation import DOWN, ID, IDS, UP, Query, delete, find, one, read, update
 
@@ -14,16 +14,18 @@ _AS_READ: Document = {**_PLACE, "status": ":status", "made": ":made"}
 _FROM: Document = {"_id": {"$gte": ":first", "$lt": ":last"}, "owner": ":owner"}
 
 CODE_QUERIES = [
-    Query("batches.get", "request", "GET /v1/batches/{batch_id} and below, pictures of codes", one(BATCHES, ID)),
-    Query("batches.first", "request", _LIST, find(BATCHES, {"owner": ":owner"}, sort=DOWN, limit=True)),
-    Query("batches.next", "request", _LIST, find(BATCHES, {"owner": ":owner", "_id": {"$lt": ":before"}}, sort=DOWN, limit=True)),
-    Query("batches.cancel", "request", "POST /v1/batches/{batch_id}/cancel", update(BATCHES, {**_PLACE, "status": ":status"})),
-    Query("batches.open", "job", _JOB, find(BATCHES, {"open": True}, sort=UP, limit=True)),
-    Query("batches.move", "job", _JOB, update(BATCHES, _AS_READ)),
-    Query("batches.number", "job", _JOB, update(BATCHES, {**_AS_READ, "first_number": ":none"})),
-    Query("batches.close", "job", _JOB, update(BATCHES, _PLACE)),
-    Query("batch.batches", "job", _JOB, read(BATCHES, IDS)),
-    Query("batches.decide", "job", _JOB, update(BATCHES, {**_PLACE, "count": ":count"}, upsert=True)),
+    Query("batches.get", "request", "GET /v1/batches/{batch_id} and below, pictures of codes", one(CODE_BATCHES, ID)),
+    Query("batches.first", "request", _LIST, find(CODE_BATCHES, {"owner": ":owner"}, sort=DOWN, limit=True)),
+    Query(
+        "batches.next", "request", _LIST, find(CODE_BATCHES, {"owner": ":owner", "_id": {"$lt": ":before"}}, sort=DOWN, limit=True)
+    ),
+    Query("batches.cancel", "request", "POST /v1/batches/{batch_id}/cancel", update(CODE_BATCHES, {**_PLACE, "status": ":status"})),
+    Query("batches.open", "job", _JOB, find(CODE_BATCHES, {"open": True}, sort=UP, limit=True)),
+    Query("batches.move", "job", _JOB, update(CODE_BATCHES, _AS_READ)),
+    Query("batches.number", "job", _JOB, update(CODE_BATCHES, {**_AS_READ, "first_number": ":none"})),
+    Query("batches.close", "job", _JOB, update(CODE_BATCHES, _PLACE)),
+    Query("batch.batches", "job", _JOB, read(CODE_BATCHES, IDS)),
+    Query("batches.decide", "job", _JOB, update(CODE_BATCHES, {**_PLACE, "count": ":count"}, upsert=True)),
     Query("offer_versions.get", "request", f"{_PAGE}; {_JOB}", one(OFFER_VERSIONS, ID)),
     Query(
         "voucher_codes.taken",

@@ -4,7 +4,7 @@ from guerdon.database import Document
 from guerdon.ledger.store import ACCOUNTS, ENTRIES, REVERSALS
 from guerdon.offers.models import OFFER_VERSIONS
 from guerdon.verification.vouchers import BATCHED, ISSUED
-from guerdon.vouchers.codes.models import BATCHES
+from guerdon.vouchers.codes.models import CODE_BATCHES
 from guerdon.vouchers.models import DEALT_CODES, VOUCHER_CODES, VOUCHERS
 from tools.query_plans.notation import ABOUT, AFTER, DOWN, IDS, OWN, UP, Query, find, read, update
 from tools.query_plans.shapes import AGGREGATE
@@ -25,5 +25,5 @@ TILL_QUERIES = [
     Query("verify.prices_back", "terminal", _VERIFY, find(REVERSALS, IDS)),
     Query("verify.stocks", "terminal", _VERIFY, find(ACCOUNTS, {**ABOUT, "kind": ":kind"}, fields=["balance"])),
     Query("verify.issued", "terminal", _VERIFY, {AGGREGATE: VOUCHERS, "pipeline": ISSUED, "cursor": {}}),
-    Query("verify.batched", "terminal", _VERIFY, {AGGREGATE: BATCHES, "pipeline": BATCHED, "cursor": {}}),
+    Query("verify.batched", "terminal", _VERIFY, {AGGREGATE: CODE_BATCHES, "pipeline": BATCHED, "cursor": {}}),
 ]

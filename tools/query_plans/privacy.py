@@ -1,8 +1,8 @@
 """The queries of erasures, exports, and the rotation of master keys."""
 
 from guerdon.audit_log.models import AUDIT
-from guerdon.campaigns.domain import EVENTS, REFUNDS, STANDINGS
-from guerdon.collections import MASTER_SEALED
+from guerdon.campaigns.domain import EVENTS, MEMBER_STATES, REFUNDS
+from guerdon.collections import SEALED_FIELDS
 from guerdon.ledger.expiry import HOLD_DOCUMENTS
 from guerdon.ledger.store import ACCOUNTS
 from guerdon.members.models import CLAIMS, MEMBERS, PERSON_KEYS
@@ -69,12 +69,12 @@ PRIVACY = [
         _EXPORT,
         find(ACCOUNTS, {"_id": {"$gt": ":after", "$lt": ":last"}, "owner": ":owner"}, sort=UP, limit=True),
     ),
-    Query("standings.export", "request", _EXPORT, one(STANDINGS, ID)),
+    Query("standings.export", "request", _EXPORT, one(MEMBER_STATES, ID)),
     Query("events.export", "request", _EXPORT, find(EVENTS, _PAGE, sort=UP, limit=True)),
     Query("audit.export", "request", _EXPORT, find(AUDIT, {**AFTER, "about": ":member"}, sort=UP, limit=True)),
     *(
         query
-        for place in MASTER_SEALED
+        for place in SEALED_FIELDS
         for query in (
             Query(f"{place.collection}.all", "terminal", _ROTATE, find(place.collection, AFTER, sort=UP, limit=True)),
             Query(

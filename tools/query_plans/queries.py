@@ -5,11 +5,11 @@ A test watches what the driver sends and fails when the two differ in either dir
 
 from guerdon.access.models import SERVICE_KEYS
 from guerdon.audit_log.models import AUDIT
-from guerdon.campaigns.domain import EVENTS, REFUNDS, STANDINGS
+from guerdon.campaigns.domain import EVENTS, MEMBER_STATES, REFUNDS
 from guerdon.campaigns.models import CAMPAIGN_VERSIONS, CAMPAIGNS, CAMPAIGNS_LIVE_MAX
 from guerdon.database import Document
 from guerdon.history.service import EXAMINED_MAX
-from guerdon.ledger.contention import TURNS
+from guerdon.ledger.contention import CONTENTION_LEASES
 from guerdon.ledger.expiry import HOLD_DOCUMENTS
 from guerdon.ledger.store import ACCOUNTS, ENTRIES, REVERSALS
 from guerdon.members.models import CLAIMS, LOOKUP_KEYS, MEMBERS, PERSON_KEYS
@@ -194,7 +194,7 @@ LEDGER = [
     Query("batch.marks", "request", COMMANDS, read(ENTRIES, MARKS), seeks=3),
     Query("batch.events", "request", "POST /v1/events", read(EVENTS, IDS)),
     Query("batch.refunds", "request", "POST /v1/events", read(REFUNDS, IDS)),
-    Query("batch.standings", "request", "POST /v1/events", read(STANDINGS, IDS)),
+    Query("batch.standings", "request", "POST /v1/events", read(MEMBER_STATES, IDS)),
     Query("batch.holds", "request", "POST /v1/holds/{hold_id}/capture, void", read(HOLD_DOCUMENTS, IDS)),
     Query("batch.reversals", "request", "POST /v1/transactions/{transaction_id}/reverse", read(REVERSALS, IDS)),
     Query("accounts.move", "request", COMMANDS, update(ACCOUNTS, ID)),
@@ -205,13 +205,13 @@ LEDGER = [
         "turns.ask",
         "request",
         COMMANDS + ", on an account that other processes move as well",
-        {FIND_AND_MODIFY: TURNS, "query": ID, "update": {"$set": {"touched": True}}, "upsert": True},
+        {FIND_AND_MODIFY: CONTENTION_LEASES, "query": ID, "update": {"$set": {"touched": True}}, "upsert": True},
     ),
     Query(
         "turns.end",
         "request",
         COMMANDS + ", on an account that other processes move as well",
-        {FIND_AND_MODIFY: TURNS, "query": {"_id": ":id", "holder": ":holder", "line": ":line"}, "remove": True},
+        {FIND_AND_MODIFY: CONTENTION_LEASES, "query": {"_id": ":id", "holder": ":holder", "line": ":line"}, "remove": True},
     ),
     Query(
         "accounts.due",
@@ -307,7 +307,7 @@ REWARDS = [
         find(CAMPAIGN_VERSIONS, IDS, limit=True),
     ),
     Query("refunds.change", "request", "POST /v1/events", update(REFUNDS, {**OWN, "count": ":count"}, upsert=True)),
-    Query("standings.change", "request", "POST /v1/events", update(STANDINGS, {**OWN, "count": ":count"}, upsert=True)),
+    Query("standings.change", "request", "POST /v1/events", update(MEMBER_STATES, {**OWN, "count": ":count"}, upsert=True)),
     Query("events.recorded", "request", "POST /v1/events/bulk", find(EVENTS, IDS, fields=["_id"])),
     Query("campaigns.get", "request", "GET, PUT, activate, pause of /v1/campaigns/{campaign_id}", one(CAMPAIGNS, ID)),
     Query("campaigns.first", "request", "GET /v1/campaigns", find(CAMPAIGNS, {}, sort=DOWN, limit=True)),

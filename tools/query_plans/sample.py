@@ -13,13 +13,13 @@ from pymongo import WriteConcern
 
 from guerdon.access.models import SERVICE_KEYS
 from guerdon.audit_log.models import AUDIT
-from guerdon.campaigns.domain import EVENTS, REFUNDS, STANDINGS
+from guerdon.campaigns.domain import EVENTS, MEMBER_STATES, REFUNDS
 from guerdon.campaigns.models import CAMPAIGN_VERSIONS, CAMPAIGNS
 from guerdon.clock import to_datetime
 from guerdon.collections import INDEXES
 from guerdon.database import Database, Document
 from guerdon.errors import StartupRefused
-from guerdon.ledger.contention import TURNS
+from guerdon.ledger.contention import CONTENTION_LEASES
 from guerdon.ledger.expiry import HOLD_DOCUMENTS
 from guerdon.ledger.models import (
     ISSUER,
@@ -28,11 +28,11 @@ from guerdon.ledger.models import (
     Account,
     Entry,
     Lot,
-    Refusal,
+    RecordedRefusal,
     entry_id,
     hold_id,
-    once_mark,
     transaction_id,
+    unique_key,
 )
 from guerdon.ledger.store import ACCOUNTS, ENTRIES, REVERSALS, encode
 from guerdon.members.models import CLAIMS, LOOKUP_KEYS, MEMBERS, PERSON_KEYS
@@ -198,7 +198,7 @@ class _Maker:
         if number == 1:
             self._hot = wallet
             yield CLOCKS, {"_id": CLOCK_ID, "offset_ms": 0}
-            yield TURNS, {"_id": wallet.id, "holder": "one", "line": [], "until": to_datetime(NOW_MS), "took_ms": 20}
+            yield CONTENTION_LEASES, {"_id": wallet.id, "holder": "one", "line": [], "until": to_datetime(NOW_MS), "took_ms": 20}
         elif number % 50 == 2:
             self._quiet.append(wallet)
         balance = 0
@@ -226,16 +226,16 @@ class _Maker:
         if number % 25 == 2:
             yield REVERSALS, {"_id": transaction_id(wallet.id, 1), "owner": owner, "reversed": 1, "at": NOW_MS}
             if asset == "PTS":
-                yield STANDINGS, _standing(owner, number)
+                yield MEMBER_STATES, _standing(owner, number)
                 for change in range(1, 4):
                     yield TIER_CHANGES, {"_id": f"{owner}#{change:06}", "owner": owner, "after": "gold", "at": START_MS}
                 yield REFUNDS, {"_id": refund_of(owner), "owner": owner, "count": 1, "amount": 1, "taken": {}}
 
     def _entry(self, wallet: Wallet, asset: str, seq: int, balance: int) -> Entry:
         key, reference = f"key-{seq}", reference_of(seq)
-        marks = [once_mark(wallet.owner, "key", ACTOR, f"{asset}-{key}")]
+        marks = [unique_key(wallet.owner, "key", ACTOR, f"{asset}-{key}")]
         if reference is not None:
-            marks.append(once_mark(wallet.owner, "reference", f"{asset}-{reference}"))
+            marks.append(unique_key(wallet.owner, "reference", f"{asset}-{reference}"))
         comes = seq % 2 == 1
         return Entry(
             id=entry_id(wallet.id, seq),
@@ -245,7 +245,7 @@ class _Maker:
             amount=10 if comes else -3,
             balance_after=balance,
             held_after=0,
-            counter=ISSUER if comes else MERCHANT,
+            counterparty=ISSUER if comes else MERCHANT,
             actor=ACTOR,
             at=START_MS + seq * STEP_MS,
             prev=self._rng.randbytes(32),
@@ -254,14 +254,16 @@ class _Maker:
             reference=reference,
             key=f"{asset}-{key}",
             fingerprint=self._rng.randbytes(16),
-            once=marks,
+            unique_keys=marks,
         )
 
     def _refusal(self, owner: str, number: int) -> Iterator[tuple[str, Document]]:
-        mark = once_mark(owner, "key", ACTOR, "refused")
+        mark = unique_key(owner, "key", ACTOR, "refused")
         if number % 50 == 0:
             self._refused.append((owner, mark))
-        refusal = Refusal(REFUSAL + mark.hex(), owner, [mark], mark[:16], "insufficient-funds", "5 are spendable", {"available": 5})
+        refusal = RecordedRefusal(
+            REFUSAL + mark.hex(), owner, [mark], mark[:16], "insufficient-funds", "5 are spendable", {"available": 5}
+        )
         # Far ahead: MongoDB must not delete them while they are looked at.
         yield ENTRIES, {**encode(refusal), "expires_at": to_datetime(NOW_MS * 2 + number)}
 

@@ -1,6 +1,6 @@
 """The queries of tiers and of the members who have them."""
 
-from guerdon.campaigns.domain import STANDINGS
+from guerdon.campaigns.domain import MEMBER_STATES
 from guerdon.tiers.models import TIER_CHANGES, TIER_SETS
 from tools.query_plans.notation import AFTER, DOWN, ID, IDS, OWN, UP, Query, find, one, read, update
 
@@ -16,16 +16,19 @@ TIERS = [
     Query("tier_sets.replace", "request", "PUT /v1/tiers", update(TIER_SETS, {"_id": ":id", "count": ":count"})),
     Query("tier_sets.walk", "job", _REVIEW, update(TIER_SETS, ID, upsert=True)),
     Query(
-        "standings.many", "request", "POST /v1/events/bulk, with a campaign that pays referrers", find(STANDINGS, IDS, limit=True)
+        "standings.many",
+        "request",
+        "POST /v1/events/bulk, with a campaign that pays referrers",
+        find(MEMBER_STATES, IDS, limit=True),
     ),
-    Query("standings.get", "request", _MEMBER, one(STANDINGS, OWN)),
+    Query("standings.get", "request", _MEMBER, one(MEMBER_STATES, OWN)),
     Query(
         "standings.due",
         "job",
         _REVIEW,
-        find(STANDINGS, {"due_at": {"$gt": ":none", "$lte": ":now"}}, sort={"due_at": 1}, limit=True, fields=["_id"]),
+        find(MEMBER_STATES, {"due_at": {"$gt": ":none", "$lte": ":now"}}, sort={"due_at": 1}, limit=True, fields=["_id"]),
     ),
-    Query("standings.page", "job", _REVIEW, find(STANDINGS, AFTER, sort=UP, limit=True, fields=["tier_version"])),
+    Query("standings.page", "job", _REVIEW, find(MEMBER_STATES, AFTER, sort=UP, limit=True, fields=["tier_version"])),
     Query(
         "tier_changes.page",
         "request",

@@ -17,7 +17,7 @@ from pymongo.asynchronous.collection import AsyncCollection
 from pymongo.asynchronous.database import AsyncDatabase
 
 from guerdon.audit_log.models import AUDIT
-from guerdon.campaigns.domain import EVENTS, STANDINGS
+from guerdon.campaigns.domain import EVENTS, MEMBER_STATES
 from guerdon.campaigns.models import CAMPAIGNS
 from guerdon.clock import to_datetime
 from guerdon.database import Database, Document
@@ -30,7 +30,7 @@ from guerdon.outbox import OUTBOX
 from guerdon.password_reset.models import RESETS
 from guerdon.sessions.models import SESSIONS
 from guerdon.simulations.models import SIMULATIONS
-from guerdon.vouchers.codes.models import BATCHES
+from guerdon.vouchers.codes.models import CODE_BATCHES
 from guerdon.vouchers.models import VOUCHER_CODES, VOUCHERS
 
 ROUNDS, WARM_UP, BATCH, KNOWN = 100, 8, 500, 20_000
@@ -179,15 +179,15 @@ WRITES: dict[str, tuple[Write, ...]] = {
     "simulations.expiry": (Write(SIMULATIONS, "take up a simulation", _simulations, {}),),
     "audit.about": (Write(AUDIT, "write a record", _new_records, {"about": {"$exists": True}}),),
     "standings.due_at": (
-        Write(STANDINGS, "count a purchase", _purchases, {}),
-        Write(STANDINGS, "change a tier", _tier_changes, {"due_at": {"$exists": True}}),
+        Write(MEMBER_STATES, "count a purchase", _purchases, {}),
+        Write(MEMBER_STATES, "change a tier", _tier_changes, {"due_at": {"$exists": True}}),
     ),
     "voucher_codes.batch": (
         Write(VOUCHER_CODES, "make a code of a batch", _new_codes, {"batch": {"$exists": True}}),
         Write(VOUCHER_CODES, "make a member's code", _new_codes, {"batch": {"$exists": False}}),
     ),
-    "voucher_batches.owner": (Write(BATCHES, "begin a batch", _new_batches, {"open": True}),),
-    "voucher_batches.open": (Write(BATCHES, "begin a batch", _new_batches, {"open": True}),),
+    "voucher_batches.owner": (Write(CODE_BATCHES, "begin a batch", _new_batches, {"open": True}),),
+    "voucher_batches.open": (Write(CODE_BATCHES, "begin a batch", _new_batches, {"open": True}),),
     "campaigns.status": (Write(CAMPAIGNS, "change a status", _changed_status, {}),),
     "offers.status": (Write(OFFERS, "change a status", _changed_status, {}),),
     "vouchers.owner": (Write(VOUCHERS, "issue a voucher", _new_vouchers, {}),),

@@ -29,7 +29,7 @@ _KEY_ID = slice(_SCHEME + len(PREFIX), _SCHEME + len(PREFIX) + ID_LENGTH)
 """Where a well-formed header has the id of its key."""
 
 
-class _Known:
+class _KnownKey:
     """A key's row as it was lately, and what its holder has proven with."""
 
     __slots__ = ("actor", "asked_at", "proof", "row")
@@ -49,8 +49,8 @@ class Access:
         self._keys = database.collection(SERVICE_KEYS, ServiceKey)
         self._tokens = tokens
         self._clock = clock
-        self._rows: dict[str, _Known] = {}
-        self._readings: dict[str, asyncio.Task[_Known | None]] = {}
+        self._rows: dict[str, _KnownKey] = {}
+        self._readings: dict[str, asyncio.Task[_KnownKey | None]] = {}
         self._used: dict[str, int] = {}
         """When keys were used whose last use is to be written."""
 
@@ -188,10 +188,10 @@ class Access:
             self._used[parts.id] = now
         return known.actor
 
-    def _is_fresh(self, known: _Known) -> bool:
+    def _is_fresh(self, known: _KnownKey) -> bool:
         return self._clock.monotonic() - known.asked_at < ROW_TTL_SECONDS
 
-    async def _get_row(self, key_id: str) -> _Known | None:
+    async def _get_row(self, key_id: str) -> _KnownKey | None:
         """Return a key's row as it was less than two seconds ago. Requests that need it at the same moment share one read."""
         known = self._rows.get(key_id)
         if known is not None and self._is_fresh(known):
@@ -203,7 +203,7 @@ class Access:
         # A caller who hangs up must not take the answer away from the others.
         return await asyncio.shield(reading)
 
-    async def _read_row(self, key_id: str) -> _Known | None:
+    async def _read_row(self, key_id: str) -> _KnownKey | None:
         # Dated by the question, not by the answer, so that a slow read does not lengthen a revoked key's life.
         asked_at = self._clock.monotonic()
         try:
@@ -214,7 +214,7 @@ class Access:
                 del self._readings[key_id]
         if row is None:
             return None
-        known = _Known(row, asked_at)
+        known = _KnownKey(row, asked_at)
         # Unknown ids are not kept: a flood of them would push out the rest. Nor is what was read before a revocation.
         if current:
             self._rows.pop(key_id, None)

@@ -36,7 +36,7 @@ _REFUSAL = "the access token is not valid or has expired"
 _Seconds = Annotated[int, Meta(ge=0, le=2**40)]
 
 
-class _Header(Struct, frozen=True, forbid_unknown_fields=True):
+class _TokenHeader(Struct, frozen=True, forbid_unknown_fields=True):
     alg: Literal["EdDSA"]
     typ: Literal["at+jwt"]
     kid: Kid
@@ -162,7 +162,7 @@ class Tokens:
         if match is None:
             raise Unauthenticated(_REFUSAL)
         try:
-            header = decode(urlsafe_b64decode(match[1].encode()), _Header)
+            header = decode(urlsafe_b64decode(match[1].encode()), _TokenHeader)
             by = self._keys.find(header.kid, now_ms)
             if by is None:
                 raise Unauthenticated(_REFUSAL)

@@ -1,7 +1,7 @@
 """The route of the audit log."""
 
 from guerdon.audit_log.models import AuditPage, AuditQuery, view_record
-from guerdon.audit_log.service import Audit
+from guerdon.audit_log.service import AuditLog
 from guerdon.errors import Validation
 from guerdon.http.cursor import decode_cursor, encode_cursor
 from guerdon.http.operation import Request, Response, operation
@@ -13,7 +13,7 @@ from guerdon.permissions import AUDIT_SCOPE, scope
 class AuditResource:
     """`/v1/audit`"""
 
-    def __init__(self, audit: Audit) -> None:
+    def __init__(self, audit: AuditLog) -> None:
         self._audit = audit
 
     @operation("listAudit", scope(AUDIT_SCOPE), tag="audit", query=AuditQuery, answers={200: AuditPage})
@@ -32,6 +32,6 @@ def _seq_of(cursor: str) -> int:
     return int(text)
 
 
-def routes(audit: Audit) -> list[tuple[str, object, str | None]]:
+def routes(audit: AuditLog) -> list[tuple[str, object, str | None]]:
     """Return (path, resource, suffix) of every route of this room."""
     return [("/v1/audit", AuditResource(audit), None)]

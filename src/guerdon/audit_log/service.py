@@ -17,7 +17,7 @@ BATCH = 1000
 TERMINAL = "terminal"
 
 
-class Audit:
+class AuditLog:
     """The log of this deployment. Its `_id`s decide which of two processes comes first; nothing here changes or deletes."""
 
     def __init__(self, database: Database, clock: Clock) -> None:

@@ -11,7 +11,7 @@ from datetime import date
 import msgspec
 from msgspec import Struct
 
-from guerdon.campaigns.domain import Achieved, Mark, Reached
+from guerdon.campaigns.domain import AchievementProgress, AchievementReached, CountedEvent
 from guerdon.campaigns.models import Achievement, Streak
 from guerdon.ids import digest
 
@@ -25,8 +25,8 @@ _NAME_DIGITS = 16
 class Step(Struct, frozen=True):
     """What an event is to a goal."""
 
-    state: Achieved
-    completed: tuple[Mark, ...]
+    state: AchievementProgress
+    completed: tuple[CountedEvent, ...]
     """The events that complete it; none where something is missing."""
     reason: str
 
@@ -36,7 +36,7 @@ def name_of(event_id: str) -> str:
     return digest(event_id).hex()[:_NAME_DIGITS]
 
 
-def step(known: Achieved, wanted: Achievement, event_id: str, day: date) -> Step:
+def step(known: AchievementProgress, wanted: Achievement, event_id: str, day: date) -> Step:
     """Count an event of a day."""
     if known.times and not wanted.repeats:
         return Step(known, (), "it was achieved before, and pays once")
@@ -44,7 +44,7 @@ def step(known: Achieved, wanted: Achievement, event_id: str, day: date) -> Step
     kind = within.unit if isinstance(within, Streak) else "days"
     # A goal that is counted in something else begins anew.
     state = known if known.kind == kind else msgspec.structs.replace(known, kind=kind, marks=())
-    mark = Mark(unit=_unit(kind, day), event=name_of(event_id))
+    mark = CountedEvent(unit=_unit(kind, day), event=name_of(event_id))
     span = 2 * wanted.events if isinstance(within, Streak) else within.days
     if any(other.unit - span >= mark.unit for other in state.marks):
         return Step(known, (), "it comes too late to count")
@@ -61,7 +61,7 @@ def _unit(kind: str, day: date) -> int:
     return day.year * 12 + day.month if kind == "month" else day.toordinal()
 
 
-def _streak(state: Achieved, marks: tuple[Mark, ...], mark: Mark, wanted: int, within: Streak) -> Step:
+def _streak(state: AchievementProgress, marks: tuple[CountedEvent, ...], mark: CountedEvent, wanted: int, within: Streak) -> Step:
     for number, reached in enumerate(state.reached):
         if reached.kind == within.unit and any(other.unit == mark.unit for other in reached.marks):
             backed = msgspec.structs.replace(reached, marks=_beside(reached.marks, mark))
@@ -83,14 +83,14 @@ def _streak(state: Achieved, marks: tuple[Mark, ...], mark: Mark, wanted: int, w
     return _completed(state, marks, used, reason)
 
 
-def _beside(marks: tuple[Mark, ...], mark: Mark) -> tuple[Mark, ...]:
+def _beside(marks: tuple[CountedEvent, ...], mark: CountedEvent) -> tuple[CountedEvent, ...]:
     there = sum(other.unit == mark.unit for other in marks)
     return marks if there >= BESIDE_MAX else (*marks, mark)
 
 
-def _gather(state: Achieved, marks: tuple[Mark, ...], mark: Mark, wanted: int, days: int) -> Step:
+def _gather(state: AchievementProgress, marks: tuple[CountedEvent, ...], mark: CountedEvent, wanted: int, days: int) -> Step:
     """Before this event no window held as many, so that the first one that does holds just as many as are wanted."""
-    best: tuple[Mark, ...] = ()
+    best: tuple[CountedEvent, ...] = ()
     for end in sorted({each.unit for each in marks if mark.unit <= each.unit < mark.unit + days}):
         there = tuple(each for each in marks if end - days < each.unit <= end)
         if len(there) > len(best):
@@ -101,18 +101,18 @@ def _gather(state: Achieved, marks: tuple[Mark, ...], mark: Mark, wanted: int, d
     return _completed(state, marks, best, reason)
 
 
-def _completed(state: Achieved, marks: Sequence[Mark], used: tuple[Mark, ...], reason: str) -> Step:
+def _completed(state: AchievementProgress, marks: Sequence[CountedEvent], used: tuple[CountedEvent, ...], reason: str) -> Step:
     left = tuple(each for each in marks if each not in used)
     return Step(msgspec.structs.replace(state, marks=left), used, reason)
 
 
-def reach(taken: Step, reached: Reached) -> Achieved:
+def reach(taken: Step, reached: AchievementReached) -> AchievementProgress:
     """Return the state after an event that completes a goal."""
     state = taken.state
     return msgspec.structs.replace(state, times=state.times + 1, reached=(*state.reached, reached)[-REACHED_MAX:])
 
 
-def touching(achieved: Mapping[str, Achieved], event_id: str) -> dict[str, Achieved]:
+def touching(achieved: Mapping[str, AchievementProgress], event_id: str) -> dict[str, AchievementProgress]:
     """Return, by campaign, what an event counts for."""
     name = name_of(event_id)
     return {
@@ -122,12 +122,12 @@ def touching(achieved: Mapping[str, Achieved], event_id: str) -> dict[str, Achie
     }
 
 
-def without(state: Achieved, event_id: str) -> tuple[Achieved, list[Reached]]:
+def without(state: AchievementProgress, event_id: str) -> tuple[AchievementProgress, list[AchievementReached]]:
     """Let an event count no more. Return the state, and the awards that rested on it; their other events count again."""
     name = name_of(event_id)
     marks = [mark for mark in state.marks if mark.event != name]
-    kept: list[Reached] = []
-    broken: list[Reached] = []
+    kept: list[AchievementReached] = []
+    broken: list[AchievementReached] = []
     for reached in state.reached:
         own = next((mark for mark in reached.marks if mark.event == name), None)
         if own is None:

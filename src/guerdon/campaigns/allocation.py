@@ -8,15 +8,15 @@ from msgspec import Struct
 
 from guerdon.calendar import Calendar
 from guerdon.campaigns import periods
-from guerdon.campaigns.caps import BUDGET, Counter, counters_of, cut
-from guerdon.campaigns.domain import REFERRERS, REFUND, Inputs, ShopEvent, WalletState
-from guerdon.campaigns.evaluation import Judgement
+from guerdon.campaigns.caps import BUDGET, CapAccount, cap_accounts, limit_by_caps
+from guerdon.campaigns.domain import REFERRERS, REFUND, AwardWallet, EvaluationInputs, ShopEvent
+from guerdon.campaigns.evaluation import Evaluation
 from guerdon.campaigns.models import Campaign, Clawback, Expiry, Pending, PendingEvent
 from guerdon.ledger.models import LOTS_MAX, Account, Lot
 from guerdon.money import BALANCE_CEILING
 
 
-class Verdict(Struct, frozen=True):
+class Allocation(Struct, frozen=True):
     """What one campaign pays (or takes back, negative), and why."""
 
     campaign: Campaign
@@ -25,16 +25,16 @@ class Verdict(Struct, frozen=True):
     reasons: list[str]
     lot: Lot | None = None
     """What the award arrives as."""
-    counters: tuple[Counter, ...] = ()
+    counters: tuple[CapAccount, ...] = ()
     """What it counts against, or gives back to."""
     to: str | None = None
     """Whoever is paid instead of the member: their referrer."""
 
 
-class _Desk:
+class AwardAllocator:
     """Pays one event's awards one after another, each on the state that the ones before it leave."""
 
-    def __init__(self, event: ShopEvent, owner: str, inputs: Inputs, calendar: Calendar) -> None:
+    def __init__(self, event: ShopEvent, owner: str, inputs: EvaluationInputs, calendar: Calendar) -> None:
         self.event = event
         self._owner = owner
         self._inputs = inputs
@@ -42,26 +42,26 @@ class _Desk:
         self._wallets = dict(inputs.wallets)
         self._used = dict(inputs.used)
 
-    def offer(self, judgement: Judgement) -> Verdict:
+    def offer(self, judgement: Evaluation) -> Allocation:
         """Say what the campaign would pay now; nothing is taken yet."""
         to = payee(judgement.campaign, self._owner, self._inputs.referrer)
-        counters = counters_of(judgement.campaign, to, self.event.occurred_at, self._calendar)
+        counters = cap_accounts(judgement.campaign, to, self.event.occurred_at, self._calendar)
         if self.event.type == REFUND:
             return self._take_back(judgement, [counter for counter in counters if counter.kind == BUDGET])
         campaign = judgement.campaign
-        amount, reasons = cut(campaign, judgement.amount, counters, self._used)
+        amount, reasons = limit_by_caps(campaign, judgement.amount, counters, self._used)
         reasons = [judgement.reason, *reasons]
         if amount == 0:
-            return Verdict(campaign, "capped", 0, reasons)
+            return Allocation(campaign, "capped", 0, reasons)
         confirmed = self._confirmed(campaign)
         if confirmed is not None:
             reasons = [*reasons, f"{confirmed} had confirmed it before it arrived: it waits for nothing"]
         pending = campaign.pending if confirmed is None else None
         lot = award_lot(pending, campaign.expiry, amount, self._inputs.decided_at, self._calendar)
-        hindrance = hindrance_of(self._wallets.get(place_of(campaign), WalletState()), lot)
+        hindrance = rejection_reason(self._wallets.get(wallet_name(campaign), AwardWallet()), lot)
         if hindrance is not None:
-            return Verdict(campaign, "refused", 0, [*reasons, hindrance])
-        return Verdict(campaign, "awarded", amount, reasons, lot, tuple(counters), None if to == self._owner else to)
+            return Allocation(campaign, "refused", 0, [*reasons, hindrance])
+        return Allocation(campaign, "awarded", amount, reasons, lot, tuple(counters), None if to == self._owner else to)
 
     def _confirmed(self, campaign: Campaign) -> str | None:
         """Which event has confirmed the purchase already, of the type that the award is to wait for."""
@@ -70,19 +70,19 @@ class _Desk:
             return None
         return before.confirmed.get(pending.event_type)
 
-    def _take_back(self, judgement: Judgement, budget: list[Counter]) -> Verdict:
+    def _take_back(self, judgement: Evaluation, budget: list[CapAccount]) -> Allocation:
         campaign = judgement.campaign
-        amount, reasons = cut(campaign, judgement.amount, [], {})
+        amount, reasons = limit_by_caps(campaign, judgement.amount, [], {})
         reasons = [judgement.reason, *reasons]
-        taken, note = clawed_back(campaign.clawback, amount, self._wallets.get(campaign.asset, WalletState()))
+        taken, note = clawed_back(campaign.clawback, amount, self._wallets.get(campaign.asset, AwardWallet()))
         if note is not None:
             reasons.append(note)
         outcome = "awarded" if taken else "refused"
-        return Verdict(campaign, outcome, -taken, reasons, None, tuple(budget) if taken else ())
+        return Allocation(campaign, outcome, -taken, reasons, None, tuple(budget) if taken else ())
 
-    def take(self, verdict: Verdict) -> None:
+    def take(self, verdict: Allocation) -> None:
         """Move the state on by what a verdict pays."""
-        paid_into(self._wallets, verdict)
+        apply_allocation(self._wallets, verdict)
         for counter in verdict.counters:
             self._used[counter.account] = max(0, self._used.get(counter.account, 0) + verdict.amount)
 
@@ -92,38 +92,40 @@ def payee(campaign: Campaign, owner: str, referrer: str | None) -> str:
     return referrer or "" if campaign.pays == "referrer" else owner
 
 
-def place_of(campaign: Campaign) -> str:
+def wallet_name(campaign: Campaign) -> str:
     """Under which name the wallet that it pays into stands among the wallets of a decision."""
     return f"{REFERRERS}{campaign.asset}" if campaign.pays == "referrer" else campaign.asset
 
 
-def paid_into(wallets: dict[str, WalletState], verdict: Verdict) -> None:
+def apply_allocation(wallets: dict[str, AwardWallet], verdict: Allocation) -> None:
     """Move the wallets on by what a verdict pays; what is still pending is not available."""
-    asset = place_of(verdict.campaign)
-    wallet = wallets.get(asset, WalletState())
+    asset = wallet_name(verdict.campaign)
+    wallet = wallets.get(asset, AwardWallet())
     pending = verdict.lot is not None and verdict.lot.available_at is not None
-    wallets[asset] = moved(wallet, verdict.amount, verdict.amount if pending else 0)
+    wallets[asset] = wallet_after(wallet, verdict.amount, verdict.amount if pending else 0)
 
 
-def moved(wallet: WalletState, amount: int, pending: int = 0) -> WalletState:
+def wallet_after(wallet: AwardWallet, amount: int, pending: int = 0) -> AwardWallet:
     """The wallet after a movement, of which `pending` is of value that is not available. What arrives pays first what is owed."""
     there = wallet.available - wallet.owed + amount - pending
     return msgspec.structs.replace(wallet, balance=wallet.balance + amount, available=max(there, 0), owed=max(-there, 0))
 
 
-def decide(event: ShopEvent, owner: str, judgements: Sequence[Judgement], inputs: Inputs, calendar: Calendar) -> list[Verdict]:
+def allocate(
+    event: ShopEvent, owner: str, judgements: Sequence[Evaluation], inputs: EvaluationInputs, calendar: Calendar
+) -> list[Allocation]:
     """Pay what the campaigns want, in their order, as far as groups, caps, budgets and wallets let them.
 
     In a group only one pays when the policy of its first campaign that wants to is `best` or `first`; which one is settled by what each
     could really pay, so that an exhausted campaign does not stand in the way of another.
     """
-    desk = _Desk(event, owner, inputs, calendar)
-    chosen: dict[str, Verdict | None] = {}
-    verdicts: list[Verdict] = []
+    desk = AwardAllocator(event, owner, inputs, calendar)
+    chosen: dict[str, Allocation | None] = {}
+    verdicts: list[Allocation] = []
     for judgement in judgements:
         campaign = judgement.campaign
         if judgement.outcome != "awarded":
-            verdicts.append(Verdict(campaign, judgement.outcome, 0, [judgement.reason]))
+            verdicts.append(Allocation(campaign, judgement.outcome, 0, [judgement.reason]))
             continue
         verdict, group = desk.offer(judgement), campaign.stacking.group
         if group is not None:
@@ -132,14 +134,14 @@ def decide(event: ShopEvent, owner: str, judgements: Sequence[Judgement], inputs
             winner = chosen[group]
             if winner is not None and winner.campaign.id != campaign.id and verdict.amount:
                 why = f"in group {group}, {winner.campaign.id} pays {abs(winner.amount)}"
-                verdict = Verdict(campaign, "refused", 0, [*verdict.reasons, why])
+                verdict = Allocation(campaign, "refused", 0, [*verdict.reasons, why])
         if verdict.amount:
             desk.take(verdict)
         verdicts.append(verdict)
     return verdicts
 
 
-def _choose(desk: _Desk, group: str, judgements: Sequence[Judgement]) -> Verdict | None:
+def _choose(desk: AwardAllocator, group: str, judgements: Sequence[Evaluation]) -> Allocation | None:
     """Return what the only campaign of a group that pays would pay, or None where all of them do or nobody can."""
     rivals = [each for each in judgements if each.outcome == "awarded" and each.campaign.stacking.group == group]
     policy = rivals[0].campaign.stacking.policy
@@ -156,13 +158,13 @@ def award_lot(pending: Pending | None, expiry: Expiry | None, amount: int, now_m
     return Lot(amount, "promotional", *periods.dates_of(pending, expiry, now_ms, calendar))
 
 
-def state_of(account: Account | None) -> WalletState:
+def wallet_state(account: Account | None) -> AwardWallet:
     """What matters of a wallet; one that does not exist yet is empty and open."""
     if account is None:
-        return WalletState()
+        return AwardWallet()
     own = account.lots or ()
-    there = account.spendable + min(account.floor, 0)
-    return WalletState(
+    there = account.spendable + min(account.minimum_balance, 0)
+    return AwardWallet(
         balance=account.balance,
         available=max(there, 0),
         owed=max(-there, 0),
@@ -172,19 +174,24 @@ def state_of(account: Account | None) -> WalletState:
     )
 
 
-def hindrance_of(wallet: WalletState, lot: Lot) -> str | None:
+def rejection_reason(wallet: AwardWallet, lot: Lot) -> str | None:
     if wallet.status != "open":
         return f"the wallet is {wallet.status}"
     if wallet.balance + lot.amount > wallet.ceiling:
         return f"the balance would pass its limit of {wallet.ceiling}"
     if wallet.full is not None and lot.dates not in wallet.full:
         return f"the wallet already holds {LOTS_MAX} lots of different dates"
-    if lot.expires_at is not None and lot.available_at is not None and not lot.waits and lot.expires_at <= lot.available_at:
+    if (
+        lot.expires_at is not None
+        and lot.available_at is not None
+        and not lot.awaits_confirmation
+        and lot.expires_at <= lot.available_at
+    ):
         return "the award would lapse before it could be spent"
     return None
 
 
-def clawed_back(policy: Clawback, amount: int, wallet: WalletState, own: int = 0) -> tuple[int, str | None]:
+def clawed_back(policy: Clawback, amount: int, wallet: AwardWallet, own: int = 0) -> tuple[int, str | None]:
     """Return what is really taken back, and a note when that is not `amount`; `own` of it is still pending and only waits to be taken.
 
     What is pending is needed for what is owed, as far as the ledger is concerned, so that it cannot be taken beside a debt.

@@ -18,7 +18,9 @@ def scaled(decimal: str) -> int:
     return int(whole) * PLACES + int(places.ljust(4, "0"))
 
 
-def price(campaign: Campaign, formula: Formula | None, event_amount: int, tier: str | None, facts: Any) -> tuple[int | None, str]:
+def award_amount(
+    campaign: Campaign, formula: Formula | None, event_amount: int, tier: str | None, facts: Any
+) -> tuple[int | None, str]:
     """Return (what the campaign wants to pay, why); None where that could not be said.
 
     `event_amount` is positive, or zero for an event without one. The multiplier of the member's tier is in the same rounding.

@@ -18,7 +18,7 @@ from guerdon.ledger.models import Account
 CAP, BUDGET = "cap", "budget"
 
 
-class Counter(Struct, frozen=True):
+class CapAccount(Struct, frozen=True):
     """An account that counts, and how far it may."""
 
     account: str
@@ -34,18 +34,18 @@ class Counter(Struct, frozen=True):
         return Account(id=self.account, owner=self.owner, asset=asset, kind=self.kind, opened_at=now_ms)
 
 
-def counters_of(campaign: Campaign, owner: str, occurred_at: int, calendar: Calendar) -> list[Counter]:
+def cap_accounts(campaign: Campaign, owner: str, occurred_at: int, calendar: Calendar) -> list[CapAccount]:
     """Everything that an award of this campaign to this member counts against; several caps of one period are the smallest of them."""
     limits: dict[Period, int] = {}
     for cap in campaign.caps:
         if cap.scope == "member" and cap.period is not None:
             limits[cap.period] = min(cap.limit, limits.get(cap.period, cap.limit))
     counters = [
-        Counter(f"{owner}:{window_name(period, occurred_at, calendar)}.{campaign.id}", owner, CAP, limit, _SAYS[period])
+        CapAccount(f"{owner}:{window_name(period, occurred_at, calendar)}.{campaign.id}", owner, CAP, limit, _SAYS[period])
         for period, limit in limits.items()
     ]
     if campaign.budget is not None:
-        counters.append(Counter(f"{campaign.id}:budget", campaign.id, BUDGET, campaign.budget, "in the budget"))
+        counters.append(CapAccount(f"{campaign.id}:budget", campaign.id, BUDGET, campaign.budget, "in the budget"))
     return counters
 
 
@@ -58,7 +58,7 @@ _SAYS: dict[Period, str] = {
 }
 
 
-def cut(campaign: Campaign, amount: int, counters: list[Counter], used: Mapping[str, int]) -> tuple[int, list[str]]:
+def limit_by_caps(campaign: Campaign, amount: int, counters: list[CapAccount], used: Mapping[str, int]) -> tuple[int, list[str]]:
     """Return what of an award the caps and the budget leave, and a reason for every one that is in its way."""
     allowed = amount
     reasons: list[str] = []

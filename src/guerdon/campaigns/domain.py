@@ -15,7 +15,7 @@ class TierStep(Struct, frozen=True):
     after: str | None = field(name="to")
 
 
-EVENTS, REFUNDS, STANDINGS = "events", "refunds", "standings"
+EVENTS, REFUNDS, MEMBER_STATES = "events", "refunds", "standings"
 REFERRERS = "referrer:"
 """What stands before the asset of the referrer's wallet."""
 PURCHASE, REFUND = "purchase", "refund"
@@ -62,7 +62,7 @@ class ShopEvent(Struct, frozen=True, kw_only=True):
         return self.refund_of if self.confirms is UNSET else self.confirms
 
 
-class Waiting(Struct, frozen=True, kw_only=True, omit_defaults=True):
+class AwaitedEvent(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What an award waits for, and how long it lives from then on."""
 
     event_type: str
@@ -88,7 +88,7 @@ class Award(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Whoever has been paid instead of the member: their referrer."""
     achievement: bool = False
     """It rests on several events, and is taken back when one of them stops counting."""
-    waits: Waiting | None = None
+    waits: AwaitedEvent | None = None
     """It cannot be spent before it is released, and lapses at `expires_at`."""
 
 
@@ -111,41 +111,41 @@ class Released(Struct, frozen=True, kw_only=True, omit_defaults=True):
     expires_at: int | None = None
 
 
-class Mark(Struct, frozen=True, kw_only=True):
+class CountedEvent(Struct, frozen=True, kw_only=True):
     """An event that counts for an achievement: when, and a digest of its id."""
 
     unit: int
     event: str
 
 
-class Reached(Struct, frozen=True, kw_only=True, omit_defaults=True):
+class AchievementReached(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A goal that was achieved: by what, and what was paid for it, if anything was."""
 
     kind: str
-    marks: tuple[Mark, ...]
+    marks: tuple[CountedEvent, ...]
     occurred_at: int
     recorded_at: int
     award: Award | None = None
 
 
-class Achieved(Struct, frozen=True, kw_only=True, omit_defaults=True):
+class AchievementProgress(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """How far a member is with one campaign's achievement."""
 
     kind: str = ""
     """What its window is counted in."""
-    marks: tuple[Mark, ...] = ()
+    marks: tuple[CountedEvent, ...] = ()
     times: int = 0
-    reached: tuple[Reached, ...] = ()
+    reached: tuple[AchievementReached, ...] = ()
 
 
-class Returned(Struct, frozen=True, kw_only=True):
+class ReturnedItem(Struct, frozen=True, kw_only=True):
     """How much of an article has come back."""
 
     sku: str
     quantity: int
 
 
-class Refunded(Struct, frozen=True, kw_only=True, omit_defaults=True):
+class PurchaseRefunds(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What has been refunded of one purchase, which may not have arrived yet, and what has confirmed it."""
 
     id: str = field(name="_id")
@@ -158,7 +158,7 @@ class Refunded(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """By campaign: what its award has been made smaller by."""
     itemised: int = 0
     """How much of `amount` is of refunds that name their items, which are these."""
-    items: tuple[Returned, ...] = ()
+    items: tuple[ReturnedItem, ...] = ()
     spared: dict[str, int] = {}
     """By campaign: what of `taken` was left in the wallet all the same."""
     confirmed: dict[str, str] = {}
@@ -167,7 +167,7 @@ class Refunded(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """By campaign: what has become of an award that waited."""
 
 
-class WalletState(Struct, frozen=True, kw_only=True, omit_defaults=True):
+class AwardWallet(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What matters of a wallet for an award."""
 
     balance: int = 0
@@ -181,7 +181,7 @@ class WalletState(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The lots of a wallet that has no room for further ones."""
 
 
-class Inputs(Struct, frozen=True, kw_only=True, omit_defaults=True):
+class EvaluationInputs(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Everything that an event was judged on besides itself and the campaigns' versions, so that it can be judged again."""
 
     judged_at: int
@@ -194,18 +194,18 @@ class Inputs(Struct, frozen=True, kw_only=True, omit_defaults=True):
     qualifying: dict[str, dict[str, int]] = {}
     purchases: int = 0
     last_purchase_at: int | None = None
-    achieved: dict[str, Achieved] = {}
+    achieved: dict[str, AchievementProgress] = {}
     """By campaign: how far the member was."""
     referrer: str | None = None
     """Who has referred the member."""
-    wallets: dict[str, WalletState] = {}
+    wallets: dict[str, AwardWallet] = {}
     used: dict[str, int] = {}
     """By account: what was counted against caps and budgets."""
     waiting: dict[str, int] | None = None
     """By name of the lot: what lay in those from which a confirmation releases. None sets no bounds."""
     person: bytes | None = None
     """What conditions could read of the member's profile, under the member's own key."""
-    before: Refunded | None = None
+    before: PurchaseRefunds | None = None
     """What had been refunded before: of this purchase before it arrived, or of the purchase that this refund is about."""
     awaits: bool = False
     """The purchase that it refunds had not arrived."""
@@ -217,7 +217,7 @@ class Inputs(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Of the events of one commit, which are of one moment, the first has the lowest."""
 
 
-class Standing(Struct, frozen=True, kw_only=True, omit_defaults=True):
+class MemberState(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What is known about a member because of their events; `count` says how often it has changed."""
 
     id: str = field(name="_id")
@@ -238,7 +238,7 @@ class Standing(Struct, frozen=True, kw_only=True, omit_defaults=True):
     referrer: str | None = None
     """Who has referred the member, and when."""
     referred_at: int | None = None
-    achieved: dict[str, Achieved] = {}
+    achieved: dict[str, AchievementProgress] = {}
     """By campaign."""
     due_at: int | None = None
     """When the tier changes by itself; the review finds the member by it."""
@@ -262,7 +262,7 @@ class RecordedEvent(Struct, frozen=True, kw_only=True):
     decisions: list[DecisionView]
     refund_of: str | None = None
     note: str | None = None
-    inputs: Inputs | None = None
+    inputs: EvaluationInputs | None = None
     tier_change: TierStep | None = None
     preview: bool = False
     confirms: str | None = None

@@ -8,11 +8,11 @@ from msgspec import Struct
 
 from guerdon.calendar import Calendar
 from guerdon.campaigns.achievements import Step, step
-from guerdon.campaigns.award_amounts import price
+from guerdon.campaigns.award_amounts import award_amount
 from guerdon.campaigns.birthdays import BIRTHDAY, birthday_on
 from guerdon.campaigns.cel import Condition, Formula, compile_condition, compile_formula, facts_of
 from guerdon.campaigns.cel_cost import CONDITION_US_MAX, ITEMS_SURE, STANDING_US_MAX
-from guerdon.campaigns.domain import PURCHASE, REFUND, Achieved, Inputs, ShopEvent
+from guerdon.campaigns.domain import PURCHASE, REFUND, AchievementProgress, EvaluationInputs, ShopEvent
 from guerdon.campaigns.line_items import chosen, cost_of
 from guerdon.campaigns.models import Achievement, Campaign, FormulaAward
 from guerdon.campaigns.periods import is_open, local_date
@@ -32,9 +32,9 @@ class LiveCampaign(Struct, frozen=True):
     formula: Formula | None
     reads_member: bool
     """Whether it asks for what only the member's sealed profile tells."""
-    reads_standing: bool
+    reads_member_state: bool
     """Whether it asks for what earlier events have made of the member: then it is judged in the commit."""
-    sure_us: float
+    bounded_cost_us: float
     """What it takes at most on an event of up to `ITEMS_SURE` items; nothing where nobody has bounded it."""
 
     @classmethod
@@ -50,21 +50,21 @@ class LiveCampaign(Struct, frozen=True):
             condition,
             formula,
             reads_member=any(part.reads_member for part in parts),
-            reads_standing=bool(campaign.tier_multipliers)
+            reads_member_state=bool(campaign.tier_multipliers)
             or campaign.achievement is not None
             or campaign.pays == "referrer"
             or any(part.reads_standing for part in parts),
-            sure_us=sum(part.cost_us(ITEMS_SURE) for part in parts) if campaign.bounded else 0,
+            bounded_cost_us=sum(part.cost_us(ITEMS_SURE) for part in parts) if campaign.bounded else 0,
         )
 
     def cost_us(self, items: int) -> float:
         """What it takes at most on an event of so many items."""
         if items <= ITEMS_SURE or not self.campaign.bounded:
-            return self.sure_us
+            return self.bounded_cost_us
         return sum(part.cost_us(items) for part in (self.audience, self.condition, self.formula) if part is not None)
 
 
-class Judgement(Struct, frozen=True):
+class Evaluation(Struct, frozen=True):
     """What a campaign wants. `amount` is positive; an unlinked refund takes it back."""
 
     campaign: Campaign
@@ -91,31 +91,31 @@ class Subject(Struct, frozen=True):
 
 def reads_member(event: ShopEvent, campaigns: Sequence[LiveCampaign], calendar: Calendar) -> bool:
     """Whether a campaign that will be asked about the event reads what only the member's sealed profile tells."""
-    return any(live.reads_member and _not_now(event, live.campaign, calendar) is None for live in campaigns)
+    return any(live.reads_member and _inactive_reason(event, live.campaign, calendar) is None for live in campaigns)
 
 
-def asks_referrer(event: ShopEvent, campaigns: Sequence[LiveCampaign], calendar: Calendar) -> bool:
+def reads_referrer(event: ShopEvent, campaigns: Sequence[LiveCampaign], calendar: Calendar) -> bool:
     """Whether a campaign that will be asked about the event pays whoever has referred the member."""
-    return any(live.campaign.pays == "referrer" and _not_now(event, live.campaign, calendar) is None for live in campaigns)
+    return any(live.campaign.pays == "referrer" and _inactive_reason(event, live.campaign, calendar) is None for live in campaigns)
 
 
-def in_order(campaigns: Sequence[LiveCampaign]) -> list[LiveCampaign]:
+def sort_by_priority(campaigns: Sequence[LiveCampaign]) -> list[LiveCampaign]:
     """The order in which campaigns are asked and paid: the higher priority first, then the older id."""
     return sorted(campaigns, key=lambda live: (-live.campaign.stacking.priority, live.campaign.id))
 
 
-def judge(
-    event: ShopEvent, subject: Subject, campaigns: Sequence[LiveCampaign], inputs: Inputs, calendar: Calendar
-) -> list[Judgement]:
+def evaluate(
+    event: ShopEvent, subject: Subject, campaigns: Sequence[LiveCampaign], inputs: EvaluationInputs, calendar: Calendar
+) -> list[Evaluation]:
     """Ask the campaigns, in their order, by what `inputs` says of the member's standing."""
-    judging = Judging(event, subject, inputs, calendar)
-    return [judging.ask(live) for live in campaigns]
+    judging = Evaluator(event, subject, inputs, calendar)
+    return [judging.evaluate(live) for live in campaigns]
 
 
-class Judging:
+class Evaluator:
     """Asks one campaign after another about one event."""
 
-    def __init__(self, event: ShopEvent, subject: Subject, inputs: Inputs, calendar: Calendar) -> None:
+    def __init__(self, event: ShopEvent, subject: Subject, inputs: EvaluationInputs, calendar: Calendar) -> None:
         self._event = event
         self._subject = subject
         self._inputs = inputs
@@ -123,19 +123,19 @@ class Judging:
         self._facts: Any = None
         self._in_commit_us = 0.0
 
-    def ask(self, live: LiveCampaign) -> Judgement:
+    def evaluate(self, live: LiveCampaign) -> Evaluation:
         """What the campaign wants for the event."""
         event, inputs = self._event, self._inputs
-        why_not = _not_now(event, live.campaign, self._calendar)
+        why_not = _inactive_reason(event, live.campaign, self._calendar)
         if why_not is not None:
-            return Judgement(live.campaign, "not_matched", 0, why_not)
+            return Evaluation(live.campaign, "not_matched", 0, why_not)
         if self._takes_too_long(live):
             why = f"its conditions could take too long on an event of {len(event.items)} items"
-            return Judgement(live.campaign, "refused", 0, why)
+            return Evaluation(live.campaign, "refused", 0, why)
         if self._facts is None:
             member = member_facts(self._subject, event, inputs, self._calendar)
             self._facts = facts_of(_event_facts(event), member, inputs.judged_at)
-        judgement = _judge_one(event, live, self._facts, inputs)
+        judgement = _evaluate_one(event, live, self._facts, inputs)
         if live.campaign.achievement is not None and judgement.outcome == "awarded":
             judgement = _count(event, judgement, live.campaign.achievement, inputs, self._calendar)
         return judgement
@@ -143,16 +143,16 @@ class Judging:
     def _takes_too_long(self, live: LiveCampaign) -> bool:
         """Whether the campaign alone, or with the others that are asked in the commit, would hold up everybody else."""
         items = len(self._event.items)
-        if items <= ITEMS_SURE and not live.reads_standing:
+        if items <= ITEMS_SURE and not live.reads_member_state:
             return False  # It was looked at when it was saved.
         cost = live.cost_us(items)
-        if cost > CONDITION_US_MAX or not live.reads_standing:
+        if cost > CONDITION_US_MAX or not live.reads_member_state:
             return cost > CONDITION_US_MAX
         self._in_commit_us += cost
         return self._in_commit_us > STANDING_US_MAX
 
 
-def _not_now(event: ShopEvent, campaign: Campaign, calendar: Calendar) -> str | None:
+def _inactive_reason(event: ShopEvent, campaign: Campaign, calendar: Calendar) -> str | None:
     """Say why the campaign is not about events of this type and time, or None when it is."""
     if event.type not in campaign.event_types:
         return f"a {event.type} is not one of {', '.join(campaign.event_types)}"
@@ -165,39 +165,41 @@ def _not_now(event: ShopEvent, campaign: Campaign, calendar: Calendar) -> str | 
     return None
 
 
-def _judge_one(event: ShopEvent, live: LiveCampaign, facts: Any, inputs: Inputs) -> Judgement:
+def _evaluate_one(event: ShopEvent, live: LiveCampaign, facts: Any, inputs: EvaluationInputs) -> Evaluation:
     campaign = live.campaign
     if campaign.pays == "referrer" and inputs.referrer is None:
-        return Judgement(campaign, "not_matched", 0, "nobody has referred the member")
+        return Evaluation(campaign, "not_matched", 0, "nobody has referred the member")
     for name, condition in (("audience", live.audience), ("condition", live.condition)):
         holds, error = condition.judge(facts)
         if error is not None:
-            return Judgement(campaign, "refused", 0, f"the {name} could not be evaluated: {error}")
+            return Evaluation(campaign, "refused", 0, f"the {name} could not be evaluated: {error}")
         if not holds:
-            return Judgement(campaign, "not_matched", 0, f"the {name} is false: {condition.source[:200]}")
+            return Evaluation(campaign, "not_matched", 0, f"the {name} is false: {condition.source[:200]}")
     if event.amount <= 0 and (event.type in MONETARY or event.amount < 0):
-        return Judgement(campaign, "not_matched", 0, f"the amount {event.amount} earns nothing", considered=True)
+        return Evaluation(campaign, "not_matched", 0, f"the amount {event.amount} earns nothing", considered=True)
     of_it, among = event.amount, ""
     if campaign.items is not None:
         lines = chosen(event.items, campaign.items)
         if not lines:
-            return Judgement(campaign, "not_matched", 0, "none of its items is one of the campaign's")
+            return Evaluation(campaign, "not_matched", 0, "none of its items is one of the campaign's")
         of_it = min(cost_of(lines), event.amount)
         among = f"{of_it} of {event.amount} is of the campaign's items; "
-    amount, why = price(campaign, live.formula, of_it, inputs.tier, facts)
+    amount, why = award_amount(campaign, live.formula, of_it, inputs.tier, facts)
     why = among + why
     if amount is None:
-        return Judgement(campaign, "refused", 0, why, considered=True)
-    return Judgement(campaign, "awarded" if amount else "not_matched", amount, why, considered=True)
+        return Evaluation(campaign, "refused", 0, why, considered=True)
+    return Evaluation(campaign, "awarded" if amount else "not_matched", amount, why, considered=True)
 
 
-def _count(event: ShopEvent, judgement: Judgement, wanted: Achievement, inputs: Inputs, calendar: Calendar) -> Judgement:
+def _count(
+    event: ShopEvent, judgement: Evaluation, wanted: Achievement, inputs: EvaluationInputs, calendar: Calendar
+) -> Evaluation:
     """Count an event that the campaign would pay, and pay it only when it completes the goal."""
     if inputs.before is not None and 2 * inputs.before.amount >= event.amount > 0:
         return msgspec.structs.replace(
             judgement, outcome="not_matched", amount=0, reason="half of it was refunded before it arrived"
         )
-    known = inputs.achieved.get(judgement.campaign.id, Achieved())
+    known = inputs.achieved.get(judgement.campaign.id, AchievementProgress())
     taken = step(known, wanted, event.id, local_date(event.occurred_at, calendar))
     if taken.completed:
         return msgspec.structs.replace(judgement, reason=f"{taken.reason}; {judgement.reason}", step=taken)
@@ -219,7 +221,7 @@ def _event_facts(event: ShopEvent) -> dict[str, Any]:
     }
 
 
-def member_facts(subject: Subject, event: ShopEvent, inputs: Inputs, calendar: Calendar) -> dict[str, Any]:
+def member_facts(subject: Subject, event: ShopEvent, inputs: EvaluationInputs, calendar: Calendar) -> dict[str, Any]:
     """What conditions see of the member at an event."""
     last = inputs.last_purchase_at
     birthday = birthday_on(local_date(event.occurred_at, calendar), subject.attributes.get(BIRTHDAY))

@@ -9,7 +9,7 @@ from fractions import Fraction
 
 from msgspec import Struct
 
-from guerdon.campaigns.domain import Item, Returned
+from guerdon.campaigns.domain import Item, ReturnedItem
 from guerdon.campaigns.models import ItemsOf
 
 
@@ -35,7 +35,7 @@ def cost_of(lines: dict[str, Lines]) -> int:
     return sum(line.cost for line in lines.values())
 
 
-def returned_share(lines: dict[str, Lines], returned: Sequence[Returned]) -> Fraction:
+def returned_share(lines: dict[str, Lines], returned: Sequence[ReturnedItem]) -> Fraction:
     """Return which share of the articles has come back; of each at most what was bought."""
     whole = cost_of(lines)
     share = Fraction(0)
@@ -51,13 +51,13 @@ def _count(lines: dict[str, Lines]) -> int:
     return sum(line.quantity for line in lines.values())
 
 
-def add_up(items: Iterable[Item], known: Sequence[Returned] = ()) -> tuple[Returned, ...]:
+def add_up(items: Iterable[Item], known: Sequence[ReturnedItem] = ()) -> tuple[ReturnedItem, ...]:
     """Return what has come back of each article, with what had before."""
-    return merged(known, [Returned(sku=item.sku, quantity=item.quantity) for item in items if item.quantity > 0])
+    return merged(known, [ReturnedItem(sku=item.sku, quantity=item.quantity) for item in items if item.quantity > 0])
 
 
-def merged(known: Sequence[Returned], more: Sequence[Returned]) -> tuple[Returned, ...]:
+def merged(known: Sequence[ReturnedItem], more: Sequence[ReturnedItem]) -> tuple[ReturnedItem, ...]:
     sums = {each.sku: each.quantity for each in known}
     for each in more:
         sums[each.sku] = sums.get(each.sku, 0) + each.quantity
-    return tuple(Returned(sku=sku, quantity=quantity) for sku, quantity in sorted(sums.items()))
+    return tuple(ReturnedItem(sku=sku, quantity=quantity) for sku, quantity in sorted(sums.items()))

@@ -23,7 +23,7 @@ from guerdon.campaigns.models import (
     Period,
 )
 from guerdon.clock import to_ms
-from guerdon.ledger.models import WAITING
+from guerdon.ledger.models import AWAITING_CONFIRMATION
 
 DAYS_TO_THE_DAY = 31
 """An expiry of more days is put off to the end of its week, so that a daily award fits into a wallet's lots."""
@@ -63,15 +63,15 @@ def dates_of(pending: Pending | None, expiry: Expiry | None, now_ms: int, calend
     """
     match pending:
         case None:
-            return None, lapses_at(expiry, now_ms, calendar)
+            return None, expires_at(expiry, now_ms, calendar)
         case PendingDays(days):
             there = _midnight(local_date(now_ms, calendar) + timedelta(days=days + 1), calendar)
-            return there, lapses_at(expiry, now_ms, calendar)
+            return there, expires_at(expiry, now_ms, calendar)
         case PendingEvent(_, within_days):
-            return WAITING, lapses_at(AfterDays(within_days), now_ms, calendar)
+            return AWAITING_CONFIRMATION, expires_at(AfterDays(within_days), now_ms, calendar)
 
 
-def lapses_at(expiry: Expiry | None, now_ms: int, calendar: Calendar) -> int | None:
+def expires_at(expiry: Expiry | None, now_ms: int, calendar: Calendar) -> int | None:
     """When an award of now lapses; None is never."""
     today = local_date(now_ms, calendar)
     match expiry:

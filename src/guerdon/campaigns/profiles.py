@@ -12,21 +12,21 @@ from msgspec import Struct
 from guerdon.campaigns.domain import RecordedEvent
 from guerdon.campaigns.evaluation import Subject
 from guerdon.errors import NotFound
-from guerdon.members.service import Identity
+from guerdon.members.service import Members
 from guerdon.members.vault import Vault
 
 
-class _Known(Struct, frozen=True, omit_defaults=True):
+class _SealedProfile(Struct, frozen=True, omit_defaults=True):
     """What is sealed."""
 
     external_id: str | None = None
     attributes: dict[str, Any] = {}
 
 
-class People:
+class Profiles:
     """Members, as campaigns see them."""
 
-    def __init__(self, identity: Identity, vault: Vault) -> None:
+    def __init__(self, identity: Members, vault: Vault) -> None:
         self._identity = identity
         self._vault = vault
 
@@ -43,7 +43,7 @@ class People:
             return Subject(member_id, profile.external_id, profile.attributes)
         person, key = await asyncio.gather(self._identity.get_person(member_id), self._vault.get_key(member_id))
         profile = person.profile
-        known = msgspec.json.encode(_Known(profile.external_id, profile.attributes))
+        known = msgspec.json.encode(_SealedProfile(profile.external_id, profile.attributes))
         sealed = None if key is None else key.seal(known, _context(member_id, seal_for))
         return Subject(member_id, profile.external_id, profile.attributes, sealed)
 
@@ -72,7 +72,7 @@ class People:
         key = await self._vault.get_key(recorded.owner)
         if key is None:
             return None
-        known = msgspec.json.decode(key.open(sealed, _context(recorded.owner, recorded.id)), type=_Known)
+        known = msgspec.json.decode(key.open(sealed, _context(recorded.owner, recorded.id)), type=_SealedProfile)
         return Subject(recorded.owner, known.external_id, known.attributes)
 
 

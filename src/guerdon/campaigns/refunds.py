@@ -11,15 +11,24 @@ from fractions import Fraction
 import msgspec
 from msgspec import Struct
 
-from guerdon.campaigns.allocation import clawed_back, moved
-from guerdon.campaigns.domain import REFERRERS, Award, DecisionView, Item, Reached, Refunded, Returned, WalletState
+from guerdon.campaigns.allocation import clawed_back, wallet_after
+from guerdon.campaigns.domain import (
+    REFERRERS,
+    AchievementReached,
+    Award,
+    AwardWallet,
+    DecisionView,
+    Item,
+    PurchaseRefunds,
+    ReturnedItem,
+)
 from guerdon.campaigns.line_items import chosen, merged, returned_share
 from guerdon.ledger.models import Lot
 
 _RESTS = "it was paid for several events, and stays as long as less than half of each of them is refunded"
 
 
-class TakenBack(Struct, frozen=True):
+class AwardClawback(Struct, frozen=True):
     """What is taken back of one award; `amount` is positive."""
 
     award: Award
@@ -31,22 +40,22 @@ class TakenBack(Struct, frozen=True):
 class RefundOutcome(Struct, frozen=True):
     """What a linked refund does."""
 
-    refunded: Refunded
+    refunded: PurchaseRefunds
     decisions: list[DecisionView]
-    taken: list[TakenBack]
-    wallets: Mapping[str, WalletState]
+    taken: list[AwardClawback]
+    wallets: Mapping[str, AwardWallet]
     """As they are then."""
 
 
-class Asked(Struct, frozen=True):
+class RefundRequest(Struct, frozen=True):
     """What one refund gives back: an amount, and the items that it is for; `itemised` is the part of the amount that is for them."""
 
     amount: int
     itemised: int = 0
-    items: tuple[Returned, ...] = ()
+    items: tuple[ReturnedItem, ...] = ()
 
 
-def share(award: Award, refunded: Refunded, purchase: "Refundable") -> int:
+def share(award: Award, refunded: PurchaseRefunds, purchase: "Refundable") -> int:
     """Return what has to be taken back of an award when so much of its purchase is refunded.
 
     Of an award for certain items, a refund that names its items takes the share that these are of them, and any other the share that its
@@ -60,7 +69,7 @@ def share(award: Award, refunded: Refunded, purchase: "Refundable") -> int:
     return award.amount - award.amount * (gone.denominator - gone.numerator) // gone.denominator
 
 
-def place_of_award(award: Award) -> str:
+def award_wallet_name(award: Award) -> str:
     """Under which name the wallet that it was paid into stands among the wallets of a decision."""
     return award.asset if award.to is None else f"{REFERRERS}{award.asset}"
 
@@ -69,20 +78,20 @@ def wallet_of(award: Award, owner: str) -> str:
     return f"{award.to or owner}:{award.asset}"
 
 
-def take_whole(reached: Reached, why: str, outcome: RefundOutcome, now_ms: int) -> RefundOutcome:
+def take_whole(reached: AchievementReached, why: str, outcome: RefundOutcome, now_ms: int) -> RefundOutcome:
     """Take back what was paid for an achievement, after what a refund has taken otherwise."""
     award = reached.award
     if award is None:
         return outcome
-    wallet = outcome.wallets.get(award.asset, WalletState())
+    wallet = outcome.wallets.get(award.asset, AwardWallet())
     pending = award.amount if award.available_at is not None and award.available_at > now_ms else 0
     part, note = clawed_back(award.clawback, award.amount, wallet, pending)
     reasons = [why] if note is None else [why, note]
     decision = DecisionView(award.campaign, award.version, "awarded" if part else "refused", -part, reasons)
     taken = outcome.taken
     if part:
-        taken = [*taken, TakenBack(award, part, Lot(award.amount, "promotional", award.available_at, award.expires_at))]
-    left = moved(wallet, -part, -min(part, pending))
+        taken = [*taken, AwardClawback(award, part, Lot(award.amount, "promotional", award.available_at, award.expires_at))]
+    left = wallet_after(wallet, -part, -min(part, pending))
     return RefundOutcome(outcome.refunded, [*outcome.decisions, decision], taken, {**outcome.wallets, award.asset: left})
 
 
@@ -94,7 +103,9 @@ class Refundable(Struct, frozen=True):
     items: Sequence[Item] = ()
 
 
-def refund(known: Refunded, asked: Asked, purchase: Refundable, wallets: Mapping[str, WalletState], now_ms: int) -> RefundOutcome:
+def refund(
+    known: PurchaseRefunds, asked: RefundRequest, purchase: Refundable, wallets: Mapping[str, AwardWallet], now_ms: int
+) -> RefundOutcome:
     """Refund so much more of a purchase, of which `known` says what was refunded before."""
     whole = purchase.amount
     now_refunded = min(known.amount + asked.amount, whole)
@@ -108,9 +119,9 @@ def refund(known: Refunded, asked: Asked, purchase: Refundable, wallets: Mapping
     )
     balances = dict(wallets)
     decisions: list[DecisionView] = []
-    taken: list[TakenBack] = []
+    taken: list[AwardClawback] = []
     done, spared = dict(known.taken), dict(known.spared)
-    for award in (as_it_is(award, known) for award in purchase.awards):
+    for award in (current_award(award, known) for award in purchase.awards):
         if award.amount <= 0:
             continue
         if award.achievement:
@@ -120,10 +131,10 @@ def refund(known: Refunded, asked: Asked, purchase: Refundable, wallets: Mapping
         reasons = [f"{now_refunded} of {whole} are refunded: {due} of {award.amount} to take back now"]
         if beyond:
             reasons.append(f"{beyond} more than the purchase are left out")
-        place = place_of_award(award)
-        wallet = balances.get(place, WalletState())
+        place = award_wallet_name(award)
+        wallet = balances.get(place, AwardWallet())
         pending = due if award.available_at is not None and award.available_at > now_ms else 0
-        if has_lapsed(award, now_ms):
+        if has_expired(award, now_ms):
             part, note = 0, "it has lapsed before anybody could spend it"
         else:
             part, note = clawed_back(award.clawback, due, wallet, pending) if due else (0, None)
@@ -134,14 +145,14 @@ def refund(known: Refunded, asked: Asked, purchase: Refundable, wallets: Mapping
         if part < due:
             spared[award.campaign] = spared.get(award.campaign, 0) + due - part
         if part:
-            balances[place] = moved(wallet, -part, -min(part, pending))
-            taken.append(TakenBack(award, part, Lot(due, "promotional", award.available_at, award.expires_at)))
+            balances[place] = wallet_after(wallet, -part, -min(part, pending))
+            taken.append(AwardClawback(award, part, Lot(due, "promotional", award.available_at, award.expires_at)))
         outcome = "awarded" if part else "refused" if due else "not_matched"
         decisions.append(DecisionView(award.campaign, award.version, outcome, -part, reasons))
     return RefundOutcome(msgspec.structs.replace(refunded, taken=done, spared=spared), decisions, taken, balances)
 
 
-def as_it_is(award: Award, known: Refunded) -> Award:
+def current_award(award: Award, known: PurchaseRefunds) -> Award:
     """The award with the dates that it has since it was released."""
     released = known.released.get(award.campaign) if award.waits is not None else None
     return (
@@ -149,6 +160,6 @@ def as_it_is(award: Award, known: Refunded) -> Award:
     )
 
 
-def has_lapsed(award: Award, now_ms: int) -> bool:
+def has_expired(award: Award, now_ms: int) -> bool:
     """Whether it has waited in vain."""
     return award.waits is not None and award.expires_at is not None and award.expires_at <= now_ms

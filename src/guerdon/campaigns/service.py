@@ -9,7 +9,7 @@ from guerdon.campaigns.approvals import approved, require_approved
 from guerdon.campaigns.cel import compile_condition, compile_formula, require_bounded
 from guerdon.campaigns.cel_cost import CONDITION_US_MAX
 from guerdon.campaigns.domain import PURCHASE, REFUND
-from guerdon.campaigns.evaluation import LiveCampaign, in_order
+from guerdon.campaigns.evaluation import LiveCampaign, sort_by_priority
 from guerdon.campaigns.models import (
     CAMPAIGN_VERSIONS,
     CAMPAIGNS,
@@ -174,7 +174,7 @@ class Campaigns:
                     generation = self._generation
                     active = await self._collection.find({"status": "active"}, sort=[("_id", 1)], limit=CAMPAIGNS_LIVE_MAX)
                     now_ms = self._clock.now_ms()
-                    self._live = in_order([LiveCampaign.of(in_force(campaign, now_ms)) for campaign in active])
+                    self._live = sort_by_priority([LiveCampaign.of(in_force(campaign, now_ms)) for campaign in active])
                     if generation == self._generation:
                         self._refreshed_at = now
         return self._live
@@ -231,7 +231,7 @@ class Campaigns:
             created_by=actor.id,
             changed_at=now_ms,
         )
-        if LiveCampaign.of(campaign).sure_us > CONDITION_US_MAX:
+        if LiveCampaign.of(campaign).bounded_cost_us > CONDITION_US_MAX:
             raise Validation.at(
                 "/condition", "audience, condition and formula together could take so long that they would hold up everybody else"
             )

@@ -51,11 +51,11 @@ def export_audit(after: After = 0, data_dir: DataDir = None) -> None:
 
 
 async def _export(services: Services, after: int) -> list[str]:
-    last = await services.audit.get(after) if after else None
+    last = await services.audit_log.get(after) if after else None
     if after and last is None:
         raise StartupRefused(f"there is no record {after}")
     broken: list[str] = []
-    async for record in services.audit.read(after):
+    async for record in services.audit_log.read(after):
         broken.extend(faults([record], last))
         typer.echo(msgspec.json.encode(view_record(record)).decode())
         last = record
@@ -65,9 +65,9 @@ async def _export(services: Services, after: int) -> list[str]:
 async def audited(services: Services, action: str, subject: dict[str, str], work: Awaitable[T]) -> T:
     """Do what a command asks for, between two records: that it was asked, and that it was done."""
     request_id = services.ids.new("cmd")
-    await services.audit.append("asked", TERMINAL, action, subject, request_id=request_id)
+    await services.audit_log.append("asked", TERMINAL, action, subject, request_id=request_id)
     result = await work
-    await services.audit.append("answered", TERMINAL, action, subject, request_id=request_id)
+    await services.audit_log.append("answered", TERMINAL, action, subject, request_id=request_id)
     if action in _SECURITY:
         shown = {name: text for name, text in subject.items() if name in _SHOWN and _WORD.match(text)}
         tell(_SECURITY[action], "done", request_id=request_id, subject=shown)

@@ -26,7 +26,7 @@ def replay_decision(event_id: EventId, *, as_json: AsJson = False, data_dir: Dat
 
         async def within() -> Replay:
             async with local_services(settings) as services:
-                return await services.replays.replay(await services.events.get_event(ACTOR, event_id))
+                return await services.event_replays.replay(await services.events.get_event(ACTOR, event_id))
 
         replay = asyncio.run(within())
     typer.echo(msgspec.json.encode(replay).decode() if as_json else _prose(replay))

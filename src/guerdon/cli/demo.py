@@ -64,9 +64,9 @@ def _read(path: Path) -> dict[str, str] | None:
 async def _ensure_person(services: Services, email: str, password: str, role: Role) -> None:
     try:
         if role == "member":
-            await services.identity.register(email, password)
+            await services.members.register(email, password)
         else:
-            await services.identity.create_operator(email, password, role)
+            await services.members.create_operator(email, password, role)
     except AlreadyExists:
         return
 

@@ -204,7 +204,7 @@ def create_admin(
 
     def work(services: Services) -> Awaitable[Person]:
         # Without the address: the log holds no personal data. Who has become an admin stands in the members.
-        return audited(services, "admin create", {}, services.identity.create_operator(email, password, "admin"))
+        return audited(services, "admin create", {}, services.members.create_operator(email, password, "admin"))
 
     typer.echo(f"{_with_database(data_dir, 'guerdon admin', work).id} may log in as {email}")
 

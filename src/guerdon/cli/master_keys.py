@@ -11,7 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from guerdon.cli.auditing import audited
 from guerdon.cli.local import local_database, local_services
-from guerdon.collections import MASTER_SEALED
+from guerdon.collections import SEALED_FIELDS
 from guerdon.config import load
 from guerdon.crypto.sealing import MasterKeys
 from guerdon.errors import StartupRefused
@@ -50,7 +50,7 @@ def rotate_master(as_json: AsJson = False, data_dir: DataDir = None) -> None:
         local_database(load(data_dir=data_dir), "guerdon keys") as settings,
         Progress(*columns, console=console, disable=not console.is_terminal) as bar,
     ):
-        tasks = {place.collection: bar.add_task(place.collection, total=None) for place in MASTER_SEALED}
+        tasks = {place.collection: bar.add_task(place.collection, total=None) for place in SEALED_FIELDS}
 
         def tell(collection: str, looked: int, about: int) -> None:
             bar.update(tasks[collection], completed=looked, total=about)
@@ -67,7 +67,7 @@ def rotate_master(as_json: AsJson = False, data_dir: DataDir = None) -> None:
 
 
 async def _reseal(services: Services, tell: Tell) -> list[Resealed]:
-    return await reseal(services.database, services.vault.master, MASTER_SEALED, tell)
+    return await reseal(services.database, services.vault.master, SEALED_FIELDS, tell)
 
 
 def _line(each: Resealed) -> str:

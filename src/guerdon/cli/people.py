@@ -26,7 +26,7 @@ def reset_password(email: Email, data_dir: DataDir = None) -> None:
 
     async def work(services: Services) -> str:
         member_id = await _member_with(services, email)
-        return await audited(services, "admin reset", {"member_id": member_id}, services.recovery.issue(member_id))
+        return await audited(services, "admin reset", {"member_id": member_id}, services.password_resets.issue(member_id))
 
     typer.echo(_with_database(data_dir, work))
 
@@ -36,7 +36,7 @@ def remove_totp(email: Email, data_dir: DataDir = None) -> None:
 
     async def work(services: Services) -> str:
         member_id = await _member_with(services, email)
-        if await services.factors.get(member_id) is None:
+        if await services.second_factors.get(member_id) is None:
             raise NotFound("whoever has this address has no second factor")
         await audited(services, "admin remove-totp", {"member_id": member_id}, _forget(services, member_id))
         return member_id
@@ -45,7 +45,7 @@ def remove_totp(email: Email, data_dir: DataDir = None) -> None:
 
 
 async def _forget(services: Services, member_id: str) -> None:
-    await services.factors.forget(member_id)
+    await services.second_factors.forget(member_id)
     await services.sessions.end_all(member_id)
 
 
@@ -55,7 +55,7 @@ async def _member_with(services: Services, email: str) -> str:
         Validation: the address is none.
         NotFound: nobody has it.
     """
-    member = await services.identity.find_by_email(valid_email(email))
+    member = await services.members.find_by_email(valid_email(email))
     if member is None:
         raise NotFound("nobody has this address")
     return member.id

@@ -17,7 +17,7 @@ from guerdon.config import Settings, load
 from guerdon.errors import StartupRefused
 from guerdon.ids import IdSource
 from guerdon.verification.checkpoints import BooksChanged, CheckpointKeys, write_checkpoint
-from guerdon.verification.service import LAWS, Report, prove, verify
+from guerdon.verification.service import LAWS, VerificationReport, prove, verify
 from guerdon.wiring.services import Services
 
 T = TypeVar("T")
@@ -84,7 +84,7 @@ def _tell_broken(where: dict[str, str]) -> None:
     tell("verify_failed", "failed", request_id=IdSource(SystemClock()).new("cmd"), subject=where)
 
 
-def _verify_all(settings: Settings, *, resume: bool, file: Path | None, keys: Path | None) -> Report:
+def _verify_all(settings: Settings, *, resume: bool, file: Path | None, keys: Path | None) -> VerificationReport:
     key_set = checkpoint_key(settings, make=False) if keys is None else _text_of(keys)
     trusted = None if key_set is None else CheckpointKeys(key_set)
     kept = checkpoint_file(settings)
@@ -128,7 +128,7 @@ def _with_services(settings: Settings, work: Callable[[Services], Awaitable[T]])
         return asyncio.run(within(completed))
 
 
-def _prose(report: Report, *, whole: bool) -> str:
+def _prose(report: VerificationReport, *, whole: bool) -> str:
     lines = [f"{report.accounts:,} accounts, {report.entries:,} entries, {report.violations:,} violations"]
     for law, sentence in LAWS.items():
         broken = report.first.get(law)

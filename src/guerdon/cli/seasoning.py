@@ -10,7 +10,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from guerdon.campaigns.domain import ShopEvent
-from guerdon.campaigns.evaluation import LiveCampaign, in_order
+from guerdon.campaigns.evaluation import LiveCampaign, sort_by_priority
 from guerdon.campaigns.models import CAMPAIGNS_LIVE_MAX, CampaignCreate
 from guerdon.database import DuplicateKeyError
 from guerdon.errors import StartupRefused, Validation
@@ -65,7 +65,7 @@ async def ensure_campaigns(services: Services, actor: Actor, bodies: Sequence[Ca
             except Validation as error:
                 raise StartupRefused(f"campaign {place + 1} of the file: {error.detail}") from None
         found.append(LiveCampaign.of(await services.campaigns.get_campaign(campaign_id)))
-    return in_order(found)
+    return sort_by_priority(found)
 
 
 def seasoned(events: list[ShopEvent], seasoning: Seasoning) -> list[ShopEvent]:

@@ -5,7 +5,7 @@ from typing import Any
 from guerdon.campaigns.domain import RecordedEvent
 from guerdon.errors import EventReused, NotFound, Overloaded
 from guerdon.events.models import EventCreate, EventsCreate
-from guerdon.events.replay import Replay, Replays
+from guerdon.events.replay import EventReplays, Replay
 from guerdon.events.service import Events, shop_event
 from guerdon.events.views import EventResults, EventView, view_event, view_result
 from guerdon.http.body import BULK_BODY_BYTES_MAX, read
@@ -29,7 +29,7 @@ _EVENT = {
 class EventsResource:
     """`/v1/events`"""
 
-    def __init__(self, events: Events, replays: Replays) -> None:
+    def __init__(self, events: Events, replays: EventReplays) -> None:
         self._events = events
         self._replays = replays
 
@@ -97,7 +97,7 @@ def _sees_whole(req: Request) -> bool:
     return actor_of(req).kind != "member"
 
 
-def routes(events: Events, replays: Replays) -> list[tuple[str, Any, str | None]]:
+def routes(events: Events, replays: EventReplays) -> list[tuple[str, Any, str | None]]:
     """Return (path, resource, suffix) of every route of events."""
     event = EventsResource(events, replays)
     return [

@@ -7,36 +7,36 @@ import msgspec
 from msgspec import Struct
 
 from guerdon.calendar import Calendar
-from guerdon.campaigns.allocation import Verdict, payee, place_of, state_of
-from guerdon.campaigns.caps import Counter, counters_of
+from guerdon.campaigns.allocation import Allocation, payee, wallet_name, wallet_state
+from guerdon.campaigns.caps import CapAccount, cap_accounts
 from guerdon.campaigns.domain import (
     EVENTS,
     PURCHASE,
     REFUNDS,
-    Achieved,
+    AchievementProgress,
     Award,
-    Inputs,
+    EvaluationInputs,
+    MemberState,
+    PurchaseRefunds,
     RecordedEvent,
-    Refunded,
     Release,
     ShopEvent,
-    Standing,
     TierStep,
 )
 from guerdon.campaigns.engine import ENGINE
-from guerdon.campaigns.evaluation import Judgement, LiveCampaign, Subject, asks_referrer, judge
+from guerdon.campaigns.evaluation import Evaluation, LiveCampaign, Subject, evaluate, reads_referrer
 from guerdon.campaigns.models import Campaign
-from guerdon.campaigns.outcome import Settled, award_back, award_of, settle
-from guerdon.campaigns.refunds import TakenBack
+from guerdon.campaigns.outcome import EventOutcome, award_of, clawback_award, event_outcome
+from guerdon.campaigns.refunds import AwardClawback
 from guerdon.errors import EventReused, NotFound
 from guerdon.ledger.models import (
     COUNTED,
     ISSUER,
     Account,
-    Change,
     Command,
-    Confirming,
+    Confirmation,
     Decision,
+    DocumentChange,
     DocumentRef,
     Lot,
     Posting,
@@ -49,15 +49,15 @@ from guerdon.tiers.member_state import (
     TIERS_REF,
     counted_change,
     history_of,
-    standing_change,
-    standing_lock,
-    standing_of,
-    standing_ref,
+    member_state_change,
+    member_state_lock,
+    member_state_of,
+    member_state_ref,
     tier_step,
     tiers_of,
 )
 from guerdon.tiers.models import TierSet, TierSets
-from guerdon.tiers.rules import Progress, advance, gains_of, tier_at
+from guerdon.tiers.rules import TierProgress, advance, gains_of, tier_at
 
 EVENT_BYTES, ITEM_BYTES, ASKED_BYTES, AWARD_BYTES = 3072, 160, 512, 2048
 Encode = Callable[[RecordedEvent], dict[str, Any]]
@@ -65,7 +65,7 @@ Decode = Callable[[dict[str, Any]], RecordedEvent]
 OpenWallet = Callable[[str, str, int], Account]
 
 
-class Recording(Struct, frozen=True):
+class RecordRequest(Struct, frozen=True):
     """Everything that is needed to record one event. `campaigns` are in their order."""
 
     event: ShopEvent
@@ -79,10 +79,10 @@ class Recording(Struct, frozen=True):
     """The purchase that a linked refund or a confirmation is about, if it is recorded."""
     referrer: str | None = None
     """Who has referred the member, as far as somebody asks."""
-    achieved: Mapping[str, Achieved] = {}
+    achieved: Mapping[str, AchievementProgress] = {}
     """What the purchase of a refund counts for."""
     preview: bool = False
-    early: Mapping[str, Judgement] | None = None
+    evaluated_before: Mapping[str, Evaluation] | None = None
     """By campaign: what those want that were judged before, for an event that takes its time."""
 
     @property
@@ -90,18 +90,18 @@ class Recording(Struct, frozen=True):
         return self.subject.id or ""
 
 
-class Stored(Struct, frozen=True):
+class EventCodec(Struct, frozen=True):
     """How recorded events are written and read."""
 
     encode: Encode
     decode: Decode
 
 
-class Written(Struct, frozen=True):
+class RecordResult(Struct, frozen=True):
     """What the command answers: the event, and whether it was recorded before."""
 
     event: RecordedEvent
-    before: bool
+    replayed: bool
 
 
 REREAD = "reread"
@@ -112,10 +112,10 @@ def already_recorded(event_id: str) -> EventReused:
     return EventReused(f"event {event_id!r} is already recorded with other content")
 
 
-class Books:
+class PostingBuilder:
     """Collects what one event writes on accounts, each change on the state that the ones before it leave."""
 
-    def __init__(self, recording: Recording, view: View, open_wallet: OpenWallet) -> None:
+    def __init__(self, recording: RecordRequest, view: View, open_wallet: OpenWallet) -> None:
         self._recording = recording
         self._view = view
         self._open_wallet = open_wallet
@@ -127,7 +127,7 @@ class Books:
         owner = to or self._recording.owner
         return self._account(f"{owner}:{asset}", lambda: self._open_wallet(owner, asset, self._view.now_ms))
 
-    def pay(self, verdict: Verdict) -> Award:
+    def pay(self, verdict: Allocation) -> Award:
         """Book what a campaign pays, or takes back."""
         campaign, amount = verdict.campaign, verdict.amount
         wallet = self.wallet(campaign.asset, verdict.to)
@@ -137,23 +137,23 @@ class Books:
             amount,
             ISSUER,
             lots=() if verdict.lot is None else (msgspec.structs.replace(verdict.lot, amount=amount),),
-            below_floor=amount < 0 and campaign.clawback == "debt",
+            below_minimum=amount < 0 and campaign.clawback == "debt",
         )
         return award_of(verdict, self._book(posting, counted, campaign.id, campaign.version))
 
-    def take_back(self, taken: TakenBack) -> Award:
+    def take_back(self, taken: AwardClawback) -> Award:
         """Book what a refund takes back of one award."""
         award = taken.award
         wallet = self.wallet(award.asset, award.to)
         counted = [(account, -taken.amount) for name in award.counted if (account := self._known(name)) is not None]
-        posting = Posting(wallet.id, -taken.amount, ISSUER, lots=(taken.lot,), below_floor=award.clawback == "debt")
-        return award_back(taken, self._book(posting, counted, award.campaign, award.version))
+        posting = Posting(wallet.id, -taken.amount, ISSUER, lots=(taken.lot,), below_minimum=award.clawback == "debt")
+        return clawback_award(taken, self._book(posting, counted, award.campaign, award.version))
 
     def release(self, release: Release, waiting: Award) -> Release:
         """Make spendable what has waited."""
         wallet = self.wallet(release.asset, release.to)
         lot = Lot(release.amount, "promotional", waiting.available_at, waiting.expires_at)
-        posting = Posting(wallet.id, 0, ISSUER, confirms=Confirming(lot, release.expires_at))
+        posting = Posting(wallet.id, 0, ISSUER, confirms=Confirmation(lot, release.expires_at))
         self._append("confirmation", (posting,), release.campaign, release.version)
         self._move(wallet, 0)
         named = None if self._recording.preview else transaction_id(wallet.id, wallet.seq + 1)
@@ -194,24 +194,24 @@ class Books:
         self._moved[account.id] = msgspec.structs.replace(account, balance=account.balance + amount, seq=account.seq + 1)
 
 
-def _opening(counter: Counter, now_ms: int) -> Callable[[], Account]:
+def _opening(counter: CapAccount, now_ms: int) -> Callable[[], Account]:
     return lambda: counter.opened(now_ms)
 
 
 class EventRule:
     """An event that campaigns judge."""
 
-    def __init__(self, recording: Recording, open_wallet: OpenWallet, stored: Stored) -> None:
+    def __init__(self, recording: RecordRequest, open_wallet: OpenWallet, stored: EventCodec) -> None:
         self._recording = recording
         self._open_wallet = open_wallet
         self._stored = stored
-        if recording.early is None:
-            early = [live for live in recording.campaigns if not live.reads_standing]
-            self._early = {each.campaign.id: each for each in self._judge(early, Inputs(judged_at=recording.judged_at))}
+        if recording.evaluated_before is None:
+            early = [live for live in recording.campaigns if not live.reads_member_state]
+            self._early = {each.campaign.id: each for each in self._judge(early, EvaluationInputs(judged_at=recording.judged_at))}
         else:
-            self._early = dict(recording.early)
-        self._late = [live for live in recording.campaigns if live.reads_standing]
-        self._counted: dict[str, list[Counter]] = {}
+            self._early = dict(recording.evaluated_before)
+        self._late = [live for live in recording.campaigns if live.reads_member_state]
+        self._counted: dict[str, list[CapAccount]] = {}
 
     def command(self) -> Command:
         recording, event = self._recording, self._recording.event
@@ -224,7 +224,7 @@ class EventRule:
         counters = [counter for each in wanted for counter in self._counters(each)]
         documents = [DocumentRef(EVENTS, event.id, recording.owner), TIERS_REF]
         if recording.owner:
-            documents.append(standing_ref(recording.owner))
+            documents.append(member_state_ref(recording.owner))
         if recording.subject.unproven:
             documents.append(DocumentRef(MEMBERS, recording.owner, recording.owner))
         if event.type == PURCHASE:
@@ -234,7 +234,7 @@ class EventRule:
             accounts=(
                 *sorted(wallets),
                 *(counter.account for counter in counters),
-                standing_lock(recording.owner),
+                member_state_lock(recording.owner),
             ),
             decide=self._decide,
             documents=tuple(documents),
@@ -244,29 +244,29 @@ class EventRule:
             + AWARD_BYTES * len(wanted),
         )
 
-    def _counters(self, campaign: Campaign) -> list[Counter]:
+    def _counters(self, campaign: Campaign) -> list[CapAccount]:
         counters = self._counted.get(campaign.id)
         if counters is None:
             recording = self._recording
             to = payee(campaign, recording.owner, recording.referrer)
-            counters = self._counted[campaign.id] = counters_of(campaign, to, recording.event.occurred_at, recording.calendar)
+            counters = self._counted[campaign.id] = cap_accounts(campaign, to, recording.event.occurred_at, recording.calendar)
         return counters
 
     def _wallet(self, campaign: Campaign) -> str:
         return f"{payee(campaign, self._recording.owner, self._recording.referrer)}:{campaign.asset}"
 
-    def _judge(self, campaigns: Sequence[LiveCampaign], inputs: Inputs) -> list[Judgement]:
-        return judge(self._recording.event, self._recording.subject, campaigns, inputs, self._recording.calendar)
+    def _judge(self, campaigns: Sequence[LiveCampaign], inputs: EvaluationInputs) -> list[Evaluation]:
+        return evaluate(self._recording.event, self._recording.subject, campaigns, inputs, self._recording.calendar)
 
     def _decide(self, view: View) -> Decision:
         recording, event = self._recording, self._recording.event
         if recording.subject.unproven and (MEMBERS, recording.owner) not in view.documents:
             raise NotFound(NO_MEMBER)
-        recalled = recall(recording, view, self._stored.decode)
+        recalled = find_replay(recording, view, self._stored.decode)
         if recalled is not None:
             return recalled
-        standing, sets = standing_of(recording.owner, view), tiers_of(view)
-        if standing.referrer != recording.referrer and asks_referrer(event, self._late, recording.calendar):
+        standing, sets = member_state_of(recording.owner, view), tiers_of(view)
+        if standing.referrer != recording.referrer and reads_referrer(event, self._late, recording.calendar):
             return Decision(value=REREAD)
         inputs = msgspec.structs.replace(
             with_tiers(inputs_of(recording, view), sets, standing),
@@ -281,27 +281,27 @@ class EventRule:
         late = {each.campaign.id: each for each in self._judge(self._late, inputs)}
         judgements = [late.get(live.campaign.id) or self._early[live.campaign.id] for live in recording.campaigns]
         inputs = self._with_accounts(inputs, judgements, view)
-        settled = settle(event, recording.owner, judgements, inputs, recording.calendar)
-        books = Books(recording, view, self._open_wallet)
+        settled = event_outcome(event, recording.owner, judgements, inputs, recording.calendar)
+        books = PostingBuilder(recording, view, self._open_wallet)
         for judgement in judgements:
             if judgement.considered and judgement.campaign.pays == "member":
                 books.wallet(judgement.campaign.asset)
-        awards = [books.pay(verdict) for verdict in settled.verdicts if verdict.amount]
+        awards = [books.pay(verdict) for verdict in settled.allocations if verdict.amount]
         awards += [books.take_back(taken) for taken in settled.taken]
         changes = refunded_change(settled, inputs)
         gains = gains_of(event, settled, inputs)
         progress = advance(sets, standing, gains, event.id, now_ms=view.now_ms, calendar=recording.calendar)
-        changes += standing_changes(event, standing, progress, settled, moved=bool(gains))
+        changes += member_state_changes(event, standing, progress, settled, moved=bool(gains))
         recorded = recorded_event(recording, awards, settled, inputs, tier_change=tier_step(progress, event.id))
         return Decision(
             tuple(books.transactions),
             tuple(books.opens.values()),
             ((EVENTS, self._stored.encode(recorded)), *history_of(progress)),
             tuple(changes),
-            value=Written(recorded, before=False),
+            value=RecordResult(recorded, replayed=False),
         )
 
-    def _achieved(self, standing: Standing) -> dict[str, Achieved]:
+    def _achieved(self, standing: MemberState) -> dict[str, AchievementProgress]:
         """How far the member is with the achievements of campaigns that are asked."""
         asked = [live.campaign for live in self._late if live.campaign.achievement is not None]
         return {
@@ -310,18 +310,18 @@ class EventRule:
             if self._recording.event.type in campaign.event_types and (state := standing.achieved.get(campaign.id)) is not None
         }
 
-    def _with_accounts(self, inputs: Inputs, judgements: Sequence[Judgement], view: View) -> Inputs:
+    def _with_accounts(self, inputs: EvaluationInputs, judgements: Sequence[Evaluation], view: View) -> EvaluationInputs:
         """Add what the awards in question depend on of wallets, caps and budgets."""
         awarded = [each.campaign for each in judgements if each.outcome == "awarded"]
         names = [counter.account for campaign in awarded for counter in self._counters(campaign)]
         return msgspec.structs.replace(
             inputs,
-            wallets={place_of(each): state_of(view.accounts.get(self._wallet(each))) for each in awarded},
+            wallets={wallet_name(each): wallet_state(view.accounts.get(self._wallet(each))) for each in awarded},
             used={name: account.balance for name in names if (account := view.accounts.get(name)) is not None},
         )
 
 
-def recall(recording: Recording, view: View, decode: Decode) -> Decision | None:
+def find_replay(recording: RecordRequest, view: View, decode: Decode) -> Decision | None:
     """Return the answer of an earlier run, or None when the event is new.
 
     Raises:
@@ -333,14 +333,14 @@ def recall(recording: Recording, view: View, decode: Decode) -> Decision | None:
     stored = decode(earlier)
     if stored.owner != recording.owner or stored.fingerprint != recording.fingerprint:
         raise already_recorded(recording.event.id)
-    return Decision(value=Written(stored, before=True))
+    return Decision(value=RecordResult(stored, replayed=True))
 
 
 def _versions(sets: TierSets | None) -> tuple[TierSet, ...]:
     return () if sets is None else sets.versions
 
 
-def with_tiers(inputs: Inputs, sets: TierSets | None, standing: Standing) -> Inputs:
+def with_tiers(inputs: EvaluationInputs, sets: TierSets | None, standing: MemberState) -> EvaluationInputs:
     """Add what the member's tier depends on, where there are tiers."""
     versions = _versions(sets)
     assets = {tiers.asset for tiers in versions}
@@ -351,22 +351,22 @@ def with_tiers(inputs: Inputs, sets: TierSets | None, standing: Standing) -> Inp
     )
 
 
-def refunded_of(owner: str, event_id: str, view: View) -> Refunded | None:
+def refunded_of(owner: str, event_id: str, view: View) -> PurchaseRefunds | None:
     document = view.documents.get((REFUNDS, f"{owner}/{event_id}"))
-    return None if document is None else msgspec.convert(document, Refunded)
+    return None if document is None else msgspec.convert(document, PurchaseRefunds)
 
 
-def inputs_of(recording: Recording, view: View) -> Inputs:
-    return Inputs(
+def inputs_of(recording: RecordRequest, view: View) -> EvaluationInputs:
+    return EvaluationInputs(
         judged_at=recording.judged_at,
         decided_at=view.now_ms,
         engine=ENGINE,
         zone=recording.calendar.zone.key,
-        place=view.place,
+        place=view.position,
     )
 
 
-def refunded_change(settled: Settled, inputs: Inputs) -> list[Change]:
+def refunded_change(settled: EventOutcome, inputs: EvaluationInputs) -> list[DocumentChange]:
     """Write what has been refunded of a purchase, where that has changed."""
     if settled.refunded is None:
         return []
@@ -377,7 +377,9 @@ def owner_of(account: str) -> str:
     return account.rpartition(":")[0]
 
 
-def standing_changes(event: ShopEvent, before: Standing, progress: Progress, settled: Settled, *, moved: bool) -> list[Change]:
+def member_state_changes(
+    event: ShopEvent, before: MemberState, progress: TierProgress, settled: EventOutcome, *, moved: bool
+) -> list[DocumentChange]:
     """What is written of the standing: a purchase, points for the tier, an achievement, or a tier that has changed by itself."""
     after = progress.standing
     if not before.owner:
@@ -389,14 +391,14 @@ def standing_changes(event: ShopEvent, before: Standing, progress: Progress, set
         return []
     if settled.achieved:
         after = msgspec.structs.replace(after, achieved={**before.achieved, **settled.achieved})
-    return [standing_change(before, after)]
+    return [member_state_change(before, after)]
 
 
 def recorded_event(
-    recording: Recording,
+    recording: RecordRequest,
     awards: list[Award],
-    settled: Settled,
-    inputs: Inputs,
+    settled: EventOutcome,
+    inputs: EvaluationInputs,
     *,
     tier_change: TierStep | None = None,
     releases: list[Release] | None = None,

@@ -5,47 +5,47 @@ from collections.abc import Mapping
 import msgspec
 
 from guerdon.campaigns.achievements import touching
-from guerdon.campaigns.allocation import state_of
-from guerdon.campaigns.domain import EVENTS, REFUNDS, Achieved, Award, RecordedEvent
-from guerdon.campaigns.outcome import settle_refund
-from guerdon.campaigns.refunds import Refundable, place_of_award, wallet_of
+from guerdon.campaigns.allocation import wallet_state
+from guerdon.campaigns.domain import EVENTS, REFUNDS, AchievementProgress, Award, RecordedEvent
+from guerdon.campaigns.outcome import refund_outcome
+from guerdon.campaigns.refunds import Refundable, award_wallet_name, wallet_of
 from guerdon.events.record import (
     AWARD_BYTES,
     EVENT_BYTES,
     ITEM_BYTES,
     REREAD,
-    Books,
+    EventCodec,
     OpenWallet,
-    Recording,
-    Stored,
-    Written,
+    PostingBuilder,
+    RecordRequest,
+    RecordResult,
+    find_replay,
     inputs_of,
+    member_state_changes,
     owner_of,
-    recall,
     recorded_event,
     refunded_change,
     refunded_of,
-    standing_changes,
     with_tiers,
 )
-from guerdon.ledger.models import Change, Command, Decision, DocumentRef, View
+from guerdon.ledger.models import Command, Decision, DocumentChange, DocumentRef, View
 from guerdon.tiers.member_state import (
     TIERS_REF,
     history_of,
-    standing_change,
-    standing_lock,
-    standing_of,
-    standing_ref,
+    member_state_change,
+    member_state_lock,
+    member_state_of,
+    member_state_ref,
     tier_step,
     tiers_of,
 )
-from guerdon.tiers.rules import Progress, advance, gains_of
+from guerdon.tiers.rules import TierProgress, advance, gains_of
 
 
 class RefundRule:
     """A refund of one purchase."""
 
-    def __init__(self, recording: Recording, open_wallet: OpenWallet, stored: Stored) -> None:
+    def __init__(self, recording: RecordRequest, open_wallet: OpenWallet, stored: EventCodec) -> None:
         self._recording = recording
         self._open_wallet = open_wallet
         self._stored = stored
@@ -55,7 +55,7 @@ class RefundRule:
         owner = recording.owner
         assert event.refund_of is not None
         documents = [DocumentRef(EVENTS, event.id, owner), DocumentRef(REFUNDS, f"{owner}/{event.refund_of}", owner)]
-        documents += [TIERS_REF, standing_ref(owner)]
+        documents += [TIERS_REF, member_state_ref(owner)]
         awards = [*(original.awards if original is not None else []), *_rest_on(recording.achieved)]
         if original is None:
             documents.append(DocumentRef(EVENTS, event.refund_of, owner))
@@ -63,7 +63,7 @@ class RefundRule:
         wallets = {wallet_of(award, owner) for award in awards}
         return Command(
             owners=tuple({owner, *map(owner_of, counted | wallets)}),
-            accounts=(*sorted(wallets | counted), standing_lock(owner)),
+            accounts=(*sorted(wallets | counted), member_state_lock(owner)),
             decide=self._decide,
             documents=tuple(documents),
             size_bytes=EVENT_BYTES + ITEM_BYTES * len(event.items) + AWARD_BYTES * len(awards),
@@ -72,48 +72,50 @@ class RefundRule:
     def _decide(self, view: View) -> Decision:
         recording, event, original = self._recording, self._recording.event, self._recording.original
         assert event.refund_of is not None
-        recalled = recall(recording, view, self._stored.decode)
+        recalled = find_replay(recording, view, self._stored.decode)
         if recalled is not None:
             return recalled
         if original is None and (EVENTS, event.refund_of) in view.documents:
             return Decision(value=REREAD)
-        standing, sets = standing_of(recording.owner, view), tiers_of(view)
+        standing, sets = member_state_of(recording.owner, view), tiers_of(view)
         inputs = with_tiers(inputs_of(recording, view), sets, standing)
         inputs = msgspec.structs.replace(inputs, before=refunded_of(recording.owner, event.refund_of, view))
-        books = Books(recording, view, self._open_wallet)
+        books = PostingBuilder(recording, view, self._open_wallet)
         if original is None:
             inputs = msgspec.structs.replace(inputs, awaits=True)
-            settled = settle_refund(event, recording.owner, None, inputs)
+            settled = refund_outcome(event, recording.owner, None, inputs)
             # Whoever records the purchase meanwhile moves the same standing on, so that one of the two has to look again.
-            changes = [*refunded_change(settled, inputs), standing_change(standing, standing)]
+            changes = [*refunded_change(settled, inputs), member_state_change(standing, standing)]
             return self._write(recorded_event(recording, [], settled, inputs), books, changes)
         achieved = touching(standing.achieved, event.refund_of)
         resting = _rest_on(achieved)
         if resting != _rest_on(recording.achieved):
             return Decision(value=REREAD)
         accounts = {
-            place_of_award(award): view.accounts.get(wallet_of(award, recording.owner)) for award in [*original.awards, *resting]
+            award_wallet_name(award): view.accounts.get(wallet_of(award, recording.owner)) for award in [*original.awards, *resting]
         }
-        wallets = {place: state_of(account) for place, account in accounts.items()}
+        wallets = {place: wallet_state(account) for place, account in accounts.items()}
         inputs = msgspec.structs.replace(inputs, wallets=wallets, achieved=achieved)
-        settled = settle_refund(event, recording.owner, Refundable(original.amount, original.awards, original.items), inputs)
+        settled = refund_outcome(event, recording.owner, Refundable(original.amount, original.awards, original.items), inputs)
         awards = [books.take_back(taken) for taken in settled.taken]
         losses = gains_of(event, settled, inputs, original)
         progress = advance(sets, standing, losses, event.id, now_ms=view.now_ms, calendar=recording.calendar)
         recorded = recorded_event(recording, awards, settled, inputs, tier_change=tier_step(progress, event.id))
-        changes = refunded_change(settled, inputs) + standing_changes(event, standing, progress, settled, moved=bool(losses))
+        changes = refunded_change(settled, inputs) + member_state_changes(event, standing, progress, settled, moved=bool(losses))
         return self._write(recorded, books, changes, progress)
 
-    def _write(self, recorded: RecordedEvent, books: Books, changes: list[Change], progress: Progress | None = None) -> Decision:
+    def _write(
+        self, recorded: RecordedEvent, books: PostingBuilder, changes: list[DocumentChange], progress: TierProgress | None = None
+    ) -> Decision:
         return Decision(
             tuple(books.transactions),
             (),
             ((EVENTS, self._stored.encode(recorded)), *(() if progress is None else history_of(progress))),
             tuple(changes),
-            value=Written(recorded, before=False),
+            value=RecordResult(recorded, replayed=False),
         )
 
 
-def _rest_on(achieved: Mapping[str, Achieved]) -> list[Award]:
+def _rest_on(achieved: Mapping[str, AchievementProgress]) -> list[Award]:
     """What was paid for achievements."""
     return [reached.award for state in achieved.values() for reached in state.reached if reached.award is not None]

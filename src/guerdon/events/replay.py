@@ -10,11 +10,11 @@ import msgspec
 from msgspec import UNSET, Struct
 
 from guerdon.calendar import Calendar
-from guerdon.campaigns.domain import EVENTS, DecisionView, Inputs, RecordedEvent, ShopEvent
+from guerdon.campaigns.domain import EVENTS, DecisionView, EvaluationInputs, RecordedEvent, ShopEvent
 from guerdon.campaigns.engine import ENGINE
-from guerdon.campaigns.evaluation import LiveCampaign, Subject, judge
-from guerdon.campaigns.outcome import Settled, settle, settle_confirmation, settle_refund
-from guerdon.campaigns.profiles import People
+from guerdon.campaigns.evaluation import LiveCampaign, Subject, evaluate
+from guerdon.campaigns.outcome import EventOutcome, confirmation_outcome, event_outcome, refund_outcome
+from guerdon.campaigns.profiles import Profiles
 from guerdon.campaigns.refunds import Refundable
 from guerdon.campaigns.service import Campaigns
 from guerdon.database import Database
@@ -48,7 +48,7 @@ class Replay(Struct, frozen=True):
     """None when something is missing without which it cannot be judged."""
 
 
-class Material(Struct, frozen=True):
+class ReplayMaterial(Struct, frozen=True):
     """What a decision was made of, besides what stands on the event itself."""
 
     campaigns: Sequence[LiveCampaign]
@@ -73,25 +73,25 @@ def event_of(recorded: RecordedEvent) -> ShopEvent:
     )
 
 
-def asked(recorded: RecordedEvent) -> list[tuple[str, int]]:
+def replay_request(recorded: RecordedEvent) -> list[tuple[str, int]]:
     """(campaign, version) of every campaign that was asked, in their order; an early refund names them a second time."""
     return list(dict.fromkeys((each.campaign, each.version) for each in recorded.decisions))
 
 
-def settle_again(recorded: RecordedEvent, inputs: Inputs, material: Material) -> Settled:
+def decide_again(recorded: RecordedEvent, inputs: EvaluationInputs, material: ReplayMaterial) -> EventOutcome:
     """Decide once more what is recorded."""
     event, calendar = event_of(recorded), Calendar(inputs.zone)
     if event.about is not None:
         original = None if inputs.awaits else material.original
         if event.refund_of is None:
-            return settle_confirmation(event, recorded.owner, None if original is None else original.awards, inputs, calendar)
+            return confirmation_outcome(event, recorded.owner, None if original is None else original.awards, inputs, calendar)
         purchase = None if original is None else Refundable(original.amount, original.awards, original.items)
-        return settle_refund(event, recorded.owner, purchase, inputs)
-    judgements = judge(event, material.subject, material.campaigns, inputs, calendar)
-    return settle(event, recorded.owner, judgements, inputs, calendar)
+        return refund_outcome(event, recorded.owner, purchase, inputs)
+    judgements = evaluate(event, material.subject, material.campaigns, inputs, calendar)
+    return event_outcome(event, recorded.owner, judgements, inputs, calendar)
 
 
-def canonical(decided: RecordedEvent | Settled) -> bytes:
+def canonical(decided: RecordedEvent | EventOutcome) -> bytes:
     """The bytes of a decision."""
     unnamed, released = (
         [msgspec.structs.replace(each, transaction_id=None) for each in group] for group in (decided.awards, decided.releases)
@@ -99,10 +99,10 @@ def canonical(decided: RecordedEvent | Settled) -> bytes:
     return _canonical.encode({"awards": unnamed, "releases": released, "decisions": decided.decisions, "note": decided.note})
 
 
-class Replays:
+class EventReplays:
     """Judges recorded events again."""
 
-    def __init__(self, campaigns: Campaigns, people: People, database: Database) -> None:
+    def __init__(self, campaigns: Campaigns, people: Profiles, database: Database) -> None:
         self._campaigns = campaigns
         self._people = people
         self._events = database.collection(EVENTS, RecordedEvent)
@@ -115,17 +115,17 @@ class Replays:
         material = await self._material(recorded, inputs)
         if material.missing:
             return _replay(recorded, list(material.missing), None)
-        return _replay(recorded, [], settle_again(recorded, inputs, material))
+        return _replay(recorded, [], decide_again(recorded, inputs, material))
 
-    async def _material(self, recorded: RecordedEvent, inputs: Inputs) -> Material:
+    async def _material(self, recorded: RecordedEvent, inputs: EvaluationInputs) -> ReplayMaterial:
         missing: list[str] = []
         if recorded.about is not None:
             original = None if inputs.awaits else await self._events.get(recorded.about)
             if original is None and not inputs.awaits:
                 done = "refunds" if recorded.refund_of is not None else "confirms"
                 missing.append(f"the purchase that it {done}, {recorded.about}")
-            return Material((), Subject(recorded.owner), original, tuple(missing))
-        wanted = asked(recorded)
+            return ReplayMaterial((), Subject(recorded.owner), original, tuple(missing))
+        wanted = replay_request(recorded)
         versions = await self._campaigns.get_versions(wanted)
         campaigns: list[LiveCampaign] = []
         for campaign_id, number in wanted:
@@ -140,10 +140,10 @@ class Replays:
         subject = await self._people.recall(recorded)
         if subject is None:
             missing.append(ERASED)
-        return Material(campaigns, subject or Subject(recorded.owner), None, tuple(missing))
+        return ReplayMaterial(campaigns, subject or Subject(recorded.owner), None, tuple(missing))
 
 
-def _replay(recorded: RecordedEvent, missing: list[str], settled: Settled | None) -> Replay:
+def _replay(recorded: RecordedEvent, missing: list[str], settled: EventOutcome | None) -> Replay:
     engine = None if recorded.inputs is None else recorded.inputs.engine or None
     outcome: Literal["equal", "different", "missing"] = "missing"
     judged = None
@@ -155,6 +155,6 @@ def _replay(recorded: RecordedEvent, missing: list[str], settled: Settled | None
     return Replay(recorded.id, outcome, missing, engine, ENGINE, _answer(recorded), judged)
 
 
-def _answer(decided: RecordedEvent | Settled) -> Answer:
+def _answer(decided: RecordedEvent | EventOutcome) -> Answer:
     releases = [view_release(each) for each in decided.releases]
     return Answer([view_award(award) for award in decided.awards], releases, decided.decisions, decided.note)

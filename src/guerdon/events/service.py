@@ -11,30 +11,30 @@ from guerdon.campaigns.achievements import touching
 from guerdon.campaigns.cel_cost import ITEMS_SURE
 from guerdon.campaigns.domain import (
     EVENTS,
+    MEMBER_STATES,
     PURCHASE,
     REFUND,
     REFUNDS,
-    STANDINGS,
-    Inputs,
+    EvaluationInputs,
     Item,
+    MemberState,
+    PurchaseRefunds,
     RecordedEvent,
-    Refunded,
     ShopEvent,
-    Standing,
 )
-from guerdon.campaigns.evaluation import MONETARY, Judgement, Judging, LiveCampaign, Subject, asks_referrer, reads_member
-from guerdon.campaigns.profiles import People
+from guerdon.campaigns.evaluation import MONETARY, Evaluation, Evaluator, LiveCampaign, Subject, reads_member, reads_referrer
+from guerdon.campaigns.profiles import Profiles
 from guerdon.campaigns.service import Campaigns
 from guerdon.clock import Clock, utc_ms
 from guerdon.database import Database
 from guerdon.errors import GuerdonError, NotFound, Overloaded, Validation
 from guerdon.events.commands import event_command
 from guerdon.events.models import EventCreate
-from guerdon.events.record import REREAD, Recording, Stored, Written, already_recorded
+from guerdon.events.record import REREAD, EventCodec, RecordRequest, RecordResult, already_recorded
 from guerdon.ids import digest
-from guerdon.ledger.models import Command, Outcome
+from guerdon.ledger.models import Command, CommandOutcome
 from guerdon.ledger.service import Ledger
-from guerdon.members.service import Identity
+from guerdon.members.service import Members
 from guerdon.permissions import NOBODYS, Actor
 from guerdon.wallets.service import new_account
 
@@ -51,16 +51,16 @@ class Events:
     """What happened in the shop, and what it earned."""
 
     def __init__(
-        self, ledger: Ledger, identity: Identity, campaigns: Campaigns, *, people: People, database: Database, clock: Clock
+        self, ledger: Ledger, identity: Members, campaigns: Campaigns, *, people: Profiles, database: Database, clock: Clock
     ) -> None:
         self._ledger = ledger
         self._identity = identity
         self._people = people
         self._campaigns = campaigns
         self._collection = database.collection(EVENTS, RecordedEvent)
-        self._refunds = database.collection(REFUNDS, Refunded)
-        self._standings = database.collection(STANDINGS, Standing)
-        self._stored = Stored(self._collection.encode, self._collection.decode)
+        self._refunds = database.collection(REFUNDS, PurchaseRefunds)
+        self._standings = database.collection(MEMBER_STATES, MemberState)
+        self._stored = EventCodec(self._collection.encode, self._collection.decode)
         self._clock = clock
 
     async def record(self, actor: Actor, event: ShopEvent) -> tuple[RecordedEvent, bool]:
@@ -107,8 +107,8 @@ class Events:
                 plain.append((place, await self._command(actor, event, subject, campaigns, standing=standing)))
         verdicts = await self._ledger.submit_all([command for _, command in plain])
         for (place, _), verdict in zip(plain, verdicts, strict=True):
-            results[place] = None if _is_stale(verdict) else _answer(verdict) if isinstance(verdict, Outcome) else verdict
-            if isinstance(verdict, Outcome) and isinstance(subject := subjects[place], Subject):
+            results[place] = None if _is_stale(verdict) else _answer(verdict) if isinstance(verdict, CommandOutcome) else verdict
+            if isinstance(verdict, CommandOutcome) and isinstance(subject := subjects[place], Subject):
                 self._remember(subject)
         for place, (event, subject) in enumerate(zip(events, subjects, strict=True)):
             if results[place] is None and isinstance(subject, Subject):
@@ -142,7 +142,7 @@ class Events:
         actor.require_reach(event.owner)
         return event
 
-    async def get_event_and_since(self, actor: Actor, event_id: str) -> tuple[RecordedEvent, Refunded | None]:
+    async def get_event_and_since(self, actor: Actor, event_id: str) -> tuple[RecordedEvent, PurchaseRefunds | None]:
         """Return an event and what has happened to it since, as far as one of its awards waits for something.
 
         Raises:
@@ -172,24 +172,24 @@ class Events:
 
     async def _standing(
         self, event: ShopEvent, subject: Subject, campaigns: Sequence[LiveCampaign], original: RecordedEvent | None
-    ) -> Standing | None:
+    ) -> MemberState | None:
         """Look up what the member's standing says of other accounts that may move; what it says of the rest is read in the commit."""
         if (
             subject.id is None
             or event.confirms is not UNSET
-            or (original is None and not asks_referrer(event, campaigns, self._ledger.calendar))
+            or (original is None and not reads_referrer(event, campaigns, self._ledger.calendar))
         ):
             return None
         return await self._standings.find_one({"_id": subject.id, "owner": subject.id})
 
     async def _referred(
         self, events: Sequence[ShopEvent], subjects: Sequence[Subject | GuerdonError], campaigns: Sequence[LiveCampaign]
-    ) -> dict[str, Standing]:
+    ) -> dict[str, MemberState]:
         """The same for many events."""
         wanted = {
             subject.id
             for event, subject in zip(events, subjects, strict=True)
-            if isinstance(subject, Subject) and subject.id and asks_referrer(event, campaigns, self._ledger.calendar)
+            if isinstance(subject, Subject) and subject.id and reads_referrer(event, campaigns, self._ledger.calendar)
         }
         found = await self._standings.find({"_id": {"$in": sorted(wanted)}}, limit=len(wanted)) if wanted else []
         return {standing.id: standing for standing in found}
@@ -213,10 +213,10 @@ class Events:
         campaigns: Sequence[LiveCampaign],
         *,
         original: RecordedEvent | None = None,
-        standing: Standing | None = None,
+        standing: MemberState | None = None,
         preview: bool = False,
     ) -> Command:
-        recording = Recording(
+        recording = RecordRequest(
             event=event,
             subject=subject,
             actor=actor.id,
@@ -230,17 +230,17 @@ class Events:
             preview=preview,
         )
         if len(event.items) > ITEMS_SURE and event.about is None:
-            recording = msgspec.structs.replace(recording, early=await self._judge_early(recording))
+            recording = msgspec.structs.replace(recording, evaluated_before=await self._judge_early(recording))
         return event_command(recording, new_account, self._stored)
 
     @staticmethod
-    async def _judge_early(recording: Recording) -> dict[str, Judgement]:
+    async def _judge_early(recording: RecordRequest) -> dict[str, Evaluation]:
         """Ask the campaigns that need not be asked in the commit, and let others have their turn between one and the next."""
-        judging = Judging(recording.event, recording.subject, Inputs(judged_at=recording.judged_at), recording.calendar)
-        early: dict[str, Judgement] = {}
+        judging = Evaluator(recording.event, recording.subject, EvaluationInputs(judged_at=recording.judged_at), recording.calendar)
+        early: dict[str, Evaluation] = {}
         for live in recording.campaigns:
-            if not live.reads_standing:
-                early[live.campaign.id] = judging.ask(live)
+            if not live.reads_member_state:
+                early[live.campaign.id] = judging.evaluate(live)
                 await asyncio.sleep(0)
         return early
 
@@ -340,10 +340,10 @@ def _fingerprint(owner: str, event: ShopEvent) -> bytes:
     return digest(owner, _canonical.encode(msgspec.structs.replace(event, external_id=None, member_id=None)))[:16]
 
 
-def _answer(outcome: Outcome) -> tuple[RecordedEvent, bool]:
-    written = cast(Written, outcome.value)
-    return written.event, written.before
+def _answer(outcome: CommandOutcome) -> tuple[RecordedEvent, bool]:
+    written = cast(RecordResult, outcome.value)
+    return written.event, written.replayed
 
 
-def _is_stale(verdict: Outcome | GuerdonError) -> bool:
-    return isinstance(verdict, Outcome) and verdict.value == REREAD
+def _is_stale(verdict: CommandOutcome | GuerdonError) -> bool:
+    return isinstance(verdict, CommandOutcome) and verdict.value == REREAD

@@ -4,7 +4,17 @@ from typing import Any, Literal
 
 from msgspec import UNSET, Struct, UnsetType
 
-from guerdon.campaigns.domain import REFERRERS, Award, DecisionView, Inputs, RecordedEvent, Refunded, Release, Released, TierStep
+from guerdon.campaigns.domain import (
+    REFERRERS,
+    Award,
+    DecisionView,
+    EvaluationInputs,
+    PurchaseRefunds,
+    RecordedEvent,
+    Release,
+    Released,
+    TierStep,
+)
 from guerdon.clock import rfc3339
 from guerdon.errors import GuerdonError
 from guerdon.http.respond import problem_of
@@ -111,7 +121,7 @@ class EventResults(Struct, frozen=True):
     results: list[EventResult]
 
 
-def view_event(event: RecordedEvent, *, whole: bool, since: Refunded | None = None) -> EventView:
+def view_event(event: RecordedEvent, *, whole: bool, since: PurchaseRefunds | None = None) -> EventView:
     """Show an event; `whole` with the use of budgets, which is nothing for members. `since` is what has happened to it since then."""
     inputs = event.inputs
     released = {} if since is None else since.released
@@ -135,7 +145,7 @@ def view_event(event: RecordedEvent, *, whole: bool, since: Refunded | None = No
     )
 
 
-def _view_inputs(inputs: Inputs, owner: str, *, whole: bool) -> InputsView:
+def _view_inputs(inputs: EvaluationInputs, owner: str, *, whole: bool) -> InputsView:
     last = inputs.last_purchase_at
     return InputsView(
         judged_at=rfc3339(inputs.judged_at),

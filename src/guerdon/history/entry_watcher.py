@@ -17,7 +17,7 @@ BACKOFF_START_SECONDS, BACKOFF_CAP_SECONDS = 0.1, 5.0
 _PIPELINE: list[Document] = [{"$match": {"operationType": "insert"}}, {"$project": {"documentKey": 1}}]
 
 
-class Feed:
+class EntryWatcher:
     """One change stream on the entries for the whole process, open while somebody listens.
 
     The driver resumes it by its token when the primary changes. When that fails too it is opened anew, and everybody is woken, since

@@ -85,7 +85,7 @@ def view_entry(entry: Entry) -> EntryView:
         balance_after=entry.balance_after,
         held_after=entry.held_after,
         seq=entry.seq,
-        counter=entry.counter,
+        counter=entry.counterparty,
         reference=entry.reference,
         reason=entry.reason,
         metadata=entry.metadata,

@@ -9,9 +9,9 @@ from guerdon.errors import DatabaseUnavailable, NotFound, Validation
 from guerdon.history import statements
 from guerdon.history.models import BalanceView, EntryQuery, Statement, moment_ms
 from guerdon.history.rules import narrow, parse_month, probes
-from guerdon.history.stream_slots import Places
+from guerdon.history.stream_slots import StreamSlots
 from guerdon.http.cursor import decode_cursor, encode_cursor
-from guerdon.ledger.models import Account, Entry, entry_id, once_mark
+from guerdon.ledger.models import Account, Entry, entry_id, unique_key
 from guerdon.ledger.service import Ledger
 from guerdon.ledger.store import ENTRIES, decode_entry
 from guerdon.permissions import Actor
@@ -35,7 +35,7 @@ class History:
         self._ledger = ledger
         self._entries = database.raw[ENTRIES]
         self._clock = clock
-        self._places = Places(STATEMENTS_MAX, STATEMENT_SECONDS)
+        self._places = StreamSlots(STATEMENTS_MAX, STATEMENT_SECONDS)
 
     async def list_entries(self, actor: Actor, wallet_id: str, query: EntryQuery) -> tuple[list[Entry], str | None]:
         """Return one page, newest first, and the cursor of the next.
@@ -163,7 +163,7 @@ class History:
 
     async def _find_reference(self, account: Account, reference: str, kind: str | None, seqs: tuple[int, int]) -> list[Entry]:
         """The one entry that carries the mark of the reference, if it fits; the index finds it, and nothing else is looked at."""
-        where: Document = {"owner": account.owner, "once": once_mark(account.owner, "reference", reference)}
+        where: Document = {"owner": account.owner, "once": unique_key(account.owner, "reference", reference)}
         row = await self._entries.find_one(where, hint="once")
         if row is None or "balance_after" not in row:
             return []

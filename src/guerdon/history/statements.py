@@ -66,7 +66,7 @@ def _row(*cells: str | int) -> list[str | int]:
 def _entry_row(entry: Entry) -> list[str | int]:
     return [
         "entry", entry.seq, rfc3339(entry.at), entry.kind, entry.amount, entry.balance_after, entry.held_after, "", "", "",
-        entry.counter, entry.reference or "", entry.reason or "", entry.transaction_id,
+        entry.counterparty, entry.reference or "", entry.reason or "", entry.transaction_id,
         "" if entry.hold is None else hold_id(entry.account, entry.hold.seq), entry.reverses or "",
     ]  # fmt: skip
 

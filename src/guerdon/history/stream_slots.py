@@ -10,19 +10,19 @@ from guerdon.errors import Overloaded
 T = TypeVar("T")
 
 
-class _Place:
+class _Slot:
     """One place; whoever holds the answer holds it."""
 
     __slots__ = ("__weakref__",)
 
 
-class Places:
+class StreamSlots:
     """The places of one process for answers of one sort. A place is free again when its answer has ended, or was dropped unread."""
 
     def __init__(self, most: int, seconds: float) -> None:
         self._most = most
         self._seconds = seconds
-        self._taken: WeakSet[_Place] = WeakSet()
+        self._taken: WeakSet[_Slot] = WeakSet()
 
     def __len__(self) -> int:
         return len(self._taken)
@@ -35,11 +35,11 @@ class Places:
         """
         if len(self._taken) >= self._most:
             raise Overloaded(f"{self._most} answers of this sort are being sent already; try again", retry_after_seconds=5)
-        place = _Place()
+        place = _Slot()
         self._taken.add(place)
         return self._within(place, answer)
 
-    async def _within(self, place: _Place, answer: AsyncGenerator[T]) -> AsyncGenerator[T]:
+    async def _within(self, place: _Slot, answer: AsyncGenerator[T]) -> AsyncGenerator[T]:
         """A client that does not read holds its request up in the middle of sending, where only cancelling reaches it."""
         request = asyncio.current_task()
         assert request is not None

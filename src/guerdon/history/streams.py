@@ -9,9 +9,9 @@ from falcon.asgi import SSEvent
 from guerdon.clock import Clock
 from guerdon.database import Database, PyMongoError
 from guerdon.errors import CallerError, Overloaded
-from guerdon.history.entry_watcher import Feed
+from guerdon.history.entry_watcher import EntryWatcher
 from guerdon.history.models import balance_event, entry_event
-from guerdon.history.stream_slots import Places
+from guerdon.history.stream_slots import StreamSlots
 from guerdon.ledger.models import SEQ_DIGITS, Account, Entry, entry_id
 from guerdon.ledger.store import ENTRIES, decode_entry
 from guerdon.permissions import Actor, scope
@@ -32,7 +32,7 @@ STANDING_SECONDS = 15.0
 READERS = scope("wallets:read", own=True)
 _encode = msgspec.json.Encoder().encode
 Events = AsyncGenerator[SSEvent | None]
-Stand = Callable[[Actor], Awaitable[Actor]]
+RecheckActor = Callable[[Actor], Awaitable[Actor]]
 """Returns what a caller may do now; raises `Unauthenticated` when that is nothing any more."""
 
 
@@ -49,7 +49,7 @@ class Streams:
         *,
         database: Database,
         clock: Clock,
-        stand: Stand,
+        stand: RecheckActor,
         streams_max: int = STREAMS_MAX,
         heartbeat_seconds: float = HEARTBEAT_SECONDS,
     ) -> None:
@@ -58,10 +58,10 @@ class Streams:
         self._clock = clock
         self._stand = stand
         self._heartbeat_seconds = heartbeat_seconds
-        self._places = Places(streams_max, STUCK_SECONDS)
+        self._places = StreamSlots(streams_max, STUCK_SECONDS)
         self._reads = asyncio.Semaphore(READS_AT_ONCE)
         self._ending = False
-        self.feed = Feed(database)
+        self.feed = EntryWatcher(database)
 
     def __len__(self) -> int:
         return len(self._places)

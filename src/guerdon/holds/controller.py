@@ -20,7 +20,7 @@ from guerdon.holds.service import Holds
 from guerdon.http.body import read, read_optional
 from guerdon.http.operation import Request, Response, actor_of, operation
 from guerdon.http.respond import send
-from guerdon.ledger.models import Outcome
+from guerdon.ledger.models import CommandOutcome
 from guerdon.permissions import scope
 from guerdon.wallets.controller import request_of
 from guerdon.wallets.models import TransactionView, view_transaction
@@ -88,7 +88,7 @@ class HoldsResource:
         _send_hold(resp, await self._holds.void(request_of(req, f"POST /v1/holds/{hold_id}/void", raw), hold_id, body))
 
 
-def _send_hold(resp: Response, outcome: Outcome) -> None:
+def _send_hold(resp: Response, outcome: CommandOutcome) -> None:
     entry = outcome.entries[0]
     assert entry.hold is not None
     send(resp, view_answer(entry, entry.hold), 201, replayed=outcome.replayed)

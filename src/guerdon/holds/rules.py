@@ -6,18 +6,18 @@ from typing import Any
 from msgspec import Struct
 
 from guerdon.errors import InvalidState, NotFound
-from guerdon.ledger.decide import recall
+from guerdon.ledger.decide import find_replay
 from guerdon.ledger.expiry import HOLD_DOCUMENTS
 from guerdon.ledger.models import (
     HOLDS,
     MERCHANT,
     Account,
-    Change,
     Command,
     Decision,
+    DocumentChange,
     DocumentRef,
     Hold,
-    Holding,
+    HoldPosting,
     Idempotency,
     Posting,
     Transaction,
@@ -27,7 +27,7 @@ from guerdon.ledger.models import (
 from guerdon.wallets.rules import COMMAND_BYTES, missing_wallet
 
 
-class Wish(Struct, frozen=True):
+class HoldRequest(Struct, frozen=True):
     """What a request about a hold asks for, whatever it is."""
 
     wallet: str
@@ -40,12 +40,12 @@ class Wish(Struct, frozen=True):
         return Transaction(kind, (posting,), self.actor, self.idempotency, self.reason, self.metadata)
 
 
-def hold_command(wish: Wish, amount: int, ttl_ms: int) -> Command:
+def hold_command(wish: HoldRequest, amount: int, ttl_ms: int) -> Command:
     """Set `amount` aside for `ttl_ms`."""
 
     def decide(view: View, account: Account) -> Decision:
         now_ms = max(view.now_ms, account.at)
-        posting = Posting(wish.wallet, 0, HOLDS, spends=True, hold=Holding(amount, expires_at=now_ms + ttl_ms))
+        posting = Posting(wish.wallet, 0, HOLDS, spends=True, hold=HoldPosting(amount, expires_at=now_ms + ttl_ms))
         document = {
             "_id": hold_id(account.id, account.seq + 1),
             "owner": account.owner,
@@ -67,14 +67,14 @@ def hold_command(wish: Wish, amount: int, ttl_ms: int) -> Command:
     return _command(wish, decide)
 
 
-def capture_command(wish: Wish, seq: int, amount: int | None, *, final: bool) -> Command:
+def capture_command(wish: HoldRequest, seq: int, amount: int | None, *, final: bool) -> Command:
     """Take `amount` out of the hold (None: all that is left); with `final` the rest is released."""
 
     def decide(view: View, account: Account) -> Decision:
         hold = _active(view, account, seq)
         taken = hold.left if amount is None else amount
         ends = final or taken == hold.left
-        posting = Posting(wish.wallet, -taken, MERCHANT, hold=Holding(taken, seq, final=final))
+        posting = Posting(wish.wallet, -taken, MERCHANT, hold=HoldPosting(taken, seq, final=final))
         fields: dict[str, Any] = {"captured": hold.captured + taken, "left": 0 if ends else hold.left - taken}
         if ends:
             fields |= {"status": "captured", "ended_at": max(view.now_ms, account.at)}
@@ -83,25 +83,25 @@ def capture_command(wish: Wish, seq: int, amount: int | None, *, final: bool) ->
     return _command(wish, decide, seq)
 
 
-def void_command(wish: Wish, seq: int) -> Command:
+def void_command(wish: HoldRequest, seq: int) -> Command:
     """Give the hold up: what is left of it returns to the very lots it came from."""
 
     def decide(view: View, account: Account) -> Decision:
         hold = _active(view, account, seq)
-        posting = Posting(wish.wallet, 0, HOLDS, hold=Holding(hold.left, seq))
+        posting = Posting(wish.wallet, 0, HOLDS, hold=HoldPosting(hold.left, seq))
         fields = {"left": 0, "status": "voided", "ended_at": max(view.now_ms, account.at)}
         return Decision((wish.transaction("void", posting),), changes=(_change(account, seq, fields),))
 
     return _command(wish, decide, seq)
 
 
-def _command(wish: Wish, decide: Callable[[View, Account], Decision], seq: int | None = None) -> Command:
+def _command(wish: HoldRequest, decide: Callable[[View, Account], Decision], seq: int | None = None) -> Command:
     owner = wish.idempotency.owner
 
     def recall_or_decide(view: View) -> Decision:
-        earlier = recall(view, wish.idempotency)
+        earlier = find_replay(view, wish.idempotency)
         if earlier is not None:
-            return Decision(recalled=(earlier,))
+            return Decision(replayed=(earlier,))
         account = view.accounts.get(wish.wallet)
         if account is None:
             raise missing_wallet(wish.wallet)
@@ -111,7 +111,7 @@ def _command(wish: Wish, decide: Callable[[View, Account], Decision], seq: int |
         owners=(owner,),
         accounts=(wish.wallet,),
         decide=recall_or_decide,
-        marks=wish.idempotency.marks,
+        unique_keys=wish.idempotency.unique_keys,
         documents=() if seq is None else (DocumentRef(HOLD_DOCUMENTS, hold_id(wish.wallet, seq), owner),),
         idempotency=wish.idempotency,
         size_bytes=COMMAND_BYTES,
@@ -135,5 +135,5 @@ def _active(view: View, account: Account, seq: int) -> Hold:
     raise InvalidState(f"the hold is {status}", status_now=status, captured=document["captured"])
 
 
-def _change(account: Account, seq: int, fields: dict[str, Any]) -> Change:
-    return Change(HOLD_DOCUMENTS, hold_id(account.id, seq), account.owner, fields)
+def _change(account: Account, seq: int, fields: dict[str, Any]) -> DocumentChange:
+    return DocumentChange(HOLD_DOCUMENTS, hold_id(account.id, seq), account.owner, fields)

@@ -4,9 +4,9 @@ from guerdon.clock import Clock
 from guerdon.database import Database
 from guerdon.errors import NotFound
 from guerdon.holds.models import CaptureCreate, HoldCreate, HoldView, StoredHold, VoidCreate, view_stored
-from guerdon.holds.rules import Wish, capture_command, hold_command, void_command
+from guerdon.holds.rules import HoldRequest, capture_command, hold_command, void_command
 from guerdon.ledger.expiry import HOLD_DOCUMENTS
-from guerdon.ledger.models import Idempotency, Outcome, located
+from guerdon.ledger.models import CommandOutcome, Idempotency, parse_location
 from guerdon.ledger.service import Ledger
 from guerdon.permissions import NOBODYS, Actor
 from guerdon.wallets.service import Request, parse_wallet_id
@@ -20,7 +20,7 @@ class Holds:
         self._documents = database.collection(HOLD_DOCUMENTS, StoredHold)
         self._clock = clock
 
-    async def create(self, request: Request, body: HoldCreate) -> Outcome:
+    async def create(self, request: Request, body: HoldCreate) -> CommandOutcome:
         """Set value aside; it counts as spent from now on, also against the spending limits.
 
         Raises:
@@ -29,10 +29,10 @@ class Holds:
         """
         owner, _ = parse_wallet_id(body.wallet)
         idempotency = Idempotency(owner, request.actor.id, request.key, request.fingerprint, body.reference)
-        wish = Wish(body.wallet, request.actor.id, idempotency, body.reason, body.metadata)
+        wish = HoldRequest(body.wallet, request.actor.id, idempotency, body.reason, body.metadata)
         return await self._ledger.submit(hold_command(wish, body.amount, body.expires_in_seconds * 1000))
 
-    async def capture(self, request: Request, hold_id: str, body: CaptureCreate) -> Outcome:
+    async def capture(self, request: Request, hold_id: str, body: CaptureCreate) -> CommandOutcome:
         """Take a part of a hold, or all of it.
 
         Raises:
@@ -42,10 +42,10 @@ class Holds:
         """
         wallet, owner, seq = _parse(hold_id)
         idempotency = Idempotency(owner, request.actor.id, request.key, request.fingerprint, body.reference)
-        wish = Wish(wallet, request.actor.id, idempotency, body.reason, body.metadata)
+        wish = HoldRequest(wallet, request.actor.id, idempotency, body.reason, body.metadata)
         return await self._ledger.submit(capture_command(wish, seq, body.amount, final=body.final))
 
-    async def void(self, request: Request, hold_id: str, body: VoidCreate) -> Outcome:
+    async def void(self, request: Request, hold_id: str, body: VoidCreate) -> CommandOutcome:
         """Give a hold up.
 
         Raises:
@@ -54,7 +54,7 @@ class Holds:
         """
         wallet, owner, seq = _parse(hold_id)
         idempotency = Idempotency(owner, request.actor.id, request.key, request.fingerprint)
-        return await self._ledger.submit(void_command(Wish(wallet, request.actor.id, idempotency, body.reason), seq))
+        return await self._ledger.submit(void_command(HoldRequest(wallet, request.actor.id, idempotency, body.reason), seq))
 
     async def get_hold(self, actor: Actor, hold_id: str) -> HoldView:
         """
@@ -75,7 +75,7 @@ def _parse(hold_id: str) -> tuple[str, str, int]:
     Raises:
         NotFound: it has not the shape of a hold's id.
     """
-    place = located(hold_id) if hold_id.startswith("hld_") else None
+    place = parse_location(hold_id) if hold_id.startswith("hld_") else None
     if place is None:
         raise NotFound(NOBODYS)
     owner, _ = parse_wallet_id(place[0])

@@ -26,7 +26,7 @@ Quotas = Literal["usual", "entry", "none"]
 Handler = TypeVar("Handler", bound=Callable[..., Any])
 
 
-class Refusal(Struct, frozen=True):
+class AnsweredError(Struct, frozen=True):
     """What is known about an error after it has been answered."""
 
     code: str

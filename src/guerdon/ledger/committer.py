@@ -17,10 +17,10 @@ from guerdon.calendar import Calendar
 from guerdon.clock import Clock
 from guerdon.database import Database
 from guerdon.errors import DatabaseUnavailable, GuerdonError, Internal, OutcomeUnknown, Overloaded
-from guerdon.ledger.contention import Turn, Turns
+from guerdon.ledger.contention import ContentionLease, ContentionLeases
 from guerdon.ledger.decide import decide_batch
-from guerdon.ledger.models import Command, Outcome, Verdict
-from guerdon.ledger.store import LostRace, Store
+from guerdon.ledger.models import Command, CommandOutcome, CommandResult
+from guerdon.ledger.store import Store, WriteRaceLost
 
 BEGIN_SHARE = 0.8
 """After this share of its deadline a command is not begun any more: a definite refusal is worth more than an unknown outcome."""
@@ -40,7 +40,7 @@ class _Pending:
 
     __slots__ = ("arrival", "begin_before", "command", "future", "taken", "timer")
 
-    def __init__(self, command: Command, future: asyncio.Future[Outcome], arrival: int, begin_before: float) -> None:
+    def __init__(self, command: Command, future: asyncio.Future[CommandOutcome], arrival: int, begin_before: float) -> None:
         self.command = command
         self.arrival = arrival
         self.begin_before = begin_before
@@ -48,7 +48,7 @@ class _Pending:
         self.taken = False
         self.timer: asyncio.TimerHandle | None = None
 
-    def answer(self, verdict: Verdict) -> None:
+    def finish(self, verdict: CommandResult) -> None:
         if self.timer is not None:
             self.timer.cancel()
         if self.future.done():
@@ -62,21 +62,21 @@ class _Pending:
 class _Batch:
     """Commands that are committed together, and the turns that they use."""
 
-    __slots__ = ("accounts", "pendings", "size_bytes", "turns")
+    __slots__ = ("accounts", "leases", "pendings", "size_bytes")
 
     def __init__(self) -> None:
         self.pendings: list[_Pending] = []
         self.accounts: set[str] = set()
-        self.turns: set[Turn] = set()
+        self.leases: set[ContentionLease] = set()
         self.size_bytes = 0
 
-    def add(self, pending: _Pending, turn: Turn | None) -> None:
+    def add(self, pending: _Pending, turn: ContentionLease | None) -> None:
         pending.taken = True
         self.pendings.append(pending)
         self.accounts.update(pending.command.accounts)
         self.size_bytes += pending.command.size_bytes
         if turn is not None:
-            self.turns.add(turn)
+            self.leases.add(turn)
 
 
 def _arrival_of(pending: _Pending) -> int:
@@ -123,11 +123,11 @@ class Committer:
         self._pump_scheduled = False
         self._arrivals = 0
         self._closing = False
-        self._turns = Turns(database, clock, self._resume)
+        self._leases = ContentionLeases(database, clock, self._resume)
         self.store = Store(database, clock, self._deadline_seconds)
         self.stats = LedgerStats()
 
-    def enqueue(self, commands: Sequence[Command]) -> list[asyncio.Future[Outcome]]:
+    def enqueue(self, commands: Sequence[Command]) -> list[asyncio.Future[CommandOutcome]]:
         """Queue commands in their order; each future ends with the outcome or with the error of its command.
 
         Raises:
@@ -140,13 +140,13 @@ class Committer:
     async def close(self) -> None:
         """Finish what is in flight or queued, then refuse."""
         self._closing = True
-        while self._tasks or self._ready or self._blocked or self._turns.tasks:
-            if under_way := self._tasks | self._turns.tasks:
+        while self._tasks or self._ready or self._blocked or self._leases.tasks:
+            if under_way := self._tasks | self._leases.tasks:
                 await asyncio.wait(under_way, return_when=asyncio.FIRST_COMPLETED)
             else:
                 await asyncio.sleep(0)  # The pump is scheduled, but has not run yet.
 
-    def _enqueue(self, command: Command) -> asyncio.Future[Outcome]:
+    def _enqueue(self, command: Command) -> asyncio.Future[CommandOutcome]:
         loop = asyncio.get_running_loop()
         self._arrivals += 1
         begin_before = self._clock.monotonic() + self._deadline_seconds * BEGIN_SHARE
@@ -174,7 +174,7 @@ class Committer:
             loop.call_soon(self._pump)
 
     def _has_slot(self) -> bool:
-        return self._has_quiet_slot() or (bool(self._turns) and self._has_contended_slot())
+        return self._has_quiet_slot() or (bool(self._leases) and self._has_contended_slot())
 
     def _has_quiet_slot(self) -> bool:
         in_flight = len(self._quiet_since)
@@ -184,7 +184,7 @@ class Committer:
         return len(self._ready) >= FURTHER_MIN or self._clock.monotonic() - oldest >= FURTHER_SECONDS
 
     def _has_contended_slot(self) -> bool:
-        return not self._contended_in_flight and self._turns.any_open
+        return not self._contended_in_flight and self._leases.any_open
 
     def _pump(self) -> None:
         self._pump_scheduled = False
@@ -215,9 +215,9 @@ class Committer:
                 self._expire(pending)
             if pending.future.done():
                 continue
-            turn = self._turns.governing(command.accounts) if self._turns else None
+            turn = self._leases.lease_of(command.accounts) if self._leases else None
             mine, other = (quiet, contended) if turn is None else (contended, quiet)
-            slot = quiet_slot if turn is None else self._turns.is_open(turn) and not self._contended_in_flight
+            slot = quiet_slot if turn is None else self._leases.is_open(turn) and not self._contended_in_flight
             if slot and not self._must_wait(command) and other.accounts.isdisjoint(command.accounts):
                 mine.add(pending, turn)
             else:
@@ -226,12 +226,12 @@ class Committer:
 
     def _start(self, batch: _Batch) -> None:
         self._busy |= batch.accounts
-        self._contended_in_flight += bool(batch.turns)
-        for turn in batch.turns:
+        self._contended_in_flight += bool(batch.leases)
+        for turn in batch.leases:
             turn.begin()
         loop = asyncio.get_running_loop()
         task = loop.create_task(self._run(batch))
-        if not batch.turns:
+        if not batch.leases:
             self._quiet_since[task] = self._clock.monotonic()
             # A little later than late: the loop's timers count in whole milliseconds.
             loop.call_later(FURTHER_SECONDS * 1.1, self._schedule_pump, loop)
@@ -242,8 +242,8 @@ class Committer:
         self._tasks.discard(task)
         self._quiet_since.pop(task, None)
         self._busy -= batch.accounts
-        self._contended_in_flight -= bool(batch.turns)
-        for turn in batch.turns:
+        self._contended_in_flight -= bool(batch.leases)
+        for turn in batch.leases:
             turn.end()
         self._resume()
 
@@ -271,7 +271,7 @@ class Committer:
 
     async def _run(self, batch: _Batch) -> None:
         commands = [pending.command for pending in batch.pendings]
-        verdicts: Sequence[Verdict | None]
+        verdicts: Sequence[CommandResult | None]
         try:
             verdicts = await self._commit(commands)
         except PyMongoError as error:
@@ -287,9 +287,9 @@ class Committer:
                 self._block(pending)
             else:
                 self.stats.commands += 1
-                pending.answer(verdict)
+                pending.finish(verdict)
 
-    async def _commit(self, commands: Sequence[Command]) -> Sequence[Verdict | None]:
+    async def _commit(self, commands: Sequence[Command]) -> Sequence[CommandResult | None]:
         """Read, decide, write; again from the read when another process was quicker. Commands are recognised by key or document.
 
         None is the verdict on a command whose account another process has moved meanwhile: nothing was written for it, and it is to
@@ -297,7 +297,7 @@ class Committer:
         """
         deadline = self._clock.monotonic() + self._deadline_seconds
         backoff = BACKOFF_START_SECONDS
-        verdicts: list[Verdict | None] = [None] * len(commands)
+        verdicts: list[CommandResult | None] = [None] * len(commands)
         places = list(range(len(commands)))
         lost: dict[str, int] | None = None
         certain = True
@@ -311,10 +311,10 @@ class Committer:
                 plan = decide_batch([commands[place] for place in places], found, self._clock.now_ms(), self._calendar)
                 if plan.writes:
                     await self.store.write(plan)
-                for place, verdict in zip(places, plan.verdicts, strict=True):
+                for place, verdict in zip(places, plan.results, strict=True):
                     verdicts[place] = verdict
                 return verdicts
-            except LostRace:
+            except WriteRaceLost:
                 pass
             except PyMongoError as error:
                 if not _may_retry(error) or self._clock.monotonic() > deadline:
@@ -334,7 +334,7 @@ class Committer:
         """Declare contended what another process has moved; return the places of the commands that do not depend on it."""
         if not moved:
             return list(places)
-        self._turns.lost(moved)
+        self._leases.mark_contended(moved)
         kept: list[int] = []
         for place in places:
             accounts = commands[place].accounts

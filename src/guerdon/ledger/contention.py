@@ -17,8 +17,8 @@ from guerdon.clock import Clock
 from guerdon.database import Database, Document
 from guerdon.ids import random_base62
 
-TURNS = "turns"
-TURN_SECONDS = 0.06
+CONTENTION_LEASES = "turns"
+HOLD_SECONDS = 0.06
 """How long a holder goes on beginning commits, while others wait or not."""
 LEASE_MS = 400
 """When the others stop waiting for a holder that does not say that it is done; so much time a dead one costs, once."""
@@ -28,7 +28,7 @@ CALM_SECONDS = 2.0
 _NEVER = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-class Turn:
+class ContentionLease:
     """What this process knows of one contended account."""
 
     __slots__ = ("account", "begun", "idle", "others_wait", "shared_at", "task", "usable_until", "wanted")
@@ -57,7 +57,7 @@ class Turn:
         self.idle.set()
 
 
-class Turns:
+class ContentionLeases:
     """The contended accounts of one process. The committer asks here before it begins a command on one of them."""
 
     def __init__(self, database: Database, clock: Clock, on_change: Callable[[], None]) -> None:
@@ -66,39 +66,39 @@ class Turns:
         self._on_change = on_change
         """Called when commands that were kept waiting may be looked at again."""
         self._me = random_base62(12)
-        self._turns: dict[str, Turn] = {}
+        self._leases: dict[str, ContentionLease] = {}
 
     def __bool__(self) -> bool:
         """Is any account contended?"""
-        return bool(self._turns)
+        return bool(self._leases)
 
     @property
     def tasks(self) -> set[asyncio.Task[None]]:
-        return {turn.task for turn in self._turns.values() if turn.task is not None}
+        return {turn.task for turn in self._leases.values() if turn.task is not None}
 
     @property
     def any_open(self) -> bool:
         now = self._clock.monotonic()
-        return any(now < turn.usable_until for turn in self._turns.values())
+        return any(now < turn.usable_until for turn in self._leases.values())
 
-    def lost(self, account_ids: Iterable[str]) -> None:
+    def mark_contended(self, account_ids: Iterable[str]) -> None:
         """Another process has moved these accounts before us: they are contended."""
         now = self._clock.monotonic()
-        for name, turn in list(self._turns.items()):
+        for name, turn in list(self._leases.items()):
             if turn.task is None and now - turn.shared_at > CALM_SECONDS:
-                del self._turns[name]
+                del self._leases[name]
         for name in account_ids:
-            self._turns.setdefault(name, Turn(name)).shared_at = now
+            self._leases.setdefault(name, ContentionLease(name)).shared_at = now
 
-    def governing(self, account_ids: Sequence[str]) -> Turn | None:
+    def lease_of(self, account_ids: Sequence[str]) -> ContentionLease | None:
         """Return the turn that a command on these accounts has to wait for, if any.
 
         Where several are contended it is the first: two processes that each hold one turn and want the other's would wait for nothing.
         """
-        contended = [name for name in account_ids if name in self._turns]
-        return self._turns[min(contended)] if contended else None
+        contended = [name for name in account_ids if name in self._leases]
+        return self._leases[min(contended)] if contended else None
 
-    def is_open(self, turn: Turn) -> bool:
+    def is_open(self, turn: ContentionLease) -> bool:
         """Is it this process's turn? If not, it stands in line from now on."""
         if self._clock.monotonic() < turn.usable_until:
             return True
@@ -107,7 +107,7 @@ class Turns:
             turn.task = asyncio.get_running_loop().create_task(self._attend(turn))
         return False
 
-    async def _attend(self, turn: Turn) -> None:
+    async def _attend(self, turn: ContentionLease) -> None:
         """Stand in line, let the committer use the turn, pass it on; again as long as commands wait for it."""
         held = False
         try:
@@ -123,13 +123,13 @@ class Turns:
                 if calm or not turn.wanted:
                     await self._leave(turn)
                 if calm:
-                    del self._turns[turn.account]
+                    del self._leases[turn.account]
                     self._on_change()
                     return
         finally:
             turn.task = None
 
-    async def _used_up(self, turn: Turn) -> None:
+    async def _used_up(self, turn: ContentionLease) -> None:
         """Return when the time is over, or when there is nothing left to commit and others wait; never while a batch is under way."""
         while True:
             await turn.idle.wait()
@@ -143,7 +143,7 @@ class Turns:
                 except TimeoutError:
                     return
 
-    async def _leave(self, turn: Turn) -> None:
+    async def _leave(self, turn: ContentionLease) -> None:
         """Give the place up for good: pass it on, or take the document away when nobody waits for it."""
         if not turn.others_wait:
             nobody: list[str] = []
@@ -155,7 +155,7 @@ class Turns:
                 return
         await self._ask(turn, joins=False, leaves=True)
 
-    async def _ask(self, turn: Turn, *, joins: bool, leaves: bool = False) -> bool:
+    async def _ask(self, turn: ContentionLease, *, joins: bool, leaves: bool = False) -> bool:
         """Leave the place, stand in line, or both; say whether it is our turn now. If it is not, a moment has passed."""
         asked_at = self._clock.monotonic()
         try:
@@ -170,7 +170,7 @@ class Turns:
             )
         except PyMongoError:
             # Without turns there is still the race that decides. A database that is gone says so to the commit.
-            turn.usable_until = asked_at + TURN_SECONDS
+            turn.usable_until = asked_at + HOLD_SECONDS
             return joins
         found, now = reply["value"], self._clock.monotonic()
         line: list[str] = found["line"]
@@ -178,7 +178,7 @@ class Turns:
         if line or found["holder"] not in {self._me, None}:
             turn.shared_at = now
         if found["holder"] == self._me:
-            turn.usable_until = min(now + TURN_SECONDS, asked_at + found["left_ms"] / 1000)
+            turn.usable_until = min(now + HOLD_SECONDS, asked_at + found["left_ms"] / 1000)
             return True
         if joins:
             # The closer the turn, the sooner the next question.
@@ -188,7 +188,7 @@ class Turns:
 
     async def _send(self, command: Document) -> Document:
         """A turn need not outlive its primary, so nobody waits for the journal."""
-        return await self._database.raw.command({"findAndModify": TURNS, **command, "writeConcern": {"w": 1}})
+        return await self._database.raw.command({"findAndModify": CONTENTION_LEASES, **command, "writeConcern": {"w": 1}})
 
 
 def _step(me: str, *, joins: bool, leaves: bool) -> list[Document]:

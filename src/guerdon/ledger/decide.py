@@ -27,27 +27,27 @@ from guerdon.errors import (
 from guerdon.ledger import expiry as due
 from guerdon.ledger import lots
 from guerdon.ledger import spending_limits as limits
-from guerdon.ledger.expiry import Booked, Marks
+from guerdon.ledger.expiry import AccountNow, EntryDetails
 from guerdon.ledger.models import (
     HOLDS_MAX,
     LOTS_MAX,
     REFUSAL,
     SYSTEM,
     Account,
-    Change,
     Command,
-    Confirming,
+    CommandOutcome,
+    CommandResult,
+    Confirmation,
     Decision,
+    DocumentChange,
     Entry,
     Hold,
     HoldChange,
     Idempotency,
     Limits,
-    Outcome,
     Posting,
-    Refusal,
+    RecordedRefusal,
     Transaction,
-    Verdict,
     View,
 )
 from guerdon.money import BALANCE_CEILING
@@ -55,23 +55,23 @@ from guerdon.money import BALANCE_CEILING
 Documents = dict[tuple[str, str], dict[str, Any]]
 
 
-class Plan:
+class WritePlan:
     """Everything one database transaction is to write, and the verdict on each command, in their order."""
 
     def __init__(self) -> None:
-        self.verdicts: list[Verdict] = []
+        self.results: list[CommandResult] = []
         self.entries: list[Entry] = []
         self.opened: dict[str, Account] = {}
         self.moved: dict[str, Account] = {}
-        self.refusals: list[Refusal] = []
+        self.refusals: list[RecordedRefusal] = []
         self.inserts: defaultdict[str, list[dict[str, Any]]] = defaultdict(list)
-        self.changes: dict[tuple[str, str], Change] = {}
+        self.changes: dict[tuple[str, str], DocumentChange] = {}
 
     @property
     def writes(self) -> bool:
         return bool(self.entries or self.opened or self.refusals or self.inserts or self.changes)
 
-    def change(self, change: Change, documents: Documents) -> None:
+    def change(self, change: DocumentChange, documents: Documents) -> None:
         """Add fields to set; a document inserted by the same batch simply has them from the start."""
         place = (change.collection, change.id)
         known = documents.get(place)
@@ -91,20 +91,20 @@ class _State(Struct):
     """The working copy of the snapshot, which the commands of a batch move on."""
 
     accounts: dict[str, Account]
-    once: dict[bytes, Entry | Refusal]
+    recorded: dict[bytes, Entry | RecordedRefusal]
     documents: Documents
     now_ms: int
     calendar: Calendar
-    lapsed: dict[str, Booked] = {}
+    expired: dict[str, AccountNow] = {}
     """What has to be booked first on an account that moves."""
 
 
 def decide_batch(
     commands: Sequence[Command],
-    found: tuple[dict[str, Account], dict[bytes, Entry | Refusal], Documents],
+    found: tuple[dict[str, Account], dict[bytes, Entry | RecordedRefusal], Documents],
     now_ms: int,
     calendar: Calendar,
-) -> Plan:
+) -> WritePlan:
     """Decide `commands` one after another; each sees what the ones before it did. A refused one changes nothing.
 
     `found` is a working copy of the snapshot (accounts, earlier facts by mark, documents by collection and id); it is moved on.
@@ -116,25 +116,25 @@ def decide_batch(
             booked = due.bring_up_to(account, now_ms, calendar)
             accounts[account.id] = booked.account
             if booked.entries:
-                state.lapsed[account.id] = booked
-    plan = Plan()
+                state.expired[account.id] = booked
+    plan = WritePlan()
     view = View(accounts, once, documents, now_ms)
     for place, command in enumerate(commands):
-        view.place = place
+        view.position = place
         try:
-            verdict = _settle_decision(command.decide(view), plan, state)
+            verdict = _apply_decision(command.decide(view), plan, state)
         except GuerdonError as refusal:
             # Its traceback leads to this frame, whose plan holds it: a ring around all that was read, until the collector comes by.
             verdict = refusal.with_traceback(None)
             _remember(refusal, command.idempotency, plan, once)
-        plan.verdicts.append(verdict)
+        plan.results.append(verdict)
     return plan
 
 
-def _settle_decision(decision: Decision, plan: Plan, state: _State) -> Outcome:
+def _apply_decision(decision: Decision, plan: WritePlan, state: _State) -> CommandOutcome:
     """Apply one decision to the working state, wholly or (by raising) not at all."""
-    if decision.recalled:
-        return Outcome(decision.recalled, decision.value, replayed=True)
+    if decision.replayed:
+        return CommandOutcome(decision.replayed, decision.value, replayed=True)
     scratch: dict[str, Account] = {}
     opened = {account.id: account for account in decision.opens if account.id not in state.accounts}
     entries: list[Entry] = []
@@ -148,10 +148,10 @@ def _settle_decision(decision: Decision, plan: Plan, state: _State) -> Outcome:
 
     for transaction in decision.transactions:
         try:
-            settled = settle(transaction, lookup, scratch, state.now_ms, state.calendar)
-            marks = {mark for entry in settled for mark in entry.once or ()}
+            settled = post_transaction(transaction, lookup, scratch, state.now_ms, state.calendar)
+            marks = {mark for entry in settled for mark in entry.unique_keys or ()}
             if not marks.isdisjoint(fresh):
-                if transaction.idempotency is not None and transaction.idempotency.key_mark not in fresh:
+                if transaction.idempotency is not None and transaction.idempotency.key_digest not in fresh:
                     raise ReferenceReused("a reference is used twice in one request")
                 raise IdempotencyKeyReused("a key is used twice in one request")
         except GuerdonError as error:
@@ -161,26 +161,26 @@ def _settle_decision(decision: Decision, plan: Plan, state: _State) -> Outcome:
         entries.extend(settled)
 
     plan.opened.update(opened)
-    _book_lapsed((*scratch, *decision.books_due), plan, state)
+    _book_expired((*scratch, *decision.books_expired), plan, state)
     state.accounts.update(opened)
     state.accounts.update(scratch)
     plan.moved.update(scratch)
     plan.entries.extend(entries)
     for entry in entries:
-        for mark in entry.once or ():
-            state.once[mark] = entry
+        for mark in entry.unique_keys or ():
+            state.recorded[mark] = entry
     for collection, document in decision.inserts:
         plan.inserts[collection].append(document)
         state.documents[collection, document["_id"]] = document
     for change in decision.changes:
         plan.change(change, state.documents)
-    return Outcome(tuple(entries), decision.value)
+    return CommandOutcome(tuple(entries), decision.value)
 
 
-def _book_lapsed(accounts: Sequence[str], plan: Plan, state: _State) -> None:
+def _book_expired(accounts: Sequence[str], plan: WritePlan, state: _State) -> None:
     """Write what has lapsed on these accounts before anything else that moves on them."""
     for account_id in accounts:
-        booked = state.lapsed.pop(account_id, None)
+        booked = state.expired.pop(account_id, None)
         if booked is not None:
             plan.entries.extend(booked.entries)
             plan.moved[account_id] = booked.account
@@ -188,7 +188,7 @@ def _book_lapsed(accounts: Sequence[str], plan: Plan, state: _State) -> None:
                 plan.change(change, state.documents)
 
 
-def settle(
+def post_transaction(
     transaction: Transaction, lookup: Callable[[str], Account], scratch: dict[str, Account], now_ms: int, calendar: Calendar
 ) -> list[Entry]:
     """Turn one transaction into entries, moving its accounts on in `scratch`.
@@ -200,8 +200,8 @@ def settle(
     entries: list[Entry] = []
     for posting in transaction.postings:
         account = lookup(posting.account)
-        marks = _marks(transaction, posting, entries, lookup)
-        carries = posting.carried and entries[-1].lots
+        marks = _entry_details(transaction, posting, entries, lookup)
+        carries = posting.keeps_dates and entries[-1].lots
         whole = msgspec.structs.replace(posting, lots=lots.negated(carries)) if carries else posting
         for moved, entry in _post(account, whole, marks, now_ms, calendar):
             scratch[account.id] = moved
@@ -209,14 +209,16 @@ def settle(
     return entries
 
 
-def _marks(transaction: Transaction, posting: Posting, entries: Sequence[Entry], lookup: Callable[[str], Account]) -> Marks:
+def _entry_details(
+    transaction: Transaction, posting: Posting, entries: Sequence[Entry], lookup: Callable[[str], Account]
+) -> EntryDetails:
     idempotency = transaction.idempotency
     pair = None
-    if not posting.counter.startswith(SYSTEM):
+    if not posting.counterparty.startswith(SYSTEM):
         # The other side is the newest entry of its account, or will be.
-        other = lookup(posting.counter).seq
+        other = lookup(posting.counterparty).seq
         pair = other if entries else other + 1
-    return Marks(
+    return EntryDetails(
         kind=transaction.kind,
         actor=transaction.actor,
         transaction=entries[0].transaction_id if entries else None,
@@ -229,12 +231,12 @@ def _marks(transaction: Transaction, posting: Posting, entries: Sequence[Entry],
     )
 
 
-def _post(account: Account, posting: Posting, marks: Marks, now_ms: int, calendar: Calendar) -> list[tuple[Account, Entry]]:
+def _post(account: Account, posting: Posting, marks: EntryDetails, now_ms: int, calendar: Calendar) -> list[tuple[Account, Entry]]:
     """The entries of one posting, each with the account as it is after it."""
     guard(account, posting)
     now_ms = max(now_ms, account.at)
     if posting.terms is not None:
-        return [_set_terms(account, posting, marks, now_ms)]
+        return [_set_rules(account, posting, marks, now_ms)]
     if posting.confirms is not None:
         return [_confirm(account, posting, posting.confirms, marks, now_ms)]
     if posting.hold is not None and posting.hold.seq:
@@ -246,13 +248,16 @@ def _post(account: Account, posting: Posting, marks: Marks, now_ms: int, calenda
     if posting.amount < 0:
         if account.lots:
             first = lots.as_of(posting.lots, now_ms)
-            taken = lots.take(account.lots, account.plain, -posting.amount, first)
+            taken = lots.take(account.lots, account.undated_balance, -posting.amount, first)
             marks = msgspec.structs.replace(marks, lots=lots.negated(taken))
     elif posting.lots:
-        if any(lot.waits and (lot.source == "paid" or lot.expires_at is None) for lot in posting.lots):
+        if any(lot.awaits_confirmation and (lot.source == "paid" or lot.expires_at is None) for lot in posting.lots):
             raise InvalidState("only what is awarded can wait to be confirmed, and not for ever", status_now=account.status)
         marks = msgspec.structs.replace(
-            marks, lots=lots.give(posting.lots, account.plain, posting.amount, now_ms, back_at_ms=now_ms if marks.reverses else 0)
+            marks,
+            lots=lots.give(
+                posting.lots, account.undated_balance, posting.amount, now_ms, back_at_ms=now_ms if marks.reverses else 0
+            ),
         )
     moved = due.append(account, posting, marks, now_ms)
     if posting.amount > 0 and moved[0].lots and len(moved[0].lots) > max(LOTS_MAX, len(account.lots or ())) and not marks.reverses:
@@ -260,7 +265,7 @@ def _post(account: Account, posting: Posting, marks: Marks, now_ms: int, calenda
     return [moved]
 
 
-def _confirm(account: Account, posting: Posting, wish: Confirming, marks: Marks, now_ms: int) -> tuple[Account, Entry]:
+def _confirm(account: Account, posting: Posting, wish: Confirmation, marks: EntryDetails, now_ms: int) -> tuple[Account, Entry]:
     """Give value that waits its own dates; a debt is paid out of it first. Nothing else is ever dated anew.
 
     Raises:
@@ -270,23 +275,25 @@ def _confirm(account: Account, posting: Posting, wish: Confirming, marks: Marks,
     lot, until = wish.lot, wish.expires_at
     own = account.lots or ()
     there = lots.total(each for each in own if each.dates == lot.dates)
-    if not lot.waits or not 0 < lot.amount <= there or (until is not None and until <= now_ms):
-        raise InvalidState(f"{lot.amount} to confirm, {there if lot.waits else 0} wait", status_now=account.status)
+    if not lot.awaits_confirmation or not 0 < lot.amount <= there or (until is not None and until <= now_ms):
+        raise InvalidState(f"{lot.amount} to confirm, {there if lot.awaits_confirmation else 0} wait", status_now=account.status)
     spendable = msgspec.structs.replace(lot, available_at=None, expires_at=until)
-    arrived = lots.give((spendable,), account.plain, lot.amount, now_ms)
+    arrived = lots.give((spendable,), account.undated_balance, lot.amount, now_ms)
     moved = due.append(account, posting, msgspec.structs.replace(marks, lots=lots.merge([*lots.negated((lot,)), *arrived])), now_ms)
     if len(moved[0].lots or ()) > max(LOTS_MAX, len(own)):
         raise LimitReached(f"the wallet already holds {LOTS_MAX} lots of different dates", limit=LOTS_MAX)
     return moved
 
 
-def _count(account: Account, posting: Posting, marks: Marks, now_ms: int, calendar: Calendar) -> tuple[Account, Marks]:
+def _count(
+    account: Account, posting: Posting, marks: EntryDetails, now_ms: int, calendar: Calendar
+) -> tuple[Account, EntryDetails]:
     """Count what is spent, or given back, against the limits.
 
     Raises:
         LimitReached: it is too much for the day or the month.
     """
-    change = (-posting.unspends[0], -posting.unspends[1])
+    change = (-posting.restores_spending[0], -posting.restores_spending[1])
     if posting.spends:
         amount = posting.hold.amount if posting.hold is not None else -posting.amount
         limits.require_within(account, amount, calendar, now_ms)
@@ -297,12 +304,12 @@ def _count(account: Account, posting: Posting, marks: Marks, now_ms: int, calend
     return msgspec.structs.replace(account, spent=spent), msgspec.structs.replace(marks, spent=change)
 
 
-def _make_hold(account: Account, posting: Posting, marks: Marks, now_ms: int) -> tuple[Account, Entry]:
+def _make_hold(account: Account, posting: Posting, marks: EntryDetails, now_ms: int) -> tuple[Account, Entry]:
     assert posting.hold is not None
     amount, expires_at = posting.hold.amount, posting.hold.expires_at
     if len(account.holds) >= HOLDS_MAX:
         raise LimitReached(f"the wallet already has {HOLDS_MAX} active holds", limit=HOLDS_MAX)
-    taken = lots.take(account.lots or (), account.plain, amount)
+    taken = lots.take(account.lots or (), account.undated_balance, amount)
     counted_at = None if marks.spent is None else now_ms
     hold = Hold(account.seq + 1, amount, amount, expires_at, counted_at=counted_at, lots=taken)
     marks = msgspec.structs.replace(
@@ -311,7 +318,9 @@ def _make_hold(account: Account, posting: Posting, marks: Marks, now_ms: int) ->
     return due.append(msgspec.structs.replace(account, holds=(*account.holds, hold)), posting, marks, now_ms)
 
 
-def _end_hold(account: Account, posting: Posting, marks: Marks, now_ms: int, calendar: Calendar) -> list[tuple[Account, Entry]]:
+def _end_hold(
+    account: Account, posting: Posting, marks: EntryDetails, now_ms: int, calendar: Calendar
+) -> list[tuple[Account, Entry]]:
     """Capture a part or all of a hold (`posting.amount` is negative), or release it."""
     assert posting.hold is not None
     hold = next((hold for hold in account.holds if hold.seq == posting.hold.seq), None)
@@ -344,13 +353,13 @@ def _end_hold(account: Account, posting: Posting, marks: Marks, now_ms: int, cal
     return steps
 
 
-def _set_terms(account: Account, posting: Posting, marks: Marks, now_ms: int) -> tuple[Account, Entry]:
+def _set_rules(account: Account, posting: Posting, marks: EntryDetails, now_ms: int) -> tuple[Account, Entry]:
     terms = posting.terms
     assert terms is not None
     account = msgspec.structs.replace(
         account,
         status=terms.status or account.status,
-        floor=account.floor if terms.floor is None else terms.floor,
+        minimum_balance=account.minimum_balance if terms.minimum_balance is None else terms.minimum_balance,
         ceiling=account.ceiling if terms.ceiling is None else terms.ceiling,
         limits=account.limits if terms.limits is None else terms.limits if terms.limits != Limits() else None,
     )
@@ -382,7 +391,7 @@ def guard(account: Account, posting: Posting) -> None:
             # What the caller may take first may include value that is not yet available to anybody else.
             pending = {lot.dates: lot.amount for lot in account.lots if lot.available_at is not None}
             there += sum(min(pending.get(lot.dates, 0), lot.amount) for lot in posting.lots)
-        if there < needed and not posting.below_floor:
+        if there < needed and not posting.below_minimum:
             raise InsufficientFunds(
                 f"{needed} {account.asset} are needed, {max(there, 0)} are available",
                 asset=account.asset,
@@ -405,7 +414,7 @@ def _guard_status(account: Account, posting: Posting) -> None:
         raise WalletFrozen("the wallet is frozen", wallet=account.id)
 
 
-def recall(view: View, idempotency: Idempotency) -> Entry | None:
+def find_replay(view: View, idempotency: Idempotency) -> Entry | None:
     """Return the entry that an earlier run of this very command made, or None when it is new.
 
     Raises:
@@ -413,21 +422,21 @@ def recall(view: View, idempotency: Idempotency) -> Entry | None:
         ReferenceReused: another command has used the reference.
         GuerdonError: the refusal that the first run ended with.
     """
-    earlier = view.once.get(idempotency.key_mark)
+    earlier = view.recorded.get(idempotency.key_digest)
     if earlier is not None:
         if earlier.fingerprint != idempotency.fingerprint:
             raise IdempotencyKeyReused("this Idempotency-Key was used for a request with other content")
-        if isinstance(earlier, Refusal):
-            raise refused_before(earlier)
+        if isinstance(earlier, RecordedRefusal):
+            raise rebuild_refusal(earlier)
         return earlier
-    mark = idempotency.reference_mark
-    if mark is not None and (other := view.once.get(mark)) is not None:
+    mark = idempotency.reference_digest
+    if mark is not None and (other := view.recorded.get(mark)) is not None:
         where = other.transaction_id if isinstance(other, Entry) else None
         raise ReferenceReused(f"reference {idempotency.reference!r} is already on this member's ledger", transaction_id=where)
     return None
 
 
-def refused_before(refusal: Refusal) -> GuerdonError:
+def rebuild_refusal(refusal: RecordedRefusal) -> GuerdonError:
     """Rebuild the error that a remembered refusal stands for, marked as a replay."""
     error = registry()[refusal.code](refusal.detail)
     error.members = refusal.members
@@ -435,15 +444,17 @@ def refused_before(refusal: Refusal) -> GuerdonError:
     return error
 
 
-def _remember(refusal: GuerdonError, idempotency: Idempotency | None, plan: Plan, once: dict[bytes, Entry | Refusal]) -> None:
+def _remember(
+    refusal: GuerdonError, idempotency: Idempotency | None, plan: WritePlan, once: dict[bytes, Entry | RecordedRefusal]
+) -> None:
     """Bind a definite business refusal to the key, so that a late retry cannot succeed by surprise."""
     if idempotency is None or refusal.replayed or not isinstance(refusal, BusinessError):
         return
-    mark = idempotency.key_mark
-    row = Refusal(
+    mark = idempotency.key_digest
+    row = RecordedRefusal(
         id=REFUSAL + mark.hex(),
         owner=idempotency.owner,
-        once=[mark],
+        unique_keys=[mark],
         fingerprint=idempotency.fingerprint,
         code=refusal.code,
         detail=refusal.detail,

@@ -16,14 +16,14 @@ from guerdon.ledger.models import (
     BREAKAGE,
     HOLDS,
     Account,
-    Change,
+    AccountRules,
+    DocumentChange,
     Entry,
     Hold,
     HoldChange,
     Idempotency,
     Lot,
     Posting,
-    Terms,
     entry_hash,
     entry_id,
     hold_id,
@@ -34,72 +34,72 @@ HOLD_DOCUMENTS = "holds"
 _ZERO_HASH = bytes(32)
 
 
-class Booked(Struct, frozen=True):
+class AccountNow(Struct, frozen=True):
     """An account in the present, and what has to be written to get it there."""
 
     account: Account
     entries: tuple[Entry, ...] = ()
-    changes: tuple[Change, ...] = ()
+    changes: tuple[DocumentChange, ...] = ()
 
 
-def bring_up_to(account: Account, now_ms: int, calendar: Calendar) -> Booked:
+def bring_up_to(account: Account, now_ms: int, calendar: Calendar) -> AccountNow:
     """Release holds that have ended and let dated value pay a debt, in the order of their moments; then write off what has lapsed.
 
     The order is time's, not the booking's: swept at every moment or only now, the account ends the same.
     """
     if account.lots is None:
-        return Booked(account)
+        return AccountNow(account)
     now_ms = max(now_ms, account.at)
     if account.due_at is None or account.due_at > now_ms:
-        return Booked(msgspec.structs.replace(account, lots=lots.mature(account.lots, now_ms)))
+        return AccountNow(msgspec.structs.replace(account, lots=lots.mature(account.lots, now_ms)))
     entries: list[Entry] = []
-    changes: list[Change] = []
+    changes: list[DocumentChange] = []
     for moment in _moments(account, now_ms):
         account = msgspec.structs.replace(account, lots=lots.mature(account.lots or (), moment))
         for hold in account.holds:
             if hold.expires_at <= moment:
-                account, entry = release(account, hold, Marks("hold_expiry", ACTOR), now_ms=now_ms, calendar=calendar)
+                account, entry = release(account, hold, EntryDetails("hold_expiry", ACTOR), now_ms=now_ms, calendar=calendar)
                 entries.append(entry)
                 ended = {"status": "expired", "left": 0, "ended_at": hold.expires_at}
-                changes.append(Change(HOLD_DOCUMENTS, hold_id(account.id, hold.seq), account.owner, ended))
-        if owed := _owed(account):
-            marks = Marks("settlement", ACTOR, lots=lots.negated(owed))
+                changes.append(DocumentChange(HOLD_DOCUMENTS, hold_id(account.id, hold.seq), account.owner, ended))
+        if owed := _debt_repayment(account):
+            marks = EntryDetails("settlement", ACTOR, lots=lots.negated(owed))
             account, entry = append(account, Posting(account.id, 0, BREAKAGE), marks, now_ms)
             entries.append(entry)
     # What is spendable and a debt never lie beside each other after a moment, so that all that has lapsed can go at once.
     account = msgspec.structs.replace(account, lots=lots.mature(account.lots or (), now_ms))
     if gone := tuple(lot for lot in account.lots or () if lot.expires_at is not None and lot.expires_at <= now_ms):
         lapse = Posting(account.id, -lots.total(gone), BREAKAGE)
-        account, entry = append(account, lapse, Marks("expiry", ACTOR, lots=lots.negated(gone)), now_ms)
+        account, entry = append(account, lapse, EntryDetails("expiry", ACTOR, lots=lots.negated(gone)), now_ms)
         entries.append(entry)
-    return Booked(account, tuple(entries), tuple(changes))
+    return AccountNow(account, tuple(entries), tuple(changes))
 
 
 def _moments(account: Account, now_ms: int) -> list[int]:
     """When holds have ended and, while there is a debt, when value has become available."""
     moments = {hold.expires_at for hold in account.holds}
-    if account.plain < 0:
+    if account.undated_balance < 0:
         moments |= {lot.available_at for lot in account.lots or () if lot.available_at is not None}
     return sorted(moment for moment in moments if moment <= now_ms)
 
 
-def _owed(account: Account) -> tuple[Lot, ...]:
+def _debt_repayment(account: Account) -> tuple[Lot, ...]:
     """A debt is paid by the first dated value that has become available, even if that has lapsed since."""
-    if account.plain >= 0:
+    if account.undated_balance >= 0:
         return ()
     there = [lot for lot in account.lots or () if lot.available_at is None]
-    return lots.take(there, 0, min(-account.plain, lots.total(there)))
+    return lots.take(there, 0, min(-account.undated_balance, lots.total(there)))
 
 
-def due_at(account: Account) -> int | None:
+def next_expiry_at(account: Account) -> int | None:
     """The next millisecond at which something on the account lapses or has to be settled."""
     moments = [hold.expires_at for hold in account.holds]
     moments += [lot.expires_at for lot in account.lots or () if lot.expires_at is not None]
-    settles = settles_at(account.lots or (), account.plain)
+    settles = debt_repaid_at(account.lots or (), account.undated_balance)
     return min(moments if settles is None else [*moments, settles], default=None)
 
 
-def settles_at(own: Sequence[Lot], plain: int) -> int | None:
+def debt_repaid_at(own: Sequence[Lot], plain: int) -> int | None:
     """The next millisecond at which a dated lot becomes available and pays a debt.
 
     Undated value pays it without an entry, by becoming a part of the rest; when that is enough, nothing is left to settle.
@@ -107,7 +107,7 @@ def settles_at(own: Sequence[Lot], plain: int) -> int | None:
     waiting = sorted((lot for lot in own if lot.available_at is not None), key=lambda lot: lot.available_at or 0)
     for moment in dict.fromkeys(lot.available_at for lot in waiting):
         arrived = [lot for lot in waiting if lot.available_at == moment]
-        undated = [lot for lot in arrived if lots.is_plain(msgspec.structs.replace(lot, available_at=None))]
+        undated = [lot for lot in arrived if lots.is_undated(msgspec.structs.replace(lot, available_at=None))]
         plain += lots.total(undated)
         if plain >= 0:
             return None
@@ -116,7 +116,7 @@ def settles_at(own: Sequence[Lot], plain: int) -> int | None:
     return None
 
 
-class Marks(Struct, frozen=True):
+class EntryDetails(Struct, frozen=True):
     """What an entry says besides its amount and its place."""
 
     kind: str
@@ -131,16 +131,16 @@ class Marks(Struct, frozen=True):
     lots: tuple[Lot, ...] = ()
     hold: HoldChange | None = None
     reverses: str | None = None
-    terms: Terms | None = None
+    terms: AccountRules | None = None
     spent: tuple[int, int] | None = None
 
 
-def release(account: Account, hold: Hold, marks: Marks, *, now_ms: int, calendar: Calendar) -> tuple[Account, Entry]:
+def release(account: Account, hold: Hold, marks: EntryDetails, *, now_ms: int, calendar: Calendar) -> tuple[Account, Entry]:
     """End a hold: what is left of it returns to the very lots it came from."""
-    back = lots.give(hold.lots, account.plain, hold.left, now_ms, back_at_ms=min(now_ms, hold.expires_at))
+    back = lots.give(hold.lots, account.undated_balance, hold.left, now_ms, back_at_ms=min(now_ms, hold.expires_at))
     spent = None
     if account.limits is not None and hold.counted_at is not None:
-        in_day, in_month = limits.gives_back(hold.left, hold.counted_at, calendar, now_ms)
+        in_day, in_month = limits.restored_by(hold.left, hold.counted_at, calendar, now_ms)
         spent = (-in_day, -in_month)
     account = msgspec.structs.replace(
         account,
@@ -152,7 +152,7 @@ def release(account: Account, hold: Hold, marks: Marks, *, now_ms: int, calendar
     return append(account, Posting(account.id, 0, HOLDS), marks, now_ms)
 
 
-def append(account: Account, posting: Posting, marks: Marks, now_ms: int) -> tuple[Account, Entry]:
+def append(account: Account, posting: Posting, marks: EntryDetails, now_ms: int) -> tuple[Account, Entry]:
     """Move the account on by one entry; its lots and its sum of held value follow from `marks`, the list of holds does not."""
     now_ms = max(now_ms, account.at)
     balance, held, own = account.balance + posting.amount, account.held, account.lots
@@ -164,7 +164,7 @@ def append(account: Account, posting: Posting, marks: Marks, now_ms: int) -> tup
         captured = marks.hold is not None and posting.amount != 0
         own = own or () if captured else lots.merge([*(own or ()), *marks.lots])
         pending = sum(lot.amount for lot in own if lot.available_at is not None and lot.available_at > now_ms)
-        spendable_after = balance - held - pending - account.floor if pending or account.floor else None
+        spendable_after = balance - held - pending - account.minimum_balance if pending or account.minimum_balance else None
     idempotency = marks.idempotency
     entry = Entry(
         id=entry_id(account.id, account.seq + 1),
@@ -174,7 +174,7 @@ def append(account: Account, posting: Posting, marks: Marks, now_ms: int) -> tup
         amount=posting.amount,
         balance_after=balance,
         held_after=held,
-        counter=posting.counter,
+        counterparty=posting.counterparty,
         actor=marks.actor,
         at=now_ms,
         prev=account.head,
@@ -185,7 +185,7 @@ def append(account: Account, posting: Posting, marks: Marks, now_ms: int) -> tup
         key=idempotency.key if idempotency else None,
         fingerprint=idempotency.fingerprint if idempotency else None,
         metadata=marks.metadata,
-        once=list(idempotency.marks) if idempotency else None,
+        unique_keys=list(idempotency.unique_keys) if idempotency else None,
         pair=marks.pair,
         lots=marks.lots or None,
         hold=marks.hold,
@@ -197,4 +197,4 @@ def append(account: Account, posting: Posting, marks: Marks, now_ms: int) -> tup
     # The entry is not published yet; this is cheaper than building it twice.
     msgspec.structs.force_setattr(entry, "hash", entry_hash(entry))
     moved = msgspec.structs.replace(account, balance=balance, held=held, seq=account.seq + 1, head=entry.hash, at=now_ms, lots=own)
-    return (moved if own is None else msgspec.structs.replace(moved, due_at=due_at(moved))), entry
+    return (moved if own is None else msgspec.structs.replace(moved, due_at=next_expiry_at(moved))), entry

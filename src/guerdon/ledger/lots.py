@@ -41,17 +41,17 @@ def merge(lots: Iterable[Lot]) -> tuple[Lot, ...]:
     for lot in lots:
         known = sums.get(lot.dates)
         sums[lot.dates] = lot if known is None else msgspec.structs.replace(lot, amount=lot.amount + known.amount)
-    return tuple(sorted((lot for lot in sums.values() if lot.amount and not is_plain(lot)), key=spend_order))
+    return tuple(sorted((lot for lot in sums.values() if lot.amount and not is_undated(lot)), key=spend_order))
 
 
-def is_plain(lot: Lot) -> bool:
+def is_undated(lot: Lot) -> bool:
     return lot.dates == ("paid", None, None)
 
 
 def fits(account: Account, lot: Lot) -> bool:
     """Whether a lot may arrive: it is one that the account has, or there is room for another."""
     own = account.lots or ()
-    return len(own) < LOTS_MAX or is_plain(lot) or any(lot.dates == other.dates for other in own)
+    return len(own) < LOTS_MAX or is_undated(lot) or any(lot.dates == other.dates for other in own)
 
 
 def total(lots: Iterable[Lot]) -> int:
@@ -71,12 +71,12 @@ def take(lots: Sequence[Lot], plain: int, amount: int, first: Sequence[Lot] = ()
     left = {lot.dates: lot.amount for lot in lots}
     taken: list[Lot] = []
     for wish in first:
-        there = max(plain, 0) if is_plain(wish) else left.get(wish.dates, 0)
+        there = max(plain, 0) if is_undated(wish) else left.get(wish.dates, 0)
         part = min(there, wish.amount, amount)
         if part <= 0:
             continue
         amount -= part
-        if is_plain(wish):
+        if is_undated(wish):
             plain -= part
         else:
             left[wish.dates] -= part
@@ -98,7 +98,7 @@ def give(parts: Iterable[Lot], plain: int, amount: int, now_ms: int, *, back_at_
     back_at_ms = now_ms if back_at_ms is None else back_at_ms
     arriving: list[Lot] = []
     for part in parts:
-        if is_plain(part):
+        if is_undated(part):
             continue
         lapsed = part.expires_at is not None and part.expires_at <= back_at_ms
         arrived = part.available_at is not None and part.available_at <= now_ms
@@ -139,4 +139,4 @@ def split(lots: Sequence[Lot], whole: int, amount: int) -> tuple[Lot, ...]:
         amount -= part
         if part:
             chosen.append(msgspec.structs.replace(lot, amount=part))
-    return tuple(lot for lot in chosen if not is_plain(lot))
+    return tuple(lot for lot in chosen if not is_undated(lot))

@@ -22,14 +22,14 @@ SYSTEM = "system:"
 """Prefix of the unguarded accounts on the other side of a posting; their balances are projections, never rows."""
 
 ISSUER, MERCHANT, CASH = SYSTEM + "issuer", SYSTEM + "merchant", SYSTEM + "cash"
-BREAKAGE, HOLDS, TERMS = SYSTEM + "breakage", SYSTEM + "holds", SYSTEM + "terms"
+BREAKAGE, HOLDS, RULES = SYSTEM + "breakage", SYSTEM + "holds", SYSTEM + "terms"
 """Where lapsed value goes, and the nominal other side of entries that move no value."""
 COUNTED = SYSTEM + "counted"
 """The other side of accounts that hold no value and only count: what a cap or a budget has been used for."""
 LOTS_MAX, HOLDS_MAX = 100, 100
 """Lots of different dates in one wallet, and active holds on it; what comes on top is refused."""
 
-WAITING = 253_402_300_799_999
+AWAITING_CONFIRMATION = 253_402_300_799_999
 """`available_at` of value that waits to be confirmed, the last millisecond of the year 9999: nothing but a confirmation makes it spendable."""
 
 Source = Literal["paid", "promotional"]
@@ -54,9 +54,9 @@ class Lot(Struct, frozen=True, omit_defaults=True):
         return (self.source, self.available_at, self.expires_at)
 
     @property
-    def waits(self) -> bool:
+    def awaits_confirmation(self) -> bool:
         """Whether it is to be confirmed."""
-        return self.available_at == WAITING
+        return self.available_at == AWAITING_CONFIRMATION
 
 
 class Hold(Struct, frozen=True, omit_defaults=True):
@@ -102,11 +102,12 @@ class Spent(Struct, frozen=True, omit_defaults=True):
     in_month: int = 0
 
 
-class Terms(Struct, frozen=True, omit_defaults=True):
+class AccountRules(Struct, frozen=True, omit_defaults=True):
     """The rules of an account as an entry has changed them; None leaves a rule as it was."""
 
     status: Status | None = None
-    floor: int | None = None
+    minimum_balance: int | None = field(name="floor", default=None)
+    """Stored as `floor`."""
     ceiling: int | None = None
     limits: Limits | None = None
 
@@ -123,7 +124,8 @@ class Account(Struct, frozen=True):
     kind: str
     balance: int = 0
     held: int = 0
-    floor: int = 0
+    minimum_balance: int = field(name="floor", default=0)
+    """Stored as `floor`."""
     ceiling: int = BALANCE_CEILING
     seq: int = 0
     head: bytes = GENESIS
@@ -145,14 +147,14 @@ class Account(Struct, frozen=True):
         return sum(lot.amount for lot in self.lots or () if lot.available_at is not None)
 
     @property
-    def plain(self) -> int:
+    def undated_balance(self) -> int:
         """Undated paid value; negative where there is a debt."""
         return self.balance - self.held - sum(lot.amount for lot in self.lots or ())
 
     @property
     def spendable(self) -> int:
         """What may be taken, down to the floor. Only right for an account that `due.bring_up_to` has brought to the present."""
-        return self.balance - self.held - self.floor - (self.pending if self.lots else 0)
+        return self.balance - self.held - self.minimum_balance - (self.pending if self.lots else 0)
 
 
 class Entry(Struct, frozen=True):
@@ -166,8 +168,8 @@ class Entry(Struct, frozen=True):
     amount: int
     balance_after: int
     held_after: int
-    counter: str
-    """The account on the other side: a system account, or the other wallet of a transfer."""
+    counterparty: str = field(name="counter")
+    """The account on the other side: a system account, or the other wallet of a transfer. Stored as `counter`."""
     actor: str
     at: int
     """Milliseconds since the epoch."""
@@ -181,7 +183,7 @@ class Entry(Struct, frozen=True):
     fingerprint: bytes | None = None
     """Digest of the request that `key` belongs to; it tells a retry from a reuse."""
     metadata: dict[str, str] = {}
-    once: list[bytes] | None = None
+    unique_keys: list[bytes] | None = field(name="once", default=None)
     """What must never happen again for this owner: the key, the reference. Only a transaction's first entry carries it."""
     pair: int | None = None
     """`seq` of the other side, where `counter` is a guarded account."""
@@ -189,7 +191,7 @@ class Entry(Struct, frozen=True):
     """The dated part of what moved; the rest is undated paid value. A capture's lots come out of its hold."""
     hold: HoldChange | None = None
     reverses: str | None = None
-    terms: Terms | None = None
+    terms: AccountRules | None = None
     spent: tuple[int, int] | None = None
     """By how much it counts against the limits of its day and its month."""
     spendable_after: int | None = None
@@ -229,7 +231,7 @@ def hold_id(account: str, seq: int) -> str:
     return f"hld_{account}:{seq}"
 
 
-def located(name: str) -> tuple[str, int] | None:
+def parse_location(name: str) -> tuple[str, int] | None:
     """Return (account, seq) of a transaction's or hold's id, or None when it is not one."""
     match = _LOCATED.match(name)
     return (match[1], int(match[2])) if match else None
@@ -241,10 +243,10 @@ def entry_hash(entry: Entry) -> bytes:
     JSON with sorted keys and no white space, so that any language can check a chain; binary fields go in as hex.
     """
     fingerprint = entry.fingerprint.hex() if entry.fingerprint is not None else None
-    once = [mark.hex() for mark in entry.once] if entry.once is not None else None
+    once = [mark.hex() for mark in entry.unique_keys] if entry.unique_keys is not None else None
     body = (
         entry.id, entry.owner, entry.asset, entry.transaction, entry.kind, entry.amount, entry.balance_after, entry.held_after,
-        entry.counter, entry.actor, entry.at, entry.reason, entry.reference, entry.key, fingerprint, entry.metadata, once,
+        entry.counterparty, entry.actor, entry.at, entry.reason, entry.reference, entry.key, fingerprint, entry.metadata, once,
     )  # fmt: skip
     more = {name: value for name in _RARE if (value := getattr(entry, name)) is not None}
     return hashlib.sha256(entry.prev + _canonical.encode((*body, more) if more else body)).digest()
@@ -254,7 +256,7 @@ _RARE = ("pair", "lots", "hold", "reverses", "terms", "spent", "spendable_after"
 """Fields that few entries have; together they are one last object of the hashed array, and nothing where none is set."""
 
 
-def once_mark(owner: str, *parts: str) -> bytes:
+def unique_key(owner: str, *parts: str) -> bytes:
     """Return the 20 bytes that stand for "this owner, this key" (or reference) in the unique index.
 
     The first four bytes depend on the owner alone: the marks of one owner lie together, so a read for 256 owners at once jumps
@@ -271,25 +273,25 @@ class Idempotency(Struct, frozen=True):
     key: str
     fingerprint: bytes
     reference: str | None = None
-    marks: tuple[bytes, ...] = ()
+    unique_keys: tuple[bytes, ...] = ()
     """The key's mark and, if there is a reference, the reference's; made once, because every step of a command asks for them."""
 
     def __post_init__(self) -> None:
-        marks = [once_mark(self.owner, "key", self.actor, self.key)]
+        marks = [unique_key(self.owner, "key", self.actor, self.key)]
         if self.reference is not None:
-            marks.append(once_mark(self.owner, "reference", self.reference))
+            marks.append(unique_key(self.owner, "reference", self.reference))
         msgspec.structs.force_setattr(self, "marks", tuple(marks))
 
     @property
-    def key_mark(self) -> bytes:
-        return self.marks[0]
+    def key_digest(self) -> bytes:
+        return self.unique_keys[0]
 
     @property
-    def reference_mark(self) -> bytes | None:
-        return self.marks[1] if len(self.marks) > 1 else None
+    def reference_digest(self) -> bytes | None:
+        return self.unique_keys[1] if len(self.unique_keys) > 1 else None
 
 
-class Refusal(Struct, frozen=True):
+class RecordedRefusal(Struct, frozen=True):
     """A refused command, kept for some days so that its key goes on giving the first answer.
 
     It lies among the entries and carries the same mark that its success would have carried: the unique index lets only one of the two
@@ -299,7 +301,7 @@ class Refusal(Struct, frozen=True):
     id: str = field(name="_id")
     """`refusal#{mark}`"""
     owner: str
-    once: list[bytes]
+    unique_keys: list[bytes] = field(name="once")
     fingerprint: bytes
     code: str
     detail: str
@@ -311,23 +313,23 @@ class Posting(Struct, frozen=True):
 
     account: str
     amount: int
-    counter: str
-    below_floor: bool = False
+    counterparty: str
+    below_minimum: bool = False
     """Allow a debt: only clawbacks do."""
     spends: bool = False
     """Counts against the spending limits."""
     lots: tuple[Lot, ...] = ()
     """What arrives: its dated part. What leaves: where to take it first, at most so much of each; pending lots too."""
-    carried: bool = False
+    keeps_dates: bool = False
     """What arrives has the dates of what the posting before has taken."""
-    hold: "Holding | None" = None
-    confirms: "Confirming | None" = None
-    terms: Terms | None = None
-    unspends: tuple[int, int] = (0, 0)
+    hold: "HoldPosting | None" = None
+    confirms: "Confirmation | None" = None
+    terms: AccountRules | None = None
+    restores_spending: tuple[int, int] = (0, 0)
     """By how much it gives back to the spending limits of this day and month."""
 
 
-class Holding(Struct, frozen=True):
+class HoldPosting(Struct, frozen=True):
     """What a posting does to a hold: makes one (`seq` 0) of `amount`, or captures or releases so much of the hold `seq`."""
 
     amount: int
@@ -337,7 +339,7 @@ class Holding(Struct, frozen=True):
     """The last capture of this hold: its answer says that nothing is left, since the rest is released with it."""
 
 
-class Confirming(Struct, frozen=True):
+class Confirmation(Struct, frozen=True):
     """What a posting of amount 0 makes spendable at once: so much of a lot that waits, which then lapses at `expires_at`."""
 
     lot: Lot
@@ -356,7 +358,7 @@ class Transaction(Struct, frozen=True):
     reverses: str | None = None
 
 
-class Change(Struct, frozen=True):
+class DocumentChange(Struct, frozen=True):
     """Fields to set on a document, which is made if it does not exist.
 
     What was read of it must be guarded: by an account that moves in the same commit, or by `count`, the field of this name as it was
@@ -379,10 +381,10 @@ class Decision(Struct, frozen=True):
     """Accounts to open first if they do not exist yet."""
     inserts: tuple[tuple[str, dict[str, Any]], ...] = ()
     """(collection, document) pairs; the collection's `_id` index decides races between processes."""
-    changes: tuple[Change, ...] = ()
-    books_due: tuple[str, ...] = ()
+    changes: tuple[DocumentChange, ...] = ()
+    books_expired: tuple[str, ...] = ()
     """Accounts on which to book what has lapsed, though nothing else moves on them."""
-    recalled: tuple[Entry, ...] = ()
+    replayed: tuple[Entry, ...] = ()
     """Entries of an earlier run of the same command; nothing is written then."""
     value: object = None
 
@@ -398,20 +400,20 @@ class DocumentRef(Struct, frozen=True):
 class View:
     """The state a command is judged on: accounts, earlier facts and documents, all of one snapshot; time is an argument."""
 
-    __slots__ = ("accounts", "documents", "now_ms", "once", "place")
+    __slots__ = ("accounts", "documents", "now_ms", "position", "recorded")
 
     def __init__(
         self,
         accounts: dict[str, Account],
-        once: dict[bytes, Entry | Refusal],
+        once: dict[bytes, Entry | RecordedRefusal],
         documents: dict[tuple[str, str], dict[str, Any]],
         now_ms: int,
     ) -> None:
         self.accounts: Mapping[str, Account] = accounts
-        self.once: Mapping[bytes, Entry | Refusal] = once
+        self.recorded: Mapping[bytes, Entry | RecordedRefusal] = once
         self.documents: Mapping[tuple[str, str], dict[str, Any]] = documents
         self.now_ms = now_ms
-        self.place = 0
+        self.position = 0
         """Which command of its batch is being decided: those of one batch are of one moment, and this is their order."""
 
 
@@ -424,7 +426,7 @@ class Command(Struct, frozen=True):
     owners: tuple[str, ...]
     accounts: tuple[str, ...]
     decide: Callable[[View], Decision]
-    marks: tuple[bytes, ...] = ()
+    unique_keys: tuple[bytes, ...] = ()
     documents: tuple[DocumentRef, ...] = ()
     idempotency: Idempotency | None = None
     """Set when a refusal is to be remembered under the key."""
@@ -432,7 +434,7 @@ class Command(Struct, frozen=True):
     """About what it may write; bounds the batch, since one database message holds 16 MiB."""
 
 
-class Outcome(Struct, frozen=True):
+class CommandOutcome(Struct, frozen=True):
     """What a command did. `replayed` says that an earlier run of the same command did it."""
 
     entries: tuple[Entry, ...] = ()
@@ -440,4 +442,4 @@ class Outcome(Struct, frozen=True):
     replayed: bool = False
 
 
-Verdict = Outcome | GuerdonError
+CommandResult = CommandOutcome | GuerdonError

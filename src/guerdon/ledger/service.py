@@ -11,7 +11,7 @@ from guerdon.database import Database, Document
 from guerdon.errors import DatabaseUnavailable, GuerdonError
 from guerdon.ledger.committer import Committer
 from guerdon.ledger.decide import decide_batch
-from guerdon.ledger.models import Account, Command, Entry, Outcome, Verdict, entry_id
+from guerdon.ledger.models import Account, Command, CommandOutcome, CommandResult, Entry, entry_id
 from guerdon.ledger.store import ACCOUNTS, ENTRIES, decode_account, decode_entry
 
 
@@ -46,7 +46,7 @@ class Ledger:
 
     # --- commands ---------------------------------------------------------------------------------------------------
 
-    async def submit(self, command: Command) -> Outcome:
+    async def submit(self, command: Command) -> CommandOutcome:
         """Commit one command and return what it did.
 
         Raises:
@@ -57,21 +57,21 @@ class Ledger:
         """
         return await self._committer.enqueue((command,))[0]
 
-    async def submit_all(self, commands: Sequence[Command]) -> list[Verdict]:
+    async def submit_all(self, commands: Sequence[Command]) -> list[CommandResult]:
         """Commit many independent commands, in order where they share an account; each has its own verdict.
 
         Raises:
             Overloaded: they do not all fit into the queue; nothing was done.
         """
         results = await asyncio.gather(*self._committer.enqueue(commands), return_exceptions=True)
-        verdicts: list[Verdict] = []
+        verdicts: list[CommandResult] = []
         for result in results:
             if isinstance(result, BaseException) and not isinstance(result, GuerdonError):
                 raise result
             verdicts.append(result)
         return verdicts
 
-    async def preview(self, command: Command) -> Outcome:
+    async def preview(self, command: Command) -> CommandOutcome:
         """Read and decide like `submit`, and write nothing.
 
         Raises:
@@ -81,7 +81,7 @@ class Ledger:
             plan = decide_batch([command], await self._committer.store.read([command]), self._clock.now_ms(), self.calendar)
         except PyMongoError as error:
             raise DatabaseUnavailable("the database does not answer", retry_after_seconds=1) from error
-        verdict = plan.verdicts[0]
+        verdict = plan.results[0]
         if isinstance(verdict, GuerdonError):
             raise verdict
         return verdict

@@ -8,7 +8,7 @@ from guerdon.errors import LimitReached
 from guerdon.ledger.models import Account, Spent
 
 
-def counters(account: Account, calendar: Calendar, now_ms: int) -> Spent:
+def spent_in_periods(account: Account, calendar: Calendar, now_ms: int) -> Spent:
     """What has been counted in the day and the month of `now_ms`."""
     day, month = calendar.names(now_ms)
     spent = account.spent
@@ -25,7 +25,7 @@ def require_within(account: Account, amount: int, calendar: Calendar, now_ms: in
     limits = account.limits
     if limits is None:
         return
-    spent = counters(account, calendar, now_ms)
+    spent = spent_in_periods(account, calendar, now_ms)
     for period, limit, used in (("day", limits.day, spent.in_day), ("month", limits.month, spent.in_month)):
         if limit is not None and used + amount > limit:
             year, month = int(spent.month[:4]), int(spent.month[5:])
@@ -43,11 +43,11 @@ def require_within(account: Account, amount: int, calendar: Calendar, now_ms: in
 
 def counted(account: Account, change: tuple[int, int], calendar: Calendar, now_ms: int) -> Spent:
     """Return the counters after `change` (of the day, of the month); they do not fall below zero."""
-    spent = counters(account, calendar, now_ms)
+    spent = spent_in_periods(account, calendar, now_ms)
     return msgspec.structs.replace(spent, in_day=max(0, spent.in_day + change[0]), in_month=max(0, spent.in_month + change[1]))
 
 
-def gives_back(amount: int, spent_at_ms: int, calendar: Calendar, now_ms: int) -> tuple[int, int]:
+def restored_by(amount: int, spent_at_ms: int, calendar: Calendar, now_ms: int) -> tuple[int, int]:
     """By how much the counters fall when what was spent at `spent_at_ms` comes back: only those of the same day and month do."""
     then, now = calendar.names(spent_at_ms), calendar.names(now_ms)
     return (amount if then[0] == now[0] else 0, amount if then[1] == now[1] else 0)

@@ -9,10 +9,10 @@ from pymongo.errors import PyMongoError
 
 from guerdon.clock import Clock, to_datetime
 from guerdon.database import MAJORITY_JOURNALED, PRIMARY, SNAPSHOT, Database, Document, Session
-from guerdon.ledger.contention import TURNS
-from guerdon.ledger.decide import Plan
+from guerdon.ledger.contention import CONTENTION_LEASES
+from guerdon.ledger.decide import WritePlan
 from guerdon.ledger.expiry import HOLD_DOCUMENTS
-from guerdon.ledger.models import Account, Command, Entry, Refusal
+from guerdon.ledger.models import Account, Command, Entry, RecordedRefusal
 
 ACCOUNTS, ENTRIES, REVERSALS = "accounts", "entries", "reversals"
 REFUSAL_TTL_DAYS = 30
@@ -31,14 +31,14 @@ INDEXES: dict[str, list[IndexModel]] = {
     ],
     HOLD_DOCUMENTS: [],
     REVERSALS: [],
-    TURNS: [],
+    CONTENTION_LEASES: [],
 }
 _BYTES = (bytes,)
-Found = tuple[dict[str, Account], dict[bytes, Entry | Refusal], dict[tuple[str, str], Document]]
+Found = tuple[dict[str, Account], dict[bytes, Entry | RecordedRefusal], dict[tuple[str, str], Document]]
 """Accounts by id, earlier facts by mark, documents by collection and id."""
 
 
-class LostRace(Exception):
+class WriteRaceLost(Exception):
     """Another process has moved an account or used a key since the read; nothing was written."""
 
 
@@ -54,7 +54,7 @@ class Store:
         """Fetch everything the batch needs in one round trip, from one majority-committed snapshot."""
         owners = sorted({owner for command in commands for owner in command.owners})
         account_ids = sorted({account for command in commands for account in command.accounts})
-        marks = sorted({mark for command in commands for mark in command.marks})
+        marks = sorted({mark for command in commands for mark in command.unique_keys})
         wanted: dict[str, set[str]] = {}
         for command in commands:
             for ref in command.documents:
@@ -83,7 +83,7 @@ class Store:
             rows.extend(cursor["nextBatch"])
         return rows
 
-    async def write(self, plan: Plan) -> None:
+    async def write(self, plan: WritePlan) -> None:
         """Write the plan in one transaction.
 
         An account is updated by `_id` alone: the condition "`seq` is still what was read" is carried by the entries' `_id`. Whoever moved
@@ -129,7 +129,7 @@ class Store:
         if updates:
             await self._write_command({"update": ACCOUNTS, "updates": updates, "ordered": True}, len(updates), session)
 
-    async def _change(self, collection: str, plan: Plan, session: Session) -> None:
+    async def _change(self, collection: str, plan: WritePlan, session: Session) -> None:
         changes = [change for change in plan.changes.values() if change.collection == collection]
         updates = [
             {
@@ -149,9 +149,9 @@ class Store:
     async def _write_command(self, command: Document, expected: int, session: Session) -> None:
         reply: dict[str, Any] = await self._database.raw.command(command, session=session)
         if reply.get("writeErrors") or reply["n"] != expected:
-            raise LostRace
+            raise WriteRaceLost
 
-    def _encode_refusal(self, refusal: Refusal) -> Document:
+    def _encode_refusal(self, refusal: RecordedRefusal) -> Document:
         expires_at = to_datetime(self._clock.now_ms() + REFUSAL_TTL_DAYS * 86_400_000)
         return {**encode(refusal), "expires_at": expires_at}
 
@@ -198,7 +198,7 @@ def _union(collection: str, match: Document, tag: str | None = None) -> Document
 
 def _sort_rows(rows: Iterable[Document]) -> Found:
     accounts: dict[str, Account] = {}
-    once: dict[bytes, Entry | Refusal] = {}
+    once: dict[bytes, Entry | RecordedRefusal] = {}
     documents: dict[tuple[str, str], Document] = {}
     for row in rows:
         if "_collection" in row:
@@ -207,9 +207,9 @@ def _sort_rows(rows: Iterable[Document]) -> Found:
             accounts[row["_id"]] = decode_account(row)
         elif "balance_after" in row:
             entry = decode_entry(row)
-            for mark in entry.once or ():
+            for mark in entry.unique_keys or ():
                 once[mark] = entry
         else:
-            refusal = msgspec.convert(row, Refusal, builtin_types=_BYTES)
-            once[refusal.once[0]] = refusal
+            refusal = msgspec.convert(row, RecordedRefusal, builtin_types=_BYTES)
+            once[refusal.unique_keys[0]] = refusal
     return accounts, once, documents

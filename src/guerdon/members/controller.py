@@ -7,14 +7,14 @@ from guerdon.http.operation import Request, Response, actor_of, note, operation
 from guerdon.http.query import read_query
 from guerdon.http.respond import send
 from guerdon.members.models import MemberCreate, MemberPage, MemberQuery, MemberView, RegisterCreate, RoleUpdate, view_member
-from guerdon.members.service import Identity
+from guerdon.members.service import Members
 from guerdon.permissions import OWN, PUBLIC, ROLES_SCOPE, scope
 
 
-class AuthResource:
+class RegistrationResource:
     """`/v1/auth/…`"""
 
-    def __init__(self, identity: Identity) -> None:
+    def __init__(self, identity: Members) -> None:
         self._identity = identity
 
     @operation(
@@ -38,7 +38,7 @@ class AuthResource:
 class MembersResource:
     """`/v1/members` and `/v1/me`"""
 
-    def __init__(self, identity: Identity) -> None:
+    def __init__(self, identity: Members) -> None:
         self._identity = identity
 
     @operation("getMe", OWN, tag="members", answers={200: MemberView}, errors=(NotFound,))
@@ -115,9 +115,9 @@ class MembersResource:
         send(resp, view_member(await self._identity.set_role(member_id, actor_of(req), body.role)))
 
 
-def routes(members: Identity) -> list[tuple[str, object, str | None]]:
+def routes(members: Members) -> list[tuple[str, object, str | None]]:
     """Return (path, resource, suffix) of every route of members."""
-    registration, member = AuthResource(members), MembersResource(members)
+    registration, member = RegistrationResource(members), MembersResource(members)
     return [
         ("/v1/auth/register", registration, "register"),
         ("/v1/me", member, "me"),

@@ -21,7 +21,7 @@ KNOWN_MAX = 100_000
 _NOBODY = "mem_" + "0" * 32
 
 
-class Identity:
+class Members:
     """The members of this deployment."""
 
     def __init__(self, database: Database, vault: Vault, passwords: PasswordHasher, ids: IdSource, clock: Clock) -> None:

@@ -14,7 +14,7 @@ from joserfc.util import urlsafe_b64encode
 from guerdon.clock import Clock
 from guerdon.crypto.sealing import MasterKeys, SealingKey
 from guerdon.database import Database, Document, DuplicateKeyError
-from guerdon.erasable_data import MasterSealed
+from guerdon.erasable_data import SealedField
 from guerdon.errors import Internal, StartupRefused
 from guerdon.members.models import LOOKUP_KEYS, MEMBERS, PERSON_KEYS, LookupKey, Member, PersonKey, Profile
 from guerdon.members.rules import EMAIL_CLAIM, EXTERNAL_ID_CLAIM, normal_email
@@ -43,8 +43,8 @@ def _context_of_person_key(row: Document) -> str:
 
 
 MASTER_SEALED = [
-    MasterSealed(LOOKUP_KEYS, "wrapped", _context_of_lookup_key),
-    MasterSealed(PERSON_KEYS, "wrapped", _context_of_person_key),
+    SealedField(LOOKUP_KEYS, "wrapped", _context_of_lookup_key),
+    SealedField(PERSON_KEYS, "wrapped", _context_of_person_key),
 ]
 
 

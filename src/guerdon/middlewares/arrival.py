@@ -15,7 +15,7 @@ from guerdon.clock import Clock
 from guerdon.errors import BadRequest, GuerdonError, Overloaded, RequestTimeout
 from guerdon.http.body import BODY_ENDS_AT, BROKEN_OFF
 from guerdon.http.operation import Request, Response
-from guerdon.middlewares.connections import KEPT_MAX, Kept, closing
+from guerdon.middlewares.connections import KEPT_MAX, KeptConnections, closing
 
 Asgi = Callable[[Any, Any, Any], Awaitable[None]]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
@@ -42,7 +42,7 @@ class Arrival:
         self._log = log
         self._body_seconds = body_seconds
         self._gathered_bytes = 0
-        self._kept = Kept(kept_max)
+        self._kept = KeptConnections(kept_max)
         # Whoever waits for bytes, and until when (the loop's time), in that order: they all get the same time. One timer looks after all of
         # them, because a timer of its own would cost each request as much as its routing.
         self._waiting: dict[asyncio.Task[Any], float] = {}

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from guerdon.audit_log.service import Audit
+from guerdon.audit_log.service import AuditLog
 from guerdon.http.deadline import in_time
 from guerdon.http.operation import SAFE_METHODS, Operation, Request, Response
 from guerdon.permissions import ADMIN_SCOPES, Actor
@@ -12,7 +12,7 @@ from guerdon.permissions import ADMIN_SCOPES, Actor
 class Auditing:
     """Stands behind the authentication. If the log cannot be written, nothing is done."""
 
-    def __init__(self, audit: Audit, operations: Mapping[tuple[str, str], Operation]) -> None:
+    def __init__(self, audit: AuditLog, operations: Mapping[tuple[str, str], Operation]) -> None:
         self._audit = audit
         self._operations = operations
 

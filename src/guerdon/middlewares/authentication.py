@@ -7,7 +7,7 @@ from guerdon.access.service import Access
 from guerdon.errors import Unauthenticated
 from guerdon.http.deadline import in_time
 from guerdon.http.operation import SAFE_METHODS, Operation, Request, Response
-from guerdon.middlewares.rate_limits import Strangers
+from guerdon.middlewares.rate_limits import AnonymousLimit
 from guerdon.permissions import Actor
 from guerdon.sessions.service import Sessions
 
@@ -16,7 +16,7 @@ class Authentication:
     """Looks the route's policy up in the table that the composition root has checked to be complete."""
 
     def __init__(
-        self, access: Access, sessions: Sessions, strangers: Strangers, operations: Mapping[tuple[str, str], Operation]
+        self, access: Access, sessions: Sessions, strangers: AnonymousLimit, operations: Mapping[tuple[str, str], Operation]
     ) -> None:
         self._access = access
         self._sessions = sessions

@@ -10,7 +10,7 @@ KEPT_MAX = 3_000
 """So many connections of one worker may have asked lately and stay, at 10 KiB each. More than gateways open (2,000 in the examples)."""
 
 
-class Kept:
+class KeptConnections:
     """Tells which connections may stay after their answer: those that are known, and new ones while there is room."""
 
     def __init__(self, kept_max: int) -> None:

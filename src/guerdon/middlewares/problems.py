@@ -21,7 +21,7 @@ from guerdon.errors import (
     Unauthenticated,
     UnsupportedMediaType,
 )
-from guerdon.http.operation import Refusal, Request, Response
+from guerdon.http.operation import AnsweredError, Request, Response
 from guerdon.http.respond import problem_document
 
 PROBLEM_TYPE = "application/problem+json"
@@ -79,7 +79,7 @@ class Problems:
 
     def _send(self, req: Request, resp: Response, error: GuerdonError) -> None:
         # Not the error itself: its traceback leads to the request, and the two would keep each other, and the connection, until a collection.
-        req.context.refusal = Refusal(error.code, error.status, error.incident, error.members.get("violated-policies"))
+        req.context.refusal = AnsweredError(error.code, error.status, error.incident, error.members.get("violated-policies"))
         resp.status = error.status
         resp.content_type = PROBLEM_TYPE
         resp.data = problem_document(error, req.context.request_id)

@@ -10,9 +10,9 @@ from typing import Any
 from guerdon.access.service import Access
 from guerdon.errors import NotFound
 from guerdon.http.deadline import in_time
-from guerdon.http.operation import SAFE_METHODS, Operation, Refusal, Request, Response
-from guerdon.rate_limits.rules import Standing, fields
-from guerdon.rate_limits.service import Throttle, WithoutStore
+from guerdon.http.operation import SAFE_METHODS, AnsweredError, Operation, Request, Response
+from guerdon.rate_limits.rules import QuotaStatus, fields
+from guerdon.rate_limits.service import RateLimiter, WithoutStore
 
 FORWARDED_MAX = 20
 """Hops that are looked at: nobody has so many proxies of their own."""
@@ -65,11 +65,11 @@ _OF_STRANGERS: Mapping[str, tuple[str, WithoutStore]] = {"usual": ("stranger", "
 """By what a route declares: the quota, and what happens when nobody counts. Where secrets could be guessed, nobody is let in then."""
 
 
-class Strangers:
+class AnonymousLimit:
     """Stands before the authentication: counts who shows nothing, and who has shown too much that proves nothing."""
 
     def __init__(
-        self, throttle: Throttle, addresses: Addresses, access: Access, operations: Mapping[tuple[str, str], Operation]
+        self, throttle: RateLimiter, addresses: Addresses, access: Access, operations: Mapping[tuple[str, str], Operation]
     ) -> None:
         self._throttle = throttle
         self._addresses = addresses
@@ -102,10 +102,10 @@ class Strangers:
         self._throttle.count_here("invalid", req.context.address)
 
 
-class Callers:
+class CallerLimit:
     """Stands behind the authentication: counts everybody by who they are."""
 
-    def __init__(self, throttle: Throttle, without_store: WithoutStore) -> None:
+    def __init__(self, throttle: RateLimiter, without_store: WithoutStore) -> None:
         """`without_store` is for what changes something; reading goes on uncounted."""
         self._throttle = throttle
         self._without_store: WithoutStore = without_store
@@ -123,14 +123,14 @@ class Callers:
             _tell(resp, self._throttle.spend_here(name, actor.id))
 
 
-class Guesses:
+class GuessLimit:
     """Stands behind all that may refuse a request: whoever has asked for many codes that there are not is not to go on.
 
     A code that is found costs nothing. One that is not is counted for who asks and for the address, after it was looked up; of many that are
     under way together the quota hides how those above it went. While nobody counts for all processes, each counts for itself.
     """
 
-    def __init__(self, throttle: Throttle, addresses: Addresses, operations: Mapping[tuple[str, str], Operation]) -> None:
+    def __init__(self, throttle: RateLimiter, addresses: Addresses, operations: Mapping[tuple[str, str], Operation]) -> None:
         self._throttle = throttle
         self._addresses = addresses
         self._routes = frozenset(route for route, declared in operations.items() if declared.guesses)
@@ -140,7 +140,7 @@ class Guesses:
             await self._spend(req, 0)
 
     async def process_response(self, req: Request, resp: Response, resource: object, req_succeeded: bool) -> None:
-        refusal: Refusal | None = req.context.refusal
+        refusal: AnsweredError | None = req.context.refusal
         if refusal is not None and refusal.code == NotFound.code and (req.uri_template or "", req.method) in self._routes:
             await self._spend(req, 1)
 
@@ -150,6 +150,6 @@ class Guesses:
             await in_time(req, self._throttle.spend("code", who, cost=cost))
 
 
-def _tell(resp: Response, standing: Standing | None) -> None:
+def _tell(resp: Response, standing: QuotaStatus | None) -> None:
     if standing is not None:
         resp.set_headers(fields(standing))

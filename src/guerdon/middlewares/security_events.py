@@ -10,7 +10,7 @@ from typing import Any
 
 from structlog.typing import FilteringBoundLogger
 
-from guerdon.http.operation import Operation, Refusal, Request, Response
+from guerdon.http.operation import AnsweredError, Operation, Request, Response
 from guerdon.logs import tell_security
 
 DONE: Mapping[str, str] = {
@@ -55,7 +55,7 @@ class SecurityEvents:
 
     async def process_response(self, req: Request, resp: Response, resource: object, req_succeeded: bool) -> None:
         context = req.context
-        refusal: Refusal | None = context.refusal
+        refusal: AnsweredError | None = context.refusal
         if refusal is None:
             name = self._named.get((req.uri_template or "", req.method))
             if name is None or (name in BY_PEOPLE and context.actor.kind != "operator"):
@@ -66,7 +66,7 @@ class SecurityEvents:
             if failure is not None:
                 self._tell(req, failure, "refused", resp.status_code)
 
-    def _failure(self, req: Request, refusal: Refusal) -> str | None:
+    def _failure(self, req: Request, refusal: AnsweredError) -> str | None:
         """Return what a refusal is called; a request that shows no credentials at all is nothing to write about."""
         if refusal.status == 429:
             return "limit_hit"
@@ -86,7 +86,7 @@ class SecurityEvents:
 
     def _tell(self, req: Request, name: str, result: str, status: int) -> None:
         context = req.context
-        refusal: Refusal | None = context.refusal
+        refusal: AnsweredError | None = context.refusal
         subject = {**self._ids_in_path(req), **_words(getattr(context, "facts", None) or {})}
         if refusal is not None and refusal.incident is not None:
             subject["about"] = refusal.incident[1]
@@ -111,7 +111,7 @@ class SecurityEvents:
         return {name[1:-1]: value for name, value in pairs if name.startswith("{") and _ID.match(value)}
 
 
-def _about(refusal: Refusal) -> dict[str, object]:
+def _about(refusal: AnsweredError) -> dict[str, object]:
     return {"code": refusal.code} if refusal.quota is None else {"code": refusal.code, "quota": refusal.quota}
 
 

@@ -12,7 +12,18 @@ from guerdon.database import Collection, Database
 from guerdon.errors import InvalidState, NotFound, StockBelowIssued, Validation
 from guerdon.http.cursor import decode_cursor, encode_cursor
 from guerdon.ids import IdSource
-from guerdon.ledger.models import TERMS, Account, Change, Command, Decision, DocumentRef, Posting, Terms, Transaction, View
+from guerdon.ledger.models import (
+    RULES,
+    Account,
+    AccountRules,
+    Command,
+    Decision,
+    DocumentChange,
+    DocumentRef,
+    Posting,
+    Transaction,
+    View,
+)
 from guerdon.ledger.service import Ledger
 from guerdon.money import BALANCE_CEILING
 from guerdon.net.addresses import Resolve, UnsafeAddress, require_public, resolve_by_system
@@ -357,7 +368,7 @@ def _terms(account: Account, ceiling: int, actor: str) -> tuple[Transaction, ...
     """Set a stock; what is so already needs no entry."""
     if account.ceiling == ceiling:
         return ()
-    return (Transaction("terms", (Posting(account.id, 0, TERMS, terms=Terms(ceiling=ceiling)),), actor),)
+    return (Transaction("terms", (Posting(account.id, 0, RULES, terms=AccountRules(ceiling=ceiling)),), actor),)
 
 
 def _archived(offer: Offer) -> tuple[str, dict[str, object]]:
@@ -365,7 +376,7 @@ def _archived(offer: Offer) -> tuple[str, dict[str, object]]:
     return OFFER_VERSIONS, msgspec.to_builtins(version)
 
 
-def _changed(offer: Offer, count: int) -> Change:
+def _changed(offer: Offer, count: int) -> DocumentChange:
     """Write an offer whose `count` was this when it was read."""
     fields = msgspec.to_builtins(offer)
-    return Change(OFFERS, fields.pop("_id"), fields.pop("owner"), fields, counted=True, count=count)
+    return DocumentChange(OFFERS, fields.pop("_id"), fields.pop("owner"), fields, counted=True, count=count)

@@ -5,14 +5,14 @@ from guerdon.http.body import read
 from guerdon.http.operation import Request, Response, note, operation
 from guerdon.http.respond import send
 from guerdon.password_reset.models import ForgotCreate, ForgotView, ResetCreate, ResetView
-from guerdon.password_reset.service import Recovery
+from guerdon.password_reset.service import PasswordResets
 from guerdon.permissions import PUBLIC
 
 
 class RecoveryResource:
     """`/v1/auth/forgot` and `/v1/auth/reset`"""
 
-    def __init__(self, recovery: Recovery) -> None:
+    def __init__(self, recovery: PasswordResets) -> None:
         self._recovery = recovery
 
     @operation(
@@ -51,7 +51,7 @@ class RecoveryResource:
         send(resp, ResetView(device_token))
 
 
-def routes(recovery: Recovery) -> list[tuple[str, object, str | None]]:
+def routes(recovery: PasswordResets) -> list[tuple[str, object, str | None]]:
     """Return (path, resource, suffix) of every route of this room."""
     resource = RecoveryResource(recovery)
     return [("/v1/auth/forgot", resource, "forgot"), ("/v1/auth/reset", resource, "reset")]

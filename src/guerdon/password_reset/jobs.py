@@ -7,7 +7,7 @@ from structlog.typing import FilteringBoundLogger
 from guerdon.errors import StartupRefused
 from guerdon.mail import Mailer, is_loopback
 from guerdon.outbox import Event, Outbox
-from guerdon.password_reset.service import BATCH, TO_MAIL, Recovery
+from guerdon.password_reset.service import BATCH, TO_MAIL, PasswordResets
 
 EVERY_MS = 1000
 PLACE = "{token}"
@@ -42,7 +42,7 @@ def check_link(template: str) -> str:
 class Postman:
     """Sends the tokens that are to be told by mail."""
 
-    def __init__(self, recovery: Recovery, outbox: Outbox, mailer: Mailer, link: str, log: FilteringBoundLogger) -> None:
+    def __init__(self, recovery: PasswordResets, outbox: Outbox, mailer: Mailer, link: str, log: FilteringBoundLogger) -> None:
         self._recovery = recovery
         self._outbox = outbox
         self._mailer = mailer

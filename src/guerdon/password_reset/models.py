@@ -7,7 +7,7 @@ from msgspec import Meta, Struct, field
 from pymongo import IndexModel
 
 from guerdon.database import Document
-from guerdon.erasable_data import Belongings
+from guerdon.erasable_data import ErasableRows
 from guerdon.members.models import PASSWORD_LENGTH_MAX, PASSWORD_LENGTH_MIN, Email
 
 RESETS = "resets"
@@ -19,7 +19,7 @@ def about(member_id: str) -> Document:
     return {"_id": member_id}
 
 
-BELONGINGS = [Belongings("resets", RESETS, about)]
+BELONGINGS = [ErasableRows("resets", RESETS, about)]
 RESET_TOKEN_LENGTH_MAX = 200
 
 

@@ -6,12 +6,12 @@ from guerdon.clock import Clock, to_datetime
 from guerdon.database import Database, PyMongoError, Session
 from guerdon.errors import DatabaseUnavailable, NotFound, Unauthenticated
 from guerdon.members.rules import valid_email
-from guerdon.members.service import Identity
+from guerdon.members.service import Members
 from guerdon.members.vault import Vault
 from guerdon.outbox import Event, Outbox
 from guerdon.password_reset.models import RESETS, Reset
 from guerdon.password_reset.tokens import REFUSAL, ResetToken, new_reset_token, parse_reset_token
-from guerdon.sessions.guard import Guard
+from guerdon.sessions.guard import LoginGuard
 from guerdon.sessions.service import Sessions
 
 RESET_TTL_SECONDS = 1800
@@ -23,17 +23,17 @@ BATCH = 50
 ATTEMPTS_MAX, BACKOFF_SECONDS = 10, 0.01
 
 
-class Recovery:
+class PasswordResets:
     """The ways back in of this deployment's members."""
 
     def __init__(
         self,
         database: Database,
-        identity: Identity,
+        identity: Members,
         sessions: Sessions,
         *,
         vault: Vault,
-        guard: Guard,
+        guard: LoginGuard,
         outbox: Outbox,
         clock: Clock,
     ) -> None:

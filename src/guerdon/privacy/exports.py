@@ -7,23 +7,23 @@ from typing import Any
 import msgspec
 
 from guerdon.audit_log.models import view_record
-from guerdon.audit_log.service import Audit
+from guerdon.audit_log.service import AuditLog
 from guerdon.campaigns.caps import CAP
-from guerdon.campaigns.domain import EVENTS, REFUNDS, STANDINGS, RecordedEvent, Refunded, Standing
+from guerdon.campaigns.domain import EVENTS, MEMBER_STATES, REFUNDS, MemberState, PurchaseRefunds, RecordedEvent
 from guerdon.campaigns.evaluation import Subject
-from guerdon.campaigns.profiles import People
+from guerdon.campaigns.profiles import Profiles
 from guerdon.clock import Clock, rfc3339
 from guerdon.database import Database, Document, DuplicateKeyError
 from guerdon.errors import TooManyRequests
 from guerdon.history.models import view_entry
-from guerdon.history.stream_slots import Places
+from guerdon.history.stream_slots import StreamSlots
 from guerdon.holds.models import StoredHold, view_stored
 from guerdon.ledger.expiry import HOLD_DOCUMENTS
 from guerdon.ledger.models import Account, Entry, entry_id
 from guerdon.ledger.service import Ledger
 from guerdon.ledger.store import ACCOUNTS, ENTRIES, decode_account, decode_entry
 from guerdon.members.models import view_member
-from guerdon.members.service import Identity
+from guerdon.members.service import Members
 from guerdon.permissions import Actor
 from guerdon.privacy.models import (
     EXPORTS,
@@ -36,7 +36,7 @@ from guerdon.privacy.models import (
     view_standing,
 )
 from guerdon.second_factor.models import view_factor
-from guerdon.second_factor.service import Factors
+from guerdon.second_factor.service import SecondFactors
 from guerdon.sessions.models import view_session
 from guerdon.sessions.service import Sessions
 from guerdon.tiers.models import PROGRAMME, TIER_CHANGES, TIER_SETS, TierChange, TierSets, view_change
@@ -67,22 +67,22 @@ class Exports:
     def __init__(
         self,
         database: Database,
-        identity: Identity,
+        identity: Members,
         sessions: Sessions,
-        factors: Factors,
+        factors: SecondFactors,
         *,
-        people: People,
+        people: Profiles,
         wallets: Wallets,
         vouchers: Vouchers,
         ledger: Ledger,
-        audit: Audit,
+        audit: AuditLog,
         clock: Clock,
     ) -> None:
         self._entries = database.raw[ENTRIES]
         self._holds = database.collection(HOLD_DOCUMENTS, StoredHold)
         self._events = database.collection(EVENTS, RecordedEvent)
-        self._standings = database.collection(STANDINGS, Standing)
-        self._refunds = database.collection(REFUNDS, Refunded)
+        self._standings = database.collection(MEMBER_STATES, MemberState)
+        self._refunds = database.collection(REFUNDS, PurchaseRefunds)
         self._accounts = database.raw[ACCOUNTS]
         self._marks = database.collection(EXPORTS, ExportMark)
         self._identity = identity
@@ -96,7 +96,7 @@ class Exports:
         self._clock = clock
         self._tier_sets = database.collection(TIER_SETS, TierSets)
         self._tier_changes = database.collection(TIER_CHANGES, TierChange)
-        self._places = Places(EXPORTS_MAX, EXPORT_SECONDS)
+        self._places = StreamSlots(EXPORTS_MAX, EXPORT_SECONDS)
 
     async def export(self, member_id: str) -> Pieces:
         """Return the document of a member, in pieces.
@@ -150,7 +150,7 @@ class Exports:
             exported_at=rfc3339(now_ms),
             member=view_member(person),
             second_factor=view_factor(await self._factors.get(member_id)),
-            tier=view_tier(sets, standing or Standing(id=member_id, owner=member_id), now_ms, self._ledger.calendar),
+            tier=view_tier(sets, standing or MemberState(id=member_id, owner=member_id), now_ms, self._ledger.calendar),
             sessions=[view_session(session, device, current=False) for session, device in sessions],
             standing=view_standing(standing),
         )
@@ -239,10 +239,10 @@ class Exports:
         """The member as the event's conditions saw them, where they looked, and while the key is there."""
         return None if event.inputs is None or event.inputs.person is None else await self._people.recall(event)
 
-    def _refunds_of(self, member_id: str) -> AsyncGenerator[Sequence[Refunded]]:
+    def _refunds_of(self, member_id: str) -> AsyncGenerator[Sequence[PurchaseRefunds]]:
         """Their ids begin with the member's."""
 
-        async def read(after: str) -> list[Refunded]:
+        async def read(after: str) -> list[PurchaseRefunds]:
             where: Document = {"_id": {"$gt": after, "$lt": f"{member_id}0"}, "owner": member_id}
             return await self._refunds.find(where, sort=[("_id", 1)], limit=BATCH)
 

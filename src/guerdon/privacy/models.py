@@ -6,11 +6,11 @@ from msgspec import Meta, Struct, field
 from pymongo import IndexModel
 
 from guerdon.audit_log.models import RecordView
-from guerdon.campaigns.domain import RecordedEvent, Refunded, Standing
+from guerdon.campaigns.domain import MemberState, PurchaseRefunds, RecordedEvent
 from guerdon.campaigns.evaluation import Subject
 from guerdon.clock import rfc3339
 from guerdon.database import Document
-from guerdon.erasable_data import Belongings
+from guerdon.erasable_data import ErasableRows
 from guerdon.events.views import EventView, view_event
 from guerdon.history.models import EntryView
 from guerdon.holds.models import HoldView
@@ -32,7 +32,7 @@ def _of_member(member_id: str) -> Document:
     return {"_id": member_id}
 
 
-BELONGINGS = [Belongings("exports", EXPORTS, _of_member)]
+BELONGINGS = [ErasableRows("exports", EXPORTS, _of_member)]
 
 
 # --- stored ---------------------------------------------------------------------------------------------------------
@@ -226,7 +226,7 @@ class ExportView(ExportHead, frozen=True):
     complete: bool
 
 
-def view_standing(standing: Standing | None) -> StandingExport | None:
+def view_standing(standing: MemberState | None) -> StandingExport | None:
     if standing is None:
         return None
     last = None if standing.last_purchase_at is None else rfc3339(standing.last_purchase_at)
@@ -234,7 +234,7 @@ def view_standing(standing: Standing | None) -> StandingExport | None:
     return StandingExport(standing.purchases, last, standing.qualifying, standing.referrer, times)
 
 
-def view_refund(refunded: Refunded) -> RefundExport:
+def view_refund(refunded: PurchaseRefunds) -> RefundExport:
     released = {campaign: each.event for campaign, each in refunded.released.items()}
     return RefundExport(refunded.id.partition("/")[2], refunded.amount, refunded.taken, refunded.confirmed, released)
 

@@ -12,7 +12,7 @@ from pymongo import UpdateOne
 
 from guerdon.crypto.sealing import MasterKeys
 from guerdon.database import Database, Document
-from guerdon.erasable_data import MasterSealed
+from guerdon.erasable_data import SealedField
 from guerdon.errors import Internal
 
 BATCH = 500
@@ -35,12 +35,12 @@ class Resealed(Struct, frozen=True):
     """Some of them."""
 
 
-async def reseal(database: Database, keys: MasterKeys, places: Sequence[MasterSealed], tell: Tell) -> list[Resealed]:
+async def reseal(database: Database, keys: MasterKeys, places: Sequence[SealedField], tell: Tell) -> list[Resealed]:
     """Seal again by the first key whatever another one has sealed, in every registered place."""
     return [await _reseal_place(database, keys, place, tell) for place in places]
 
 
-async def _reseal_place(database: Database, keys: MasterKeys, place: MasterSealed, tell: Tell) -> Resealed:
+async def _reseal_place(database: Database, keys: MasterKeys, place: SealedField, tell: Tell) -> Resealed:
     rows = database.raw[place.collection]
     about = await rows.estimated_document_count()
     looked = current = resealed = unopenable = 0
@@ -68,7 +68,7 @@ async def _reseal_place(database: Database, keys: MasterKeys, place: MasterSeale
     return Resealed(place.collection, place.field, current, resealed, unopenable, lost)
 
 
-def _update(place: MasterSealed, keys: MasterKeys, row: Document) -> UpdateOne:
+def _update(place: SealedField, keys: MasterKeys, row: Document) -> UpdateOne:
     """
     Raises:
         Internal: none of the keys opens it.

@@ -8,7 +8,7 @@ import msgspec
 
 from guerdon.clock import rfc3339, to_ms
 from guerdon.database import Document
-from guerdon.erasable_data import Belongings
+from guerdon.erasable_data import ErasableRows
 from guerdon.errors import Validation
 from guerdon.members.models import Member
 from guerdon.members.rules import EMAIL_CLAIM
@@ -36,7 +36,7 @@ def external_id_claims(member: Member) -> list[str]:
     return [claim for claim in member.claims if not claim.startswith(EMAIL_CLAIM)]
 
 
-def filters_of(belongings: Belongings, member_id: str, member: Member | None) -> list[Document]:
+def filters_of(belongings: ErasableRows, member_id: str, member: Member | None) -> list[Document]:
     """Return the filters of the rows that are a member's, whose row may be gone."""
     if belongings.by == "member":
         return [belongings.where(member_id)]

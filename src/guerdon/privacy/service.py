@@ -7,14 +7,14 @@ same request again, or a worker. The certificate, its place in the audit log and
 import asyncio
 from collections.abc import Sequence
 
-from guerdon.audit_log.service import Audit
+from guerdon.audit_log.service import AuditLog
 from guerdon.clock import Clock, to_datetime
 from guerdon.database import Database, DuplicateKeyError, PyMongoError, may_try_again
-from guerdon.erasable_data import Belongings
+from guerdon.erasable_data import ErasableRows
 from guerdon.errors import DatabaseUnavailable, InvalidState, NotFound
 from guerdon.ledger.service import Ledger
 from guerdon.members.models import CLAIMS, MEMBERS, PERSON_KEYS, Claim, Member, PersonKey
-from guerdon.members.service import Identity
+from guerdon.members.service import Members
 from guerdon.permissions import Actor
 from guerdon.privacy.models import ERASING, ERASURES, ErasureTask, Head, StoredCertificate
 from guerdon.privacy.rules import address_claims, external_id_claims, filters_of, inventory, view_certificate
@@ -39,13 +39,13 @@ class Erasures:
     def __init__(
         self,
         database: Database,
-        identity: Identity,
+        identity: Members,
         sessions: Sessions,
         *,
         ledger: Ledger,
-        audit: Audit,
+        audit: AuditLog,
         clock: Clock,
-        belongings: Sequence[Belongings],
+        belongings: Sequence[ErasableRows],
         external_id_days: int,
     ) -> None:
         self._database = database

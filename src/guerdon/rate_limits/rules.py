@@ -20,7 +20,7 @@ class Quota(Struct, frozen=True):
         return self.window_seconds * 1000
 
 
-class Counter(Struct):
+class QuotaCounter(Struct):
     """What one caller has spent: in the window number `index` since the epoch, and in the one before it."""
 
     index: int
@@ -28,7 +28,7 @@ class Counter(Struct):
     previous: int = 0
 
 
-class Standing(Struct, frozen=True):
+class QuotaStatus(Struct, frozen=True):
     """How a caller stands with a quota."""
 
     quota: Quota
@@ -38,7 +38,7 @@ class Standing(Struct, frozen=True):
     """Refused: until one request would be granted, if nobody spent anything before. Granted: until the window ends."""
 
 
-def bring_up_to(counter: Counter, now_ms: int, quota: Quota) -> None:
+def bring_up_to(counter: QuotaCounter, now_ms: int, quota: Quota) -> None:
     """Move the counter into the window of this moment. A clock that was set back keeps the window that it knows."""
     index = now_ms // quota.window_ms
     if index > counter.index:
@@ -47,19 +47,19 @@ def bring_up_to(counter: Counter, now_ms: int, quota: Quota) -> None:
         counter.index = index
 
 
-def used(counter: Counter, now_ms: int, quota: Quota) -> int:
+def used(counter: QuotaCounter, now_ms: int, quota: Quota) -> int:
     """Return what counts at this moment, rounded up."""
     return counter.current - (-counter.previous * _left_ms(counter, now_ms, quota) // quota.window_ms)
 
 
-def standing(counter: Counter, now_ms: int, quota: Quota, *, granted: bool) -> Standing:
+def quota_status(counter: QuotaCounter, now_ms: int, quota: Quota, *, granted: bool) -> QuotaStatus:
     """Describe a counter after it was asked."""
     remaining = max(quota.amount - used(counter, now_ms, quota), 0)
     left_ms = _left_ms(counter, now_ms, quota)
-    return Standing(quota, granted, remaining, left_ms if granted else _wait_ms(counter, quota, left_ms))
+    return QuotaStatus(quota, granted, remaining, left_ms if granted else _wait_ms(counter, quota, left_ms))
 
 
-def fields(stands: Standing) -> dict[str, str]:
+def fields(stands: QuotaStatus) -> dict[str, str]:
     """The header fields that tell a caller (draft-ietf-httpapi-ratelimit-headers). It is a draft: the names stand here alone."""
     quota = stands.quota
     return {
@@ -68,7 +68,7 @@ def fields(stands: Standing) -> dict[str, str]:
     }
 
 
-def _wait_ms(counter: Counter, quota: Quota, left_ms: int) -> int:
+def _wait_ms(counter: QuotaCounter, quota: Quota, left_ms: int) -> int:
     """Return how long it takes until one more request fits."""
     fits_at_left_ms = _fades_to(counter.previous, quota.amount - 1 - counter.current, quota)
     if fits_at_left_ms > 0:
@@ -84,5 +84,5 @@ def _fades_to(previous: int, at_most: int, quota: Quota) -> int:
     return quota.window_ms if previous <= at_most else at_most * quota.window_ms // previous
 
 
-def _left_ms(counter: Counter, now_ms: int, quota: Quota) -> int:
+def _left_ms(counter: QuotaCounter, now_ms: int, quota: Quota) -> int:
     return min(max((counter.index + 1) * quota.window_ms - now_ms, 0), quota.window_ms)

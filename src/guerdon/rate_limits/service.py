@@ -6,7 +6,7 @@ from typing import Literal
 from guerdon.clock import Clock
 from guerdon.errors import StoreUnavailable, TooManyRequests
 from guerdon.rate_limits.counters import LocalCounters
-from guerdon.rate_limits.rules import Quota, Standing, fields
+from guerdon.rate_limits.rules import Quota, QuotaStatus, fields
 from guerdon.rate_limits.shared import SharedCounters
 
 WithoutStore = Literal["local", "open", "closed"]
@@ -15,7 +15,7 @@ PAUSE_SECONDS = 1.0
 """So long nobody asks a store that has just failed."""
 
 
-class Throttle:
+class RateLimiter:
     """Counts what callers spend of their quotas."""
 
     def __init__(self, clock: Clock, quotas: Sequence[Quota], store: SharedCounters | None = None, *, on: bool = True) -> None:
@@ -26,7 +26,7 @@ class Throttle:
         self._on = on
         self._asks_again_at = 0.0
 
-    async def spend(self, name: str, who: str, *, cost: int = 1, without_store: WithoutStore = "local") -> Standing | None:
+    async def spend(self, name: str, who: str, *, cost: int = 1, without_store: WithoutStore = "local") -> QuotaStatus | None:
         """Take `cost` from a quota; a cost of 0 takes nothing, and is refused when nothing is left. None: nobody counts at the moment, and this kind of request is not to suffer from that.
 
         Raises:
@@ -62,7 +62,7 @@ class Throttle:
         """Whether counting means waiting for somebody else."""
         return self._store is not None
 
-    def spend_here(self, name: str, who: str) -> Standing | None:
+    def spend_here(self, name: str, who: str) -> QuotaStatus | None:
         """Like `spend`, counted in this process.
 
         Raises:
@@ -88,7 +88,7 @@ class Throttle:
         if self._store is not None:
             await self._store.close()
 
-    async def _ask(self, store: SharedCounters, quota: Quota, who: str, cost: int) -> Standing:
+    async def _ask(self, store: SharedCounters, quota: Quota, who: str, cost: int) -> QuotaStatus:
         if self._clock.monotonic() < self._asks_again_at:
             raise StoreUnavailable("the counters of requests cannot be reached; try again", retry_after_seconds=1)
         try:
@@ -104,7 +104,7 @@ def quota_of(name: str, text: str) -> Quota:
     return Quota(name, int(amount), int(seconds))
 
 
-def refusal(standing: Standing) -> TooManyRequests:
+def refusal(standing: QuotaStatus) -> TooManyRequests:
     """The problem of a caller who has spent the quota (draft-ietf-httpapi-ratelimit-headers, problem types)."""
     quota = standing.quota
     seconds = -(-standing.wait_ms // 1000)
@@ -117,7 +117,7 @@ def refusal(standing: Standing) -> TooManyRequests:
     return error
 
 
-def _granted(standing: Standing) -> Standing:
+def _granted(standing: QuotaStatus) -> QuotaStatus:
     if not standing.granted:
         raise refusal(standing)
     return standing

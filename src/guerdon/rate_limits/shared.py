@@ -9,7 +9,7 @@ from valkey.asyncio import Valkey
 from valkey.exceptions import NoScriptError
 
 from guerdon.errors import StartupRefused, StoreUnavailable
-from guerdon.rate_limits.rules import Counter, Quota, Standing, standing
+from guerdon.rate_limits.rules import Quota, QuotaCounter, QuotaStatus, quota_status
 
 TIMEOUT_SECONDS = 1.0
 """Longer than any healthy answer takes, also to a process that is busy with other things meanwhile."""
@@ -72,7 +72,7 @@ class SharedCounters:
         self._waiting: deque[_Question] = deque()
         self._asking: asyncio.Task[None] | None = None
 
-    async def spend(self, quota: Quota, who: str, cost: int = 1) -> Standing:
+    async def spend(self, quota: Quota, who: str, cost: int = 1) -> QuotaStatus:
         """Like `LocalCounters.spend`.
 
         Raises:
@@ -84,7 +84,7 @@ class SharedCounters:
         if self._asking is None:
             self._asking = loop.create_task(self._ask_all())
         granted, index, current, previous, now_ms = await question.answer
-        return standing(Counter(index, current, previous), now_ms, quota, granted=bool(granted))
+        return quota_status(QuotaCounter(index, current, previous), now_ms, quota, granted=bool(granted))
 
     async def close(self) -> None:
         if self._asking is not None:

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
-from guerdon.campaigns.domain import Standing
+from guerdon.campaigns.domain import MemberState
 from guerdon.clock import rfc3339
 
 CODE_DIGITS = 22
@@ -28,6 +28,6 @@ class ReferralView(Struct, frozen=True):
     referred_at: str | None
 
 
-def view_referral(standing: Standing, code: str) -> ReferralView:
+def view_referral(standing: MemberState, code: str) -> ReferralView:
     at = standing.referred_at
     return ReferralView(standing.id, code, standing.referrer, None if at is None else rfc3339(at))

@@ -10,16 +10,16 @@ import re
 import msgspec
 from msgspec import Struct
 
-from guerdon.campaigns.domain import STANDINGS, Standing
+from guerdon.campaigns.domain import MEMBER_STATES, MemberState
 from guerdon.database import Database
 from guerdon.errors import NotFound, ReferralRefused
 from guerdon.ids import base62
 from guerdon.ledger.models import Command, Decision, View
 from guerdon.ledger.service import Ledger
-from guerdon.members.service import Identity
+from guerdon.members.service import Members
 from guerdon.permissions import Actor
 from guerdon.referrals.models import CODE_DIGITS, ReferralView, view_referral
-from guerdon.tiers.member_state import standing_change, standing_lock, standing_of, standing_ref
+from guerdon.tiers.member_state import member_state_change, member_state_lock, member_state_of, member_state_ref
 
 _DIGITS = {base62(number, 1): number for number in range(62)}
 _CODE = re.compile(rf"R[0-9A-Za-z]{{{CODE_DIGITS}}}\Z")
@@ -29,7 +29,7 @@ _MEMBER = "mem_"
 class Referred(Struct, frozen=True):
     """What the command answers: the standing, and whether that was recorded before."""
 
-    standing: Standing
+    standing: MemberState
     before: bool
 
 
@@ -51,10 +51,10 @@ def member_of(code: str) -> str | None:
 class Referrals:
     """Referrals of members by members."""
 
-    def __init__(self, ledger: Ledger, identity: Identity, *, database: Database) -> None:
+    def __init__(self, ledger: Ledger, identity: Members, *, database: Database) -> None:
         self._ledger = ledger
         self._identity = identity
-        self._standings = database.collection(STANDINGS, Standing)
+        self._standings = database.collection(MEMBER_STATES, MemberState)
 
     async def record(self, member_id: str, code: str) -> tuple[ReferralView, bool]:
         """Record who has referred a member; return it, and whether it was recorded before.
@@ -83,12 +83,12 @@ class Referrals:
         actor.require_reach(member_id)
         await self._identity.get_member(member_id)
         standing = await self._standings.find_one({"_id": member_id, "owner": member_id})
-        return view_referral(standing or Standing(id=member_id, owner=member_id), code_of(member_id))
+        return view_referral(standing or MemberState(id=member_id, owner=member_id), code_of(member_id))
 
 
 def _referral(member_id: str, referrer: str) -> Command:
     def decide(view: View) -> Decision:
-        standing = standing_of(member_id, view)
+        standing = member_state_of(member_id, view)
         if standing.referrer == referrer:
             return Decision(value=Referred(standing, before=True))
         if member_id == referrer:
@@ -97,10 +97,10 @@ def _referral(member_id: str, referrer: str) -> Command:
             raise ReferralRefused("somebody else has referred this member", cause="referred-already")
         if standing.purchases:
             raise ReferralRefused("the member has bought something already", cause="not-new")
-        if not standing_of(referrer, view).purchases:
+        if not member_state_of(referrer, view).purchases:
             raise ReferralRefused("whoever refers others has bought something before", cause="referrer-has-not-bought")
         referred = msgspec.structs.replace(standing, referrer=referrer, referred_at=view.now_ms)
-        return Decision(changes=(standing_change(standing, referred),), value=Referred(referred, before=False))
+        return Decision(changes=(member_state_change(standing, referred),), value=Referred(referred, before=False))
 
-    documents = tuple(standing_ref(each) for each in dict.fromkeys((member_id, referrer)))
-    return Command(tuple(dict.fromkeys((member_id, referrer))), (standing_lock(member_id),), decide, documents=documents)
+    documents = tuple(member_state_ref(each) for each in dict.fromkeys((member_id, referrer)))
+    return Command(tuple(dict.fromkeys((member_id, referrer))), (member_state_lock(member_id),), decide, documents=documents)

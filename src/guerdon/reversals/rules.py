@@ -12,8 +12,8 @@ from guerdon.calendar import Calendar
 from guerdon.errors import NotReversible, ReversalLimit
 from guerdon.ledger import lots
 from guerdon.ledger import spending_limits as limits
-from guerdon.ledger.decide import recall
-from guerdon.ledger.models import Change, Command, Decision, DocumentRef, Entry, Idempotency, Posting, Transaction, View
+from guerdon.ledger.decide import find_replay
+from guerdon.ledger.models import Command, Decision, DocumentChange, DocumentRef, Entry, Idempotency, Posting, Transaction, View
 from guerdon.ledger.store import REVERSALS
 from guerdon.wallets.rules import COMMAND_BYTES
 
@@ -49,9 +49,9 @@ def reversal_command(wanted: Reversal, calendar: Calendar) -> Command:
     reference = DocumentRef(REVERSALS, name, original.owner)
 
     def decide(view: View) -> Decision:
-        earlier = recall(view, wanted.idempotency)
+        earlier = find_replay(view, wanted.idempotency)
         if earlier is not None:
-            return Decision(recalled=(earlier,))
+            return Decision(replayed=(earlier,))
         document = view.documents.get((REVERSALS, name))
         done: int = document["reversed"] if document else 0
         amount = whole - done if wanted.amount is None else wanted.amount
@@ -66,14 +66,14 @@ def reversal_command(wanted: Reversal, calendar: Calendar) -> Command:
             metadata=wanted.metadata,
             reverses=name,
         )
-        counted = Change(REVERSALS, name, original.owner, {"reversed": done + amount, "at": view.now_ms})
+        counted = DocumentChange(REVERSALS, name, original.owner, {"reversed": done + amount, "at": view.now_ms})
         return Decision((transaction,), changes=(counted,))
 
     return Command(
         owners=tuple({side.owner for side in wanted.sides}),
         accounts=tuple(side.account for side in wanted.sides),
         decide=decide,
-        marks=wanted.idempotency.marks,
+        unique_keys=wanted.idempotency.unique_keys,
         documents=(reference,),
         idempotency=wanted.idempotency,
         size_bytes=COMMAND_BYTES,
@@ -87,7 +87,7 @@ def back(side: Entry, done: int, amount: int, calendar: Calendar, now_ms: int) -
     if side.amount < 0:
         parts = lots.last_of(lots.negated(moved), whole, done, amount)
         counted_at = side.hold.counted_at if side.hold is not None else side.at if side.spent is not None else None
-        unspends = (0, 0) if counted_at is None else limits.gives_back(amount, counted_at, calendar, now_ms)
-        return Posting(side.account, amount, side.counter, lots=parts, unspends=unspends)
+        unspends = (0, 0) if counted_at is None else limits.restored_by(amount, counted_at, calendar, now_ms)
+        return Posting(side.account, amount, side.counterparty, lots=parts, restores_spending=unspends)
     # A part of what arrived may have paid a debt at once: it is in no lot, and neither is what was undated.
-    return Posting(side.account, -amount, side.counter, lots=lots.last_of(moved, whole, done, whole - done))
+    return Posting(side.account, -amount, side.counterparty, lots=lots.last_of(moved, whole, done, whole - done))

@@ -2,7 +2,7 @@
 
 from guerdon.database import Database
 from guerdon.errors import NotFound
-from guerdon.ledger.models import SYSTEM, Entry, Idempotency, Outcome, located
+from guerdon.ledger.models import SYSTEM, CommandOutcome, Entry, Idempotency, parse_location
 from guerdon.ledger.service import Ledger
 from guerdon.ledger.store import REVERSALS
 from guerdon.permissions import NOBODYS, Actor
@@ -19,7 +19,7 @@ class Reversals:
         self._ledger = ledger
         self._reversals = database.raw[REVERSALS]
 
-    async def reverse(self, request: Request, transaction_id: str, body: ReversalCreate) -> Outcome:
+    async def reverse(self, request: Request, transaction_id: str, body: ReversalCreate) -> CommandOutcome:
         """Take a transaction back, wholly or in part.
 
         Raises:
@@ -52,15 +52,15 @@ class Reversals:
         Raises:
             NotFound: there is no such transaction.
         """
-        place = located(transaction_id) if transaction_id.startswith("txn_") else None
+        place = parse_location(transaction_id) if transaction_id.startswith("txn_") else None
         if place is None:
             raise NotFound(NOBODYS)
         first = await self._entry(*place)
         if first.transaction is not None:
             raise NotFound(NOBODYS)
-        if first.counter.startswith(SYSTEM) or first.pair is None:
+        if first.counterparty.startswith(SYSTEM) or first.pair is None:
             return [first]
-        return [first, await self._entry(first.counter, first.pair)]
+        return [first, await self._entry(first.counterparty, first.pair)]
 
     async def _entry(self, account: str, seq: int) -> Entry:
         owner, _ = parse_wallet_id(account)

@@ -16,7 +16,7 @@ from guerdon.second_factor.models import (
     RecoveryCodesView,
     view_factor,
 )
-from guerdon.second_factor.service import Factors
+from guerdon.second_factor.service import SecondFactors
 
 _PROOF = {"current_password": "correct horse battery staple", "code": "492039"}
 _ERRORS = (InvalidState, TooManyRequests, StoreUnavailable, Overloaded)
@@ -25,7 +25,7 @@ _ERRORS = (InvalidState, TooManyRequests, StoreUnavailable, Overloaded)
 class FactorsResource:
     """`/v1/me/totp…`"""
 
-    def __init__(self, factors: Factors) -> None:
+    def __init__(self, factors: SecondFactors) -> None:
         self._factors = factors
 
     @operation("getMyFactor", STAFF, tag="auth", answers={200: FactorView})
@@ -84,7 +84,7 @@ class FactorsResource:
         resp.status = 204
 
 
-def routes(factors: Factors) -> list[tuple[str, object, str | None]]:
+def routes(factors: SecondFactors) -> list[tuple[str, object, str | None]]:
     """Return (path, resource, suffix) of every route of this room."""
     resource = FactorsResource(factors)
     return [

@@ -7,7 +7,7 @@ from pymongo import IndexModel
 
 from guerdon.clock import rfc3339
 from guerdon.database import Document
-from guerdon.erasable_data import Belongings
+from guerdon.erasable_data import ErasableRows
 from guerdon.members.models import PASSWORD_LENGTH_MAX
 
 FACTORS = "factors"
@@ -20,7 +20,7 @@ def about(member_id: str) -> Document:
     return {"_id": member_id}
 
 
-BELONGINGS = [Belongings("second_factors", FACTORS, about)]
+BELONGINGS = [ErasableRows("second_factors", FACTORS, about)]
 
 
 # --- stored ---------------------------------------------------------------------------------------------------------

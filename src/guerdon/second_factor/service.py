@@ -7,9 +7,9 @@ from guerdon.crypto.sealing import SealingKey
 from guerdon.database import Database, Document, DuplicateKeyError
 from guerdon.errors import InvalidState, NotFound, SecondFactorNeeded, TooManyRequests, Validation
 from guerdon.members.models import Member
-from guerdon.members.service import Identity
+from guerdon.members.service import Members
 from guerdon.members.vault import Vault
-from guerdon.rate_limits.service import Throttle
+from guerdon.rate_limits.service import RateLimiter
 from guerdon.second_factor.models import FACTORS, Factor
 from guerdon.second_factor.rules import (
     TRIES_MAX,
@@ -25,11 +25,11 @@ from guerdon.second_factor.rules import (
 )
 
 
-class Factors:
+class SecondFactors:
     """The second factors of those who work here."""
 
     def __init__(
-        self, database: Database, identity: Identity, *, vault: Vault, throttle: Throttle, clock: Clock, issuer: str
+        self, database: Database, identity: Members, *, vault: Vault, throttle: RateLimiter, clock: Clock, issuer: str
     ) -> None:
         """`issuer` is what an authenticator shows beside the address."""
         self._factors = database.collection(FACTORS, Factor)

@@ -19,7 +19,7 @@ from guerdon.sessions.service import Sessions
 _EXAMPLE = {"refresh_token": "gr_019a7f3c2d1e4b5a69788796a5b4c3d2s3ss10nName0_family and secret and checksum"}
 
 
-class AuthResource:
+class LoginResource:
     """`/v1/auth/…`"""
 
     def __init__(self, sessions: Sessions) -> None:
@@ -114,7 +114,7 @@ def device_of(request: Request) -> str | None:
 
 def routes(sessions: Sessions) -> list[tuple[str, object, str | None]]:
     """Return (path, resource, suffix) of every route of this room."""
-    auth, own = AuthResource(sessions), SessionsResource(sessions)
+    auth, own = LoginResource(sessions), SessionsResource(sessions)
     return [
         ("/v1/auth/login", auth, "login"),
         ("/v1/auth/refresh", auth, "refresh"),

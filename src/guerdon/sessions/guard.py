@@ -15,9 +15,9 @@ from guerdon.clock import Clock
 from guerdon.errors import GuerdonError, TooManyRequests, Unauthenticated
 from guerdon.ids import digest, random_bytes
 from guerdon.members.rules import valid_email
-from guerdon.members.service import Identity
+from guerdon.members.service import Members
 from guerdon.members.vault import Vault
-from guerdon.rate_limits.service import Throttle
+from guerdon.rate_limits.service import RateLimiter
 
 PREFIX = "gd_"
 KNOWN_MS = 180 * 86_400_000
@@ -36,10 +36,10 @@ class Attempt(Struct):
     """The name of the known device that it comes from."""
 
 
-class Guard:
+class LoginGuard:
     """Admits attempts, and gives out device tokens."""
 
-    def __init__(self, throttle: Throttle, vault: Vault, identity: Identity, clock: Clock) -> None:
+    def __init__(self, throttle: RateLimiter, vault: Vault, identity: Members, clock: Clock) -> None:
         self._throttle = throttle
         self._vault = vault
         self._identity = identity

@@ -8,7 +8,7 @@ from pymongo import IndexModel
 
 from guerdon.clock import rfc3339
 from guerdon.database import Document
-from guerdon.erasable_data import Belongings
+from guerdon.erasable_data import ErasableRows
 from guerdon.members.models import PASSWORD_LENGTH_MAX, PASSWORD_LENGTH_MIN, Email
 from guerdon.second_factor.models import Code
 
@@ -24,7 +24,7 @@ def about(member_id: str) -> Document:
     return {"_id": {"$gte": f"{member_id}:", "$lt": f"{member_id};"}}
 
 
-BELONGINGS = [Belongings("sessions", SESSIONS, about)]
+BELONGINGS = [ErasableRows("sessions", SESSIONS, about)]
 REFRESH_TOKEN_LENGTH_MAX = 200
 DEVICE_LENGTH_MAX = 200
 DEVICE_TOKEN_LENGTH_MAX = 160

@@ -11,11 +11,11 @@ from guerdon.crypto.sealing import SealingKey
 from guerdon.database import Database
 from guerdon.errors import NotFound, Unauthenticated
 from guerdon.members.models import MEMBERS, Member
-from guerdon.members.service import Identity
+from guerdon.members.service import Members
 from guerdon.members.vault import Vault
 from guerdon.permissions import ROLE_SCOPES, Actor
-from guerdon.second_factor.service import Factors
-from guerdon.sessions.guard import Guard
+from guerdon.second_factor.service import SecondFactors
+from guerdon.sessions.guard import LoginGuard
 from guerdon.sessions.models import SESSIONS, LoginCreate, Session, TokenView, about
 from guerdon.sessions.refresh import REFUSAL, RefreshToken, first_token, new_session_id, parse_refresh_token
 from guerdon.sessions.rules import is_live, may_go_on, meaning_of
@@ -29,7 +29,7 @@ _HOUR_MS = 3_600_000
 _ENDED = "the session has ended; log in again"
 
 
-class SessionTerms(Struct, frozen=True):
+class SessionRules(Struct, frozen=True):
     """What a deployment asks of its sessions."""
 
     idle_hours: int
@@ -54,14 +54,14 @@ class Sessions:
     def __init__(
         self,
         database: Database,
-        identity: Identity,
+        identity: Members,
         *,
         vault: Vault,
         tokens: Tokens,
         clock: Clock,
-        guard: Guard,
-        factors: Factors,
-        terms: SessionTerms,
+        guard: LoginGuard,
+        factors: SecondFactors,
+        terms: SessionRules,
     ) -> None:
         self._vault = vault
         self._sessions = database.collection(SESSIONS, Session)

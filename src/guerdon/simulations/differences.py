@@ -10,10 +10,10 @@ from collections.abc import Iterable, Mapping, Sequence
 import msgspec
 
 from guerdon.calendar import Calendar
-from guerdon.campaigns.domain import Award, Inputs, Release, WalletState
+from guerdon.campaigns.domain import Award, AwardWallet, EvaluationInputs, Release
 from guerdon.ledger.models import LOTS_MAX
-from guerdon.simulations.models import Change, SimulatedMember, Use
-from guerdon.tiers.rules import Gain, counted
+from guerdon.simulations.models import LotDifference, SimulatedMember, Use
+from guerdon.tiers.rules import QualifyingGain, counted
 
 Uses = dict[str, Use]
 
@@ -21,12 +21,12 @@ Uses = dict[str, Use]
 # --- wallets ----------------------------------------------------------------------------------------------------------
 
 
-def simulated_wallet(member: SimulatedMember, asset: str, place: str, inputs: Inputs) -> WalletState:
+def simulated_wallet(member: SimulatedMember, asset: str, place: str, inputs: EvaluationInputs) -> AwardWallet:
     """The wallet as it really was, or was when somebody last looked, with what the simulation has changed.
 
     `place` is its name among the wallets of the decision.
     """
-    real = inputs.wallets.get(place) or member.wallets.get(asset) or WalletState()
+    real = inputs.wallets.get(place) or member.wallets.get(asset) or AwardWallet()
     changes = [each for each in member.changes.get(asset, ()) if not _lapsed(each, inputs.decided_at)]
     if not changes:
         return real
@@ -43,36 +43,40 @@ def simulated_wallet(member: SimulatedMember, asset: str, place: str, inputs: In
 
 
 def move_wallets(
-    member: SimulatedMember, inputs: Inputs, simulated: Sequence[Award], real: Sequence[Award], sources: tuple[Sequence[Award], ...]
+    member: SimulatedMember,
+    inputs: EvaluationInputs,
+    simulated: Sequence[Award],
+    real: Sequence[Award],
+    sources: tuple[Sequence[Award], ...],
 ) -> None:
     """Book what an event paid to one member in both worlds. `sources` are the awards that take-backs are about, simulated and real."""
     for award in real:
-        wallet = member.wallets.get(award.asset, WalletState())
+        wallet = member.wallets.get(award.asset, AwardWallet())
         spendable = award.amount if award.available_at is None else 0
         member.wallets[award.asset] = msgspec.structs.replace(
             wallet, balance=wallet.balance + award.amount, available=max(0, wallet.available + spendable)
         )
-    moved: dict[str, list[Change]] = {}
+    moved: dict[str, list[LotDifference]] = {}
     for sign, awards, source in ((1, simulated, sources[0]), (-1, real, sources[1])):
         for award in awards:
             available_at, expires_at = _dates_of(award, source)
             moved.setdefault(award.asset, []).append(
-                Change(amount=sign * award.amount, available_at=available_at, expires_at=expires_at)
+                LotDifference(amount=sign * award.amount, available_at=available_at, expires_at=expires_at)
             )
     for asset, changes in moved.items():
         _change(member, asset, changes, inputs.decided_at)
 
 
-def move_release(member: SimulatedMember, inputs: Inputs, release: Release, waiting: Award, sign: int) -> None:
+def move_release(member: SimulatedMember, inputs: EvaluationInputs, release: Release, waiting: Award, sign: int) -> None:
     """Book what has become spendable of an award that waited: in the simulated world, or with a `sign` of -1 in the real one."""
     if sign < 0 and (wallet := member.wallets.get(release.asset)) is not None:
         member.wallets[release.asset] = msgspec.structs.replace(wallet, available=wallet.available + release.amount)
     amount = sign * release.amount
-    there = Change(amount=-amount, available_at=waiting.available_at, expires_at=waiting.expires_at)
-    _change(member, release.asset, [there, Change(amount=amount, expires_at=release.expires_at)], inputs.decided_at)
+    there = LotDifference(amount=-amount, available_at=waiting.available_at, expires_at=waiting.expires_at)
+    _change(member, release.asset, [there, LotDifference(amount=amount, expires_at=release.expires_at)], inputs.decided_at)
 
 
-def _change(member: SimulatedMember, asset: str, changes: Sequence[Change], now_ms: int) -> None:
+def _change(member: SimulatedMember, asset: str, changes: Sequence[LotDifference], now_ms: int) -> None:
     left = _merged([*member.changes.get(asset, ()), *changes], now_ms)
     if left:
         member.changes[asset] = left
@@ -87,25 +91,25 @@ def _dates_of(award: Award, source: Sequence[Award]) -> tuple[int | None, int | 
     return award.available_at, award.expires_at
 
 
-def _merged(changes: Iterable[Change], now_ms: int) -> list[Change]:
+def _merged(changes: Iterable[LotDifference], now_ms: int) -> list[LotDifference]:
     """The changes that still matter, one for each pair of dates."""
     sums: dict[tuple[int | None, int | None], int] = {}
     for each in changes:
         if not _lapsed(each, now_ms):
             dates = each.available_at if _waits(each, now_ms) else None, each.expires_at
             sums[dates] = sums.get(dates, 0) + each.amount
-    return [Change(amount=amount, available_at=dates[0], expires_at=dates[1]) for dates, amount in sums.items() if amount]
+    return [LotDifference(amount=amount, available_at=dates[0], expires_at=dates[1]) for dates, amount in sums.items() if amount]
 
 
-def _lapsed(change: Change, now_ms: int) -> bool:
+def _lapsed(change: LotDifference, now_ms: int) -> bool:
     return change.expires_at is not None and change.expires_at <= now_ms
 
 
-def _waits(change: Change, now_ms: int) -> bool:
+def _waits(change: LotDifference, now_ms: int) -> bool:
     return change.available_at is not None and change.available_at > now_ms
 
 
-def see_wallets(member: SimulatedMember, inputs: Inputs, prefix: str = "") -> None:
+def see_wallets(member: SimulatedMember, inputs: EvaluationInputs, prefix: str = "") -> None:
     """Note how the member's wallets really were; they stand behind `prefix` among those of the decision."""
     for place, wallet in inputs.wallets.items():
         asset = place.removeprefix(prefix)
@@ -116,7 +120,7 @@ def see_wallets(member: SimulatedMember, inputs: Inputs, prefix: str = "") -> No
 # --- caps and budgets -------------------------------------------------------------------------------------------------
 
 
-def simulated_use(uses: Uses, account: str, inputs: Inputs, *, looked: bool) -> int:
+def simulated_use(uses: Uses, account: str, inputs: EvaluationInputs, *, looked: bool) -> int:
     """What is counted against a cap or a budget. Where the simulation has gone its own way, at least all that it has counted itself.
 
     `looked`: whether it was really looked at, so that what is not recorded of it was not there.
@@ -128,7 +132,7 @@ def simulated_use(uses: Uses, account: str, inputs: Inputs, *, looked: bool) -> 
     return max(real + use.moved, use.own) if use.moved else real
 
 
-def move_uses(uses: Uses, inputs: Inputs, simulated: Sequence[Award], real: Sequence[Award], prefix: str) -> None:
+def move_uses(uses: Uses, inputs: EvaluationInputs, simulated: Sequence[Award], real: Sequence[Award], prefix: str) -> None:
     """Count what an event paid in both worlds against the accounts whose names begin with `prefix`."""
     for account, used in inputs.used.items():
         if account.startswith(prefix):
@@ -163,7 +167,7 @@ _DIGITS = str.maketrans("0123456789", "0" * 10)
 # --- tiers ------------------------------------------------------------------------------------------------------------
 
 
-def simulated_qualifying(member: SimulatedMember, inputs: Inputs) -> dict[str, dict[str, int]]:
+def simulated_qualifying(member: SimulatedMember, inputs: EvaluationInputs) -> dict[str, dict[str, int]]:
     """What counts for the tier, by asset and month."""
     sums = {asset: dict(months) for asset, months in inputs.qualifying.items()}
     for asset, months in member.qualifying.items():
@@ -174,7 +178,11 @@ def simulated_qualifying(member: SimulatedMember, inputs: Inputs) -> dict[str, d
 
 
 def move_qualifying(
-    member: SimulatedMember, inputs: Inputs, simulated: Sequence[Gain], real: Sequence[Gain], calendar: Calendar
+    member: SimulatedMember,
+    inputs: EvaluationInputs,
+    simulated: Sequence[QualifyingGain],
+    real: Sequence[QualifyingGain],
+    calendar: Calendar,
 ) -> None:
     """Book what counts for tiers in both worlds."""
     if list(simulated) == list(real):

@@ -6,7 +6,7 @@ from typing import Literal
 from msgspec import Struct, field
 from pymongo import IndexModel
 
-from guerdon.campaigns.domain import Achieved, Award, WalletState
+from guerdon.campaigns.domain import AchievementProgress, Award, AwardWallet
 from guerdon.campaigns.models import Campaign, CampaignCreate, Decimal
 from guerdon.clock import rfc3339
 
@@ -152,7 +152,7 @@ class SimulationView(Struct, frozen=True):
 # --- stored ---------------------------------------------------------------------------------------------------------
 
 
-class Tally(Struct, kw_only=True, omit_defaults=True):
+class SimulationTally(Struct, kw_only=True, omit_defaults=True):
     """What was paid, being added up."""
 
     awards: int = 0
@@ -165,7 +165,9 @@ class Part(Struct, kw_only=True, omit_defaults=True):
     """A row, being added up: what the campaign and all campaigns of its asset pay, simulated and really."""
 
     events: int = 0
-    tallies: list[Tally] = field(default_factory=lambda: [Tally(), Tally(), Tally(), Tally()])
+    tallies: list[SimulationTally] = field(
+        default_factory=lambda: [SimulationTally(), SimulationTally(), SimulationTally(), SimulationTally()]
+    )
     """Of the campaign simulated and really, of all of its asset simulated and really."""
 
 
@@ -194,7 +196,7 @@ class Use(Struct, kw_only=True, omit_defaults=True):
     """What the simulation has counted."""
 
 
-class Change(Struct, kw_only=True, omit_defaults=True):
+class LotDifference(Struct, kw_only=True, omit_defaults=True):
     """Value of certain dates that a simulated wallet holds more than the real one, or less."""
 
     amount: int
@@ -207,15 +209,15 @@ class SimulatedMember(Struct, kw_only=True, omit_defaults=True):
 
     id: str = field(name="_id")
     """`{simulation}/{member}`"""
-    wallets: dict[str, WalletState] = {}
+    wallets: dict[str, AwardWallet] = {}
     """The real ones, when somebody last looked."""
-    changes: dict[str, list[Change]] = {}
+    changes: dict[str, list[LotDifference]] = {}
     """By asset."""
     used: dict[str, Use] = {}
     """By account: caps of this member."""
     qualifying: dict[str, dict[str, int]] = {}
     """By asset and month: what counts for the tier more than it really did, or less."""
-    achieved: dict[str, Achieved] = {}
+    achieved: dict[str, AchievementProgress] = {}
     """By campaign: how far they are with its achievement, where that is otherwise than really."""
     got: list[int] = field(default_factory=lambda: [0, 0, 0, 0])
     """From the campaign simulated and really, from all of its asset simulated and really."""

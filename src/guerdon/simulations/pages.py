@@ -5,17 +5,17 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
-from guerdon.campaigns.domain import EVENTS, PURCHASE, REFUNDS, Inputs, RecordedEvent, Refunded
-from guerdon.campaigns.evaluation import LiveCampaign, Subject, in_order, reads_member
-from guerdon.campaigns.profiles import People
+from guerdon.campaigns.domain import EVENTS, PURCHASE, REFUNDS, EvaluationInputs, PurchaseRefunds, RecordedEvent
+from guerdon.campaigns.evaluation import LiveCampaign, Subject, reads_member, sort_by_priority
+from guerdon.campaigns.profiles import Profiles
 from guerdon.campaigns.service import Campaigns
 from guerdon.database import Database
 from guerdon.errors import Validation
-from guerdon.events.replay import asked, event_of
+from guerdon.events.replay import event_of, replay_request
 from guerdon.simulations.differences import Uses
 from guerdon.simulations.models import SIMULATED_MEMBERS, SIMULATED_PURCHASES, SimulatedMember, SimulatedPurchase, Sums
 from guerdon.simulations.reporting import Counting
-from guerdon.simulations.simulating import Material, calendar_of, simulate
+from guerdon.simulations.simulating import SimulationMaterial, calendar_of, simulate
 from guerdon.tiers.models import TIER_SET_VERSIONS, VERSIONS_MAX, TierSet, TierSetVersion
 
 MEMBERS_HELD_MAX = 20_000
@@ -80,7 +80,7 @@ class Page:
             self._changed.add(recorded.id)
         counting.add(recorded, outcome.awards, (outcome.tier, material.inputs.tier), self._members)
 
-    def _material(self, recorded: RecordedEvent, sums: Sums) -> Material | None:
+    def _material(self, recorded: RecordedEvent, sums: Sums) -> SimulationMaterial | None:
         """What it takes to judge an event again; None where something is missing, which is counted."""
         inputs = recorded.inputs
         if inputs is None or not inputs.engine:
@@ -93,15 +93,15 @@ class Page:
                 sums.version_missing += 1
                 return None
             purchase = None if original is None else self._purchases.get(recorded.about)
-            return Material(recorded, inputs, (), (), Subject(recorded.owner), tiers, original, purchase)
-        cast, subject = self._casts[tuple(asked(recorded))], self._subjects.get(recorded.id, Subject(recorded.owner))
+            return SimulationMaterial(recorded, inputs, (), (), Subject(recorded.owner), tiers, original, purchase)
+        cast, subject = self._casts[tuple(replay_request(recorded))], self._subjects.get(recorded.id, Subject(recorded.owner))
         if cast is None or tiers is None:
             sums.version_missing += 1
             return None
         if subject is None:
             sums.member_erased += 1
             return None
-        return Material(recorded, inputs, *cast, subject, tiers)
+        return SimulationMaterial(recorded, inputs, *cast, subject, tiers)
 
 
 def holders_of(events: Sequence[RecordedEvent], originals: Mapping[str, RecordedEvent]) -> set[str]:
@@ -118,7 +118,7 @@ def _unnamed(awards: Iterable[msgspec.Struct]) -> list[msgspec.Struct]:
     return [msgspec.structs.replace(award, transaction_id=None) for award in awards]
 
 
-def _tiers_of(inputs: Inputs, known: dict[int, TierSet]) -> Sequence[TierSet] | None:
+def _tiers_of(inputs: EvaluationInputs, known: dict[int, TierSet]) -> Sequence[TierSet] | None:
     """The versions by which an event was judged; None when one of them is missing."""
     numbers = inputs.tier_versions
     if any(number not in known for number in numbers):
@@ -133,11 +133,11 @@ def _tiers_of(inputs: Inputs, known: dict[int, TierSet]) -> Sequence[TierSet] | 
 class Pages:
     """Reads what pages of events need."""
 
-    def __init__(self, campaigns: Campaigns, people: People, database: Database) -> None:
+    def __init__(self, campaigns: Campaigns, people: Profiles, database: Database) -> None:
         self._campaigns = campaigns
         self._people = people
         self._events = database.collection(EVENTS, RecordedEvent)
-        self._refunds = database.collection(REFUNDS, Refunded)
+        self._refunds = database.collection(REFUNDS, PurchaseRefunds)
         self._tier_sets = database.collection(TIER_SET_VERSIONS, TierSetVersion)
         self._members = database.collection(SIMULATED_MEMBERS, SimulatedMember)
         self._purchases = database.collection(SIMULATED_PURCHASES, SimulatedPurchase)
@@ -180,7 +180,7 @@ class Pages:
 
     async def _cast(self, tried: LiveCampaign, events: Sequence[RecordedEvent]) -> dict[Versions, Cast | None]:
         """Who is asked about each event: those who were asked then, in their versions of then, and the campaign that is tried."""
-        wanted = {tuple(asked(event)) for event in events if event.about is None}
+        wanted = {tuple(replay_request(event)) for event in events if event.about is None}
         new = {each for versions in wanted for each in versions if each not in self._live}
         known = await self._campaigns.get_versions(new)
         for each in new:
@@ -192,7 +192,7 @@ class Pages:
         for versions in wanted:
             then = [live for each in versions if (live := self._live[each]) is not None]
             others = [live for live in then if live.campaign.id != tried.campaign.id]
-            casts[versions] = (in_order([*others, tried]), then) if len(then) == len(versions) else None
+            casts[versions] = (sort_by_priority([*others, tried]), then) if len(then) == len(versions) else None
         return casts
 
     async def _subjects(self, events: Sequence[RecordedEvent], casts: dict[Versions, Cast | None]) -> dict[str, Subject | None]:
@@ -217,5 +217,5 @@ class Pages:
 def _is_personal(recorded: RecordedEvent, casts: dict[Versions, Cast | None]) -> bool:
     if recorded.about is not None or recorded.inputs is None:
         return False
-    cast = casts[tuple(asked(recorded))]
+    cast = casts[tuple(replay_request(recorded))]
     return cast is not None and reads_member(event_of(recorded), cast[0], calendar_of(recorded.inputs.zone))

@@ -19,8 +19,8 @@ from guerdon.simulations.models import (
     Row,
     SimulatedMember,
     Simulation,
+    SimulationTally,
     Sums,
-    Tally,
     Winner,
 )
 
@@ -94,7 +94,7 @@ def _part(rows: dict[str, Part], name: str) -> Part:
     return rows.setdefault(name, Part())
 
 
-def _count(tally: Tally, amount: int, seen: dict[str, str], row: str, name: str) -> None:
+def _count(tally: SimulationTally, amount: int, seen: dict[str, str], row: str, name: str) -> None:
     """Add an amount to a row; a member counts where `name` is not what stands in `seen` for that row."""
     if amount < 0:
         tally.taken_back -= amount
@@ -158,7 +158,7 @@ def _row(name: str, part: Part, cost: int) -> Row:
     )
 
 
-def _comparison(simulated: Tally, real: Tally, cost: int) -> Comparison:
+def _comparison(simulated: SimulationTally, real: SimulationTally, cost: int) -> Comparison:
     here, there = _figures(simulated, cost), _figures(real, cost)
     difference = Figures(
         here.awards - there.awards,
@@ -171,7 +171,7 @@ def _comparison(simulated: Tally, real: Tally, cost: int) -> Comparison:
     return Comparison(here, there, difference)
 
 
-def _figures(tally: Tally, cost: int) -> Figures:
+def _figures(tally: SimulationTally, cost: int) -> Figures:
     points = tally.awarded - tally.taken_back
     money = bounded(divide(points * cost, PLACES, "half_even"))
     return Figures(tally.awards, tally.members, tally.awarded, tally.taken_back, points, money)

@@ -16,7 +16,7 @@ from pymongo import ReplaceOne, ReturnDocument
 from guerdon.calendar import Calendar
 from guerdon.campaigns.domain import EVENTS, RecordedEvent
 from guerdon.campaigns.evaluation import LiveCampaign
-from guerdon.campaigns.profiles import People
+from guerdon.campaigns.profiles import Profiles
 from guerdon.campaigns.service import Campaigns
 from guerdon.clock import Clock
 from guerdon.database import Collection, Database, Document, PyMongoError, may_try_again
@@ -52,7 +52,7 @@ class _Overtaken(Exception):
 class Simulator:
     """Runs what is asked for; each lane one simulation after another."""
 
-    def __init__(self, campaigns: Campaigns, people: People, *, database: Database, clock: Clock, calendar: Calendar) -> None:
+    def __init__(self, campaigns: Campaigns, people: Profiles, *, database: Database, clock: Clock, calendar: Calendar) -> None:
         self._database = database
         self._simulations: Collection[Simulation] = database.collection(SIMULATIONS, Simulation)
         self._members = database.collection(SIMULATED_MEMBERS, SimulatedMember)

@@ -7,13 +7,23 @@ import msgspec
 from msgspec import Struct
 
 from guerdon.calendar import Calendar
-from guerdon.campaigns.allocation import payee, place_of
-from guerdon.campaigns.caps import BUDGET, counters_of
-from guerdon.campaigns.domain import PURCHASE, REFERRERS, Achieved, Award, Inputs, RecordedEvent, Refunded, Released, ShopEvent
-from guerdon.campaigns.evaluation import LiveCampaign, Subject, judge
+from guerdon.campaigns.allocation import payee, wallet_name
+from guerdon.campaigns.caps import BUDGET, cap_accounts
+from guerdon.campaigns.domain import (
+    PURCHASE,
+    REFERRERS,
+    AchievementProgress,
+    Award,
+    EvaluationInputs,
+    PurchaseRefunds,
+    RecordedEvent,
+    Released,
+    ShopEvent,
+)
+from guerdon.campaigns.evaluation import LiveCampaign, Subject, evaluate
 from guerdon.campaigns.models import Campaign
-from guerdon.campaigns.outcome import Settled, settle, settle_confirmation, settle_refund
-from guerdon.campaigns.refunds import Refundable, as_it_is, place_of_award
+from guerdon.campaigns.outcome import EventOutcome, confirmation_outcome, event_outcome, refund_outcome
+from guerdon.campaigns.refunds import Refundable, award_wallet_name, current_award
 from guerdon.events.replay import event_of
 from guerdon.simulations.differences import (
     Uses,
@@ -29,17 +39,17 @@ from guerdon.simulations.differences import (
 )
 from guerdon.simulations.models import SimulatedMember, SimulatedPurchase
 from guerdon.tiers.models import TierSet
-from guerdon.tiers.rules import Gain, gains_of, tier_at
+from guerdon.tiers.rules import QualifyingGain, gains_of, tier_at
 
 BUDGETS = "cmp_"
 """Budgets' accounts are named after campaigns, caps' after members."""
 
 
-class Material(Struct, frozen=True):
+class SimulationMaterial(Struct, frozen=True):
     """What an event was made of, and what it meets in the simulated world."""
 
     recorded: RecordedEvent
-    inputs: Inputs
+    inputs: EvaluationInputs
     campaigns: Sequence[LiveCampaign]
     """Those that are asked in the simulation, in their order."""
     asked: Sequence[LiveCampaign]
@@ -52,7 +62,7 @@ class Material(Struct, frozen=True):
     """What the purchase that it refunds has earned in the simulation, where that is known to be otherwise."""
 
 
-class Outcome(Struct, frozen=True):
+class SimulatedOutcome(Struct, frozen=True):
     """What an event comes to in the simulated world."""
 
     awards: list[Award]
@@ -66,13 +76,13 @@ class Outcome(Struct, frozen=True):
 class _Both(Struct, frozen=True):
     """What an event brings in both worlds."""
 
-    settled: Settled
-    simulated: Sequence[Gain]
-    real: Sequence[Gain]
+    settled: EventOutcome
+    simulated: Sequence[QualifyingGain]
+    real: Sequence[QualifyingGain]
     sources: tuple[Sequence[Award], Sequence[Award]]
     """The awards that take-backs are about."""
     due: dict[str, int] = {}
-    achieved: dict[str, Achieved] = {}
+    achieved: dict[str, AchievementProgress] = {}
     """What has really become of achievements."""
 
 
@@ -81,13 +91,13 @@ def calendar_of(zone: str) -> Calendar:
     return Calendar(zone)
 
 
-def simulate(material: Material, members: Mapping[str, SimulatedMember], budgets: Uses) -> Outcome:
+def simulate(material: SimulationMaterial, members: Mapping[str, SimulatedMember], budgets: Uses) -> SimulatedOutcome:
     """Judge an event in the simulated world, and move that world on by what comes of it. `members` has the event's and their referrer."""
     recorded, inputs = material.recorded, material.inputs
     event, member = event_of(recorded), members[recorded.owner]
     tier = _tier(material, member)
     if event.about is not None and event.refund_of is None:
-        return Outcome([], tier, {}, _confirmation(event, material, members))
+        return SimulatedOutcome([], tier, {}, _confirmation(event, material, members))
     both = (_refund if event.refund_of is not None else _event)(event, material, members, budgets, tier)
     awards = both.settled.awards
     see_wallets(member, inputs)
@@ -105,10 +115,10 @@ def simulate(material: Material, members: Mapping[str, SimulatedMember], budgets
             member.achieved.pop(campaign, None)
         else:
             member.achieved[campaign] = state
-    return Outcome(awards, tier, both.due)
+    return SimulatedOutcome(awards, tier, both.due)
 
 
-def _tier(material: Material, member: SimulatedMember) -> str | None:
+def _tier(material: SimulationMaterial, member: SimulatedMember) -> str | None:
     """The tier when the event occurred; the recorded one, unless the simulation has earned other points."""
     inputs = material.inputs
     if not any(tiers.asset in member.qualifying for tiers in material.tiers):
@@ -117,45 +127,53 @@ def _tier(material: Material, member: SimulatedMember) -> str | None:
     return tier_at(material.tiers, qualifying, material.recorded.occurred_at, calendar_of(inputs.zone))
 
 
-def _event(event: ShopEvent, material: Material, members: Mapping[str, SimulatedMember], budgets: Uses, tier: str | None) -> _Both:
+def _event(
+    event: ShopEvent, material: SimulationMaterial, members: Mapping[str, SimulatedMember], budgets: Uses, tier: str | None
+) -> _Both:
     recorded, inputs = material.recorded, material.inputs
     owner, calendar, member = recorded.owner, calendar_of(inputs.zone), members[recorded.owner]
     known = msgspec.structs.replace(inputs, tier=tier, achieved={**inputs.achieved, **member.achieved})
-    judgements = judge(event, material.subject, material.campaigns, known, calendar)
+    judgements = evaluate(event, material.subject, material.campaigns, known, calendar)
     awarded = [each.campaign for each in judgements if each.outcome == "awarded"]
     known = msgspec.structs.replace(
         known,
         wallets={
-            place_of(each): simulated_wallet(members[payee(each, owner, inputs.referrer)], each.asset, place_of(each), inputs)
+            wallet_name(each): simulated_wallet(members[payee(each, owner, inputs.referrer)], each.asset, wallet_name(each), inputs)
             for each in awarded
         },
         used=_used(awarded, material, members, budgets),
     )
-    settled = settle(event, owner, judgements, known, calendar)
+    settled = event_outcome(event, owner, judgements, known, calendar)
     sources = settled.awards, recorded.awards
     early = event.type == PURCHASE and inputs.before is not None
     if early or any(live.campaign.achievement is not None for live in material.campaigns):
-        really = settle(event, owner, judge(event, material.subject, material.asked, inputs, calendar), inputs, calendar)
+        really = event_outcome(event, owner, evaluate(event, material.subject, material.asked, inputs, calendar), inputs, calendar)
         due = _difference(_due(settled, inputs.before), _due(really, inputs.before))
         return _Both(settled, gains_of(event, settled, known), gains_of(event, really, inputs), sources, due, really.achieved)
-    real = [Gain(award.asset, award.amount, event.occurred_at, inputs.decided_at) for award in recorded.awards if award.to is None]
+    real = [
+        QualifyingGain(award.asset, award.amount, event.occurred_at, inputs.decided_at)
+        for award in recorded.awards
+        if award.to is None
+    ]
     return _Both(settled, gains_of(event, settled, known), real, sources)
 
 
-def _used(awarded: Sequence[Campaign], material: Material, members: Mapping[str, SimulatedMember], budgets: Uses) -> dict[str, int]:
+def _used(
+    awarded: Sequence[Campaign], material: SimulationMaterial, members: Mapping[str, SimulatedMember], budgets: Uses
+) -> dict[str, int]:
     """What is counted against the caps and the budgets in question."""
     recorded, inputs = material.recorded, material.inputs
     looked = {each.campaign for each in recorded.decisions if each.outcome != "not_matched"}
     used: dict[str, int] = {}
     for campaign in awarded:
         holder = payee(campaign, recorded.owner, inputs.referrer)
-        for counter in counters_of(campaign, holder, recorded.occurred_at, calendar_of(inputs.zone)):
+        for counter in cap_accounts(campaign, holder, recorded.occurred_at, calendar_of(inputs.zone)):
             uses = budgets if counter.kind == BUDGET else members[holder].used
             used[counter.account] = simulated_use(uses, counter.account, inputs, looked=campaign.id in looked)
     return used
 
 
-def _confirmation(event: ShopEvent, material: Material, members: Mapping[str, SimulatedMember]) -> list[Award] | None:
+def _confirmation(event: ShopEvent, material: SimulationMaterial, members: Mapping[str, SimulatedMember]) -> list[Award] | None:
     """Make spendable what has waited in both worlds; return the simulated awards of the purchase, if it has others than really."""
     recorded, inputs, original, purchase = material.recorded, material.inputs, material.original, material.purchase
     see_wallets(members[recorded.owner], inputs)
@@ -166,11 +184,13 @@ def _confirmation(event: ShopEvent, material: Material, members: Mapping[str, Si
         then = purchase.awards
         known = msgspec.structs.replace(inputs, before=_before(event, recorded.owner, inputs, purchase), waiting=None)
     wallets = {
-        place_of_award(award): simulated_wallet(members[award.to or recorded.owner], award.asset, place_of_award(award), inputs)
+        award_wallet_name(award): simulated_wallet(
+            members[award.to or recorded.owner], award.asset, award_wallet_name(award), inputs
+        )
         for award in then
     }
     known = msgspec.structs.replace(known, wallets=wallets)
-    settled = settle_confirmation(event, recorded.owner, then, known, calendar_of(inputs.zone))
+    settled = confirmation_outcome(event, recorded.owner, then, known, calendar_of(inputs.zone))
     for sign, releases, awards in ((1, settled.releases, then), (-1, recorded.releases, original.awards)):
         waiting = {award.campaign: award for award in awards}
         for release in releases:
@@ -179,24 +199,24 @@ def _confirmation(event: ShopEvent, material: Material, members: Mapping[str, Si
     if purchase is None:
         return None
     released = {each.campaign: Released(event=event.id, expires_at=each.expires_at) for each in settled.releases}
-    since = Refunded(id="", owner="", released=released)
-    return [as_it_is(award, since) for award in then]
+    since = PurchaseRefunds(id="", owner="", released=released)
+    return [current_award(award, since) for award in then]
 
 
-def _before(event: ShopEvent, owner: str, inputs: Inputs, purchase: SimulatedPurchase) -> Refunded:
+def _before(event: ShopEvent, owner: str, inputs: EvaluationInputs, purchase: SimulatedPurchase) -> PurchaseRefunds:
     """What was refunded before of a purchase that has earned something else in the simulation, and has the dates of its release already."""
-    before = inputs.before or Refunded(id=f"{owner}/{event.about}", owner=owner)
+    before = inputs.before or PurchaseRefunds(id=f"{owner}/{event.about}", owner=owner)
     taken = {name: before.taken.get(name, 0) + purchase.due.get(name, 0) for name in {*before.taken, *purchase.due}}
     return msgspec.structs.replace(before, taken=taken, released={})
 
 
 def _refund(
-    event: ShopEvent, material: Material, members: Mapping[str, SimulatedMember], _budgets: Uses, _tier: str | None
+    event: ShopEvent, material: SimulationMaterial, members: Mapping[str, SimulatedMember], _budgets: Uses, _tier: str | None
 ) -> _Both:
     inputs, original, purchase = material.inputs, material.original, material.purchase
     owner = material.recorded.owner
     if inputs.awaits or original is None:
-        return _Both(settle_refund(event, owner, None, inputs), (), (), ((), ()))
+        return _Both(refund_outcome(event, owner, None, inputs), (), (), ((), ()))
     then = original.awards
     known = msgspec.structs.replace(inputs, achieved={**inputs.achieved, **members[owner].achieved})
     if purchase is not None:
@@ -204,12 +224,12 @@ def _refund(
         known = msgspec.structs.replace(known, before=_before(event, owner, inputs, purchase))
     reached = [each.award for state in known.achieved.values() for each in state.reached if each.award is not None]
     wallets = {
-        place_of_award(award): simulated_wallet(members[award.to or owner], award.asset, place_of_award(award), inputs)
+        award_wallet_name(award): simulated_wallet(members[award.to or owner], award.asset, award_wallet_name(award), inputs)
         for award in (*then, *reached)
     }
     known = msgspec.structs.replace(known, wallets=wallets)
-    settled = settle_refund(event, owner, Refundable(original.amount, then, original.items), known)
-    really = settle_refund(event, owner, Refundable(original.amount, original.awards, original.items), inputs)
+    settled = refund_outcome(event, owner, Refundable(original.amount, then, original.items), known)
+    really = refund_outcome(event, owner, Refundable(original.amount, original.awards, original.items), inputs)
     return _Both(
         settled,
         gains_of(event, settled, known, msgspec.structs.replace(original, awards=then)),
@@ -220,11 +240,11 @@ def _refund(
     )
 
 
-def _broken(settled: Settled) -> list[Award]:
+def _broken(settled: EventOutcome) -> list[Award]:
     return [each.award for each in settled.broken if each.award is not None]
 
 
-def _due(settled: Settled, before: Refunded | None) -> dict[str, int]:
+def _due(settled: EventOutcome, before: PurchaseRefunds | None) -> dict[str, int]:
     """By campaign: what a refund makes a purchase's awards smaller by, whatever is really taken."""
     known = {} if before is None else before.taken
     now = {} if settled.refunded is None else settled.refunded.taken

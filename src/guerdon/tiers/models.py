@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from msgspec import Meta, Struct, field
 from pymongo import IndexModel
 
-from guerdon.campaigns.domain import STANDINGS
+from guerdon.campaigns.domain import MEMBER_STATES
 from guerdon.campaigns.models import TierCode
 from guerdon.clock import rfc3339
 from guerdon.money import AMOUNT_MAX, AssetCode
@@ -15,7 +15,7 @@ from guerdon.types import PageQuery, Text
 TIER_SETS, TIER_SET_VERSIONS, TIER_CHANGES = "tier_sets", "tier_set_versions", "tier_changes"
 INDEXES: dict[str, list[IndexModel]] = {
     # Only who may lose a tier has the field; the review finds them by it.
-    STANDINGS: [IndexModel([("due_at", 1)], name="due_at", partialFilterExpression={"due_at": {"$gt": 0}})],
+    MEMBER_STATES: [IndexModel([("due_at", 1)], name="due_at", partialFilterExpression={"due_at": {"$gt": 0}})],
     TIER_SETS: [],
     TIER_SET_VERSIONS: [],
     TIER_CHANGES: [],

@@ -19,8 +19,8 @@ import msgspec
 from msgspec import Struct
 
 from guerdon.calendar import Calendar
-from guerdon.campaigns.domain import Award, Inputs, RecordedEvent, ShopEvent, Standing
-from guerdon.campaigns.outcome import Settled, award_of
+from guerdon.campaigns.domain import Award, EvaluationInputs, MemberState, RecordedEvent, ShopEvent
+from guerdon.campaigns.outcome import EventOutcome, award_of
 from guerdon.clock import rfc3339, to_datetime, to_ms
 from guerdon.tiers.models import Keep, MemberTierView, NextTier, Reason, RollingWindow, TierChange, TierSet, TierSets
 
@@ -35,7 +35,7 @@ _FIRST_MS, _LAST_MS = 0, 221_845_392_000_000
 _FIRST_MONTH = 1970 * 12 + 1
 
 
-class Gain(Struct, frozen=True):
+class QualifyingGain(Struct, frozen=True):
     """Qualifying points that an event brings, or takes back (negative). Times are those of the purchase when it is refunded."""
 
     asset: str
@@ -44,17 +44,19 @@ class Gain(Struct, frozen=True):
     recorded_at: int
 
 
-class Progress(Struct, frozen=True):
+class TierProgress(Struct, frozen=True):
     """A standing brought up to the present, and how its tier has changed on the way."""
 
-    standing: Standing
+    standing: MemberState
     changes: tuple[TierChange, ...] = ()
 
 
 # --- qualifying points ------------------------------------------------------------------------------------------------
 
 
-def gains_of(event: ShopEvent, settled: Settled, inputs: Inputs, original: RecordedEvent | None = None) -> list[Gain]:
+def gains_of(
+    event: ShopEvent, settled: EventOutcome, inputs: EvaluationInputs, original: RecordedEvent | None = None
+) -> list[QualifyingGain]:
     """What an event counts for tiers; `original` is the purchase of a refund.
 
     All awards count, pending ones too, in the month in which their event occurred. A refund takes its share from the month of the purchase,
@@ -64,29 +66,31 @@ def gains_of(event: ShopEvent, settled: Settled, inputs: Inputs, original: Recor
         if original is None:
             return []
         broken = [
-            Gain(each.award.asset, -each.award.amount, each.occurred_at, each.recorded_at)
+            QualifyingGain(each.award.asset, -each.award.amount, each.occurred_at, each.recorded_at)
             for each in settled.broken
             if each.award is not None
         ]
         return _losses(original.awards, inputs, settled, original.occurred_at, original.recorded_at) + broken
-    awards = [award_of(verdict) for verdict in settled.verdicts if verdict.amount and verdict.to is None]
-    gains = [Gain(award.asset, award.amount, event.occurred_at, inputs.decided_at) for award in awards]
+    awards = [award_of(verdict) for verdict in settled.allocations if verdict.amount and verdict.to is None]
+    gains = [QualifyingGain(award.asset, award.amount, event.occurred_at, inputs.decided_at) for award in awards]
     return gains + _losses(awards, inputs, settled, event.occurred_at, inputs.decided_at)
 
 
-def _losses(awards: Sequence[Award], inputs: Inputs, settled: Settled, occurred_at: int, recorded_at: int) -> list[Gain]:
+def _losses(
+    awards: Sequence[Award], inputs: EvaluationInputs, settled: EventOutcome, occurred_at: int, recorded_at: int
+) -> list[QualifyingGain]:
     """What is refunded now of the awards of a purchase of this moment."""
     taken = {} if inputs.before is None else inputs.before.taken
     known = {} if settled.refunded is None else settled.refunded.taken
     due = {campaign: amount - taken.get(campaign, 0) for campaign, amount in known.items()}
     return [
-        Gain(award.asset, -due[award.campaign], occurred_at, recorded_at)
+        QualifyingGain(award.asset, -due[award.campaign], occurred_at, recorded_at)
         for award in awards
         if award.amount > 0 and award.to is None and due.get(award.campaign)
     ]
 
 
-def counted(qualifying: Qualifying, gains: Sequence[Gain], now_ms: int, calendar: Calendar) -> dict[str, dict[str, int]]:
+def counted(qualifying: Qualifying, gains: Sequence[QualifyingGain], now_ms: int, calendar: Calendar) -> dict[str, dict[str, int]]:
     """Return the sums with what has been gained. Months of long ago, and those that are more than a month ahead, are not kept."""
     sums = {asset: dict(months) for asset, months in qualifying.items()}
     today = month_of(now_ms, calendar)
@@ -143,7 +147,7 @@ def _midnight(day: date, calendar: Calendar) -> int:
 # --- the course of a tier ---------------------------------------------------------------------------------------------
 
 
-class Course:
+class TierHistory:
     """How a member's tier goes through time when nothing is earned or refunded any more."""
 
     def __init__(self, versions: Sequence[TierSet], qualifying: Qualifying, calendar: Calendar) -> None:
@@ -188,7 +192,7 @@ class Course:
             then = before
             rank = self._justified(then, moment)
             if rank >= 0:
-                best = max(best, place_of(tiers, then.tiers[rank].code))
+                best = max(best, tier_rank(tiers, then.tiers[rank].code))
         return tiers, best
 
     def points_at(self, tiers: TierSet, at_ms: int) -> int:
@@ -248,26 +252,26 @@ def _months_of(tiers: TierSet) -> int:
     return tiers.window.months if isinstance(tiers.window, RollingWindow) else 11
 
 
-def place_of(tiers: TierSet, code: str) -> int:
+def tier_rank(tiers: TierSet, code: str) -> int:
     """The place of a tier among others; -1 when there is no such tier."""
     return next((place for place, tier in enumerate(tiers.tiers) if tier.code == code), -1)
 
 
 def tier_at(versions: Sequence[TierSet], qualifying: Qualifying, at_ms: int, calendar: Calendar) -> str | None:
     """The tier by which an event that occurred at this moment is judged."""
-    return Course(versions, qualifying, calendar).tier_at(at_ms)
+    return TierHistory(versions, qualifying, calendar).tier_at(at_ms)
 
 
 # --- a member's standing ----------------------------------------------------------------------------------------------
 
 
-def review(sets: TierSets | None, standing: Standing, now_ms: int, calendar: Calendar) -> Progress:
+def review(sets: TierSets | None, standing: MemberState, now_ms: int, calendar: Calendar) -> TierProgress:
     """Write down what time and changes of the rules have done since somebody looked: the same, whenever somebody looks."""
     if sets is None or not standing.count:
-        return Progress(standing)
+        return TierProgress(standing)
     if standing.tier_version == sets.count and (standing.due_at is None or standing.due_at > now_ms):
-        return Progress(standing)
-    course = Course(sets.versions, standing.qualifying, calendar)
+        return TierProgress(standing)
+    course = TierHistory(sets.versions, standing.qualifying, calendar)
     seen = standing.tier_seen_at if standing.tier_version else sets.versions[0].created_at
     # Rules that are new to the standing may be in force since the very moment at which it was seen.
     moments = [*([min(seen, now_ms)] if standing.tier_version != sets.count else []), *course.turns(seen, now_ms), now_ms]
@@ -279,56 +283,56 @@ def review(sets: TierSets | None, standing: Standing, now_ms: int, calendar: Cal
         tier = None if rank < 0 else tiers.tiers[rank].code
         if tier == standing.tier:
             continue
-        rises = rank > place_of(tiers, standing.tier or "")
+        rises = rank > tier_rank(tiers, standing.tier or "")
         first = not standing.tier_version and moment == moments[0]
         reason: Reason = "rules" if first or course.ruled(moment) else "earned" if rises else "lapsed"
         standing, change = _step(standing, tier, reason, (tiers, course, moment, now_ms), None)
         changes.append(change)
     standing = msgspec.structs.replace(standing, tier_version=sets.count, tier_seen_at=now_ms, due_at=course.next_change(now_ms))
-    return Progress(standing, tuple(changes))
+    return TierProgress(standing, tuple(changes))
 
 
 def advance(
-    sets: TierSets | None, standing: Standing, gains: Sequence[Gain], event_id: str, *, now_ms: int, calendar: Calendar
-) -> Progress:
+    sets: TierSets | None, standing: MemberState, gains: Sequence[QualifyingGain], event_id: str, *, now_ms: int, calendar: Calendar
+) -> TierProgress:
     """Bring a standing up to the present, and then count what an event brings or takes. Of nobody (a preview) nothing is known."""
     if not standing.owner:
-        return Progress(standing)
+        return TierProgress(standing)
     known = review(sets, standing, now_ms, calendar)
     standing = known.standing
     if gains:
         qualifying = counted(standing.qualifying, gains, now_ms, calendar)
         standing = msgspec.structs.replace(standing, qualifying=qualifying)
     if sets is None or (not gains and standing.tier_version):
-        return Progress(standing, known.changes)
-    course = Course(sets.versions, standing.qualifying, calendar)
+        return TierProgress(standing, known.changes)
+    course = TierHistory(sets.versions, standing.qualifying, calendar)
     tiers, rank = course.rank_at(now_ms)
     tier = None if tiers is None or rank < 0 else tiers.tiers[rank].code
     changes = known.changes
     if tiers is not None and tier != standing.tier:
-        reason: Reason = "earned" if rank > place_of(tiers, standing.tier or "") else "refunded"
+        reason: Reason = "earned" if rank > tier_rank(tiers, standing.tier or "") else "refunded"
         standing, change = _step(standing, tier, reason, (tiers, course, now_ms, now_ms), event_id)
         changes = (*changes, change)
     elif standing.tier_version == sets.count and not _turns_sooner(gains, now_ms, calendar):
         # What was known until now has been looked at; what has come late must not change the history before it came.
-        return Progress(msgspec.structs.replace(standing, tier_seen_at=now_ms), changes)
+        return TierProgress(msgspec.structs.replace(standing, tier_seen_at=now_ms), changes)
     standing = msgspec.structs.replace(standing, tier_version=sets.count, tier_seen_at=now_ms, due_at=course.next_change(now_ms))
-    return Progress(standing, changes)
+    return TierProgress(standing, changes)
 
 
-def _turns_sooner(gains: Sequence[Gain], now_ms: int, calendar: Calendar) -> bool:
+def _turns_sooner(gains: Sequence[QualifyingGain], now_ms: int, calendar: Calendar) -> bool:
     """Whether the tier may change earlier than was known: points have gone, or some will only count next month."""
     today = month_of(now_ms, calendar)
     return any(gain.amount < 0 or month_of(gain.occurred_at, calendar) > today for gain in gains)
 
 
 def _step(
-    standing: Standing,
+    standing: MemberState,
     tier: str | None,
     reason: Reason,
-    where: tuple[TierSet, Course, int, int],
+    where: tuple[TierSet, TierHistory, int, int],
     event_id: str | None,
-) -> tuple[Standing, TierChange]:
+) -> tuple[MemberState, TierChange]:
     tiers, course, at_ms, now_ms = where
     number = standing.tier_changes + 1
     change = TierChange(
@@ -346,10 +350,10 @@ def _step(
     return msgspec.structs.replace(standing, tier=tier, tier_since=at_ms, tier_changes=number), change
 
 
-def view_tier(sets: TierSets | None, standing: Standing, now_ms: int, calendar: Calendar) -> MemberTierView:
+def view_tier(sets: TierSets | None, standing: MemberState, now_ms: int, calendar: Calendar) -> MemberTierView:
     """What a member has now, what is missing to the next tier, and what it takes to keep this one."""
     standing = review(sets, standing, now_ms, calendar).standing
-    course = Course(() if sets is None else sets.versions, standing.qualifying, calendar)
+    course = TierHistory(() if sets is None else sets.versions, standing.qualifying, calendar)
     tiers, rank = course.rank_at(now_ms)
     if tiers is None:
         return MemberTierView(standing.id, None, None, None, 0, None, None, None)
@@ -367,18 +371,18 @@ def view_tier(sets: TierSets | None, standing: Standing, now_ms: int, calendar: 
     )
 
 
-def _keep(course: Course, code: str, now_ms: int, calendar: Calendar) -> Keep | None:
+def _keep(course: TierHistory, code: str, now_ms: int, calendar: Calendar) -> Keep | None:
     """What it takes to keep a tier; None when it stays by itself."""
     for until in course.turns(now_ms):
         tiers, rank = course.rank_at(until)
-        if tiers is None or 0 <= place_of(tiers, code) <= rank:
+        if tiers is None or 0 <= tier_rank(tiers, code) <= rank:
             continue
         # With a grace it is enough to justify the tier right before its end; without one it has to be justified at that moment.
         looked_at = until - 1 if tiers.grace_months or tiers.grace_days else until
         ruling = course.in_force(looked_at) or tiers
         begins = _start_of(course.window_start(ruling, month_of(looked_at, calendar)), calendar)
-        counts_from, place = max(now_ms, begins), place_of(ruling, code)
-        possible = counts_from < until and place >= 0 and place_of(tiers, code) >= 0
+        counts_from, place = max(now_ms, begins), tier_rank(ruling, code)
+        possible = counts_from < until and place >= 0 and tier_rank(tiers, code) >= 0
         missing = max(0, ruling.tiers[place].points - course.points_at(ruling, looked_at)) if possible else None
         return Keep(missing, rfc3339(counts_from), rfc3339(until))
     return None

@@ -2,16 +2,24 @@
 
 import msgspec
 
-from guerdon.campaigns.domain import STANDINGS, Standing
+from guerdon.campaigns.domain import MEMBER_STATES, MemberState
 from guerdon.clock import Clock, utc_ms
 from guerdon.database import DUPLICATE_KEY, Database, Document, PyMongoError
 from guerdon.errors import GuerdonError, InvalidState, Validation
 from guerdon.http.cursor import decode_cursor, encode_cursor
 from guerdon.ledger.models import Command, Decision, View
 from guerdon.ledger.service import Ledger
-from guerdon.members.service import Identity
+from guerdon.members.service import Members
 from guerdon.permissions import Actor
-from guerdon.tiers.member_state import TIERS_REF, history_of, standing_change, standing_lock, standing_of, standing_ref, tiers_of
+from guerdon.tiers.member_state import (
+    TIERS_REF,
+    history_of,
+    member_state_change,
+    member_state_lock,
+    member_state_of,
+    member_state_ref,
+    tiers_of,
+)
 from guerdon.tiers.models import (
     PROGRAMME,
     TIER_CHANGES,
@@ -43,7 +51,7 @@ WALK_AFTER_MS = 60_000
 class Tiers:
     """Who has which tier, and by which rules."""
 
-    def __init__(self, ledger: Ledger, identity: Identity, assets: Assets, *, database: Database, clock: Clock) -> None:
+    def __init__(self, ledger: Ledger, identity: Members, assets: Assets, *, database: Database, clock: Clock) -> None:
         self._database = database
         self._ledger = ledger
         self._identity = identity
@@ -51,7 +59,7 @@ class Tiers:
         self._clock = clock
         self._sets = database.collection(TIER_SETS, TierSets)
         self._versions = database.collection(TIER_SET_VERSIONS, TierSetVersion)
-        self._standings = database.collection(STANDINGS, Standing)
+        self._standings = database.collection(MEMBER_STATES, MemberState)
         self._changes = database.collection(TIER_CHANGES, TierChange)
 
     # --- the rules --------------------------------------------------------------------------------------------------
@@ -151,10 +159,10 @@ class Tiers:
         more = len(items) > query.limit
         return items[: query.limit], encode_cursor(ids[query.limit - 1]) if more else None
 
-    async def _read(self, member_id: str) -> tuple[TierSets | None, Standing]:
+    async def _read(self, member_id: str) -> tuple[TierSets | None, MemberState]:
         await self._identity.get_member(member_id)
         standing = await self._standings.find_one({"_id": member_id, "owner": member_id})
-        return await self._sets.get(PROGRAMME), standing or Standing(id=member_id, owner=member_id)
+        return await self._sets.get(PROGRAMME), standing or MemberState(id=member_id, owner=member_id)
 
     # --- the review -------------------------------------------------------------------------------------------------
 
@@ -204,14 +212,14 @@ class Tiers:
 
     def _review_of(self, member_id: str) -> Command:
         def decide(view: View) -> Decision:
-            standing = standing_of(member_id, view)
+            standing = member_state_of(member_id, view)
             progress = review(tiers_of(view), standing, view.now_ms, self._ledger.calendar)
             if progress.standing == standing:
                 return Decision()
-            return Decision(inserts=tuple(history_of(progress)), changes=(standing_change(standing, progress.standing),))
+            return Decision(inserts=tuple(history_of(progress)), changes=(member_state_change(standing, progress.standing),))
 
-        documents = (standing_ref(member_id), TIERS_REF)
-        return Command((member_id,), (standing_lock(member_id),), decide, documents=documents)
+        documents = (member_state_ref(member_id), TIERS_REF)
+        return Command((member_id,), (member_state_lock(member_id),), decide, documents=documents)
 
 
 def _in_force(tiers: TierSet, now_ms: int) -> bool:

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterable, Sequence
 import msgspec
 
 from guerdon.calendar import Calendar
-from guerdon.ledger.expiry import settles_at
-from guerdon.ledger.lots import GRACE_MS, is_plain, mature, merge, negated, total
+from guerdon.ledger.expiry import debt_repaid_at
+from guerdon.ledger.lots import GRACE_MS, is_undated, mature, merge, negated, total
 from guerdon.ledger.models import (
     BREAKAGE,
     CASH,
@@ -19,8 +19,8 @@ from guerdon.ledger.models import (
     HOLDS,
     ISSUER,
     MERCHANT,
+    RULES,
     SYSTEM,
-    TERMS,
     Account,
     Entry,
     Hold,
@@ -34,11 +34,11 @@ from guerdon.ledger.models import (
 from guerdon.money import BALANCE_CEILING
 from guerdon.verification.report import Law
 
-Blame = Callable[[Law, str, str], None]
+ReportViolation = Callable[[Law, str, str], None]
 Ended = tuple[Hold, str]
 """A hold that an entry has ended, and how: captured, voided or expired."""
-SYSTEM_ACCOUNTS = frozenset({ISSUER, MERCHANT, CASH, BREAKAGE, HOLDS, TERMS, COUNTED})
-NOMINAL = frozenset({HOLDS, TERMS})
+SYSTEM_ACCOUNTS = frozenset({ISSUER, MERCHANT, CASH, BREAKAGE, HOLDS, RULES, COUNTED})
+NOMINAL = frozenset({HOLDS, RULES})
 """The other side of entries that move no value."""
 TIMES_KINDS = frozenset({"hold_expiry", "settlement", "expiry"})
 """What time does, whatever the state of the account."""
@@ -50,30 +50,30 @@ CONFIRMATION = "confirmation"
 """What makes value spendable that waited for it."""
 
 
-class Replay:
+class AccountReplay:
     """Where one account stands after the entries that were followed so far."""
 
     __slots__ = (
-        "_blame", "_calendar", "_in_time", "_moment", "_transaction", "account", "at", "balance", "ceiling", "ending", "floor", "head", "held", "holds", "limits", "lots",
-        "marks", "plain_before", "seq", "spent", "status",
+        "_report_violation", "_calendar", "_in_time", "_moment", "_transaction", "account", "at", "balance", "ceiling", "ending", "minimum_balance", "head", "held", "holds", "limits", "lots",
+        "marks", "undated_before", "seq", "spent", "status",
     )  # fmt: skip
 
-    def __init__(self, account: Account, calendar: Calendar, blame: Blame, marks: int = 0) -> None:
+    def __init__(self, account: Account, calendar: Calendar, blame: ReportViolation, marks: int = 0) -> None:
         self.account = account
         self.marks: list[tuple[int, bytes]] = [(0, GENESIS)] * marks
         """Number and hash of the newest entry up to each moment that the caller has in mind; kept here for it."""
         self._calendar = calendar
-        self._blame = blame
+        self._report_violation = blame
         self.seq, self.head, self.at = 0, GENESIS, 0
         self._transaction: str | None = None
-        self.balance, self.held, self.plain_before = 0, 0, 0
+        self.balance, self.held, self.undated_before = 0, 0, 0
         self.lots: tuple[Lot, ...] | None = None
         self.holds: dict[int, Hold] = {}
         self._in_time, self._moment = False, 0
         """Whether the entry before was time's doing, and up to which moment that had come."""
         self.ending: int | None = None
         """A hold whose last capture has just been made: the next entry must release the rest of it."""
-        self.floor, self.ceiling, self.status = 0, BALANCE_CEILING, "open"
+        self.minimum_balance, self.ceiling, self.status = 0, BALANCE_CEILING, "open"
         self.limits: Limits | None = None
         self.spent: Spent | None = None
 
@@ -84,7 +84,7 @@ class Replay:
 
     def follow(self, entry: Entry, seq: int) -> Ended | None:
         """Check one entry against all before it, and move on; return the hold that it has ended."""
-        account, blame = self.account, self._blame
+        account, blame = self.account, self._report_violation
         if seq != self.seq + 1:
             blame("L6", entry.id, f"seq {seq} follows seq {self.seq}")
         if entry.prev != self.head or entry.hash != entry_hash(entry):
@@ -95,7 +95,7 @@ class Replay:
             blame("L6", entry.id, f"time runs backwards: {entry.at} after {self.at}")
         if entry.balance_after != self.balance + entry.amount:
             blame("L2", entry.id, f"{self.balance} and {entry.amount} make {entry.balance_after}")
-        counter = entry.counter
+        counter = entry.counterparty
         if counter.startswith(SYSTEM) and (counter not in SYSTEM_ACCOUNTS or (entry.amount and counter in NOMINAL)):
             blame("L1", entry.id, f"{entry.amount} against {counter}, which holds no value")
         ended = None
@@ -107,31 +107,31 @@ class Replay:
             and entry.spent is None
             and entry.spendable_after is None
         ):
-            self._follow_plain(entry)
+            self._follow_undated(entry)
         else:
             ended = self._follow_dated(entry, seq)
         self.seq, self.head, self.at, self._transaction = seq, entry.hash, entry.at, entry.transaction
         self.balance, self.held = entry.balance_after, entry.held_after
         return ended
 
-    def _follow_plain(self, entry: Entry) -> None:
+    def _follow_undated(self, entry: Entry) -> None:
         """An account that has never had a lot, a hold or terms: most of them, so this is kept short."""
-        self.plain_before = self.balance - self.held
+        self.undated_before = self.balance - self.held
         if entry.held_after != self.held:
-            self._blame("L2", entry.id, f"{entry.held_after} are held, without a hold")
+            self._report_violation("L2", entry.id, f"{entry.held_after} are held, without a hold")
         if entry.amount < 0:
             if entry.balance_after - entry.held_after < 0 and entry.kind != "clawback":
-                self._blame("L3", entry.id, f"{entry.balance_after - entry.held_after} available, the floor is 0")
+                self._report_violation("L3", entry.id, f"{entry.balance_after - entry.held_after} available, the floor is 0")
             if entry.balance_after < -BALANCE_CEILING:
-                self._blame("L3", entry.id, "the debt passes the limit of the account")
+                self._report_violation("L3", entry.id, "the debt passes the limit of the account")
         elif entry.balance_after > BALANCE_CEILING:
-            self._blame("L3", entry.id, f"the ceiling is {BALANCE_CEILING}")
+            self._report_violation("L3", entry.id, f"the ceiling is {BALANCE_CEILING}")
 
     def _follow_dated(self, entry: Entry, seq: int) -> Ended | None:
-        blame = self._blame
+        blame = self._report_violation
         own = self._bring_up(entry)
-        plain = self.plain_before = self.balance - self.held - total(own)
-        spendable = self.balance - self.held - _pending(own, entry.at) - self.floor
+        plain = self.undated_before = self.balance - self.held - total(own)
+        spendable = self.balance - self.held - _pending(own, entry.at) - self.minimum_balance
         ended, change = None, entry.hold
         if change is not None:
             ended, after = self._follow_hold(entry, change, seq, own)
@@ -147,12 +147,12 @@ class Replay:
         if self.lots is not None or entry.lots or change is not None or entry.terms is not None:
             self.lots = after
         pending = _pending(after, entry.at)
-        left = entry.balance_after - held - pending - self.floor
-        if entry.spendable_after != (left if pending or self.floor else None):
+        left = entry.balance_after - held - pending - self.minimum_balance
+        if entry.spendable_after != (left if pending or self.minimum_balance else None):
             blame("L2", entry.id, f"{left} can be spent, the entry says {entry.spendable_after}")
         taken = -entry.amount if change is None else max(0, change.change)
         if taken > 0 and entry.kind not in ("clawback", "expiry") and left < 0 and left < spendable:
-            blame("L3", entry.id, f"{left + self.floor} available, the floor is {self.floor}")
+            blame("L3", entry.id, f"{left + self.minimum_balance} available, the floor is {self.minimum_balance}")
         if entry.amount > 0 and entry.balance_after > self.ceiling:
             blame("L3", entry.id, f"the ceiling is {self.ceiling}")
         if entry.amount < 0 and entry.balance_after < -BALANCE_CEILING:
@@ -172,7 +172,7 @@ class Replay:
         """
         own = self.lots or ()
         if self.ending is not None and (entry.hold is None or entry.hold.seq != self.ending or entry.amount):
-            self._blame("L7", entry.id, f"the rest of hold {self.ending} was not released with its last capture")
+            self._report_violation("L7", entry.id, f"the rest of hold {self.ending} was not released with its last capture")
         self.ending = None
         if not (self._in_time and entry.at == self.at):
             # Nothing was left to do at the time of the entry before.
@@ -181,11 +181,11 @@ class Replay:
         own, does, hold = self._next_of_time(own, entry.at)
         if self._in_time:
             if entry.kind != does or (hold is not None and (entry.hold is None or entry.hold.seq != hold.seq)):
-                self._blame("L10", entry.id, f"at {entry.at} time did {does or 'nothing'} next, not this")
+                self._report_violation("L10", entry.id, f"at {entry.at} time did {does or 'nothing'} next, not this")
             return own
         if does is not None:
             law: Law = "L10" if hold is not None else "L7"
-            self._blame(law, entry.id, f"{'hold ' + str(hold.seq) if hold else does} was due, and was not booked before")
+            self._report_violation(law, entry.id, f"{'hold ' + str(hold.seq) if hold else does} was due, and was not booked before")
         self._require_open(entry)
         return own
 
@@ -212,10 +212,10 @@ class Replay:
 
     def _require_open(self, entry: Entry) -> None:
         if self.status == "closed":
-            self._blame("L3", entry.id, "the account was closed")
+            self._report_violation("L3", entry.id, "the account was closed")
         gives_up = entry.hold is not None and entry.hold.change < 0 and not entry.amount
         if self.status == "frozen" and entry.terms is None and not gives_up:
-            self._blame("L3", entry.id, "the account was frozen")
+            self._report_violation("L3", entry.id, "the account was frozen")
 
     # --- lots -------------------------------------------------------------------------------------------------------
 
@@ -231,48 +231,48 @@ class Replay:
         gone = negated(moved)
         if entry.kind == "expiry":
             lapsed = tuple(lot for lot in own if lot.expires_at is not None and lot.expires_at <= entry.at)
-            if gone != lapsed or not lapsed or entry.amount != -total(lapsed) or entry.counter != BREAKAGE:
-                self._blame("L7", entry.id, f"{total(lapsed)} had lapsed, {-entry.amount} were written off")
+            if gone != lapsed or not lapsed or entry.amount != -total(lapsed) or entry.counterparty != BREAKAGE:
+                self._report_violation("L7", entry.id, f"{total(lapsed)} had lapsed, {-entry.amount} were written off")
         elif entry.kind == "settlement":
             there = available(own)
             if entry.amount or not gone or gone != first_of(there, min(max(0, -plain), total(there))):
-                self._blame("L7", entry.id, f"a debt of {max(0, -plain)} was paid with {total(gone)}")
+                self._report_violation("L7", entry.id, f"a debt of {max(0, -plain)} was paid with {total(gone)}")
         elif entry.kind in CHOOSING_KINDS:
             self._check_there(entry, own, gone)
         elif gone != first_of(available(own), -entry.amount):
-            self._blame("L7", entry.id, "it was not taken from the lots that come first in the spend order")
+            self._report_violation("L7", entry.id, "it was not taken from the lots that come first in the spend order")
 
     def _check_confirmed(self, entry: Entry, own: Sequence[Lot], plain: int) -> None:
         """A part of one lot that waited becomes spendable at once, less what it pays of a debt; nothing else is ever dated anew."""
         moved = entry.lots or ()
         gone = negated(lot for lot in moved if lot.amount < 0)
         come = tuple(lot for lot in moved if lot.amount > 0)
-        if entry.amount or entry.counter != ISSUER or len(gone) != 1 or not gone[0].waits or len(come) > 1:
-            self._blame("L7", entry.id, "it makes something else spendable than one lot that waited")
+        if entry.amount or entry.counterparty != ISSUER or len(gone) != 1 or not gone[0].awaits_confirmation or len(come) > 1:
+            self._report_violation("L7", entry.id, "it makes something else spendable than one lot that waited")
             return
         there = {lot.dates: lot.amount for lot in own}
         amount = gone[0].amount
         if amount > there.get(gone[0].dates, 0):
-            self._blame("L7", entry.id, f"{amount} were confirmed of {there.get(gone[0].dates, 0)} that waited")
+            self._report_violation("L7", entry.id, f"{amount} were confirmed of {there.get(gone[0].dates, 0)} that waited")
         until = come[0].expires_at if come else None
         whole = msgspec.structs.replace(gone[0], available_at=None, expires_at=until)
         if (until is not None and until <= entry.at) or come != arriving((whole,), plain, amount, entry.at, entry.at):
-            self._blame("L7", entry.id, f"{amount} were confirmed, {total(come)} can be spent")
+            self._report_violation("L7", entry.id, f"{amount} were confirmed, {total(come)} can be spent")
 
     def _check_arrival(self, entry: Entry, moved: Sequence[Lot]) -> None:
-        if any(lot.waits and (lot.source == "paid" or lot.expires_at is None) for lot in moved):
-            self._blame("L7", entry.id, "what waits to be confirmed was paid for, or would wait for ever")
+        if any(lot.awaits_confirmation and (lot.source == "paid" or lot.expires_at is None) for lot in moved):
+            self._report_violation("L7", entry.id, "what waits to be confirmed was paid for, or would wait for ever")
         passed = any(lot.available_at is not None and lot.available_at <= entry.at for lot in moved)
-        if passed or total(moved) > entry.amount or any(lot.amount <= 0 or is_plain(lot) for lot in moved):
-            self._blame("L7", entry.id, "what arrived is more than was sent, or waits for a moment that has passed")
+        if passed or total(moved) > entry.amount or any(lot.amount <= 0 or is_undated(lot) for lot in moved):
+            self._report_violation("L7", entry.id, "what arrived is more than was sent, or waits for a moment that has passed")
 
     def _check_there(self, entry: Entry, own: Sequence[Lot], gone: Sequence[Lot]) -> None:
         there = {lot.dates: lot.amount for lot in own}
         for lot in gone:
             if not 0 < lot.amount <= there.get(lot.dates, 0):
-                self._blame("L7", entry.id, f"{lot.amount} were taken from a lot of {there.get(lot.dates, 0)}")
+                self._report_violation("L7", entry.id, f"{lot.amount} were taken from a lot of {there.get(lot.dates, 0)}")
         if total(gone) > -entry.amount:
-            self._blame("L7", entry.id, f"{total(gone)} left, {-entry.amount} were wanted")
+            self._report_violation("L7", entry.id, f"{total(gone)} left, {-entry.amount} were wanted")
 
     # --- holds ------------------------------------------------------------------------------------------------------
 
@@ -285,7 +285,7 @@ class Replay:
             return None, merge([*own, *(entry.lots or ())])
         hold = self.holds.get(change.seq)
         if hold is None:
-            self._blame("L7", entry.id, f"there is no hold {change.seq}")
+            self._report_violation("L7", entry.id, f"there is no hold {change.seq}")
             return None, own
         if entry.amount:
             return self._follow_capture(entry, change, hold), own
@@ -299,9 +299,9 @@ class Replay:
         taken = negated(entry.lots or ())
         counted_at = None if entry.spent is None else entry.at
         if change != HoldChange(seq, size, size, size, change.expires_at, counted_at=counted_at) or entry.amount:
-            self._blame("L7", entry.id, "a new hold holds what it was made for, and nothing leaves")
+            self._report_violation("L7", entry.id, "a new hold holds what it was made for, and nothing leaves")
         if taken != first_of(available(own), size):
-            self._blame("L7", entry.id, "it was not held of the lots that come first in the spend order")
+            self._report_violation("L7", entry.id, "it was not held of the lots that come first in the spend order")
         self.holds[seq] = Hold(seq, size, size, change.expires_at, counted_at=counted_at, lots=taken)
 
     def _follow_capture(self, entry: Entry, change: HoldChange, hold: Hold) -> Ended | None:
@@ -310,13 +310,13 @@ class Replay:
         taken = negated(entry.lots or ())
         rest = hold.left - amount
         if amount < 0 or rest < 0 or taken != first_of(hold.lots, amount):
-            self._blame("L7", entry.id, f"{amount} were captured of {hold.left}, or not in the spend order")
+            self._report_violation("L7", entry.id, f"{amount} were captured of {hold.left}, or not in the spend order")
         left = msgspec.structs.replace(
             hold, left=rest, captured=hold.captured + amount, lots=merge([*hold.lots, *(entry.lots or ())])
         )
         says = HoldChange(hold.seq, -amount, hold.size, change.left, hold.expires_at, left.captured, hold.counted_at)
         if change != says or change.left not in (0, rest):
-            self._blame("L7", entry.id, f"{rest} are left in hold {hold.seq}, the entry says {change.left}")
+            self._report_violation("L7", entry.id, f"{rest} are left in hold {hold.seq}, the entry says {change.left}")
         self.holds[hold.seq] = left
         if rest <= 0:
             return self.holds.pop(hold.seq), "captured"
@@ -326,15 +326,15 @@ class Replay:
 
     def _follow_release(self, entry: Entry, change: HoldChange, hold: Hold) -> None:
         if change != HoldChange(hold.seq, -hold.left, hold.size, 0, hold.expires_at, hold.captured, hold.counted_at):
-            self._blame("L7", entry.id, f"{hold.left} were left in hold {hold.seq}, {-change.change} came back")
+            self._report_violation("L7", entry.id, f"{hold.left} were left in hold {hold.seq}, {-change.change} came back")
         back_at = min(entry.at, hold.expires_at)
-        if (entry.lots or ()) != arriving(hold.lots, self.plain_before, hold.left, back_at, entry.at):
-            self._blame("L7", entry.id, "what was held did not return to the lots it came from")
+        if (entry.lots or ()) != arriving(hold.lots, self.undated_before, hold.left, back_at, entry.at):
+            self._report_violation("L7", entry.id, "what was held did not return to the lots it came from")
         if self.limits is not None and hold.counted_at is not None:
             then, now = self._calendar.names(hold.counted_at), self._calendar.names(entry.at)
             back = (-hold.left if then[0] == now[0] else 0, -hold.left if then[1] == now[1] else 0)
             if entry.spent != back:
-                self._blame("L3", entry.id, f"it gives back {back} to the limits, the entry says {entry.spent}")
+                self._report_violation("L3", entry.id, f"it gives back {back} to the limits, the entry says {entry.spent}")
 
     # --- terms ------------------------------------------------------------------------------------------------------
 
@@ -342,11 +342,11 @@ class Replay:
         terms = entry.terms
         assert terms is not None
         if entry.amount or entry.lots:
-            self._blame("L2", entry.id, "an entry that changes the terms moves no value")
+            self._report_violation("L2", entry.id, "an entry that changes the terms moves no value")
         if terms.status == "closed" and (self.balance or self.held):
-            self._blame("L3", entry.id, f"the account was closed with {self.balance} in it")
+            self._report_violation("L3", entry.id, f"the account was closed with {self.balance} in it")
         self.status = terms.status or self.status
-        self.floor = self.floor if terms.floor is None else terms.floor
+        self.minimum_balance = self.minimum_balance if terms.minimum_balance is None else terms.minimum_balance
         self.ceiling = self.ceiling if terms.ceiling is None else terms.ceiling
         if terms.limits is not None:
             self.limits = terms.limits if terms.limits != Limits() else None
@@ -356,10 +356,10 @@ class Replay:
         spends = taken if entry.kind in SPENDING_KINDS else 0
         if self.limits is None:
             if entry.spent is not None:
-                self._blame("L3", entry.id, "it counts against spending limits that were not set")
+                self._report_violation("L3", entry.id, "it counts against spending limits that were not set")
             return
         if spends > 0 and entry.spent != (spends, spends):
-            self._blame("L3", entry.id, f"{spends} were spent, {entry.spent} were counted against the limits")
+            self._report_violation("L3", entry.id, f"{spends} were spent, {entry.spent} were counted against the limits")
         if entry.spent is None:
             return
         day, month = self._calendar.names(entry.at)
@@ -369,7 +369,7 @@ class Replay:
         self.spent = Spent(day, month, in_day, in_month)
         for name, used, limit in (("day", in_day, self.limits.day), ("month", in_month, self.limits.month)):
             if entry.spent[0] > 0 and limit is not None and used > limit:
-                self._blame("L3", entry.id, f"{used} were spent in the {name}, the limit is {limit}")
+                self._report_violation("L3", entry.id, f"{used} were spent in the {name}, the limit is {limit}")
 
     # --- the row ----------------------------------------------------------------------------------------------------
 
@@ -377,28 +377,34 @@ class Replay:
         """Compare the account's row with what its entries add up to."""
         row = self.account
         if (self.seq, self.head, self.at) != (row.seq, row.head, row.at):
-            self._blame("L6", row.id, f"the account is at seq {row.seq}, its chain ends at {self.seq} or with another hash or time")
+            self._report_violation(
+                "L6", row.id, f"the account is at seq {row.seq}, its chain ends at {self.seq} or with another hash or time"
+            )
         if row.id != f"{row.owner}:{row.asset}":
-            self._blame("L6", row.id, f"it says that it is {row.owner}'s, in {row.asset}")
+            self._report_violation("L6", row.id, f"it says that it is {row.owner}'s, in {row.asset}")
         if (self.balance, self.held) != (row.balance, row.held):
-            self._blame("L2", row.id, f"{row.balance} with {row.held} held, its entries sum to {self.balance} and {self.held}")
-        stored = (row.floor, row.ceiling, row.status, row.limits, row.spent)
-        derived = (self.floor, self.ceiling, self.status, self.limits, self.spent)
+            self._report_violation(
+                "L2", row.id, f"{row.balance} with {row.held} held, its entries sum to {self.balance} and {self.held}"
+            )
+        stored = (row.minimum_balance, row.ceiling, row.status, row.limits, row.spent)
+        derived = (self.minimum_balance, self.ceiling, self.status, self.limits, self.spent)
         if stored != derived:
-            self._blame("L2", row.id, f"floor, ceiling, status, limits and counters are {derived} by its entries, not {stored}")
+            self._report_violation(
+                "L2", row.id, f"floor, ceiling, status, limits and counters are {derived} by its entries, not {stored}"
+            )
         if row.lots != (None if self.lots is None else mature(self.lots, self.at)) or row.holds != tuple(self.holds.values()):
-            self._blame("L7", row.id, "its lots and holds are not those that its entries leave")
+            self._report_violation("L7", row.id, "its lots and holds are not those that its entries leave")
         if row.due_at != self.due_at():
-            self._blame("L10", row.id, f"something lapses at {self.due_at()}, the sweeper looks at {row.due_at}")
+            self._report_violation("L10", row.id, f"something lapses at {self.due_at()}, the sweeper looks at {row.due_at}")
         if self.ending is not None:
-            self._blame("L7", row.id, f"the rest of hold {self.ending} was not released with its last capture")
+            self._report_violation("L7", row.id, f"the rest of hold {self.ending} was not released with its last capture")
 
     def due_at(self) -> int | None:
         """When something on it lapses next, or pays a debt."""
         own = mature(self.lots or (), self.at)
         moments = [hold.expires_at for hold in self.holds.values()]
         moments += [lot.expires_at for lot in own if lot.expires_at is not None]
-        settles = settles_at(own, self.balance - self.held - total(own))
+        settles = debt_repaid_at(own, self.balance - self.held - total(own))
         return min(moments if settles is None else [*moments, settles], default=None)
 
 

@@ -17,12 +17,12 @@ from guerdon.clock import Clock, rfc3339
 from guerdon.database import Database, Document, DuplicateKeyError
 from guerdon.ledger.models import Account, entry_id
 from guerdon.ledger.store import ACCOUNTS, ENTRIES
-from guerdon.verification.account_replay import Blame
+from guerdon.verification.account_replay import ReportViolation
 from guerdon.verification.checkpoint_file import Line, append_missing, read_lines
-from guerdon.verification.report import Report
+from guerdon.verification.report import VerificationReport
 from guerdon.verification.signing import BadSignature, CheckpointKeys
 
-__all__ = ["BooksChanged", "Checkpoint", "CheckpointKeys", "Cut", "read_cuts", "write_checkpoint"]
+__all__ = ["BooksChanged", "Checkpoint", "CheckpointKeys", "RemovedPart", "read_removed_parts", "write_checkpoint"]
 
 CHECKPOINTS = "checkpoints"
 INDEXES: dict[str, list[IndexModel]] = {CHECKPOINTS: []}
@@ -60,7 +60,7 @@ class _Stored(Struct, frozen=True):
     made_at: int
 
 
-class Cut(Struct):
+class RemovedPart(Struct):
     """The books as of a checkpoint's moment, added up account by account in the order of their ids."""
 
     number: int
@@ -71,7 +71,7 @@ class Cut(Struct):
     entries: int = 0
     digest: bytes = bytes(32)
 
-    def add(self, account: "Account | Row", seq: int, head: bytes) -> None:
+    def add(self, account: "Account | AccountSnapshot", seq: int, head: bytes) -> None:
         """Add an account whose newest entry up to `as_of` is number `seq`; 0 is none, and then the account is not counted."""
         if seq > 0:
             line = _canonical.encode([account.id, account.kind, account.opened_at, seq, head.hex()])
@@ -89,13 +89,13 @@ class Cut(Struct):
             return f"{counts}, there are {self.accounts} and {self.entries}"
         return None if self.digest.hex() == signed.digest else f"{counts}; there are as many, but not the same"
 
-    def check(self, blame: Blame) -> None:
+    def check(self, blame: ReportViolation) -> None:
         fault = self.fault()
         if fault is not None:
             blame("CP", f"checkpoint {self.number}", fault)
 
 
-class Row(Struct, frozen=True):
+class AccountSnapshot(Struct, frozen=True):
     """Of an account's row, what a checkpoint needs."""
 
     id: str = field(name="_id")
@@ -119,10 +119,10 @@ async def write_checkpoint(database: Database, clock: Clock, keys: CheckpointKey
     before = None if newest is None else _opened(newest, keys)
     await _export(database, file)
     made_at = clock.now_ms()
-    cut = Cut(1 if before is None else before.number + 1, made_at - SETTLED_MS)
+    cut = RemovedPart(1 if before is None else before.number + 1, made_at - SETTLED_MS)
     if before is not None and cut.as_of <= before.as_of:
         return 0
-    again = [] if before is None else [Cut(before.number, before.as_of, before)]
+    again = [] if before is None else [RemovedPart(before.number, before.as_of, before)]
     await _add_up(database, [*again, cut])
     for earlier in again:
         if (fault := earlier.fault()) is not None:
@@ -163,7 +163,7 @@ async def _export(database: Database, file: Path | None) -> None:
         raise BooksChanged(fault)
 
 
-async def _add_up(database: Database, cuts: Sequence[Cut]) -> None:
+async def _add_up(database: Database, cuts: Sequence[RemovedPart]) -> None:
     # A write that changes nothing still waits until the majority has everything that was written before it; so what was committed
     # in time, and is only now being replicated, is in what we read.
     await database.raw[CHECKPOINTS].update_one({"_id": 0}, {"$set": {"made_at": 0}})
@@ -174,12 +174,12 @@ async def _add_up(database: Database, cuts: Sequence[Cut]) -> None:
                 cut.add(row, *heads[row.id])
 
 
-async def _pages(database: Database) -> AsyncIterator[list[Row]]:
+async def _pages(database: Database) -> AsyncIterator[list[AccountSnapshot]]:
     fields = dict.fromkeys(("kind", "seq", "head", "opened_at", "at"), 1)
-    page: list[Row] = []
+    page: list[AccountSnapshot] = []
     async for document in database.raw[ACCOUNTS].find({}, fields, batch_size=PAGE_ACCOUNTS).sort("_id"):
         try:
-            page.append(msgspec.convert(document, Row, builtin_types=(bytes,)))
+            page.append(msgspec.convert(document, AccountSnapshot, builtin_types=(bytes,)))
         except msgspec.ValidationError as error:
             raise BooksChanged(f"the account {document['_id']} cannot be read: {error}; run `guerdon verify`") from None
         if len(page) == PAGE_ACCOUNTS:
@@ -189,7 +189,7 @@ async def _pages(database: Database) -> AsyncIterator[list[Row]]:
         yield page
 
 
-async def _heads_as_of(database: Database, rows: Sequence[Row], as_of: int) -> dict[str, tuple[int, bytes]]:
+async def _heads_as_of(database: Database, rows: Sequence[AccountSnapshot], as_of: int) -> dict[str, tuple[int, bytes]]:
     """Return `seq` and hash of each account's newest entry up to `as_of`; (0, b"") where there was none.
 
     Most accounts have not moved since, and their row says it. The others are searched together: backwards in steps that double, then by
@@ -221,7 +221,9 @@ async def _heads_as_of(database: Database, rows: Sequence[Row], as_of: int) -> d
 # --- reading ------------------------------------------------------------------------------------------------------------
 
 
-async def read_cuts(database: Database, keys: CheckpointKeys | None, file: Path | None, report: Report) -> list[Cut]:
+async def read_removed_parts(
+    database: Database, keys: CheckpointKeys | None, file: Path | None, report: VerificationReport
+) -> list[RemovedPart]:
     """Check the chain of checkpoints here and in the file; return what the walk has to add up again.
 
     Raises:
@@ -246,13 +248,13 @@ async def read_cuts(database: Database, keys: CheckpointKeys | None, file: Path 
     if newest:
         report.checkpoints = max(each.number for each in newest)
         report.signatures = "verified" if keys is not None else "not checked: no key"
-    return [Cut(each.number, each.as_of, each) for each in newest]
+    return [RemovedPart(each.number, each.as_of, each) for each in newest]
 
 
 class _Chain:
     """Checkpoints one after another."""
 
-    def __init__(self, keys: CheckpointKeys | None, blame: Blame, name: str) -> None:
+    def __init__(self, keys: CheckpointKeys | None, blame: ReportViolation, name: str) -> None:
         self._keys = keys
         self._blame = blame
         self._name = name

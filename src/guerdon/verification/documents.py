@@ -12,20 +12,20 @@ import msgspec
 from guerdon.campaigns.domain import EVENTS
 from guerdon.database import Database, Document
 from guerdon.ledger.expiry import HOLD_DOCUMENTS
-from guerdon.ledger.models import REFUSAL, WAITING, entry_id, located
+from guerdon.ledger.models import AWAITING_CONFIRMATION, REFUSAL, entry_id, parse_location
 from guerdon.ledger.store import ENTRIES, REVERSALS
-from guerdon.verification.account_replay import CONFIRMATION, Blame
+from guerdon.verification.account_replay import CONFIRMATION, ReportViolation
 from guerdon.verification.lookups import BATCH, find_entries
 from guerdon.verification.vouchers import check_vouchers
 
 CONFIRMED = "(confirmed)"
 """What a promise calls the amount that its entry confirms, and when that lapses: they are no fields."""
 Stage = Literal["events", "holds", "reversals", "refusals", "vouchers"]
-Promise = tuple[str, Mapping[str, Any]]
+ExpectedEntry = tuple[str, Mapping[str, Any]]
 """An entry's id, and what it must say; a path into it may have a point."""
 
 
-def promises_of_event(event: Document) -> Iterator[Promise]:
+def expected_of_event(event: Document) -> Iterator[ExpectedEntry]:
     """Every award that was paid is an entry with that amount, and so is every one that was confirmed."""
     for award in event["awards"]:
         if award.get("transaction_id") is not None:
@@ -49,7 +49,7 @@ def _decided(event: Document, award: Document) -> dict[str, Any]:
     }
 
 
-def promises_of_hold(hold: Document) -> Iterator[Promise]:
+def expected_of_hold(hold: Document) -> Iterator[ExpectedEntry]:
     """Every hold was made by an entry. What became of it is checked where its account is."""
     said = {
         "kind": "hold" if hold.get("voucher") is None else "reserve",
@@ -60,24 +60,24 @@ def promises_of_hold(hold: Document) -> Iterator[Promise]:
     yield _first_entry(hold["_id"]), {**said, "hold.expires_at": hold["expires_at"]}
 
 
-def promises_of_reversal(reversal: Document) -> Iterator[Promise]:
+def expected_of_reversal(reversal: Document) -> Iterator[ExpectedEntry]:
     """Only what has happened can be taken back. How much was taken back is checked where its account is."""
     yield _first_entry(reversal["_id"]), {"owner": reversal["owner"]}
 
 
 def _first_entry(name: object) -> str:
-    place = located(name) if isinstance(name, str) else None
+    place = parse_location(name) if isinstance(name, str) else None
     return entry_id(*place) if place else ""
 
 
-PASSES: dict[Stage, tuple[str, Callable[[Document], Iterator[Promise]]]] = {
-    "events": (EVENTS, promises_of_event),
-    "holds": (HOLD_DOCUMENTS, promises_of_hold),
-    "reversals": (REVERSALS, promises_of_reversal),
+PASSES: dict[Stage, tuple[str, Callable[[Document], Iterator[ExpectedEntry]]]] = {
+    "events": (EVENTS, expected_of_event),
+    "holds": (HOLD_DOCUMENTS, expected_of_hold),
+    "reversals": (REVERSALS, expected_of_reversal),
 }
 
 
-async def check_answers(database: Database, stage: Stage, after: str, blame: Blame) -> AsyncIterator[tuple[int, str]]:
+async def check_documents(database: Database, stage: Stage, after: str, blame: ReportViolation) -> AsyncIterator[tuple[int, str]]:
     """Check one kind of documents behind the id `after`; yield after each batch how many there were, and the last id."""
     if stage == "refusals":
         async for step in _check_refusals(database, after, blame):
@@ -89,7 +89,7 @@ async def check_answers(database: Database, stage: Stage, after: str, blame: Bla
         return
     collection, promises_of = PASSES[stage]
     async for batch in _batches(database, collection, {"_id": {"$gt": after}}):
-        promises: list[tuple[str, Promise]] = []
+        promises: list[tuple[str, ExpectedEntry]] = []
         for document in batch:
             name = f"{collection}/{document['_id']}"
             try:
@@ -120,10 +120,10 @@ def _confirmed(entry: Document, said: tuple[int, int | None]) -> tuple[int, int 
     """How much the entry takes out of the lot that waited, and when that lapses now; where all of it has paid a debt, nothing says when."""
     lots = entry.get("lots") or ()
     come = [lot.get("expires_at") for lot in lots if lot["amount"] > 0]
-    return -sum(lot["amount"] for lot in lots if lot.get("available_at") == WAITING), (come or [said[1]])[0]
+    return -sum(lot["amount"] for lot in lots if lot.get("available_at") == AWAITING_CONFIRMATION), (come or [said[1]])[0]
 
 
-async def _check_refusals(database: Database, after: str, blame: Blame) -> AsyncIterator[tuple[int, str]]:
+async def _check_refusals(database: Database, after: str, blame: ReportViolation) -> AsyncIterator[tuple[int, str]]:
     """What was refused under a key has not succeeded under it."""
     where = {"_id": {"$gt": max(after, REFUSAL), "$lt": REFUSAL + "g"}}
     async for batch in _batches(database, ENTRIES, where):

@@ -13,9 +13,9 @@ from msgspec import Struct
 from guerdon.database import Database, Document
 from guerdon.ledger.expiry import HOLD_DOCUMENTS
 from guerdon.ledger.lots import negated
-from guerdon.ledger.models import REFUSAL, Entry, Hold, Lot, entry_id, hold_id, located, transaction_id
+from guerdon.ledger.models import REFUSAL, Entry, Hold, Lot, entry_id, hold_id, parse_location, transaction_id
 from guerdon.ledger.store import ENTRIES
-from guerdon.verification.account_replay import Blame, Ended, arriving, came_from
+from guerdon.verification.account_replay import Ended, ReportViolation, arriving, came_from
 
 BATCH = 500
 CARRYING_KINDS = frozenset({"transfer", "load"})
@@ -38,7 +38,7 @@ class _Side(Struct, frozen=True):
 class Lookups:
     """Collects questions, and asks them when there are enough."""
 
-    def __init__(self, database: Database, blame: Blame) -> None:
+    def __init__(self, database: Database, blame: ReportViolation) -> None:
         self._database = database
         self._blame = blame
         self._sides: list[_Side] = []
@@ -53,20 +53,20 @@ class Lookups:
     def other_side(self, entry: Entry, seq: int, plain_before: int) -> None:
         """The other wallet of a transfer must have an entry that mirrors this one."""
         if entry.pair is None or entry.pair < 1:
-            self._blame("L1", entry.id, f"{entry.amount} {entry.asset} against {entry.counter}, which has no such entry")
+            self._blame("L1", entry.id, f"{entry.amount} {entry.asset} against {entry.counterparty}, which has no such entry")
         else:
-            self._sides.append(_Side(entry, seq, entry_id(entry.counter, entry.pair), plain_before))
+            self._sides.append(_Side(entry, seq, entry_id(entry.counterparty, entry.pair), plain_before))
 
     def first_side(self, entry: Entry, account: str, seq: int, running: str) -> None:
         """A further side of a transaction must name its first: the entry before it, or one on another account."""
         assert entry.transaction is not None
-        place = located(entry.transaction)
+        place = parse_location(entry.transaction)
         if place is None or transaction_id(*place) != entry.transaction or place == (account, seq):
             self._blame("L8", entry.id, f"{entry.transaction} names no first entry of a transaction")
         elif place[0] == account:
             if entry.transaction != running:
                 self._blame("L8", entry.id, f"it does not stand behind the other entries of {entry.transaction}")
-        elif place != (entry.counter, entry.pair):
+        elif place != (entry.counterparty, entry.pair):
             self._sides.append(_Side(entry, seq, entry_id(*place), None))
 
     def mark(self, mark: bytes, entry: Entry) -> None:

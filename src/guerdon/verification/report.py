@@ -28,7 +28,7 @@ class Violation(Struct, frozen=True):
     detail: str
 
 
-class Report(Struct):
+class VerificationReport(Struct):
     """What was read and what is wrong; `first` holds the first violation of each law."""
 
     violations: int = 0

@@ -19,18 +19,18 @@ from guerdon.clock import to_ms
 from guerdon.database import Database, Document, Session
 from guerdon.errors import NotFound
 from guerdon.ledger.expiry import HOLD_DOCUMENTS
-from guerdon.ledger.models import REFUSAL, SEQ_DIGITS, SYSTEM, Account, Entry, entry_id, hold_id, located, once_mark
+from guerdon.ledger.models import REFUSAL, SEQ_DIGITS, SYSTEM, Account, Entry, entry_id, hold_id, parse_location, unique_key
 from guerdon.ledger.store import ACCOUNTS, ENTRIES, REVERSALS, decode_account, decode_entry, encode
-from guerdon.verification.account_replay import Replay
-from guerdon.verification.checkpoints import CheckpointKeys, read_cuts
-from guerdon.verification.documents import Stage, check_answers
+from guerdon.verification.account_replay import AccountReplay
+from guerdon.verification.checkpoints import CheckpointKeys, read_removed_parts
+from guerdon.verification.documents import Stage, check_documents
 from guerdon.verification.lookups import Lookups, amount_of, find_entries, hold_fault
-from guerdon.verification.report import LAWS, Law, Report, Violation
+from guerdon.verification.report import LAWS, Law, VerificationReport, Violation
 from guerdon.verification.snapshots import in_snapshot
-from guerdon.verification.state_file import Place, StateFile
+from guerdon.verification.state_file import StateFile, VerificationPosition
 from guerdon.vouchers.models import VOUCHERS
 
-__all__ = ["LAWS", "Law", "Report", "Violation", "prove", "verify"]
+__all__ = ["LAWS", "Law", "VerificationReport", "Violation", "prove", "verify"]
 
 PAGE_ACCOUNTS = 1000
 BATCH_ENTRIES = 5000
@@ -56,7 +56,7 @@ async def verify(
     checkpoint_file: Path | None = None,
     state_file: Path | None = None,
     resume: bool = False,
-) -> Report:
+) -> VerificationReport:
     """Check every account, every entry and every kept answer.
 
     `state_file` is written after a page, at most each second; with `resume` the run goes on where the one before it was cut off. Only what is committed by a
@@ -68,8 +68,8 @@ async def verify(
     state = None if state_file is None else await StateFile.of(database, state_file)
     place = state.load() if resume and state is not None else None
     if place is None:
-        place = Place(total=await _count(database))
-        place.cuts = await read_cuts(database, keys, checkpoint_file, place.report)
+        place = VerificationPosition(total=await _count(database))
+        place.cuts = await read_removed_parts(database, keys, checkpoint_file, place.report)
 
     def page_done() -> None:
         if progress is not None:
@@ -85,7 +85,7 @@ async def verify(
     for stage in STAGES[STAGES.index(place.stage) :]:
         if stage != place.stage:
             place.stage, place.last = stage, ""
-        async for count, last in check_answers(database, stage, place.last, place.report.blame):
+        async for count, last in check_documents(database, stage, place.last, place.report.blame):
             place.done, place.last = place.done + count, last
             page_done()
     if state is not None:
@@ -93,13 +93,13 @@ async def verify(
     return place.report
 
 
-async def prove(database: Database, account_id: str, *, calendar: Calendar | None = None) -> Report:
+async def prove(database: Database, account_id: str, *, calendar: Calendar | None = None) -> VerificationReport:
     """Check one account alone: its row, its chain, its holds and refunds, and the other sides of its transfers.
 
     Raises:
         NotFound: there is no such account.
     """
-    walk = _Walk(database, Place(), calendar or Calendar(), await _server_time_ms(database))
+    walk = _Walk(database, VerificationPosition(), calendar or Calendar(), await _server_time_ms(database))
     walk.marks_max = 0
     page = await _read_page(database, {"_id": account_id}, walk.place.report)
     if page.last is None:
@@ -121,7 +121,7 @@ async def _count(database: Database) -> int:
 # --- pages --------------------------------------------------------------------------------------------------------------
 
 
-class _Page(Struct, frozen=True):
+class _AccountPage(Struct, frozen=True):
     """Some accounts, in the order of their ids, with what other documents said of them at the same moment."""
 
     accounts: dict[str, Account]
@@ -135,7 +135,7 @@ class _Page(Struct, frozen=True):
     """Documents that say how much of a transaction was taken back, by its id."""
 
 
-async def _read_page(database: Database, where: Document, report: Report) -> _Page:
+async def _read_page(database: Database, where: Document, report: VerificationReport) -> _AccountPage:
     """Read the next accounts, all of an owner's or none, and what is said of them, in one snapshot."""
 
     async def read(session: Session) -> tuple[list[Document], dict[str, Document], dict[str, Document]]:
@@ -155,7 +155,7 @@ async def _read_page(database: Database, where: Document, report: Report) -> _Pa
             report.accounts += 1
             report.blame("L6", account_id, f"not an account: {str(error)[:200]}")
     last = str(rows[-1]["_id"]) if rows else None
-    return _Page(accounts, frozenset(broken), last, held, reversed_)
+    return _AccountPage(accounts, frozenset(broken), last, held, reversed_)
 
 
 async def _read_snapshot(
@@ -176,7 +176,7 @@ async def _read_snapshot(
     async def said_in(collection: str, prefix: str, more: Document) -> dict[str, Document]:
         about: Document = {"_id": {"$gte": prefix + low, "$lt": prefix + high}, **more}
         found = {str(row["_id"]): row async for row in database.raw[collection].find(about, session=session)}
-        return {name: row for name, row in found.items() if (place := located(name)) is not None and place[0] in ids}
+        return {name: row for name, row in found.items() if (place := parse_location(name)) is not None and place[0] in ids}
 
     held = await said_in(HOLD_DOCUMENTS, "hld_", {"status": "held"})
     return rows, held, await said_in(REVERSALS, "txn_", {})
@@ -188,7 +188,7 @@ async def _read_snapshot(
 class _Walk:
     """One run over accounts and their entries."""
 
-    def __init__(self, database: Database, place: Place, calendar: Calendar, now_ms: int) -> None:
+    def __init__(self, database: Database, place: VerificationPosition, calendar: Calendar, now_ms: int) -> None:
         self.place = place
         self.marks_max = MARKS_IN_MEMORY
         self._database = database
@@ -213,10 +213,10 @@ class _Walk:
             place.last = page.last
             page_done()
 
-    async def page(self, page: _Page, ids: Document) -> None:
+    async def page(self, page: _AccountPage, ids: Document) -> None:
         """Follow the entries of the page's accounts, then compare what is said of them."""
         cuts = self.place.cuts
-        states = {name: Replay(account, self._calendar, self._blame, len(cuts)) for name, account in page.accounts.items()}
+        states = {name: AccountReplay(account, self._calendar, self._blame, len(cuts)) for name, account in page.accounts.items()}
         beyond: dict[str, Entry] = {}
         async for entry, name, seq in self._entries(ids):
             replay = states.get(name)
@@ -257,13 +257,13 @@ class _Walk:
             else:
                 self._blame("L6", name[:200], f"not an entry: {fault}")
 
-    def _follow(self, replay: Replay, entry: Entry, name: str, seq: int) -> None:
+    def _follow(self, replay: AccountReplay, entry: Entry, name: str, seq: int) -> None:
         self.place.report.entries += 1
         running = replay.transaction if entry.transaction is not None else ""
         ended = replay.follow(entry, seq)
         self._check_once(entry)
-        if not entry.counter.startswith(SYSTEM):
-            self._lookups.other_side(entry, seq, replay.plain_before)
+        if not entry.counterparty.startswith(SYSTEM):
+            self._lookups.other_side(entry, seq, replay.undated_before)
         if entry.transaction is not None:
             self._lookups.first_side(entry, name, seq, running)
         if ended is not None:
@@ -280,10 +280,10 @@ class _Walk:
             self._marks.clear()
         marks: list[bytes] = []
         if entry.key is not None:
-            marks.append(once_mark(entry.owner, "key", entry.actor, entry.key))
+            marks.append(unique_key(entry.owner, "key", entry.actor, entry.key))
             if entry.reference is not None:
-                marks.append(once_mark(entry.owner, "reference", entry.reference))
-        if marks != (entry.once or []):
+                marks.append(unique_key(entry.owner, "reference", entry.reference))
+        if marks != (entry.unique_keys or []):
             self._blame("L4", entry.id, "its marks are not those of its key and reference")
         for mark in marks:
             if mark in self._marks:
@@ -296,14 +296,14 @@ class _Walk:
     def _follow_reversal(self, entry: Entry, name: str) -> None:
         """What is taken back is counted on the account of the original's first entry; the other side of a transfer mirrors it."""
         assert entry.reverses is not None
-        place = located(entry.reverses)
+        place = parse_location(entry.reverses)
         if place is None:
             self._blame("L5", entry.id, f"{entry.reverses} names no transaction")
         elif place[0] == name:
             self._reversed[entry.reverses] = self._reversed.get(entry.reverses, 0) + abs(entry.amount)
             self._lookups.original(entry, entry_id(*place))
 
-    def _finish(self, replay: Replay, page: _Page) -> None:
+    def _finish(self, replay: AccountReplay, page: _AccountPage) -> None:
         account = replay.account
         self.place.report.accounts += 1
         self.place.report.overdue += account.due_at is not None and account.due_at <= self._now_ms
@@ -323,12 +323,12 @@ class _Walk:
             if row is None or row["seq"] < entry.seq:
                 self._blame("L6", entry.id, "its account does not exist, or does not know it")
 
-    async def _check_reversed(self, page: _Page) -> None:
+    async def _check_reversed(self, page: _AccountPage) -> None:
         """What was taken back of a transaction is what its document counts, and not more than there was."""
         done, self._reversed = self._reversed, {}
-        originals = await find_entries(self._database, {entry_id(*place) for name in done if (place := located(name))})
+        originals = await find_entries(self._database, {entry_id(*place) for name in done if (place := parse_location(name))})
         for name in sorted(done.keys() | page.reversed.keys()):
-            place = located(name)
+            place = parse_location(name)
             said = page.reversed.get(name, {}).get("reversed", 0)
             original = originals.get(entry_id(*place)) if place else None
             whole = abs(amount_of(original))

@@ -35,7 +35,7 @@ class _JwkSet(Struct, frozen=True):
     keys: Annotated[list[_Jwk], Meta(min_length=1, max_length=16)]
 
 
-class _Header(Struct, frozen=True, forbid_unknown_fields=True):
+class _CheckpointHeader(Struct, frozen=True, forbid_unknown_fields=True):
     alg: Literal["EdDSA"]
     typ: Literal["guerdon-checkpoint"]
     kid: str
@@ -119,12 +119,12 @@ class CheckpointKeys:
         return urlsafe_b64decode(str(jws).split(".")[1].encode())
 
 
-def _header_of(jws: Any) -> _Header:
+def _header_of(jws: Any) -> _CheckpointHeader:
     match = _COMPACT.match(jws) if isinstance(jws, str) else None
     if match is None:
         raise BadSignature("not a signed checkpoint")
     try:
-        return msgspec.json.decode(urlsafe_b64decode(match[1].encode()), type=_Header)
+        return msgspec.json.decode(urlsafe_b64decode(match[1].encode()), type=_CheckpointHeader)
     except (msgspec.MsgspecError, ValueError):
         raise BadSignature("not the header of a checkpoint") from None
 

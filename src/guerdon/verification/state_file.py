@@ -11,13 +11,13 @@ from msgspec import Struct
 from guerdon.database import Database
 from guerdon.errors import StartupRefused
 from guerdon.ledger.store import ENTRIES
-from guerdon.verification.checkpoints import Cut
-from guerdon.verification.report import Report
+from guerdon.verification.checkpoints import RemovedPart
+from guerdon.verification.report import VerificationReport
 
 SAVE_EVERY_SECONDS = 1.0
 
 
-class Place(Struct):
+class VerificationPosition(Struct):
     """How far a run has come: everything that it must know to go on, the violations found so far with it."""
 
     stage: Literal["accounts", "events", "holds", "reversals", "refusals", "vouchers"] = "accounts"
@@ -26,13 +26,13 @@ class Place(Struct):
     done: int = 0
     total: int = 0
     """Documents that were there when the run began, about."""
-    report: Report = msgspec.field(default_factory=Report)
-    cuts: list[Cut] = []
+    report: VerificationReport = msgspec.field(default_factory=VerificationReport)
+    cuts: list[RemovedPart] = []
 
 
 class _File(Struct):
     books: str
-    place: Place
+    place: VerificationPosition
 
 
 class StateFile:
@@ -47,7 +47,7 @@ class StateFile:
     async def of(cls, database: Database, file: Path) -> "StateFile":
         return cls(file, await _name_of(database))
 
-    def load(self) -> Place | None:
+    def load(self) -> VerificationPosition | None:
         """Return where the last run was cut off, or None when there is no such run.
 
         Raises:
@@ -63,7 +63,7 @@ class StateFile:
             raise StartupRefused(f"{self._file} belongs to a verification of another database; start anew without --resume")
         return saved.place
 
-    def save_now_and_then(self, place: Place) -> None:
+    def save_now_and_then(self, place: VerificationPosition) -> None:
         """Save a place from which the run can go on, but not more often than it is worth.
 
         Raises:
@@ -74,7 +74,7 @@ class StateFile:
             self._saved_at = now
             self._save(place)
 
-    def _save(self, place: Place) -> None:
+    def _save(self, place: VerificationPosition) -> None:
         """Replace the file in one step: whoever is killed leaves the old or the new one."""
         draft = self._file.with_suffix(".new")
         try:

@@ -13,13 +13,13 @@ from typing import Any
 from msgspec import Struct
 
 from guerdon.database import Database, Document, Session
-from guerdon.ledger.models import HOLDS_MAX, entry_id, located
+from guerdon.ledger.models import HOLDS_MAX, entry_id, parse_location
 from guerdon.ledger.store import ACCOUNTS, REVERSALS
 from guerdon.offers.models import OFFER_VERSIONS
-from guerdon.verification.account_replay import Blame
+from guerdon.verification.account_replay import ReportViolation
 from guerdon.verification.lookups import BATCH, find_entries
 from guerdon.verification.snapshots import in_snapshot
-from guerdon.vouchers.codes.models import BATCHES
+from guerdon.vouchers.codes.models import CODE_BATCHES
 from guerdon.vouchers.models import DEALT_CODES, VOUCHER_CODES, VOUCHERS
 
 COPIED = ("name", "kind", "value", "price", "minimum_basket")
@@ -34,7 +34,7 @@ EXTERNAL = "external_code"
 """Its voucher's code is never dealt again, so that the stock keeps it when it is cancelled."""
 
 
-class _Page(Struct, frozen=True):
+class _VoucherPage(Struct, frozen=True):
     vouchers: list[Document]
     accounts: dict[str, Document]
     reversed: dict[str, Document]
@@ -44,7 +44,7 @@ class _Page(Struct, frozen=True):
     codes: dict[str, Document]
 
 
-async def check_vouchers(database: Database, after: str, blame: Blame) -> AsyncIterator[tuple[int, str]]:
+async def check_vouchers(database: Database, after: str, blame: ReportViolation) -> AsyncIterator[tuple[int, str]]:
     """Check all vouchers behind the id `after`, and at the end the stocks; yield after each page how many there were, and the last id."""
     while True:
         page = await _read_page(database, after)
@@ -56,8 +56,8 @@ async def check_vouchers(database: Database, after: str, blame: Blame) -> AsyncI
     await _check_stocks(database, blame)
 
 
-async def _read_page(database: Database, after: str) -> _Page:
-    async def read(session: Session) -> _Page:
+async def _read_page(database: Database, after: str) -> _VoucherPage:
+    async def read(session: Session) -> _VoucherPage:
         found = database.raw[VOUCHERS].find({"_id": {"$gt": after}}, limit=BATCH, session=session).sort("_id")
         vouchers = [row async for row in found]
 
@@ -65,7 +65,7 @@ async def _read_page(database: Database, after: str) -> _Page:
             wanted = sorted({name_of(row) for row in vouchers})
             return {str(row["_id"]): row async for row in database.raw[collection].find({"_id": {"$in": wanted}}, session=session)}
 
-        return _Page(
+        return _VoucherPage(
             vouchers,
             await named(ACCOUNTS, lambda row: str(row.get("account"))),
             await named(REVERSALS, lambda row: str(row.get("transaction"))),
@@ -76,14 +76,14 @@ async def _read_page(database: Database, after: str) -> _Page:
     return await in_snapshot(database, read)
 
 
-async def _check_page(database: Database, page: _Page, blame: Blame) -> None:
+async def _check_page(database: Database, page: _VoucherPage, blame: ReportViolation) -> None:
     wanted: set[str] = set()
     for row in page.vouchers:
         account = page.accounts.get(str(row.get("account")))
         if account is not None:
             newest = _seq(account)
             wanted |= {entry_id(account["_id"], seq) for seq in {1, *range(max(1, newest - LOOKED_BACK), newest + 1)}}
-        if (place := located(str(row.get("transaction")))) is not None:
+        if (place := parse_location(str(row.get("transaction")))) is not None:
             wanted.add(entry_id(*place))
     entries = await find_entries(database, wanted)
     for account in page.accounts.values():
@@ -98,7 +98,7 @@ async def _check_page(database: Database, page: _Page, blame: Blame) -> None:
             blame("L11", f"{VOUCHERS}/{row['_id']}", f"not a voucher: {error!r}")
 
 
-def _faults(row: Document, page: _Page, entries: dict[str, Document]) -> Iterator[str]:
+def _faults(row: Document, page: _VoucherPage, entries: dict[str, Document]) -> Iterator[str]:
     account = page.accounts.get(row["account"])
     if account is None or _seq(account) < 1:
         yield f"its account, {row['account']}, does not exist, or nothing was ever issued on it"
@@ -153,12 +153,12 @@ def _telling(account: Document, entries: dict[str, Document], back: int) -> Docu
     return None
 
 
-def _faults_of_price(row: Document, page: _Page, entries: dict[str, Document]) -> Iterator[str]:
+def _faults_of_price(row: Document, page: _VoucherPage, entries: dict[str, Document]) -> Iterator[str]:
     """What was paid is on the ledger, and goes back once: when the voucher is cancelled."""
     price, name = row.get("price"), row.get("transaction")
     if price is None and name is None:
         return
-    place = located(str(name))
+    place = parse_location(str(name))
     paid = {} if place is None else entries.get(entry_id(*place), {})
     told = (paid.get("kind"), paid.get("amount"), paid.get("asset"), _metadata(paid).get("voucher"))
     if price is None or told != ("redeem", -price["amount"], price["asset"], row["_id"]):
@@ -169,7 +169,7 @@ def _faults_of_price(row: Document, page: _Page, entries: dict[str, Document]) -
         yield f"{taken_back} of its price were taken back, where {due} should have been"
 
 
-async def _check_stocks(database: Database, blame: Blame) -> None:
+async def _check_stocks(database: Database, blame: ReportViolation) -> None:
     """Every stock account counts what was issued of its offer, without what was given back; of a batch, all of it from its beginning."""
     stocks, counted = await in_snapshot(database, partial(_read_stocks, database))
     for name in sorted(stocks.keys() | counted.keys()):
@@ -183,7 +183,7 @@ async def _read_stocks(database: Database, session: Session) -> tuple[dict[str, 
     rows = database.raw[ACCOUNTS].find(where, {"balance": 1}, session=session)
     stocks = {str(row["_id"]): row.get("balance") async for row in rows}
     there: Counter[str] = Counter()
-    for collection, pipeline in ((VOUCHERS, ISSUED), (BATCHES, BATCHED)):
+    for collection, pipeline in ((VOUCHERS, ISSUED), (CODE_BATCHES, BATCHED)):
         async for row in await database.raw[collection].aggregate(pipeline, session=session):
             stock = f"{row['_id']}:{STOCK}"
             there[stock] += row["count"]

@@ -8,20 +8,20 @@ from guerdon.errors import GuerdonError, NotFound
 from guerdon.ledger.models import Command, Decision, DocumentRef, View
 from guerdon.members.models import MEMBERS
 from guerdon.offers.models import OFFERS, CatalogueItem, Offer, left_of, optional_time
-from guerdon.vouchers.redeem import Standpoint, counters_of, documents_of, hindrance_of, ineligible, unaffordable
+from guerdon.vouchers.redeem import RedeemContext, documents_of, ineligible, redemption_counters, rejection_reason, unaffordable
 
 
 def catalogue_command(offers: Sequence[Offer], subject: Subject, calendar: Calendar, now_ms: int) -> Command:
     """A command that writes nothing: the ledger reads for it what a redemption would be judged on, of all offers at once."""
     member = subject.id
     assert member is not None
-    counters = [counter for offer in offers for counter in counters_of(offer, member, now_ms, calendar)]
+    counters = [counter for offer in offers for counter in redemption_counters(offer, member, now_ms, calendar)]
     wallets = {f"{member}:{offer.price.asset}" for offer in offers if offer.price is not None}
 
     def decide(view: View) -> Decision:
         if (MEMBERS, member) not in view.documents:
             raise NotFound("there is no such member")
-        seen = Standpoint.of(subject, view, calendar)
+        seen = RedeemContext.of(subject, view, calendar)
         known = {offer.id: offer for offer in offers}
         items: list[CatalogueItem] = []
         for (collection, name), document in view.documents.items():
@@ -43,9 +43,9 @@ def on_sale(offers: Sequence[Offer], now_ms: int) -> list[Offer]:
     return [offer for offer in offers if offer.ends_at is None or now_ms < offer.ends_at]
 
 
-def _item(offer: Offer, seen: Standpoint) -> CatalogueItem:
-    counters = counters_of(offer, seen.member, seen.now_ms, seen.calendar)
-    hindrance: GuerdonError | None = hindrance_of(offer, seen, counters)
+def _item(offer: Offer, seen: RedeemContext) -> CatalogueItem:
+    counters = redemption_counters(offer, seen.member, seen.now_ms, seen.calendar)
+    hindrance: GuerdonError | None = rejection_reason(offer, seen, counters)
     left_for_you = [max(0, counter.limit - seen.redeemed(counter)) for counter in counters if counter.limit is not None]
     return CatalogueItem(
         id=offer.id,

@@ -12,12 +12,12 @@ from msgspec import Struct
 
 from guerdon.calendar import Calendar
 from guerdon.campaigns.cel import compile_eligibility, facts_of_member
-from guerdon.campaigns.domain import PURCHASE, Inputs, ShopEvent, Standing
+from guerdon.campaigns.domain import PURCHASE, EvaluationInputs, MemberState, ShopEvent
 from guerdon.campaigns.evaluation import Subject, member_facts
 from guerdon.campaigns.periods import window_name
 from guerdon.clock import rfc3339
 from guerdon.errors import BusinessError, InsufficientFunds, LimitReached, NotEligible, NotFound, OfferUnavailable, SoldOut
-from guerdon.ledger.decide import recall
+from guerdon.ledger.decide import find_replay
 from guerdon.ledger.models import (
     COUNTED,
     MERCHANT,
@@ -35,7 +35,7 @@ from guerdon.members.models import MEMBERS
 from guerdon.money import BALANCE_CEILING
 from guerdon.offers.models import OFFERS, FixedValue, LimitPeriod, Offer
 from guerdon.outbox import OUTBOX
-from guerdon.tiers.member_state import TIERS_REF, standing_of, standing_ref, tiers_of
+from guerdon.tiers.member_state import TIERS_REF, member_state_of, member_state_ref, tiers_of
 from guerdon.tiers.rules import tier_at
 from guerdon.vouchers.codes.bearer_codes import account_of, filling_of
 from guerdon.vouchers.models import (
@@ -55,7 +55,7 @@ STALE = "stale"
 needed after all: nothing was written, make it anew and whole."""
 
 
-class Blank(Struct, frozen=True):
+class NewVoucher(Struct, frozen=True):
     """What a voucher is made of that cannot be made in a decision: an id, a code, and a sealed row."""
 
     voucher_id: str
@@ -67,7 +67,7 @@ class Blank(Struct, frozen=True):
     """What others are to hear."""
 
 
-class Redemption(Struct, frozen=True):
+class RedeemRequest(Struct, frozen=True):
     """What is asked for."""
 
     offer: Offer
@@ -76,7 +76,7 @@ class Redemption(Struct, frozen=True):
     calendar: Calendar
     now_ms: int
     """When it was asked for; the commit has its own time."""
-    blank: Blank | None
+    blank: NewVoucher | None
     """None where it is not expected that a voucher will be issued."""
     thorough: bool
     """Whether the member's document is read too. It need not be where an account says that there is such a member."""
@@ -87,7 +87,7 @@ class Redemption(Struct, frozen=True):
         return self.subject.id
 
 
-class Counter(Struct, frozen=True):
+class RedemptionCounter(Struct, frozen=True):
     """An account that counts what a member has redeemed of an offer in a period, and how far it may."""
 
     period: LimitPeriod
@@ -95,17 +95,19 @@ class Counter(Struct, frozen=True):
     limit: int | None
 
 
-def counters_of(offer: Offer, member: str, now_ms: int, calendar: Calendar) -> list[Counter]:
+def redemption_counters(offer: Offer, member: str, now_ms: int, calendar: Calendar) -> list[RedemptionCounter]:
     """What a redemption counts against. The one for ever is always moved, so that a limit that is set later knows what was before it."""
     limits: list[tuple[LimitPeriod, int | None]] = [("ever", offer.per_member_limit)]
     if offer.per_member_day_limit is not None:
         limits.append(("day", offer.per_member_day_limit))
     if offer.per_member_month_limit is not None:
         limits.append(("month", offer.per_member_month_limit))
-    return [Counter(period, f"{member}:{window_name(period, now_ms, calendar)}.{offer.id}", limit) for period, limit in limits]
+    return [
+        RedemptionCounter(period, f"{member}:{window_name(period, now_ms, calendar)}.{offer.id}", limit) for period, limit in limits
+    ]
 
 
-def reads_standing(offer: Offer) -> bool:
+def reads_member_state(offer: Offer) -> bool:
     """Whether the offer asks for what events have made of a member."""
     return bool(offer.tiers) or compile_eligibility(offer.eligibility, "/eligibility").reads_standing
 
@@ -118,18 +120,18 @@ def reads_member(offer: Offer) -> bool:
 def documents_of(offers: Sequence[Offer], member: str) -> list[DocumentRef]:
     """The documents that these offers are judged on."""
     documents = [DocumentRef(OFFERS, offer.id, offer.id) for offer in offers]
-    if any(map(reads_standing, offers)):
-        documents += [standing_ref(member), TIERS_REF]
+    if any(map(reads_member_state, offers)):
+        documents += [member_state_ref(member), TIERS_REF]
     return documents
 
 
-def redeem_command(asked: Redemption) -> Command:
+def redeem_command(asked: RedeemRequest) -> Command:
     """Issue a voucher and take its price in one commit. The same request again recalls the first answer.
 
     `decide` raises NotFound, OfferUnavailable, NotEligible, LimitReached, SoldOut or InsufficientFunds, in this order.
     """
     offer, member = asked.offer, asked.member
-    counters = counters_of(offer, member, asked.now_ms, asked.calendar)
+    counters = redemption_counters(offer, member, asked.now_ms, asked.calendar)
     wallet = () if offer.price is None else (f"{member}:{offer.price.asset}",)
     own = (*wallet, *(counter.account for counter in counters))
     documents = documents_of([offer], member)
@@ -139,16 +141,20 @@ def redeem_command(asked: Redemption) -> Command:
         documents.append(DocumentRef(VOUCHER_CODES, asked.blank.code_id, member))
 
     def decide(view: View) -> Decision:
-        earlier = recall(view, asked.idempotency)
+        earlier = find_replay(view, asked.idempotency)
         if earlier is not None:
-            return Decision(recalled=(earlier,))
+            return Decision(replayed=(earlier,))
         document = view.documents.get((OFFERS, offer.id))
         known = (MEMBERS, member) in view.documents or any(name in view.accounts for name in own)
         if document is None or (asked.thorough and not known):
             raise NotFound("there is no such offer or member")
-        if not known or document["count"] != offer.count or counters != counters_of(offer, member, view.now_ms, asked.calendar):
+        if (
+            not known
+            or document["count"] != offer.count
+            or counters != redemption_counters(offer, member, view.now_ms, asked.calendar)
+        ):
             return Decision(value=STALE)
-        hindrance = hindrance_of(offer, Standpoint.of(asked.subject, view, asked.calendar), counters)
+        hindrance = rejection_reason(offer, RedeemContext.of(asked.subject, view, asked.calendar), counters)
         if hindrance is not None:
             raise hindrance
         if asked.blank is None or (VOUCHER_CODES, asked.blank.code_id) in view.documents:
@@ -159,7 +165,7 @@ def redeem_command(asked: Redemption) -> Command:
         owners=(member, offer.id),
         accounts=(*own, offer.stock_account),
         decide=decide,
-        marks=asked.idempotency.marks,
+        unique_keys=asked.idempotency.unique_keys,
         documents=tuple(documents),
         idempotency=asked.idempotency,
         size_bytes=REDEEM_BYTES,
@@ -169,10 +175,10 @@ def redeem_command(asked: Redemption) -> Command:
 # --- why not --------------------------------------------------------------------------------------------------------
 
 
-class Standpoint:
+class RedeemContext:
     """A member before the catalogue: what offers are judged on, worked out when the first of them asks."""
 
-    def __init__(self, subject: Subject, standing: Standing, tier: str | None, view: View, calendar: Calendar) -> None:
+    def __init__(self, subject: Subject, standing: MemberState, tier: str | None, view: View, calendar: Calendar) -> None:
         assert subject.id is not None
         self.subject = subject
         self.member = subject.id
@@ -184,8 +190,8 @@ class Standpoint:
         self._facts: Any = None
 
     @classmethod
-    def of(cls, subject: Subject, view: View, calendar: Calendar) -> "Standpoint":
-        standing, sets = standing_of(subject.id or "", view), tiers_of(view)
+    def of(cls, subject: Subject, view: View, calendar: Calendar) -> "RedeemContext":
+        standing, sets = member_state_of(subject.id or "", view), tiers_of(view)
         versions = () if sets is None else sets.versions
         return cls(subject, standing, tier_at(versions, standing.qualifying, view.now_ms, calendar), view, calendar)
 
@@ -194,7 +200,7 @@ class Standpoint:
         """What an eligibility sees: what a campaign would, of somebody who buys something now."""
         if self._facts is None:
             visit = ShopEvent(id="", type=PURCHASE, occurred_at=self.now_ms, amount=0, currency="")
-            inputs = Inputs(
+            inputs = EvaluationInputs(
                 judged_at=self.now_ms,
                 tier=self.tier,
                 purchases=self.standing.purchases,
@@ -204,12 +210,12 @@ class Standpoint:
             self._facts = facts_of_member(member_facts(self.subject, visit, inputs, self.calendar), self.now_ms)
         return self._facts
 
-    def redeemed(self, counter: Counter) -> int:
+    def redeemed(self, counter: RedemptionCounter) -> int:
         account = self.accounts.get(counter.account)
         return 0 if account is None else account.balance
 
 
-def hindrance_of(offer: Offer, seen: Standpoint, counters: Sequence[Counter]) -> BusinessError | None:
+def rejection_reason(offer: Offer, seen: RedeemContext, counters: Sequence[RedemptionCounter]) -> BusinessError | None:
     """Say why a member cannot redeem an offer now, or None when they can: first what would stand in everybody's way."""
     return (
         unavailable(offer, seen.now_ms)
@@ -230,7 +236,7 @@ def unavailable(offer: Offer, now_ms: int) -> BusinessError | None:
     return OfferUnavailable(f"the offer {why}", status_now=offer.status, starts_at=starts, ends_at=ends)
 
 
-def ineligible(offer: Offer, seen: Standpoint) -> BusinessError | None:
+def ineligible(offer: Offer, seen: RedeemContext) -> BusinessError | None:
     if offer.tiers and seen.tier not in offer.tiers:
         return NotEligible(f"it is for {', '.join(offer.tiers)}", which="tier", tiers=offer.tiers, tier=seen.tier)
     holds, error = compile_eligibility(offer.eligibility, "/eligibility").judge(seen.facts if offer.eligibility != "true" else None)
@@ -241,7 +247,7 @@ def ineligible(offer: Offer, seen: Standpoint) -> BusinessError | None:
     return NotEligible(why, which="eligibility")
 
 
-def at_limit(counters: Sequence[Counter], seen: Standpoint) -> BusinessError | None:
+def at_limit(counters: Sequence[RedemptionCounter], seen: RedeemContext) -> BusinessError | None:
     for counter in counters:
         reached = limit_reached(counter, seen.redeemed(counter), seen.calendar, seen.now_ms)
         if reached is not None:
@@ -249,7 +255,7 @@ def at_limit(counters: Sequence[Counter], seen: Standpoint) -> BusinessError | N
     return None
 
 
-def limit_reached(counter: Counter, redeemed: int, calendar: Calendar, now_ms: int) -> LimitReached | None:
+def limit_reached(counter: RedemptionCounter, redeemed: int, calendar: Calendar, now_ms: int) -> LimitReached | None:
     """Say that a member has had as much as one may in the counter's period."""
     if counter.limit is None or redeemed < counter.limit:
         return None
@@ -264,14 +270,14 @@ def limit_reached(counter: Counter, redeemed: int, calendar: Calendar, now_ms: i
     )
 
 
-def sold_out(offer: Offer, seen: Standpoint) -> BusinessError | None:
+def sold_out(offer: Offer, seen: RedeemContext) -> BusinessError | None:
     stock = seen.accounts.get(offer.stock_account)
     if stock is None or stock.balance < stock.ceiling or stock.ceiling == BALANCE_CEILING:
         return None
     return SoldOut(f"all {stock.ceiling} are issued", stock=stock.ceiling)
 
 
-def unaffordable(offer: Offer, seen: Standpoint) -> BusinessError | None:
+def unaffordable(offer: Offer, seen: RedeemContext) -> BusinessError | None:
     if offer.price is None:
         return None
     price, name = offer.price, f"{seen.member}:{offer.price.asset}"
@@ -291,7 +297,7 @@ def unaffordable(offer: Offer, seen: Standpoint) -> BusinessError | None:
 # --- what is issued -------------------------------------------------------------------------------------------------
 
 
-def _issue(asked: Redemption, blank: Blank, counters: Sequence[Counter], view: View) -> Decision:
+def _issue(asked: RedeemRequest, blank: NewVoucher, counters: Sequence[RedemptionCounter], view: View) -> Decision:
     offer, member, now_ms = asked.offer, asked.member, view.now_ms
     stock = view.accounts[offer.stock_account]
     metadata = {"offer": offer.id, "version": str(offer.version), "voucher": blank.voucher_id}
@@ -319,13 +325,13 @@ def _issue(asked: Redemption, blank: Blank, counters: Sequence[Counter], view: V
     )
     return Decision(
         (issue,) if price is None else (price, issue),
-        (*(counting(counter, member, now_ms) for counter in counters), account_of(voucher)),
+        (*(open_counter(counter, member, now_ms) for counter in counters), account_of(voucher)),
         ((VOUCHERS, msgspec.to_builtins(voucher)), _coded(blank, voucher), (OUTBOX, blank.row)),
         value=voucher,
     )
 
 
-def _voucher(asked: Redemption, blank: Blank, counted: tuple[str, ...], number: int, at: tuple[int, str | None]) -> Voucher:
+def _voucher(asked: RedeemRequest, blank: NewVoucher, counted: tuple[str, ...], number: int, at: tuple[int, str | None]) -> Voucher:
     """`number` is which of the offer's vouchers it is, and `at` when it is issued and the transaction of its price."""
     offer, member, (now_ms, paid_by) = asked.offer, asked.member, at
     card = offer.value if offer.kind == "gift_card" and isinstance(offer.value, FixedValue) else None
@@ -351,11 +357,11 @@ def _voucher(asked: Redemption, blank: Blank, counted: tuple[str, ...], number: 
     )
 
 
-def counting(counter: Counter, member: str, now_ms: int) -> Account:
+def open_counter(counter: RedemptionCounter, member: str, now_ms: int) -> Account:
     return Account(counter.account, member, counter.account.rpartition(":")[2], REDEMPTIONS, opened_at=now_ms)
 
 
-def _coded(blank: Blank, voucher: Voucher) -> tuple[str, dict[str, Any]]:
+def _coded(blank: NewVoucher, voucher: Voucher) -> tuple[str, dict[str, Any]]:
     """The row by which the voucher is found, or the mark on the code of the pool that it has got."""
     if blank.code_id is None:
         number = voucher.number or 0

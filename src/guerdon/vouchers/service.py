@@ -6,14 +6,14 @@ import msgspec
 from msgspec import Struct
 
 from guerdon.campaigns.evaluation import Subject
-from guerdon.campaigns.profiles import People
+from guerdon.campaigns.profiles import Profiles
 from guerdon.clock import Clock
 from guerdon.database import Database
 from guerdon.errors import NotFound, Overloaded, SoldOut, Validation
 from guerdon.http.cursor import decode_cursor, encode_cursor
 from guerdon.ids import IdSource
 from guerdon.ledger.expiry import bring_up_to
-from guerdon.ledger.models import Account, Entry, Idempotency, Outcome
+from guerdon.ledger.models import Account, CommandOutcome, Entry, Idempotency
 from guerdon.ledger.service import Ledger
 from guerdon.offers.code_patterns import DEFAULT_PATTERN, new_code, normalise, parse_pattern
 from guerdon.offers.models import CatalogueItem, Offer
@@ -21,8 +21,8 @@ from guerdon.offers.service import Offers
 from guerdon.outbox import Outbox
 from guerdon.permissions import NOBODYS, Actor
 from guerdon.vouchers.catalog import catalogue_command, on_sale
-from guerdon.vouchers.codes.models import BATCHES, Batch
-from guerdon.vouchers.codes.unissued_codes import Found, unopened
+from guerdon.vouchers.codes.models import CODE_BATCHES, CodeBatch
+from guerdon.vouchers.codes.unissued_codes import FoundVoucher, open_voucher
 from guerdon.vouchers.models import (
     DEALT_CODES,
     ISSUED_EVENT,
@@ -41,7 +41,7 @@ from guerdon.vouchers.models import (
     status_of,
     view_voucher,
 )
-from guerdon.vouchers.redeem import STALE, Blank, Redemption, reads_member, redeem_command
+from guerdon.vouchers.redeem import STALE, NewVoucher, RedeemRequest, reads_member, redeem_command
 from guerdon.wallets.models import view_transaction
 from guerdon.wallets.service import Request
 
@@ -69,7 +69,7 @@ class Vouchers:
     """Everything that was issued."""
 
     def __init__(
-        self, ledger: Ledger, offers: Offers, people: People, *, outbox: Outbox, database: Database, clock: Clock, ids: IdSource
+        self, ledger: Ledger, offers: Offers, people: Profiles, *, outbox: Outbox, database: Database, clock: Clock, ids: IdSource
     ) -> None:
         self._ledger = ledger
         self._offers = offers
@@ -79,7 +79,7 @@ class Vouchers:
         self._codes = database.collection(VOUCHER_CODES, CodeRow)
         self._dealt = database.collection(DEALT_CODES, DealtCode)
         self._pool = database.collection(POOL_CODES, PoolCode)
-        self._batches = database.collection(BATCHES, Batch)
+        self._batches = database.collection(CODE_BATCHES, CodeBatch)
         self._clock = clock
         self._ids = ids
         self._sold_out: set[str] = set()
@@ -113,11 +113,11 @@ class Vouchers:
             self._sold_out.discard(offer_id)
         raise Overloaded("the offer is being changed; nothing was done", retry_after_seconds=1)
 
-    def _redemption(self, offer: Offer, subject: Subject, idempotency: Idempotency, *, whole: bool) -> Redemption:
+    def _redemption(self, offer: Offer, subject: Subject, idempotency: Idempotency, *, whole: bool) -> RedeemRequest:
         """What is not expected to be needed is neither made nor read: most of those who race for the last voucher get none."""
         if len(self._sold_out) > SOLD_OUT_MAX:
             self._sold_out.clear()
-        return Redemption(
+        return RedeemRequest(
             offer=offer,
             subject=subject,
             idempotency=idempotency,
@@ -127,15 +127,15 @@ class Vouchers:
             thorough=whole or offer.price is None,
         )
 
-    def _blank(self, offer: Offer, member: str) -> Blank:
+    def _blank(self, offer: Offer, member: str) -> NewVoucher:
         voucher_id, code = self._ids.new("vch"), None
         if offer.kind != "external_code":
             code = new_code(parse_pattern(offer.code_pattern or DEFAULT_PATTERN))
         said = {"voucher": voucher_id, "offer": offer.id, "member": member, **({} if code is None else {"code": code})}
         row = self._outbox.row_of(ISSUED_EVENT, member, said, channel=CHANNEL, ttl_seconds=TOLD_SECONDS)
-        return Blank(voucher_id, code, None if code is None else normalise(code), row)
+        return NewVoucher(voucher_id, code, None if code is None else normalise(code), row)
 
-    async def _answer(self, outcome: Outcome) -> Redeemed:
+    async def _answer(self, outcome: CommandOutcome) -> Redeemed:
         """The answer is made from the first entry and from what never changes, so a replay is the first answer again."""
         paid: Entry = outcome.entries[0]
         voucher = outcome.value if isinstance(outcome.value, Voucher) else await self._vouchers.get(paid.metadata["voucher"])
@@ -203,17 +203,17 @@ class Vouchers:
         row = await self._codes.get(normalise(code))
         return None if row is None else await self._voucher_of(row)
 
-    async def look(self, code: str, actor: str) -> Found | None:
+    async def look(self, code: str, actor: str) -> FoundVoucher | None:
         """Return what a code stands for, whether or not anybody has opened it; None for one that is none, or not good yet."""
         row = await self._codes.get(normalise(code))
         voucher = None if row is None else await self._voucher_of(row)
         if row is None or voucher is not None:
-            return None if voucher is None else Found(voucher)
+            return None if voucher is None else FoundVoucher(voucher)
         batch = None if row.batch is None or row.number is not None else await self._batches.get(row.batch)
         if batch is None or batch.status != "done":
             return None
         offer = await self._offers.version(batch.owner, batch.offer_version)
-        return unopened(row, batch, offer, actor=actor, now_ms=self._clock.now_ms())
+        return open_voucher(row, batch, offer, actor=actor, now_ms=self._clock.now_ms())
 
     async def _voucher_of(self, row: CodeRow) -> Voucher | None:
         if row.number is not None and row.voucher is None:
@@ -225,7 +225,7 @@ class Vouchers:
         """What time has made of a voucher's account, booked or not."""
         return bring_up_to(account, self._clock.now_ms(), self._ledger.calendar).account
 
-    async def view(self, found: Found) -> VoucherView:
+    async def view(self, found: FoundVoucher) -> VoucherView:
         """Show what a code stands for as it is now."""
         now_ms = self._clock.now_ms()
         if found.opening is not None:

@@ -1,6 +1,6 @@
 """What an operator may do to a wallet: freeze, open again, close, set its terms. Each change is an entry of the wallet's own chain."""
 
-from guerdon.ledger.models import TERMS, Command, Decision, Limits, Posting, Terms, Transaction, View
+from guerdon.ledger.models import RULES, AccountRules, Command, Decision, Limits, Posting, Transaction, View
 from guerdon.ledger.service import Ledger
 from guerdon.money import BALANCE_CEILING
 from guerdon.permissions import Actor
@@ -11,7 +11,7 @@ from guerdon.wallets.service import Wallets, parse_wallet_id
 STATUS_OF = {"freeze": "frozen", "unfreeze": "open", "close": "closed"}
 
 
-class WalletTerms:
+class WalletAdministration:
     """The rules of single wallets."""
 
     def __init__(self, ledger: Ledger, wallets: Wallets) -> None:
@@ -26,7 +26,7 @@ class WalletTerms:
             WalletNotEmpty: it is to be closed with something in it.
             WalletClosed: it was closed before.
         """
-        terms = Terms(status=STATUS_OF[kind])  # type: ignore[arg-type]
+        terms = AccountRules(status=STATUS_OF[kind])  # type: ignore[arg-type]
         return await self._change(actor, wallet_id, kind, terms, body.reason)
 
     async def set_terms(self, actor: Actor, wallet_id: str, body: TermsSet) -> WalletState:
@@ -36,16 +36,16 @@ class WalletTerms:
             NotFound: no such wallet.
             WalletClosed: it was closed before.
         """
-        terms = Terms(
-            floor=-body.credit_limit,
+        terms = AccountRules(
+            minimum_balance=-body.credit_limit,
             ceiling=BALANCE_CEILING if body.ceiling is None else body.ceiling,
             limits=Limits(body.day_limit, body.month_limit),
         )
         return await self._change(actor, wallet_id, "terms", terms, body.reason)
 
-    async def _change(self, actor: Actor, wallet_id: str, kind: str, terms: Terms, reason: str | None) -> WalletState:
+    async def _change(self, actor: Actor, wallet_id: str, kind: str, terms: AccountRules, reason: str | None) -> WalletState:
         owner, _ = parse_wallet_id(wallet_id)
-        transaction = Transaction(kind, (Posting(wallet_id, 0, TERMS, terms=terms),), actor.id, reason=reason)
+        transaction = Transaction(kind, (Posting(wallet_id, 0, RULES, terms=terms),), actor.id, reason=reason)
 
         def decide(view: View) -> Decision:
             account = view.accounts.get(wallet_id)
@@ -56,7 +56,7 @@ class WalletTerms:
             if (
                 account.lots is not None
                 and account.status != "closed"
-                and terms == Terms(None, account.floor, account.ceiling, account.limits or Limits())
+                and terms == AccountRules(None, account.minimum_balance, account.ceiling, account.limits or Limits())
             ):
                 return Decision()
             return Decision((transaction,))

@@ -20,10 +20,10 @@ from guerdon.http.body import BULK_BODY_BYTES_MAX, read, read_optional
 from guerdon.http.operation import Request, Response, actor_of, note, operation
 from guerdon.http.query import idempotency_key
 from guerdon.http.respond import send
-from guerdon.ledger.models import Outcome
+from guerdon.ledger.models import CommandOutcome
 from guerdon.permissions import OWN, scope
 from guerdon.wallets import service
-from guerdon.wallets.administration import WalletTerms
+from guerdon.wallets.administration import WalletAdministration
 from guerdon.wallets.assets import Assets
 from guerdon.wallets.models import (
     AssetCreate,
@@ -56,7 +56,7 @@ def request_of(req: Request, route: str, raw: bytes) -> service.Request:
     return service.Request(actor_of(req), idempotency_key(req), service.fingerprint(route, raw))
 
 
-def _send_transaction(resp: Response, outcome: Outcome) -> None:
+def _send_transaction(resp: Response, outcome: CommandOutcome) -> None:
     send(resp, view_transaction(outcome.entries[0]), 201, replayed=outcome.replayed)
 
 
@@ -141,7 +141,7 @@ class WalletResource:
 class TermsResource:
     """`/v1/wallets/{wallet_id}/freeze | unfreeze | close | terms`"""
 
-    def __init__(self, terms: WalletTerms) -> None:
+    def __init__(self, terms: WalletAdministration) -> None:
         self._terms = terms
 
     async def _set_status(self, req: Request, resp: Response, wallet_id: str, kind: str) -> None:
@@ -274,7 +274,7 @@ class MemberWalletsResource:
         send(resp, WalletList([view_wallet(wallet) for wallet in wallets]))
 
 
-def routes(wallets: Wallets, terms: WalletTerms, assets: Assets) -> list[tuple[str, Any, str | None]]:
+def routes(wallets: Wallets, terms: WalletAdministration, assets: Assets) -> list[tuple[str, Any, str | None]]:
     """(path, resource, suffix) of every route of this room."""
     wallet, members, rules = WalletResource(wallets), MemberWalletsResource(wallets), TermsResource(terms)
     return [

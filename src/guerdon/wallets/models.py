@@ -282,12 +282,12 @@ def view_wallet(state: WalletState) -> WalletView:
 def view_terms(account: Account) -> TermsView:
     limits = account.limits or Limits()
     ceiling = None if account.ceiling == BALANCE_CEILING else account.ceiling
-    return TermsView(max(-account.floor, 0), ceiling, limits.day, limits.month)
+    return TermsView(max(-account.minimum_balance, 0), ceiling, limits.day, limits.month)
 
 
 def lots_of(present: Account) -> list[Lot]:
     """What an account holds now, in spend order; undated paid value comes last."""
-    return [*(present.lots or ()), *([Lot(present.plain)] if present.plain > 0 else [])]
+    return [*(present.lots or ()), *([Lot(present.undated_balance)] if present.undated_balance > 0 else [])]
 
 
 def view_transaction(entry: Entry) -> TransactionView:
@@ -305,7 +305,7 @@ def view_transaction(entry: Entry) -> TransactionView:
         reason=entry.reason,
         metadata=entry.metadata,
         created_at=rfc3339(entry.at),
-        to=entry.counter if entry.kind == "transfer" else UNSET,
+        to=entry.counterparty if entry.kind == "transfer" else UNSET,
         hold=UNSET if entry.hold is None else view_hold_state(entry, entry.hold),
         reverses=UNSET if entry.reverses is None else entry.reverses,
         lots=UNSET if not entry.lots else [view_lot(lot) for lot in entry.lots],

@@ -6,7 +6,7 @@ from collections.abc import Set as AbstractSet
 from msgspec import Struct
 
 from guerdon.errors import GuerdonError, IdempotencyKeyReused, NotFound, Validation
-from guerdon.ledger.decide import recall
+from guerdon.ledger.decide import find_replay
 from guerdon.ledger.models import ISSUER, MERCHANT, Account, Command, Decision, Entry, Idempotency, Lot, Posting, Transaction, View
 
 COMMAND_BYTES = 1024
@@ -31,16 +31,16 @@ def postings_of(kind: str, wallet: str, amount: int, to: str | None, lot: Lot | 
         return (Posting(wallet, amount, ISSUER, lots=() if lot is None else (lot,)),)
     if to is None:
         return (Posting(wallet, -amount, MERCHANT, spends=True),)
-    return (Posting(wallet, -amount, to, spends=True), Posting(to, amount, wallet, carried=True))
+    return (Posting(wallet, -amount, to, spends=True), Posting(to, amount, wallet, keeps_dates=True))
 
 
 def command_of(movement: Movement, owners: tuple[str, ...]) -> Command:
     """One movement with its own outcome."""
 
     def decide(view: View) -> Decision:
-        earlier = recall(view, movement.idempotency)
+        earlier = find_replay(view, movement.idempotency)
         if earlier is not None:
-            return Decision(recalled=(earlier,))
+            return Decision(replayed=(earlier,))
         _require_accounts(view, movement)
         require_future(movement.transaction, view.now_ms)
         return Decision((movement.transaction,), movement.opens)
@@ -49,7 +49,7 @@ def command_of(movement: Movement, owners: tuple[str, ...]) -> Command:
         owners=owners,
         accounts=movement.accounts,
         decide=decide,
-        marks=movement.idempotency.marks,
+        unique_keys=movement.idempotency.unique_keys,
         idempotency=movement.idempotency,
         size_bytes=COMMAND_BYTES,
     )
@@ -66,7 +66,7 @@ def atomic_command_of(movements: Sequence[Movement], owners: tuple[str, ...]) ->
         opened: set[str] = set()
         for movement in movements:
             try:
-                entry = recall(view, movement.idempotency)
+                entry = find_replay(view, movement.idempotency)
                 if entry is None:
                     _require_accounts(view, movement, opened)
                     require_future(movement.transaction, view.now_ms)
@@ -77,7 +77,7 @@ def atomic_command_of(movements: Sequence[Movement], owners: tuple[str, ...]) ->
             if entry is not None:
                 earlier.append(entry)
         if len(earlier) == len(movements):
-            return Decision(recalled=tuple(earlier))
+            return Decision(replayed=tuple(earlier))
         if earlier:
             reused = IdempotencyKeyReused("this key was applied by another request, which was not atomic with the rest")
             reused.subject = next(m.transaction for m in movements if m.idempotency.key == earlier[0].key)
@@ -89,7 +89,7 @@ def atomic_command_of(movements: Sequence[Movement], owners: tuple[str, ...]) ->
         owners=owners,
         accounts=tuple({account for movement in movements for account in movement.accounts}),
         decide=decide,
-        marks=tuple(mark for movement in movements for mark in movement.idempotency.marks),
+        unique_keys=tuple(mark for movement in movements for mark in movement.idempotency.unique_keys),
         size_bytes=COMMAND_BYTES * len(movements),
     )
 

@@ -10,10 +10,10 @@ from guerdon.errors import GuerdonError, NotApplied, NotFound, Validation
 from guerdon.http.respond import problem_of
 from guerdon.ids import digest
 from guerdon.ledger.expiry import bring_up_to
-from guerdon.ledger.lots import is_plain
-from guerdon.ledger.models import WAITING, Account, Idempotency, Lot, Outcome, Transaction, Verdict
+from guerdon.ledger.lots import is_undated
+from guerdon.ledger.models import AWAITING_CONFIRMATION, Account, CommandOutcome, CommandResult, Idempotency, Lot, Transaction
 from guerdon.ledger.service import Ledger
-from guerdon.members.service import Identity
+from guerdon.members.service import Members
 from guerdon.permissions import Actor
 from guerdon.wallets.assets import Assets
 from guerdon.wallets.models import (
@@ -52,7 +52,7 @@ def fingerprint(route: str, raw: bytes) -> bytes:
 class Wallets:
     """A member's wallets."""
 
-    def __init__(self, ledger: Ledger, identity: Identity, assets: Assets, clock: Clock) -> None:
+    def __init__(self, ledger: Ledger, identity: Members, assets: Assets, clock: Clock) -> None:
         self._ledger = ledger
         self._identity = identity
         self._assets = assets
@@ -61,7 +61,7 @@ class Wallets:
 
     # --- commands ---------------------------------------------------------------------------------------------------
 
-    async def credit(self, request: Request, wallet_id: str, body: CreditCreate) -> Outcome:
+    async def credit(self, request: Request, wallet_id: str, body: CreditCreate) -> CommandOutcome:
         """Put value into a wallet; the first credit opens it.
 
         Raises:
@@ -70,7 +70,7 @@ class Wallets:
         """
         return await self._submit(request, "credit", wallet_id, body)
 
-    async def debit(self, request: Request, wallet_id: str, body: DebitCreate) -> Outcome:
+    async def debit(self, request: Request, wallet_id: str, body: DebitCreate) -> CommandOutcome:
         """Take value out of a wallet.
 
         Raises:
@@ -79,7 +79,7 @@ class Wallets:
         """
         return await self._submit(request, "debit", wallet_id, body)
 
-    async def transfer(self, request: Request, body: TransferCreate) -> Outcome:
+    async def transfer(self, request: Request, body: TransferCreate) -> CommandOutcome:
         """Move value between two wallets of one asset.
 
         Raises:
@@ -141,7 +141,7 @@ class Wallets:
 
     async def _submit(
         self, request: Request, kind: str, wallet_id: str, body: CreditCreate | DebitCreate | TransferCreate, to: str | None = None
-    ) -> Outcome:
+    ) -> CommandOutcome:
         _check_pair(wallet_id, to)
         opens = await self._to_open([wallet_id if kind == "credit" else to])
         movement = self._movement(request, kind, wallet_id, body, to=to, opens=opens)
@@ -195,8 +195,8 @@ class Wallets:
             return [_result(_not_applied() if isinstance(item, Movement) else item) for item in prepared]
         owners = _owners([account for movement in movements for account in movement.accounts])
         [verdict] = await self._ledger.submit_all([atomic_command_of(movements, owners)])
-        if isinstance(verdict, Outcome):
-            return [_result(Outcome((entry,), replayed=verdict.replayed)) for entry in primary_entries(verdict.entries)]
+        if isinstance(verdict, CommandOutcome):
+            return [_result(CommandOutcome((entry,), replayed=verdict.replayed)) for entry in primary_entries(verdict.entries)]
         if verdict.subject is None:
             raise verdict
         return [_result(verdict if movement.transaction is verdict.subject else _not_applied()) for movement in movements]
@@ -238,12 +238,12 @@ def lot_of(body: CreditCreate | DebitCreate | TransferCreate | BulkItem) -> Lot 
         return None
     available_at = None if body.available_at is None else utc_ms(body.available_at, "/available_at")
     expires_at = None if body.expires_at is None else utc_ms(body.expires_at, "/expires_at")
-    if available_at == WAITING:
+    if available_at == AWAITING_CONFIRMATION:
         raise Validation.at("/available_at", "this moment stands for value that an event has to confirm")
     if available_at is not None and expires_at is not None and expires_at <= available_at:
         raise Validation.at("/expires_at", "the value would lapse before it is available")
     lot = Lot(body.amount, body.source, available_at, expires_at)
-    return None if is_plain(lot) else lot
+    return None if is_undated(lot) else lot
 
 
 def parse_wallet_id(wallet_id: str) -> tuple[str, str]:
@@ -277,7 +277,7 @@ def _not_applied() -> GuerdonError:
     return NotApplied("another command of this atomic request was refused")
 
 
-def _result(verdict: Verdict) -> BulkResult:
-    if isinstance(verdict, Outcome):
+def _result(verdict: CommandResult) -> BulkResult:
+    if isinstance(verdict, CommandOutcome):
         return BulkResult(201, view_transaction(verdict.entries[0]), replayed=verdict.replayed)
     return BulkResult(verdict.status, problem=problem_of(verdict), replayed=verdict.replayed)

@@ -17,7 +17,7 @@ from guerdon.simulations.running import EVERY_MS as SIMULATIONS_EVERY_MS
 from guerdon.tiers.service import REVIEW_EVERY_MS
 from guerdon.verification import checkpoints as ledger_checkpoints
 from guerdon.verification.signing import CheckpointKeys
-from guerdon.vouchers.codes.generation import MAKE_EVERY_MS
+from guerdon.vouchers.codes.generation import GENERATE_EVERY_MS
 from guerdon.wiring.services import Services
 from guerdon.workers.models import Job
 
@@ -37,8 +37,8 @@ def jobs_of(services: Services, settings: Settings, log: FilteringBoundLogger) -
         Job("sweep", ledger_jobs.SWEEP_EVERY_MS, book),
         Job("tiers", REVIEW_EVERY_MS, services.tiers.review_due),
         Job("erasures", ERASURES_EVERY_MS, services.erasures.finish_begun),
-        Job("codes", MAKE_EVERY_MS, services.making.make_open),
-        Job("recovery", recovery_jobs.EVERY_MS, services.recovery.answer_asked),
+        Job("codes", GENERATE_EVERY_MS, services.code_generation.generate_open),
+        Job("recovery", recovery_jobs.EVERY_MS, services.password_resets.answer_asked),
         *simulation_jobs(services),
     ]
     if settings.smtp_url is not None:
@@ -70,4 +70,4 @@ def _postman_of(services: Services, settings: Settings, log: FilteringBoundLogge
         raise StartupRefused("GUERDON_SMTP_URL needs GUERDON_MAIL_FROM and GUERDON_RESET_URL beside it")
     server, sender = parse_smtp_url(settings.smtp_url.get_secret_value()), parse_sender(settings.mail_from)
     mailer = Mailer(server, sender, services.clock)
-    return recovery_jobs.Postman(services.recovery, services.outbox, mailer, settings.reset_url, log)
+    return recovery_jobs.Postman(services.password_resets, services.outbox, mailer, settings.reset_url, log)

@@ -17,7 +17,7 @@ from guerdon.members.passwords import PasswordHasher
 from guerdon.members.vault import Vault
 from guerdon.outbox import Outbox
 from guerdon.rate_limits.rules import Quota
-from guerdon.rate_limits.service import Throttle, quota_of
+from guerdon.rate_limits.service import RateLimiter, quota_of
 from guerdon.rate_limits.shared import SharedCounters
 from guerdon.simulated_clock.service import ClockControl
 from guerdon.wallets.assets import Assets
@@ -34,7 +34,7 @@ class Resources:
     token_keys: TokenKeys
     vault: Vault
     passwords: PasswordHasher
-    throttle: Throttle
+    rate_limiter: RateLimiter
     outbox: Outbox
     ledger: Ledger
     assets: Assets
@@ -64,7 +64,7 @@ async def open_resources(settings: Settings, clock: Clock, stack: AsyncExitStack
         token_keys=TokenKeys(settings.token_keys.get_secret_value(), settings.jwks_max_age_seconds),
         vault=vault,
         passwords=_hasher_of(settings, stack),
-        throttle=_throttle_of(settings, clock, stack),
+        rate_limiter=_throttle_of(settings, clock, stack),
         outbox=Outbox(database, master, ids, clock),
         ledger=ledger,
         assets=await _assets_of(database, clock),
@@ -95,8 +95,8 @@ async def _clock_of(settings: Settings, database: Database, clock: Clock) -> tup
     return simulated, control
 
 
-def _throttle_of(settings: Settings, clock: Clock, stack: AsyncExitStack) -> Throttle:
-    throttle = Throttle(clock, _quotas_of(settings), _shared_counters(settings), on=settings.rate_limit == "on")
+def _throttle_of(settings: Settings, clock: Clock, stack: AsyncExitStack) -> RateLimiter:
+    throttle = RateLimiter(clock, _quotas_of(settings), _shared_counters(settings), on=settings.rate_limit == "on")
     stack.push_async_callback(throttle.close)
     return throttle
 

@@ -24,7 +24,7 @@ from guerdon.middlewares.authentication import Authentication
 from guerdon.middlewares.fairness import Fairness
 from guerdon.middlewares.observation import Observation
 from guerdon.middlewares.problems import Problems
-from guerdon.middlewares.rate_limits import Addresses, Callers, Guesses, Strangers
+from guerdon.middlewares.rate_limits import Addresses, AnonymousLimit, CallerLimit, GuessLimit
 from guerdon.middlewares.response_headers import CrossOrigin, Headers
 from guerdon.middlewares.security_events import SecurityEvents
 from guerdon.offers import controller as offers
@@ -59,25 +59,25 @@ def routes_of(services: Services, docs: system.DocsResource | None, metrics: Met
             raise DatabaseUnavailable("the database does not answer", retry_after_seconds=5) from error
 
     return [
-        *members.routes(services.identity),
+        *members.routes(services.members),
         *access.routes(services.access, services.token_keys, services.clock),
         *sessions.routes(services.sessions),
-        *second_factor.routes(services.factors),
-        *password_reset.routes(services.recovery),
-        *audit_log.routes(services.audit),
-        *wallets.routes(services.wallets, services.terms, services.assets),
+        *second_factor.routes(services.second_factors),
+        *password_reset.routes(services.password_resets),
+        *audit_log.routes(services.audit_log),
+        *wallets.routes(services.wallets, services.wallet_administration, services.assets),
         *history.routes(services.history, services.streams),
         *holds.routes(services.holds),
         *reversals.routes(services.reversals),
-        *events.routes(services.events, services.replays),
+        *events.routes(services.events, services.event_replays),
         *campaigns.routes(services.campaigns, services.clock),
         *referrals.routes(services.referrals),
         *tiers.routes(services.tiers),
         *offers.routes(services.offers),
         *vouchers.routes(services.vouchers),
-        *codes.routes(services.batches),
+        *codes.routes(services.code_batches),
         *simulations.routes(services.simulations),
-        *pos.routes(services.till),
+        *pos.routes(services.point_of_sale),
         *privacy.routes(services.erasures, services.exports),
         *([] if services.clock_control is None else simulated_clock.routes(services.clock_control)),
         *system.routes(docs, metrics, ping, open_metrics=open_metrics),
@@ -100,7 +100,7 @@ def build_app(services: Services, settings: Settings, log: FilteringBoundLogger)
         for method, declared in operations_of(path, resource, suffix).items()
     }
     addresses = Addresses(networks_of(settings.trusted_proxies))
-    strangers = Strangers(services.throttle, addresses, services.access, operations)
+    strangers = AnonymousLimit(services.rate_limiter, addresses, services.access, operations)
     app: App[Any, Any] = App(
         middleware=[
             Observation(
@@ -117,9 +117,9 @@ def build_app(services: Services, settings: Settings, log: FilteringBoundLogger)
             *([CrossOrigin(settings.origins)] if settings.origins else []),
             strangers,
             Authentication(services.access, services.sessions, strangers, operations),
-            Callers(services.throttle, settings.rate_limit_without_store),
-            Auditing(services.audit, operations),
-            Guesses(services.throttle, addresses, operations),
+            CallerLimit(services.rate_limiter, settings.rate_limit_without_store),
+            Auditing(services.audit_log, operations),
+            GuessLimit(services.rate_limiter, addresses, operations),
         ]
     )
     for path, resource, suffix in routes:

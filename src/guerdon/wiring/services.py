@@ -7,43 +7,43 @@ from dataclasses import dataclass
 from guerdon.access.service import Access
 from guerdon.access.token_keys import TokenKeys
 from guerdon.access.tokens import Tokens
-from guerdon.audit_log.service import Audit
-from guerdon.campaigns.profiles import People
+from guerdon.audit_log.service import AuditLog
+from guerdon.campaigns.profiles import Profiles
 from guerdon.campaigns.service import Campaigns
 from guerdon.clock import Clock
-from guerdon.collections import BELONGINGS
+from guerdon.collections import ERASABLE_ROWS
 from guerdon.config import Settings
 from guerdon.database import Database
-from guerdon.events.replay import Replays
+from guerdon.events.replay import EventReplays
 from guerdon.events.service import Events
 from guerdon.history.service import History
-from guerdon.history.streams import Stand, Streams
+from guerdon.history.streams import RecheckActor, Streams
 from guerdon.holds.service import Holds
 from guerdon.ids import IdSource
 from guerdon.ledger.service import Ledger
-from guerdon.members.service import Identity
+from guerdon.members.service import Members
 from guerdon.members.vault import Vault
 from guerdon.offers.service import Offers
 from guerdon.outbox import Outbox
-from guerdon.password_reset.service import Recovery
+from guerdon.password_reset.service import PasswordResets
 from guerdon.permissions import Actor
 from guerdon.privacy.exports import Exports
 from guerdon.privacy.service import Erasures
-from guerdon.rate_limits.service import Throttle
+from guerdon.rate_limits.service import RateLimiter
 from guerdon.referrals.service import Referrals
 from guerdon.reversals.service import Reversals
-from guerdon.second_factor.service import Factors
-from guerdon.sessions.guard import Guard
-from guerdon.sessions.service import Sessions, SessionTerms
+from guerdon.second_factor.service import SecondFactors
+from guerdon.sessions.guard import LoginGuard
+from guerdon.sessions.service import SessionRules, Sessions
 from guerdon.simulated_clock.service import ClockControl
 from guerdon.simulations.running import Simulator
 from guerdon.simulations.service import Simulations
 from guerdon.tiers.service import Tiers
-from guerdon.vouchers.codes.generation import Making
-from guerdon.vouchers.codes.service import Batches
-from guerdon.vouchers.pos.service import Till
+from guerdon.vouchers.codes.generation import CodeGeneration
+from guerdon.vouchers.codes.service import CodeBatches
+from guerdon.vouchers.pos.service import PointOfSale
 from guerdon.vouchers.service import Vouchers
-from guerdon.wallets.administration import WalletTerms
+from guerdon.wallets.administration import WalletAdministration
 from guerdon.wallets.assets import Assets
 from guerdon.wallets.service import Wallets
 from guerdon.wiring.resources import Resources, open_resources
@@ -58,18 +58,18 @@ class Services:
     ids: IdSource
     token_keys: TokenKeys
     vault: Vault
-    identity: Identity
+    members: Members
     access: Access
     sessions: Sessions
-    throttle: Throttle
-    factors: Factors
+    rate_limiter: RateLimiter
+    second_factors: SecondFactors
     outbox: Outbox
-    recovery: Recovery
-    audit: Audit
+    password_resets: PasswordResets
+    audit_log: AuditLog
     ledger: Ledger
     assets: Assets
     wallets: Wallets
-    terms: WalletTerms
+    wallet_administration: WalletAdministration
     history: History
     streams: Streams
     holds: Holds
@@ -78,14 +78,14 @@ class Services:
     events: Events
     tiers: Tiers
     referrals: Referrals
-    replays: Replays
+    event_replays: EventReplays
     offers: Offers
     vouchers: Vouchers
-    batches: Batches
-    making: Making
+    code_batches: CodeBatches
+    code_generation: CodeGeneration
     simulations: Simulations
     simulator: Simulator
-    till: Till
+    point_of_sale: PointOfSale
     erasures: Erasures
     exports: Exports
     clock_control: ClockControl | None
@@ -109,15 +109,17 @@ def _services_on(resources: Resources, settings: Settings) -> Services:
     database, clock, ids, vault = resources.database, resources.clock, resources.ids, resources.vault
     books, assets = resources.ledger, resources.assets
     tokens = Tokens(resources.token_keys, clock, settings.token_issuer, settings.token_audience, settings.access_token_ttl_seconds)
-    members = Identity(database, vault, resources.passwords, ids, clock)
-    guard = Guard(resources.throttle, vault, members, clock)
+    members = Members(database, vault, resources.passwords, ids, clock)
+    guard = LoginGuard(resources.rate_limiter, vault, members, clock)
     access = Access(database, tokens, clock)
-    factors = Factors(database, members, vault=vault, throttle=resources.throttle, clock=clock, issuer=settings.token_issuer)
+    factors = SecondFactors(
+        database, members, vault=vault, throttle=resources.rate_limiter, clock=clock, issuer=settings.token_issuer
+    )
     terms = _terms_of(settings)
     sessions = Sessions(database, members, vault=vault, tokens=tokens, clock=clock, guard=guard, factors=factors, terms=terms)
-    audit = Audit(database, clock)
+    audit = AuditLog(database, clock)
     wallets = Wallets(books, members, assets, clock)
-    people = People(members, vault)
+    people = Profiles(members, vault)
     campaigns = Campaigns(database, assets, clock, ids, approval=settings.campaign_approval == "required")
     offers = Offers(books, assets, database=database, clock=clock, ids=ids)
     vouchers = Vouchers(books, offers, people, outbox=resources.outbox, database=database, clock=clock, ids=ids)
@@ -128,36 +130,36 @@ def _services_on(resources: Resources, settings: Settings) -> Services:
         ids=ids,
         token_keys=resources.token_keys,
         vault=vault,
-        identity=members,
+        members=members,
         access=access,
         sessions=sessions,
-        throttle=resources.throttle,
-        factors=factors,
+        rate_limiter=resources.rate_limiter,
+        second_factors=factors,
         outbox=resources.outbox,
-        recovery=Recovery(database, members, sessions, vault=vault, guard=guard, outbox=resources.outbox, clock=clock),
-        audit=audit,
+        password_resets=PasswordResets(database, members, sessions, vault=vault, guard=guard, outbox=resources.outbox, clock=clock),
+        audit_log=audit,
         ledger=books,
         assets=assets,
         wallets=wallets,
-        terms=WalletTerms(books, wallets),
+        wallet_administration=WalletAdministration(books, wallets),
         history=History(wallets, books, database=database, clock=clock),
-        streams=Streams(wallets, database=database, clock=clock, stand=standing_of(access, sessions)),
+        streams=Streams(wallets, database=database, clock=clock, stand=recheck_actor(access, sessions)),
         holds=Holds(books, database=database, clock=clock),
         reversals=Reversals(books, database=database),
         campaigns=campaigns,
         events=Events(books, members, campaigns, people=people, database=database, clock=clock),
         referrals=Referrals(books, members, database=database),
         tiers=Tiers(books, members, assets, database=database, clock=clock),
-        replays=Replays(campaigns, people, database),
+        event_replays=EventReplays(campaigns, people, database),
         simulations=Simulations(campaigns, database=database, clock=clock, ids=ids),
         simulator=Simulator(campaigns, people, database=database, clock=clock, calendar=books.calendar),
         offers=offers,
         vouchers=vouchers,
-        batches=Batches(books, offers, database=database, clock=clock, ids=ids),
-        making=Making(books, offers, database=database, clock=clock),
-        till=Till(books, vouchers, offers, members, outbox=resources.outbox, clock=clock, ids=ids),
+        code_batches=CodeBatches(books, offers, database=database, clock=clock, ids=ids),
+        code_generation=CodeGeneration(books, offers, database=database, clock=clock),
+        point_of_sale=PointOfSale(books, vouchers, offers, members, outbox=resources.outbox, clock=clock, ids=ids),
         erasures=Erasures(
-            database, members, sessions, ledger=books, audit=audit, clock=clock, belongings=BELONGINGS, external_id_days=days
+            database, members, sessions, ledger=books, audit=audit, clock=clock, belongings=ERASABLE_ROWS, external_id_days=days
         ),
         exports=Exports(
             database,
@@ -175,7 +177,7 @@ def _services_on(resources: Resources, settings: Settings) -> Services:
     )
 
 
-def standing_of(access: Access, sessions: Sessions) -> Stand:
+def recheck_actor(access: Access, sessions: Sessions) -> RecheckActor:
     """Return what tells what a caller, who has proven who it is some time ago, may do now."""
 
     async def stand(actor: Actor) -> Actor:
@@ -184,5 +186,5 @@ def standing_of(access: Access, sessions: Sessions) -> Stand:
     return stand
 
 
-def _terms_of(settings: Settings) -> SessionTerms:
-    return SessionTerms(settings.session_idle_hours, settings.session_absolute_hours, settings.second_factor_required)
+def _terms_of(settings: Settings) -> SessionRules:
+    return SessionRules(settings.session_idle_hours, settings.session_absolute_hours, settings.second_factor_required)

@@ -19,7 +19,7 @@ TRUSTED_SHARE = 5 / 6
 """The share of a lease after which its holder stops to count on it, so that a job has ended when another worker begins it."""
 
 
-class Turn(Struct, frozen=True):
+class LeaseAnswer(Struct, frozen=True):
     """The answer to a worker that asked for a job."""
 
     granted: bool
@@ -39,7 +39,7 @@ class Leases:
         self._holder = holder
         self._lease_ms = lease_ms
 
-    async def take(self, job: Job) -> Turn:
+    async def take(self, job: Job) -> LeaseAnswer:
         """Take the job's lease if nobody has it and the job is due; else tell how long to wait."""
         asked_at = asyncio.get_running_loop().time()
         # Ours already: the answer to an earlier request was lost.
@@ -63,9 +63,9 @@ class Leases:
                 return_document=ReturnDocument.AFTER,
             )
         except DuplicateKeyError:  # Another worker has inserted the row of a new job at the same moment.
-            return Turn(granted=False, wait_ms=0, failures=0, asked_at=asked_at)
+            return LeaseAnswer(granted=False, wait_ms=0, failures=0, asked_at=asked_at)
         granted = row["holder"] == self._holder
-        return Turn(granted, 0 if granted else int(row["wait_ms"]), int(row["failures"]), asked_at)
+        return LeaseAnswer(granted, 0 if granted else int(row["wait_ms"]), int(row["failures"]), asked_at)
 
     async def keep(self, job: Job, asked_at: float) -> None:
         """Renew the lease, and return as soon as it cannot be counted on any more: another worker has it, or may soon.

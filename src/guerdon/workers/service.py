@@ -8,7 +8,7 @@ from structlog.typing import FilteringBoundLogger
 
 from guerdon.database import Database
 from guerdon.ids import IdSource
-from guerdon.workers.leases import Leases, Turn
+from guerdon.workers.leases import LeaseAnswer, Leases
 from guerdon.workers.models import Job
 from guerdon.workers.rules import pause_ms
 
@@ -76,7 +76,7 @@ class Runner:
             with suppress(TimeoutError):
                 await asyncio.wait_for(stopping.wait(), seconds)
 
-    async def _run(self, job: Job, turn: Turn) -> None:
+    async def _run(self, job: Job, turn: LeaseAnswer) -> None:
         """Run the job once, under its lease. When this is cancelled, so is the job."""
         loop = asyncio.get_running_loop()
         began = loop.time()
@@ -101,7 +101,7 @@ class Runner:
                 failures = self._report(job, work, turn, ms)
                 await self._leases.release(job, pause_ms=pause_ms(job.every_ms, failures), failures=failures)
 
-    def _report(self, job: Job, work: asyncio.Task[int], turn: Turn, ms: int) -> int:
+    def _report(self, job: Job, work: asyncio.Task[int], turn: LeaseAnswer, ms: int) -> int:
         """Log how a run ended, and return how many have failed in a row now."""
         error = TimeoutError() if work.cancelled() else work.exception()
         if error is not None:

@@ -29,7 +29,7 @@ from guerdon.vouchers.codes.models import (
     view_batch,
 )
 from guerdon.vouchers.codes.qr_codes import HTML_TYPE, PNG_TYPE, SHEET_POLICY, SVG_TYPE, png_of, svg_of
-from guerdon.vouchers.codes.service import Batches
+from guerdon.vouchers.codes.service import CodeBatches
 from guerdon.wallets.controller import request_of
 
 IMPORT_BYTES_MAX = 4 * 1024 * 1024
@@ -40,7 +40,7 @@ _DONE = (NotFound, InvalidState)
 class CodesResource:
     """`/v1/offers/{offer_id}/codes…` and `/v1/offers/{offer_id}/batches`"""
 
-    def __init__(self, batches: Batches) -> None:
+    def __init__(self, batches: CodeBatches) -> None:
         self._batches = batches
 
     @operation(
@@ -107,7 +107,7 @@ class CodesResource:
 class BatchesResource:
     """`/v1/batches/{batch_id}…`"""
 
-    def __init__(self, batches: Batches) -> None:
+    def __init__(self, batches: CodeBatches) -> None:
         self._batches = batches
 
     @operation("getBatch", scope("offers:read"), tag="codes", answers={200: BatchView}, errors=(NotFound,))
@@ -161,7 +161,7 @@ class BatchesResource:
 class PicturesResource:
     """`/v1/vouchers/{code}/qr.svg` and `/v1/vouchers/{code}/qr.png`"""
 
-    def __init__(self, batches: Batches) -> None:
+    def __init__(self, batches: CodeBatches) -> None:
         self._batches = batches
 
     @operation(
@@ -197,7 +197,7 @@ class PicturesResource:
         resp.content_type, resp.data = PNG_TYPE, png_of(text, query.scale, query.border)
 
 
-def routes(batches: Batches) -> list[tuple[str, Any, str | None]]:
+def routes(batches: CodeBatches) -> list[tuple[str, Any, str | None]]:
     """(path, resource, suffix) of every route of codes."""
     codes, batch, pictures = CodesResource(batches), BatchesResource(batches), PicturesResource(batches)
     return [

@@ -15,11 +15,11 @@ from guerdon.errors import GuerdonError
 from guerdon.ledger.service import Ledger
 from guerdon.offers.code_patterns import Pattern, normalise, parse_pattern
 from guerdon.offers.service import Offers
-from guerdon.vouchers.codes.models import BATCHES, STAGED_CODES, STAGED_EACH, Batch, StagedCodes, part_id
+from guerdon.vouchers.codes.models import CODE_BATCHES, STAGED_CODES, STAGED_EACH, CodeBatch, StagedCodes, part_id
 from guerdon.vouchers.codes.rules import card_command, finish_import_command, give_back_command
 from guerdon.vouchers.models import POOL_CODES, VOUCHER_CODES, CodeRow, PoolCode, pool_id
 
-MAKE_EVERY_MS = 1000
+GENERATE_EVERY_MS = 1000
 SLICE, CARDS_SLICE, CLEAN_SLICE = 5000, 250, 5000
 OPEN_MAX = 100
 """So many batches take turns; others wait."""
@@ -30,7 +30,7 @@ _SPARE_CODES = 3
 EXHAUSTED = "the pattern has not so many codes left"
 
 
-class Making:
+class CodeGeneration:
     """The job that makes codes and cleans up after batches that came to nothing."""
 
     def __init__(
@@ -46,7 +46,7 @@ class Making:
         self._ledger = ledger
         self._offers = offers
         self._database = database
-        self._batches = database.collection(BATCHES, Batch)
+        self._batches = database.collection(CODE_BATCHES, CodeBatch)
         self._codes = database.collection(VOUCHER_CODES, CodeRow)
         self._pool = database.collection(POOL_CODES, PoolCode)
         self._staged = database.collection(STAGED_CODES, StagedCodes)
@@ -54,7 +54,7 @@ class Making:
         self._slice_max = slice_max
         self._cards_max = cards_max
 
-    async def make_open(self) -> int:
+    async def generate_open(self) -> int:
         """Go on with every open batch, a slice of each in turn; return how many codes were made or removed."""
         ends_at = self._clock.monotonic() + RUN_SECONDS_MAX
         stuck: dict[str, Exception] = {}
@@ -74,7 +74,7 @@ class Making:
             raise next(iter(stuck.values()))
         return done
 
-    async def _advance(self, batch: Batch) -> int:
+    async def _advance(self, batch: CodeBatch) -> int:
         """Do the next slice of a batch."""
         try:
             if batch.status != "running":
@@ -91,7 +91,7 @@ class Making:
 
     # --- codes that are made here -----------------------------------------------------------------------------------
 
-    async def _generate(self, batch: Batch) -> int:
+    async def _generate(self, batch: CodeBatch) -> int:
         if batch.made == batch.wanted:
             await self._end(batch, "done", open_=False)
             return 0
@@ -113,7 +113,7 @@ class Making:
         free = [code for code in dict.fromkeys(codes) if code not in there]
         return free + pattern.draw(len(codes) - len(free))
 
-    async def _write(self, batch: Batch, rows: list[CodeRow], pool: list[PoolCode] | None = None) -> int:
+    async def _write(self, batch: CodeBatch, rows: list[CodeRow], pool: list[PoolCode] | None = None) -> int:
         """Write a slice, if the batch still stands where it was.
 
         Raises:
@@ -129,7 +129,7 @@ class Making:
                 await self._pool.insert_many(pool, session)
         return len(rows)
 
-    async def _issue_cards(self, batch: Batch) -> int:
+    async def _issue_cards(self, batch: CodeBatch) -> int:
         if batch.made == batch.wanted:
             await self._end(batch, "done", open_=False)
             return 0
@@ -153,7 +153,7 @@ class Making:
 
     # --- codes that another house has made --------------------------------------------------------------------------
 
-    async def _import(self, batch: Batch) -> int:
+    async def _import(self, batch: CodeBatch) -> int:
         if batch.first_number is None:
             stock = (await self._offers.get_offer(batch.owner)).account
             assert stock is not None
@@ -183,7 +183,7 @@ class Making:
 
     # --- how a batch ends -------------------------------------------------------------------------------------------
 
-    async def _clean(self, batch: Batch) -> int:
+    async def _clean(self, batch: CodeBatch) -> int:
         """Remove what a batch has left; when nothing is left, close it."""
         found = self._codes.raw.find({"batch": batch.id}, {"_id": 1}, limit=CLEAN_SLICE).sort("_id", 1)
         codes = [row["_id"] async for row in found]
@@ -203,18 +203,18 @@ class Making:
         await self._batches.raw.update_one({"_id": batch.id, "owner": batch.owner}, {"$set": {"open": False}})
         return 0
 
-    async def _remove_staged(self, batch: Batch) -> None:
+    async def _remove_staged(self, batch: CodeBatch) -> None:
         await self._staged.raw.delete_many({"_id": {"$gte": part_id(batch.id, 0), "$lte": part_id(batch.id, 9999)}})
 
-    async def _end(self, batch: Batch, status: str, *, open_: bool, detail: str | None = None) -> None:
+    async def _end(self, batch: CodeBatch, status: str, *, open_: bool, detail: str | None = None) -> None:
         ended = {"status": status, "open": open_, "detail": detail, "ended_at": self._clock.now_ms()}
         await self._batches.raw.update_one(_as_read(batch), {"$set": ended, "$inc": {"count": 1}})
 
 
-def _first_imports(batches: list[Batch]) -> list[Batch]:
+def _first_imports(batches: list[CodeBatch]) -> list[CodeBatch]:
     """Leave out the imports that have to wait: the codes of a pool are numbered without gaps, so an offer has one at a time."""
     importing: set[str] = set()
-    first: list[Batch] = []
+    first: list[CodeBatch] = []
     for batch in batches:
         if batch.kind != "import" or batch.owner not in importing:
             first.append(batch)
@@ -223,10 +223,10 @@ def _first_imports(batches: list[Batch]) -> list[Batch]:
     return first
 
 
-def _as_read(batch: Batch) -> Document:
+def _as_read(batch: CodeBatch) -> Document:
     """The batch where it was when it was read: running, and not a code further."""
     return {"_id": batch.id, "owner": batch.owner, "status": "running", "made": batch.made}
 
 
-def _row(batch: Batch, code: str) -> CodeRow:
+def _row(batch: CodeBatch, code: str) -> CodeRow:
     return CodeRow(id=code, owner=batch.owner, offer=batch.owner, batch=batch.id)

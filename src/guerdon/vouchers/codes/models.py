@@ -10,9 +10,9 @@ from guerdon.clock import rfc3339
 from guerdon.offers.models import CodePattern, optional_time
 from guerdon.types import PageQuery
 
-BATCHES, STAGED_CODES = "voucher_batches", "staged_codes"
+CODE_BATCHES, STAGED_CODES = "voucher_batches", "staged_codes"
 INDEXES: dict[str, list[IndexModel]] = {
-    BATCHES: [
+    CODE_BATCHES: [
         IndexModel([("owner", 1), ("_id", 1)], name="owner"),
         IndexModel([("open", 1), ("_id", 1)], name="open", partialFilterExpression={"open": True}),
     ],
@@ -30,7 +30,7 @@ BatchStatus = Literal["running", "done", "failed", "cancelled"]
 # --- stored ---------------------------------------------------------------------------------------------------------
 
 
-class Batch(Struct, frozen=True, kw_only=True):
+class CodeBatch(Struct, frozen=True, kw_only=True):
     """Codes that are good together, once all of them are made."""
 
     id: str = field(name="_id")
@@ -64,7 +64,7 @@ class Batch(Struct, frozen=True, kw_only=True):
     ended_at: int | None = None
 
 
-def as_begun(batch: Batch) -> Batch:
+def as_begun(batch: CodeBatch) -> CodeBatch:
     """The batch as it was when it began: what a repeated request is answered with."""
     if batch.kind == "shared":
         return batch
@@ -151,7 +151,7 @@ class PictureQuery(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     border: Annotated[int, Meta(ge=0, le=10)] = 4
 
 
-def view_batch(batch: Batch) -> BatchView:
+def view_batch(batch: CodeBatch) -> BatchView:
     return BatchView(
         id=batch.id,
         offer=batch.owner,

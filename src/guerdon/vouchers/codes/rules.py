@@ -9,25 +9,25 @@ from msgspec import Struct
 from guerdon.calendar import Calendar
 from guerdon.errors import InvalidState, NotFound, SoldOut, Validation
 from guerdon.ids import digest
-from guerdon.ledger.decide import recall
+from guerdon.ledger.decide import find_replay
 from guerdon.ledger.models import (
     COUNTED,
-    TERMS,
+    RULES,
     Account,
-    Change,
+    AccountRules,
     Command,
     Decision,
+    DocumentChange,
     DocumentRef,
     Idempotency,
     Posting,
-    Terms,
     Transaction,
     View,
 )
 from guerdon.offers.code_patterns import DEFAULT_PATTERN, normalise, parse_pattern, require_secret
 from guerdon.offers.models import OFFERS, STOCK, Offer
 from guerdon.vouchers.codes.bearer_codes import account_of, bearer_id, bearer_voucher, card_id, filling_of
-from guerdon.vouchers.codes.models import BATCHES, CARDS_MAX, STAGED_CODES, Batch, BatchKind, StagedCodes
+from guerdon.vouchers.codes.models import CARDS_MAX, CODE_BATCHES, STAGED_CODES, BatchKind, CodeBatch, StagedCodes
 from guerdon.vouchers.models import GIFT_CARD, VOUCHER_CODES, VOUCHERS, CodeRow, Voucher
 
 BATCH_BYTES = 4096
@@ -35,7 +35,7 @@ WORKER = "system:worker"
 TAKEN = "there is this code already"
 
 
-class Wish(Struct, frozen=True):
+class CodeBatchRequest(Struct, frozen=True):
     """A batch that somebody asks for. Its id is made before the command."""
 
     kind: BatchKind
@@ -49,10 +49,10 @@ class Wish(Struct, frozen=True):
     def transaction(self, kind: str, *postings: Posting) -> Transaction:
         return Transaction(kind, postings, self.idempotency.actor, self.idempotency, metadata={"batch": self.batch})
 
-    def made_of(self, offer: Offer, now_ms: int, *, pattern: str | None = None, status: str = "running") -> Batch:
+    def made_of(self, offer: Offer, now_ms: int, *, pattern: str | None = None, status: str = "running") -> CodeBatch:
         """The batch as it begins."""
         days = offer.voucher_valid_days
-        return Batch(
+        return CodeBatch(
             id=self.batch,
             owner=offer.id,
             kind=self.kind,
@@ -70,7 +70,7 @@ class Wish(Struct, frozen=True):
         )
 
 
-def generate_command(wish: Wish, pattern: str | None) -> Command:
+def generate_command(wish: CodeBatchRequest, pattern: str | None) -> Command:
     """Begin to make secret codes: all of them count against the stock from now on.
 
     `decide` raises NotFound, InvalidState, Validation or SoldOut.
@@ -86,12 +86,12 @@ def generate_command(wish: Wish, pattern: str | None) -> Command:
         _require_left(stock, wish.wanted)
         batch = wish.made_of(offer, view.now_ms, pattern=chosen.text)
         counted = wish.transaction("issue", Posting(stock.id, wish.wanted, COUNTED))
-        return Decision((counted,), inserts=((BATCHES, msgspec.to_builtins(batch)),), value=batch)
+        return Decision((counted,), inserts=((CODE_BATCHES, msgspec.to_builtins(batch)),), value=batch)
 
     return _beginning(wish, begin)
 
 
-def shared_command(wish: Wish, code: str, uses: int) -> Command:
+def shared_command(wish: CodeBatchRequest, code: str, uses: int) -> Command:
     """Issue one code for many uses, all of which count against the stock from now on.
 
     `decide` raises NotFound, InvalidState, Validation or SoldOut.
@@ -112,7 +112,7 @@ def shared_command(wish: Wish, code: str, uses: int) -> Command:
         batch = msgspec.structs.replace(batch, code=shown, voucher=voucher.id)
         issued = wish.transaction("issue", Posting(stock.id, uses, COUNTED), filling_of(voucher))
         row = CodeRow(id=known, owner=offer.id, offer=offer.id, voucher=voucher.id, batch=batch.id)
-        inserts = ((BATCHES, batch), (VOUCHERS, voucher), (VOUCHER_CODES, row))
+        inserts = ((CODE_BATCHES, batch), (VOUCHERS, voucher), (VOUCHER_CODES, row))
         return Decision(
             (issued,),
             (account_of(voucher),),
@@ -129,7 +129,7 @@ def shared_command(wish: Wish, code: str, uses: int) -> Command:
     )
 
 
-def import_command(wish: Wish, parts: Sequence[StagedCodes], size_bytes: int) -> Command:
+def import_command(wish: CodeBatchRequest, parts: Sequence[StagedCodes], size_bytes: int) -> Command:
     """Take a file of codes over. None of them can be had before all of them are in the pool.
 
     `decide` raises NotFound, InvalidState or Validation.
@@ -140,15 +140,15 @@ def import_command(wish: Wish, parts: Sequence[StagedCodes], size_bytes: int) ->
             raise Validation.at("", "only an offer of the kind external_code takes codes that another house has made")
         batch = wish.made_of(offer, view.now_ms)
         # It changes nothing yet: the stock's history says that the import has begun, and the key has its place.
-        began = wish.transaction("terms", Posting(stock.id, 0, TERMS, terms=Terms(ceiling=stock.ceiling)))
+        began = wish.transaction("terms", Posting(stock.id, 0, RULES, terms=AccountRules(ceiling=stock.ceiling)))
         staged = [(STAGED_CODES, msgspec.to_builtins(part)) for part in parts]
-        return Decision((began,), inserts=((BATCHES, msgspec.to_builtins(batch)), *staged), value=batch)
+        return Decision((began,), inserts=((CODE_BATCHES, msgspec.to_builtins(batch)), *staged), value=batch)
 
     return _beginning(wish, begin, size_bytes=BATCH_BYTES + size_bytes)
 
 
 def _beginning(
-    wish: Wish,
+    wish: CodeBatchRequest,
     begin: Callable[[View, Offer, Account], Decision],
     *,
     owners: tuple[str, ...] = (),
@@ -159,9 +159,9 @@ def _beginning(
     stock = f"{wish.offer}:{STOCK}"
 
     def decide(view: View) -> Decision:
-        earlier = recall(view, wish.idempotency)
+        earlier = find_replay(view, wish.idempotency)
         if earlier is not None:
-            return Decision(recalled=(earlier,))
+            return Decision(replayed=(earlier,))
         document, account = view.documents.get((OFFERS, wish.offer)), view.accounts.get(stock)
         if document is None or account is None:
             raise NotFound("there is no such offer")
@@ -174,7 +174,7 @@ def _beginning(
         owners=(wish.offer, *owners),
         accounts=(stock, *accounts),
         decide=decide,
-        marks=wish.idempotency.marks,
+        unique_keys=wish.idempotency.unique_keys,
         documents=(DocumentRef(OFFERS, wish.offer, wish.offer), *documents),
         idempotency=wish.idempotency,
         size_bytes=size_bytes,
@@ -194,7 +194,7 @@ def _require_left(stock: Account, wanted: int) -> None:
 # --- the worker's ---------------------------------------------------------------------------------------------------
 
 
-def finish_import_command(batch: Batch) -> Command:
+def finish_import_command(batch: CodeBatch) -> Command:
     """Raise the stock to the codes that are in the pool: from now on they can be had.
 
     The answer is False when the batch was cancelled meanwhile, or the stock is not what it was: nothing is written then.
@@ -205,14 +205,14 @@ def finish_import_command(batch: Batch) -> Command:
     idempotency = _worker_key(batch, "finish")
 
     def decide(view: View) -> Decision:
-        earlier = recall(view, idempotency)
+        earlier = find_replay(view, idempotency)
         if earlier is not None:
-            return Decision(recalled=(earlier,), value=True)
-        document, account = view.documents[BATCHES, batch.id], view.accounts[stock]
+            return Decision(replayed=(earlier,), value=True)
+        document, account = view.documents[CODE_BATCHES, batch.id], view.accounts[stock]
         if document["status"] != "running" or account.ceiling != first - 1:
             return Decision(value=False)
         ceiling = first - 1 + batch.wanted
-        raised = Posting(stock, 0, TERMS, terms=Terms(ceiling=ceiling))
+        raised = Posting(stock, 0, RULES, terms=AccountRules(ceiling=ceiling))
         fields = {"status": "done", "open": False, "ended_at": view.now_ms}
         return Decision(
             (Transaction("terms", (raised,), WORKER, idempotency, metadata={"batch": batch.id}),),
@@ -223,45 +223,45 @@ def finish_import_command(batch: Batch) -> Command:
     return _ending(batch, idempotency, decide)
 
 
-def give_back_command(batch: Batch) -> Command:
+def give_back_command(batch: CodeBatch) -> Command:
     """Count what was never made, or is void, against the stock no more, and close the batch."""
     stock = f"{batch.owner}:{STOCK}"
     idempotency = _worker_key(batch, "give back")
 
     def decide(view: View) -> Decision:
-        earlier = recall(view, idempotency)
+        earlier = find_replay(view, idempotency)
         if earlier is not None:
-            return Decision(recalled=(earlier,), value=True)
+            return Decision(replayed=(earlier,), value=True)
         back = Posting(stock, -batch.wanted, COUNTED)
         return Decision(
             (Transaction("cancel", (back,), WORKER, idempotency, metadata={"batch": batch.id}),),
-            changes=(_decided(batch, view.documents[BATCHES, batch.id]["count"], {"open": False}),),
+            changes=(_decided(batch, view.documents[CODE_BATCHES, batch.id]["count"], {"open": False}),),
             value=True,
         )
 
     return _ending(batch, idempotency, decide)
 
 
-def _ending(batch: Batch, idempotency: Idempotency, decide: Callable[[View], Decision]) -> Command:
+def _ending(batch: CodeBatch, idempotency: Idempotency, decide: Callable[[View], Decision]) -> Command:
     return Command(
         owners=(batch.owner,),
         accounts=(f"{batch.owner}:{STOCK}",),
         decide=decide,
-        marks=idempotency.marks,
-        documents=(DocumentRef(BATCHES, batch.id, batch.owner),),
+        unique_keys=idempotency.unique_keys,
+        documents=(DocumentRef(CODE_BATCHES, batch.id, batch.owner),),
         size_bytes=BATCH_BYTES,
     )
 
 
-def _worker_key(batch: Batch, step: str) -> Idempotency:
+def _worker_key(batch: CodeBatch, step: str) -> Idempotency:
     return Idempotency(batch.owner, WORKER, f"{batch.id}/{step}", digest(batch.id, step)[:16])
 
 
-def _decided(batch: Batch, count: int, fields: dict[str, Any]) -> Change:
-    return Change(BATCHES, batch.id, batch.owner, {**fields, "count": count + 1}, counted=True, count=count)
+def _decided(batch: CodeBatch, count: int, fields: dict[str, Any]) -> DocumentChange:
+    return DocumentChange(CODE_BATCHES, batch.id, batch.owner, {**fields, "count": count + 1}, counted=True, count=count)
 
 
-def card_command(batch: Batch, offer: Offer, number: int, candidates: Sequence[tuple[str, str]]) -> Command:
+def card_command(batch: CodeBatch, offer: Offer, number: int, candidates: Sequence[tuple[str, str]]) -> Command:
     """Issue the gift card `number` of a batch under the first code, (shown, known), that is free. The same number again recalls.
 
     The answer is False when none of the codes is free.
@@ -273,9 +273,9 @@ def card_command(batch: Batch, offer: Offer, number: int, candidates: Sequence[t
         return bearer_voucher(offer, voucher_id, shown, batch=batch.id, expires_at=batch.expires_at, issued_at=issued_at)
 
     def decide(view: View) -> Decision:
-        earlier = recall(view, idempotency)
+        earlier = find_replay(view, idempotency)
         if earlier is not None:
-            return Decision(recalled=(earlier,), value=True)
+            return Decision(replayed=(earlier,), value=True)
         free = next((each for each in candidates if (VOUCHER_CODES, each[1]) not in view.documents), None)
         if free is None:
             return Decision(value=False)
@@ -293,7 +293,7 @@ def card_command(batch: Batch, offer: Offer, number: int, candidates: Sequence[t
         owners=(voucher_id,),
         accounts=(issued("", 0).account,),
         decide=decide,
-        marks=idempotency.marks,
+        unique_keys=idempotency.unique_keys,
         documents=tuple(DocumentRef(VOUCHER_CODES, known, batch.owner) for _, known in candidates),
         size_bytes=BATCH_BYTES,
     )

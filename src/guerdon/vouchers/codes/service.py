@@ -14,18 +14,18 @@ from guerdon.errors import InvalidState, LinesRefused, NotFound, Validation
 from guerdon.history.statements import harmless
 from guerdon.http.cursor import decode_cursor, encode_cursor
 from guerdon.ids import IdSource
-from guerdon.ledger.models import Command, Idempotency, Outcome
+from guerdon.ledger.models import Command, CommandOutcome, Idempotency
 from guerdon.ledger.service import Ledger
 from guerdon.offers.code_patterns import normalise, parse_pattern
 from guerdon.offers.service import Offers
 from guerdon.permissions import NOBODYS, Actor
 from guerdon.vouchers.codes.imports import PROBLEMS_MAX, ImportedCode, LineProblem, read_codes
 from guerdon.vouchers.codes.models import (
-    BATCHES,
+    CODE_BATCHES,
     STAGED_EACH,
-    Batch,
     BatchKind,
     BatchQuery,
+    CodeBatch,
     CodesCreate,
     SharedCodeCreate,
     SheetQuery,
@@ -34,7 +34,7 @@ from guerdon.vouchers.codes.models import (
     part_id,
 )
 from guerdon.vouchers.codes.qr_codes import sheet_of
-from guerdon.vouchers.codes.rules import TAKEN, Wish, generate_command, import_command, shared_command
+from guerdon.vouchers.codes.rules import TAKEN, CodeBatchRequest, generate_command, import_command, shared_command
 from guerdon.vouchers.models import DEALT_CODES, POOL_CODES, VOUCHER_CODES, CodeRow, DealtCode, PoolCode, pool_id
 from guerdon.wallets.service import Request
 
@@ -53,13 +53,13 @@ class BatchCode(Struct, frozen=True):
     voucher: str | None = None
 
 
-class Batches:
+class CodeBatches:
     """Codes that are made, imported or named together."""
 
     def __init__(self, ledger: Ledger, offers: Offers, *, database: Database, clock: Clock, ids: IdSource) -> None:
         self._ledger = ledger
         self._offers = offers
-        self._batches = database.collection(BATCHES, Batch)
+        self._batches = database.collection(CODE_BATCHES, CodeBatch)
         self._codes = database.collection(VOUCHER_CODES, CodeRow)
         self._pool = database.collection(POOL_CODES, PoolCode)
         self._dealt = database.collection(DEALT_CODES, DealtCode)
@@ -68,7 +68,7 @@ class Batches:
 
     # --- commands ---------------------------------------------------------------------------------------------------
 
-    async def generate(self, request: Request, offer_id: str, body: CodesCreate) -> tuple[Batch, bool]:
+    async def generate(self, request: Request, offer_id: str, body: CodesCreate) -> tuple[CodeBatch, bool]:
         """Begin to make secret codes; return the batch, and whether it was begun before.
 
         Raises:
@@ -81,7 +81,7 @@ class Batches:
             parse_pattern(body.pattern)
         return await self._begin(generate_command(self._wish("generate", request, offer_id, body.count), body.pattern))
 
-    async def share(self, request: Request, offer_id: str, body: SharedCodeCreate) -> tuple[Batch, bool]:
+    async def share(self, request: Request, offer_id: str, body: SharedCodeCreate) -> tuple[CodeBatch, bool]:
         """Issue one code for many uses.
 
         Raises:
@@ -92,7 +92,7 @@ class Batches:
         """
         return await self._begin(shared_command(self._wish("shared", request, offer_id, 1), body.code, body.uses))
 
-    async def take_over(self, request: Request, offer_id: str, raw: bytes) -> tuple[Batch, bool]:
+    async def take_over(self, request: Request, offer_id: str, raw: bytes) -> tuple[CodeBatch, bool]:
         """Take a file of another house's codes over; none of them can be had before all of them are there.
 
         Raises:
@@ -118,7 +118,7 @@ class Batches:
                 raise Validation.at("", "there is no code in it")
         return await self._begin(command)
 
-    async def cancel(self, batch_id: str) -> Batch:
+    async def cancel(self, batch_id: str) -> CodeBatch:
         """Stop a batch: what it has made is void, and its codes count against the stock no more. Doing it twice changes nothing.
 
         Raises:
@@ -135,14 +135,14 @@ class Batches:
             raise InvalidState(f"the batch is {batch.status}", status_now=batch.status)
         return batch
 
-    def _wish(self, kind: BatchKind, request: Request, offer_id: str, wanted: int) -> Wish:
+    def _wish(self, kind: BatchKind, request: Request, offer_id: str, wanted: int) -> CodeBatchRequest:
         idempotency = Idempotency(offer_id, request.actor.id, request.key, request.fingerprint)
-        return Wish(kind, offer_id, self._ids.new("bat"), wanted, idempotency, self._ledger.calendar)
+        return CodeBatchRequest(kind, offer_id, self._ids.new("bat"), wanted, idempotency, self._ledger.calendar)
 
-    async def _begin(self, command: Command) -> tuple[Batch, bool]:
-        outcome: Outcome = await self._ledger.submit(command)
+    async def _begin(self, command: Command) -> tuple[CodeBatch, bool]:
+        outcome: CommandOutcome = await self._ledger.submit(command)
         if not outcome.replayed:
-            return cast(Batch, outcome.value), False
+            return cast(CodeBatch, outcome.value), False
         return as_begun(await self.get_batch(outcome.entries[0].metadata["batch"])), True
 
     async def _list_taken(self, codes: Sequence[ImportedCode]) -> list[LineProblem]:
@@ -157,7 +157,7 @@ class Batches:
 
     # --- queries ----------------------------------------------------------------------------------------------------
 
-    async def get_batch(self, batch_id: str) -> Batch:
+    async def get_batch(self, batch_id: str) -> CodeBatch:
         """
         Raises:
             NotFound: no such batch.
@@ -167,7 +167,7 @@ class Batches:
             raise NotFound("there is no such batch")
         return batch
 
-    async def list_batches(self, offer_id: str, query: BatchQuery) -> tuple[list[Batch], str | None]:
+    async def list_batches(self, offer_id: str, query: BatchQuery) -> tuple[list[CodeBatch], str | None]:
         """Return one page of an offer's batches, newest first, and the cursor of the next.
 
         Raises:
@@ -228,20 +228,20 @@ class Batches:
         pooled = await self._pool.get(number) if row.number is not None else None
         return row.id if pooled is None else pooled.code
 
-    async def _get_done(self, batch_id: str) -> Batch:
+    async def _get_done(self, batch_id: str) -> CodeBatch:
         batch = await self.get_batch(batch_id)
         if batch.status != "done":
             raise InvalidState(f"the batch is {batch.status}; its codes can be had when it is done", status_now=batch.status)
         return batch
 
-    async def _lines(self, batch: Batch) -> AsyncGenerator[bytes]:
+    async def _lines(self, batch: CodeBatch) -> AsyncGenerator[bytes]:
         yield _csv([COLUMNS])
         after = ""
         while page := await self._page(batch, after, PAGE):
             yield _csv((code.shown, code.voucher or "") for code in page)
             after = page[-1].place
 
-    async def _page(self, batch: Batch, after: str, limit: int) -> list[BatchCode]:
+    async def _page(self, batch: CodeBatch, after: str, limit: int) -> list[BatchCode]:
         if batch.kind == "import":
             assert batch.first_number is not None
             first, last = batch.first_number, batch.first_number + batch.wanted

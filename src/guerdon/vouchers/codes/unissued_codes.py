@@ -7,21 +7,21 @@ commit. Both have names that follow from the code, so that two tills at once ope
 from msgspec import Struct
 from msgspec.structs import replace
 
-from guerdon.ledger.models import Account, Change, Transaction
+from guerdon.ledger.models import Account, DocumentChange, Transaction
 from guerdon.offers.code_patterns import parse_pattern
 from guerdon.offers.models import Offer
 from guerdon.vouchers.codes.bearer_codes import account_of, bearer_id, bearer_voucher, filling_of
-from guerdon.vouchers.codes.models import Batch
+from guerdon.vouchers.codes.models import CodeBatch
 from guerdon.vouchers.models import VOUCHER_CODES, CodeRow, Voucher
 
 
-class Opening(Struct, frozen=True):
+class VoucherOpening(Struct, frozen=True):
     """What the first step of a code writes before itself."""
 
     account: Account
     """As it is right after the issue."""
     issue: tuple[Transaction, ...]
-    code: Change
+    code: DocumentChange
     """The code's row names its voucher from now on."""
 
     @property
@@ -30,14 +30,14 @@ class Opening(Struct, frozen=True):
         return replace(self.account, balance=0, seq=0, lots=None)
 
 
-class Found(Struct, frozen=True):
+class FoundVoucher(Struct, frozen=True):
     """A voucher, or what is to become one with its first step."""
 
     voucher: Voucher
-    opening: Opening | None = None
+    opening: VoucherOpening | None = None
 
 
-def unopened(row: CodeRow, batch: Batch, offer: Offer, *, actor: str, now_ms: int) -> Found:
+def open_voucher(row: CodeRow, batch: CodeBatch, offer: Offer, *, actor: str, now_ms: int) -> FoundVoucher:
     """What a code of a batch is, as long as nothing has happened to it. The batch has counted it against the stock."""
     shown = row.id if batch.pattern is None else parse_pattern(batch.pattern).shown(row.id)
     voucher = bearer_voucher(
@@ -47,4 +47,6 @@ def unopened(row: CodeRow, batch: Batch, offer: Offer, *, actor: str, now_ms: in
     issued = replace(account_of(voucher), balance=voucher.uses, seq=1, lots=filling.lots or None, opened_at=now_ms)
     told = {"offer": offer.id, "voucher": voucher.id, "batch": batch.id}
     issue = Transaction("issue", (filling,), actor, metadata=told)
-    return Found(voucher, Opening(issued, (issue,), Change(VOUCHER_CODES, row.id, row.owner, {"voucher": voucher.id})))
+    return FoundVoucher(
+        voucher, VoucherOpening(issued, (issue,), DocumentChange(VOUCHER_CODES, row.id, row.owner, {"voucher": voucher.id}))
+    )

@@ -7,51 +7,51 @@ import msgspec
 from msgspec import Struct
 
 from guerdon.errors import NotFound
-from guerdon.ledger.decide import recall
-from guerdon.ledger.models import Account, Change, Command, Decision, DocumentRef, Entry, Idempotency, Transaction, View
+from guerdon.ledger.decide import find_replay
+from guerdon.ledger.models import Account, Command, Decision, DocumentChange, DocumentRef, Entry, Idempotency, Transaction, View
 from guerdon.outbox import OUTBOX
 from guerdon.permissions import NOBODYS
-from guerdon.vouchers.codes.unissued_codes import Opening
+from guerdon.vouchers.codes.unissued_codes import VoucherOpening
 from guerdon.vouchers.models import VOUCHERS, Voucher
-from guerdon.vouchers.pos.rules import Before, Move, Step, require_step, status_now
+from guerdon.vouchers.pos.rules import Step, VoucherBefore, VoucherStep, require_step, status_now
 
 COMMAND_BYTES = 4096
 Row = dict[str, Any]
 
 
-class Besides(Struct, frozen=True):
+class ExtraPostings(Struct, frozen=True):
     """Further transactions of the same commit, and the documents that count them."""
 
     transactions: tuple[Transaction, ...] = ()
-    changes: tuple[Change, ...] = ()
+    changes: tuple[DocumentChange, ...] = ()
 
 
-class Asked(Struct, frozen=True, kw_only=True):
+class StepRequest(Struct, frozen=True, kw_only=True):
     """A step that somebody asks for, and what it may touch besides the voucher's account."""
 
     step: Step
     voucher: Voucher
     """As it was found: what it is for ever is true; what changes is read again."""
     idempotency: Idempotency
-    move: Callable[[View, Before], Move]
-    opening: Opening | None = None
+    move: Callable[[View, VoucherBefore], VoucherStep]
+    opening: VoucherOpening | None = None
     accounts: tuple[str, ...] = ()
     opens: tuple[Account, ...] = ()
     documents: tuple[DocumentRef, ...] = ()
     reason: str | None = None
     row: Row | None = None
     """Of the outbox."""
-    besides: Callable[[View, Before], Besides] | None = None
+    besides: Callable[[View, VoucherBefore], ExtraPostings] | None = None
 
 
-def step_command(asked: Asked) -> Command:
+def step_command(asked: StepRequest) -> Command:
     """One step with its own outcome."""
     voucher = asked.voucher
 
     def decide(view: View) -> Decision:
-        earlier = recall(view, asked.idempotency)
+        earlier = find_replay(view, asked.idempotency)
         if earlier is not None:
-            return Decision(recalled=(earlier,))
+            return Decision(replayed=(earlier,))
         before = before_of(view, asked)
         require_step(before.voucher, before.status, asked.step)
         move = asked.move(view, before)
@@ -64,7 +64,7 @@ def step_command(asked: Asked) -> Command:
             _told(before.voucher, move),
             move.reverses,
         )
-        besides = Besides() if asked.besides is None else asked.besides(view, before)
+        besides = ExtraPostings() if asked.besides is None else asked.besides(view, before)
         fields = {**msgspec.to_builtins(move.fields), "state": move.state, "reserved_until": move.reserved_until}
         inserts = [*move.inserts, *([(OUTBOX, asked.row)] if asked.row is not None else [])]
         first: tuple[Transaction, ...] = ()
@@ -74,7 +74,7 @@ def step_command(asked: Asked) -> Command:
             inserts.append((VOUCHERS, {**msgspec.to_builtins(voucher), **fields}))
             changed = asked.opening.code
         else:
-            changed = Change(VOUCHERS, voucher.id, voucher.owner, fields)
+            changed = DocumentChange(VOUCHERS, voucher.id, voucher.owner, fields)
         changes = (*move.changes, *besides.changes, changed)
         return Decision((*first, step, *besides.transactions), opens, tuple(inserts), changes)
 
@@ -84,14 +84,14 @@ def step_command(asked: Asked) -> Command:
         owners=tuple(sorted(owners)),
         accounts=(voucher.account, *asked.accounts),
         decide=decide,
-        marks=asked.idempotency.marks,
+        unique_keys=asked.idempotency.unique_keys,
         documents=tuple(documents),
         idempotency=asked.idempotency,
         size_bytes=COMMAND_BYTES,
     )
 
 
-def before_of(view: View, asked: Asked) -> Before:
+def before_of(view: View, asked: StepRequest) -> VoucherBefore:
     """The voucher in the snapshot of the command.
 
     Raises:
@@ -106,10 +106,10 @@ def before_of(view: View, asked: Asked) -> Before:
     else:
         raise NotFound(NOBODYS)
     now_ms = max(view.now_ms, account.at)
-    return Before(voucher, account, now_ms, status_now(voucher, account, now_ms))
+    return VoucherBefore(voucher, account, now_ms, status_now(voucher, account, now_ms))
 
 
-def _told(voucher: Voucher, move: Move) -> dict[str, str]:
+def _told(voucher: Voucher, move: VoucherStep) -> dict[str, str]:
     """What the entry says of the voucher right after it, so that a repetition gets the first answer."""
     told = {"voucher": voucher.id, "state": move.state, **move.told}
     if move.reserved_until is not None:

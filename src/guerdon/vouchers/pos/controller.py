@@ -36,7 +36,7 @@ from guerdon.vouchers.pos.models import (
     ValidateAnswer,
     ValidateCreate,
 )
-from guerdon.vouchers.pos.service import Till
+from guerdon.vouchers.pos.service import PointOfSale
 from guerdon.wallets.controller import request_of
 from guerdon.wallets.service import Request as Asking
 
@@ -44,10 +44,10 @@ _STEP = (IdempotencyKeyMissing, IdempotencyKeyReused, NotFound, InvalidState, Ov
 _BASKET = {"amount": 2000, "currency": "GBP"}
 
 
-class TillResource:
+class PointOfSaleResource:
     """What happens to `/v1/vouchers/{code}`"""
 
-    def __init__(self, till: Till) -> None:
+    def __init__(self, till: PointOfSale) -> None:
         self._till = till
 
     @operation(
@@ -201,8 +201,8 @@ def _asking(req: Request, code: str, step: str, raw: bytes) -> Asking:
     return request_of(req, f"POST /v1/vouchers/{normalise(code)}/{step}", raw)
 
 
-def routes(till: Till) -> list[tuple[str, Any, str | None]]:
+def routes(till: PointOfSale) -> list[tuple[str, Any, str | None]]:
     """(path, resource, suffix) of every route of this room at the till."""
-    resource = TillResource(till)
+    resource = PointOfSaleResource(till)
     steps = ("validate", "reserve", "use", "release", "unuse", "cancel", "load", "history")
     return [(f"/v1/vouchers/{{code}}/{step}", resource, step) for step in steps]

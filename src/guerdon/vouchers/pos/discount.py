@@ -10,7 +10,7 @@ from guerdon.vouchers.models import GIFT_CARD, Voucher
 from guerdon.vouchers.pos.models import Basket, BasketItem
 
 
-class Worth(Struct, frozen=True):
+class Discount(Struct, frozen=True):
     """What a voucher takes off a basket, and what that takes off the voucher."""
 
     discount: int | None
@@ -20,7 +20,7 @@ class Worth(Struct, frozen=True):
     currency: str | None = None
 
 
-def worth(voucher: Voucher, basket: Basket, left: int) -> Worth:
+def discount_of(voucher: Voucher, basket: Basket, left: int) -> Discount:
     """Return what the voucher gives to this basket, of the `left` that may be taken off it.
 
     A discount is never more than the basket, and a gift card gives what it has: the remainder of either stays where it is.
@@ -35,23 +35,23 @@ def worth(voucher: Voucher, basket: Basket, left: int) -> Worth:
             basket_amount = _amount_in(basket, currency)
             if voucher.kind == GIFT_CARD:
                 given = min(left, basket_amount)
-                return Worth(given, given, currency)
-            return Worth(min(amount, basket_amount), 1, currency)
+                return Discount(given, given, currency)
+            return Discount(min(amount, basket_amount), 1, currency)
         case PercentValue(_, _, maximum, currency) as value:
             basket_amount = _amount_in(basket, currency)
             given = divide(basket_amount * scaled(value.percent), 100 * PLACES, value.rounding)
-            return Worth(min(given, basket_amount if maximum is None else min(maximum, basket_amount)), 1, basket.currency)
+            return Discount(min(given, basket_amount if maximum is None else min(maximum, basket_amount)), 1, basket.currency)
         case ItemValue(sku, quantity):
-            return Worth(_price_of(basket.items, sku, quantity), 1, basket.currency)
+            return Discount(_price_of(basket.items, sku, quantity), 1, basket.currency)
         case None:
-            return Worth(None, 1, basket.currency)
+            return Discount(None, 1, basket.currency)
 
 
-def reserved_worth(voucher: Voucher, basket: Basket, left: int) -> Worth:
+def reserved_discount(voucher: Voucher, basket: Basket, left: int) -> Discount:
     """Return what a reservation sets aside. Without a basket that is one use, or all that a gift card has left."""
     if basket.amount is None and not basket.items:
-        return Worth(None, left if voucher.kind == GIFT_CARD else 1)
-    return worth(voucher, basket, left)
+        return Discount(None, left if voucher.kind == GIFT_CARD else 1)
+    return discount_of(voucher, basket, left)
 
 
 def _amount_in(basket: Basket, currency: str | None) -> int:

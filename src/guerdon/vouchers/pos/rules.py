@@ -18,17 +18,17 @@ from guerdon.ledger.models import (
     ISSUER,
     MERCHANT,
     Account,
-    Change,
+    DocumentChange,
     Entry,
     Hold,
-    Holding,
+    HoldPosting,
     Posting,
     hold_id,
     transaction_id,
 )
 from guerdon.ledger.store import REVERSALS
 from guerdon.vouchers.models import GIFT_CARD, Reserved, Voucher, VoucherState, VoucherStatus
-from guerdon.vouchers.pos.discount import Worth
+from guerdon.vouchers.pos.discount import Discount
 
 Step = Literal["reserve", "use", "release", "cancel", "unuse", "load"]
 ONE_USE: Mapping[VoucherStatus, frozenset[Step]] = {
@@ -86,7 +86,7 @@ _DONE: dict[Step, str] = {
 }
 
 
-class Before(Struct, frozen=True):
+class VoucherBefore(Struct, frozen=True):
     """A voucher right before a step, in one snapshot."""
 
     voucher: Voucher
@@ -105,7 +105,7 @@ class Before(Struct, frozen=True):
         return transaction_id(self.account.id, self.account.seq + 1)
 
 
-class Move(Struct, frozen=True):
+class VoucherStep(Struct, frozen=True):
     """What a step does: the posting on the voucher's account, what else it moves, and what the documents say afterwards."""
 
     posting: Posting
@@ -118,7 +118,7 @@ class Move(Struct, frozen=True):
     """In the same transaction."""
     reverses: str | None = None
     fields: dict[str, Any] = {}
-    changes: tuple[Change, ...] = ()
+    changes: tuple[DocumentChange, ...] = ()
     inserts: tuple[tuple[str, dict[str, Any]], ...] = ()
     told: dict[str, str] = {}
     """What the entry says, so that the answer can be made of it."""
@@ -147,7 +147,7 @@ def counter_of(voucher: Voucher) -> str:
 # --- reserve, release -----------------------------------------------------------------------------------------------
 
 
-def reserve(before: Before, worth: Worth, ttl_ms: int, told: dict[str, str], member: str | None) -> Move:
+def reserve(before: VoucherBefore, worth: Discount, ttl_ms: int, told: dict[str, str], member: str | None) -> VoucherStep:
     """Set a part of a voucher aside, at the longest until right before its end, so that it never outlives it.
 
     Raises:
@@ -174,8 +174,8 @@ def reserve(before: Before, worth: Worth, ttl_ms: int, told: dict[str, str], mem
         "metadata": {},
         "voucher": voucher.id,
     }
-    return Move(
-        Posting(account.id, 0, HOLDS, hold=Holding(worth.takes, expires_at=ends_at)),
+    return VoucherStep(
+        Posting(account.id, 0, HOLDS, hold=HoldPosting(worth.takes, expires_at=ends_at)),
         state_of(voucher, account.balance),
         account.balance,
         (*account.holds, Hold(seq, worth.takes, worth.takes, ends_at)),
@@ -186,7 +186,7 @@ def reserve(before: Before, worth: Worth, ttl_ms: int, told: dict[str, str], mem
     )
 
 
-def release(before: Before, wanted: str | None, told: dict[str, str]) -> Move:
+def release(before: VoucherBefore, wanted: str | None, told: dict[str, str]) -> VoucherStep:
     """Give a reservation up.
 
     Raises:
@@ -194,11 +194,11 @@ def release(before: Before, wanted: str | None, told: dict[str, str]) -> Move:
     """
     voucher, account = before.voucher, before.account
     hold = reservation_of(before, wanted)
-    ended = Change(
+    ended = DocumentChange(
         HOLD_DOCUMENTS, hold_id(account.id, hold.seq), account.owner, {"left": 0, "status": "voided", "ended_at": before.now_ms}
     )
-    return Move(
-        Posting(account.id, 0, HOLDS, hold=Holding(hold.left, hold.seq)),
+    return VoucherStep(
+        Posting(account.id, 0, HOLDS, hold=HoldPosting(hold.left, hold.seq)),
         state_of(voucher, account.balance),
         account.balance,
         others(account, hold),
@@ -208,7 +208,7 @@ def release(before: Before, wanted: str | None, told: dict[str, str]) -> Move:
     )
 
 
-def reservation_of(before: Before, wanted: str | None) -> Hold:
+def reservation_of(before: VoucherBefore, wanted: str | None) -> Hold:
     """The active hold of this name, or the only one.
 
     Raises:
@@ -232,16 +232,16 @@ def others(account: Account, hold: Hold | None) -> tuple[Hold, ...]:
 # --- use, unuse -----------------------------------------------------------------------------------------------------
 
 
-def use(before: Before, hold: Hold | None, worth: Worth, more: tuple[Posting, ...], told: dict[str, str]) -> Move:
+def use(before: VoucherBefore, hold: Hold | None, worth: Discount, more: tuple[Posting, ...], told: dict[str, str]) -> VoucherStep:
     """Take a use, or money of a gift card: out of a reservation, of which the rest is released, or out of what is free."""
     voucher, account = before.voucher, before.account
     left = account.balance - worth.takes
     holding, changes = None, ()
     if hold is not None:
-        holding = Holding(worth.takes, hold.seq, final=True)
+        holding = HoldPosting(worth.takes, hold.seq, final=True)
         ended = {"captured": worth.takes, "left": 0, "status": "captured", "ended_at": before.now_ms}
-        changes = (Change(HOLD_DOCUMENTS, hold_id(account.id, hold.seq), account.owner, ended),)
-    return Move(
+        changes = (DocumentChange(HOLD_DOCUMENTS, hold_id(account.id, hold.seq), account.owner, ended),)
+    return VoucherStep(
         Posting(account.id, -worth.takes, counter_of(voucher), hold=holding),
         state_of(voucher, left),
         left,
@@ -254,7 +254,7 @@ def use(before: Before, hold: Hold | None, worth: Worth, more: tuple[Posting, ..
     )
 
 
-def unuse(before: Before, entry: Entry, more: tuple[Posting, ...], told: dict[str, str]) -> Move:
+def unuse(before: VoucherBefore, entry: Entry, more: tuple[Posting, ...], told: dict[str, str]) -> VoucherStep:
     """Put back what a use has taken, with the very dates; what comes back after the voucher's end lives a little longer."""
     voucher, account, amount = before.voucher, before.account, -entry.amount
     parts = last_of(negated(entry.lots or ()), amount, 0, amount)
@@ -263,15 +263,15 @@ def unuse(before: Before, entry: Entry, more: tuple[Posting, ...], told: dict[st
     ends += [_revived(lot.expires_at, before.now_ms) for lot in parts if lot.expires_at is not None]
     ends_at = max(ends, default=None)
     name = entry.transaction_id
-    return Move(
-        Posting(account.id, amount, entry.counter, lots=parts),
+    return VoucherStep(
+        Posting(account.id, amount, entry.counterparty, lots=parts),
         state_of(voucher, account.balance + amount),
         account.balance + amount,
         account.holds,
         more=more,
         reverses=name,
         fields={"expires_at": ends_at, "last_use": None if voucher.last_use == name else voucher.last_use},
-        changes=(Change(REVERSALS, name, account.owner, {"reversed": amount, "at": before.now_ms}),),
+        changes=(DocumentChange(REVERSALS, name, account.owner, {"reversed": amount, "at": before.now_ms}),),
         told=told,
         ends_at=ends_at,
     )
@@ -285,7 +285,7 @@ def _revived(expires_at: int, now_ms: int) -> int:
 # --- cancel, load ---------------------------------------------------------------------------------------------------
 
 
-def cancel(before: Before, more: tuple[Posting, ...], told: dict[str, str]) -> Move:
+def cancel(before: VoucherBefore, more: tuple[Posting, ...], told: dict[str, str]) -> VoucherStep:
     """Take what is left off the voucher.
 
     Raises:
@@ -297,12 +297,12 @@ def cancel(before: Before, more: tuple[Posting, ...], told: dict[str, str]) -> M
     if before.status == "partly_used" and voucher.price is not None:
         raise refused(before.status, "a part of what was paid for has been used: take that use back first")
     counter = ISSUER if voucher.kind == GIFT_CARD else COUNTED
-    return Move(
+    return VoucherStep(
         Posting(account.id, -account.balance, counter), "cancelled", 0, (), more=more, told=told, ends_at=voucher.expires_at
     )
 
 
-def load(before: Before, wallet: str, amount: int | None, told: dict[str, str]) -> Move:
+def load(before: VoucherBefore, wallet: str, amount: int | None, told: dict[str, str]) -> VoucherStep:
     """Move money of a gift card into a wallet, with its dates: otherwise it would be a way around them.
 
     Raises:
@@ -320,12 +320,12 @@ def load(before: Before, wallet: str, amount: int | None, told: dict[str, str]) 
             needed=moved,
         )
     left = account.balance - moved
-    return Move(
+    return VoucherStep(
         Posting(account.id, -moved, wallet),
         state_of(voucher, left),
         left,
         account.holds,
-        more=(Posting(wallet, moved, account.id, carried=True),),
+        more=(Posting(wallet, moved, account.id, keeps_dates=True),),
         told=told,
         ends_at=voucher.expires_at,
     )

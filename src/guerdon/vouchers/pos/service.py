@@ -10,7 +10,7 @@ from guerdon.ids import IdSource
 from guerdon.ledger.models import (
     COUNTED,
     Account,
-    Change,
+    DocumentChange,
     DocumentRef,
     Entry,
     Idempotency,
@@ -18,20 +18,20 @@ from guerdon.ledger.models import (
     Transaction,
     View,
     entry_id,
-    located,
+    parse_location,
 )
 from guerdon.ledger.service import Ledger
 from guerdon.ledger.store import REVERSALS
-from guerdon.members.service import Identity
+from guerdon.members.service import Members
 from guerdon.offers.models import STOCK, Offer
 from guerdon.offers.service import Offers
 from guerdon.outbox import Outbox
 from guerdon.permissions import NOBODYS, Actor
 from guerdon.reversals.rules import back
-from guerdon.vouchers.codes.unissued_codes import Found
+from guerdon.vouchers.codes.unissued_codes import FoundVoucher
 from guerdon.vouchers.models import GIFT_CARD, Voucher
-from guerdon.vouchers.pos.commands import Asked, Besides, key_entry, step_command
-from guerdon.vouchers.pos.discount import Worth, reserved_worth, worth
+from guerdon.vouchers.pos.commands import ExtraPostings, StepRequest, key_entry, step_command
+from guerdon.vouchers.pos.discount import Discount, discount_of, reserved_discount
 from guerdon.vouchers.pos.models import (
     Basket,
     CancelCreate,
@@ -46,9 +46,21 @@ from guerdon.vouchers.pos.models import (
     ValidateAnswer,
     ValidateCreate,
 )
-from guerdon.vouchers.pos.rules import Before, Move, Step, cancel, load, refused, release, reservation_of, reserve, unuse, use
+from guerdon.vouchers.pos.rules import (
+    Step,
+    VoucherBefore,
+    VoucherStep,
+    cancel,
+    load,
+    refused,
+    release,
+    reservation_of,
+    reserve,
+    unuse,
+    use,
+)
 from guerdon.vouchers.pos.views import answer_of, step_of
-from guerdon.vouchers.redeem import Counter, counters_of, counting, limit_reached
+from guerdon.vouchers.redeem import RedemptionCounter, limit_reached, open_counter, redemption_counters
 from guerdon.vouchers.service import CHANNEL, TOLD_SECONDS, Vouchers
 from guerdon.wallets.service import Request, new_account
 
@@ -64,7 +76,7 @@ EVENTS: dict[Step, str] = {
 """What others hear of each step."""
 
 
-class Till:
+class PointOfSale:
     """What happens to vouchers after they were issued."""
 
     def __init__(
@@ -72,7 +84,7 @@ class Till:
         ledger: Ledger,
         vouchers: Vouchers,
         offers: Offers,
-        identity: Identity,
+        identity: Members,
         *,
         outbox: Outbox,
         clock: Clock,
@@ -125,8 +137,8 @@ class Till:
         counters = await self._counters(request.actor, found.voucher, body.member_id)
         reference = {} if body.reference is None else {"reference": body.reference}
 
-        def move(view: View, before: Before) -> Move:
-            value = reserved_worth(before.voucher, body, before.account.spendable)
+        def move(view: View, before: VoucherBefore) -> VoucherStep:
+            value = reserved_discount(before.voucher, body, before.account.spendable)
             waiting = sum(each.member == body.member_id for each in before.reserved)
             self._require_counters(view, before, counters, waiting)
             told = {**_told(value), **reference}
@@ -159,7 +171,7 @@ class Till:
         """
         found = await self._find(request.actor, code)
 
-        def move(_: View, before: Before) -> Move:
+        def move(_: View, before: VoucherBefore) -> VoucherStep:
             return release(before, body.reservation, {})
 
         return await self._submit(self._asked("release", request, found, move, reason=body.reason))
@@ -179,7 +191,7 @@ class Till:
         entry = None if name is None else await self._use_entry(voucher, name)
         counted = () if entry is None else tuple(entry.metadata.get("counted", "").split())
 
-        def move(view: View, before: Before) -> Move:
+        def move(view: View, before: VoucherBefore) -> VoucherStep:
             if entry is None or (REVERSALS, entry.transaction_id) in view.documents:
                 raise refused(before.status, "there is no such use, or it was taken back")
             until = None if policy.minutes is None else entry.at + policy.minutes * MINUTE_MS
@@ -207,21 +219,21 @@ class Till:
         paid = None if voucher.transaction is None else await self._entry(voucher.transaction)
         counted = given_back(voucher)
 
-        def move(_: View, before: Before) -> Move:
+        def move(_: View, before: VoucherBefore) -> VoucherStep:
             until = None if policy.days is None else voucher.issued_at + policy.days * DAY_MS
             _require_policy(policy.allowed, until, before.now_ms, "vouchers cannot be given back")
             told = {} if paid is None else {"refunded": str(-paid.amount)}
             return cancel(before, tuple(Posting(account, -1, COUNTED) for account in counted), told)
 
-        def refund(_: View, before: Before) -> Besides:
+        def refund(_: View, before: VoucherBefore) -> ExtraPostings:
             if paid is None:
-                return Besides()
+                return ExtraPostings()
             posting = back(paid, 0, -paid.amount, self._ledger.calendar, before.now_ms)
             told = {"voucher": voucher.id}
             name = paid.transaction_id
             reversal = Transaction("reversal", (posting,), request.actor.id, reason=body.reason, metadata=told, reverses=name)
             taken_back = {"reversed": -paid.amount, "at": before.now_ms}
-            return Besides((reversal,), (Change(REVERSALS, name, paid.owner, taken_back),))
+            return ExtraPostings((reversal,), (DocumentChange(REVERSALS, name, paid.owner, taken_back),))
 
         accounts = (*counted, *(() if paid is None else (paid.account,)))
         documents = () if paid is None else (DocumentRef(REVERSALS, paid.transaction_id, paid.owner),)
@@ -244,7 +256,7 @@ class Till:
         member = await self._member(request.actor, body.member_id)
         wallet = new_account(member, found.voucher.account.rpartition(":")[2], self._clock.now_ms())
 
-        def move(_: View, before: Before) -> Move:
+        def move(_: View, before: VoucherBefore) -> VoucherStep:
             return load(before, wallet.id, body.amount, {"wallet": wallet.id})
 
         opens = (wallet,) if found.voucher.kind == GIFT_CARD else ()
@@ -270,7 +282,7 @@ class Till:
 
     # --- how --------------------------------------------------------------------------------------------------------
 
-    async def _find(self, actor: Actor, code: str) -> Found:
+    async def _find(self, actor: Actor, code: str) -> FoundVoucher:
         """
         Raises:
             NotFound: no such code, or a member asks for one that is not theirs.
@@ -285,17 +297,19 @@ class Till:
             raise NotFound(NOBODYS)
         return found
 
-    async def _use(self, request: Request, found: Found, basket: Basket, reservation: str | None, reference: str | None) -> Asked:
+    async def _use(
+        self, request: Request, found: FoundVoucher, basket: Basket, reservation: str | None, reference: str | None
+    ) -> StepRequest:
         counters = await self._counters(request.actor, found.voucher, basket.member_id)
-        opens = tuple(counting(each, basket.member_id or "", self._clock.now_ms()) for each in counters or ())
+        opens = tuple(open_counter(each, basket.member_id or "", self._clock.now_ms()) for each in counters or ())
         names = tuple(account.id for account in opens)
 
-        def move(view: View, before: Before) -> Move:
+        def move(view: View, before: VoucherBefore) -> VoucherStep:
             hold = None if reservation is None else reservation_of(before, reservation)
             if hold is None and before.status == "reserved":
                 raise refused("reserved", "the voucher is reserved: use it with its reservation")
             free = before.account.spendable if hold is None else hold.left
-            value = worth(before.voucher, basket, free)
+            value = discount_of(before.voucher, basket, free)
             waiting = sum(each.member == basket.member_id for each in before.reserved if hold is None or each.seq != hold.seq)
             self._require_counters(view, before, counters, waiting)
             told = {**_told(value), **({"counted": " ".join(names)} if names else {})}
@@ -307,22 +321,22 @@ class Till:
         self,
         step: Step,
         request: Request,
-        found: Found,
-        move: Callable[[View, Before], Move],
+        found: FoundVoucher,
+        move: Callable[[View, VoucherBefore], VoucherStep],
         *,
         accounts: tuple[str, ...] = (),
         opens: tuple[Account, ...] = (),
         documents: tuple[DocumentRef, ...] = (),
-        besides: Callable[[View, Before], Besides] | None = None,
+        besides: Callable[[View, VoucherBefore], ExtraPostings] | None = None,
         reference: str | None = None,
         reason: str | None = None,
-    ) -> Asked:
+    ) -> StepRequest:
         voucher = found.voucher
         owner = voucher.account.partition(":")[0]
         # An order may be paid with several vouchers of one member: its reference is unique for each of them.
         known_as = None if reference is None else f"{voucher.id}/{reference}"
         said = {"voucher": voucher.id, "offer": voucher.offer, "step": step}
-        return Asked(
+        return StepRequest(
             step=step,
             voucher=voucher,
             idempotency=Idempotency(owner, request.actor.id, request.key, request.fingerprint, known_as),
@@ -336,14 +350,14 @@ class Till:
             row=self._outbox.row_of(EVENTS[step], voucher.owner, said, channel=CHANNEL, ttl_seconds=TOLD_SECONDS),
         )
 
-    async def _submit(self, asked: Asked) -> tuple[StepAnswer, bool]:
+    async def _submit(self, asked: StepRequest) -> tuple[StepAnswer, bool]:
         outcome = await self._ledger.submit(step_command(asked))
         code = await self._vouchers.code_of(asked.voucher)
         return answer_of(asked.voucher, key_entry(outcome.entries), code), outcome.replayed
 
     # --- limits, policies, members ----------------------------------------------------------------------------------
 
-    async def _counters(self, actor: Actor, voucher: Voucher, member: str | None) -> list[Counter] | None:
+    async def _counters(self, actor: Actor, voucher: Voucher, member: str | None) -> list[RedemptionCounter] | None:
         """What a use by a member counts against: only of a shared code, since others were counted when they were redeemed.
 
         Raises:
@@ -357,9 +371,9 @@ class Till:
         if member is None:
             limits = (offer.per_member_limit, offer.per_member_day_limit, offer.per_member_month_limit)
             return [] if limits == (None, None, None) else None
-        return counters_of(offer, member, self._clock.now_ms(), self._ledger.calendar)
+        return redemption_counters(offer, member, self._clock.now_ms(), self._ledger.calendar)
 
-    def _require_counters(self, view: View, before: Before, counters: list[Counter] | None, waiting: int) -> None:
+    def _require_counters(self, view: View, before: VoucherBefore, counters: list[RedemptionCounter] | None, waiting: int) -> None:
         """
         Raises:
             Validation: the member is not named. LimitReached: they have used, or reserved, as much as one may.
@@ -393,12 +407,12 @@ class Till:
 
     async def _use_entry(self, voucher: Voucher, name: str) -> Entry | None:
         """The entry of a use of this voucher; None when there is none of that name."""
-        place = located(name)
+        place = parse_location(name)
         entry = None if place is None or place[0] != voucher.account else await self._entry(name)
         return None if entry is None or entry.kind != "use" or entry.transaction is not None else entry
 
     async def _entry(self, name: str) -> Entry | None:
-        place = located(name)
+        place = parse_location(name)
         return None if place is None else await self._ledger.get_entry(*place, place[0].partition(":")[0])
 
 
@@ -422,7 +436,7 @@ def _require_policy(allowed: bool, until: int | None, now_ms: int, detail: str) 
         raise AgainstPolicy(f"{detail} any more", until=rfc3339(until))
 
 
-def _told(value: Worth) -> dict[str, str]:
+def _told(value: Discount) -> dict[str, str]:
     told = {} if value.discount is None else {"discount": str(value.discount)}
     return told if value.currency is None else {**told, "currency": value.currency}
 
