@@ -1,19 +1,19 @@
-// Run by the mongo image at the first start, and loaded by the health check of compose.yaml.
+// The mongo image runs this file at the first start, and the health check of compose.yaml loads it.
 const secret = (name) => require("fs").readFileSync(`/run/secrets/${name}`, "utf8").trim();
 
-// The application's user: everything in one database and nothing anywhere else.
+// The user of the application: read and write access to one database only.
 if (typeof db !== "undefined" && db.getName() === "guerdon" && db.hello().setName === undefined) {
   db.createUser({user: "guerdon", pwd: secret("mongo_guerdon"), roles: [{role: "readWrite", db: "guerdon"}]});
 }
 
-// Make the replica set if there is none, and say whether this member can be written to.
+// Create the replica set if it does not exist, and throw an error until this member is the primary.
 function ready() {
   const admin = db.getSiblingDB("admin");
   admin.auth("root", secret("mongo_root"));
   try {
     admin.runCommand({replSetInitiate: {_id: "rs0", members: [{_id: 0, host: "mongo:27017"}]}});
   } catch (error) {
-    // It exists.
+    // The replica set exists.
   }
   if (!admin.hello().isWritablePrimary) {
     throw new Error("not a primary yet");
