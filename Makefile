@@ -73,9 +73,8 @@ bench-history: .venv/.dev ## Write a wallet of 1,000,000 entries, measure pages,
 	$(BIN)/python -m bench.history
 
 .PHONY: docs
-docs: .venv/.dev ## Write docs/openapi.json and docs/access.md from the code
-	$(BIN)/python -m tests.tidy.openapi
-	$(BIN)/python -m tests.tidy.access
+docs: .venv/.dev ## Write the generated pages: OpenAPI, access, configuration, commands, problem codes, scopes, import ladder
+	$(BIN)/python -m tests.tidy.pages
 
 .PHONY: lock
 lock: ## Resolve the dependencies anew and write the lock files (needs uv)
