@@ -77,9 +77,8 @@ explain: .venv/.dev ## Explain every query on a scratch database of 1,000,000 en
 	$(BIN)/python -m tools.query_plans $(ARGS)
 
 .PHONY: docs
-docs: .venv/.dev ## Write docs/openapi.json and docs/access.md from the code
-	$(BIN)/python -m tests.tidy.openapi
-	$(BIN)/python -m tests.tidy.access
+docs: .venv/.dev ## Write the generated pages: OpenAPI, access, configuration, commands, problem codes, scopes, import ladder
+	$(BIN)/python -m tests.tidy.pages
 
 .PHONY: lock
 lock: ## Resolve the dependencies anew and write the lock files (needs uv)

@@ -35,7 +35,7 @@ from guerdon.wallets.service import new_account
 DATABASE = "guerdon_history"
 DEPTHS = (0, 1_000, 100_000, 500_000)
 PAGE, PAGE_MAX, EXAMINED = 50, 100, 1_000
-"""Entries of a page if nothing else is asked for, at most, and looked at for one filtered by kind (docs/api.md)."""
+"""Entries of a page if nothing else is asked for, at most, and looked at for one filtered by kind (docs/api/history.md)."""
 JITTER = 500
 """Pages at a depth begin up to so many entries deeper, so that not always the same one is read."""
 AGE_DAYS = 365

@@ -20,98 +20,141 @@ _ORIGIN = re.compile(r"https?://[a-z0-9.-]{1,253}(:[1-9][0-9]{0,4})?\Z")
 
 
 class Settings(BaseSettings):
-    """Everything that may differ between two deployments. Units stand last in the names."""
+    """All settings of a deployment. A unit stands at the end of a name. `make docs` prints this class as docs/configuration.md:
+    a comment with three dashes begins a section there, and the text below a field is its meaning."""
 
     model_config = SettingsConfigDict(env_prefix=_PREFIX, extra="ignore", frozen=True)
 
+    # --- General
     profile: Literal["development", "production"] = "development"
-    """`production` refuses what is only fit for trying: an embedded database, missing or weak secrets."""
+    """`production` refuses to start with the embedded database, or with secrets that are missing, weak or readable by others."""
     data_dir: Path = Path(".guerdon")
-    """Where `guerdon up` keeps the embedded database, its lock and the generated secrets."""
-    mongodb_url: SecretStr | None = None
-    """A replica set (or mongos). When it is unset, the embedded database of `data_dir` is used."""
-    mongodb_insecure: bool = False
-    """Production accepts a database without access control or TLS: nobody else is on the network between."""
-    mongodb_database: str = Field(default="guerdon", pattern=r"^[A-Za-z][A-Za-z0-9_-]{0,37}$")
-    mongodb_pool_max: int = Field(default=32, ge=4, le=500)
-    token_keys: SecretStr | None = None
-    """A JWK set with Ed25519 private keys: one signs access tokens, all of them verify."""
-    token_keys_file: Path | None = None
-    """Where `token_keys` came from, if from a file: processes that serve read it again when it has changed."""
-    jwks_max_age_seconds: int = Field(default=300, ge=1, le=300)
-    """So long others may keep our public keys. The default is the most, so that a rotation without our settings waits too long at worst."""
-    master_keys: SecretStr | None = None
-    """A JWK set with symmetric keys of 256 bits: the first seals personal data and other secrets at rest, all of them open."""
-    token_issuer: str = Field(default="guerdon", max_length=200)
-    token_audience: str = Field(default="guerdon", max_length=200)
-    access_token_ttl_seconds: int = Field(default=900, ge=30, le=900)
-    session_idle_hours: int = Field(default=336, ge=1, le=8_760)
-    """So long a session lives without being used: two weeks."""
-    session_absolute_hours: int = Field(default=2_160, ge=1, le=17_520)
-    """So long a session lives at most: ninety days."""
-    operator_second_factor: Literal["optional", "required"] | None = None
-    """Whether those who work here may do so without one. Unless it is said: required in production."""
-    smtp_url: SecretStr | None = None
-    """Where letters are handed in: `smtp://user:password@host:port` (STARTTLS, except on loopback) or `smtps://…`."""
-    mail_from: str | None = Field(default=None, max_length=320)
-    reset_url: str | None = Field(default=None, max_length=1000)
-    """The page of yours on which somebody sets a new password, with `{token}` where the token goes: best behind a `#`."""
+    """Directory in which `guerdon up` keeps the embedded database, its lock and the generated secrets."""
     time_zone: str = "UTC"
-    """The programme's, as an IANA name: spending limits and statements count its days and months."""
-    campaign_approval: Literal["off", "required"] = "off"
-    """`required`: a campaign's version decides when somebody else than who made it has approved it."""
-    erased_external_id_days: int = Field(default=400, ge=1, le=3_650)
-    """So long the keyed digest of an erased person's external id is kept, so that late events find the books they belong to."""
-    checkpoint_key: SecretStr | None = None
-    """A JWK set with Ed25519 keys: the first signs checkpoints of the books, all of them verify."""
-    checkpoint_file: Path | None = None
-    """Where checkpoints are kept outside of the database as well."""
-    checkpoint_every_seconds: int = Field(default=3600, ge=10, le=86_400)
-    rate_limit: Literal["on", "off"] = "on"
-    """`off` is for trying and measuring; production refuses it."""
-    rate_limit_store: SecretStr | None = None
-    """valkey://…, redis://… or rediss://…: all processes count together there. Without it each process counts for itself."""
-    rate_limit_without_store: Literal["local", "open", "closed"] = "local"
-    """When the store is down, requests that change something are counted in each process, not counted, or refused."""
-    rate_key: str = Field(default="600000/60", pattern=_QUOTA)
-    """Requests/seconds of one service key."""
-    rate_person: str = Field(default="1200/60", pattern=_QUOTA)
-    """Of one member, or one of those who work here."""
-    rate_stranger: str = Field(default="600/60", pattern=_QUOTA)
-    """Of one address, on routes that need no credentials."""
-    rate_entry: str = Field(default="30/60", pattern=_QUOTA)
-    """Of one address, where people sign up or log in."""
-    rate_invalid: str = Field(default="60/60", pattern=_QUOTA)
-    """Credentials that prove nothing, from one address; then no unknown ones from there are looked at."""
-    rate_guesses: str = Field(default="10/900", pattern=_QUOTA)
-    """Failed log-ins to one account, from all unknown devices together and from each known one."""
-    rate_failures: str = Field(default="500/900", pattern=_QUOTA)
-    """Failed log-ins to all accounts from unknown devices; then no address has a second try."""
-    rate_codes: str = Field(default="60/60", pattern=_QUOTA)
-    """Codes that there are not, asked for by one member or key, and from one address; then none are looked up for them."""
-    trusted_proxies: str = Field(default="", max_length=2000)
-    """Networks (CIDR, with commas between) whose `X-Forwarded-For` is believed."""
-    body_timeout_seconds: int = Field(default=10, ge=1, le=120)
-    """So long a request's body may take to arrive, from its head on."""
-    docs: Literal["on", "off"] | None = None
-    """Whether `/docs` and `/openapi.json` are served; `on` in development and `off` in production unless told."""
-    metrics: Literal["open", "key"] | None = None
-    """Who may read `/metrics`: everybody, or holders of `metrics:read`; `open` in development and `key` in production unless told."""
-    cors_origins: str = ""
-    """Origins with commas between, such as `https://shop.example`: scripts of their pages may call the API."""
-    behind_tls: bool = False
-    """Clients reach this service by HTTPS alone, because a gateway in front ends TLS: browsers are told to keep to it."""
+    """IANA name of the programme's time zone. Spending limits, caps, tiers and statements use its days and months."""
     access_log: bool = True
+    """Write one log line for each request."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
-    ledger_queue_max: int = Field(default=16_384, ge=16, le=100_000)
-    """Commands that may wait for a commit; above it a request is answered 503 before any work."""
-    ledger_batch_max: int = Field(default=500, ge=1, le=500)
-    ledger_in_flight_max: int = Field(default=3, ge=1, le=16)
-    ledger_deadline_ms: int = Field(default=20_000, ge=100, le=60_000)
+    """Lowest level of log lines that are written."""
+
+    # --- Database
+    mongodb_url: SecretStr | None = None
+    """URL of a MongoDB replica set or `mongos`. If it is not set, commands use the embedded database of `GUERDON_DATA_DIR`."""
+    mongodb_insecure: bool = False
+    """Accept a database without access control or TLS in production, on a network that no one else can reach."""
+    mongodb_database: str = Field(default="guerdon", pattern=r"^[A-Za-z][A-Za-z0-9_-]{0,37}$")
+    """Name of the database: a letter, then letters, digits, `_` and `-`, at most 38 characters."""
+    mongodb_pool_max: int = Field(default=32, ge=4, le=500)
+    """Maximum number of connections of one process."""
+
+    # --- Keys and tokens
+    master_keys: SecretStr | None = None
+    """JWK set with symmetric keys of 256 bits. The first one seals personal data and secrets at rest; all of them open what they sealed.
+    `guerdon up` creates one; `guerdon keys new-master-keys` prints one."""
+    token_keys: SecretStr | None = None
+    """JWK set with Ed25519 private keys. One signs access tokens; all of them verify. If it is given as a file, running processes read it
+    again when it changes. `guerdon up` creates one; `guerdon keys new-token-keys` prints one."""
+    token_keys_file: Path | None = None
+    """File from which `token_keys` was read, if any."""
+    jwks_max_age_seconds: int = Field(default=300, ge=1, le=300)
+    """Time for which clients may cache the public keys of `/.well-known/jwks.json`. The default is the maximum, so that a key rotation that does
+    not know this setting waits too long rather than too short."""
+    token_issuer: str = Field(default="guerdon", max_length=200)
+    """Issuer (`iss`) of access tokens."""
+    token_audience: str = Field(default="guerdon", max_length=200)
+    """Audience (`aud`) of access tokens."""
+    access_token_ttl_seconds: int = Field(default=900, ge=30, le=900)
+    """Lifetime of an access token."""
+
+    # --- Sessions and passwords
+    session_idle_hours: int = Field(default=336, ge=1, le=8_760)
+    """Lifetime of a session that is not refreshed. The default is two weeks."""
+    session_absolute_hours: int = Field(default=2_160, ge=1, le=17_520)
+    """Maximum lifetime of a session. The default is ninety days."""
+    operator_second_factor: Literal["optional", "required"] | None = None
+    """`required`: a staff session that began without a second factor reaches only `/v1/me`. If it is not set: `required` in production,
+    `optional` in development."""
     password_hash_threads: int = Field(default=2, ge=1, le=32)
+    """Number of threads that hash passwords."""
     password_hash_queue_max: int = Field(default=64, ge=1, le=10_000)
+    """Maximum number of callers that wait for these threads. Above it the answer is `503 overloaded`."""
     password_hash_memory_kib: int = Field(default=19_456, ge=19_456, le=1_048_576)
-    """argon2id memory; the OWASP minimum with two passes is 19456 KiB."""
+    """Memory of one argon2id hash. The minimum is that of OWASP for two passes."""
+
+    # --- E-mail
+    smtp_url: SecretStr | None = None
+    """Mail server: `smtp://user:password@host:port` (STARTTLS is required, except on loopback) or `smtps://…`."""
+    mail_from: str | None = Field(default=None, max_length=320)
+    """Sender address of e-mails, with or without a display name."""
+    reset_url: str | None = Field(default=None, max_length=1000)
+    """Address of your page on which a member sets a new password. It contains `{token}` once, preferably after a `#`, because browsers do
+    not send that part to servers."""
+
+    # --- Privacy and approval
+    erased_external_id_days: int = Field(default=400, ge=1, le=3_650)
+    """Days for which the keyed digest of an erased member's external id is kept, so that late events still reach the right wallets."""
+    campaign_approval: Literal["off", "required"] = "off"
+    """`required`: a version of a campaign takes effect only after a second person has approved it."""
+
+    # --- Checkpoints
+    checkpoint_key: SecretStr | None = None
+    """JWK set with Ed25519 keys. The first one signs checkpoints of the ledger; all of them verify. `guerdon up` creates one."""
+    checkpoint_file: Path | None = None
+    """File outside of the database to which checkpoints are also written. `guerdon up` uses `checkpoints.jsonl` in the data directory."""
+    checkpoint_every_seconds: int = Field(default=3600, ge=10, le=86_400)
+    """Interval at which the worker signs a checkpoint."""
+
+    # --- Rate limits
+    rate_limit: Literal["on", "off"] = "on"
+    """`off` disables rate limits, for load tests. Production refuses it."""
+    rate_limit_store: SecretStr | None = None
+    """`valkey://…`, `redis://…` or `rediss://…` (TLS): a store in which all processes count together. If it is not set, each process counts
+    for itself."""
+    rate_limit_without_store: Literal["local", "open", "closed"] = "local"
+    """Treatment of requests that change data while the store is down: count them per process (`local`), do not count them (`open`), or
+    refuse them (`closed`)."""
+    rate_key: str = Field(default="600000/60", pattern=_QUOTA)
+    """Requests of one service key."""
+    rate_person: str = Field(default="1200/60", pattern=_QUOTA)
+    """Requests of one member or staff person."""
+    rate_stranger: str = Field(default="600/60", pattern=_QUOTA)
+    """Requests of one address without credentials."""
+    rate_entry: str = Field(default="30/60", pattern=_QUOTA)
+    """Log-ins and registrations of one address."""
+    rate_invalid: str = Field(default="60/60", pattern=_QUOTA)
+    """Requests with invalid credentials from one address. Above it, credentials from that address that are not known yet are refused
+    unchecked."""
+    rate_guesses: str = Field(default="10/900", pattern=_QUOTA)
+    """Failed log-ins to one account: from all unknown devices together, and from each known device."""
+    rate_failures: str = Field(default="500/900", pattern=_QUOTA)
+    """Failed log-ins from unknown devices to all accounts. Above it, an address gets no second attempt."""
+    rate_codes: str = Field(default="60/60", pattern=_QUOTA)
+    """Look-ups of codes that do not exist, per member or key and per address. Above it, codes are no longer looked up for them."""
+    trusted_proxies: str = Field(default="", max_length=2000)
+    """Comma-separated networks (CIDR) of proxies whose `X-Forwarded-For` is trusted."""
+
+    # --- HTTP
+    docs: Literal["on", "off"] | None = None
+    """Serve `/docs` and `/openapi.json`. If it is not set: `on` in development, `off` in production."""
+    metrics: Literal["open", "key"] | None = None
+    """Who may read `/metrics`: everyone (`open`), or holders of the scope `metrics:read` (`key`). If it is not set: `open` in development,
+    `key` in production."""
+    cors_origins: str = ""
+    """Comma-separated origins, such as `https://shop.example`, whose pages may call the API from a browser. `*` is refused."""
+    behind_tls: bool = False
+    """A gateway in front of the service terminates TLS. Answers then tell browsers to use HTTPS only."""
+    body_timeout_seconds: int = Field(default=10, ge=1, le=120)
+    """Time within which the body of a request must arrive, counted from its headers."""
+
+    # --- Ledger
+    ledger_queue_max: int = Field(default=16_384, ge=16, le=100_000)
+    """Maximum number of commands that wait for a commit in one process. Above it the answer is `503 overloaded`, and nothing is done."""
+    ledger_batch_max: int = Field(default=500, ge=1, le=500)
+    """Maximum number of commands in one commit."""
+    ledger_in_flight_max: int = Field(default=3, ge=1, le=16)
+    """Maximum number of commits of one process that run at the same time."""
+    ledger_deadline_ms: int = Field(default=20_000, ge=100, le=60_000)
+    """Time after which a caller whose command is not committed gets a `503`."""
 
     _open_files: tuple[str, ...] = PrivateAttr(())
 

@@ -62,8 +62,8 @@ class MalformedJson(CallerError):
     status = 400
     title = "Malformed JSON"
     page = (
-        "The body is not a JSON document that can be read in one way only: a syntax error, a repeated key in an object, "
-        "a number that JSON does not know (NaN, Infinity), text that is not UTF-8, or nesting deeper than 32 levels."
+        "The body is not a JSON document with exactly one meaning: it has a syntax error, a repeated key in an object, a number "
+        "that JSON does not have (NaN, Infinity), text that is not UTF-8, or more than 32 levels of nesting."
     )
 
 
@@ -72,8 +72,8 @@ class Validation(CallerError):
     status = 422
     title = "Invalid request"
     page = (
-        "The JSON is well-formed but a value is not acceptable. `errors` lists each problem with a JSON Pointer "
-        "(RFC 6901) and a sentence that says what is expected. Amounts are whole numbers of minor units, 1 to 10^15."
+        "The JSON is well-formed, but a value is not acceptable. `errors` lists each fault with a JSON Pointer (RFC 6901) and a "
+        "sentence that states what is expected. Amounts are whole numbers of minor units, 1 to 10^15."
     )
 
     @classmethod
@@ -94,8 +94,8 @@ class LinesRefused(CallerError):
     status = 422
     title = "Lines of the file are not acceptable"
     page = (
-        "The file has lines that are not acceptable, and nothing of it was taken over. `lines` has the first hundred of them, each with the "
-        "number of its `line` (the first is 1) and a sentence that says what is wrong; `count` says how many there are."
+        "The file has lines that are not acceptable, and nothing was imported. `lines` has the first hundred of them, each with "
+        "the number of its `line` (the first is 1) and a sentence that states the fault. `count` is their number."
     )
 
 
@@ -104,8 +104,8 @@ class IdempotencyKeyMissing(CallerError):
     status = 400
     title = "Idempotency-Key is missing or malformed"
     page = (
-        "Every POST that moves value needs one `Idempotency-Key` header of 1 to 255 visible ASCII characters, made by the "
-        "client before the first attempt. Sending the same key again is always safe. Quotes around the key are optional."
+        "A request that moves value needs one `Idempotency-Key` header of 1 to 255 visible ASCII characters. The client makes "
+        "the key before the first attempt. Sending the same key again is always safe. Quotes around the key are optional."
     )
 
 
@@ -114,8 +114,8 @@ class IdempotencyKeyReused(CallerError):
     status = 422
     title = "Idempotency-Key was used for another request"
     page = (
-        "This key already belongs to a request with other content. Nothing was done. Use a new key for a new operation; "
-        "repeat the very same bytes to read the first answer again."
+        "This key belongs to a request with other content. Nothing was done. Use a new key for a new operation; repeat the same "
+        "bytes to read the first answer again."
     )
 
 
@@ -133,8 +133,8 @@ class SecondFactorNeeded(Unauthenticated):
     status = 401
     title = "A second factor is needed"
     page = (
-        "The e-mail address and the password are right, and whoever they belong to has an authenticator. Log in again with its code, or with a "
-        "recovery code, as `code`. A code that is wrong, or was used already, gets this answer too."
+        "The e-mail address and the password are right, and this account has a second factor. Log in again with a code of the "
+        "authenticator, or a recovery code, as `code`. A wrong or used code gets this answer too."
     )
 
 
@@ -143,8 +143,8 @@ class SecondFactorMissing(CallerError):
     status = 403
     title = "Log in with a second factor"
     page = (
-        "This deployment lets those who work here work only in a session that began with a second factor. Enrol one with "
-        "`POST /v1/me/totp` and `POST /v1/me/totp/confirm`, and log in again with its code."
+        "In this deployment staff need a session that began with a second factor. Enrol one with `POST /v1/me/totp` and `POST "
+        "/v1/me/totp/confirm`, and log in again with its code."
     )
 
 
@@ -152,14 +152,14 @@ class Forbidden(CallerError):
     code = "forbidden"
     status = 403
     title = "Not allowed"
-    page = "The credentials are valid but do not carry the scope that this route asks for."
+    page = "The credentials are valid but do not have the scope of this route. `detail` names the scope."
 
 
 class NotFound(CallerError):
     code = "not-found"
     status = 404
     title = "Not found"
-    page = "There is no such thing, or it belongs to somebody else. The two are never told apart."
+    page = "The object does not exist, or it belongs to another member. The answer is the same in both cases."
 
 
 class MethodNotAllowed(CallerError):
@@ -173,21 +173,23 @@ class AlreadyExists(CallerError):
     code = "already-exists"
     status = 409
     title = "Already exists"
-    page = "Another member or asset has this unique value (`field` says which). Nothing was created."
+    page = "Another member or asset has this unique value. `field` names it. Nothing was created."
 
 
 class BodyTooLarge(CallerError):
     code = "body-too-large"
     status = 413
     title = "Body too large"
-    page = "Bodies are limited to 256 KiB, bulk requests to 2 MiB. Split the request."
+    page = "A body may have 256 KiB, a bulk request 2 MiB. `limit_bytes` is the limit of this route. Split the request."
 
 
 class RequestTimeout(CallerError):
     code = "request-timeout"
     status = 408
     title = "Request arrived too slowly"
-    page = "The body did not arrive in time (`GUERDON_BODY_TIMEOUT_SECONDS`, 10 by default). Nothing was done; send it again."
+    page = (
+        "The body did not arrive in time (`GUERDON_BODY_TIMEOUT_SECONDS`, 10 by default). Nothing was done. Send the request again."
+    )
 
 
 class UnsupportedMediaType(CallerError):
@@ -202,9 +204,10 @@ class TooManyRequests(CallerError):
     status = 429
     title = "Too many requests"
     page = (
-        "The caller has spent a quota; nothing was done. `violated-policies` names it, and after the time that `Retry-After` names the next "
-        "request is granted. Most quotas count requests, and `RateLimit-Policy` says how large they are; `second-factor` counts five codes "
-        "that were wrong behind a right password, `export` one document a day, and `connections` what a gateway sees open at once."
+        "The caller has reached a rate limit, and nothing was done. `violated-policies` names the limit. `Retry-After` is the "
+        "time after which the next request is accepted. Most limits count requests, and `RateLimit-Policy` states their size; "
+        "`second-factor` counts five wrong codes behind a right password, `export` one document per day, and `connections` the "
+        "open connections of a gateway."
     )
 
     @classmethod
@@ -227,35 +230,40 @@ class InsufficientFunds(BusinessError):
     code = "insufficient-funds"
     status = 409
     title = "Insufficient funds"
-    page = "The wallet's available balance is smaller than what is needed. `asset`, `available` and `needed` say by how much."
+    page = (
+        "The available balance is smaller than the amount. `asset`, `available` and `needed` state both, `wallet` names the wallet."
+    )
 
 
 class BalanceLimit(BusinessError):
     code = "balance-limit"
     status = 409
     title = "Balance limit reached"
-    page = "The movement would lift the account above its ceiling (10^18 minor units for a wallet)."
+    page = "The movement would raise the account above its ceiling (10^18 minor units for a wallet). `asset` names the asset."
 
 
 class WalletFrozen(BusinessError):
     code = "wallet-frozen"
     status = 409
     title = "Wallet is frozen"
-    page = "An operator has frozen this wallet; no value moves in or out until it is opened again."
+    page = "Staff have frozen this wallet (`wallet`). No value moves in or out until it is unfrozen."
 
 
 class WalletClosed(BusinessError):
     code = "wallet-closed"
     status = 409
     title = "Wallet is closed"
-    page = "This wallet was closed at a balance of zero. It stays readable for ever, and nothing moves on it again."
+    page = "This wallet (`wallet`) was closed at a balance of zero. It can be read, but nothing moves on it again."
 
 
 class WalletNotEmpty(BusinessError):
     code = "wallet-not-empty"
     status = 409
     title = "Wallet is not empty"
-    page = "Only a wallet with a balance of zero and nothing on hold can be closed. `balance` and `held` say what is there."
+    page = (
+        "Only a wallet with a balance of zero and no held value can be closed. `balance` and `held` state its value, `wallet` "
+        "names it."
+    )
 
 
 class LimitReached(BusinessError):
@@ -263,9 +271,9 @@ class LimitReached(BusinessError):
     status = 409
     title = "Limit reached"
     page = (
-        "A limit of the wallet would be passed: a spending limit (`period` is `day` or `month`; `limit`, `spent`, `needed` and "
-        "`resets_at` say by how much and until when), or the number of lots of different dates or of active holds. Or a member has redeemed "
-        "as much of an offer as one may (`period` is `day`, `month` or `ever`; `limit`, `redeemed` and `resets_at` say how much and until when)."
+        "A limit would be exceeded. Spending limit of a wallet: `period` is `day` or `month`, with `limit`, `spent`, `needed` "
+        "and `resets_at`. Number of lots of different dates, or of active holds: `limit` alone. Redemptions of an offer by a "
+        "member: `period` is `day`, `month` or `ever`, with `limit`, `redeemed` and `resets_at`."
     )
 
 
@@ -273,14 +281,20 @@ class CaptureLimit(BusinessError):
     code = "capture-limit"
     status = 409
     title = "More than the hold has left"
-    page = "A hold can be captured in parts, together at most its amount. `left` says what can still be captured."
+    page = (
+        "A hold can be captured in parts, together at most its amount. `left` is what can still be captured, `needed` what was "
+        "asked for."
+    )
 
 
 class ReversalLimit(BusinessError):
     code = "reversal-limit"
     status = 409
     title = "More than the transaction has left"
-    page = "A transaction can be reversed in parts, together at most its amount. `left` says what can still be reversed."
+    page = (
+        "A transaction can be reversed in parts, together at most its amount. `left` is what can still be reversed, `amount` "
+        "what was asked for."
+    )
 
 
 class NotReversible(BusinessError):
@@ -288,8 +302,8 @@ class NotReversible(BusinessError):
     status = 409
     title = "Not reversible"
     page = (
-        "Only a transaction that has moved value can be reversed. A hold is voided; a freeze is lifted; terms are set anew. The price of a "
-        "voucher comes back when the voucher is cancelled."
+        "Only a transaction that has moved value can be reversed. Void a hold, unfreeze a wallet, set account rules again. "
+        "Cancel a voucher to get its price back."
     )
 
 
@@ -298,8 +312,8 @@ class ReferenceReused(BusinessError):
     status = 409
     title = "Reference was used before"
     page = (
-        "A `reference` names one business fact of a member for ever. This one is already on the ledger under another "
-        "idempotency key; `transaction_id` says where."
+        "A `reference` names one business fact of a member permanently. This one is on the ledger under another idempotency "
+        "key, as the transaction `transaction_id`."
     )
 
 
@@ -308,8 +322,8 @@ class EventReused(BusinessError):
     status = 422
     title = "Event id was used for another event"
     page = (
-        "The `id` of an event is its business key, for ever. An event with this id but other content (or another member) is "
-        "already recorded. Sending the same event again answers 200 with the first answer."
+        "The `id` of an event is its permanent business key. An event with this id but other content, or of another member, is "
+        "recorded. Sending the same event again answers 200 with the first answer."
     )
 
 
@@ -317,17 +331,14 @@ class NotApplied(BusinessError):
     code = "not-applied"
     status = 409
     title = "Not applied"
-    page = "Another command of the same atomic bulk request was refused, so none of them was applied."
+    page = "Another command of the same atomic bulk request was refused, so no command was applied."
 
 
 class OfferUnavailable(BusinessError):
     code = "offer-unavailable"
     status = 409
     title = "Offer is not available"
-    page = (
-        "Vouchers are issued while an offer is active and within its window. `status_now`, `starts_at` and `ends_at` say what it is and when "
-        "that is."
-    )
+    page = "An offer can be redeemed while it is active and within its window. `status_now`, `starts_at` and `ends_at` state both."
 
 
 class NotEligible(BusinessError):
@@ -335,8 +346,8 @@ class NotEligible(BusinessError):
     status = 409
     title = "Not eligible"
     page = (
-        "The offer is not for this member, now. `which` is `tier`, and then `tiers` lists those that have it and `tier` is the member's; or it "
-        "is `eligibility`, the offer's condition."
+        "The offer is not available to this member now. `which` is `tier`, with the `tiers` of the offer and the member's "
+        "`tier`; or it is `eligibility`, the offer's condition."
     )
 
 
@@ -344,14 +355,17 @@ class SoldOut(BusinessError):
     code = "sold-out"
     status = 409
     title = "Sold out"
-    page = "Everything of this offer has been issued: `stock` says how many that were. Nothing was taken from the member."
+    page = (
+        "All vouchers of this offer are issued; `stock` is their number. Nothing was taken from the member. For a code batch, "
+        "`left` is the number that can still be made and `wanted` what was asked for."
+    )
 
 
 class StockBelowIssued(BusinessError):
     code = "stock-below-issued"
     status = 409
     title = "More than that is issued already"
-    page = "A stock can be lowered to what has been issued of it and no further. `issued` and `stock` say what is and what was asked for."
+    page = "A stock cannot be lower than the number of issued vouchers. `issued` is that number, `stock` what was asked for."
 
 
 class ReferralRefused(BusinessError):
@@ -359,8 +373,8 @@ class ReferralRefused(BusinessError):
     status = 409
     title = "Referral refused"
     page = (
-        "A referral is recorded once, before the new member's first purchase, and by somebody who has bought something. `cause` says what "
-        "stands in the way: `oneself`, `referred-already`, `not-new` or `referrer-has-not-bought`."
+        "A referral is recorded once, before the new member's first purchase, and for a referrer who has bought something. "
+        "`cause` is `oneself`, `referred-already`, `not-new` or `referrer-has-not-bought`."
     )
 
 
@@ -369,8 +383,9 @@ class ApprovalMissing(BusinessError):
     status = 409
     title = "A second person has to approve this"
     page = (
-        "In this installation a campaign's version decides only after somebody else than who made it has approved it: `POST "
-        "/v1/campaigns/{campaign_id}/approve`. `version` says which one waits. Whoever made it cannot approve it, and no service key can."
+        "In this deployment a version of a campaign takes effect only after a second person has approved it with `POST "
+        "/v1/campaigns/{campaign_id}/approve`. `version` is the waiting version. Its creator and service keys cannot approve "
+        "it."
     )
 
 
@@ -379,8 +394,9 @@ class NotApplicable(BusinessError):
     status = 409
     title = "The voucher is not good for this"
     page = (
-        "The voucher is good, but not for this basket. `reason` is `currency` (`currency` says which one it takes), `minimum_basket` "
-        "(`minimum` and `amount`), `item` (`sku` is missing in the basket), or `kind`: only a gift card can be loaded into a wallet."
+        "The voucher is valid, but not for this basket. `reason` is `currency` (`currency` is the one it accepts), "
+        "`minimum_basket` (`minimum` and `amount`), `item` (`sku` is missing in the basket), or `kind`: only a gift card can be "
+        "loaded into a wallet."
     )
 
 
@@ -389,8 +405,8 @@ class AgainstPolicy(BusinessError):
     status = 409
     title = "The offer does not allow it"
     page = (
-        "The offer says whether its vouchers can be given back, and whether a use can be taken back, and for how long. `until` is when that "
-        "time ended; it is null where the offer does not allow it at all."
+        "The offer states whether and how long its vouchers can be cancelled and their use be undone. `until` is the end of "
+        "that time, or null where the offer does not allow it at all."
     )
 
 
@@ -398,7 +414,7 @@ class InvalidState(BusinessError):
     code = "invalid-state"
     status = 409
     title = "Not possible in this state"
-    page = "The object exists, but its status does not allow this action. `status_now` says what it is."
+    page = "The object exists, but its status does not allow this action. `status_now` is its status."
 
 
 # --- operations' ----------------------------------------------------------------------------------------------------
@@ -408,7 +424,7 @@ class Overloaded(OperationsError):
     code = "overloaded"
     status = 503
     title = "Overloaded"
-    page = "The queue is full. Nothing was done. Retry after the time that `Retry-After` names, with the same key."
+    page = "The queue is full, and nothing was done. Retry after `Retry-After`, with the same key."
 
 
 class StoreUnavailable(OperationsError):
@@ -416,8 +432,8 @@ class StoreUnavailable(OperationsError):
     status = 503
     title = "Requests cannot be counted"
     page = (
-        "The shared store of request counters does not answer, and this route is not served uncounted. Nothing was done. Retry after the "
-        "time that `Retry-After` names."
+        "The shared store of rate limits does not answer, and this route is not served without it. Nothing was done. Retry "
+        "after `Retry-After`."
     )
 
 
@@ -426,8 +442,8 @@ class OutcomeUnknown(OperationsError):
     status = 503
     title = "Outcome not known yet"
     page = (
-        "The deadline passed before the database answered. The command was applied once or not at all. Retry with the "
-        "same key: the answer will tell which."
+        "The deadline passed before the database answered. The command was applied once or not at all. Retry with the same key: "
+        "the answer states which."
     )
 
 
@@ -442,7 +458,7 @@ class Internal(OperationsError):
     code = "internal-error"
     status = 500
     title = "Internal error"
-    page = "A fault of ours. The log holds the details under the `request_id` of the problem document."
+    page = "An unexpected fault of the service. Its log has the details under the `request_id` of the problem document."
 
 
 class StartupRefused(OperationsError):
@@ -451,13 +467,15 @@ class StartupRefused(OperationsError):
     code = "startup-refused"
     status = 500
     title = "Start-up refused"
-    page = "The configuration or the database is not safe to run on."
+    page = "The configuration or the database is not safe to run on. The message names the cause."
 
 
 class DataDirectoryBusy(StartupRefused):
     """Another running process holds the data directory."""
 
     code = "data-directory-busy"
+    title = "Data directory is in use"
+    page = "Another running process uses the data directory. The message names it."
 
 
 def registry() -> dict[str, type[GuerdonError]]:

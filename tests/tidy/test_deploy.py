@@ -126,8 +126,3 @@ def test_every_variable_that_is_named_is_a_setting(path: Path) -> None:
     known = {f"GUERDON_{field.upper()}" for field in Settings.model_fields} | {"GUERDON_X"}
     named = set(re.findall(r"GUERDON_[A-Z0-9_]*[A-Z0-9]", path.read_text(encoding="utf-8")))
     assert {name for name in named if name not in known and name.removesuffix("_FILE") not in known} == set()
-
-
-def test_every_setting_is_in_the_table() -> None:
-    table = re.findall(r"^\| `(GUERDON_\w+)`", (DEPLOY.parent / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
-    assert sorted(table) == sorted(f"GUERDON_{field.upper()}" for field in Settings.model_fields if field != "token_keys_file")

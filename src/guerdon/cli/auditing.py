@@ -31,12 +31,15 @@ _SECURITY = {
 _SHOWN = ("key_id", "scopes", "member_id")
 _WORD = re.compile(r"[A-Za-z0-9:*, _-]{1,500}\Z")
 
-After = Annotated[int, typer.Option("--after", min=0, help="Leave out the records up to this number.")]
-DataDir = Annotated[Path | None, typer.Option("--data-dir", help="Where the embedded database lives [GUERDON_DATA_DIR].")]
+After = Annotated[int, typer.Option("--after", min=0, help="Start after the record with this number.")]
+DataDir = Annotated[Path | None, typer.Option("--data-dir", help="Directory of the embedded database [GUERDON_DATA_DIR].")]
 
 
 def export_audit(after: After = 0, data_dir: DataDir = None) -> None:
-    """Print the audit log, one JSON object a line, oldest first. Exit code 1 when its chain is broken."""
+    """Print the audit log, one JSON object per line, oldest first, and check its hash chain.
+
+    Exit code 1: the hash chain is broken.
+    """
     with local_database(load(data_dir=data_dir), "guerdon audit") as settings:
 
         async def within() -> list[str]:

@@ -32,14 +32,12 @@ STEADY_SECONDS = 60.0
 STOP_SECONDS = 12.0
 """A little more than a worker needs at most to end its jobs."""
 
-DataDir = Annotated[
-    Path | None, typer.Option("--data-dir", help="The data directory of a running `guerdon up` [GUERDON_DATA_DIR].")
-]
-ParentPid = Annotated[int | None, typer.Option("--parent-pid", hidden=True, help="End together with this process.")]
+DataDir = Annotated[Path | None, typer.Option("--data-dir", help="Data directory of a running `guerdon up` [GUERDON_DATA_DIR].")]
+ParentPid = Annotated[int | None, typer.Option("--parent-pid", hidden=True, help="Stop when this process ends.")]
 
 
 def worker(data_dir: DataDir = None, parent_pid: ParentPid = None) -> None:
-    """Run the background jobs until a signal arrives. Several workers share them."""
+    """Run the background jobs until a signal arrives. Several workers share the jobs. `guerdon up` starts a worker of its own."""
     if parent_pid is not None:
         # As the API's workers do: whoever is left over would go on with a database that is ending too.
         embedded.die_with_parent(parent_pid, by=signal.SIGKILL)

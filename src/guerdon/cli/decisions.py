@@ -15,13 +15,18 @@ from guerdon.permissions import ANY_SCOPE, Actor
 EXIT_DIFFERENT, EXIT_MISSING = 1, 3
 ACTOR = Actor("system:terminal", "system", frozenset({ANY_SCOPE}))
 
-EventId = Annotated[str, typer.Argument(help="The event's id, as it was sent.")]
-DataDir = Annotated[Path | None, typer.Option("--data-dir", help="Where the embedded database lives [GUERDON_DATA_DIR].")]
+EventId = Annotated[str, typer.Argument(help="Id of the event, as it was sent.")]
+DataDir = Annotated[Path | None, typer.Option("--data-dir", help="Directory of the embedded database [GUERDON_DATA_DIR].")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as one JSON document.")]
 
 
 def replay_decision(event_id: EventId, *, as_json: AsJson = False, data_dir: DataDir = None) -> None:
-    """Judge an event again with its stored inputs and versions. Exit code 1: it comes out otherwise; 3: something for it is missing."""
+    """Evaluate a recorded event again with its stored inputs and versions, and compare the result. Nothing is written.
+
+    Exit code 1: the result differs from what is stored.
+
+    Exit code 3: something that the evaluation needs is missing.
+    """
     with local_database(load(data_dir=data_dir), "guerdon replay-decision") as settings:
 
         async def within() -> Replay:

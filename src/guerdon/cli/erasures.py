@@ -20,15 +20,15 @@ T = TypeVar("T")
 PAGE = 500
 EXIT_DOUBT = 1
 
-DataDir = Annotated[Path | None, typer.Option("--data-dir", help="Where the embedded database lives [GUERDON_DATA_DIR].")]
-LogFile = Annotated[Path, typer.Argument(help="What `guerdon erasures export` has printed.")]
+DataDir = Annotated[Path | None, typer.Option("--data-dir", help="Directory of the embedded database [GUERDON_DATA_DIR].")]
+LogFile = Annotated[Path, typer.Argument(help="Output of `guerdon erasures export`.")]
 
-erasures_app = typer.Typer(no_args_is_help=True, help="People who were forgotten, and are to stay so.")
+erasures_app = typer.Typer(no_args_is_help=True, help="Export, re-apply and verify the log of erased members.")
 
 
 @erasures_app.command("export")
 def export_erasures(data_dir: DataDir = None) -> None:
-    """Print the certificates of all erasures, one JSON object a line. Keep them apart from the backups of the database."""
+    """Print the certificates of all erasures, one JSON object per line. Keep them apart from the backups of the database."""
     _with_services(data_dir, _print_all)
 
 
@@ -42,7 +42,7 @@ async def _print_all(services: Services) -> None:
 
 @erasures_app.command("reapply")
 def reapply_erasures(file: LogFile, data_dir: DataDir = None) -> None:
-    """Erase again whom a restored backup has brought back, before the service is started. It may be run again at any time."""
+    """Erase again every member whom a restored backup has brought back. Run it before the service starts. It can be run again at any time."""
     certificates = list(_read(file))
 
     async def reapply(services: Services) -> int:
@@ -57,9 +57,10 @@ def reapply_erasures(file: LogFile, data_dir: DataDir = None) -> None:
 
 @erasures_app.command("verify")
 def verify_erasures(file: LogFile, data_dir: DataDir = None) -> None:
-    """Hold certificates against the database: on record, the person gone, the ledger as they say. Exit code 1 when one is in doubt.
+    """Check certificates against the database: each is on record, the person is erased, and the ledger is as the certificate says. This
+    relies on the hash chains that `guerdon audit` and `guerdon verify` check.
 
-    `guerdon audit` and `guerdon verify` prove the chains that this relies on.
+    Exit code 1: a certificate does not hold.
     """
     certificates = list(_read(file))
 

@@ -1,4 +1,4 @@
-"""The commands: `up`, `serve`, `worker`, `keys`, `admin`, `audit`, `erasures`, `replay`, `replay-decision`, `simulate`, `verify`, `checkpoint`."""
+"""The command line. `make docs` prints it as docs/cli.md."""
 
 import asyncio
 import getpass
@@ -39,15 +39,31 @@ from guerdon.config import Settings, load
 from guerdon.errors import GuerdonError, StartupRefused
 from guerdon.logs import describe
 from guerdon.members.models import Person
+from guerdon.server import EXIT_STARTUP_REFUSED
 from guerdon.wiring.services import Services
 
 T = TypeVar("T")
 EXIT_REFUSED, EXIT_LEFT_OUT, EXIT_FAULT = 2, 3, 70
-"""1 is a verdict of `verify` on the books."""
+EXIT_CODES = {
+    0: "Done.",
+    1: "A check has failed. The command says what it has found.",
+    EXIT_REFUSED: "Refused: arguments, settings, database or data directory are not acceptable. Standard error says why.",
+    EXIT_LEFT_OUT: "The command has run, but something was left out, cancelled or missing.",
+    EXIT_FAULT: "Unexpected fault, with a traceback on standard error.",
+    EXIT_STARTUP_REFUSED: "A process of the API could not start.",
+}
+"""Exit codes of all commands. The help of a command says what 1 and 3 mean for it, as `Exit code N: reason.`"""
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="Wallets and smart rewards.")
-keys_app = typer.Typer(no_args_is_help=True, help="Service keys, the keys that sign access tokens, and the keys that seal.")
-admin_app = typer.Typer(no_args_is_help=True, help="People who may operate this deployment.")
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Wallets and smart rewards: run the service, manage keys, verify the ledger.",
+)
+keys_app = typer.Typer(
+    no_args_is_help=True, help="Manage service keys, the keys that sign access tokens, and the keys that seal personal data."
+)
+admin_app = typer.Typer(no_args_is_help=True, help="Manage the log-ins of staff.")
 app.add_typer(keys_app, name="keys")
 app.add_typer(admin_app, name="admin")
 app.add_typer(erasures_app, name="erasures")
@@ -59,15 +75,16 @@ app.command("simulate")(simulate.simulate)
 admin_app.command("reset")(people.reset_password)
 admin_app.command("remove-totp")(people.remove_totp)
 
-DataDir = Annotated[Path | None, typer.Option("--data-dir", help="Where the embedded database lives [GUERDON_DATA_DIR].")]
+DataDir = Annotated[Path | None, typer.Option("--data-dir", help="Directory of the embedded database [GUERDON_DATA_DIR].")]
 Host = Annotated[str, typer.Option(help="Address to listen on.")]
 Port = Annotated[int, typer.Option(min=1, max=65_535, help="Port to listen on.")]
-Workers = Annotated[int, typer.Option(min=1, max=64, help="API processes.")]
+Workers = Annotated[int, typer.Option(min=1, max=64, help="Number of API processes.")]
+KeyId = Annotated[str, typer.Argument(help="Id of the key, as `guerdon keys list` shows it.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as one JSON document.")]
 
 
 def main() -> None:
-    """Run a command; what it refuses is said in one sentence on standard error, without a traceback."""
+    """Run a command. A refusal is one sentence on standard error, without a traceback."""
     try:
         app()
     except GuerdonError as error:
@@ -87,7 +104,7 @@ def _refuse(sentence: str) -> NoReturn:
 
 @app.callback(invoke_without_command=True)
 def version(show: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
-    """Wallets that never lose or double a unit, rewards that explain themselves."""
+    """Run and operate Guerdon, a backend for wallets and smart rewards."""
     if show:
         typer.echo(__version__)
         raise typer.Exit
@@ -97,11 +114,11 @@ def version(show: Annotated[bool, typer.Option("--version", help="Print the vers
 def up(
     port: Port = 8000,
     data_dir: DataDir = None,
-    demo: Annotated[bool, typer.Option("--demo/--no-demo", help="Make members, purchases and log-ins to try.")] = True,
+    demo: Annotated[bool, typer.Option("--demo/--no-demo", help="Create demonstration members, purchases and log-ins.")] = True,
     workers: Workers = 1,
     host: Host = "127.0.0.1",
 ) -> None:
-    """Start everything on this machine: database, API and demonstration data."""
+    """Start the database, the API, a worker and demonstration data on this machine. Not for production."""
     settings = load(data_dir=data_dir)
     hold_to_profile(settings)
     if demo and settings.profile == "production":
@@ -131,7 +148,7 @@ def up(
 
 @app.command()
 def serve(port: Port = 8000, workers: Workers = 1, host: Host = "127.0.0.1") -> None:
-    """Serve the API on the database of GUERDON_MONGODB_URL."""
+    """Serve the API on the database of GUERDON_MONGODB_URL. Run `guerdon worker` beside it."""
     settings = load()
     hold_to_profile(settings)
     serving.require_configured(settings)
@@ -146,12 +163,14 @@ app.command("worker")(background.worker)
 
 @keys_app.command("create")
 def create_key(
-    name: Annotated[str, typer.Option(help="What the key is for.")],
-    scopes: Annotated[str, typer.Option(help='Scopes with commas between, or "*" for all.')],
-    expires_in_days: Annotated[int | None, typer.Option(min=1, max=3650, help="Days until it expires.")] = None,
+    name: Annotated[str, typer.Option(help="Purpose of the key.")],
+    scopes: Annotated[str, typer.Option(help='Comma-separated scopes, or "*" for all.')],
+    expires_in_days: Annotated[
+        int | None, typer.Option(min=1, max=3650, help="Days until the key expires; without this option it does not expire.")
+    ] = None,
     data_dir: DataDir = None,
 ) -> None:
-    """Make a service key. It is the last line of standard output, and is never shown again."""
+    """Create a service key. The last line of standard output is the key and nothing else. It is never shown again."""
     wanted = [scope.strip() for scope in scopes.split(",")]
 
     def work(services: Services) -> Awaitable[str]:
@@ -163,7 +182,7 @@ def create_key(
 
 @keys_app.command("list")
 def list_keys(data_dir: DataDir = None) -> None:
-    """List service keys; their secrets are not stored."""
+    """List service keys with their status, expiry, last use, scopes and name. Secrets are not stored."""
     now_ms = SystemClock().now_ms()
     for key in _with_database(data_dir, "guerdon keys", lambda services: services.access.list_keys()):
         view = view_key(key, now_ms)
@@ -172,8 +191,8 @@ def list_keys(data_dir: DataDir = None) -> None:
 
 
 @keys_app.command("revoke")
-def revoke_key(key_id: str, data_dir: DataDir = None) -> None:
-    """Revoke a service key by its id; the API stops to accept it within two seconds."""
+def revoke_key(key_id: KeyId, data_dir: DataDir = None) -> None:
+    """Revoke a service key by its id. Every API process refuses it within two seconds."""
 
     def work(services: Services) -> Awaitable[ServiceKey]:
         return audited(services, "keys revoke", {"key_id": key_id[:100]}, services.access.revoke_key(key_id))
@@ -196,10 +215,10 @@ keys_app.command("rotate-master")(sealing_keys.rotate_master)
 
 @admin_app.command("create")
 def create_admin(
-    email: Annotated[str, typer.Option(help="Address to log in with.")],
+    email: Annotated[str, typer.Option(help="E-mail address to log in with.")],
     data_dir: DataDir = None,
 ) -> None:
-    """Make an administrator. The password is read from standard input, or asked for at a terminal."""
+    """Create an administrator. The password is read from standard input; at a terminal, the command asks for it."""
     password = getpass.getpass("Password: ") if sys.stdin.isatty() else sys.stdin.readline().rstrip("\n")
 
     def work(services: Services) -> Awaitable[Person]:
@@ -211,16 +230,22 @@ def create_admin(
 
 @app.command()
 def replay(
-    file: Annotated[Path, typer.Argument(help="Online Retail as CSV or CSV.gz.")],
+    file: Annotated[Path, typer.Argument(help="The Online Retail data set as CSV or CSV.gz.")],
     *,
-    limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many events.")] = None,
-    campaigns: Annotated[Path | None, typer.Option(help="Judge by these: a JSON list, each as for POST /v1/campaigns.")] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="Shuffle the events, always alike for the same number.")] = None,
-    again: Annotated[int, typer.Option(min=0, max=100, help="Send so many of a hundred events a second time.")] = 0,
+    limit: Annotated[int | None, typer.Option(min=1, help="Maximum number of events to record.")] = None,
+    campaigns: Annotated[
+        Path | None,
+        typer.Option(help="JSON list of campaigns, each as for POST /v1/campaigns, to use instead of 1 point per pound."),
+    ] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Shuffle the events; the same number gives the same order.")] = None,
+    again: Annotated[int, typer.Option(min=0, max=100, help="Percentage of events to send a second time.")] = 0,
     as_json: AsJson = False,
     data_dir: DataDir = None,
 ) -> None:
-    """Feed real purchases through the events service. It can be killed and run again at any time."""
+    """Record real purchases and cancellations through the events service. The command can be killed and run again at any time.
+
+    Exit code 3: some events were left out, because a line is broken or the event was refused.
+    """
     console = Console(stderr=True)
     seasoning = Seasoning([] if campaigns is None else read_campaigns(campaigns), seed, again)
     reading = retail.read_file(file)

@@ -20,13 +20,13 @@ from guerdon.wiring.services import Services
 
 EXIT_LEFT_OUT = 3
 
-DataDir = Annotated[Path | None, typer.Option("--data-dir", help="Where the embedded database lives [GUERDON_DATA_DIR].")]
+DataDir = Annotated[Path | None, typer.Option("--data-dir", help="Directory of the embedded database [GUERDON_DATA_DIR].")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as one JSON document.")]
-Beside = Annotated[Path | None, typer.Option("--beside", help="A file of master keys: the new one is put behind them.")]
+Beside = Annotated[Path | None, typer.Option("--beside", help="File of existing master keys; the new key is appended to them.")]
 
 
 def new_master_keys(beside: Beside = None) -> None:
-    """Print a new JWK set for GUERDON_MASTER_KEYS_FILE. Whoever loses it loses all personal data: keep a copy apart from the database's."""
+    """Print a new JWK set for GUERDON_MASTER_KEYS_FILE. Without this file all personal data is lost: keep a copy apart from the database."""
     if beside is None:
         typer.echo(MasterKeys.generate())
         return
@@ -40,9 +40,10 @@ def new_master_keys(beside: Beside = None) -> None:
 
 
 def rotate_master(as_json: AsJson = False, data_dir: DataDir = None) -> None:
-    """Seal by the first master key whatever the others have sealed. It may be killed and run again, while the service runs.
+    """Seal again, under the first master key, everything that the other master keys have sealed. The service may run meanwhile. The command can
+    be killed and run again.
 
-    Exit code 3 when something could not be opened by any of the keys.
+    Exit code 3: something could not be opened with any of the keys.
     """
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())

@@ -17,12 +17,12 @@ from guerdon.wiring.services import Services
 T = TypeVar("T")
 COMMAND = "guerdon admin"
 
-Email = Annotated[str, typer.Option(help="The address that they log in with.")]
-DataDir = Annotated[Path | None, typer.Option("--data-dir", help="Where the embedded database lives [GUERDON_DATA_DIR].")]
+Email = Annotated[str, typer.Option(help="E-mail address of the log-in.")]
+DataDir = Annotated[Path | None, typer.Option("--data-dir", help="Directory of the embedded database [GUERDON_DATA_DIR].")]
 
 
 def reset_password(email: Email, data_dir: DataDir = None) -> None:
-    """Make a token for POST /v1/auth/reset. It is the last line of standard output, works once, and for half an hour."""
+    """Create a token for POST /v1/auth/reset. It is the last line of standard output, and is valid once, for 30 minutes."""
 
     async def work(services: Services) -> str:
         member_id = await _member_with(services, email)
@@ -32,7 +32,7 @@ def reset_password(email: Email, data_dir: DataDir = None) -> None:
 
 
 def remove_totp(email: Email, data_dir: DataDir = None) -> None:
-    """Take the second factor away from somebody who has lost authenticator and recovery codes. All their sessions end."""
+    """Remove the second factor of a person who has lost the authenticator and the recovery codes. All sessions of that person end."""
 
     async def work(services: Services) -> str:
         member_id = await _member_with(services, email)

@@ -24,17 +24,18 @@ T = TypeVar("T")
 EXIT_VIOLATIONS = 1
 STATE_FILE = "verify.json"
 
-DataDir = Annotated[Path | None, typer.Option("--data-dir", help="Where the embedded database lives [GUERDON_DATA_DIR].")]
+DataDir = Annotated[Path | None, typer.Option("--data-dir", help="Directory of the embedded database [GUERDON_DATA_DIR].")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as one JSON document.")]
-Account = Annotated[str | None, typer.Option("--account", help="Prove this wallet alone, with the other sides of its transfers.")]
-Resume = Annotated[bool, typer.Option("--resume", help="Go on where the last run was cut off.")]
+Account = Annotated[str | None, typer.Option("--account", help="Verify this wallet only, with the other sides of its transfers.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Continue where the last run was interrupted.")]
 Checkpoints = Annotated[
-    Path | None, typer.Option("--checkpoints", help="Checkpoints kept outside of the database [GUERDON_CHECKPOINT_FILE].")
+    Path | None, typer.Option("--checkpoints", help="File of checkpoints kept outside of the database [GUERDON_CHECKPOINT_FILE].")
 ]
 Keys = Annotated[
-    Path | None, typer.Option("--keys", help="JWK set to check signatures with; public keys do [GUERDON_CHECKPOINT_KEY].")
+    Path | None,
+    typer.Option("--keys", help="File with the JWK set that checks signatures; public keys suffice [GUERDON_CHECKPOINT_KEY]."),
 ]
-Public = Annotated[bool, typer.Option("--public-keys", help="Print the public keys instead, for those who verify.")]
+Public = Annotated[bool, typer.Option("--public-keys", help="Print the public keys for auditors instead of signing.")]
 
 
 def verify_books(
@@ -46,7 +47,10 @@ def verify_books(
     keys: Keys = None,
     data_dir: DataDir = None,
 ) -> None:
-    """Check the ledger against its laws and its checkpoints. Exit code 1 when one is broken."""
+    """Verify the whole ledger, or one wallet, against its laws and its signed checkpoints. The service may run meanwhile.
+
+    Exit code 1: a law is broken, or a checkpoint does not hold.
+    """
     if account is not None and (resume or checkpoints is not None):
         raise StartupRefused("--account proves one wallet at once: leave --resume and --checkpoints out")
     settings = load(data_dir=data_dir)
@@ -61,7 +65,10 @@ def verify_books(
 
 
 def checkpoint(public_keys: Public = False, data_dir: DataDir = None) -> None:
-    """Sign a checkpoint of the books now. Exit code 1 when they do not hold what the one before it says."""
+    """Sign a checkpoint of the ledger now.
+
+    Exit code 1: the ledger does not hold what the previous checkpoint says.
+    """
     settings = load(data_dir=data_dir)
     key_set = checkpoint_key(settings, make=True)
     if key_set is None:

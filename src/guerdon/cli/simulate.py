@@ -31,16 +31,19 @@ LOOK_SECONDS = 0.25
 WEEKS_SHOWN = 12
 FILE_BYTES_MAX = 1_000_000
 
-CampaignId = Annotated[str, typer.Argument(help="The campaign's id.")]
-From = Annotated[str | None, typer.Option("--from", help="Only what occurred from this moment on, as 2026-01-01T00:00:00Z.")]
-To = Annotated[str | None, typer.Option("--to", help="Only what occurred before this moment.")]
-File = Annotated[
-    Path | None, typer.Option("--file", help="Try this campaign (JSON, as for POST /v1/campaigns) instead of the saved one.")
+CampaignId = Annotated[str, typer.Argument(help="Id of the campaign.")]
+From = Annotated[
+    str | None, typer.Option("--from", help="Only events that occurred at or after this time, for example 2026-01-01T00:00:00Z.")
 ]
-IgnoreDates = Annotated[bool, typer.Option("--ignore-dates", help="Leave out when the campaign starts and ends.")]
-UnitCost = Annotated[str, typer.Option("--unit-cost", help="What a minor unit of the asset costs, in minor units of money.")]
+To = Annotated[str | None, typer.Option("--to", help="Only events that occurred before this time.")]
+File = Annotated[
+    Path | None,
+    typer.Option("--file", help="JSON file with the campaign to try, as for POST /v1/campaigns, instead of the saved one."),
+]
+IgnoreDates = Annotated[bool, typer.Option("--ignore-dates", help="Ignore the start and the end of the campaign.")]
+UnitCost = Annotated[str, typer.Option("--unit-cost", help="Cost of one minor unit of the asset, in minor units of money.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as one JSON document.")]
-DataDir = Annotated[Path | None, typer.Option("--data-dir", help="Where the embedded database lives [GUERDON_DATA_DIR].")]
+DataDir = Annotated[Path | None, typer.Option("--data-dir", help="Directory of the embedded database [GUERDON_DATA_DIR].")]
 
 
 def simulate(
@@ -54,7 +57,10 @@ def simulate(
     as_json: AsJson = False,
     data_dir: DataDir = None,
 ) -> None:
-    """Try a campaign on recorded events. Workers run it, this command among them. Exit code 3: it was cancelled, or has failed."""
+    """Simulate a campaign on recorded events, and compare it with what was really paid. This command works on it together with the workers.
+
+    Exit code 3: the simulation was cancelled or has failed.
+    """
     body = _body({"occurred_from": since, "occurred_before": until, "ignore_dates": ignore_dates, "unit_cost": unit_cost}, file)
     console = Console(stderr=True)
     columns = (TextColumn("simulate"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())

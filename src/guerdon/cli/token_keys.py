@@ -26,14 +26,19 @@ from guerdon.ids import IdSource
 MARGIN_SECONDS = 295
 """Time to bring the file to the other hosts, beyond what caches and processes need."""
 
-DataDir = Annotated[Path | None, typer.Option("--data-dir", help="Where `guerdon up` keeps its keys [GUERDON_DATA_DIR].")]
-Wait = Annotated[int | None, typer.Option(min=1, max=30 * 86_400, help="Seconds until the new key signs.")]
+DataDir = Annotated[
+    Path | None, typer.Option("--data-dir", help="Directory in which `guerdon up` keeps its keys [GUERDON_DATA_DIR].")
+]
+Kid = Annotated[str, typer.Argument(help="Id of the signing key, as `guerdon keys list-signing` shows it.")]
+Wait = Annotated[
+    int | None,
+    typer.Option(min=1, max=30 * 86_400, help="Seconds until the new key signs; by default long enough for all caches and hosts."),
+]
 
 
 def rotate(wait_seconds: Wait = None, data_dir: DataDir = None) -> None:
-    """Publish a new signing key now, sign with it after a wait, and retire the present one when its last token has expired.
-
-    It is one write of the file; the processes do the rest by their clocks.
+    """Publish a new signing key now, sign with it after a wait, and retire the present key when its last token has expired. No restart is
+    needed: the file of keys is written once, and the processes follow its times.
     """
     settings = load(data_dir=data_dir)
     least = settings.jwks_max_age_seconds + int(LOOK_SECONDS)
@@ -47,8 +52,8 @@ def rotate(wait_seconds: Wait = None, data_dir: DataDir = None) -> None:
     _print(keys, now_ms)
 
 
-def revoke_signing(kid: str, data_dir: DataDir = None) -> None:
-    """Make a signing key worthless at once: every process refuses its tokens within seconds. Sessions go on with new tokens."""
+def revoke_signing(kid: Kid, data_dir: DataDir = None) -> None:
+    """Revoke a signing key. Every process refuses its tokens within seconds. Sessions continue with new tokens."""
     settings = load(data_dir=data_dir)
     now_ms, fresh = SystemClock().now_ms(), new_signing_key()
     overlap_ms = _overlap_ms(settings)
@@ -58,7 +63,7 @@ def revoke_signing(kid: str, data_dir: DataDir = None) -> None:
 
 
 def list_signing(data_dir: DataDir = None) -> None:
-    """List the signing keys and their times, without anything private."""
+    """List the signing keys and their times, without private parts."""
     _print(_read(_file_of(load(data_dir=data_dir))), SystemClock().now_ms())
 
 

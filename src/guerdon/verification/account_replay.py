@@ -54,8 +54,27 @@ class AccountReplay:
     """Where one account stands after the entries that were followed so far."""
 
     __slots__ = (
-        "_report_violation", "_calendar", "_in_time", "_moment", "_transaction", "account", "at", "balance", "ceiling", "ending", "minimum_balance", "head", "held", "holds", "limits", "lots",
-        "marks", "undated_before", "seq", "spent", "status",
+        "_calendar",
+        "_in_time",
+        "_moment",
+        "_report_violation",
+        "_transaction",
+        "account",
+        "at",
+        "balance",
+        "ceiling",
+        "ending",
+        "head",
+        "held",
+        "holds",
+        "limits",
+        "lots",
+        "marks",
+        "minimum_balance",
+        "seq",
+        "spent",
+        "status",
+        "undated_before",
     )  # fmt: skip
 
     def __init__(self, account: Account, calendar: Calendar, blame: ReportViolation, marks: int = 0) -> None:
