@@ -23,7 +23,7 @@ from tests.trust.figures import record
 from tests.trust.groups import ALONE
 from tests.trust.load import report
 
-SEED, SAMPLES, TRIES = 20_261_127, 300, 3
+SEED, SAMPLES, TRIES = 20_261_127, 300, 6
 MEDIANS_APART_MAX = 0.05
 Z_MAX = 3.29
 """Two-sided, one in a thousand: so often two samples of one thing would be told apart."""
