@@ -34,7 +34,7 @@ BEYOND_THE_DOCUMENT = {
         "two fields are compared, or one needs another",
     r"there is no (asset|such wallet)|another member's|only a purchase can be (refunded|confirmed)": "what is named is looked up",
     r"takes codes that another house has made|codes of another house are|are not shared|there is this code already|for good; draft another|"
-    r"say who redeems|has \d+ at most|needs the currency of the basket":
+    r"say who redeems|has \d+ at most|needs the (currency of the basket|basket's amount)":
         "it depends on the offer, on who asks, or on what there is",
     r"pattern needs|a secret code needs|a pattern (has|is)|check character|there is no code in it": "a pattern is counted, and a file is read",
     r"it has passed|the future is not booked yet|more than ten years ahead": "the clock is looked at",

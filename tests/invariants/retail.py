@@ -16,7 +16,7 @@ from guerdon.ledger.store import ACCOUNTS
 from guerdon.wiring.services import Services
 
 ROOT = Path(__file__).parents[2]
-DATA = ROOT.parent / "shared" / "data"
+DATA = Path(os.environ.get("RETAIL_DATA") or ROOT.parent / "shared" / "data")
 FILE, ORACLE = DATA / "online_retail.csv.gz", DATA / "oracle.py"
 REPLAY_SECONDS = 600
 

@@ -18,7 +18,9 @@ from tests.invariants.retail import Run, environment, guerdon
 READY_SECONDS = 60.0
 POLL_SECONDS = 0.05
 COMMAND_SECONDS = 240
-_ports = itertools.count(14_000 + os.getpid() % 1000)
+WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+_ports = itertools.count(14_000 + 500 * (WORKER % 6) + os.getpid() % 400)
+"""Each worker of a run looks in a range of its own: between the look and the server's start another one would take the same port."""
 
 
 def free_port() -> int:

@@ -14,6 +14,8 @@ from pymongo.errors import PyMongoError
 from pymongo.read_preferences import Primary, Secondary
 
 from tests.invariants.faults import FailPoints
+from tests.trust.figures import record
+from tests.trust.groups import REPLICA_SET
 from tests.trust.load import report
 from tests.trust.networks import Doors
 from tests.trust.replica_set import ReplicaSet
@@ -33,7 +35,7 @@ FAIL_POINTS: tuple[tuple[str, int, dict[str, Any]], ...] = (
     ("commitTransaction", 5, {"writeConcernError": {"code": 64, "errmsg": "waiting for replication"}}),
     ("commitTransaction", 5, {"errorCode": 91}),
 )
-pytestmark = [pytest.mark.trust, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.trust, pytest.mark.timeout(600), REPLICA_SET]
 
 
 async def kill(members: ReplicaSet, primary: int, rng: random.Random) -> None:
@@ -132,8 +134,11 @@ async def test_bank_under_faults(tmp_path: Path) -> None:
         preferences = [ReadPreference.PRIMARY, ReadPreference.SECONDARY]
         readers = [Reader(members.url, load.wallets, preference) for preference in preferences]
         faults, *_ = await asyncio.gather(hurt(members, until), *(reader.run(until) for reader in readers))
-    assert [reader.bad for reader in readers] == [[], []]
     reads = {"primary": readers[0].reads, "secondary": readers[1].reads}
+    record("BANK-2 snapshots with a wrong total", sum(len(reader.bad) for reader in readers), 0)
+    record("BANK-2 snapshots read on each member", min(reads.values()), f">= {READS_MIN}")
+    record("BANK-2 faults", sum(faults.values()), f"{len(set(FAULTS))} kinds")
+    assert [reader.bad for reader in readers] == [[], []]
     assert min(reads.values()) >= READS_MIN
     assert set(faults) == {fault.__name__ for fault in FAULTS}
     assert load.refused

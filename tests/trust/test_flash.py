@@ -17,6 +17,7 @@ from guerdon.ids import IdSource
 from guerdon.members.models import Member
 from tests.trust.crowd import Caller, callers
 from tests.trust.deployment import Deployment, kill_worker
+from tests.trust.figures import record
 
 WORKERS, MEMBERS, UNITS, CONNECTIONS = 4, 10_000, 100, 500
 PRICE, FUNDS, BULK = 100, 150, 250
@@ -99,6 +100,12 @@ async def test_ten_thousand_race_for_a_hundred(tmp_path: Path, kill: bool) -> No
             async with asyncio.timeout(FINISH_SECONDS):
                 await asyncio.gather(*asking)
             seconds = time.monotonic() - began
+            record(
+                f"flash sale{', one process killed' if kill else ''}: won of {MEMBERS:,}",
+                Counter(sale.definite.values())["201"],
+                UNITS,
+            )
+            record("flash sale: last answer", f"{seconds:.1f} s", f"< {FINISH_SECONDS:.0f} s")
             assert Counter(sale.definite.values()) == {"201": UNITS, "409 sold-out": MEMBERS - UNITS}
             assert set(sale.again) <= {"0 connection lost", "503 outcome-unknown", "503 overloaded", "503 database-unavailable"}
             assert bool(sale.again) >= kill

@@ -14,6 +14,7 @@ import pytest
 
 from tests.fuzz.run import Fuzzed, Stage, fuzz
 from tests.trust.deployment import Deployment
+from tests.trust.figures import record
 from tests.trust.load import report
 
 EXAMPLES = {"admin": 100, "operator": 50, "member": 50, "nobody": 20}
@@ -52,6 +53,8 @@ async def test_every_operation_as_it_is_documented(tmp_path: Path, role: str) ->
         run = await fuzzed(deployment, tmp_path, role, "--seed", str(seed), "--max-examples", str(examples), "--workers", "1")
         verified = await deployment.command("verify")
         assert verified.status == 0, verified.out
+        record(f"FUZZ-1 {role}: 5xx answers", f"{run.cases_of('5')} of {run.cases}", 0)
+        record(f"FUZZ-1 {role}: operations with a 2xx answer", f"{len(run.answers) - len(run.never_good())} of {len(run.answers)}")
         assert not run.cases_of("5"), run.answers
         assert run.status == 0, run.out
         if role == "admin" and examples >= EXAMPLES[role]:

@@ -13,11 +13,13 @@ import httpx
 import pytest
 import pytest_asyncio
 
+from tests.trust.figures import record
+from tests.trust.groups import ALONE
 from tests.trust.load import Load, report
 from tests.trust.slow import watched
 from tests.trust.test_slow import serving
 
-pytestmark = [pytest.mark.trust, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.trust, pytest.mark.timeout(600), ALONE]
 SEED = 20_261_123
 MIB = 1024 * 1024
 PIECE, PAUSE_SECONDS, ANSWER_SECONDS = 16 * 1024, 0.003, 10.0
@@ -151,6 +153,7 @@ async def test_bodies_that_want_to_be_too_much(house: House) -> None:
                 "sent": least,
                 "closed": sum(each.closed for each in heard),
             }
+            record(f"IN-3 {name}: growth of the process", f"{memory.growth:.0f} MiB", f"< {GROWTH_MIB:.0f} MiB")
             report(name, SEED, **told, rss_mib=[round(memory.before), round(memory.peak)])
             assert {each.status for each in heard} <= hostile.statuses, (name, told)
             assert least <= hostile.sent_max + PIECE + 32, (name, told)

@@ -23,6 +23,7 @@ from guerdon.crypto.sealing import MasterKeys
 from tests.identity.forgery import Forger
 from tests.invariants.retail import guerdon
 from tests.trust.deployment import Deployment, Server, kill_worker
+from tests.trust.figures import record
 
 CLIENTS, TTL_SECONDS, LEEWAY_SECONDS, MAX_AGE_SECONDS, WAIT_SECONDS = 6, 30, 30, 2, 8
 PUBLIC = {"kty", "crv", "kid", "x", "use", "alg"}
@@ -159,6 +160,8 @@ async def test_a_rotation_under_load_fails_no_valid_token(mongodb_url: str, tmp_
             f"seed {seed}: {len(kids)} tokens ({Counter(kids).most_common()}), {members.statuses} answers, "
             f"{verifier.checked} checked elsewhere with {verifier.fetched} fetches, in {time.time() - began:.0f} s"
         )
+        refused = sum(count for status, count in members.statuses.items() if status != 200)
+        record("JWKS-1 valid tokens refused during a rotation", f"{refused} of {members.statuses.total()}", 0)
         assert set(members.statuses) == {200}
         assert set(kids) == {old["kid"], new["kid"]}
         assert verifier.fetched > 10
@@ -199,6 +202,7 @@ async def test_a_revoked_key_is_refused_everywhere_and_sessions_go_on(tmp_path: 
             print(
                 f"the last token of a revoked key was accepted {seconds:.1f} s after the command had ended, {last_accepted - began:.1f} s after it began"
             )
+            record("JWKS-2 revoked key still accepted for", f"{seconds:.1f} s", f"<= {LOOK_SECONDS + 1} s")
             assert seconds <= LOOK_SECONDS + 1
             answer = await client.post("/v1/auth/refresh", json={"refresh_token": pair["refresh_token"]})
             assert answer.status_code == 200, "the session has survived"

@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from tests.trust.deployment import Deployment, kill_worker
+from tests.trust.figures import record
+from tests.trust.groups import ALONE
 from tests.trust.load import Load, report
 
 CLIENTS, WALLETS = 8, 6
@@ -64,11 +66,14 @@ async def test_kill_worker(tmp_path: Path) -> None:
             await load.more(60)
             while time.monotonic() < began + back[-1] + CRASH_LOOP_SECONDS:
                 await load.more(10)
+    record("KILL-1 worker: back after", f"{max(back):.1f} s", "< 15 s")
+    record("KILL-1 worker: longest request with its repeats", f"{load.slowest_key_seconds:.1f} s", "< 20 s")
     assert max(back) < 15
     assert load.slowest_key_seconds < 20
     summarise("KILL-1 worker", deployment, load, back)
 
 
+@ALONE
 async def test_kill_one_worker_of_four_every_two_seconds(tmp_path: Path) -> None:
     """KILL-1: any worker but the one that was started last, since its early death ends the whole process (the next test's business).
 
@@ -95,6 +100,8 @@ async def test_kill_one_worker_of_four_every_two_seconds(tmp_path: Path) -> None
             born[newest] = time.monotonic()
             complete.append(born[newest] - killed_at)
         seconds = time.monotonic() - began
+    record("KILL-1 one of four workers: back after", f"{max(back):.1f} s", "< 5 s")
+    record("KILL-1 one of four workers: longest request with its repeats", f"{load.slowest_key_seconds:.1f} s", "< 20 s")
     assert max(back) < 5
     assert load.slowest_key_seconds < 20
     shape = {
@@ -116,6 +123,7 @@ async def test_kill_the_worker_that_was_started_last(tmp_path: Path) -> None:
             assert await deployment.ended(within_seconds=20) != 0
             back.append(await deployment.start())
             await load.more(60)
+    record("KILL-1 crash loop: back after", f"{max(back):.1f} s", "< 15 s")
     assert max(back) < 15
     summarise("KILL-1 crash loop", deployment, load, back)
 
@@ -131,5 +139,6 @@ async def test_kill_and_start_again(tmp_path: Path, what: str) -> None:
             deployment.kill()
             back.append(await deployment.start())
             await load.more(60)
+    record(f"KILL-{'1' if what == 'up' else '2'} {what}: back after", f"{max(back):.1f} s", "< 15 s")
     assert max(back) < 15
     summarise(f"KILL-{'1' if what == 'up' else '2'} {what}", deployment, load, back)

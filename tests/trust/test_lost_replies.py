@@ -11,6 +11,7 @@ from guerdon.access.token_keys import TokenKeys
 from guerdon.crypto.sealing import MasterKeys
 from tests.invariants.faults import LossyWire, lossy_wire, started_mongod
 from tests.trust.deployment import Server, operator
+from tests.trust.figures import record
 from tests.trust.load import Load, report
 
 DEBITS, WALLETS, CLIENTS = 1000, 50, 20
@@ -64,6 +65,8 @@ async def test_a_thousand_debits_and_lost_replies(tmp_path: Path) -> None:
         async with load.session(0) as session:
             left = {(await session.get(f"/v1/wallets/{wallet}")).json()["balance"] for wallet in wallets}
         verified = await operator(direct, "verify", "--json")
+    record("TXN-1 debits done once", f"{len(load.acknowledged) - WALLETS} of {DEBITS}", DEBITS)
+    record("TXN-1 lost replies", wire.lost, f">= {LOSSES_MIN}")
     assert len(load.acknowledged) == WALLETS + DEBITS
     assert left == {0}
     assert (verified.status, verified.summary["violations"]) == (0, 0), verified.out

@@ -27,6 +27,7 @@ from tests.factories import Factory
 from tests.identity.test_master_keys import only_first, with_new_first
 from tests.invariants.retail import environment, guerdon, places
 from tests.trust.deployment import Deployment
+from tests.trust.figures import record
 from tests.trust.load import report
 
 CONTROL = "control-0123456789abcdef-in-the-clear"
@@ -135,8 +136,11 @@ async def test_forty_marks_are_in_no_file_of_a_deployment(tmp_path: Path) -> Non
         dumped, written = await everything_in(url), await files(deployment, url)
         assert CONTROL.encode() in dumped
         assert [name for name, raw in written.items() if CONTROL.encode() in raw], "the search of the files can fail"
+        left = {name: marks for name, raw in written.items() if (marks := found(who.marks, raw))}
+        total = len(set().union(found(who.marks, dumped), *left.values()))
+        record("GDPR-1 personal values left", f"{total} of {len(who.marks)} in {len(written)} files", 0)
         assert found(who.marks, dumped) == set()
-        assert {name: found(who.marks, raw) for name, raw in written.items() if found(who.marks, raw)} == {}
+        assert left == {}
         assert await service.get(f"/v1/wallets/{who.id}:PTS") == before
         verified = await deployment.command("verify", "--json")
         assert (verified.status, verified.summary["violations"]) == (0, 0), verified.out
@@ -196,6 +200,7 @@ async def test_erasures_that_were_killed_are_ended(tmp_path: Path) -> None:
         assert (await deployment.command("audit")).status == 0, "its chain is whole"
         verified = await deployment.command("verify", "--json")
         assert (verified.status, verified.summary["violations"]) == (0, 0), verified.out
+        record("GDPR-4 erasures found half-way, and ended", begun_seen, "> 0")
         assert begun_seen > 0, "none of the kills has met an erasure half-way: the check has checked nothing"
         report(
             "GDPR-4",
@@ -255,6 +260,7 @@ async def test_the_log_of_erasures_goes_out_and_comes_back(
     log.write_text(exported.out)
     doubtful = await guerdon("erasures", "verify", str(log), **places(settings))
     assert (doubtful.status, f"{gone}: the person is not erased" in doubtful.err) == (1, True)
+    record("certificates of a changed log refused", "all", "all")
     done = await guerdon("erasures", "reapply", str(log), **places(settings))
     assert (done.status, done.out.strip()) == (0, "1 certificates, 1 people erased again"), done.err
     assert (await guerdon("erasures", "verify", str(log), **places(settings))).status == 0
@@ -267,6 +273,7 @@ async def test_an_erasure_that_was_cut_off_anywhere_is_ended_by_a_worker(
 ) -> None:
     """GDPR-4 at every single command."""
     cut = await cut_off_erasures(service, services, other_services, every=1)
+    record("GDPR-4 erasures cut off at a command, and ended", cut, ">= 15")
     assert cut >= 15, "so many commands make an erasure"
     await factory.assert_books_balance()
     report("GDPR-4-COMMANDS", 0, cut_off=cut)
@@ -296,6 +303,7 @@ async def test_a_rotation_that_was_killed_goes_on(services: Services, settings: 
         process.send_signal(signal.SIGKILL)
         await asyncio.to_thread(process.wait)
         left.append(await settled(keys, new))
+    record("MASTER-ROTATE keys left after each kill", " ".join(map(str, left)), f"< {KEYS}, falling")
     assert KEYS > left[0] > left[-1] > 0, "it was killed half-way, and each time a little later"
     done = await guerdon("keys", "rotate-master", "--json", **{**places(settings), "GUERDON_MASTER_KEYS": both})
     assert done.status == 0, done.err

@@ -9,18 +9,18 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+from pymongo import AsyncMongoClient
 from pymongo.errors import PyMongoError
 
 from guerdon import embedded
 from guerdon.calendar import Calendar
 from guerdon.collections import INDEXES
-from guerdon.config import Settings
 from guerdon.database import Database
 from guerdon.errors import StartupRefused
 from guerdon.ledger.decide import decide_batch
@@ -33,14 +33,16 @@ from guerdon.wallets.rules import Movement, command_of, postings_of
 from guerdon.wallets.service import new_account
 from guerdon.wiring.services import Services
 from tests.clients import Caller, ManualClock
-from tests.conftest import DATABASE
+from tests.invariants.faults import FailPoints, started_mongod
 from tests.invariants.full_books import KEYS, Shop, build
 from tests.invariants.retail import environment, guerdon
 from tests.invariants.tampering import TAMPERS, Copy
+from tests.trust.figures import record
 
 SEED = 19_700_101
 TRIALS = 1000
 FLIPS = 50
+DATABASE = "guerdon"
 pytestmark = [pytest.mark.trust, pytest.mark.timeout(600)]
 
 
@@ -68,12 +70,13 @@ async def test_tampering_is_found_a_thousand_times(service: Caller, services: Se
         await copy.restore(database, changes)
         if trial % 10 == 9:
             alarms += (await verify(database, keys=KEYS, checkpoint_file=file)).violations
-    await database.raw[ENTRIES].delete_many({})
     print(json.dumps({
         "check": "BIT-1", "seed": SEED, "trials": TRIALS, "ways": len(names), "misses": len(missed), "false_alarms": alarms,
         "untouched": TRIALS // 10, "entries": len(copy.entries), "seconds": round(time.monotonic() - began, 1),
         "result": "ok" if not missed and not alarms else "failed",
     }))  # fmt: skip
+    record("BIT-1 missed manipulations", f"{len(missed)} of {TRIALS}", 0)
+    record("BIT-1 false alarms", f"{alarms} of {TRIALS // 10}", 0)
     assert (missed, alarms) == ([], 0)
 
 
@@ -179,6 +182,8 @@ async def test_a_flipped_bit_is_never_a_silent_wrong_balance(
         noticed[who or "without effect"] += 1
     summary = {"check": "BIT-2", "seed": SEED, "trials": FLIPS, **noticed, "seconds": round(time.monotonic() - began, 1)}
     print(json.dumps({**summary, "silent": 0, "result": "ok"}))
+    record("BIT-2 silent wrong balances", f"0 of {FLIPS}", 0)
+    record("BIT-2 flips without effect", noticed["without effect"], f"<= {FLIPS // 2}")
     assert noticed["without effect"] <= FLIPS // 2
 
 
@@ -205,40 +210,56 @@ async def write_many(database: Database) -> list[str]:
     return wallets
 
 
-async def test_a_killed_verification_goes_on(services: Services, settings: Settings, tmp_path: Path) -> None:
-    """kill -9 in the middle; what it had found is kept, though it has been mended since, and what lies behind is found too."""
-    database, state = services.database, tmp_path / "verify.json"
-    wallets = await write_many(database)
-    for wallet in (wallets[5], wallets[-5]):
-        await database.raw[ACCOUNTS].update_one({"_id": wallet}, {"$inc": {"balance": 1}})
-    assert settings.mongodb_url is not None
-    places = {"GUERDON_MONGODB_URL": settings.mongodb_url.get_secret_value(), "GUERDON_MONGODB_DATABASE": DATABASE}
-    command = ["verify", "--json", "--data-dir", str(tmp_path)]
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "guerdon", *command, env=environment(**places), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
-    )
-    deadline = time.monotonic() + 60
-    while not state.exists():
-        assert process.returncode is None, "it ended before it could be killed"
-        assert time.monotonic() < deadline
-        await asyncio.sleep(0.005)
-    process.kill()
-    assert await process.wait() == -signal.SIGKILL
-    place = json.loads(state.read_text())["place"]
-    assert 0 < place["report"]["entries"] < MEMBERS * ENTRIES_EACH
-    assert place["report"]["violations"] == 1
-    await database.raw[ACCOUNTS].update_one({"_id": wallets[5]}, {"$inc": {"balance": -1}})
-    run = await guerdon(*command, "--resume", **places)
-    assert run.status == 1, run.err
-    assert (run.summary["accounts"], run.summary["entries"]) == (MEMBERS, MEMBERS * ENTRIES_EACH)
-    assert (run.summary["violations"], run.summary["first"]["L2"]["where"]) == (2, wallets[5])
-    assert not state.exists()
-    alone = await guerdon("verify", "--json", "--account", wallets[-5], "--data-dir", str(tmp_path), **places)
-    assert (alone.status, alone.summary["accounts"], alone.summary["violations"]) == (1, 1, 1)
-    unknown = await guerdon("verify", "--account", f"{wallets[0]}X", "--data-dir", str(tmp_path), **places)
-    assert (unknown.status, unknown.out) == (2, "")
-    print(
-        json.dumps(
-            {"check": "VERIFY-KILL", "entries": MEMBERS * ENTRIES_EACH, "killed_at": place["report"]["entries"], "result": "ok"}
+FIND_MS = 400
+"""Each `find` of the verification takes this long, so that it lasts several seconds on any machine and is still running when it is killed."""
+
+
+@asynccontextmanager
+async def slow_mongod(folder: Path) -> AsyncIterator[tuple[str, Database, FailPoints]]:
+    """A mongod of its own that can be made slow: its address, an indexed database on it, and its fail points."""
+    with started_mongod(folder) as port:
+        url = f"mongodb://127.0.0.1:{port}/?directConnection=true"
+        database = Database(url, DATABASE)
+        async with AsyncMongoClient[dict[str, Any]](url) as client:
+            try:
+                await database.sync_indexes(INDEXES)
+                yield url, database, FailPoints(client)
+            finally:
+                await database.close()
+
+
+async def test_a_killed_verification_goes_on(tmp_path: Path) -> None:
+    """kill -9 in the middle. Findings are kept although they have been corrected since, and the rest is checked too."""
+    state = tmp_path / "verify.json"
+    async with slow_mongod(tmp_path / "mongod") as (url, database, points):
+        wallets = await write_many(database)
+        for wallet in (wallets[5], wallets[-5]):
+            await database.raw[ACCOUNTS].update_one({"_id": wallet}, {"$inc": {"balance": 1}})
+        places = {"GUERDON_MONGODB_URL": url, "GUERDON_MONGODB_DATABASE": DATABASE}
+        command = ["verify", "--json", "--data-dir", str(tmp_path)]
+        await points.fail("find", times=10_000, blockConnection=True, blockTimeMS=FIND_MS)
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "guerdon", *command, env=environment(**places), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
         )
-    )
+        deadline = time.monotonic() + 60
+        while not state.exists():
+            assert process.returncode is None, "it ended before it could be killed"
+            assert time.monotonic() < deadline
+            await asyncio.sleep(0.005)
+        process.kill()
+        assert await process.wait() == -signal.SIGKILL
+        await points.stop()
+        place = json.loads(state.read_text())["place"]
+        record("VERIFY-KILL killed at entry", place["report"]["entries"], f"< {MEMBERS * ENTRIES_EACH}")
+        assert 0 < place["report"]["entries"] < MEMBERS * ENTRIES_EACH
+        assert place["report"]["violations"] == 1
+        await database.raw[ACCOUNTS].update_one({"_id": wallets[5]}, {"$inc": {"balance": -1}})
+        run = await guerdon(*command, "--resume", **places)
+        assert run.status == 1, run.err
+        assert (run.summary["accounts"], run.summary["entries"]) == (MEMBERS, MEMBERS * ENTRIES_EACH)
+        assert (run.summary["violations"], run.summary["first"]["L2"]["where"]) == (2, wallets[5])
+        assert not state.exists()
+        alone = await guerdon("verify", "--json", "--account", wallets[-5], "--data-dir", str(tmp_path), **places)
+        assert (alone.status, alone.summary["accounts"], alone.summary["violations"]) == (1, 1, 1)
+        unknown = await guerdon("verify", "--account", f"{wallets[0]}X", "--data-dir", str(tmp_path), **places)
+        assert (unknown.status, unknown.out) == (2, "")

@@ -14,6 +14,7 @@ from guerdon.ledger.store import ENTRIES
 from guerdon.verification.service import verify
 from guerdon.wiring.services import Services
 from tests.invariants.retail import Run, ask_oracle, environment, guerdon, heads_of, places, points_of, require_data
+from tests.trust.figures import record
 
 CUSTOMERS = 4372
 pytestmark = [pytest.mark.trust, pytest.mark.timeout(900)]
@@ -51,6 +52,8 @@ async def test_replay_twice(services: Services, settings: Settings) -> None:
     assert (second.summary["recorded"], second.summary["recorded_before"]) == (0, events)
     assert await heads_of(services) == heads
     assert await services.database.raw[ENTRIES].count_documents({}) == entries
+    record("REPLAY customers with other points than the oracle", f"0 of {CUSTOMERS}", 0)
+    record("REPLAY events per second", round(events / took))
     summary = {"check": "REPLAY", "events": events, "entries": entries, "customers": len(points), "seconds": round(took, 1)}
     print(json.dumps({**summary, "events_per_second": round(events / took), "result": "ok"}))
 
@@ -81,4 +84,5 @@ async def test_replay_killed_half_way(services: Services, settings: Settings) ->
     assert last.summary["recorded_before"] >= kills[1]
     assert await collection.count_documents({}) == events
     await assert_oracle(services, points)
+    record("REPLAY-KILL killed at event", " ".join(map(str, kills)), f"< {events}")
     print(json.dumps({"check": "REPLAY-KILL", "events": events, "killed_at": kills, "result": "ok"}))

@@ -12,6 +12,7 @@ import pytest
 from pymongo import AsyncMongoClient
 
 from tests.trust.deployment import Deployment, kill_worker
+from tests.trust.figures import record
 from tests.trust.load import report
 
 SEED = 20_261_126
@@ -54,6 +55,8 @@ async def test_a_session_survives_the_death_of_the_process_that_rotates_it(tmp_p
                 tokens = again
             await asyncio.sleep(STEADY_SECONDS)
         report("RT-4", SEED, rounds=ROUNDS, **ends)
+        record("RT-4 sessions that survived", f"{ROUNDS} of {ROUNDS}", ROUNDS)
+        record("RT-4 kills between rotation and answer", ends["rotated_and_lost"], "> 0")
         assert ends["rotated_and_lost"] > 0, ends
         assert deployment.stop() == 0
     finally:

@@ -17,10 +17,12 @@ from guerdon import embedded
 from guerdon.access.token_keys import TokenKeys
 from guerdon.crypto.sealing import MasterKeys
 from tests.trust.deployment import Server, operator
+from tests.trust.figures import record
+from tests.trust.groups import ALONE
 from tests.trust.load import Load, report
 from tests.trust.slow import Behaviour, Healthy, Outcome, crowd, drip, facts, say, watched
 
-pytestmark = [pytest.mark.trust, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.trust, pytest.mark.timeout(600), ALONE]
 SEED = 20_261_123
 CLOSED_SECONDS, GROWTH_MIB, P99_SECONDS, STOP_SECONDS = 15.0, 50.0, 1.0, 10.0
 HEAD = b"POST %s HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n%s"
@@ -77,6 +79,8 @@ async def suffer(
                 await asyncio.sleep(1)
     found = facts(outcomes, healthy, memory)
     report(name, SEED, **found)
+    record(f"{name}: others' debits, p99", f"{healthy.percentile(99) * 1000:.0f} ms", f"< {P99_SECONDS * 1000:.0f} ms")
+    record(f"{name}: growth of the server", f"{memory.growth:.0f} MiB", f"< {GROWTH_MIB:.0f} MiB")
     assert set(healthy.statuses) == {201}, found
     assert healthy.percentile(99) < P99_SECONDS, found
     assert memory.growth < GROWTH_MIB, found
@@ -159,5 +163,6 @@ async def test_an_end_under_load_loses_nothing(tmp_path: Path) -> None:
         await load.assert_promises(url)
         verified = await operator(url, "verify", "--json")
         assert (verified.status, verified.summary["violations"]) == (0, 0), verified.out
+    record("SLOW-3 stopped under load after", f"{max(stopped):.1f} s", f"<= {STOP_SECONDS:.0f} s")
     assert max(stopped) <= STOP_SECONDS
     report("SLOW-3", SEED, **load.facts(), stopped_after_seconds=[round(each, 2) for each in stopped])

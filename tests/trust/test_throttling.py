@@ -12,6 +12,7 @@ import pytest
 
 from tests.stores import running_store
 from tests.trust.deployment import Deployment
+from tests.trust.figures import record
 from tests.trust.load import report
 
 SEED = 0
@@ -41,6 +42,7 @@ async def test_a_burst_through_four_processes_gets_one_quota(tmp_path: Path) -> 
             seconds = time.monotonic() - began
             statuses = Counter(answer.status_code for answer in answers)
             assert set(statuses) == {200, 429}
+            record("RATE-1 granted by four processes", statuses[200], f"{QUOTA} +- 2 %")
             assert abs(statuses[200] - QUOTA) <= 0.02 * QUOTA, statuses
             late = [answer for answer in answers if answer.status_code == 429]
             for answer in late:
@@ -96,6 +98,7 @@ async def test_a_thousand_guesses_at_one_account(tmp_path: Path) -> None:
                         spent["401" if answer.status_code == 401 else answer.json()["violated-policies"][0]] += 1
 
                 await asyncio.gather(*(bot(email, spent, guesses) for _ in range(8)))
+                record("LOGIN-1 guesses that reached the hash", spent["401"], GUESSED)
                 assert spent == {"401": GUESSED, "account": GUESSES - GUESSED}
                 told[email] = spent
             locked = await client.post("/v1/auth/login", json=owner, headers=at("192.0.2.1"))
@@ -132,6 +135,7 @@ async def test_one_password_sprayed_over_a_thousand_accounts(tmp_path: Path) -> 
             await asyncio.gather(*(bot() for _ in range(8)))
             seconds = time.monotonic() - began
             # Every address has one more try by then, and whoever knows the password needs no second one.
+            record("LOGIN-3 guesses that reached the hash", spent["401"], FAILURES + ADDRESSES)
             assert spent == {"401": FAILURES + ADDRESSES, "spray": ACCOUNTS - FAILURES - ADDRESSES}
             assert (await client.post("/v1/auth/login", json=owner, headers=at("192.0.2.1"))).status_code == 200
         report("LOGIN-3", SEED, accounts=ACCOUNTS, addresses=ADDRESSES, seconds=round(seconds, 1), **spent)

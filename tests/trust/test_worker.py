@@ -12,6 +12,7 @@ import pytest
 
 from guerdon.cli.background import STOP_SECONDS
 from tests.trust.deployment import Deployment
+from tests.trust.figures import record
 
 SECONDS = 30.0
 LOADING_SECONDS, GONE_SECONDS = 60.0, 2.0
@@ -94,6 +95,9 @@ async def test_there_is_always_one_worker_and_never_an_orphan(deployment: Deploy
         assert deployment.stop() == 0
         stopped = time.monotonic() - began
         assert not any(runs(pid) for pid in family)
+        record("worker of up: back after a kill", f"{back:.1f} s", f"< {SECONDS:.0f} s")
+        record("worker of up: gone after up was killed", f"{gone:.1f} s", f"< {GONE_SECONDS:.0f} s")
+        record("worker of up: stopped after", f"{stopped:.1f} s", f"< {STOP_SECONDS:.0f} s")
         assert stopped < STOP_SECONDS, "it was killed, not asked"
         print(json.dumps({
             "check": "worker of up", "back_seconds": round(back, 1), "gone_while_loading_seconds": round(orphaned, 1),
@@ -118,7 +122,9 @@ async def test_a_worker_that_does_not_end_is_killed(deployment: Deployment) -> N
         await deployment.start()
         worker = await ready_worker(deployment)
         os.kill(worker, signal.SIGSTOP)
+        began = time.monotonic()
         assert deployment.stop() == 0
+        record("worker that ignores SIGTERM: gone after", f"{time.monotonic() - began:.1f} s")
         assert not runs(worker)
     finally:
         deployment.kill()

@@ -17,6 +17,7 @@ from tests.invariants import test_rules_model as rules
 from tests.invariants.requests import DONE, RARE, REFUSED, Requests
 from tests.invariants.test_ledger_machine import Processes, run_processes
 from tests.invariants.test_world import Worlds, run_worlds
+from tests.trust.figures import record
 
 pytestmark = [pytest.mark.trust, pytest.mark.timeout(3600)]
 
@@ -36,7 +37,9 @@ def sequences_of(machine: type[Requests], usual: int) -> int:
     return sequences
 
 
-def report(seen: Counter[str]) -> None:
+def report(machine: str, histories: int, seen: Counter[str]) -> None:
+    record(f"SIM-3 {machine}: histories that differ from the model", f"0 of {histories}", 0)
+    record(f"SIM-3 {machine}: requests", seen.total())
     print(f"SIM-3: {sum(seen.values())} requests; " + ", ".join(f"{what} {n}" for what, n in sorted(seen.items())))
 
 
@@ -44,15 +47,16 @@ def test_two_thousand_histories_agree_with_the_model() -> None:
     sequences = sequences_of(Worlds, 2000)
     run_worlds(sequences, database=None)
     assert sequences < 2000 or set(Worlds.seen) >= RARE, RARE - set(Worlds.seen)
-    report(Worlds.seen)
+    report("ledger", sequences, Worlds.seen)
 
 
+@pytest.mark.usefixtures("database")
 def test_three_hundred_histories_of_two_processes_agree_with_the_model(settings: Settings) -> None:
     """The same seed asks for the same, but who wins a race is different each time."""
     sequences = sequences_of(Processes, 300)
     run_processes(settings, sequences, database=None)
     assert sequences < 300 or set(Processes.seen) >= DONE | REFUSED, (DONE | REFUSED) - set(Processes.seen)
-    report(Processes.seen)
+    report("two processes", sequences, Processes.seen)
 
 
 # --- the plainest model: balances, and batches of any cut -------------------------------------------------------------
@@ -65,6 +69,7 @@ def many(examples: int) -> settings:
 def test_two_thousand_histories_agree_with_the_model_of_balances() -> None:
     histories, number = chosen("Books", 2000)
     run_state_machine_as_test(seed(number)(rules.Books), settings=settings(many(histories), stateful_step_count=30))
+    record("SIM-3 balances: histories that differ from the model", f"0 of {histories}", 0)
 
 
 @pytest.mark.parametrize(
@@ -75,3 +80,4 @@ def test_two_thousand_histories_agree_with_the_model_of_balances() -> None:
 def test_two_thousand_batches(prop: Any, given_what: dict[str, Any]) -> None:
     batches, number = chosen(prop.__name__, 2000)
     seed(number)(many(batches)(given(**given_what)(prop.hypothesis.inner_test)))()
+    record(f"{prop.__name__.removeprefix('test_').replace('_', ' ')}: batches that break it", f"0 of {batches}", 0)

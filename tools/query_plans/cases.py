@@ -108,6 +108,7 @@ def _by_id(sample: Sample) -> Cases:
         yield "factors.try", case, {"id": owner, "most": 5, "now": NOW_MS}
         yield "factors.step", case, {"id": owner, "step": NOW_MS // 30_000}
         yield "factors.code", case, {"id": owner, "digest": owner.encode()}
+        yield "resets.check", case, {"id": owner, "digest": owner.encode()}
         yield "resets.use", case, {"id": owner, "digest": owner.encode()}
         yield "outbox.change", case, {"id": told_of(owner), "due_at": NOW_MS}
     yield "members.set_hash", "found", {"id": hot.owner}

@@ -137,7 +137,8 @@ SECOND_FACTORS = [
 ]
 
 RECOVERY = [
-    Query("resets.get", "request", "POST /v1/auth/reset, the recovery job, the mail job", one(RESETS, ID)),
+    Query("resets.get", "job", "the recovery job", one(RESETS, ID)),
+    Query("resets.check", "request", "POST /v1/auth/reset, the mail job", one(RESETS, {"_id": ":id", "secret_sha256": ":digest"})),
     Query("resets.replace", "job", "the recovery job, guerdon admin reset", update(RESETS, ID, upsert=True)),
     Query("resets.use", "request", "POST /v1/auth/reset", delete(RESETS, {"_id": ":id", "secret_sha256": ":digest"})),
     Query("members.set_hash", "request", "POST /v1/auth/reset", update(MEMBERS, {"_id": ":id", "disabled_at": None})),

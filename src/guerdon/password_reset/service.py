@@ -91,8 +91,7 @@ class PasswordResets:
     async def letter_for(self, event: Event) -> tuple[str, str] | None:
         """Return address and token of an event that is to be told by mail, or None when it is of no use any more."""
         token = parse_reset_token(event.data["token"])
-        row = await self._resets.get(token.member_id)
-        if row is None or not self._opens(row, token):
+        if not await self._is_valid(token):
             return None
         email = (await self._identity.get_person(token.member_id)).profile.email
         return None if email is None else (email, token.text)
@@ -109,8 +108,7 @@ class PasswordResets:
             DatabaseUnavailable: the database did not settle it in time.
         """
         token = parse_reset_token(text)
-        row = await self._resets.get(token.member_id)
-        if row is None or not self._opens(row, token):
+        if not await self._is_valid(token):
             raise Unauthenticated(REFUSAL)
         # Hashed before the token is used up: who is refused now may try again with it.
         password_hash = await self._identity.hash_new(token.member_id, new_password)
@@ -123,8 +121,13 @@ class PasswordResets:
         row = await self._resets.get(member_id)
         return row is not None and self._clock.now_ms() < row.ends_at - (RESET_TTL_SECONDS - PAUSE_SECONDS) * 1000
 
-    def _opens(self, row: Reset, token: ResetToken) -> bool:
-        return token.is_token(row.secret_sha256) and self._clock.now_ms() < row.ends_at
+    async def _is_valid(self, token: ResetToken) -> bool:
+        """Return True while this is the newest token of its member.
+
+        The digest is part of the query, so a wrong token takes equally long whether or not its member has asked for one.
+        """
+        row = await self._resets.find_one({"_id": token.member_id, "secret_sha256": token.sha256})
+        return row is not None and self._clock.now_ms() < row.ends_at
 
     async def _new_token(self, member_id: str, session: Session | None = None) -> ResetToken:
         """Make the token of a member; one that was there before is useless from now on."""
