@@ -4,6 +4,7 @@ import asyncio
 import json
 
 import pytest
+from pydantic import SecretStr
 
 from guerdon.app import Services, open_services
 from guerdon.catalogue.collections import MASTER_SEALED
@@ -52,7 +53,7 @@ async def test_a_rotation_under_use_lets_the_old_key_go(
             done += 1
         return done
 
-    patient = settings.model_validate({**settings.model_dump(), "master_keys": both})
+    patient = settings.model_copy(update={"master_keys": SecretStr(both)})
     async with open_services(patient, SystemClock()) as newer:
         using = asyncio.create_task(use(newer))
         first = await rotate(database, both)
@@ -64,7 +65,7 @@ async def test_a_rotation_under_use_lets_the_old_key_go(
         stop.set()
         assert await using > 0
     assert {each.resealed + each.unopenable for each in (await rotate(database, both)).values()} == {0}
-    alone = settings.model_validate({**settings.model_dump(), "master_keys": only_first(both)})
+    alone = settings.model_copy(update={"master_keys": SecretStr(only_first(both))})
     async with open_services(alone, SystemClock()) as after:
         found = [(await after.identity.get_person(each)).profile.external_id for each in [*people[:PEOPLE], late]]
         assert found == [*(f"person-{n}" for n in range(PEOPLE)), "late"]
