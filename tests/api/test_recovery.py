@@ -4,7 +4,7 @@ import asyncio
 import hashlib
 import re
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import httpx
@@ -21,6 +21,7 @@ from guerdon.recovery.service import PAUSE_SECONDS, RESET_TTL_SECONDS
 from guerdon.recovery.tokens import new_reset_token
 from guerdon.workers.models import Job
 from tests.clients import Caller, Log, ManualClock, problem
+from tests.commands import guerdon_here
 from tests.conftest import DATABASE
 from tests.invariants.retail import Run, guerdon
 from tests.letters import PostOffice, post_office
@@ -381,13 +382,13 @@ async def test_an_operator_hands_out_a_token_at_the_terminal(
 ) -> None:
     member_id = await registered(anonymous)
 
-    async def issue(email: str) -> Run:
-        return await guerdon(
-            "admin", "reset", "--email", email, seconds=60,
+    async def issue(email: str, run: Callable[..., Awaitable[Run]]) -> Run:
+        return await run(
+            "admin", "reset", "--email", email,
             GUERDON_MONGODB_URL=mongodb_url, GUERDON_MONGODB_DATABASE=DATABASE, GUERDON_MASTER_KEYS=master_keys,
         )  # fmt: skip
 
-    issued = await issue("ADA@EXAMPLE.COM")
+    issued = await issue("ADA@EXAMPLE.COM", guerdon)
     assert issued.status == 0, issued.err
     assert (await reset(anonymous, issued.out.splitlines()[-1])).status_code == 200
     written = [record async for record in services.audit.read()][-2:]
@@ -395,7 +396,7 @@ async def test_an_operator_hands_out_a_token_at_the_terminal(
         (phase, "admin reset", {"member_id": member_id}) for phase in ("asked", "answered")
     ]
     await service.post(f"/v1/members/{member_id}/disable", key=None)
-    refused = await issue("nobody@example.com")
+    refused = await issue("nobody@example.com", guerdon_here)
     assert (refused.status, refused.out) == (2, "")
     for member in (member_id, "mem_" + "0" * 32):
         with pytest.raises(NotFound):
