@@ -205,6 +205,16 @@ async def test_a_newer_token_is_the_only_one_that_is_sent(
     assert office.letters == []
 
 
+async def settled(caller: Caller, token: str, password: str = NEW_PASSWORD) -> httpx.Response:
+    """Reset again while the answer is 503, which says that nothing was changed: under a race the database may not settle it."""
+    for _ in range(20):
+        answer = await reset(caller, token, password)
+        if answer.status_code != 503:
+            return answer
+        await asyncio.sleep(int(answer.headers["retry-after"]))
+    raise AssertionError("the database has not settled it")
+
+
 async def test_fifty_at_once_have_one_winner(
     anonymous: Caller, services: Services, other_services: Services, settings: Settings, clock: ManualClock
 ) -> None:
@@ -212,7 +222,7 @@ async def test_fifty_at_once_have_one_winner(
     token = await services.recovery.issue(await registered(anonymous))
     async with serve(other_services, settings, clock) as elsewhere:
         callers = [anonymous, elsewhere]
-        answers = await asyncio.gather(*(reset(callers[n % 2], token, f"new password {n}") for n in range(50)))
+        answers = await asyncio.gather(*(settled(callers[n % 2], token, f"new password {n}") for n in range(50)))
     assert Counter(answer.status_code for answer in answers) == {200: 1, 401: 49}
     [winner] = [number for number, answer in enumerate(answers) if answer.status_code == 200]
     assert (await log_in(anonymous, f"new password {winner}")).status_code == 200
@@ -296,7 +306,7 @@ async def test_a_log_in_with_the_old_password_at_that_moment_gets_nowhere(
     token = await services.recovery.issue(await registered(anonymous))
     async with serve(other_services, settings, clock) as elsewhere:
         thieves = [asyncio.create_task(log_in(elsewhere, ADA["password"])) for _ in range(12)]
-        answer = await reset(anonymous, token)
+        answer = await settled(anonymous, token)
         given = [(await thief) for thief in thieves]
         assert answer.status_code == 200
         sessions = [each.json() for each in given if each.status_code == 200]
