@@ -1,13 +1,15 @@
 """One real mongod for a test process, emptied between tests; one event loop for the session; the clock is handed in, never patched."""
 
 import os
-from collections.abc import AsyncIterator, Iterator
+import shutil
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 import pytest_asyncio
 from falcon.asgi import App
+from pymongo import IndexModel
 from pymongo.read_concern import ReadConcern
 
 from guerdon import embedded
@@ -25,6 +27,22 @@ from tests.factories import Factory
 from tests.leaks import assert_keeps_secrets
 
 DATABASE = "guerdon_test"
+MEMORY = Path("/dev/shm")
+MEMORY_FREE_MIN = 6 * 1024**3
+PASSWORD_MEMORY_KIB = 64
+"""The setting allows no less than 19,456; `Settings.model_copy` does not validate."""
+
+
+def is_long_run(config: pytest.Config) -> bool:
+    """True for the long checks, which measure and so use real disks and real costs."""
+    return config.getoption("markexpr") == "trust"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Keep temporary folders, and with them the databases, in memory where there is room: a journaled write need not wait for a disk."""
+    roomy = MEMORY.is_dir() and os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free >= MEMORY_FREE_MIN
+    if roomy and not is_long_run(config):
+        os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -43,6 +61,7 @@ def mongodb_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     yield mongo.url
     mongo.stop()
     lock.release()
+    shutil.rmtree(data_dir, ignore_errors=True)
 
 
 @pytest.fixture(scope="session")
@@ -61,10 +80,17 @@ def usual_settings(mongodb_url: str, token_keys: str, master_keys: str) -> Setti
     return load({}, **secrets, mongodb_database=DATABASE, log_level="info", metrics="key")
 
 
+@pytest.fixture(scope="session")
+def cheap_settings(usual_settings: Settings) -> Settings:
+    """The usual settings with password hashes that cost 0.1 ms instead of 30 ms."""
+    return usual_settings.model_copy(update={"password_hash_memory_kib": PASSWORD_MEMORY_KIB})
+
+
 @pytest.fixture
-def settings(usual_settings: Settings) -> Settings:
-    """What nobody can change: a test that wants others makes a copy."""
-    return usual_settings
+def settings(request: pytest.FixtureRequest, usual_settings: Settings, cheap_settings: Settings) -> Settings:
+    """The settings of a test. They are shared: a test that needs others makes a copy."""
+    real = any(request.node.get_closest_marker(name) for name in ("trust", "hash_cost"))
+    return usual_settings if real else cheap_settings
 
 
 @pytest.fixture
@@ -73,22 +99,45 @@ def clock() -> ManualClock:
     return ManualClock(SystemClock())
 
 
+@pytest.fixture(scope="session", autouse=True)
+def indexes_once(pytestconfig: pytest.Config) -> Iterator[None]:
+    """Create the indexes of a database once: `open_services` asks for all of them, which takes thirty commands.
+
+    They are created again when the number of collections or indexes has changed since.
+    """
+    create, known = Database.sync_indexes, dict[object, tuple[int, int]]()
+
+    async def sync_indexes(self: Database, wanted: Mapping[str, Sequence[IndexModel]]) -> None:
+        key = (await self.client.address, self.raw.name, id(wanted))
+        if key not in known or await sizes(self) != known[key]:
+            await create(self, wanted)
+            known[key] = await sizes(self)
+
+    async def sizes(database: Database) -> tuple[int, int]:
+        stats = await database.raw.command("dbStats")
+        return stats["collections"], stats["indexes"]
+
+    with pytest.MonkeyPatch.context() as patch:
+        if not is_long_run(pytestconfig):
+            patch.setattr(Database, "sync_indexes", sync_indexes)
+        yield
+
+
 @pytest_asyncio.fixture(scope="session")
-async def indexed(mongodb_url: str) -> None:
-    """Every collection and index is there; a test that drops one makes it again."""
+async def connection(mongodb_url: str) -> AsyncIterator[Database]:
+    """A connection to the test database for the whole session. The database has all its collections and indexes."""
     database = Database(mongodb_url, DATABASE)
     await database.sync_indexes(INDEXES)
+    yield database
     await database.close()
 
 
 @pytest_asyncio.fixture
-async def database(mongodb_url: str, indexed: None) -> AsyncIterator[Database]:
-    """A connection of its own to the emptied test database."""
-    database = Database(mongodb_url, DATABASE)
-    for name in await filled(database):
-        await database.raw[name].delete_many({})
-    yield database
-    await database.close()
+async def database(connection: Database) -> Database:
+    """The emptied test database, over a connection that the services do not use."""
+    for name in await filled(connection):
+        await connection.raw[name].delete_many({})
+    return connection
 
 
 async def filled(database: Database) -> list[str]:

@@ -51,6 +51,11 @@ def run(environment: dict[str, str], *arguments: str) -> subprocess.CompletedPro
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=SECONDS, check=False)
 
 
+def free_port() -> int:
+    with closing(socket.create_server(("127.0.0.1", 0))) as probe:
+        return int(probe.getsockname()[1])
+
+
 @pytest.fixture(scope="module")
 def production(mongodb_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Production]:
     folder = tmp_path_factory.mktemp("production")
@@ -74,8 +79,7 @@ def production(mongodb_url: str, tmp_path_factory: pytest.TempPathFactory) -> It
         file.touch(mode=0o600)
         file.write_text(value)
         environment[f"GUERDON_{name}_FILE"] = str(file)
-    with closing(socket.create_server(("127.0.0.1", 0))) as probe:
-        free = int(probe.getsockname()[1])
+    free = free_port()
     output = folder / "output"
     with output.open("wb") as sink:
         process = subprocess.Popen(
@@ -196,10 +200,12 @@ def test_nothing_of_its_secrets_is_in_its_outputs_or_its_command_line(production
         "GUERDON_MONGODB_URL": Path(production.environment["GUERDON_MONGODB_URL_FILE"]).read_text().replace("ZbW7", "ZbW8"),
     }
     del wrong["GUERDON_MONGODB_URL_FILE"]
-    refused = run(wrong, "serve", "--port", "1")
+    refused = run(wrong, "serve", "--port", str(free_port()))
     assert refused.returncode == 2
     assert "Authentication failed" in refused.stderr
-    time.sleep(0.3)
+    deadline = time.monotonic() + SECONDS
+    while production.output.read_text().count('"event":"request"') <= 3 and time.monotonic() < deadline:
+        time.sleep(0.05)
     said = production.output.read_text() + refused.stdout + refused.stderr
     assert said.count('"event":"request"') > 3
     assert found_in(said, secrets) == []

@@ -5,7 +5,6 @@ import os
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,9 +20,10 @@ from guerdon.database import Database
 from guerdon.errors import StartupRefused
 from guerdon.http.operation import Request, Response
 from guerdon.system.openapi import operations_of
+from tests.commands import run_here
+from tests.invariants.retail import Run, environment
 
-ROOT = Path(__file__).parents[1]
-REFUSAL_SECONDS = 10
+SECONDS = 60
 
 
 class Unguarded:
@@ -38,24 +38,23 @@ def test_a_route_without_a_policy_stops_the_start() -> None:
         operations_of("/v1/everything", Unguarded(), None)
 
 
-def guerdon(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("GUERDON_")}
-    return subprocess.run(
-        [sys.executable, "-m", "guerdon", *arguments],
-        env={**kept, "PYTHONPATH": str(ROOT / "src"), **environment},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+def as_process(*arguments: str, **more: str) -> Run:
+    """Run a command in a process of its own."""
+    command = [sys.executable, "-m", "guerdon", *arguments]
+    ended = subprocess.run(command, env=environment(**more), capture_output=True, text=True, timeout=SECONDS, check=False)
+    return Run(ended.returncode, ended.stdout, ended.stderr)
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return int(probe.getsockname()[1])
 
 
 @contextmanager
 def standalone(folder: Path) -> Iterator[str]:
     """A mongod without a replica set."""
     mongod = embedded.find_mongod(folder)
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
+    port = free_port()
     dbpath = folder / "standalone"
     dbpath.mkdir()
     command = [str(mongod.binary), "--dbpath", str(dbpath), "--port", str(port), "--bind_ip", "127.0.0.1", "--nounixsocket"]
@@ -72,14 +71,12 @@ def standalone(folder: Path) -> Iterator[str]:
 
 def test_a_standalone_server_is_refused_in_words(tmp_path: Path) -> None:
     with standalone(tmp_path) as url:
-        began = time.monotonic()
         keys = {"GUERDON_TOKEN_KEYS": TokenKeys.generate(), "GUERDON_MASTER_KEYS": MasterKeys.generate()}
-        refused = guerdon("serve", "--port", "18999", GUERDON_MONGODB_URL=url, **keys)
-        assert time.monotonic() - began < REFUSAL_SECONDS
-    assert refused.returncode == 2
-    assert "standalone" in refused.stderr
-    assert "--replSet" in refused.stderr
-    assert "Traceback" not in refused.stderr
+        refused = run_here("serve", "--port", str(free_port()), GUERDON_MONGODB_URL=url, **keys)
+    assert refused.status == 2
+    assert "standalone" in refused.err
+    assert "--replSet" in refused.err
+    assert "Traceback" not in refused.err
 
 
 async def test_a_weak_default_write_concern_is_refused(database: Database) -> None:
@@ -102,30 +99,30 @@ def test_a_weak_write_concern_in_the_url_is_refused(option: str) -> None:
 def test_a_taken_port_and_a_taken_data_directory_are_named(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = str(other.getsockname()[1])
-        refused = guerdon("up", "--port", port, "--data-dir", str(tmp_path))
-        assert refused.returncode == 2
-        assert f"127.0.0.1:{port}" in refused.stderr
-        assert guerdon("up", "--port", port, "--data-dir", str(tmp_path)).stderr == refused.stderr
+        refused = as_process("up", "--port", port, "--data-dir", str(tmp_path))
+        assert refused.status == 2
+        assert f"127.0.0.1:{port}" in refused.err
+        assert as_process("up", "--port", port, "--data-dir", str(tmp_path)) == refused, "the directory is free again"
     lock = embedded.DataDirLock.acquire(tmp_path, command="guerdon up")
     lock.announce(url="http://127.0.0.1:8000")
     try:
-        refused = guerdon("up", "--port", port, "--data-dir", str(tmp_path))
+        refused = run_here("up", "--port", port, "--data-dir", str(tmp_path))
     finally:
         lock.release()
-    assert refused.returncode == 2
-    assert str(os.getpid()) in refused.stderr
-    assert "http://127.0.0.1:8000" in refused.stderr
+    assert refused.status == 2
+    assert str(os.getpid()) in refused.err
+    assert "http://127.0.0.1:8000" in refused.err
 
 
 def test_production_refuses_what_is_for_trying(tmp_path: Path) -> None:
-    refused = guerdon("up", "--data-dir", str(tmp_path), GUERDON_PROFILE="production")
-    assert (refused.returncode, "GUERDON_MONGODB_URL" in refused.stderr) == (2, True)
+    refused = run_here("up", "--data-dir", str(tmp_path), GUERDON_PROFILE="production")
+    assert (refused.status, "GUERDON_MONGODB_URL" in refused.err) == (2, True)
     mine = {"GUERDON_MONGODB_URL": "mongodb://guerdon:tRx9-vQ2_kLm4.ZbW7@127.0.0.1:1/", "GUERDON_TOKEN_KEYS": TokenKeys.generate()}
-    refused = guerdon("up", "--data-dir", str(tmp_path), GUERDON_PROFILE="production", **mine)
-    assert (refused.returncode, "GUERDON_MASTER_KEYS_FILE" in refused.stderr) == (2, True)
+    refused = run_here("up", "--data-dir", str(tmp_path), GUERDON_PROFILE="production", **mine)
+    assert (refused.status, "GUERDON_MASTER_KEYS_FILE" in refused.err) == (2, True)
     mine["GUERDON_MASTER_KEYS"] = MasterKeys.generate()
-    refused = guerdon("up", "--data-dir", str(tmp_path), GUERDON_PROFILE="production", **mine)
-    assert (refused.returncode, "--no-demo" in refused.stderr) == (2, True)
+    refused = run_here("up", "--data-dir", str(tmp_path), GUERDON_PROFILE="production", **mine)
+    assert (refused.status, "--no-demo" in refused.err) == (2, True)
 
 
 def test_production_names_each_secret_that_is_not_safe_and_repeats_none(tmp_path: Path) -> None:
@@ -138,19 +135,17 @@ def test_production_names_each_secret_that_is_not_safe_and_repeats_none(tmp_path
         "GUERDON_MASTER_KEYS": json.dumps({"keys": [{"kty": "oct", "k": "A" * 43}]}),
     }
     for command in (["serve"], ["worker"], ["up", "--data-dir", str(tmp_path)]):
-        refused = guerdon(*command, GUERDON_PROFILE="production", **given)
-        assert refused.returncode == 2
+        refused = as_process(*command, GUERDON_PROFILE="production", **given)
+        assert refused.status == 2
         for named in ("GUERDON_MONGODB_URL", "GUERDON_TOKEN_KEYS_FILE", "0644", "chmod", "GUERDON_MASTER_KEYS"):
-            assert named in refused.stderr, refused.stderr
-        assert not [
-            word for word in ("hunter2", "AAAAAAAA", json.loads(keys.read_text())["keys"][0]["d"]) if word in refused.stderr
-        ]
+            assert named in refused.err, refused.err
+        assert not [word for word in ("hunter2", "AAAAAAAA", json.loads(keys.read_text())["keys"][0]["d"]) if word in refused.err]
 
 
 def test_elsewhere_it_is_said_and_not_refused(tmp_path: Path) -> None:
     keys = tmp_path / "token_keys.json"
     keys.write_text(TokenKeys.generate())
     keys.chmod(0o644)
-    said = guerdon("worker", "--data-dir", str(tmp_path / "none"), GUERDON_TOKEN_KEYS_FILE=str(keys))
-    assert "production would refuse this: GUERDON_TOKEN_KEYS_FILE" in said.stderr
-    assert "set GUERDON_MONGODB_URL" in said.stderr
+    said = run_here("worker", "--data-dir", str(tmp_path / "none"), GUERDON_TOKEN_KEYS_FILE=str(keys))
+    assert "production would refuse this: GUERDON_TOKEN_KEYS_FILE" in said.err
+    assert "set GUERDON_MONGODB_URL" in said.err

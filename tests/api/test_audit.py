@@ -2,8 +2,7 @@
 
 import asyncio
 import json
-import os
-import sys
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,9 @@ from guerdon.database import Database
 from guerdon.wiring.services import Services
 from tests.api.test_sessions import logged_in
 from tests.clients import Caller, problem
+from tests.commands import guerdon_here
 from tests.factories import Factory
+from tests.invariants.retail import Run, guerdon
 
 PASSWORD = "operator's password"
 
@@ -102,20 +103,16 @@ async def test_a_change_of_the_log_shows(services: Services, database: Database,
 
 
 async def test_the_command_prints_lines_and_says_what_is_broken(mongodb_url: str, database: Database, tmp_path: Path) -> None:
-    environment = {**os.environ, "GUERDON_MONGODB_URL": mongodb_url, "GUERDON_MONGODB_DATABASE": database.raw.name}
+    where = {"GUERDON_MONGODB_URL": mongodb_url, "GUERDON_MONGODB_DATABASE": database.raw.name}
 
-    async def command(*arguments: str) -> tuple[int | None, list[str], str]:
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "guerdon", *arguments,
-            env=environment, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
-        )  # fmt: skip
-        out, err = await process.communicate()
-        return process.returncode, out.decode().splitlines(), err.decode()
+    async def command(*arguments: str, run: Callable[..., Awaitable[Run]] = guerdon_here) -> tuple[int, list[str], str]:
+        ended = await run(*arguments, **where)
+        return ended.status, ended.out.splitlines(), ended.err
 
-    status, key, _ = await command("keys", "create", "--name", "till", "--scopes", "wallets:read")
+    status, key, _ = await command("keys", "create", "--name", "till", "--scopes", "wallets:read", run=guerdon)
     assert status == 0
-    assert (await command("keys", "revoke", key[-1].split("_")[2]))[0] == 0
-    status, lines, err = await command("audit")
+    assert (await command("keys", "revoke", key[-1].split("_")[2], run=guerdon))[0] == 0
+    status, lines, err = await command("audit", run=guerdon)
     told = [json.loads(line) for line in lines]
     assert (status, err) == (0, "")
     assert [(each["phase"], each["action"]) for each in told] == [

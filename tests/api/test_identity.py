@@ -106,6 +106,7 @@ async def test_any_characters_make_a_password_and_are_taken_as_typed(anonymous: 
     problem(await anonymous.post("/v1/auth/login", {**ADA, "password": password[:-1]}), 401, "unauthenticated")
 
 
+@pytest.mark.hash_cost
 async def test_stored_passwords_are_strong_and_each_has_its_own_salt(anonymous: Caller, database: Database) -> None:
     """PW-1: OWASP's figures, and a hash that is weaker is made anew at the next log-in."""
     for number in range(2):

@@ -17,7 +17,7 @@ from guerdon.access.token_keys import TokenKeys
 from guerdon.cli.proof import EXIT_VIOLATIONS, verify_books
 from guerdon.config import Settings
 from guerdon.ledger import store
-from guerdon.logs import FLUSH_SECONDS, make_logger
+from guerdon.logs import make_logger
 from guerdon.middlewares.security_events import BY_PEOPLE, DONE, ENTRIES, PROVING
 from guerdon.permissions import Role
 from guerdon.verification.checkpoints import BooksChanged
@@ -27,6 +27,7 @@ from tests.clients import Caller, Log, ManualClock
 from tests.factories import Factory
 from tests.invariants.retail import places
 from tests.serving import routes_of
+from tests.waiting import until
 
 PASSWORD = "correct horse battery staple"
 PERSONAL = re.compile(r"@|example\.com|correct horse|gk_live|gr_|eyJ|Bearer|Mozilla")
@@ -230,7 +231,7 @@ async def test_books_that_the_worker_will_not_sign(
     [job] = [job for job in jobs_of(services, signing, make_logger(clock, "error", log)) if job.name == "checkpoint"]
     with pytest.raises(BooksChanged):
         await job.run()
-    await asyncio.sleep(10 * FLUSH_SECONDS)
+    await until(lambda: bool(log.lines))
     [line] = log.lines
     assert (line["event"], line["name"]) == ("security_event", "verify_failed")
     assert (line["actor"], line["result"], line["object"]) == ("system:worker", "failed", {})

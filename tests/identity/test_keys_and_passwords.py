@@ -74,9 +74,10 @@ async def store(database: Database, parts: KeyParts, **more: Any) -> None:
     await database.collection(SERVICE_KEYS, ServiceKey).insert(row)
 
 
-async def test_bad_checksum_is_refused_without_a_read(access: Access, database: Database) -> None:
+async def test_bad_checksum_is_refused_without_a_read(second_database: Database, tokens: Tokens, clock: HandClock) -> None:
+    access = Access(second_database, tokens, clock)
     text = new_key().text
-    await database.close()  # A read would be an error of the driver now, and not a refusal.
+    await second_database.close()  # A read would be an error of the driver now, and not a refusal.
     with pytest.raises(Unauthenticated):
         await access.authenticate("Bearer " + text[:-1] + ("a" if text[-1] != "a" else "b"))
     with pytest.raises(InvalidOperation):

@@ -7,6 +7,7 @@ from typing import Any
 import bson
 import pytest
 import pytest_asyncio
+from pydantic import SecretStr
 
 from guerdon.clock import SystemClock
 from guerdon.collections import INDEXES
@@ -94,7 +95,7 @@ async def test_a_person_without_a_key_is_nobody(service: Caller, database: Datab
 
 
 async def test_the_master_keys_of_another_database_are_refused(services: Services, settings: Settings) -> None:
-    other = settings.model_validate({**settings.model_dump(), "master_keys": MasterKeys.generate()})
+    other = settings.model_copy(update={"master_keys": SecretStr(MasterKeys.generate())})
     with pytest.raises(StartupRefused, match="none of the master keys opens this database"):
         async with open_services(other, SystemClock()):
             pytest.fail("it must not start")

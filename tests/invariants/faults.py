@@ -17,7 +17,7 @@ from guerdon.embedded.host import choose_port
 
 SET = "faults"
 PORT_TRIES = 20
-START_SECONDS = 30.0
+START_SECONDS = 60.0
 POLL_SECONDS = 0.02
 
 
@@ -91,7 +91,7 @@ class FailPoints:
         reply = await self._admin.command({"configureFailPoint": "failCommand", "mode": "off"})
         return int(reply["count"]) - self._before
 
-    async def fired(self, count: int, *, within_seconds: float = 10.0) -> None:
+    async def fired(self, count: int, *, within_seconds: float = 30.0) -> None:
         """Return when it has fired so often."""
         await self._admin.command(
             {
@@ -125,12 +125,16 @@ class LossyWire:
             asyncio.ensure_future(self._requests(reader, up_writer, lost)),
             asyncio.ensure_future(self._replies(up_reader, writer, lost)),
         ]
-        await asyncio.wait(pipes, return_when=asyncio.FIRST_COMPLETED)
-        for pipe in pipes:
-            pipe.cancel()
-        await asyncio.gather(*pipes, return_exceptions=True)
-        writer.close()
-        up_writer.close()
+        try:
+            await asyncio.wait(pipes, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for pipe in pipes:
+                pipe.cancel()
+            await asyncio.gather(*pipes, return_exceptions=True)
+            for end in (writer, up_writer):
+                end.close()
+                with contextlib.suppress(OSError):
+                    await end.wait_closed()
 
     async def _requests(self, reader: asyncio.StreamReader, up: asyncio.StreamWriter, lost: asyncio.Event) -> None:
         """Message by message, so that it is known what a reply answers."""

@@ -31,7 +31,8 @@ FAULTS: dict[str, dict[str, Any]] = {
 }
 MAY_ANSWER = {None, "outcome-unknown", "database-unavailable", "overloaded"}
 NOTHING_DONE = {"database-unavailable", "overloaded"}
-GRACE_SECONDS = 1.0
+GRACE_SECONDS = 8.0
+"""A busy machine answers late; without a deadline of its own an answer would take the 20 s of the driver or longer."""
 
 
 async def assert_clean(services: Services) -> None:
@@ -56,7 +57,7 @@ async def ask_in_time(services: Services, spec: Spec) -> Answer:
 
 async def ask_until_done(services: Services, spec: Spec) -> Answer:
     """What a well-behaved client does: the same key again until the answer is definite."""
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         got = await answer(services, spec)
         if got.code not in NOTHING_DONE | {"outcome-unknown"}:

@@ -11,10 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.commands import guerdon_here
 from tests.conftest import DATABASE
 from tests.invariants.retail import environment, guerdon
 
-SECONDS = 30.0
+SECONDS = 60.0
 
 
 def is_empty(folder: Path) -> bool:
@@ -60,7 +61,7 @@ async def test_beside_up_it_waits_for_its_turn_after_ctrl_c(mongodb_url: str) ->
 
 
 async def test_without_a_database_it_is_refused_in_words(tmp_path: Path) -> None:
-    refused = await guerdon("worker", "--data-dir", str(tmp_path), seconds=SECONDS)
+    refused = await guerdon_here("worker", "--data-dir", str(tmp_path))
     assert (refused.status, refused.out) == (2, "")
     assert "GUERDON_MONGODB_URL" in refused.err
     assert "--data-dir" in refused.err
@@ -68,7 +69,7 @@ async def test_without_a_database_it_is_refused_in_words(tmp_path: Path) -> None
 
 
 async def test_production_asks_for_the_same_as_of_the_api(mongodb_url: str) -> None:
-    refused = await guerdon("worker", seconds=SECONDS, GUERDON_PROFILE="production", GUERDON_MONGODB_URL=mongodb_url)
+    refused = await guerdon_here("worker", GUERDON_PROFILE="production", GUERDON_MONGODB_URL=mongodb_url)
     assert (refused.status, "GUERDON_TOKEN_KEYS_FILE" in refused.err) == (2, True)
 
 

@@ -11,10 +11,12 @@ from guerdon.workers.models import LEASES
 from guerdon.workers.service import TROUBLE_MS
 from tests.clients import Log
 from tests.invariants.faults import lossy_wire
-from tests.jobs.workers import LEASE_MS, cable_to, connected, hanging, lease_of, process, server_ms, until, working
+from tests.jobs.workers import LEASE_MS, cable_to, connected, hanging, lease_of, process, server_ms, working
+from tests.waiting import until
 
 LEASE_SECONDS = LEASE_MS / 1000
-SLACK_SECONDS = 1.0
+SLACK_SECONDS = 15.0
+"""For a busy machine. A lease that is not taken over ends the test after `WAIT_SECONDS`."""
 DIRECT = "directConnection=true&retryWrites=false"
 
 
@@ -78,7 +80,7 @@ async def test_a_worker_whose_lease_was_given_to_another_cuts_its_job_off(databa
         await until(lambda: said == ["began"])
         robber = {"holder": "wrk_other", "expires_at": await server_ms(database) + 60_000}
         await database.raw[LEASES].update_one({"_id": "shared"}, {"$set": robber})
-        await until(lambda: said == ["began", "cut"], LEASE_SECONDS)
+        await until(lambda: said == ["began", "cut"])
         await asyncio.sleep(2 * LEASE_SECONDS)
     assert said == ["began", "cut"]
     # It has not released what was no longer its own.
@@ -93,7 +95,7 @@ async def test_a_lease_whose_grant_was_lost_on_the_way_is_taken_again(database: 
     async with lossy_wire(port_of(mongodb_url)) as (wire, port), connected(f"mongodb://127.0.0.1:{port}/?{DIRECT}") as remote:
         wire.lose_replies_to(b"findAndModify", times=1)
         async with working(remote, hanging("shared", said.append), log=log, lease_ms=60_000):
-            await until(lambda: said == ["began"], 10)
+            await until(lambda: said == ["began"])
             # Anew: what is counted on is the second grant.
             assert (await lease_of(database, "shared"))["last_run_at"] >= began_ms + TROUBLE_MS
     assert wire.lost == 1

@@ -18,19 +18,11 @@ from guerdon.workers.models import LEASES, Job
 from guerdon.workers.service import Runner
 from tests.clients import Log
 from tests.conftest import DATABASE
+from tests.waiting import SECONDS as WAIT_SECONDS
 
 ROOT = Path(__file__).parents[2]
-WAIT_SECONDS = 20.0
 LEASE_MS = 2_000
 """Short, but a busy machine must not take it for lost: a process that stands still for more than a second does lose it."""
-
-
-async def until(condition: Callable[[], bool], seconds: float = WAIT_SECONDS) -> None:
-    """Return when the condition holds."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"it did not happen within {seconds} s"
-        await asyncio.sleep(0.005)
 
 
 async def lease_of(database: Database, name: str) -> dict[str, Any]:
@@ -130,6 +122,7 @@ class Cable:
         self._server_port = server_port
         self._ends: list[asyncio.StreamWriter] = []
         self._cut = False
+        self._joined: set[asyncio.Task[None]] = set()
 
     def cut(self) -> None:
         self._cut = True
@@ -140,13 +133,34 @@ class Cable:
     def mend(self) -> None:
         self._cut = False
 
-    async def join(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if self._cut:
-            writer.close()
-            return
-        far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self._server_port)
-        self._ends += writer, far_writer
-        await asyncio.gather(_copy(reader, far_writer), _copy(far_reader, writer))
+    def join(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.ensure_future(self._join(reader, writer))
+        self._joined.add(task)
+        task.add_done_callback(self._joined.discard)
+
+    async def _join(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        async with _closing(writer):
+            if self._cut:
+                return
+            far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self._server_port)
+            async with _closing(far_writer):
+                if not self._cut:  # It may have been cut while the far end was opened.
+                    self._ends += writer, far_writer
+                    await asyncio.gather(_copy(reader, far_writer), _copy(far_reader, writer))
+
+    async def closed(self) -> None:
+        """Return when every connection is closed."""
+        await asyncio.gather(*self._joined, return_exceptions=True)
+
+
+@asynccontextmanager
+async def _closing(writer: asyncio.StreamWriter) -> AsyncIterator[None]:
+    try:
+        yield
+    finally:
+        writer.close()
+        with suppress(OSError):
+            await writer.wait_closed()
 
 
 async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -167,6 +181,7 @@ async def cable_to(port: int) -> AsyncIterator[tuple[Cable, int]]:
     finally:
         server.close()
         cable.cut()
+        await cable.closed()
         await server.wait_closed()
 
 

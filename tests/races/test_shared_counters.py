@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -15,7 +16,7 @@ from guerdon.config import Settings
 from guerdon.database import Database
 from guerdon.errors import StartupRefused
 from guerdon.rate_limits.rules import Quota, QuotaCounter, bring_up_to
-from guerdon.rate_limits.shared import SharedCounters
+from guerdon.rate_limits.shared import TIMEOUT_SECONDS, SharedCounters
 from guerdon.wiring.services import open_services
 from tests.clients import Caller, ManualClock, problem
 from tests.factories import Factory
@@ -124,16 +125,19 @@ async def test_without_the_store(
     wallet = await factory.wallet(10)
     assert (await caller.post("/v1/auth/register", ADA)).status_code == 201
     store.kill()
-    began = asyncio.get_running_loop().time()
     for path in ("/v1/auth/login", "/v1/auth/register"):
         refused = await caller.post(path, ADA)
         problem(refused, 503, "temporary-reduced-capacity")
         assert int(refused.headers["retry-after"]) >= 1
     assert (await caller.get(f"/v1/wallets/{wallet}")).status_code == 200
-    answers = [await caller.post(f"/v1/wallets/{wallet}/debit", {"amount": 1}) for _ in range(3)]
+    answers, seconds = [], []
+    for _ in range(3):
+        began = time.monotonic()
+        answers.append(await caller.post(f"/v1/wallets/{wallet}/debit", {"amount": 1}))
+        seconds.append(time.monotonic() - began)
     assert [answer.status_code for answer in answers] == [status] * 3
     assert ["ratelimit" in answer.headers for answer in answers] == [without == "local"] * 3
-    assert asyncio.get_running_loop().time() - began < 5, "each request waited for the store"
+    assert min(seconds) < TIMEOUT_SECONDS, "each request waited for the store"
     store.start()
     clock.advance(seconds=2)
     assert (await caller.post("/v1/auth/login", ADA)).status_code == 200
@@ -156,7 +160,7 @@ async def test_a_store_that_hangs_is_no_worse_than_one_that_is_gone(
     began = asyncio.get_running_loop().time()
     answers = await asyncio.gather(*(caller.get("/v1/assets") for _ in range(100)))
     assert {answer.status_code for answer in answers} == {200}
-    assert asyncio.get_running_loop().time() - began < 8
+    assert asyncio.get_running_loop().time() - began < 50 * TIMEOUT_SECONDS, "the requests waited one after the other"
     problem(await caller.post("/v1/auth/login", ADA), 503, "temporary-reduced-capacity")
     server.close()
 

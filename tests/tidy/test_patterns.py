@@ -44,17 +44,19 @@ def modules() -> Iterator[Any]:
             yield importlib.import_module(info.name)
 
 
-def uses_of(name: str) -> set[str]:
-    """The methods that are called on a pattern of this name, anywhere."""
-    found = set()
-    for tree in TREES.values():
-        for node in ast.walk(tree):
-            if isinstance(node, ast.Attribute) and node.attr in USES:
-                of = node.value
-                if (isinstance(of, ast.Name) and of.id == name) or (isinstance(of, ast.Attribute) and of.attr == name):
-                    found.add(node.attr)
-            elif isinstance(node, ast.Call) and any(isinstance(each, ast.Name) and each.id == name for each in node.args):
-                found.add("match")  # Handed to a function that checks by it.
+def all_uses() -> dict[str, set[str]]:
+    """The methods called on each name in the product, from one walk over all syntax trees."""
+    found: dict[str, set[str]] = {}
+    for node in (node for tree in TREES.values() for node in ast.walk(tree)):
+        if isinstance(node, ast.Attribute) and node.attr in USES:
+            if isinstance(node.value, ast.Name):
+                found.setdefault(node.value.id, set()).add(node.attr)
+            elif isinstance(node.value, ast.Attribute):
+                found.setdefault(node.value.attr, set()).add(node.attr)
+        elif isinstance(node, ast.Call):
+            for each in node.args:
+                if isinstance(each, ast.Name):
+                    found.setdefault(each.id, set()).add("match")  # Handed to a function that checks by it.
     return found
 
 
@@ -76,10 +78,11 @@ def patterns_of_types() -> set[str]:
 
 def compiled() -> dict[str, tuple[re.Pattern[Any], set[str]]]:
     found: dict[str, tuple[re.Pattern[Any], set[str]]] = {}
+    uses = all_uses()
     for module in modules():
         for name, value in vars(module).items():
             if isinstance(value, re.Pattern):
-                found.setdefault(name if name not in found else f"{module.__name__}.{name}", (value, uses_of(name)))
+                found.setdefault(name if name not in found else f"{module.__name__}.{name}", (value, uses.get(name, set())))
     return found | {text: (re.compile(text), {"search"}) for text in patterns_of_types()}
 
 

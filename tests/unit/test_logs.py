@@ -14,6 +14,7 @@ from pymongo.errors import DuplicateKeyError, OperationFailure
 from guerdon.clock import SystemClock
 from guerdon.errors import DatabaseUnavailable
 from guerdon.logs import LINE_MAX, adopt_libraries, describe, make_logger, tell_security
+from tests.waiting import until
 
 CANARY = "mongodb://root:canary@db.internal"
 HOSTILE = (
@@ -110,7 +111,7 @@ async def test_libraries_say_what_they_warn_of_and_not_what_it_was_about() -> No
         logging.getLogger("somebody").error(CANARY)
         logging.getLogger("somebody").error("failed", exc_info=RuntimeError(CANARY))
         loop.call_exception_handler({"message": "nobody awaited it", "exception": RuntimeError(CANARY)})
-        await asyncio.sleep(0.2)
+        await until(lambda: stream.getvalue().count("\n") >= 4)
     finally:
         root.handlers, root.level = before
         logging.captureWarnings(capture=False)
