@@ -1,6 +1,6 @@
-"""What every collection says of people: where an export shows it, and what becomes of it when somebody is erased.
+"""Personal data of every collection: the parts of an export that contain it, and the effect of an erasure.
 
-Tests hold this against the collections that there are, what stands in them, an export and an erasure; docs/operations.md has it as a table.
+Tests compare this table with the existing collections, their content, an export and an erasure; docs/operations.md contains it as a table.
 """
 
 from typing import Literal
@@ -34,50 +34,50 @@ Fate = Literal["deleted", "emptied", "kept"]
 
 
 class Kept(Struct, frozen=True):
-    """What a collection says of a person."""
+    """Personal data of one collection."""
 
     fate: Fate
-    """`kept`: under the random id, which leads to nobody any more."""
+    """Effect of an erasure. `kept` data is stored under the random id, which no longer identifies a person."""
     exported: tuple[str, ...]
-    """The members of an export that show it."""
+    """Members of an export that contain the data."""
     unshown: str = ""
-    """Why no member does."""
+    """Reason why an export does not contain the data."""
 
 
 PEOPLE: dict[str, Kept | None] = {
     MEMBERS: Kept("emptied", ("member",)),
-    PERSON_KEYS: Kept("deleted", (), "opens what `member` and `sessions` show"),
-    CLAIMS: Kept("emptied", (), "digests of what `member` shows; that of the external id stays for a time"),
+    PERSON_KEYS: Kept("deleted", (), "the key that decrypts `member` and `sessions`"),
+    CLAIMS: Kept("emptied", (), "digests of values in `member`; that of the external id is kept for some time"),
     SESSIONS: Kept("deleted", ("sessions",)),
     FACTORS: Kept("deleted", ("second_factor",)),
-    OUTBOX: Kept("deleted", (), "letters that are still to be sent, for half an hour"),
+    OUTBOX: Kept("deleted", (), "mails to be sent, for half an hour"),
     RESETS: Kept("deleted", (), "a digest, for half an hour"),
-    EXPORTS: Kept("deleted", (), "when the person may export again"),
+    EXPORTS: Kept("deleted", (), "the time of the next allowed export"),
     ERASING: Kept("deleted", (), "only while the person is being erased"),
-    ERASURES: Kept("kept", (), "the certificate, which the person has got"),
+    ERASURES: Kept("kept", (), "the certificate, which the person has received"),
     ACCOUNTS: Kept("kept", ("wallets", "counters", "vouchers")),
     ENTRIES: Kept("kept", ("wallets", "vouchers")),
     HOLD_DOCUMENTS: Kept("kept", ("holds",)),
-    REVERSALS: Kept("kept", (), "sums of what the entries show"),
+    REVERSALS: Kept("kept", (), "sums of the entries"),
     EVENTS: Kept("kept", ("events",)),
     REFUNDS: Kept("kept", ("refunds",)),
     MEMBER_STATES: Kept("kept", ("standing", "tier")),
     TIER_CHANGES: Kept("kept", ("tier_changes",)),
-    TIER_SETS: Kept("kept", (), "who has made it, by id, where it was somebody who works here"),
-    TIER_SET_VERSIONS: Kept("kept", (), "who has made it, by id, where it was somebody who works here"),
+    TIER_SETS: Kept("kept", (), "the id of the author, if staff"),
+    TIER_SET_VERSIONS: Kept("kept", (), "the id of the author, if staff"),
     AUDIT: Kept("kept", ("audit",)),
-    CONTENTION_LEASES: Kept("kept", (), "which process moves a wallet at this moment"),
-    CAMPAIGNS: Kept("kept", (), "who has made it, by id, where it was somebody who works here"),
-    CAMPAIGN_VERSIONS: Kept("kept", (), "who has made it, by id, where it was somebody who works here"),
-    OFFERS: Kept("kept", (), "who has made it, by id, where it was somebody who works here"),
-    OFFER_VERSIONS: Kept("kept", (), "who has made it, by id, where it was somebody who works here"),
+    CONTENTION_LEASES: Kept("kept", (), "the process that currently holds the lease of a wallet"),
+    CAMPAIGNS: Kept("kept", (), "the id of the author, if staff"),
+    CAMPAIGN_VERSIONS: Kept("kept", (), "the id of the author, if staff"),
+    OFFERS: Kept("kept", (), "the id of the author, if staff"),
+    OFFER_VERSIONS: Kept("kept", (), "the id of the author, if staff"),
     VOUCHERS: Kept("kept", ("vouchers",)),
-    CODE_BATCHES: Kept("kept", (), "who has asked for it, by id, where it was somebody who works here"),
-    VOUCHER_CODES: Kept("kept", (), "the codes that `vouchers` shows"),
-    DEALT_CODES: Kept("kept", (), "the codes that `vouchers` shows"),
-    SIMULATIONS: Kept("kept", (), "for 30 days: who would have got the most, in a past that never was, and who has asked"),
-    SIMULATED_MEMBERS: Kept("kept", (), "while a simulation runs: what never was"),
-    SIMULATED_PURCHASES: Kept("kept", (), "while a simulation runs: what never was"),
+    CODE_BATCHES: Kept("kept", (), "the id of the requester, if staff"),
+    VOUCHER_CODES: Kept("kept", (), "the codes in `vouchers`"),
+    DEALT_CODES: Kept("kept", (), "the codes in `vouchers`"),
+    SIMULATIONS: Kept("kept", (), "for 30 days: the members with the largest simulated awards, and the requester"),
+    SIMULATED_MEMBERS: Kept("kept", (), "simulated values, while a simulation runs"),
+    SIMULATED_PURCHASES: Kept("kept", (), "simulated values, while a simulation runs"),
     SERVICE_KEYS: None,
     LOOKUP_KEYS: None,
     ASSETS: None,
@@ -87,4 +87,4 @@ PEOPLE: dict[str, Kept | None] = {
     LEASES: None,
     CLOCKS: None,
 }
-"""By collection; None where nobody is named."""
+"""By collection; None for a collection without references to persons."""

@@ -268,7 +268,7 @@ async def test_slow_bodies_keep_nobody_from_a_wallet(
 ) -> None:
     """Two hundred strangers who never finish, more than a wallet's share of a worker: its owner does not wait for them."""
     patient = settings.model_copy(update={"body_timeout_seconds": 5})
-    door = behind_the_door(app, patient, clock, make_logger(clock, "info", log))
+    door = with_limits(app, patient, clock, make_logger(clock, "info", log))
     wallet = await factory.wallet(5)
     path = f"/v1/wallets/{wallet}/debit"
     slow = [
