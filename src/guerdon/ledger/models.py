@@ -280,7 +280,7 @@ class Idempotency(Struct, frozen=True):
         marks = [unique_key(self.owner, "key", self.actor, self.key)]
         if self.reference is not None:
             marks.append(unique_key(self.owner, "reference", self.reference))
-        msgspec.structs.force_setattr(self, "marks", tuple(marks))
+        msgspec.structs.force_setattr(self, "unique_keys", tuple(marks))
 
     @property
     def key_digest(self) -> bytes:
