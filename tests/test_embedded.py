@@ -24,6 +24,7 @@ from guerdon.errors import DataDirectoryBusy, StartupRefused
 
 SOURCES = str(Path(embedded.__file__).parents[2])
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="needs /proc and prctl")
+AS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="NOT CHECKED: needs root; `.ci/run` as root runs it in a step of its own")
 
 PARENT = """
     import sys, time
@@ -351,7 +352,8 @@ def test_a_mongod_that_does_not_run_is_quoted(tmp_path: Path, monkeypatch: pytes
 
 
 @LINUX
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can hide the system's libcurl")
+@pytest.mark.root
+@AS_ROOT
 def test_libcurl_is_borrowed_only_where_the_system_has_none(data: Path) -> None:
     assert not (data / "mongod-libs").exists()
     known = subprocess.check_output(["ldconfig", "-p"], text=True).splitlines()
@@ -376,7 +378,8 @@ def test_libcurl_is_borrowed_only_where_the_system_has_none(data: Path) -> None:
     assert (data / "mongod-libs" / "libcurl.so.4").is_symlink()
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="the other tests run as somebody else than root already")
+@pytest.mark.root
+@AS_ROOT
 def test_it_runs_as_somebody_else_than_root() -> None:
     home = Path("/tmp") / f"guerdon-test-{os.getpid()}"  # Below pytest's tmp_path only root may pass.
     home.mkdir()

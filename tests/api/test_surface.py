@@ -3,7 +3,7 @@
 import asyncio
 import gc
 import weakref
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -220,13 +220,30 @@ async def say(app: Any, sender: Sender, scope: dict[str, Any]) -> Sender:
     return sender
 
 
+Opens = Callable[[int], Arrival]
+
+
 @pytest.fixture
-def door(app: App[Any, Any], settings: Settings, clock: ManualClock, log: Log) -> Arrival:
-    """The application as the network reaches it; a body has a second."""
-    short = settings.model_copy(update={"body_timeout_seconds": 1})
-    door = with_limits(app, short, clock, make_logger(clock, "info", log))
-    assert isinstance(door, Arrival)
-    return door
+def opens(app: App[Any, Any], settings: Settings, clock: ManualClock, log: Log) -> Opens:
+    """The application as the network reaches it, with so many seconds for a body."""
+
+    def opened(seconds: int) -> Arrival:
+        limited = settings.model_copy(update={"body_timeout_seconds": seconds})
+        door = with_limits(app, limited, clock, make_logger(clock, "info", log))
+        assert isinstance(door, Arrival)
+        return door
+
+    return opened
+
+
+@pytest.fixture
+def door(opens: Opens) -> Arrival:
+    return opens(1)
+
+
+@pytest.fixture
+def patient_door(opens: Opens) -> Arrival:
+    return opens(5)
 
 
 @pytest.mark.parametrize("pieces", [[BODY], [b"", BODY], [BODY[:3], b"", BODY[3:]], [bytes([each]) for each in BODY]])
@@ -263,12 +280,9 @@ async def test_a_body_that_breaks_off_does_nothing(
     assert await factory.balance(wallet) == 5
 
 
-async def test_slow_bodies_keep_nobody_from_a_wallet(
-    app: App[Any, Any], settings: Settings, clock: ManualClock, log: Log, service: Caller, factory: Factory
-) -> None:
+async def test_slow_bodies_keep_nobody_from_a_wallet(patient_door: Arrival, service: Caller, factory: Factory) -> None:
     """Two hundred strangers who never finish, more than a wallet's share of a worker: its owner does not wait for them."""
-    patient = settings.model_copy(update={"body_timeout_seconds": 5})
-    door = with_limits(app, patient, clock, make_logger(clock, "info", log))
+    door = patient_door
     wallet = await factory.wallet(5)
     path = f"/v1/wallets/{wallet}/debit"
     slow = [

@@ -275,4 +275,4 @@ def test_requests_together_are_booked_on_the_day_on_which_they_are_sent(settings
 
 @pytest.mark.usefixtures("database")
 def test_two_processes_agree_with_the_model(settings: Settings) -> None:
-    run_processes(settings, 25, derandomize=True)
+    run_processes(settings, 10, derandomize=True)

@@ -271,5 +271,5 @@ async def _apply(collection: Collection, batch: Batch) -> None:
 
 
 def _cost(index: str, write: str, rounds: Sequence[tuple[float, float]]) -> Cost:
-    with_us, without_us = (statistics.quantiles(side, n=4)[0] for side in zip(*rounds, strict=True))
+    with_us, without_us = (statistics.quantiles(side, n=4, method="inclusive")[0] for side in zip(*rounds, strict=True))
     return Cost(index, write, without_us, with_us, with_us / without_us)

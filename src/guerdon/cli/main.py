@@ -126,6 +126,7 @@ def up(
     # The lock first: whoever starts a second time learns who runs already, and not only that the port is taken.
     lock = embedded.DataDirLock.acquire(settings.data_dir, command="guerdon up")
     serving.require_free_port(host, port)
+    _step(f"starting the database in {settings.data_dir}" if settings.mongodb_url is None else "connecting to the database")
     with own_or_embedded(settings, lock) as url:
         settings = load(
             data_dir=data_dir,
@@ -135,7 +136,10 @@ def up(
             checkpoint_key=checkpoint_key(settings, make=True),
             checkpoint_file=checkpoint_file(settings),
         )
+        if demo:
+            _step("creating the demonstration data")
         logins = _run(settings, lambda services: ensure_demo(services, settings.data_dir)) if demo else None
+        _step("starting the API")
 
         def announce(api_url: str) -> None:
             lock.announce(url=api_url)
@@ -301,6 +305,11 @@ def _say_broken(reading: retail.Reading) -> None:
         typer.echo(f"… and {more} more lines", err=True)
     if reading.broken:
         typer.echo(f"{len(reading.broken)} broken lines, {len(reading.spoiled)} events left out whole", err=True)
+
+
+def _step(what: str) -> None:
+    """Print what `up` does next; it takes seconds, and the first time more."""
+    typer.echo(f"guerdon: {what}", err=True)
 
 
 def _welcome(url: str, data_dir: Path, logins: dict[str, str] | None) -> None:

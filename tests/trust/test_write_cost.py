@@ -1,0 +1,15 @@
+"""What each index adds to a write, over all indexes; `make test` measures a few of them."""
+
+import pytest
+from tools.query_plans.write_cost import WRITES
+
+from tests.invariants.test_catalogue import Explained, check_costs, explained  # noqa: F401  a fixture
+
+pytestmark = [pytest.mark.trust, pytest.mark.timeout(600)]
+
+
+async def test_the_cost_of_every_index_is_measured(explained: Explained) -> None:  # noqa: F811
+    costs = await check_costs(explained, WRITES, rounds=8)
+    print(f"\n{'index':48}{'write':32}{'without':>9}{'with':>9}{'ratio':>7}")
+    for each in costs:
+        print(f"{each.index:48}{each.write:32}{each.without_us:>9.1f}{each.with_us:>9.1f}{each.ratio:>7.2f}")
