@@ -84,8 +84,8 @@ changed: style
 	$(PYTEST) tests/unit $$($(BIN)/python -m tests.tidy.changed $(MAIN)) $(PARALLEL)
 
 .PHONY: trust
-trust: .venv/.dev ## Run the long checks: kill -9, faults, the bank, the replay of real purchases
-	$(PYTEST) tests/trust -m trust -s
+trust: .venv/.dev ## Run the long checks: kill -9, faults, the bank, the replay of real purchases (T=tests/trust/test_kill.py)
+	$(PYTEST) $(or $(T),tests/trust) -m trust -v -rs -n 2 --dist loadgroup --no-loadscope-reorder
 
 .PHONY: mutants
 mutants: .venv/.dev ## Plant known bugs one at a time and see the tests catch them

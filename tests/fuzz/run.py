@@ -110,6 +110,7 @@ class Stage:
         await self._post(f"/v1/members/{gone}/erase", {})
         self.known["wallets"].append(f"{member}:PTS")
         self.known["members"].append(gone)
+        self.known["offers"].append((await self._post("/v1/offers", EXTERNAL_OFFER))["id"])
 
     async def _furnish(self, member: str) -> None:
         wallet = f"{member}:PTS"
@@ -119,7 +120,7 @@ class Stage:
             "holds": (await self._post("/v1/holds", {"wallet": wallet, "amount": 10}))["id"],
             "events": (await self._post("/v1/events", _event(f"fuzzed-{number}", member)))["id"],
             "campaigns": (await self._post("/v1/campaigns", CAMPAIGN))["id"],
-            "offers": (offer := (await self._post("/v1/offers", OFFER))["id"]),
+            "offers": (offer := (await self._post("/v1/offers", PERCENT_OFFER if "offers" in self.known else FIXED_OFFER))["id"]),
             "codes": await self._voucher_code(offer, member),
             "batches": (await self._post(f"/v1/offers/{offer}/codes", {"count": 10}))["id"],
             "keys": (await self._post("/v1/keys", {"name": "fuzzed", "scopes": ["wallets:read"]}))["id"],
@@ -154,7 +155,12 @@ CAMPAIGN = {
     "award": {"type": "per_amount", "points": 1, "per": 100, "rounding": "floor"},
 }  # fmt: skip
 
-OFFER = {"name": "5 pounds off", "kind": "discount", "value": {"type": "fixed", "amount": 500, "currency": "GBP"}}
+FIXED_OFFER = {"name": "5 pounds off", "kind": "discount", "value": {"type": "fixed", "amount": 500, "currency": "GBP"}}
+PERCENT_OFFER = {"name": "5 percent off", "kind": "discount", "value": {"type": "percent", "percent": "5"}}
+"""A use of its vouchers needs the amount of the basket."""
+
+EXTERNAL_OFFER = {"name": "cinema codes", "kind": "external_code"}
+"""Takes imported codes."""
 
 
 def _event(name: str, member: str) -> dict[str, Any]:

@@ -5,8 +5,10 @@ import gzip
 import json
 import os
 import random
+import signal
 import subprocess
 import sys
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -100,6 +102,26 @@ async def guerdon(*arguments: str, seconds: float = REPLAY_SECONDS, **more: str)
         raise
     assert process.returncode is not None
     return Run(process.returncode, out.decode(), err.decode())
+
+
+async def replay_killed(settings: Settings, errors: Path, has_enough: Callable[[], Awaitable[bool]], *arguments: str) -> None:
+    """Start a replay and kill it with -9 as soon as it has recorded enough. What it wrote to standard error is in `errors`."""
+    with errors.open("wb") as file:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "guerdon", "replay", str(require_data()), *arguments, "--json",
+            env=environment(**places(settings)), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=file,
+        )  # fmt: skip
+    try:
+        async with asyncio.timeout(REPLAY_SECONDS):
+            while process.returncode is None:
+                if await has_enough():
+                    break
+                await asyncio.sleep(0.05)
+    finally:
+        if process.returncode is None:
+            process.kill()
+        status = await process.wait()
+    assert status == -signal.SIGKILL, await asyncio.to_thread(errors.read_text)
 
 
 def places(settings: Settings) -> dict[str, str]:

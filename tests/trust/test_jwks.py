@@ -24,6 +24,7 @@ from tests.identity.forgery import Forger
 from tests.invariants.retail import guerdon
 from tests.trust.deployment import Deployment, Server, kill_worker
 from tests.trust.figures import record
+from tests.trust.groups import ALONE
 
 CLIENTS, TTL_SECONDS, LEEWAY_SECONDS, MAX_AGE_SECONDS, WAIT_SECONDS = 6, 30, 30, 2, 8
 PUBLIC = {"kty", "crv", "kid", "x", "use", "alg"}
@@ -176,6 +177,7 @@ def old_end(path: Path, kid: str) -> float:
     return float(key["verifies_until"]) / 1000
 
 
+@ALONE
 async def test_a_revoked_key_is_refused_everywhere_and_sessions_go_on(tmp_path: Path) -> None:
     deployment = Deployment(tmp_path / "data", workers=2, settings=ONE_ADDRESS)
     await deployment.start()

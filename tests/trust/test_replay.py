@@ -1,19 +1,18 @@
 """Real purchases, a year of them: every customer's points are the oracle's, after one run, two runs, and a run that was killed."""
 
-import asyncio
 import json
-import subprocess
-import sys
 import time
+from pathlib import Path
 
 import pytest
 
 from guerdon.campaigns.domain import EVENTS
 from guerdon.config import Settings
+from guerdon.events.models import EVENTS
 from guerdon.ledger.store import ENTRIES
 from guerdon.verification.service import verify
 from guerdon.wiring.services import Services
-from tests.invariants.retail import Run, ask_oracle, environment, guerdon, heads_of, places, points_of, require_data
+from tests.invariants.retail import Run, ask_oracle, guerdon, heads_of, places, points_of, replay_killed, require_data
 from tests.trust.figures import record
 
 CUSTOMERS = 4372
@@ -58,23 +57,17 @@ async def test_replay_twice(services: Services, settings: Settings) -> None:
     print(json.dumps({**summary, "events_per_second": round(events / took), "result": "ok"}))
 
 
-async def test_replay_killed_half_way(services: Services, settings: Settings) -> None:
+async def test_replay_killed_half_way(services: Services, settings: Settings, tmp_path: Path) -> None:
     points, totals = ask_oracle(require_data())
     events = totals["purchases"] + totals["refunds"]
     collection = services.database.raw[EVENTS]
     kills = []
     for share in (0.25, 0.6):
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "guerdon", "replay", str(require_data()), "--json",
-            env=environment(**places(settings)), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        )  # fmt: skip
-        deadline = time.monotonic() + 300
-        while await collection.count_documents({}) < share * events:
-            assert process.returncode is None, "it ended before it could be killed"
-            assert time.monotonic() < deadline
-            await asyncio.sleep(0.05)
-        process.kill()
-        assert await process.wait() == -9
+
+        async def has_enough(share: float = share) -> bool:
+            return await collection.count_documents({}) >= share * events
+
+        await replay_killed(settings, tmp_path / "errors", has_enough)
         kills.append(await collection.count_documents({}))
         report = await verify(services.database)
         assert report.violations == 0, report.first

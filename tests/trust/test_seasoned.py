@@ -14,11 +14,7 @@ What does depend on it pays GBP here, so that the wallets of PTS do not: who get
 back up to a balance, how many days there were since the last purchase, achievements. Of these only the laws are asked.
 """
 
-import asyncio
 import json
-import subprocess
-import sys
-import time
 from collections import Counter
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -30,9 +26,10 @@ from guerdon.campaigns.domain import EVENTS, MEMBER_STATES, RecordedEvent
 from guerdon.campaigns.models import CAMPAIGNS
 from guerdon.clock import SystemClock
 from guerdon.config import Settings
+from guerdon.events.models import EVENTS
 from guerdon.verification.service import verify
 from guerdon.wiring.services import Services, open_services
-from tests.invariants.retail import Run, environment, guerdon, places, points_of_asset, require_data
+from tests.invariants.retail import Run, guerdon, places, points_of_asset, replay_killed, require_data
 from tests.trust.figures import record
 
 EVENTS_THERE, SEED, AGAIN_PERCENT = 22_190, 7, 5
@@ -119,20 +116,14 @@ async def replay(settings: Settings, *arguments: str) -> Run:
     return await guerdon("replay", str(require_data()), *arguments, "--json", seconds=900, **places(settings))
 
 
-async def killed_at(services: Services, settings: Settings, share: float, *arguments: str) -> int:
-    """Kill a replay when so much of the history is recorded; return how many events there are then."""
+async def killed_at(services: Services, settings: Settings, share: float, errors: Path, *arguments: str) -> int:
+    """Kill a replay when this share of the history is recorded; return how many events there are then."""
     collection = services.database.raw[EVENTS]
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "guerdon", "replay", str(require_data()), *arguments, "--json",
-        env=environment(**places(settings)), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
-    deadline = time.monotonic() + 600
-    while await collection.count_documents({}) < share * EVENTS_THERE:
-        assert process.returncode is None, "it ended before it could be killed"
-        assert time.monotonic() < deadline
-        await asyncio.sleep(0.05)
-    process.kill()
-    assert await process.wait() == -9
+
+    async def has_enough() -> bool:
+        return await collection.count_documents({}) >= share * EVENTS_THERE
+
+    await replay_killed(settings, errors, has_enough, *arguments)
     return await collection.count_documents({})
 
 
@@ -150,7 +141,7 @@ async def test_the_order_changes_nothing_that_it_may_not(services: Services, set
         expected = await totals_of(plain)
     assert sum(expected["PTS"].values()) > 10**6
     shuffled = (*season, "--seed", str(SEED), "--again", str(AGAIN_PERCENT))
-    kills = [await killed_at(services, settings, share, *shuffled) for share in (0.2, 0.6)]
+    kills = [await killed_at(services, settings, share, tmp_path / "errors", *shuffled) for share in (0.2, 0.6)]
     assert kills[0] < kills[1] < EVENTS_THERE
     run = await replay(settings, *shuffled)
     assert run.status == 0, run.err

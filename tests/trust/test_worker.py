@@ -13,6 +13,7 @@ import pytest
 from guerdon.cli.background import STOP_SECONDS
 from tests.trust.deployment import Deployment
 from tests.trust.figures import record
+from tests.trust.groups import ALONE
 
 SECONDS = 30.0
 LOADING_SECONDS, GONE_SECONDS = 60.0, 2.0
@@ -69,6 +70,7 @@ def deployment(tmp_path: Path) -> Deployment:
     return Deployment(tmp_path / "data")
 
 
+@ALONE
 async def test_there_is_always_one_worker_and_never_an_orphan(deployment: Deployment) -> None:
     try:
         await deployment.start()
