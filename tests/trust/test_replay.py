@@ -8,7 +8,6 @@ import pytest
 
 from guerdon.campaigns.domain import EVENTS
 from guerdon.config import Settings
-from guerdon.events.models import EVENTS
 from guerdon.ledger.store import ENTRIES
 from guerdon.verification.service import verify
 from guerdon.wiring.services import Services

@@ -26,7 +26,6 @@ from guerdon.campaigns.domain import EVENTS, MEMBER_STATES, RecordedEvent
 from guerdon.campaigns.models import CAMPAIGNS
 from guerdon.clock import SystemClock
 from guerdon.config import Settings
-from guerdon.events.models import EVENTS
 from guerdon.verification.service import verify
 from guerdon.wiring.services import Services, open_services
 from tests.invariants.retail import Run, guerdon, places, points_of_asset, replay_killed, require_data
