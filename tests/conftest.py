@@ -24,6 +24,7 @@ from guerdon.sealing import MasterKeys
 from tests.clients import Caller, Log, ManualClock, client_of
 from tests.factories import Factory
 from tests.leaks import assert_keeps_secrets
+from tests.one_app import Apps
 
 DATABASE = "guerdon_test"
 MEMORY = Path("/dev/shm")
@@ -182,9 +183,16 @@ def log() -> Iterator[Log]:
     assert_keeps_secrets(log.getvalue(), "the log")
 
 
+@pytest.fixture(scope="session")
+def apps() -> Apps:
+    return Apps()
+
+
 @pytest.fixture
-def app(services: Services, settings: Settings, log: Log, clock: ManualClock) -> App[Any, Any]:
-    return build_app(services, settings, make_logger(clock, "info", log))
+def app(request: pytest.FixtureRequest, apps: Apps, services: Services, settings: Settings, log: Log) -> App[Any, Any]:
+    """The application over the services of the test."""
+    build = build_app if request.node.get_closest_marker("own_app") else apps.app_over
+    return build(services, settings, make_logger(services.clock, "info", log))
 
 
 @pytest_asyncio.fixture
