@@ -25,10 +25,19 @@ from guerdon.wiring.services import Services, open_services
 from tests.clients import Caller, Log, ManualClock, client_of
 from tests.factories import Factory
 from tests.leaks import assert_keeps_secrets
+from tests.one_app import Apps
 
 DATABASE = "guerdon_test"
 MEMORY = Path("/dev/shm")
 MEMORY_FREE_MIN = 6 * 1024**3
+WAITING_FILES = {
+    "test_embedded.py",
+    "test_faults.py",
+    "test_takeover.py",
+    "test_runner.py",
+    "test_startup.py",
+    "test_production.py",
+}
 PASSWORD_MEMORY_KIB = 64
 """The setting allows no less than 19,456; `Settings.model_copy` does not validate."""
 
@@ -43,6 +52,11 @@ def pytest_configure(config: pytest.Config) -> None:
     roomy = MEMORY.is_dir() and os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free >= MEMORY_FREE_MIN
     if roomy and not is_long_run(config):
         os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the files that mostly wait for processes and deadlines: at the end they would keep two processors idle."""
+    items.sort(key=lambda item: item.path.name not in WAITING_FILES)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -183,9 +197,16 @@ def log() -> Iterator[Log]:
     assert_keeps_secrets(log.getvalue(), "the log")
 
 
+@pytest.fixture(scope="session")
+def apps() -> Apps:
+    return Apps()
+
+
 @pytest.fixture
-def app(services: Services, settings: Settings, log: Log, clock: ManualClock) -> App[Any, Any]:
-    return build_app(services, settings, make_logger(clock, "info", log))
+def app(request: pytest.FixtureRequest, apps: Apps, services: Services, settings: Settings, log: Log) -> App[Any, Any]:
+    """The application over the services of the test."""
+    build = build_app if request.node.get_closest_marker("own_app") else apps.app_over
+    return build(services, settings, make_logger(services.clock, "info", log))
 
 
 @pytest_asyncio.fixture

@@ -173,6 +173,7 @@ async def test_the_documentation_page_needs_nobody_elses_server(anonymous: Calle
     problem(await anonymous.get("/docs/other.js"), 404, "not-found")
 
 
+@pytest.mark.own_app
 async def test_metrics_count_requests_by_route_and_name_no_ids(service: Caller) -> None:
     member = (await service.post("/v1/members", {"external_id": "metric-canary"})).json()["id"]
     for _ in range(3):

@@ -70,6 +70,7 @@ async def test_an_unknown_method_is_a_problem_and_makes_no_metric(service: Calle
     assert [method for method in ("SMUGGLED", "X-1") if method in rendered] == []
 
 
+@pytest.mark.own_app
 async def test_an_unforeseen_fault_tells_nothing_but_its_request_id(app: App[Any, Any], service: Caller, log: Log) -> None:
     app.add_route("/broken", Broken())
     answer = await service.get("/broken")
@@ -185,6 +186,7 @@ async def test_a_hostile_request_id_is_replaced(service: Caller, log: Log, given
     assert (await log.written(answer))["route"] == "unmatched"
 
 
+@pytest.mark.own_app
 async def test_the_log_holds_no_secret_and_no_personal_data(
     app: App[Any, Any], service: Caller, anonymous: Caller, log: Log
 ) -> None:

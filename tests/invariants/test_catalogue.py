@@ -70,6 +70,7 @@ def house(anonymous: Caller, service: Caller, factory: Factory, clock: ManualClo
     return House(anonymous, service, factory, clock, master_keys)
 
 
+@pytest.mark.own_app
 async def test_what_is_sent_is_in_the_catalogue_and_the_other_way_round(
     app: App[Any, Any], services: Services, house: House, recorder: Recorder
 ) -> None:

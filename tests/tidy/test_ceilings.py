@@ -3,9 +3,10 @@
 import ast
 import re
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 ROOT = Path(__file__).parents[2]
 FILE_LINES_MAX, FUNCTION_LINES_MAX, POSITIONAL_MAX, HANDLER_LINES_MAX = 500, 70, 5, 15
@@ -17,34 +18,53 @@ CLOCK = re.compile(r"datetime\.now|datetime\.utcnow|time\.time\b|time\.time_ns|t
 RANDOMNESS = re.compile(r"urandom|import secrets")
 
 
-@cache
-def nodes_of(path: Path) -> tuple[ast.AST, ...]:
-    return tuple(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+class FunctionFacts(NamedTuple):
+    """A function's name and sizes."""
 
-
-def functions(path: Path) -> Iterator[Function]:
-    return (node for node in nodes_of(path) if isinstance(node, Function))
-
-
-def lines_without_imports(path: Path) -> int:
-    """Lines of a file, less those of its import statements."""
-    imports = {
-        line
-        for node in nodes_of(path)
-        if isinstance(node, (ast.Import, ast.ImportFrom))
-        for line in range(node.lineno, (node.end_lineno or node.lineno) + 1)
-    }
-    return len(path.read_text(encoding="utf-8").splitlines()) - len(imports)
-
-
-def body_lines(function: Function) -> int:
+    file: str
+    name: str
+    lines: int
+    body_lines: int
     """Lines after the signature and the docstring."""
+    positional: tuple[str, ...]
+
+
+class Facts(NamedTuple):
+    """What the rules ask about a file. The syntax trees of all files together would not be worth keeping."""
+
+    file: str
+    lines_without_imports: int
+    functions: tuple[FunctionFacts, ...]
+    catches: bool
+    """True when it has a `try`."""
+
+
+@cache
+def facts_of(path: Path) -> Facts:
+    text = path.read_text(encoding="utf-8")
+    imports: set[int] = set()
+    functions: list[FunctionFacts] = []
+    catches = False
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, (ast.Import, ast.ImportFrom)):
+            imports |= set(range(node.lineno, (node.end_lineno or node.lineno) + 1))
+        elif isinstance(node, Function):
+            functions.append(function_facts(name_of(path), node))
+        elif isinstance(node, ast.Try):
+            catches = True
+    return Facts(name_of(path), len(text.splitlines()) - len(imports), tuple(functions), catches)
+
+
+def function_facts(file: str, function: Function) -> FunctionFacts:
     first = function.body[1] if ast.get_docstring(function) and len(function.body) > 1 else function.body[0]
-    return (function.end_lineno or 0) - first.lineno + 1
+    end = function.end_lineno or 0
+    arguments = (*function.args.posonlyargs, *function.args.args)
+    positional = tuple(each.arg for each in arguments if each.arg not in ("self", "cls"))
+    return FunctionFacts(file, function.name, end - function.lineno + 1, end - first.lineno + 1, positional)
 
 
-def positional(function: Function) -> list[str]:
-    return [arg.arg for arg in (*function.args.posonlyargs, *function.args.args) if arg.arg not in ("self", "cls")]
+def functions_of(paths: Iterable[Path]) -> list[FunctionFacts]:
+    return [each for path in paths for each in facts_of(path).functions]
 
 
 def name_of(path: Path) -> str:
@@ -52,47 +72,34 @@ def name_of(path: Path) -> str:
 
 
 def test_every_file_has_at_most_500_lines_without_imports() -> None:
-    lines = {name_of(path): lines_without_imports(path) for path in SOURCES}
-    assert len(lines) > 400
-    assert {name: count for name, count in lines.items() if count > FILE_LINES_MAX} == {}
+    facts = [facts_of(path) for path in SOURCES]
+    assert len(facts) > 400
+    assert [(each.file, each.lines_without_imports) for each in facts if each.lines_without_imports > FILE_LINES_MAX] == []
 
 
 def test_every_function_has_at_most_70_lines() -> None:
-    lines = [(name_of(path), each.name, (each.end_lineno or 0) - each.lineno + 1) for path in SOURCES for each in functions(path)]
-    assert [each for each in lines if each[-1] > FUNCTION_LINES_MAX] == []
+    assert [each for each in functions_of(SOURCES) if each.lines > FUNCTION_LINES_MAX] == []
 
 
 def test_every_function_has_at_most_5_positional_parameters() -> None:
-    parameters = [(name_of(path), each.name, positional(each)) for path in SOURCES for each in functions(path)]
-    assert [each for each in parameters if len(each[-1]) > POSITIONAL_MAX] == []
+    assert [each for each in functions_of(SOURCES) if len(each.positional) > POSITIONAL_MAX] == []
 
 
 def test_controllers_catch_no_exceptions() -> None:
     assert len(CONTROLLERS) > 10
-    assert [name_of(path) for path in CONTROLLERS if any(isinstance(node, ast.Try) for node in nodes_of(path))] == []
+    assert [name_of(path) for path in CONTROLLERS if facts_of(path).catches] == []
 
 
 def test_every_handler_has_at_most_15_lines() -> None:
-    handlers = [
-        (name_of(path), each.name, body_lines(each))
-        for path in CONTROLLERS
-        for each in functions(path)
-        if each.name.startswith("on_")
-    ]
+    handlers = [each for each in functions_of(CONTROLLERS) if each.name.startswith("on_")]
     assert len(handlers) > 50
-    assert [each for each in handlers if each[-1] > HANDLER_LINES_MAX] == []
+    assert [each for each in handlers if each.body_lines > HANDLER_LINES_MAX] == []
 
 
 def test_every_handler_is_in_a_controller() -> None:
     """A handler in a file of another name would escape the rules above."""
-    elsewhere = [
-        (name_of(path), each.name)
-        for path in PRODUCT
-        if path not in CONTROLLERS
-        for each in functions(path)
-        if re.fullmatch(r"on_(get|post|put|patch|delete)(_\w+)?", each.name)
-    ]
-    assert elsewhere == []
+    elsewhere = functions_of(path for path in PRODUCT if path not in CONTROLLERS)
+    assert [each for each in elsewhere if re.fullmatch(r"on_(get|post|put|patch|delete)(_\w+)?", each.name)] == []
 
 
 def test_time_and_ids_have_one_source() -> None:
