@@ -9,8 +9,9 @@ from typing import Any, cast
 from falcon.asgi import App
 from structlog.typing import FilteringBoundLogger
 
-from guerdon.app import Services, build_app
 from guerdon.config import Settings
+from guerdon.wiring.routes import build_app
+from guerdon.wiring.services import Services
 
 
 class StandIn:
