@@ -46,7 +46,7 @@ test: check ## Run the gates and every test but the long ones; this is what CI r
 
 .PHONY: trust
 trust: .venv/.dev ## Run the long checks: kill -9, faults, the bank, the replay of real purchases (T=tests/trust/test_kill.py)
-	$(BIN)/python -m pytest $(or $(T),tests/trust) -m trust -v -rs -n 2 --dist loadgroup --no-loadscope-reorder
+	$(BIN)/python -m pytest $(or $(T),tests/trust) -m trust -vv -rs -n 2
 
 .PHONY: mutants
 mutants: .venv/.dev ## Plant known bugs one at a time and see the tests catch them
