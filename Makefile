@@ -85,7 +85,7 @@ changed: style
 
 .PHONY: trust
 trust: .venv/.dev ## Run the long checks: kill -9, faults, the bank, the replay of real purchases (T=tests/trust/test_kill.py)
-	$(PYTEST) $(or $(T),tests/trust) -m trust -v -rs -n 2 --dist loadgroup --no-loadscope-reorder
+	$(PYTEST) $(or $(T),tests/trust) -m trust -vv -rs -n 2
 
 .PHONY: mutants
 mutants: .venv/.dev ## Plant known bugs one at a time and see the tests catch them

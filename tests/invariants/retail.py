@@ -19,6 +19,7 @@ from guerdon.wiring.services import Services
 
 ROOT = Path(__file__).parents[2]
 DATA = Path(os.environ.get("RETAIL_DATA") or ROOT.parent / "shared" / "data")
+"""The folder with the real file and the oracle; the environment variable `RETAIL_DATA` names another one."""
 FILE, ORACLE = DATA / "online_retail.csv.gz", DATA / "oracle.py"
 REPLAY_SECONDS = 600
 

@@ -12,12 +12,13 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
+from xdist.scheduler import LoadScopeScheduling
 
 from guerdon.collections import INDEXES
 from guerdon.config import Settings
 from guerdon.database import Database
 from tests.trust.figures import Check, Figure, table, take
-from tests.trust.groups import is_alone, order_of
+from tests.trust.groups import MARKER, group_of, is_alone, order_of
 
 _databases = itertools.count(1)
 _names: dict[str, str] = {}
@@ -47,6 +48,23 @@ async def database(mongodb_url: str, settings: Settings) -> AsyncIterator[Databa
 
 
 # --- scheduling -----------------------------------------------------------------------------------------------------
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", MARKER)
+
+
+class Scheduling(LoadScopeScheduling):
+    """Hands out the groups in the order of the collection, each to the first worker that is free."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return group_of(nodeid)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Scheduling:
+    config.option.loadscopereorder = False
+    return Scheduling(config, log)
 
 
 @pytest.hookimpl(trylast=True)

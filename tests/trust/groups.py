@@ -1,17 +1,24 @@
-"""How `make trust` spreads the checks over its two workers."""
+"""How `make trust` spreads the checks over its workers."""
 
 import pytest
 
-ALONE = pytest.mark.xdist_group("alone")
+ALONE = pytest.mark.alone
 """For a check that measures time: it runs when no other check does."""
-REPLICA_SET = pytest.mark.xdist_group("replica-set")
-"""For a check that runs three mongods under load: never two of them at once."""
-LONGEST = ("test_bank_faults", "test_failover", "test_world", "test_fuzz", "test_seasoned", "test_proof", "test_campaigns")
+MARKER = "alone: a check that measures time and runs when no other check does"
+REPLICA_SET = ("test_bank_faults", "test_failover")
+"""Modules whose checks run three mongods under load: one worker runs them all, so that two never run at once."""
+LONGEST = (*REPLICA_SET, "test_fuzz", "test_world", "test_seasoned", "test_proof", "test_campaigns", "test_vouchers")
 """Modules that start first, so that the workers end at about the same time."""
 
 
+def group_of(nodeid: str) -> str:
+    """Return the name of the group that a check belongs to: checks of one group run on one worker, one after the other."""
+    module = nodeid.partition("::")[0].rpartition("/")[2].removesuffix(".py")
+    return "replica-set" if module in REPLICA_SET else nodeid
+
+
 def is_alone(item: pytest.Item) -> bool:
-    return "alone" in _groups(item)
+    return item.get_closest_marker("alone") is not None
 
 
 def order_of(item: pytest.Item) -> tuple[int, int]:
@@ -20,7 +27,3 @@ def order_of(item: pytest.Item) -> tuple[int, int]:
         return (0, 0)
     module = item.path.stem
     return (2 if is_alone(item) else 1, LONGEST.index(module) if module in LONGEST else len(LONGEST))
-
-
-def _groups(item: pytest.Item) -> list[str]:
-    return [str(mark.args[0]) for mark in item.iter_markers("xdist_group")]

@@ -15,7 +15,6 @@ from pymongo.read_preferences import Primary, Secondary
 
 from tests.invariants.faults import FailPoints
 from tests.trust.figures import record
-from tests.trust.groups import REPLICA_SET
 from tests.trust.load import report
 from tests.trust.networks import Doors
 from tests.trust.replica_set import ReplicaSet
@@ -35,7 +34,7 @@ FAIL_POINTS: tuple[tuple[str, int, dict[str, Any]], ...] = (
     ("commitTransaction", 5, {"writeConcernError": {"code": 64, "errmsg": "waiting for replication"}}),
     ("commitTransaction", 5, {"errorCode": 91}),
 )
-pytestmark = [pytest.mark.trust, pytest.mark.timeout(600), REPLICA_SET]
+pytestmark = [pytest.mark.trust, pytest.mark.timeout(600)]
 
 
 async def kill(members: ReplicaSet, primary: int, rng: random.Random) -> None:

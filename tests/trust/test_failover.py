@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 
 from tests.trust.figures import record
-from tests.trust.groups import REPLICA_SET
 from tests.trust.load import UNAVAILABLE, Load, report
 from tests.trust.networks import Doors, Namespaces, missing_rights
 from tests.trust.scene import under_load
@@ -23,7 +22,7 @@ BACK_SECONDS = 15.0
 PAUSE_SECONDS, CUT_SECONDS = 20.0, 30.0
 CUT_OFF_SECONDS = 20.0
 KILLS, PROBES = 5, 6
-pytestmark = [pytest.mark.trust, pytest.mark.timeout(300), REPLICA_SET]
+pytestmark = [pytest.mark.trust, pytest.mark.timeout(300)]
 
 
 async def test_kill_the_primary(tmp_path: Path) -> None:
