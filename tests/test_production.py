@@ -26,7 +26,7 @@ from tests.canaries import MARK, found_in
 
 ROOT = Path(__file__).parents[1]
 PASSWORD = f"{MARK}-tRx9-vQ2_kLm4.ZbW7"
-SECONDS = 60
+SECONDS = 150
 EXPECTED = {
     "content-security-policy": "default-src 'none'; frame-ancestors 'none'",
     "cross-origin-resource-policy": "same-origin",

@@ -23,7 +23,7 @@ from guerdon.system.openapi import operations_of
 from tests.commands import run_here
 from tests.invariants.retail import Run, environment
 
-SECONDS = 60
+SECONDS = 150
 
 
 class Unguarded:

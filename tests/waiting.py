@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections.abc import Callable
 
-SECONDS = 60.0
+SECONDS = 150.0
 
 
 async def until(condition: Callable[[], bool], seconds: float = SECONDS) -> None:

@@ -274,9 +274,12 @@ async def entries_out_of_reach(database: Database) -> AsyncIterator[None]:
     with pytest.raises(PyMongoError):
         await database.raw["entries"].find_one({})
     await database.client.admin.command({"killAllSessions": []})  # With them goes the cursor of the change stream.
-    yield
-    await database.raw["entries"].drop()
-    await database.raw["entries_aside"].rename("entries")
+    try:
+        yield
+    finally:
+        await database.raw["entries"].drop()
+        await database.raw["system.views"].drop()  # Other tests write to every collection that there is.
+        await database.raw["entries_aside"].rename("entries")
 
 
 async def test_a_feed_that_cannot_be_resumed_is_opened_anew_and_wakes_everybody(

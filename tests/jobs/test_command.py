@@ -15,7 +15,7 @@ from tests.commands import guerdon_here
 from tests.conftest import DATABASE
 from tests.invariants.retail import environment, guerdon
 
-SECONDS = 60.0
+SECONDS = 150.0
 
 
 def is_empty(folder: Path) -> bool:
