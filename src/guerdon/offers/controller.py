@@ -13,9 +13,10 @@ from guerdon.http.body import read
 from guerdon.http.operation import Request, Response, actor_of, operation
 from guerdon.http.query import read_query
 from guerdon.http.respond import send
-from guerdon.offers.models import OfferCreate, OfferPage, OfferQuery, OfferStatus, OfferView, view_offer
+from guerdon.offers.models import OfferCreate, OfferPage, OfferQuery, OfferView, view_offer
 from guerdon.offers.service import Offers, OfferState
 from guerdon.permissions import scope
+from guerdon.types import DefinitionStatus
 
 _OFFER = {
     "name": "5 pounds off",
@@ -78,7 +79,7 @@ class OffersResource:
         body, _ = await read(req, OfferCreate)
         send(resp, _view(await self._offers.replace(actor_of(req), offer_id, body)))
 
-    async def _set_status(self, resp: Response, offer_id: str, status: OfferStatus) -> None:
+    async def _set_status(self, resp: Response, offer_id: str, status: DefinitionStatus) -> None:
         send(resp, _view(await self._offers.set_status(offer_id, status)))
 
     @operation("activateOffer", scope("offers:write"), tag="offers", answers={200: OfferView}, errors=_STEP)

@@ -10,7 +10,7 @@ from guerdon.campaigns.models import TierCode
 from guerdon.clock import rfc3339
 from guerdon.ledger.models import Account
 from guerdon.money import BALANCE_CEILING, Amount, AssetCode, Rounding
-from guerdon.types import LongText, PageQuery, Text
+from guerdon.types import DefinitionStatus, LongText, PageQuery, Text
 
 OFFERS, OFFER_VERSIONS = "offers", "offer_versions"
 OFFERS_LIVE_MAX = 200
@@ -24,7 +24,6 @@ INDEXES: dict[str, list[IndexModel]] = {
 }
 
 OfferKind = Literal["discount", "item", "gift_card", "external_code"]
-OfferStatus = Literal["draft", "active", "paused", "ended"]
 LimitPeriod = Literal["day", "month", "ever"]
 Count = Annotated[int, Meta(ge=0, le=10**12, description="A number of units.", examples=[100])]
 PerMember = Annotated[int, Meta(ge=1, le=10**6, description="A number of units.", examples=[1])]
@@ -145,7 +144,7 @@ class Offer(Struct, frozen=True, kw_only=True):
     version: int
     count: int
     """How often the document has changed."""
-    status: OfferStatus
+    status: DefinitionStatus
     name: str
     kind: OfferKind
     value: Value | None
@@ -187,7 +186,7 @@ class OfferView(Struct, frozen=True):
 
     id: str
     version: int
-    status: OfferStatus
+    status: DefinitionStatus
     name: str
     kind: OfferKind
     value: Value | None
@@ -223,7 +222,7 @@ class OfferPage(Struct, frozen=True):
 class OfferQuery(PageQuery, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Filter by status."""
 
-    status: OfferStatus | None = None
+    status: DefinitionStatus | None = None
 
 
 # --- the catalogue, as a member sees it -----------------------------------------------------------------------------

@@ -8,9 +8,8 @@ from msgspec import Struct
 
 from guerdon.campaigns.cel import compile_eligibility, require_bounded
 from guerdon.clock import Clock, utc_ms
-from guerdon.database import Collection, Database
-from guerdon.errors import InvalidState, NotFound, StockBelowIssued, Validation
-from guerdon.http.cursor import decode_cursor, encode_cursor
+from guerdon.database import Database
+from guerdon.errors import NotFound, StockBelowIssued, Validation
 from guerdon.ids import IdSource
 from guerdon.ledger.models import (
     RULES,
@@ -25,6 +24,7 @@ from guerdon.ledger.models import (
     View,
 )
 from guerdon.ledger.service import Ledger
+from guerdon.lifecycle import Definitions, version_id
 from guerdon.money import BALANCE_CEILING
 from guerdon.net.addresses import Resolve, UnsafeAddress, require_public, resolve_by_system
 from guerdon.offers.code_patterns import parse_pattern, require_secret
@@ -38,11 +38,11 @@ from guerdon.offers.models import (
     Offer,
     OfferCreate,
     OfferQuery,
-    OfferStatus,
     OfferVersion,
     PercentValue,
 )
 from guerdon.permissions import Actor
+from guerdon.types import DefinitionStatus
 from guerdon.wallets.assets import Assets
 
 REFRESH_SECONDS = 1.0
@@ -72,12 +72,11 @@ class Offers:
     ) -> None:
         self._ledger = ledger
         self._assets = assets
-        self._collection: Collection[Offer] = database.collection(OFFERS, Offer)
+        self._definitions = Definitions(database, (OFFERS, Offer), (OFFER_VERSIONS, OfferVersion), noun="offer")
         self._clock = clock
         self._ids = ids
         self._resolve = resolve
         self._known: dict[str, tuple[float, Offer]] = {}
-        self._archive: Collection[OfferVersion] = database.collection(OFFER_VERSIONS, OfferVersion)
         self._versions: dict[str, Offer] = {}
         self._asked: set[str] = set()
         self._live: tuple[float, list[Offer]] | None = None
@@ -102,7 +101,7 @@ class Offers:
             return Decision(
                 _terms(opened, wanted, actor.id),
                 (opened,),
-                ((OFFERS, self._collection.encode(offer)), _archived(offer)),
+                ((OFFERS, self._definitions.current.encode(offer)), _archived(offer)),
             )
 
         return await self._submit(offer, decide)
@@ -116,9 +115,8 @@ class Offers:
             InvalidState: it has ended, or somebody else has changed it at the same moment.
             StockBelowIssued: more than the new stock was issued already.
         """
-        current = await self._get(offer_id)
-        if current.status == "ended":
-            raise InvalidState("the offer has ended; draft another one", status_now=current.status)
+        current = await self._definitions.get(offer_id)
+        self._definitions.require_replaceable(current.status)
         if body.kind != current.kind:
             raise Validation.at("/kind", f"it is {current.kind} for good; draft another offer")
         draft = await self._offer(body, offer_id, actor, version=current.version + 1, now_ms=self._clock.now_ms())
@@ -139,7 +137,7 @@ class Offers:
 
         return await self._submit(offer, self._guarded(offer, current, decide))
 
-    async def set_status(self, offer_id: str, status: OfferStatus) -> OfferState:
+    async def set_status(self, offer_id: str, status: DefinitionStatus) -> OfferState:
         """Activate, pause or end; doing it twice changes nothing, and what has ended stays so.
 
         Raises:
@@ -147,15 +145,11 @@ class Offers:
             InvalidState: a draft cannot be paused, an ended one cannot change, too many are active, or somebody else has changed it at the
                 same moment.
         """
-        current = await self._get(offer_id)
+        current = await self._definitions.get(offer_id)
         if current.status == status:
             return await self.get_offer(offer_id)
-        if current.status == "ended":
-            raise InvalidState("the offer has ended", status_now=current.status)
-        if current.status == "draft" and status == "paused":
-            raise InvalidState("a draft is not active yet, so there is nothing to pause", status_now=current.status)
-        if status == "active" and await self._collection.raw.count_documents({"status": "active"}) >= OFFERS_LIVE_MAX:
-            raise InvalidState(f"{OFFERS_LIVE_MAX} offers are active already; pause one", status_now=current.status)
+        self._definitions.require_transition(current.status, status)
+        await self._definitions.require_capacity(current.status, status, OFFERS_LIVE_MAX)
         offer = msgspec.structs.replace(current, status=status, count=current.count + 1, changed_at=self._clock.now_ms())
         changed = Decision(changes=(_changed(offer, current.count),))
         return await self._submit(offer, self._guarded(offer, current, lambda _: changed))
@@ -166,9 +160,9 @@ class Offers:
         def guarded(view: View) -> Decision:
             document = view.documents[OFFERS, offer.id]
             if document["count"] != current.count:
-                if self._collection.decode(document) == offer:
+                if self._definitions.current.decode(document) == offer:
                     return Decision()
-                raise InvalidState("somebody else has changed this offer; read it again", status_now=document["status"])
+                raise self._definitions.conflict(document["status"])
             return decide(view)
 
         return guarded
@@ -193,11 +187,11 @@ class Offers:
         Raises:
             NotFound: no such offer.
         """
-        offer = await self._get(offer_id)
+        offer = await self._definitions.get(offer_id)
         return OfferState(offer, await self._ledger.get_account(offer.stock_account, offer.id))
 
     async def exists(self, offer_id: str) -> bool:
-        return await self._collection.get(offer_id) is not None
+        return await self._definitions.exists(offer_id)
 
     async def list_offers(self, query: OfferQuery) -> tuple[list[OfferState], str | None]:
         """Return one page, newest first, and the cursor of the next.
@@ -205,14 +199,10 @@ class Offers:
         Raises:
             Validation: the cursor is not one of ours.
         """
-        where: dict[str, object] = {} if query.status is None else {"status": query.status}
-        if query.cursor is not None:
-            where["_id"] = {"$lt": decode_cursor(query.cursor, "off_")}
-        found = await self._collection.find(where, sort=[("_id", -1)], limit=query.limit + 1)
-        page = found[: query.limit]
+        page, cursor = await self._definitions.list_page(status=query.status, cursor=query.cursor, limit=query.limit, prefix="off_")
         accounts = await self._ledger.find_accounts([offer.stock_account for offer in page])
         states = [OfferState(offer, accounts.get(offer.stock_account)) for offer in page]
-        return states, encode_cursor(page[-1].id) if len(found) > query.limit else None
+        return states, cursor
 
     async def peek(self, offer_id: str, *, fresh: bool = False) -> Offer:
         """Return an offer as it was about a second ago; whoever commits by it compares its `count` with that of the commit.
@@ -228,7 +218,7 @@ class Offers:
             return known[1]  # Thousands may want it in this moment; one of them asks.
         self._asked.add(offer_id)
         try:
-            offer = await self._get(offer_id)
+            offer = await self._definitions.get(offer_id)
         finally:
             self._asked.discard(offer_id)
         if len(self._known) >= REMEMBERED_MAX:
@@ -242,7 +232,7 @@ class Offers:
         if self._live is None or now - self._live[0] > REFRESH_SECONDS:
             async with self._refreshing:
                 if self._live is None or now - self._live[0] > REFRESH_SECONDS:
-                    active = await self._collection.find({"status": "active"}, sort=[("_id", -1)], limit=OFFERS_LIVE_MAX)
+                    active = await self._definitions.current.find({"status": "active"}, sort=[("_id", -1)], limit=OFFERS_LIVE_MAX)
                     self._live = (now, active)
         return self._live[1]
 
@@ -252,10 +242,10 @@ class Offers:
         Raises:
             NotFound: there is no such version.
         """
-        name = f"{offer_id}/{version}"
+        name = version_id(offer_id, version)
         known = self._versions.get(name)
         if known is None:
-            archived = await self._archive.get(name)
+            archived = await self._definitions.archive.get(name)
             if archived is None:
                 raise NotFound("there is no such offer")
             if len(self._versions) >= REMEMBERED_MAX:
@@ -267,12 +257,6 @@ class Offers:
         """Read an offer anew: it was changed."""
         self._known.pop(offer_id, None)
         self._live = None
-
-    async def _get(self, offer_id: str) -> Offer:
-        offer = await self._collection.get(offer_id)
-        if offer is None:
-            raise NotFound("there is no such offer")
-        return offer
 
     # --- what makes sense -------------------------------------------------------------------------------------------
 
@@ -372,7 +356,7 @@ def _terms(account: Account, ceiling: int, actor: str) -> tuple[Transaction, ...
 
 
 def _archived(offer: Offer) -> tuple[str, dict[str, object]]:
-    version = OfferVersion(id=f"{offer.id}/{offer.version}", owner=offer.id, offer=offer)
+    version = OfferVersion(id=version_id(offer.id, offer.version), owner=offer.id, offer=offer)
     return OFFER_VERSIONS, msgspec.to_builtins(version)
 
 
