@@ -37,7 +37,7 @@ from guerdon.offers.models import OFFERS, FixedValue, LimitPeriod, Offer
 from guerdon.outbox import OUTBOX
 from guerdon.tiers.member_state import TIERS_REF, member_state_of, member_state_ref, tiers_of
 from guerdon.tiers.rules import tier_at
-from guerdon.vouchers.codes.bearer_codes import account_of, filling_of
+from guerdon.vouchers.codes.unissued_codes import account_of, filling_of
 from guerdon.vouchers.models import (
     DEALT_CODES,
     REDEMPTIONS,

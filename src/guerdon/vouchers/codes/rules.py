@@ -26,7 +26,7 @@ from guerdon.ledger.models import (
 )
 from guerdon.offers.code_patterns import DEFAULT_PATTERN, normalise, parse_pattern, require_secret
 from guerdon.offers.models import OFFERS, STOCK, Offer
-from guerdon.vouchers.codes.bearer_codes import account_of, bearer_id, bearer_voucher, card_id, filling_of
+from guerdon.vouchers.codes.unissued_codes import account_of, bearer_id, bearer_voucher, card_id, filling_of
 from guerdon.vouchers.codes.models import CARDS_MAX, CODE_BATCHES, STAGED_CODES, BatchKind, CodeBatch, StagedCodes
 from guerdon.vouchers.models import GIFT_CARD, VOUCHER_CODES, VOUCHERS, CodeRow, Voucher
 
