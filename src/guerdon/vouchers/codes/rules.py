@@ -26,9 +26,9 @@ from guerdon.ledger.models import (
 )
 from guerdon.offers.code_patterns import DEFAULT_PATTERN, normalise, parse_pattern, require_secret
 from guerdon.offers.models import OFFERS, STOCK, Offer
-from guerdon.vouchers.codes.unissued_codes import account_of, bearer_id, bearer_voucher, card_id, filling_of
 from guerdon.vouchers.codes.models import CARDS_MAX, CODE_BATCHES, STAGED_CODES, BatchKind, CodeBatch, StagedCodes
-from guerdon.vouchers.models import GIFT_CARD, VOUCHER_CODES, VOUCHERS, CodeRow, Voucher
+from guerdon.vouchers.codes.unissued_codes import bearer_id, bearer_voucher, card_id
+from guerdon.vouchers.models import GIFT_CARD, VOUCHER_CODES, VOUCHERS, CodeRow, Voucher, account_of, filling_of
 
 BATCH_BYTES = 4096
 WORKER = "system:worker"

@@ -9,11 +9,11 @@ import hashlib
 from msgspec import Struct
 from msgspec.structs import replace
 
-from guerdon.ledger.models import COUNTED, ISSUER, Account, DocumentChange, Lot, Posting, Transaction
+from guerdon.ledger.models import Account, DocumentChange, Transaction
 from guerdon.offers.code_patterns import parse_pattern
 from guerdon.offers.models import FixedValue, Offer
 from guerdon.vouchers.codes.models import CodeBatch
-from guerdon.vouchers.models import GIFT_CARD, VOUCHER, VOUCHER_CODES, CodeRow, Voucher
+from guerdon.vouchers.models import GIFT_CARD, VOUCHER_CODES, CodeRow, Voucher, account_of, filling_of
 
 
 class VoucherOpening(Struct, frozen=True):
@@ -87,15 +87,3 @@ def bearer_voucher(
         issued_at=issued_at,
         expires_at=expires_at,
     )
-
-
-def account_of(voucher: Voucher) -> Account:
-    """Return the account of a voucher before its issue."""
-    owner, _, asset = voucher.account.partition(":")
-    return Account(voucher.account, owner, asset, GIFT_CARD if voucher.kind == GIFT_CARD else VOUCHER, opened_at=voucher.issued_at)
-
-
-def filling_of(voucher: Voucher) -> Posting:
-    """Return the posting that issues a voucher: its uses or money, as a lot that expires with the voucher."""
-    lots = () if voucher.expires_at is None else (Lot(voucher.uses, expires_at=voucher.expires_at),)
-    return Posting(voucher.account, voucher.uses, ISSUER if voucher.kind == GIFT_CARD else COUNTED, lots=lots)

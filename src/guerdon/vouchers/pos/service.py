@@ -61,7 +61,7 @@ from guerdon.vouchers.pos.rules import (
 )
 from guerdon.vouchers.pos.views import answer_of, step_of
 from guerdon.vouchers.redeem import RedemptionCounter, limit_reached, open_counter, redemption_counters
-from guerdon.vouchers.service import CHANNEL, TOLD_SECONDS, Vouchers
+from guerdon.vouchers.service import CHANNEL, OUTBOX_SECONDS, Vouchers
 from guerdon.wallets.service import Request, new_account
 
 MINUTE_MS, DAY_MS = 60_000, 86_400_000
@@ -347,13 +347,14 @@ class PointOfSale:
             documents=documents,
             reason=reason,
             besides=besides,
-            row=self._outbox.row_of(EVENTS[step], voucher.owner, said, channel=CHANNEL, ttl_seconds=TOLD_SECONDS),
+            row=self._outbox.row_of(EVENTS[step], voucher.owner, said, channel=CHANNEL, ttl_seconds=OUTBOX_SECONDS),
         )
 
     async def _submit(self, asked: StepRequest) -> tuple[StepAnswer, bool]:
         outcome = await self._ledger.submit(step_command(asked))
-        code = await self._vouchers.code_of(asked.voucher)
-        return answer_of(asked.voucher, key_entry(outcome.entries), code), outcome.replayed
+        voucher = asked.voucher
+        code = None if voucher.number is None else await self._vouchers.pool_code(voucher.offer, voucher.number)
+        return answer_of(voucher, key_entry(outcome.entries), code), outcome.replayed
 
     # --- limits, policies, members ----------------------------------------------------------------------------------
 
