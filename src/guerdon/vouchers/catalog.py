@@ -1,4 +1,4 @@
-"""The catalogue as one member sees it, from one snapshot: offers the member can redeem, and the rejection reason of the others. Pure."""
+"""The catalog as one member sees it, from one snapshot: offers the member can redeem, and the rejection reason of the others. Pure."""
 
 from collections.abc import Sequence
 

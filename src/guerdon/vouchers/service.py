@@ -150,7 +150,7 @@ class Vouchers:
     # --- queries ----------------------------------------------------------------------------------------------------
 
     async def list_catalogue(self, actor: Actor) -> list[CatalogueItem]:
-        """Return the catalogue of the calling member, from one snapshot.
+        """Return the catalog of the calling member, from one snapshot.
 
         Raises:
             NotFound: the member does not exist any more.
