@@ -36,7 +36,7 @@ BEYOND_THE_DOCUMENT = {
         "two fields are compared, or one needs another",
     r"there is no (asset|such wallet)|the asset \S+ does not exist|another member's|only a purchase can be (refunded|confirmed)": "what is named is looked up",
     r"can import codes|external codes are|can have a shared code|the code exists already|cannot change; create another|name the member who|"
-    r"say (who|into whose wallet)|has (at most \d+|\d+ at most)|needs the (currency of the basket|basket's amount)":
+    r"say (who|into whose wallet)|has (at most \d+|\d+ at most)|needs the (currency|amount) of the basket":
         "it depends on the offer, on who asks, or on what there is",
     r"pattern needs|a secret code needs|a pattern (has|is)|check character|the file has no code": "a pattern is counted, and a file is read",
     r"it has passed|the future is not booked yet|more than ten years ahead": "the clock is looked at",
