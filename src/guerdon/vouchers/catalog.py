@@ -11,7 +11,7 @@ from guerdon.offers.models import OFFERS, CatalogueItem, Offer, left_of, optiona
 from guerdon.vouchers.redeem import RedeemContext, documents_of, ineligible, redemption_counters, rejection_reason, unaffordable
 
 
-def catalogue_command(offers: Sequence[Offer], subject: Subject, calendar: Calendar, now_ms: int) -> Command:
+def catalog_command(offers: Sequence[Offer], subject: Subject, calendar: Calendar, now_ms: int) -> Command:
     """Return a command that writes nothing: it reads the state that a redemption of each offer would read, in one snapshot."""
     member = subject.id
     assert member is not None

@@ -104,7 +104,7 @@ class RedeemResource:
     @operation("listMyOffers", OWN, tag="offers", answers={200: Catalogue}, errors=(NotFound,))
     async def on_get_mine(self, req: Request, resp: Response) -> None:
         """List the active offers for the calling member, with the reason why an offer cannot be redeemed now."""
-        send(resp, Catalogue(await self._vouchers.list_catalogue(actor_of(req))))
+        send(resp, Catalogue(await self._vouchers.list_catalog(actor_of(req))))
 
 
 def routes(vouchers: Vouchers) -> list[tuple[str, Any, str | None]]:

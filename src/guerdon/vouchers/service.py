@@ -20,7 +20,7 @@ from guerdon.offers.models import CatalogueItem, Offer
 from guerdon.offers.service import Offers
 from guerdon.outbox import Outbox
 from guerdon.permissions import NOBODYS, Actor
-from guerdon.vouchers.catalog import catalogue_command, on_sale
+from guerdon.vouchers.catalog import catalog_command, on_sale
 from guerdon.vouchers.codes.models import CODE_BATCHES, CodeBatch
 from guerdon.vouchers.codes.unissued_codes import FoundVoucher, open_voucher
 from guerdon.vouchers.models import (
@@ -149,7 +149,7 @@ class Vouchers:
 
     # --- queries ----------------------------------------------------------------------------------------------------
 
-    async def list_catalogue(self, actor: Actor) -> list[CatalogueItem]:
+    async def list_catalog(self, actor: Actor) -> list[CatalogueItem]:
         """Return the catalog of the calling member, from one snapshot.
 
         Raises:
@@ -159,7 +159,7 @@ class Vouchers:
         offers = on_sale(await self._offers.list_live(), now_ms)
         reads = any(map(reads_member, offers))
         subject = await self._profiles.read(actor.id, seal_for=None) if reads else Subject(actor.id)
-        outcome = await self._ledger.preview(catalogue_command(offers, subject, self._ledger.calendar, now_ms))
+        outcome = await self._ledger.preview(catalog_command(offers, subject, self._ledger.calendar, now_ms))
         return cast(list[CatalogueItem], outcome.value)
 
     async def list_vouchers(self, actor: Actor, member_id: str, query: VoucherQuery) -> tuple[list[VoucherView], str | None]:
