@@ -99,7 +99,11 @@ class Vouchers:
             Overloaded: the offer changed during every attempt.
         """
         await self._offers.peek(offer_id)
-        member = _member_of(request.actor, body)
+        if body.member_id is not None:
+            request.actor.require_reach(body.member_id)
+        elif request.actor.kind != "member":
+            raise Validation.at("/member_id", "name the member who redeems")
+        member = body.member_id or request.actor.id
         idempotency = Idempotency(member, request.actor.id, request.key, request.fingerprint, body.reference)
         if len(self._sold_out) > SOLD_OUT_MAX:
             self._sold_out.clear()
@@ -250,20 +254,6 @@ class Vouchers:
         """Return code `number` of an offer's pool as it is shown, or None."""
         code = await self._pool.get(pool_id(offer_id, number))
         return None if code is None else code.code
-
-
-def _member_of(actor: Actor, body: RedeemCreate) -> str:
-    """
-    Raises:
-        Validation: the caller is not a member and did not name one.
-        NotFound: the caller is another member.
-    """
-    if body.member_id is None:
-        if actor.kind != "member":
-            raise Validation.at("/member_id", "name the member who redeems")
-        return actor.id
-    actor.require_reach(body.member_id)
-    return body.member_id
 
 
 def _matches(voucher: Voucher, query: VoucherQuery, now_ms: int) -> bool:
