@@ -23,7 +23,7 @@ MAJORITY_JOURNALED = WriteConcern("majority", j=True)
 SNAPSHOT = ReadConcern("snapshot")
 PRIMARY = ReadPreference.PRIMARY
 SERVER_FLOOR = (6, 0)
-DUPLICATE_KEY, UNAUTHORIZED = 11000, 13
+DUPLICATE_KEY, UNAUTHORIZED, WRITE_CONFLICT = 11000, 13, 112
 _NATIVE = (bytes, datetime)
 """What BSON holds as it is."""
 

@@ -1,6 +1,6 @@
 """Types of values that many rooms take: bounded texts, ids of other systems, metadata and pages."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
@@ -36,3 +36,5 @@ class PageQuery(Struct, frozen=True, forbid_unknown_fields=True):
 _EVENT_ID = r"^(?!preview$|bulk$|\.{1,2}$)[\u0021-\u002e\u0030-\u007e]+$(?!\n)"
 EventId = Annotated[str, Meta(min_length=1, max_length=128, pattern=_EVENT_ID, examples=["order-1001"])]
 MemberId = Annotated[str, Meta(max_length=40, pattern=r"^mem_[0-9a-f]{32}$(?!\n)")]
+DefinitionStatus = Literal["draft", "active", "paused", "ended"]
+"""Status of a definition with versions: a campaign or an offer."""

@@ -222,7 +222,7 @@ async def test_a_shared_code_is_named_once_and_counts_all_its_uses(codes: Codes,
     again = await codes.service.post(path, {"code": "welcome-10", "uses": 400}, key="shared")
     assert again.json() == batch
     taken = problem(await codes.service.post(path, {"code": "WELCOME10", "uses": 1}), 422, "validation")
-    assert taken["errors"] == [{"pointer": "/code", "detail": "there is this code already"}]
+    assert taken["errors"] == [{"pointer": "/code", "detail": "the code exists already"}]
     voucher = (await codes.service.get("/v1/vouchers/Welcome10")).json()
     assert (voucher["id"], voucher["uses_left"], voucher["member_id"]) == (batch["voucher"], 400, None)
     assert await codes.export(batch["id"]) == [["code", "voucher"], ["WELCOME-10", batch["voucher"]]]
@@ -277,7 +277,7 @@ async def test_wrong_lines_are_told_by_number_and_nothing_is_taken_over(codes: C
     refused = problem(await codes.import_(offer, "GOOD\ngood\nA,B\nTAKEN1\n\x01\n"), 422, "lines-refused")
     assert refused["count"] == 4
     assert [line["line"] for line in refused["lines"]] == [2, 3, 4, 5]
-    assert refused["lines"][2]["detail"] == "there is this code already"
+    assert refused["lines"][2]["detail"] == "the code exists already"
     many = problem(await codes.import_(offer, "A/\n" * 150), 422, "lines-refused")
     assert (many["count"], len(many["lines"])) == (150, 100)
     problem(await codes.import_(offer, "code\n\n"), 422, "validation")
@@ -309,7 +309,7 @@ async def test_imports_of_an_offer_follow_each_other_without_gaps(codes: Codes, 
     await slow(services, 2).generate_open()
     states = [await codes.batch(batch) for batch in batches]
     assert [state["status"] for state in states] == ["done", "failed", "cancelled", "done"]
-    assert states[1]["detail"] == "1 of its codes have come to exist meanwhile"
+    assert states[1]["detail"] == "1 of its codes were created by others during the import"
     assert await codes.issued(offer) == (0, 5)
     member = await factory.member()
     dealt = [

@@ -20,7 +20,7 @@ def _problems(raw: bytes) -> list[tuple[int, str]]:
 )
 def test_one_code_in_a_line_with_or_without_a_header(raw: bytes) -> None:
     imported = read_codes(raw)
-    assert [(code.shown, code.known) for code in imported.codes] == [("ABC-1", "ABC1"), ("abc 2", "ABC2")]
+    assert [(code.shown, code.code_id) for code in imported.codes] == [("ABC-1", "ABC1"), ("abc 2", "ABC2")]
     assert imported.problems == []
 
 
@@ -29,16 +29,16 @@ def test_every_wrong_line_is_told_by_its_number() -> None:
         b"code", b"GOOD-1", b"good1", b"A,B", b"\x07BELL", b"\xff\xfe", b"CAF\xc3\xa9", b"A" * 65, b"A/B", b"---", b"GOOD-2", b"code", b'"A\nB"', b"GOOD-2",
     ]  # fmt: skip
     assert _problems(b"\n".join(lines)) == [
-        (3, "the same code stands in line 2"),
-        (4, "2 columns; a line has one, the code"),
-        (5, "a character that is not printable ASCII"),
-        (6, "a character that is not printable ASCII"),
-        (7, "a character that is not printable ASCII"),
-        (8, "65 characters; a code has 64 at most"),
-        (9, "a character that cannot stand in an address: letters, digits, spaces and ._~+=@:!$*()- can"),
-        (10, "nothing but spaces and hyphens"),
-        (13, "a character that is not printable ASCII"),
-        (15, "the same code stands in line 11"),
+        (3, "the code repeats line 2"),
+        (4, "the line has 2 columns; it needs one, the code"),
+        (5, "the code has a character that is not printable ASCII"),
+        (6, "the code has a character that is not printable ASCII"),
+        (7, "the code has a character that is not printable ASCII"),
+        (8, "the code has 65 characters; at most 64 are allowed"),
+        (9, "the code has a character that is not allowed; use letters, digits, spaces and ._~+=@:!$*()-"),
+        (10, "the code has only spaces and hyphens"),
+        (13, "the code has a character that is not printable ASCII"),
+        (15, "the code repeats line 11"),
     ]
 
 

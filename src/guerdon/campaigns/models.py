@@ -8,7 +8,7 @@ from pymongo import IndexModel
 
 from guerdon.clock import rfc3339
 from guerdon.money import Amount, AssetCode, Rounding
-from guerdon.types import PageQuery, Text
+from guerdon.types import DefinitionStatus, PageQuery, Text
 
 CAMPAIGNS, CAMPAIGN_VERSIONS = "campaigns", "campaign_versions"
 INDEXES: dict[str, list[IndexModel]] = {
@@ -20,7 +20,7 @@ CAMPAIGNS_LIVE_MAX = 200
 CAPS_MAX, HOURS_MAX = 8, 21
 WAITING_DAYS_MAX, EXPIRY_MONTHS_MAX = 366, 120
 
-CampaignStatus = Literal["draft", "active", "paused", "ended"]
+CampaignStatus = DefinitionStatus
 Clawback = Literal["none", "up_to_balance", "debt"]
 Period = Literal["day", "week", "month", "year", "ever"]
 PaidTo = Literal["member", "referrer"]

@@ -24,10 +24,10 @@ from guerdon.campaigns.models import (
     in_force,
 )
 from guerdon.clock import Clock, utc_ms
-from guerdon.database import Collection, Database
-from guerdon.errors import InvalidState, NotFound, Validation
-from guerdon.http.cursor import decode_cursor, encode_cursor
+from guerdon.database import Database
+from guerdon.errors import Validation
 from guerdon.ids import IdSource
+from guerdon.lifecycle import Definitions, version_id
 from guerdon.permissions import Actor
 from guerdon.wallets.assets import Assets
 
@@ -38,9 +38,7 @@ class Campaigns:
     """The earn rules. A change is in force at once in the process that made it, within a second in the others."""
 
     def __init__(self, database: Database, assets: Assets, clock: Clock, ids: IdSource, *, approval: bool = False) -> None:
-        self._database = database
-        self._collection: Collection[Campaign] = database.collection(CAMPAIGNS, Campaign)
-        self._versions: Collection[CampaignVersion] = database.collection(CAMPAIGN_VERSIONS, CampaignVersion)
+        self._definitions = Definitions(database, (CAMPAIGNS, Campaign), (CAMPAIGN_VERSIONS, CampaignVersion), noun="campaign")
         self._assets = assets
         self._clock = clock
         self._ids = ids
@@ -72,8 +70,7 @@ class Campaigns:
             InvalidState: it has ended, or somebody else has changed it at the same moment.
         """
         stored = await self.get_campaign(campaign_id)
-        if stored.status == "ended":
-            raise InvalidState("the campaign has ended; draft another one", status_now=stored.status)
+        self._definitions.require_replaceable(stored.status)
         now_ms = self._clock.now_ms()
         current = in_force(stored, now_ms)
         newest = max(stored.version, stored.coming.version if stored.coming is not None else 0)
@@ -107,14 +104,10 @@ class Campaigns:
         current = await self.get_campaign(campaign_id)
         if current.status == status:
             return current
-        if current.status == "ended":
-            raise InvalidState("the campaign has ended", status_now=current.status)
-        if current.status == "draft" and status == "paused":
-            raise InvalidState("a draft is not active yet, so there is nothing to pause", status_now=current.status)
+        self._definitions.require_transition(current.status, status)
         if status == "active" and self._approval:
             require_approved(current, self._clock.now_ms())
-        if status == "active" and await self._collection.raw.count_documents({"status": "active"}) >= CAMPAIGNS_LIVE_MAX:
-            raise InvalidState(f"{CAMPAIGNS_LIVE_MAX} campaigns are active already; pause one", status_now=current.status)
+        await self._definitions.require_capacity(current.status, status, CAMPAIGNS_LIVE_MAX)
         campaign = msgspec.structs.replace(current, status=status, changed_at=self._clock.now_ms())
         await self._save(campaign, current, None)
         return campaign
@@ -138,19 +131,15 @@ class Campaigns:
         Raises:
             NotFound: no such campaign.
         """
-        campaign = await self._collection.get(campaign_id)
-        if campaign is None:
-            raise NotFound("there is no such campaign")
-        return campaign
+        return await self._definitions.get(campaign_id)
 
     async def get_versions(self, wanted: Iterable[tuple[str, int]]) -> dict[tuple[str, int], Campaign]:
         """Return what the named versions, (campaign, number), said; those that do not exist are left out."""
-        ids = [f"{campaign_id}/{number}" for campaign_id, number in sorted(wanted)]
-        found = await self._versions.find({"_id": {"$in": ids}}, limit=len(ids)) if ids else []
+        found = await self._definitions.find_versions(wanted)
         return {(each.campaign.id, each.campaign.version): each.campaign for each in found}
 
     async def exists(self, campaign_id: str) -> bool:
-        return await self._collection.get(campaign_id) is not None
+        return await self._definitions.exists(campaign_id)
 
     async def list_campaigns(self, query: CampaignQuery) -> tuple[list[Campaign], str | None]:
         """Return one page, newest first, and the cursor of the next.
@@ -158,12 +147,7 @@ class Campaigns:
         Raises:
             Validation: the cursor is not one of ours.
         """
-        where: dict[str, object] = {} if query.status is None else {"status": query.status}
-        if query.cursor is not None:
-            where["_id"] = {"$lt": decode_cursor(query.cursor, "cmp_")}
-        found = await self._collection.find(where, sort=[("_id", -1)], limit=query.limit + 1)
-        page = found[: query.limit]
-        return page, encode_cursor(page[-1].id) if len(found) > query.limit else None
+        return await self._definitions.list_page(status=query.status, cursor=query.cursor, limit=query.limit, prefix="cmp_")
 
     async def list_live(self) -> list[LiveCampaign]:
         """Return the versions in force of the active campaigns, compiled and in their order, at most one second old."""
@@ -172,7 +156,7 @@ class Campaigns:
             async with self._refreshing:
                 while self._refreshed_at is None or now - self._refreshed_at > REFRESH_SECONDS:
                     generation = self._generation
-                    active = await self._collection.find({"status": "active"}, sort=[("_id", 1)], limit=CAMPAIGNS_LIVE_MAX)
+                    active = await self._definitions.current.find({"status": "active"}, sort=[("_id", 1)], limit=CAMPAIGNS_LIVE_MAX)
                     now_ms = self._clock.now_ms()
                     self._live = sort_by_priority([LiveCampaign.of(in_force(campaign, now_ms)) for campaign in active])
                     if generation == self._generation:
@@ -239,17 +223,13 @@ class Campaigns:
 
     async def _save(self, campaign: Campaign, current: Campaign | None, version: Campaign | None) -> None:
         """Write the campaign, and the archive of its version when that is a new one, in one transaction."""
-        async with self._database.transaction() as session:
-            if current is None:
-                await self._collection.insert(campaign, session)
-            else:
-                unchanged = {"_id": campaign.id, "version": current.version, "changed_at": current.changed_at}
-                document = self._collection.encode(campaign)
-                result = await self._collection.raw.replace_one(unchanged, document, session=session)
-                if result.matched_count == 0:
-                    raise InvalidState("somebody else has changed this campaign; read it again", status_now=current.status)
-            if version is not None:
-                await self._versions.insert(CampaignVersion(id=f"{version.id}/{version.version}", campaign=version), session)
+        archived = None if version is None else CampaignVersion(id=version_id(version.id, version.version), campaign=version)
+        if current is None:
+            assert archived is not None
+            await self._definitions.insert(campaign, archived)
+        else:
+            unchanged = {"_id": campaign.id, "version": current.version, "changed_at": current.changed_at}
+            await self._definitions.replace(campaign, archived, unchanged=unchanged, status_now=current.status)
         self._refreshed_at = None
         self._generation += 1
 

@@ -13,9 +13,10 @@ from guerdon.http.body import read
 from guerdon.http.operation import Request, Response, actor_of, operation
 from guerdon.http.query import read_query
 from guerdon.http.respond import send
-from guerdon.offers.models import OfferCreate, OfferPage, OfferQuery, OfferStatus, OfferView, view_offer
+from guerdon.offers.models import OfferCreate, OfferPage, OfferQuery, OfferView, view_offer
 from guerdon.offers.service import Offers, OfferState
 from guerdon.permissions import scope
+from guerdon.types import DefinitionStatus
 
 _OFFER = {
     "name": "5 pounds off",
@@ -49,7 +50,7 @@ class OffersResource:
         example=_OFFER,
     )
     async def on_post(self, req: Request, resp: Response) -> None:
-        """Draft an offer; its eligibility is compiled and type-checked now, and its images are looked at."""
+        """Create an offer as a draft. The eligibility is compiled and the addresses of the images are checked."""
         body, _ = await read(req, OfferCreate)
         send(resp, _view(await self._offers.create(actor_of(req), body)), 201)
 
@@ -61,7 +62,7 @@ class OffersResource:
 
     @operation("getOffer", scope("offers:read"), tag="offers", answers={200: OfferView}, errors=(NotFound,))
     async def on_get_one(self, req: Request, resp: Response, offer_id: str) -> None:
-        """Read an offer's version in force, and how much of it is left."""
+        """Get the current version of an offer, with the state of its stock."""
         send(resp, _view(await self._offers.get_offer(offer_id)))
 
     @operation(
@@ -74,26 +75,26 @@ class OffersResource:
         example=_OFFER,
     )
     async def on_put_one(self, req: Request, resp: Response, offer_id: str) -> None:
-        """Make a new version, in force at once: also to raise or lower the stock. What was issued keeps the version that issued it."""
+        """Replace an offer by a new version at once, for example to change its stock. Issued vouchers keep their version."""
         body, _ = await read(req, OfferCreate)
         send(resp, _view(await self._offers.replace(actor_of(req), offer_id, body)))
 
-    async def _set_status(self, resp: Response, offer_id: str, status: OfferStatus) -> None:
+    async def _set_status(self, resp: Response, offer_id: str, status: DefinitionStatus) -> None:
         send(resp, _view(await self._offers.set_status(offer_id, status)))
 
     @operation("activateOffer", scope("offers:write"), tag="offers", answers={200: OfferView}, errors=_STEP)
     async def on_post_activate(self, _req: Request, resp: Response, offer_id: str) -> None:
-        """Put an offer on sale."""
+        """Activate an offer, so that members can redeem it."""
         await self._set_status(resp, offer_id, "active")
 
     @operation("pauseOffer", scope("offers:write"), tag="offers", answers={200: OfferView}, errors=_STEP)
     async def on_post_pause(self, _req: Request, resp: Response, offer_id: str) -> None:
-        """Take an offer off sale for a time; vouchers stay good."""
+        """Pause an offer. Issued vouchers stay valid."""
         await self._set_status(resp, offer_id, "paused")
 
     @operation("endOffer", scope("offers:write"), tag="offers", answers={200: OfferView}, errors=_STEP)
     async def on_post_end(self, _req: Request, resp: Response, offer_id: str) -> None:
-        """Take an offer off sale for good; vouchers stay good."""
+        """End an offer permanently. Issued vouchers stay valid."""
         await self._set_status(resp, offer_id, "ended")
 
 

@@ -1,4 +1,4 @@
-"""Offers: drafted, versioned, activated, paused, ended. The stock is an account of the ledger, and changes in the commit of its offer."""
+"""Offers and their life cycle. The stock of an offer is a ledger account, which changes in the commit of its offer."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -8,9 +8,8 @@ from msgspec import Struct
 
 from guerdon.campaigns.cel import compile_eligibility, require_bounded
 from guerdon.clock import Clock, utc_ms
-from guerdon.database import Collection, Database
-from guerdon.errors import InvalidState, NotFound, StockBelowIssued, Validation
-from guerdon.http.cursor import decode_cursor, encode_cursor
+from guerdon.database import Database
+from guerdon.errors import NotFound, StockBelowIssued, Validation
 from guerdon.ids import IdSource
 from guerdon.ledger.models import (
     RULES,
@@ -25,6 +24,7 @@ from guerdon.ledger.models import (
     View,
 )
 from guerdon.ledger.service import Ledger
+from guerdon.lifecycle import Definitions, version_id
 from guerdon.money import BALANCE_CEILING
 from guerdon.net.addresses import Resolve, UnsafeAddress, require_public, resolve_by_system
 from guerdon.offers.code_patterns import parse_pattern, require_secret
@@ -38,16 +38,18 @@ from guerdon.offers.models import (
     Offer,
     OfferCreate,
     OfferQuery,
-    OfferStatus,
     OfferVersion,
     PercentValue,
 )
 from guerdon.permissions import Actor
+from guerdon.types import DefinitionStatus
 from guerdon.wallets.assets import Assets
 
 REFRESH_SECONDS = 1.0
-REMEMBERED_MAX = 10_000
+"""Maximum age of a cached offer."""
+CACHED_MAX = 10_000
 OFFER_BYTES = 16_384
+VALUE_TYPES = {"discount": "fixed or percent", "item": "item", "gift_card": "fixed"}
 
 
 class OfferState(Struct, frozen=True):
@@ -58,7 +60,7 @@ class OfferState(Struct, frozen=True):
 
 
 class Offers:
-    """The catalogue as those see it who make it. What a commit judges is read in the commit: a pause holds at once, everywhere."""
+    """The offers of the programme. A commit reads the offer again, so a pause takes effect at once in every process."""
 
     def __init__(
         self,
@@ -72,103 +74,98 @@ class Offers:
     ) -> None:
         self._ledger = ledger
         self._assets = assets
-        self._collection: Collection[Offer] = database.collection(OFFERS, Offer)
+        self._definitions = Definitions(database, (OFFERS, Offer), (OFFER_VERSIONS, OfferVersion), noun="offer")
         self._clock = clock
         self._ids = ids
         self._resolve = resolve
-        self._known: dict[str, tuple[float, Offer]] = {}
-        self._archive: Collection[OfferVersion] = database.collection(OFFER_VERSIONS, OfferVersion)
+        self._cached: dict[str, tuple[float, Offer]] = {}
         self._versions: dict[str, Offer] = {}
-        self._asked: set[str] = set()
+        self._loading: set[str] = set()
         self._live: tuple[float, list[Offer]] | None = None
         self._refreshing = asyncio.Lock()
 
     # --- commands ---------------------------------------------------------------------------------------------------
 
     async def create(self, actor: Actor, body: OfferCreate, *, offer_id: str | None = None) -> OfferState:
-        """Save version 1 as a draft, and open its stock.
+        """Create version 1 as a draft, and open its stock account.
 
         Raises:
-            Validation: what is offered makes no sense, its eligibility does not compile, or an image is not to be shown.
+            Validation: fields contradict each other, an asset does not exist, the eligibility does not compile, or the address of an image
+                is not public.
         """
         now_ms = self._clock.now_ms()
-        offer = await self._offer(body, offer_id or self._ids.new("off"), actor, version=1, now_ms=now_ms)
-        wanted = _ceiling_of(body, 0)
+        offer = await self._make(body, offer_id or self._ids.new("off"), actor, version=1, now_ms=now_ms)
+        stock = _ceiling_of(body, 0)
 
         def decide(view: View) -> Decision:
             if (OFFERS, offer.id) in view.documents:
-                return Decision()  # It was made by a run whose answer was lost.
+                return Decision()  # An earlier run of this command created it, and its result was lost.
             opened = Account(offer.stock_account, offer.id, STOCK, STOCK, opened_at=view.now_ms)
             return Decision(
-                _terms(opened, wanted, actor.id),
+                _set_stock(opened, stock, actor.id),
                 (opened,),
-                ((OFFERS, self._collection.encode(offer)), _archived(offer)),
+                ((OFFERS, self._definitions.current.encode(offer)), _archived(offer)),
             )
 
         return await self._submit(offer, decide)
 
     async def replace(self, actor: Actor, offer_id: str, body: OfferCreate) -> OfferState:
-        """Make a new version, which is in force at once; vouchers keep the one that they were issued by. The status stays.
+        """Create a version that replaces the current one at once. Vouchers keep the version that issued them; the status stays.
 
         Raises:
-            NotFound: no such offer.
-            Validation: as for `create`, or it would be of another kind.
-            InvalidState: it has ended, or somebody else has changed it at the same moment.
-            StockBelowIssued: more than the new stock was issued already.
+            NotFound: the offer does not exist.
+            Validation: as for `create`, or the kind differs.
+            InvalidState: the offer has ended, or another request changed it at the same time.
+            StockBelowIssued: more vouchers are issued than the new stock allows.
         """
-        current = await self._get(offer_id)
-        if current.status == "ended":
-            raise InvalidState("the offer has ended; draft another one", status_now=current.status)
+        current = await self._definitions.get(offer_id)
+        self._definitions.require_replaceable(current.status)
         if body.kind != current.kind:
-            raise Validation.at("/kind", f"it is {current.kind} for good; draft another offer")
-        draft = await self._offer(body, offer_id, actor, version=current.version + 1, now_ms=self._clock.now_ms())
+            raise Validation.at("/kind", f"the kind of the offer is {current.kind} and cannot change; create another offer")
+        draft = await self._make(body, offer_id, actor, version=current.version + 1, now_ms=self._clock.now_ms())
         offer = msgspec.structs.replace(
             draft, status=current.status, count=current.count + 1, created_at=current.created_at, created_by=current.created_by
         )
 
         def decide(view: View) -> Decision:
             account = view.accounts[offer.stock_account]
-            wanted = _ceiling_of(body, account.ceiling)
-            if wanted < account.balance:
+            stock = _ceiling_of(body, account.ceiling)
+            if stock < account.balance:
                 raise StockBelowIssued(
-                    f"{account.balance} are issued; the stock cannot be {wanted}", issued=account.balance, stock=wanted
+                    f"{account.balance} vouchers are issued; the stock cannot be {stock}", issued=account.balance, stock=stock
                 )
             return Decision(
-                _terms(account, wanted, actor.id), inserts=(_archived(offer),), changes=(_changed(offer, current.count),)
+                _set_stock(account, stock, actor.id), inserts=(_archived(offer),), changes=(_changed(offer, current.count),)
             )
 
         return await self._submit(offer, self._guarded(offer, current, decide))
 
-    async def set_status(self, offer_id: str, status: OfferStatus) -> OfferState:
-        """Activate, pause or end; doing it twice changes nothing, and what has ended stays so.
+    async def set_status(self, offer_id: str, status: DefinitionStatus) -> OfferState:
+        """Activate, pause or end an offer. A repeated call changes nothing.
 
         Raises:
-            NotFound: no such offer.
-            InvalidState: a draft cannot be paused, an ended one cannot change, too many are active, or somebody else has changed it at the
-                same moment.
+            NotFound: the offer does not exist.
+            InvalidState: the status cannot follow the current one, too many offers are active, or another request changed the offer at the
+                same time.
         """
-        current = await self._get(offer_id)
+        current = await self._definitions.get(offer_id)
         if current.status == status:
             return await self.get_offer(offer_id)
-        if current.status == "ended":
-            raise InvalidState("the offer has ended", status_now=current.status)
-        if current.status == "draft" and status == "paused":
-            raise InvalidState("a draft is not active yet, so there is nothing to pause", status_now=current.status)
-        if status == "active" and await self._collection.raw.count_documents({"status": "active"}) >= OFFERS_LIVE_MAX:
-            raise InvalidState(f"{OFFERS_LIVE_MAX} offers are active already; pause one", status_now=current.status)
+        self._definitions.require_transition(current.status, status)
+        await self._definitions.require_capacity(current.status, status, OFFERS_LIVE_MAX)
         offer = msgspec.structs.replace(current, status=status, count=current.count + 1, changed_at=self._clock.now_ms())
         changed = Decision(changes=(_changed(offer, current.count),))
         return await self._submit(offer, self._guarded(offer, current, lambda _: changed))
 
     def _guarded(self, offer: Offer, current: Offer, decide: Callable[[View], Decision]) -> Callable[[View], Decision]:
-        """Decide only about what was read; what an earlier run has done whose answer was lost is done."""
+        """Wrap `decide` so that it applies only to the offer as it was read. An earlier run whose result was lost counts as done."""
 
         def guarded(view: View) -> Decision:
             document = view.documents[OFFERS, offer.id]
             if document["count"] != current.count:
-                if self._collection.decode(document) == offer:
+                if self._definitions.current.decode(document) == offer:
                     return Decision()
-                raise InvalidState("somebody else has changed this offer; read it again", status_now=document["status"])
+                raise self._definitions.conflict(document["status"])
             return decide(view)
 
         return guarded
@@ -191,92 +188,81 @@ class Offers:
     async def get_offer(self, offer_id: str) -> OfferState:
         """
         Raises:
-            NotFound: no such offer.
+            NotFound: the offer does not exist.
         """
-        offer = await self._get(offer_id)
+        offer = await self._definitions.get(offer_id)
         return OfferState(offer, await self._ledger.get_account(offer.stock_account, offer.id))
 
     async def exists(self, offer_id: str) -> bool:
-        return await self._collection.get(offer_id) is not None
+        return await self._definitions.exists(offer_id)
 
     async def list_offers(self, query: OfferQuery) -> tuple[list[OfferState], str | None]:
-        """Return one page, newest first, and the cursor of the next.
+        """Return one page, newest first, and the cursor of the next page.
 
         Raises:
-            Validation: the cursor is not one of ours.
+            Validation: the cursor was not returned by this list.
         """
-        where: dict[str, object] = {} if query.status is None else {"status": query.status}
-        if query.cursor is not None:
-            where["_id"] = {"$lt": decode_cursor(query.cursor, "off_")}
-        found = await self._collection.find(where, sort=[("_id", -1)], limit=query.limit + 1)
-        page = found[: query.limit]
+        page, cursor = await self._definitions.list_page(status=query.status, cursor=query.cursor, limit=query.limit, prefix="off_")
         accounts = await self._ledger.find_accounts([offer.stock_account for offer in page])
         states = [OfferState(offer, accounts.get(offer.stock_account)) for offer in page]
-        return states, encode_cursor(page[-1].id) if len(found) > query.limit else None
+        return states, cursor
 
     async def peek(self, offer_id: str, *, fresh: bool = False) -> Offer:
-        """Return an offer as it was about a second ago; whoever commits by it compares its `count` with that of the commit.
+        """Return an offer from a cache of about one second. A command that uses it compares its `count` with the one in the commit.
 
         Raises:
-            NotFound: no such offer.
+            NotFound: the offer does not exist.
         """
         now = self._clock.monotonic()
-        known = self._known.get(offer_id)
-        if known is not None and not fresh and now - known[0] <= REFRESH_SECONDS:
-            return known[1]
-        if known is not None and not fresh and offer_id in self._asked:
-            return known[1]  # Thousands may want it in this moment; one of them asks.
-        self._asked.add(offer_id)
+        cached = self._cached.get(offer_id)
+        # Of many concurrent requests for an expired offer one loads it; the others use the old one.
+        if cached is not None and not fresh and (now - cached[0] <= REFRESH_SECONDS or offer_id in self._loading):
+            return cached[1]
+        self._loading.add(offer_id)
         try:
-            offer = await self._get(offer_id)
+            offer = await self._definitions.get(offer_id)
         finally:
-            self._asked.discard(offer_id)
-        if len(self._known) >= REMEMBERED_MAX:
-            self._known.clear()
-        self._known[offer_id] = (now, offer)
+            self._loading.discard(offer_id)
+        if len(self._cached) >= CACHED_MAX:
+            self._cached.clear()
+        self._cached[offer_id] = (now, offer)
         return offer
 
     async def list_live(self) -> Sequence[Offer]:
-        """Return the active offers, newest first, as they were at most a second ago."""
+        """Return the active offers, newest first, at most one second old."""
         now = self._clock.monotonic()
         if self._live is None or now - self._live[0] > REFRESH_SECONDS:
             async with self._refreshing:
                 if self._live is None or now - self._live[0] > REFRESH_SECONDS:
-                    active = await self._collection.find({"status": "active"}, sort=[("_id", -1)], limit=OFFERS_LIVE_MAX)
+                    active = await self._definitions.current.find({"status": "active"}, sort=[("_id", -1)], limit=OFFERS_LIVE_MAX)
                     self._live = (now, active)
         return self._live[1]
 
     async def version(self, offer_id: str, version: int) -> Offer:
-        """Return what a version of an offer says, which never changes.
+        """Return a version of an offer, which never changes.
 
         Raises:
-            NotFound: there is no such version.
+            NotFound: the version does not exist.
         """
-        name = f"{offer_id}/{version}"
-        known = self._versions.get(name)
-        if known is None:
-            archived = await self._archive.get(name)
+        name = version_id(offer_id, version)
+        offer = self._versions.get(name)
+        if offer is None:
+            archived = await self._definitions.archive.get(name)
             if archived is None:
                 raise NotFound("there is no such offer")
-            if len(self._versions) >= REMEMBERED_MAX:
+            if len(self._versions) >= CACHED_MAX:
                 self._versions.clear()
-            known = self._versions[name] = archived.offer
-        return known
-
-    def forget(self, offer_id: str) -> None:
-        """Read an offer anew: it was changed."""
-        self._known.pop(offer_id, None)
-        self._live = None
-
-    async def _get(self, offer_id: str) -> Offer:
-        offer = await self._collection.get(offer_id)
-        if offer is None:
-            raise NotFound("there is no such offer")
+            offer = self._versions[name] = archived.offer
         return offer
 
-    # --- what makes sense -------------------------------------------------------------------------------------------
+    def forget(self, offer_id: str) -> None:
+        """Drop an offer that was changed from the caches."""
+        self._cached.pop(offer_id, None)
+        self._live = None
 
-    async def _offer(self, body: OfferCreate, offer_id: str, actor: Actor, *, version: int, now_ms: int) -> Offer:
+    # --- validation -------------------------------------------------------------------------------------------------
+
+    async def _make(self, body: OfferCreate, offer_id: str, actor: Actor, *, version: int, now_ms: int) -> Offer:
         _require_value(body)
         require_bounded(body.eligibility, "/eligibility")
         compile_eligibility(body.eligibility, "/eligibility")
@@ -322,61 +308,61 @@ class Offers:
         )
 
     async def _require_assets(self, body: OfferCreate) -> None:
-        named = [("/price/asset", None if body.price is None else body.price.asset)]
+        assets = [("/price/asset", None if body.price is None else body.price.asset)]
         if body.kind == "gift_card" and isinstance(body.value, FixedValue):
-            named.append(("/value/currency", body.value.currency))
-        for pointer, asset in named:
+            assets.append(("/value/currency", body.value.currency))
+        for pointer, asset in assets:
             if asset is not None and not await self._assets.exists(asset):
-                raise Validation.at(pointer, f"there is no asset {asset}")
+                raise Validation.at(pointer, f"the asset {asset} does not exist")
 
 
 def _require_value(body: OfferCreate) -> None:
     """
     Raises:
-        Validation: a voucher of this kind is not worth this, or fields contradict each other.
+        Validation: the value does not suit the kind, or fields contradict each other.
     """
-    wanted = {"discount": FixedValue | PercentValue, "item": ItemValue, "gift_card": FixedValue, "external_code": None}[body.kind]
-    if wanted is None:
+    value_type = {"discount": FixedValue | PercentValue, "item": ItemValue, "gift_card": FixedValue, "external_code": None}[
+        body.kind
+    ]
+    if value_type is None:
         if body.value is not None:
-            raise Validation.at("/value", "another house knows what an external code is worth: leave it out")
+            raise Validation.at("/value", "the issuer of external codes defines their value; omit the field")
         if body.stock is not None:
-            raise Validation.at("/stock", "there are as many as codes were imported: leave it out")
+            raise Validation.at("/stock", "the stock of external codes is the number of imported codes; omit the field")
         if body.code_pattern is not None:
-            raise Validation.at("/code_pattern", "external codes are imported: leave it out")
-    elif not isinstance(body.value, wanted):
-        raise Validation.at(
-            "/value", {"discount": "fixed or percent", "item": "item"}.get(body.kind, "fixed") + " is what it takes"
-        )
+            raise Validation.at("/code_pattern", "external codes are imported, not generated; omit the field")
+    elif not isinstance(body.value, value_type):
+        raise Validation.at("/value", f"the kind {body.kind} takes a value of type {VALUE_TYPES[body.kind]}")
     if isinstance(body.value, PercentValue) and body.value.maximum is not None and body.value.currency is None:
-        raise Validation.at("/value/currency", "a maximum needs its currency")
+        raise Validation.at("/value/currency", "the maximum needs a currency")
     if body.minimum_basket is not None:
         currency = None if body.value is None or isinstance(body.value, ItemValue) else body.value.currency
         if body.kind != "discount":
-            raise Validation.at("/minimum_basket", "only discounts have one")
+            raise Validation.at("/minimum_basket", "only a discount has a minimum basket")
         if currency is not None and currency != body.minimum_basket.currency:
-            raise Validation.at("/minimum_basket/currency", f"the discount is in {currency}")
+            raise Validation.at("/minimum_basket/currency", f"the currency must be {currency}, that of the discount")
 
 
 def _ceiling_of(body: OfferCreate, imported: int) -> int:
-    """What the stock account may count to; external codes have as many as were imported."""
+    """Return the ceiling of the stock account. For external codes it is the number of imported codes."""
     if body.kind == "external_code":
         return imported
     return BALANCE_CEILING if body.stock is None else body.stock
 
 
-def _terms(account: Account, ceiling: int, actor: str) -> tuple[Transaction, ...]:
-    """Set a stock; what is so already needs no entry."""
+def _set_stock(account: Account, ceiling: int, actor: str) -> tuple[Transaction, ...]:
+    """Return the transaction that sets the stock, or none when it does not change."""
     if account.ceiling == ceiling:
         return ()
     return (Transaction("terms", (Posting(account.id, 0, RULES, terms=AccountRules(ceiling=ceiling)),), actor),)
 
 
 def _archived(offer: Offer) -> tuple[str, dict[str, object]]:
-    version = OfferVersion(id=f"{offer.id}/{offer.version}", owner=offer.id, offer=offer)
+    version = OfferVersion(id=version_id(offer.id, offer.version), owner=offer.id, offer=offer)
     return OFFER_VERSIONS, msgspec.to_builtins(version)
 
 
 def _changed(offer: Offer, count: int) -> DocumentChange:
-    """Write an offer whose `count` was this when it was read."""
+    """Return the change that writes an offer, if its stored `count` is still `count`."""
     fields = msgspec.to_builtins(offer)
     return DocumentChange(OFFERS, fields.pop("_id"), fields.pop("owner"), fields, counted=True, count=count)

@@ -4,11 +4,12 @@ import msgspec
 
 from guerdon.campaigns.domain import MEMBER_STATES, MemberState
 from guerdon.clock import Clock, utc_ms
-from guerdon.database import DUPLICATE_KEY, Database, Document, PyMongoError
-from guerdon.errors import GuerdonError, InvalidState, Validation
+from guerdon.database import Database, Document, DuplicateKeyError
+from guerdon.errors import GuerdonError, Validation
 from guerdon.http.cursor import decode_cursor, encode_cursor
 from guerdon.ledger.models import Command, Decision, View
 from guerdon.ledger.service import Ledger
+from guerdon.lifecycle import Definitions
 from guerdon.members.service import Members
 from guerdon.permissions import Actor
 from guerdon.tiers.member_state import (
@@ -40,7 +41,6 @@ from guerdon.tiers.models import (
 from guerdon.tiers.rules import review, view_tier
 from guerdon.wallets.assets import Assets
 
-WRITE_CONFLICT = 112
 EFFECTIVE_MS_MAX = 366 * 86_400_000
 REVIEW_EVERY_MS = 60_000
 REVIEW_BATCH, PASSES_MAX = 500, 200
@@ -52,13 +52,12 @@ class Tiers:
     """Who has which tier, and by which rules."""
 
     def __init__(self, ledger: Ledger, identity: Members, assets: Assets, *, database: Database, clock: Clock) -> None:
-        self._database = database
         self._ledger = ledger
         self._identity = identity
         self._assets = assets
         self._clock = clock
-        self._sets = database.collection(TIER_SETS, TierSets)
-        self._versions = database.collection(TIER_SET_VERSIONS, TierSetVersion)
+        self._definitions = Definitions(database, (TIER_SETS, TierSets), (TIER_SET_VERSIONS, TierSetVersion), noun="tier set")
+        self._sets = self._definitions.current
         self._standings = database.collection(MEMBER_STATES, MemberState)
         self._changes = database.collection(TIER_CHANGES, TierChange)
 
@@ -95,25 +94,17 @@ class Tiers:
             created_at=now_ms,
             created_by=actor.id,
         )
-        await self._save(TierSets(count=tiers.version, versions=_newest((*known, tiers))), tiers)
+        sets = TierSets(count=tiers.version, versions=_newest((*known, tiers)))
+        archived = TierSetVersion(id=tiers.version, tiers=tiers)
+        if current is None:
+            try:
+                await self._definitions.insert(sets, archived)
+            except DuplicateKeyError:
+                raise self._definitions.conflict("changed") from None
+        else:
+            unchanged = {"_id": PROGRAMME, "count": current.count}
+            await self._definitions.replace(sets, archived, unchanged=unchanged, status_now="changed")
         return tiers
-
-    async def _save(self, sets: TierSets, tiers: TierSet) -> None:
-        taken = InvalidState("somebody else has changed the tiers; read them again", status_now="changed")
-        try:
-            async with self._database.transaction() as session:
-                if tiers.version == 1:
-                    await self._sets.insert(sets, session)
-                else:
-                    unchanged = {"_id": PROGRAMME, "count": tiers.version - 1}
-                    document = self._sets.encode(sets)
-                    if not (await self._sets.raw.replace_one(unchanged, document, session=session)).matched_count:
-                        raise taken
-                await self._versions.insert(TierSetVersion(id=tiers.version, tiers=tiers), session)
-        except PyMongoError as error:
-            if getattr(error, "code", None) not in (DUPLICATE_KEY, WRITE_CONFLICT):
-                raise
-            raise taken from None
 
     async def get_tiers(self) -> tuple[TierSet | None, TierSet | None]:
         """Return the tiers in force, and those that are to come."""

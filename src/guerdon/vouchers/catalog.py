@@ -1,18 +1,18 @@
-"""The catalogue as one member sees it, worked out from one snapshot: what they could redeem, and why not the rest. Pure."""
+"""The catalog as one member sees it, from one snapshot: offers the member can redeem, and the rejection reason of the others. Pure."""
 
 from collections.abc import Sequence
 
 from guerdon.calendar import Calendar
 from guerdon.campaigns.evaluation import Subject
-from guerdon.errors import GuerdonError, NotFound
+from guerdon.errors import NotFound
 from guerdon.ledger.models import Command, Decision, DocumentRef, View
 from guerdon.members.models import MEMBERS
 from guerdon.offers.models import OFFERS, CatalogueItem, Offer, left_of, optional_time
 from guerdon.vouchers.redeem import RedeemContext, documents_of, ineligible, redemption_counters, rejection_reason, unaffordable
 
 
-def catalogue_command(offers: Sequence[Offer], subject: Subject, calendar: Calendar, now_ms: int) -> Command:
-    """A command that writes nothing: the ledger reads for it what a redemption would be judged on, of all offers at once."""
+def catalog_command(offers: Sequence[Offer], subject: Subject, calendar: Calendar, now_ms: int) -> Command:
+    """Return a command that writes nothing: it reads the state that a redemption of each offer would read, in one snapshot."""
     member = subject.id
     assert member is not None
     counters = [counter for offer in offers for counter in redemption_counters(offer, member, now_ms, calendar)]
@@ -21,13 +21,13 @@ def catalogue_command(offers: Sequence[Offer], subject: Subject, calendar: Calen
     def decide(view: View) -> Decision:
         if (MEMBERS, member) not in view.documents:
             raise NotFound("there is no such member")
-        seen = RedeemContext.of(subject, view, calendar)
-        known = {offer.id: offer for offer in offers}
+        context = RedeemContext(member, subject, view, calendar)
+        requested = {offer.id: offer for offer in offers}
         items: list[CatalogueItem] = []
-        for (collection, name), document in view.documents.items():
-            # One that was changed within the second is shown the next time: it may ask for what was not read.
-            if collection == OFFERS and document["count"] == known[name].count:
-                items.append(_item(known[name], seen))
+        for (collection, offer_id), document in view.documents.items():
+            # An offer that has changed meanwhile is left out until the next request: it may need state that was not read.
+            if collection == OFFERS and document["count"] == requested[offer_id].count:
+                items.append(_item(requested[offer_id], context))
         return Decision(value=sorted(items, key=lambda item: item.id, reverse=True))
 
     return Command(
@@ -39,14 +39,19 @@ def catalogue_command(offers: Sequence[Offer], subject: Subject, calendar: Calen
 
 
 def on_sale(offers: Sequence[Offer], now_ms: int) -> list[Offer]:
-    """The offers whose window is not over: one that is still to come is shown with its beginning."""
+    """Return the offers whose window has not ended. An offer that has not begun is among them, with its start."""
     return [offer for offer in offers if offer.ends_at is None or now_ms < offer.ends_at]
 
 
-def _item(offer: Offer, seen: RedeemContext) -> CatalogueItem:
-    counters = redemption_counters(offer, seen.member, seen.now_ms, seen.calendar)
-    hindrance: GuerdonError | None = rejection_reason(offer, seen, counters)
-    left_for_you = [max(0, counter.limit - seen.redeemed(counter)) for counter in counters if counter.limit is not None]
+def _item(offer: Offer, context: RedeemContext) -> CatalogueItem:
+    accounts = context.view.accounts
+    counters = redemption_counters(offer, context.member, context.view.now_ms, context.calendar)
+    rejection = rejection_reason(offer, context, counters)
+    left_for_you: list[int] = []
+    for counter in counters:
+        if counter.limit is not None:
+            account = accounts.get(counter.account)
+            left_for_you.append(max(0, counter.limit - (0 if account is None else account.balance)))
     return CatalogueItem(
         id=offer.id,
         name=offer.name,
@@ -59,10 +64,10 @@ def _item(offer: Offer, seen: RedeemContext) -> CatalogueItem:
         starts_at=optional_time(offer.starts_at),
         ends_at=optional_time(offer.ends_at),
         voucher_valid_days=offer.voucher_valid_days,
-        left=left_of(seen.accounts.get(offer.stock_account)),
+        left=left_of(accounts.get(offer.stock_account)),
         left_for_you=min(left_for_you, default=None),
-        affordable=unaffordable(offer, seen) is None,
-        eligible=ineligible(offer, seen) is None,
-        available=hindrance is None,
-        why_not=None if hindrance is None else hindrance.code,
+        affordable=unaffordable(offer, context) is None,
+        eligible=ineligible(offer, context) is None,
+        available=rejection is None,
+        why_not=None if rejection is None else rejection.code,
     )

@@ -1,4 +1,4 @@
-"""Routes that show vouchers."""
+"""Routes that redeem offers and read vouchers."""
 
 from typing import Any
 
@@ -60,7 +60,7 @@ class VouchersResource:
         guesses=True,
     )
     async def on_get_one(self, req: Request, resp: Response, code: str) -> None:
-        """Read the voucher that a code stands for; one that is not the caller's is none."""
+        """Get a voucher by its code. A member gets only their own vouchers."""
         send(resp, await self._vouchers.get_voucher(actor_of(req), code))
 
 
@@ -95,7 +95,7 @@ class RedeemResource:
         example={"member_id": "mem_019a7f3c2d1e4b5a69788796a5b4c3d2"},
     )
     async def on_post(self, req: Request, resp: Response, offer_id: str) -> None:
-        """Issue a voucher and take its price, in one commit. Members redeem for themselves, a service for whom it names."""
+        """Issue a voucher and take its price in one commit. Members redeem for themselves; service keys name the member."""
         body, raw = await read_optional(req, RedeemCreate)
         request = request_of(req, f"POST /v1/offers/{offer_id}/redeem", raw)
         redeemed, before = await self._vouchers.redeem(request, offer_id, body)
@@ -103,8 +103,8 @@ class RedeemResource:
 
     @operation("listMyOffers", OWN, tag="offers", answers={200: Catalogue}, errors=(NotFound,))
     async def on_get_mine(self, req: Request, resp: Response) -> None:
-        """See what is on sale: what the caller could redeem now, and why not the rest."""
-        send(resp, Catalogue(await self._vouchers.list_catalogue(actor_of(req))))
+        """List the active offers for the calling member, with the reason why an offer cannot be redeemed now."""
+        send(resp, Catalogue(await self._vouchers.list_catalog(actor_of(req))))
 
 
 def routes(vouchers: Vouchers) -> list[tuple[str, Any, str | None]]:

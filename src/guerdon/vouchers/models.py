@@ -6,18 +6,18 @@ from msgspec import Meta, Struct, field
 from pymongo import IndexModel
 
 from guerdon.clock import rfc3339
-from guerdon.ledger.models import Account
+from guerdon.ledger.models import COUNTED, ISSUER, Account, Lot, Posting
 from guerdon.offers.models import BasketMinimum, FixedValue, OfferKind, Price, Value, optional_time
 from guerdon.types import MemberId, PageQuery, Reference
 from guerdon.wallets.models import TransactionView
 
 VOUCHERS, VOUCHER_CODES, DEALT_CODES, POOL_CODES = "vouchers", "voucher_codes", "dealt_codes", "pool_codes"
 VOUCHER, GIFT_CARD, REDEMPTIONS = "voucher", "gift_card", "redemptions"
-"""Kinds of accounts: uses that a voucher has left, money on a gift card, and what a member has redeemed of an offer."""
+"""Kinds of accounts: the uses left on a voucher, the money on a gift card, and a member's redemptions of an offer."""
 ISSUED_EVENT = "voucher.issued"
 INDEXES: dict[str, list[IndexModel]] = {
     VOUCHERS: [IndexModel([("owner", 1), ("_id", 1)], name="owner")],
-    # Those of members have no batch, and are not in it.
+    # Codes of redeemed vouchers have no batch and are not in this index.
     VOUCHER_CODES: [IndexModel([("batch", 1), ("_id", 1)], name="batch", partialFilterExpression={"batch": {"$gt": ""}})],
     DEALT_CODES: [],
     POOL_CODES: [],
@@ -32,63 +32,67 @@ OfferId = Annotated[str, Meta(max_length=40, pattern=r"^off_[0-9a-f]{32}$(?!\n)"
 
 
 class Reserved(Struct, frozen=True):
-    """Whom a reservation is for. The hold `seq` on the voucher's account says how much it is, and until when."""
+    """Member of a reservation. The hold `seq` on the voucher's account has its size and its end."""
 
     seq: int
     member: str | None = None
 
 
 class Voucher(Struct, frozen=True, kw_only=True):
-    """One voucher as stored: what it is for ever, and `state` and `reserved_until` for lists. What is left on it its account says."""
+    """One voucher as stored. `state`, `expires_at`, `reserved_until`, `reserved` and `last_use` change; the other fields do not.
+
+    The uses or the money left are the balance of `account`.
+    """
 
     id: str = field(name="_id")
     owner: str
-    """Whose account it is on: the member's, or nobody's but its own."""
+    """The member; the voucher's own id when it has no member."""
     member: str | None
     offer: str
     offer_version: int
     name: str
     kind: OfferKind
     code: str | None
-    """As it is shown. None for external codes: those are looked up by `number`."""
+    """Code as it is shown. None for external codes, which `number` names."""
     number: int | None = None
-    """Which code of the offer's pool it is."""
+    """Number of the code in the offer's pool, from 1."""
     batch: str | None = None
     value: Value | None
     minimum_basket: BasketMinimum | None = None
     uses: int = 1
-    """How often it could be used when it was issued; of a gift card, the money that was on it."""
+    """Uses at the issue; the amount in minor units for a gift card."""
     price: Price | None = None
     transaction: str | None = None
-    """That of the price."""
+    """Transaction of the price."""
     counted: tuple[str, ...] = ()
-    """The accounts that it counts against, the stock among them."""
+    """Accounts that count the voucher: the redemption counters and the stock."""
     account: str
     issued_at: int
     expires_at: int | None = None
     state: VoucherState = "issued"
     reserved_until: int | None = None
-    """Until when all that is left of it is reserved."""
+    """Earliest end of a reservation, while reservations hold all that is left."""
     reserved: tuple[Reserved, ...] = ()
     last_use: str | None = None
-    """The transaction of its newest use, unless that was taken back."""
+    """Transaction of the newest use. None before the first use and after that use was undone."""
 
 
 class CodeRow(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A code. Its `_id`, the normalised code, is what makes it unique."""
+    """A code. Its `_id` is the normalised code, so a code exists once."""
 
     id: str = field(name="_id")
     owner: str
-    """The member, or the offer where there is none."""
+    """The member; the offer when the code has no member."""
     offer: str
     voucher: str | None = None
-    """None while nobody has opened it."""
+    """None before the first step of the code."""
     number: int | None = None
+    """Number of the code in the offer's pool."""
     batch: str | None = None
 
 
 class DealtCode(Struct, frozen=True, kw_only=True):
-    """Which voucher a code of a pool was dealt to. It is never dealt again."""
+    """Voucher that received a code of a pool. A code is dealt once."""
 
     id: str = field(name="_id")
     """`{offer}#{number}` with nine digits."""
@@ -99,76 +103,114 @@ class DealtCode(Struct, frozen=True, kw_only=True):
 
 
 class PoolCode(Struct, frozen=True, kw_only=True):
-    """An imported code that another house has made."""
+    """A code that a third party generated and an operator imported."""
 
     id: str = field(name="_id")
     """`{offer}#{number}` with nine digits."""
     owner: str
     """The offer."""
     code: str
-    """As it is shown."""
+    """Code as it is shown."""
 
 
 def pool_id(offer_id: str, number: int) -> str:
     return f"{offer_id}#{number:09d}"
 
 
+def account_of(voucher: Voucher) -> Account:
+    """Return the account of a voucher before its issue."""
+    owner, _, asset = voucher.account.partition(":")
+    return Account(voucher.account, owner, asset, GIFT_CARD if voucher.kind == GIFT_CARD else VOUCHER, opened_at=voucher.issued_at)
+
+
+def filling_of(voucher: Voucher) -> Posting:
+    """Return the posting that issues a voucher: its uses or money, as a lot that expires with the voucher."""
+    lots = () if voucher.expires_at is None else (Lot(voucher.uses, expires_at=voucher.expires_at),)
+    return Posting(voucher.account, voucher.uses, ISSUER if voucher.kind == GIFT_CARD else COUNTED, lots=lots)
+
+
 # --- wire -----------------------------------------------------------------------------------------------------------
 
 
 class RedeemCreate(Struct, frozen=True, forbid_unknown_fields=True):
-    """Who redeems. Members leave it out: they redeem for themselves."""
+    """A redemption of an offer."""
 
     member_id: MemberId | None = None
+    """Member who redeems. Required for service keys and staff; a member omits it."""
     reference: Reference | None = None
+    """Your own name of the redemption, accepted once per member."""
 
 
 class VoucherView(Struct, frozen=True):
-    """A voucher. `uses_left`, and `balance` of a gift card, are what its account holds at this moment."""
+    """A voucher with the state of its account."""
 
     id: str
+    """Voucher id."""
     code: str | None
+    """Code as it is shown. Null when the pool of external codes has no code for the voucher."""
     status: VoucherStatus
+    """Current status. `reserved` means that reservations hold all that is left."""
     kind: OfferKind
+    """Kind of the offer."""
     name: str
+    """Name of the offer when the voucher was issued."""
     offer: str
+    """Id of the offer."""
     offer_version: int
+    """Version of the offer that issued the voucher; its terms apply."""
     member_id: str | None
+    """Member who owns the voucher. Null for a voucher of a code batch."""
     value: Value | None
+    """Value of the voucher. Null for external codes, whose value the issuer of the codes defines."""
     minimum_basket: BasketMinimum | None
+    """Smallest basket that the voucher applies to. Null for no minimum."""
     price: Price | None
+    """Price that the member paid. Null for a free voucher."""
     transaction_id: str | None
+    """Transaction of the price. Null for a free voucher."""
     issued_at: str
+    """Time of the issue, RFC 3339 in UTC."""
     expires_at: str | None
+    """Time of the expiry, RFC 3339 in UTC. Null for a voucher that does not expire."""
     reserved_until: str | None
+    """Time at which the first reservation ends, RFC 3339 in UTC. Null unless the status is `reserved`."""
     uses_left: int
+    """Uses that are left and not reserved. For a gift card 1 while it has money that is not reserved, otherwise 0."""
     balance: int | None
+    """Money on a gift card that is not reserved, in minor units of its currency. Null for other kinds."""
 
 
 class Redeemed(Struct, frozen=True):
-    """What a redemption has issued, and what it has cost; free vouchers have no transaction."""
+    """Result of a redemption."""
 
     voucher: VoucherView
+    """Voucher as it was issued."""
     transaction: TransactionView | None
+    """Transaction of the price. Null for a free voucher."""
 
 
 class VoucherPage(Struct, frozen=True):
-    """Vouchers, newest first. With a filter a page may hold fewer than `limit`, or none, and still have a `next_cursor`."""
+    """A page of vouchers, newest first."""
 
     items: list[VoucherView]
+    """Vouchers of the page. A page of a filtered list can have fewer than `limit` and still have a `next_cursor`."""
     next_cursor: str | None
+    """Cursor of the next page. Null on the last page."""
 
 
 class VoucherQuery(PageQuery, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Filter by status, offer and kind."""
+    """Page and filters of a list of vouchers."""
 
     status: VoucherStatus | None = None
+    """Only vouchers with this status."""
     offer: OfferId | None = None
+    """Only vouchers of this offer."""
     kind: OfferKind | None = None
+    """Only vouchers of this kind."""
 
 
 def status_of(voucher: Voucher, now_ms: int) -> VoucherStatus:
-    """What a voucher is at a moment. A reservation that holds it keeps it from lapsing."""
+    """Return the status at a time. A voucher that is reserved does not expire before the reservation ends."""
     if voucher.state in {"used", "cancelled"}:
         return voucher.state
     if voucher.reserved_until is not None and voucher.reserved_until > now_ms:
@@ -177,7 +219,7 @@ def status_of(voucher: Voucher, now_ms: int) -> VoucherStatus:
 
 
 def view_voucher(voucher: Voucher, account: Account | None, now_ms: int, *, code: str | None = None) -> VoucherView:
-    """Show a voucher with its account as it is now, or as it was when it was issued; `code` is that of a pool."""
+    """Return the view of a voucher. Without an account it is the view at the issue; `code` is the code from the offer's pool."""
     left = voucher.uses if account is None else account.balance - account.held
     is_card = voucher.kind == "gift_card" and isinstance(voucher.value, FixedValue)
     return VoucherView(

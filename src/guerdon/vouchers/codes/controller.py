@@ -1,4 +1,4 @@
-"""Routes of codes: made, imported, exported, printed and shown as pictures."""
+"""Routes that generate, share, import, export and print codes, and show them as QR codes."""
 
 from typing import Any
 
@@ -54,7 +54,7 @@ class CodesResource:
         example={"count": 1000, "pattern": "SUMMER-#####-#####-#####"},
     )
     async def on_post(self, req: Request, resp: Response, offer_id: str) -> None:
-        """Have secret codes made, up to a million at once. Whoever has one has a voucher, once the batch is `done`."""
+        """Generate up to 1,000,000 secret codes. Each code is a voucher once the batch is `done`."""
         body, raw = await read(req, CodesCreate)
         batch, before = await self._batches.generate(request_of(req, f"POST /v1/offers/{offer_id}/codes", raw), offer_id, body)
         send(resp, view_batch(batch), 202, replayed=before)
@@ -70,7 +70,7 @@ class CodesResource:
         example={"code": "WELCOME-10", "uses": 500},
     )
     async def on_post_shared(self, req: Request, resp: Response, offer_id: str) -> None:
-        """Name one code that many may use."""
+        """Create one code that many members can use."""
         body, raw = await read(req, SharedCodeCreate)
         request = request_of(req, f"POST /v1/offers/{offer_id}/codes/shared", raw)
         batch, before = await self._batches.share(request, offer_id, body)
@@ -87,19 +87,19 @@ class CodesResource:
         example="code\nFILM-7Q4X-91\nFILM-8R5Y-02\n",
     )
     async def on_post_import(self, req: Request, resp: Response, offer_id: str) -> None:
-        """Take over codes that another house has made: `text/csv`, one code in a line, at most 100,000 and 4 MiB.
+        """Import codes of a third party: `text/csv` with one code in a line, at most 100,000 codes and 4 MiB.
 
-        A first line that says `code` is a header. Wrong lines, and codes that stand there twice or exist already, are told by their numbers,
-        and then nothing is taken over. The codes can be had when the batch is `done`, all at once.
+        A first line `code` is a header. If a line is invalid, or a code repeats or exists, the problem lists the line numbers and no code is
+        imported. The codes become available together, when the batch is `done`.
         """
         raw = await read_bytes(req, IMPORT_BYTES_MAX, "text/csv")
         request = request_of(req, f"POST /v1/offers/{offer_id}/codes/import", raw)
-        batch, before = await self._batches.take_over(request, offer_id, raw)
+        batch, before = await self._batches.import_codes(request, offer_id, raw)
         send(resp, view_batch(batch), 202, replayed=before)
 
     @operation("listBatches", scope("offers:read"), tag="codes", query=BatchQuery, answers={200: BatchPage}, errors=(NotFound,))
     async def on_get_batches(self, req: Request, resp: Response, offer_id: str) -> None:
-        """List an offer's batches of codes, newest first."""
+        """List the code batches of an offer, newest first."""
         batches, cursor = await self._batches.list_batches(offer_id, read_query(req, BatchQuery))
         send(resp, BatchPage([view_batch(batch) for batch in batches], cursor))
 
@@ -112,12 +112,12 @@ class BatchesResource:
 
     @operation("getBatch", scope("offers:read"), tag="codes", answers={200: BatchView}, errors=(NotFound,))
     async def on_get(self, _req: Request, resp: Response, batch_id: str) -> None:
-        """Read how far a batch is."""
+        """Get a code batch and its progress."""
         send(resp, view_batch(await self._batches.get_batch(batch_id)))
 
     @operation("cancelBatch", scope("offers:write"), tag="codes", answers={200: BatchView}, errors=_DONE)
     async def on_post_cancel(self, _req: Request, resp: Response, batch_id: str) -> None:
-        """Stop a batch that is running. What it has made is void and removed; its codes count against the stock no more."""
+        """Cancel a running batch. Its codes become void and are removed, and the stock no longer counts them."""
         send(resp, view_batch(await self._batches.cancel(batch_id)))
 
     @operation(
@@ -130,9 +130,9 @@ class BatchesResource:
         audited=True,
     )
     async def on_get_codes(self, _req: Request, resp: Response, batch_id: str) -> None:
-        """Export the codes of a batch that is done: columns `code`, and `voucher` where one was opened.
+        """Export the codes of a batch that is done as CSV with the columns `code` and `voucher`.
 
-        A code that a spreadsheet would take for a formula has an apostrophe in front.
+        `voucher` is empty for imported codes and before the first step of a code. A code that a spreadsheet would read as a formula begins with an apostrophe.
         """
         resp.stream = await self._batches.export(batch_id)
         resp.content_type = CSV_TYPE
@@ -149,7 +149,7 @@ class BatchesResource:
         audited=True,
     )
     async def on_get_sheet(self, req: Request, resp: Response, batch_id: str) -> None:
-        """Get a page to print, with a QR code for each code. `Link` has the address of the next page, as long as there is one."""
+        """Get a printable page with a QR code for each code. The `Link` header has the address of the next page, if there is one."""
         query = read_query(req, SheetQuery)
         resp.text, cursor = await self._batches.print(batch_id, query)
         resp.content_type = HTML_TYPE
@@ -158,7 +158,7 @@ class BatchesResource:
             resp.append_link(f"/v1/batches/{batch_id}/sheet?codes={query.codes}&place={cursor}", "next")
 
 
-class PicturesResource:
+class QrCodesResource:
     """`/v1/vouchers/{code}/qr.svg` and `/v1/vouchers/{code}/qr.png`"""
 
     def __init__(self, batches: CodeBatches) -> None:
@@ -175,9 +175,9 @@ class PicturesResource:
         guesses=True,
     )
     async def on_get_svg(self, req: Request, resp: Response, code: str) -> None:
-        """Get a code as a QR code that a till can read (SVG)."""
+        """Get a code as a QR code in SVG."""
         query = read_query(req, PictureQuery)
-        text = await self._batches.get_picture_text(actor_of(req), code)
+        text = await self._batches.get_qr_text(actor_of(req), code)
         resp.content_type, resp.data = SVG_TYPE, svg_of(text, query.scale, query.border)
 
     @operation(
@@ -191,15 +191,15 @@ class PicturesResource:
         guesses=True,
     )
     async def on_get_png(self, req: Request, resp: Response, code: str) -> None:
-        """Get a code as a QR code that a till can read (PNG)."""
+        """Get a code as a QR code in PNG."""
         query = read_query(req, PictureQuery)
-        text = await self._batches.get_picture_text(actor_of(req), code)
+        text = await self._batches.get_qr_text(actor_of(req), code)
         resp.content_type, resp.data = PNG_TYPE, png_of(text, query.scale, query.border)
 
 
 def routes(batches: CodeBatches) -> list[tuple[str, Any, str | None]]:
-    """(path, resource, suffix) of every route of codes."""
-    codes, batch, pictures = CodesResource(batches), BatchesResource(batches), PicturesResource(batches)
+    """Return (path, resource, suffix) of every route of codes."""
+    codes, batch, qr_codes = CodesResource(batches), BatchesResource(batches), QrCodesResource(batches)
     return [
         ("/v1/offers/{offer_id}/codes", codes, None),
         ("/v1/offers/{offer_id}/codes/shared", codes, "shared"),
@@ -209,6 +209,6 @@ def routes(batches: CodeBatches) -> list[tuple[str, Any, str | None]]:
         ("/v1/batches/{batch_id}/cancel", batch, "cancel"),
         ("/v1/batches/{batch_id}/codes.csv", batch, "codes"),
         ("/v1/batches/{batch_id}/sheet", batch, "sheet"),
-        ("/v1/vouchers/{code}/qr.svg", pictures, "svg"),
-        ("/v1/vouchers/{code}/qr.png", pictures, "png"),
+        ("/v1/vouchers/{code}/qr.svg", qr_codes, "svg"),
+        ("/v1/vouchers/{code}/qr.png", qr_codes, "png"),
     ]

@@ -1,8 +1,8 @@
-"""Making the codes of a batch: a worker's job that may die at any moment and leaves no code twice and none out.
+"""Generation and import of the codes of a batch: a worker's job that can be killed at any time without losing or repeating a code.
 
-Codes are written in slices. A slice and the number of codes that are made by now are one transaction of the database, which only goes
-through where that number is still what the slice was made for. So whoever goes on, or two workers who both think it is their turn, begin
-where the last slice ended. A gift card has its number in the batch as its idempotency key.
+Codes are written in slices. One database transaction writes a slice and the number of codes written so far, on condition that this number is
+still the one that the slice starts at. A worker that takes over, or a second worker at the same time, therefore continues where the last
+slice ended. The idempotency key of a gift card is its number in the batch.
 """
 
 from itertools import islice
@@ -22,16 +22,16 @@ from guerdon.vouchers.models import POOL_CODES, VOUCHER_CODES, CodeRow, PoolCode
 GENERATE_EVERY_MS = 1000
 SLICE, CARDS_SLICE, CLEAN_SLICE = 5000, 250, 5000
 OPEN_MAX = 100
-"""So many batches take turns; others wait."""
+"""Maximum number of batches that advance in turn. The others wait."""
 RUN_SECONDS_MAX = 240.0
 DRAWS_MAX = 100
-"""How often codes that exist already are drawn anew before the pattern counts as used up."""
+"""Number of draws for a slice before the pattern counts as exhausted."""
 _SPARE_CODES = 3
-EXHAUSTED = "the pattern has not so many codes left"
+EXHAUSTED = "the pattern does not have enough free codes"
 
 
 class CodeGeneration:
-    """The job that makes codes and cleans up after batches that came to nothing."""
+    """The job that generates codes and cleans up failed and cancelled batches."""
 
     def __init__(
         self,
@@ -55,27 +55,27 @@ class CodeGeneration:
         self._cards_max = cards_max
 
     async def generate_open(self) -> int:
-        """Go on with every open batch, a slice of each in turn; return how many codes were made or removed."""
+        """Advance every open batch, one slice at a time in turn. Return the number of codes written or removed."""
         ends_at = self._clock.monotonic() + RUN_SECONDS_MAX
-        stuck: dict[str, Exception] = {}
+        failed: dict[str, Exception] = {}
         done = 0
         while self._clock.monotonic() < ends_at:
             found = await self._batches.find({"open": True}, sort=[("_id", 1)], limit=OPEN_MAX)
-            batches = [batch for batch in _first_imports(found) if batch.id not in stuck]
+            batches = [batch for batch in _first_imports(found) if batch.id not in failed]
             if not batches:
                 break
             for batch in batches:
                 try:
                     done += await self._advance(batch)
                 except (GuerdonError, PyMongoError) as error:
-                    # The others are not to wait for one that cannot go on; the next run tries it again.
-                    stuck[batch.id] = error
-        if stuck:
-            raise next(iter(stuck.values()))
+                    # The other batches continue; the next run tries this one again.
+                    failed[batch.id] = error
+        if failed:
+            raise next(iter(failed.values()))
         return done
 
     async def _advance(self, batch: CodeBatch) -> int:
-        """Do the next slice of a batch."""
+        """Process the next slice of a batch. Return the number of codes written or removed."""
         try:
             if batch.status != "running":
                 return await self._clean(batch)
@@ -89,7 +89,7 @@ class CodeGeneration:
                 raise
             return 0
 
-    # --- codes that are made here -----------------------------------------------------------------------------------
+    # --- generation -------------------------------------------------------------------------------------------------
 
     async def _generate(self, batch: CodeBatch) -> int:
         if batch.made == batch.wanted:
@@ -100,28 +100,28 @@ class CodeGeneration:
         codes = pattern.draw(min(self._slice_max, batch.wanted - batch.made))
         for _ in range(DRAWS_MAX):
             try:
-                # In the order of their ids, which is that of both indexes.
+                # Sorted by id, the order of both indexes.
                 return await self._write(batch, [_row(batch, code) for code in sorted(codes)])
             except DuplicateKeyError:
-                codes = await self._drawn_anew(pattern, codes)
+                codes = await self._replace_taken(pattern, codes)
         await self._end(batch, "failed", open_=True, detail=EXHAUSTED)
         return 0
 
-    async def _drawn_anew(self, pattern: Pattern, codes: list[str]) -> list[str]:
-        """Keep what is free, and draw the rest again."""
-        there = {str(row["_id"]) async for row in self._codes.raw.find({"_id": {"$in": codes}}, {"_id": 1})}
-        free = [code for code in dict.fromkeys(codes) if code not in there]
+    async def _replace_taken(self, pattern: Pattern, codes: list[str]) -> list[str]:
+        """Keep the free codes, and draw others for the rest."""
+        taken = {str(row["_id"]) async for row in self._codes.raw.find({"_id": {"$in": codes}}, {"_id": 1})}
+        free = [code for code in dict.fromkeys(codes) if code not in taken]
         return free + pattern.draw(len(codes) - len(free))
 
     async def _write(self, batch: CodeBatch, rows: list[CodeRow], pool: list[PoolCode] | None = None) -> int:
-        """Write a slice, if the batch still stands where it was.
+        """Write a slice, unless the batch has changed since it was read. Return the number of codes written.
 
         Raises:
-            DuplicateKeyError: there is one of the codes already; nothing was written.
+            DuplicateKeyError: a code exists already; nothing was written.
         """
         async with self._database.transaction() as session:
-            moved = {"$set": {"made": batch.made + len(rows)}}
-            if not (await self._batches.raw.update_one(_as_read(batch), moved, session=session)).matched_count:
+            advanced = {"$set": {"made": batch.made + len(rows)}}
+            if not (await self._batches.raw.update_one(_as_read(batch), advanced, session=session)).matched_count:
                 await session.abort_transaction()
                 return 0
             await self._codes.insert_many(rows, session)
@@ -142,16 +142,16 @@ class CodeGeneration:
             card_command(batch, offer, number, [(pattern.shown(code), code) for code in islice(drawn, _SPARE_CODES)])
             for number in range(batch.made + 1, last + 1)
         ]
-        verdicts = await self._ledger.submit_all(commands)
-        for verdict in verdicts:
-            if isinstance(verdict, GuerdonError):
-                raise verdict
-        if not all(verdict.value for verdict in verdicts if not isinstance(verdict, GuerdonError)):
+        results = await self._ledger.submit_all(commands)
+        for result in results:
+            if isinstance(result, GuerdonError):
+                raise result
+        if not all(result.value for result in results if not isinstance(result, GuerdonError)):
             return 0
         await self._batches.raw.update_one(_as_read(batch), {"$set": {"made": last}})
         return last - batch.made
 
-    # --- codes that another house has made --------------------------------------------------------------------------
+    # --- import -----------------------------------------------------------------------------------------------------
 
     async def _import(self, batch: CodeBatch) -> int:
         if batch.first_number is None:
@@ -174,17 +174,19 @@ class CodeGeneration:
         try:
             return await self._write(batch, rows, pool)
         except DuplicateKeyError:
-            # Whoever sent the file was told what existed then; these have come since.
+            # The request checked the codes that existed then; these are new since.
             taken = [row["_id"] async for row in self._codes.raw.find({"_id": {"$in": [row.id for row in rows]}}, {"_id": 1})]
             if not taken:
                 return 0
-            await self._end(batch, "failed", open_=True, detail=f"{len(taken)} of its codes have come to exist meanwhile")
+            await self._end(
+                batch, "failed", open_=True, detail=f"{len(taken)} of its codes were created by others during the import"
+            )
             return 0
 
-    # --- how a batch ends -------------------------------------------------------------------------------------------
+    # --- end --------------------------------------------------------------------------------------------------------
 
     async def _clean(self, batch: CodeBatch) -> int:
-        """Remove what a batch has left; when nothing is left, close it."""
+        """Remove the codes of a failed or cancelled batch. Close it when none is left."""
         found = self._codes.raw.find({"batch": batch.id}, {"_id": 1}, limit=CLEAN_SLICE).sort("_id", 1)
         codes = [row["_id"] async for row in found]
         if codes:
@@ -194,11 +196,11 @@ class CodeGeneration:
             await self._ledger.submit(give_back_command(batch))
             return 0
         if batch.first_number is not None:
-            span = {
+            numbers = {
                 "$gte": pool_id(batch.owner, batch.first_number),
                 "$lt": pool_id(batch.owner, batch.first_number + batch.wanted),
             }
-            await self._pool.raw.delete_many({"_id": span, "owner": batch.owner})
+            await self._pool.raw.delete_many({"_id": numbers, "owner": batch.owner})
         await self._remove_staged(batch)
         await self._batches.raw.update_one({"_id": batch.id, "owner": batch.owner}, {"$set": {"open": False}})
         return 0
@@ -212,7 +214,7 @@ class CodeGeneration:
 
 
 def _first_imports(batches: list[CodeBatch]) -> list[CodeBatch]:
-    """Leave out the imports that have to wait: the codes of a pool are numbered without gaps, so an offer has one at a time."""
+    """Leave out the imports that wait. An offer has one import at a time, because its pool is numbered without gaps."""
     importing: set[str] = set()
     first: list[CodeBatch] = []
     for batch in batches:
@@ -224,7 +226,7 @@ def _first_imports(batches: list[CodeBatch]) -> list[CodeBatch]:
 
 
 def _as_read(batch: CodeBatch) -> Document:
-    """The batch where it was when it was read: running, and not a code further."""
+    """Return the filter for a batch that is still running and has no more codes than when it was read."""
     return {"_id": batch.id, "owner": batch.owner, "status": "running", "made": batch.made}
 
 

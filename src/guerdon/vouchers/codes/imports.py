@@ -1,7 +1,7 @@
-"""Reading a file of codes that another house has made. Pure.
+"""Parser for files of codes that a third party generated. Pure.
 
-The file is CSV (RFC 4180) with one column; a first line that says `code` is a header. Whatever is wrong with a line is told by its number, and
-a file with a wrong line is not taken at all.
+The file is CSV (RFC 4180) with one column; a first line `code` is a header. Each invalid line is reported with its number, and a file with an
+invalid line is refused as a whole.
 """
 
 import csv
@@ -15,7 +15,7 @@ from guerdon.offers.code_patterns import CODE_CHARACTERS_MAX, normalise
 
 LINES_MAX = 100_000
 PROBLEMS_MAX = 100
-"""So many lines are told of; the rest is counted."""
+"""Maximum number of lines that are reported. The others are counted."""
 HEADER = "code"
 _PRINTABLE = re.compile(r"[\x20-\x7e]*\Z")
 _CODE = re.compile(r"[A-Za-z0-9 ._~+=@:!$*()-]+\Z")
@@ -23,31 +23,31 @@ _BYTE_ORDER_MARK = "\ufeff"
 
 
 class LineProblem(Struct, frozen=True):
-    """What is wrong with a line; the first line is 1."""
+    """Fault of a line. The first line is 1."""
 
     line: int
     detail: str
 
 
 class ImportedCode(Struct, frozen=True):
-    """A line of a file."""
+    """A code of a file."""
 
     line: int
     shown: str
-    """As the other house writes it."""
-    known: str
-    """What it is known by here."""
+    """Code as the file has it."""
+    code_id: str
+    """Normalised code."""
 
 
 class Imported(Struct, frozen=True):
-    """A file as it was read."""
+    """Codes and faults of a file."""
 
     codes: list[ImportedCode]
     problems: list[LineProblem]
 
 
 def read_codes(raw: bytes) -> Imported:
-    """Read a whole file. What is not UTF-8 shows as characters that no code has."""
+    """Parse a whole file. Bytes that are not UTF-8 become characters that a code cannot have."""
     text = raw.decode("utf-8", errors="replace").removeprefix(_BYTE_ORDER_MARK)
     codes: list[ImportedCode] = []
     problems: list[LineProblem] = []
@@ -60,22 +60,22 @@ def read_codes(raw: bytes) -> Imported:
             continue
         shown = cells[0].strip(" ")
         detail = _problem_of(cells, shown)
-        known = "" if detail else normalise(shown)
-        if not detail and known in first_seen:
-            detail = f"the same code stands in line {first_seen[known]}"
+        code_id = "" if detail else normalise(shown)
+        if not detail and code_id in first_seen:
+            detail = f"the code repeats line {first_seen[code_id]}"
         if detail:
             problems.append(LineProblem(line, detail))
             continue
-        first_seen[known] = line
-        codes.append(ImportedCode(line, shown, known))
+        first_seen[code_id] = line
+        codes.append(ImportedCode(line, shown, code_id))
         if len(codes) > LINES_MAX:
-            problems.append(LineProblem(line, f"a file has {LINES_MAX} codes at most"))
+            problems.append(LineProblem(line, f"a file has at most {LINES_MAX} codes"))
             break
     return Imported(codes, problems)
 
 
 def _rows(text: str) -> Iterator[tuple[int, list[str] | str]]:
-    """Every row with the number of its line; a sentence for one that is no CSV."""
+    """Yield each row with the number of its line. A row that is not CSV is an error text."""
     rows = csv.reader(io.StringIO(text, newline=""), strict=True)
     line = 1
     while True:
@@ -92,13 +92,13 @@ def _rows(text: str) -> Iterator[tuple[int, list[str] | str]]:
 
 def _problem_of(cells: list[str], shown: str) -> str:
     if len(cells) > 1:
-        return f"{len(cells)} columns; a line has one, the code"
+        return f"the line has {len(cells)} columns; it needs one, the code"
     if not _PRINTABLE.match(shown):
-        return "a character that is not printable ASCII"
+        return "the code has a character that is not printable ASCII"
     if len(shown) > CODE_CHARACTERS_MAX:
-        return f"{len(shown)} characters; a code has {CODE_CHARACTERS_MAX} at most"
+        return f"the code has {len(shown)} characters; at most {CODE_CHARACTERS_MAX} are allowed"
     if not _CODE.match(shown):
-        return "a character that cannot stand in an address: letters, digits, spaces and ._~+=@:!$*()- can"
+        return "the code has a character that is not allowed; use letters, digits, spaces and ._~+=@:!$*()-"
     if not normalise(shown):
-        return "nothing but spaces and hyphens"
+        return "the code has only spaces and hyphens"
     return ""

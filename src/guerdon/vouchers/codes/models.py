@@ -1,4 +1,4 @@
-"""Wire and stored shapes of batches: codes that are made, imported or named together."""
+"""Wire and stored shapes of code batches: codes that are generated, imported or shared."""
 
 from typing import Annotated, Literal
 
@@ -19,9 +19,9 @@ INDEXES: dict[str, list[IndexModel]] = {
     STAGED_CODES: [],
 }
 STAGED_EACH = 10_000
-"""Imported codes in one staged part: far from what a document may hold."""
+"""Imported codes in one staged document, well below the size limit of a document."""
 CODES_MAX, CARDS_MAX = 1_000_000, 10_000
-"""Codes of one batch. A gift card costs an account each, and what is on it is owed from the first moment."""
+"""Codes of one batch, and gift cards of one batch. Each gift card has an account, and its money is owed from its issue."""
 
 BatchKind = Literal["generate", "import", "shared"]
 BatchStatus = Literal["running", "done", "failed", "cancelled"]
@@ -31,7 +31,7 @@ BatchStatus = Literal["running", "done", "failed", "cancelled"]
 
 
 class CodeBatch(Struct, frozen=True, kw_only=True):
-    """Codes that are good together, once all of them are made."""
+    """Codes that become valid together, when all of them exist."""
 
     id: str = field(name="_id")
     owner: str
@@ -39,33 +39,33 @@ class CodeBatch(Struct, frozen=True, kw_only=True):
     kind: BatchKind
     status: BatchStatus
     open: bool
-    """A worker has something to do: to make, or to clean up."""
+    """True while a worker has to generate codes or clean up."""
     count: int = 1
-    """How often somebody has decided about it."""
+    """Number of decisions on the batch, by which concurrent ones are detected."""
     offer_version: int
-    """What its vouchers are worth is what this version says."""
+    """Version of the offer that its vouchers have."""
     expires_at: int | None
-    """When its vouchers lapse."""
+    """Expiry of its vouchers."""
     wanted: int
     made: int = 0
     cards: bool = False
-    """Gift cards: each of them is on the ledger from the moment at which it is made."""
+    """True for gift cards, each of which is on the ledger as soon as it exists."""
     pattern: str | None = None
     code: str | None = None
-    """Of a shared code: as it is shown."""
+    """Shared code as it is shown."""
     voucher: str | None = None
-    """Of a shared code: what it stands for."""
+    """Voucher of a shared code."""
     first_number: int | None = None
-    """Of an import that has begun: where its codes stand in the offer's pool."""
+    """Number of the first code in the offer's pool, once the import has begun."""
     detail: str | None = None
-    """Why it has failed."""
+    """Reason of a failure."""
     created_at: int
     created_by: str
     ended_at: int | None = None
 
 
 def as_begun(batch: CodeBatch) -> CodeBatch:
-    """The batch as it was when it began: what a repeated request is answered with."""
+    """Return the batch as it began, which is the result of a repeated request."""
     if batch.kind == "shared":
         return batch
     return msgspec.structs.replace(batch, status="running", made=0, detail=None, ended_at=None)
@@ -76,79 +76,101 @@ def part_id(batch: str, part: int) -> str:
 
 
 class StagedCodes(Struct, frozen=True, kw_only=True):
-    """A part of an imported file, until its codes are in the pool."""
+    """Part of an imported file, kept until its codes are in the pool."""
 
     id: str = field(name="_id")
     """`{batch}/{part}` with four digits."""
     owner: str
     """The offer."""
     codes: list[str]
-    """As they are shown."""
+    """Codes as they are shown."""
 
 
 # --- wire -----------------------------------------------------------------------------------------------------------
 
 
 class CodesCreate(Struct, frozen=True, forbid_unknown_fields=True):
-    """Codes that are good for whoever has one."""
+    """A batch of secret codes to generate."""
 
     count: Annotated[int, Meta(ge=1, le=CODES_MAX, examples=[1000])]
+    """Number of codes; at most 10,000 for gift cards."""
     pattern: CodePattern | None = None
-    """The offer's unless it says one."""
+    """Pattern of the codes. Null for the pattern of the offer."""
 
 
 class SharedCodeCreate(Struct, frozen=True, forbid_unknown_fields=True):
-    """A code that many use, named by whoever runs the programme."""
+    """A code that many members can use."""
 
     code: Annotated[
         str, Meta(min_length=4, max_length=64, pattern=r"^[A-Za-z0-9]+(-[A-Za-z0-9]+)*$(?!\n)", examples=["WELCOME-10"])
     ]
+    """The code. Case, spaces and hyphens do not matter when it is entered."""
     uses: Annotated[int, Meta(ge=1, le=10**9, examples=[500])]
+    """Total number of uses."""
 
 
 class BatchView(Struct, frozen=True):
-    """A batch. Its codes are good, and can be exported, when it is `done`; `made` of `wanted` says how far it is."""
+    """A code batch. Its codes can be used and exported when its status is `done`."""
 
     id: str
+    """Batch id."""
     offer: str
+    """Id of the offer."""
     offer_version: int
+    """Version of the offer that the vouchers of the batch have."""
     kind: BatchKind
+    """Kind of the batch."""
     status: BatchStatus
+    """Status of the batch."""
     wanted: int
+    """Number of codes that the batch will have."""
     made: int
+    """Number of codes that exist now."""
     pattern: str | None
+    """Pattern of generated codes. Null for other kinds."""
     code: str | None
+    """Shared code. Null for other kinds."""
     voucher: str | None
+    """Id of the voucher of a shared code. Null for other kinds."""
     detail: str | None
+    """Reason of a failure. Null unless the status is `failed`."""
     expires_at: str | None
+    """Expiry of the vouchers, RFC 3339 in UTC. Null for vouchers that do not expire."""
     created_at: str
+    """Time at which the batch was created, RFC 3339 in UTC."""
     ended_at: str | None
+    """Time at which the batch was done, failed or was cancelled, RFC 3339 in UTC. Null while it runs."""
 
 
 class BatchPage(Struct, frozen=True):
-    """Batches, newest first."""
+    """A page of code batches, newest first."""
 
     items: list[BatchView]
+    """Batches of the page."""
     next_cursor: str | None
+    """Cursor of the next page. Null on the last page."""
 
 
 class BatchQuery(PageQuery, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """One page of an offer's batches."""
+    """Page of a list of code batches."""
 
 
 class SheetQuery(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """One printed page."""
+    """Page of a printable sheet."""
 
     codes: Annotated[int, Meta(ge=1, le=60)] = 30
+    """Number of codes on the page."""
     place: Annotated[str, Meta(max_length=200)] | None = None
-    """Where the page begins; the one before it says so."""
+    """Position of the page, from the `Link` header of the page before it. Null for the first page."""
 
 
 class PictureQuery(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """How large a picture is: pixels of a module, and modules of the white border."""
+    """Size of a QR code."""
 
     scale: Annotated[int, Meta(ge=1, le=20)] = 8
+    """Size of a module in pixels."""
     border: Annotated[int, Meta(ge=0, le=10)] = 4
+    """Width of the white border in modules."""
 
 
 def view_batch(batch: CodeBatch) -> BatchView:

@@ -1,4 +1,4 @@
-"""A code as a picture that a till can read (ISO/IEC 18004), and as a page to print."""
+"""Codes as QR codes (ISO/IEC 18004) and as printable pages."""
 
 import base64
 import hashlib
@@ -17,33 +17,33 @@ _STYLE_SHA256 = base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decod
 SHEET_POLICY = (
     f"default-src 'none'; style-src 'sha256-{_STYLE_SHA256}'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
-"""The page has this one style and asks for nothing else."""
+"""Content security policy of a printed page, which has this one style and loads nothing."""
 
 
 def svg_of(text: str, scale: int, border: int) -> bytes:
-    return _saved(text, "svg", scale, border)
+    return _render(text, "svg", scale, border)
 
 
 def png_of(text: str, scale: int, border: int) -> bytes:
-    return _saved(text, "png", scale, border)
+    return _render(text, "png", scale, border)
 
 
 def _qr(text: str) -> segno.QRCode:
-    # The medium level still reads with 15 % of it gone; a Micro QR code is not read by every till.
+    # Level M restores 15 % of the symbol. Not every scanner reads Micro QR codes.
     return segno.make_qr(text, error="m")
 
 
-def _saved(text: str, kind: str, scale: int, border: int) -> bytes:
+def _render(text: str, kind: str, scale: int, border: int) -> bytes:
     out = io.BytesIO()
     _qr(text).save(out, kind=kind, scale=scale, border=border)
     return out.getvalue()
 
 
 def sheet_of(title: str, codes: Sequence[tuple[str, str]], first: int, total: int, note: str) -> str:
-    """Return a page to print. `codes` are pairs: what the picture says, and what stands below it."""
+    """Return a printable page. `codes` are pairs: the content of the QR code and the text below it."""
     cells = "".join(
-        f"<li>{_qr(said).svg_inline(border=2)}<code>{escape(shown)}</code><small>{escape(note)}</small></li>"
-        for said, shown in codes
+        f"<li>{_qr(content).svg_inline(border=2)}<code>{escape(shown)}</code><small>{escape(note)}</small></li>"
+        for content, shown in codes
     )
     return (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title><style>{_STYLE}</style></head>'

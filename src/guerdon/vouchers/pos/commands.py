@@ -1,4 +1,4 @@
-"""The steps at the till, put together as commands for the ledger. Pure."""
+"""Ledger commands of the steps of a voucher. Pure."""
 
 from collections.abc import Callable
 from typing import Any
@@ -19,106 +19,105 @@ COMMAND_BYTES = 4096
 Row = dict[str, Any]
 
 
-class ExtraPostings(Struct, frozen=True):
-    """Further transactions of the same commit, and the documents that count them."""
+class FurtherTransactions(Struct, frozen=True):
+    """Further transactions of the same commit, with the document changes that belong to them."""
 
     transactions: tuple[Transaction, ...] = ()
     changes: tuple[DocumentChange, ...] = ()
 
 
 class StepRequest(Struct, frozen=True, kw_only=True):
-    """A step that somebody asks for, and what it may touch besides the voucher's account."""
+    """A step to take, with the accounts and documents that it needs besides those of the voucher."""
 
     step: Step
     voucher: Voucher
-    """As it was found: what it is for ever is true; what changes is read again."""
+    """Voucher as it was found. Only its fields that never change are used; the others are read again in the command."""
     idempotency: Idempotency
-    move: Callable[[View, VoucherBefore], VoucherStep]
+    apply: Callable[[View, VoucherBefore], VoucherStep]
     opening: VoucherOpening | None = None
     accounts: tuple[str, ...] = ()
     opens: tuple[Account, ...] = ()
     documents: tuple[DocumentRef, ...] = ()
     reason: str | None = None
-    row: Row | None = None
-    """Of the outbox."""
-    besides: Callable[[View, VoucherBefore], ExtraPostings] | None = None
+    outbox_row: Row | None = None
+    further: Callable[[View, VoucherBefore], FurtherTransactions] | None = None
 
 
-def step_command(asked: StepRequest) -> Command:
-    """One step with its own outcome."""
-    voucher = asked.voucher
+def step_command(request: StepRequest) -> Command:
+    """Return the command of one step."""
+    voucher = request.voucher
 
     def decide(view: View) -> Decision:
-        earlier = find_replay(view, asked.idempotency)
+        earlier = find_replay(view, request.idempotency)
         if earlier is not None:
             return Decision(replayed=(earlier,))
-        before = before_of(view, asked)
-        require_step(before.voucher, before.status, asked.step)
-        move = asked.move(view, before)
-        step = Transaction(
-            asked.step,
-            (move.posting, *move.more),
-            asked.idempotency.actor,
-            asked.idempotency,
-            asked.reason,
-            _told(before.voucher, move),
-            move.reverses,
+        before = before_of(view, request)
+        require_step(before.voucher, before.status, request.step)
+        step = request.apply(view, before)
+        transaction = Transaction(
+            request.step,
+            (step.posting, *step.extra_postings),
+            request.idempotency.actor,
+            request.idempotency,
+            request.reason,
+            _metadata_of(before.voucher, step),
+            step.reverses,
         )
-        besides = ExtraPostings() if asked.besides is None else asked.besides(view, before)
-        fields = {**msgspec.to_builtins(move.fields), "state": move.state, "reserved_until": move.reserved_until}
-        inserts = [*move.inserts, *([(OUTBOX, asked.row)] if asked.row is not None else [])]
-        first: tuple[Transaction, ...] = ()
-        opens = asked.opens
-        if (VOUCHERS, voucher.id) not in view.documents and asked.opening is not None:
-            first, opens = asked.opening.issue, (asked.opening.opened, *opens)
+        further = FurtherTransactions() if request.further is None else request.further(view, before)
+        fields = {**msgspec.to_builtins(step.fields), "state": step.state, "reserved_until": step.reserved_until}
+        inserts = [*step.inserts, *([(OUTBOX, request.outbox_row)] if request.outbox_row is not None else [])]
+        opening: tuple[Transaction, ...] = ()
+        opens = request.opens
+        if (VOUCHERS, voucher.id) not in view.documents and request.opening is not None:
+            opening, opens = request.opening.issue, (request.opening.opened, *opens)
             inserts.append((VOUCHERS, {**msgspec.to_builtins(voucher), **fields}))
-            changed = asked.opening.code
+            changed = request.opening.code
         else:
             changed = DocumentChange(VOUCHERS, voucher.id, voucher.owner, fields)
-        changes = (*move.changes, *besides.changes, changed)
-        return Decision((*first, step, *besides.transactions), opens, tuple(inserts), changes)
+        changes = (*step.changes, *further.changes, changed)
+        return Decision((*opening, transaction, *further.transactions), opens, tuple(inserts), changes)
 
-    owners = {voucher.owner, *(account.partition(":")[0] for account in (voucher.account, *asked.accounts))}
-    documents = [DocumentRef(VOUCHERS, voucher.id, voucher.owner), *asked.documents]
+    owners = {voucher.owner, *(account.partition(":")[0] for account in (voucher.account, *request.accounts))}
+    documents = [DocumentRef(VOUCHERS, voucher.id, voucher.owner), *request.documents]
     return Command(
         owners=tuple(sorted(owners)),
-        accounts=(voucher.account, *asked.accounts),
+        accounts=(voucher.account, *request.accounts),
         decide=decide,
-        unique_keys=asked.idempotency.unique_keys,
+        unique_keys=request.idempotency.unique_keys,
         documents=tuple(documents),
-        idempotency=asked.idempotency,
+        idempotency=request.idempotency,
         size_bytes=COMMAND_BYTES,
     )
 
 
-def before_of(view: View, asked: StepRequest) -> VoucherBefore:
-    """The voucher in the snapshot of the command.
+def before_of(view: View, request: StepRequest) -> VoucherBefore:
+    """Return the voucher in the snapshot of the command.
 
     Raises:
-        NotFound: it is not there, and nothing is to open it.
+        NotFound: the voucher does not exist, and the step does not open it.
     """
-    document = view.documents.get((VOUCHERS, asked.voucher.id))
-    account = view.accounts.get(asked.voucher.account)
+    document = view.documents.get((VOUCHERS, request.voucher.id))
+    account = view.accounts.get(request.voucher.account)
     if document is not None and account is not None:
         voucher = msgspec.convert(document, Voucher)
-    elif asked.opening is not None:
-        voucher, account = asked.voucher, asked.opening.account
+    elif request.opening is not None:
+        voucher, account = request.voucher, request.opening.account
     else:
         raise NotFound(NOBODYS)
     now_ms = max(view.now_ms, account.at)
     return VoucherBefore(voucher, account, now_ms, status_now(voucher, account, now_ms))
 
 
-def _told(voucher: Voucher, move: VoucherStep) -> dict[str, str]:
-    """What the entry says of the voucher right after it, so that a repetition gets the first answer."""
-    told = {"voucher": voucher.id, "state": move.state, **move.told}
-    if move.reserved_until is not None:
-        told["reserved_until"] = str(move.reserved_until)
-    if move.ends_at is not None:
-        told["ends_at"] = str(move.ends_at)
-    return told
+def _metadata_of(voucher: Voucher, step: VoucherStep) -> dict[str, str]:
+    """Return the metadata of the entry: the voucher right after the step, from which a replay makes the first result."""
+    metadata = {"voucher": voucher.id, "state": step.state, **step.metadata}
+    if step.reserved_until is not None:
+        metadata["reserved_until"] = str(step.reserved_until)
+    if step.ends_at is not None:
+        metadata["ends_at"] = str(step.ends_at)
+    return metadata
 
 
 def key_entry(entries: tuple[Entry, ...]) -> Entry:
-    """Of all entries of a step, the one that stands for it."""
+    """Return the entry of a step that has the idempotency key."""
     return next(entry for entry in entries if entry.key is not None)

@@ -1,4 +1,4 @@
-"""Routes of vouchers at the till."""
+"""Routes of vouchers at the point of sale."""
 
 from typing import Any
 
@@ -38,17 +38,17 @@ from guerdon.vouchers.pos.models import (
 )
 from guerdon.vouchers.pos.service import PointOfSale
 from guerdon.wallets.controller import request_of
-from guerdon.wallets.service import Request as Asking
+from guerdon.wallets.service import Request as WalletRequest
 
 _STEP = (IdempotencyKeyMissing, IdempotencyKeyReused, NotFound, InvalidState, Overloaded)
 _BASKET = {"amount": 2000, "currency": "GBP"}
 
 
 class PointOfSaleResource:
-    """What happens to `/v1/vouchers/{code}`"""
+    """`/v1/vouchers/{code}/…`"""
 
-    def __init__(self, till: PointOfSale) -> None:
-        self._till = till
+    def __init__(self, pos: PointOfSale) -> None:
+        self._pos = pos
 
     @operation(
         "validateVoucher",
@@ -62,9 +62,9 @@ class PointOfSaleResource:
         guesses=True,
     )
     async def on_post_validate(self, req: Request, resp: Response, code: str) -> None:
-        """Say whether a use would be accepted now and what it would come to, or why not. Nothing changes."""
+        """Validate a use without making it: return the discount, or the problem that the use would return."""
         body, _ = await read_optional(req, ValidateCreate)
-        send(resp, await self._till.validate(actor_of(req), code, body))
+        send(resp, await self._pos.validate(actor_of(req), code, body))
 
     @operation(
         "reserveVoucher",
@@ -79,9 +79,9 @@ class PointOfSaleResource:
         guesses=True,
     )
     async def on_post_reserve(self, req: Request, resp: Response, code: str) -> None:
-        """Set a voucher aside for somebody who is about to pay; nobody else can use it until then."""
+        """Reserve a voucher for a checkout. Until the reservation ends, the voucher can be used only with it."""
         body, raw = await read_optional(req, ReserveCreate)
-        answer, replayed = await self._till.reserve(_asking(req, code, "reserve", raw), code, body)
+        answer, replayed = await self._pos.reserve(_request(req, code, "reserve", raw), code, body)
         send(resp, answer, replayed=replayed)
 
     @operation(
@@ -97,9 +97,9 @@ class PointOfSaleResource:
         guesses=True,
     )
     async def on_post_use(self, req: Request, resp: Response, code: str) -> None:
-        """Use a voucher on a basket. Of a gift card the remainder stays on it."""
+        """Use a voucher on a basket. A gift card keeps the money that the basket does not need."""
         body, raw = await read_optional(req, UseCreate)
-        answer, replayed = await self._till.use(_asking(req, code, "use", raw), code, body)
+        answer, replayed = await self._pos.use(_request(req, code, "use", raw), code, body)
         send(resp, answer, replayed=replayed)
 
     @operation(
@@ -115,9 +115,9 @@ class PointOfSaleResource:
         guesses=True,
     )
     async def on_post_release(self, req: Request, resp: Response, code: str) -> None:
-        """Give a reservation up."""
+        """Release a reservation."""
         body, raw = await read_optional(req, ReleaseCreate)
-        answer, replayed = await self._till.release(_asking(req, code, "release", raw), code, body)
+        answer, replayed = await self._pos.release(_request(req, code, "release", raw), code, body)
         send(resp, answer, replayed=replayed)
 
     @operation(
@@ -133,9 +133,9 @@ class PointOfSaleResource:
         guesses=True,
     )
     async def on_post_unuse(self, req: Request, resp: Response, code: str) -> None:
-        """Take a use back, as far as the offer allows it."""
+        """Undo a use, if the offer allows it."""
         body, raw = await read_optional(req, UnuseCreate)
-        answer, replayed = await self._till.unuse(_asking(req, code, "unuse", raw), code, body)
+        answer, replayed = await self._pos.unuse(_request(req, code, "unuse", raw), code, body)
         send(resp, answer, replayed=replayed)
 
     @operation(
@@ -151,9 +151,9 @@ class PointOfSaleResource:
         guesses=True,
     )
     async def on_post_cancel(self, req: Request, resp: Response, code: str) -> None:
-        """Give a voucher back, as far as the offer allows it: its price returns to the very lots it came from."""
+        """Cancel a voucher, if the offer allows it. Its price returns to the lots that it was taken from."""
         body, raw = await read_optional(req, CancelCreate)
-        answer, replayed = await self._till.cancel(_asking(req, code, "cancel", raw), code, body)
+        answer, replayed = await self._pos.cancel(_request(req, code, "cancel", raw), code, body)
         send(resp, answer, replayed=replayed)
 
     @operation(
@@ -177,9 +177,9 @@ class PointOfSaleResource:
         guesses=True,
     )
     async def on_post_load(self, req: Request, resp: Response, code: str) -> None:
-        """Move money of a gift card into a wallet, with the dates that it has."""
+        """Move money from a gift card to a wallet. It keeps its expiry."""
         body, raw = await read(req, LoadCreate)
-        answer, replayed = await self._till.load(_asking(req, code, "load", raw), code, body)
+        answer, replayed = await self._pos.load(_request(req, code, "load", raw), code, body)
         send(resp, answer, replayed=replayed)
 
     @operation(
@@ -192,17 +192,17 @@ class PointOfSaleResource:
         guesses=True,
     )
     async def on_get_history(self, req: Request, resp: Response, code: str) -> None:
-        """List what has happened to a voucher, newest first."""
-        send(resp, StepPage(*await self._till.list_history(actor_of(req), code, read_query(req, StepQuery))))
+        """List the history of a voucher, newest first."""
+        send(resp, StepPage(*await self._pos.list_history(actor_of(req), code, read_query(req, StepQuery))))
 
 
-def _asking(req: Request, code: str, step: str, raw: bytes) -> Asking:
-    """However a code is written, it is the same request."""
+def _request(req: Request, code: str, step: str, raw: bytes) -> WalletRequest:
+    """Return the request with a path of the normalised code, so that every spelling of the code is the same request."""
     return request_of(req, f"POST /v1/vouchers/{normalise(code)}/{step}", raw)
 
 
-def routes(till: PointOfSale) -> list[tuple[str, Any, str | None]]:
-    """(path, resource, suffix) of every route of this room at the till."""
-    resource = PointOfSaleResource(till)
+def routes(pos: PointOfSale) -> list[tuple[str, Any, str | None]]:
+    """Return (path, resource, suffix) of every route of vouchers at the point of sale."""
+    resource = PointOfSaleResource(pos)
     steps = ("validate", "reserve", "use", "release", "unuse", "cancel", "load", "history")
     return [(f"/v1/vouchers/{{code}}/{step}", resource, step) for step in steps]

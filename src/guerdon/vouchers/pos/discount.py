@@ -1,4 +1,4 @@
-"""What a voucher is worth to a basket: exact in minor units, rounded once. Pure."""
+"""Discount of a voucher on a basket: exact in minor units, rounded once. Pure."""
 
 from msgspec import Struct
 
@@ -11,36 +11,36 @@ from guerdon.vouchers.pos.models import Basket, BasketItem
 
 
 class Discount(Struct, frozen=True):
-    """What a voucher takes off a basket, and what that takes off the voucher."""
+    """Discount on a basket, and what it takes from the voucher."""
 
     discount: int | None
-    """In minor units of the basket's currency. None where the till knows it and we do not: what an item or another house's code is worth."""
+    """Minor units of `currency`. None when only the shop knows it: for an external code, or an item without a price."""
     takes: int
-    """Money of a gift card, or one use."""
+    """Minor units of a gift card, or one use."""
     currency: str | None = None
 
 
 def discount_of(voucher: Voucher, basket: Basket, left: int) -> Discount:
-    """Return what the voucher gives to this basket, of the `left` that may be taken off it.
+    """Return the discount of a voucher on a basket. `left` is the part of the voucher that can be taken.
 
-    A discount is never more than the basket, and a gift card gives what it has: the remainder of either stays where it is.
+    A discount is at most the amount of the basket, and a gift card pays at most its balance.
 
     Raises:
-        Validation: the basket does not say what the voucher has to know.
-        NotApplicable: it is too small, in another currency, or without the voucher's item.
+        Validation: the basket lacks a field that the voucher needs.
+        NotApplicable: the basket is too small, in another currency, or without the voucher's item.
     """
     _require_minimum(voucher, basket)
     match voucher.value:
         case FixedValue(amount, currency):
             basket_amount = _amount_in(basket, currency)
             if voucher.kind == GIFT_CARD:
-                given = min(left, basket_amount)
-                return Discount(given, given, currency)
+                paid = min(left, basket_amount)
+                return Discount(paid, paid, currency)
             return Discount(min(amount, basket_amount), 1, currency)
         case PercentValue(_, _, maximum, currency) as value:
             basket_amount = _amount_in(basket, currency)
-            given = divide(basket_amount * scaled(value.percent), 100 * PLACES, value.rounding)
-            return Discount(min(given, basket_amount if maximum is None else min(maximum, basket_amount)), 1, basket.currency)
+            share = divide(basket_amount * scaled(value.percent), 100 * PLACES, value.rounding)
+            return Discount(min(share, basket_amount if maximum is None else min(maximum, basket_amount)), 1, basket.currency)
         case ItemValue(sku, quantity):
             return Discount(_price_of(basket.items, sku, quantity), 1, basket.currency)
         case None:
@@ -48,7 +48,7 @@ def discount_of(voucher: Voucher, basket: Basket, left: int) -> Discount:
 
 
 def reserved_discount(voucher: Voucher, basket: Basket, left: int) -> Discount:
-    """Return what a reservation sets aside. Without a basket that is one use, or all that a gift card has left."""
+    """Return the discount to reserve. Without a basket it is one use, or the whole balance of a gift card."""
     if basket.amount is None and not basket.items:
         return Discount(None, left if voucher.kind == GIFT_CARD else 1)
     return discount_of(voucher, basket, left)
@@ -57,15 +57,15 @@ def reserved_discount(voucher: Voucher, basket: Basket, left: int) -> Discount:
 def _amount_in(basket: Basket, currency: str | None) -> int:
     """
     Raises:
-        Validation: the amount or its currency is missing. NotApplicable: it is in another currency.
+        Validation: the amount or its currency is missing. NotApplicable: the basket is in another currency.
     """
     if basket.amount is None:
-        raise Validation.at("/amount", "this voucher needs the basket's amount in minor units")
+        raise Validation.at("/amount", "the voucher needs the amount of the basket in minor units")
     if basket.currency is None:
-        raise Validation.at("/currency", "this voucher needs the currency of the basket")
+        raise Validation.at("/currency", "the voucher needs the currency of the basket")
     if currency is not None and basket.currency != currency:
         raise NotApplicable(
-            f"the voucher is good for {currency}, the basket is in {basket.currency}", reason="currency", currency=currency
+            f"the voucher is for baskets in {currency}; this basket is in {basket.currency}", reason="currency", currency=currency
         )
     return basket.amount
 
@@ -83,18 +83,18 @@ def _require_minimum(voucher: Voucher, basket: Basket) -> None:
 
 
 def _price_of(items: list[BasketItem], sku: str, quantity: int) -> int | None:
-    """The price of the voucher's item, as far as the basket holds it, the dearest first; None where the basket lists no items.
+    """Return the price of the voucher's items in the basket, the most expensive ones first. None for a basket without items.
 
     Raises:
-        NotApplicable: the basket does not hold it.
+        NotApplicable: the basket does not have the item.
     """
     if not items:
         return None
-    there = sorted((item for item in items if item.sku == sku), key=lambda item: -item.unit_price)
-    if not there:
-        raise NotApplicable(f"the basket does not hold {sku}", reason="item", sku=sku)
+    matching = sorted((item for item in items if item.sku == sku), key=lambda item: -item.unit_price)
+    if not matching:
+        raise NotApplicable(f"the basket does not have the item {sku}", reason="item", sku=sku)
     total = 0
-    for item in there:
+    for item in matching:
         taken = min(item.quantity, quantity)
         total, quantity = total + taken * item.unit_price, quantity - taken
     return total

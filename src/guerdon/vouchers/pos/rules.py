@@ -1,7 +1,7 @@
-"""A voucher's life at the till: which step is possible when, and what each of them does, as commands for the ledger. Pure.
+"""Steps of a voucher at the point of sale: which step each status allows, and the postings of each step. Pure.
 
-What is left on a voucher is the balance of its account, and what a reservation sets aside is a hold on it. So a step is a posting like any
-other: it is judged on the very state that is committed, its history is chained, and what lapses does so at its millisecond.
+The balance of a voucher's account is what is left on the voucher, and a reservation is a hold on it. A step is therefore a posting like any
+other: it is decided on the state that is committed, the history is hash-chained, and expiry is exact to the millisecond.
 """
 
 from collections.abc import Mapping
@@ -38,7 +38,7 @@ ONE_USE: Mapping[VoucherStatus, frozenset[Step]] = {
     "cancelled": frozenset(),
     "expired": frozenset(),
 }
-"""What may happen to a voucher that is used once. A reserved one is used with its reservation, and a use is taken back by the offer's rule."""
+"""Steps that each status of a voucher with one use allows. A reserved one needs its reservation; `unuse` needs the offer's permission too."""
 IN_PARTS: Mapping[VoucherStatus, frozenset[Step]] = {
     "issued": frozenset({"reserve", "use", "release", "load", "cancel"}),
     "partly_used": frozenset({"reserve", "use", "release", "load", "unuse", "cancel"}),
@@ -47,15 +47,16 @@ IN_PARTS: Mapping[VoucherStatus, frozenset[Step]] = {
     "cancelled": frozenset(),
     "expired": frozenset({"unuse"}),
 }
-"""The same for gift cards and shared codes, which are used, and set aside, in parts."""
+"""The same for gift cards and shared codes, which are used and reserved in parts."""
 
 
 def steps_of(voucher: Voucher) -> Mapping[VoucherStatus, frozenset[Step]]:
+    """Return the steps that each status of the voucher allows."""
     return IN_PARTS if voucher.kind == GIFT_CARD or voucher.uses > 1 else ONE_USE
 
 
 def status_now(voucher: Voucher, account: Account, now_ms: int) -> VoucherStatus:
-    """What a voucher is at a moment, by an account that has been brought up to it."""
+    """Return the status at a time. The account includes every expiry up to that time."""
     if voucher.state in {"used", "cancelled"}:
         return voucher.state
     if account.balance == 0 or (voucher.expires_at is not None and voucher.expires_at <= now_ms):
@@ -66,38 +67,38 @@ def status_now(voucher: Voucher, account: Account, now_ms: int) -> VoucherStatus
 def require_step(voucher: Voucher, status: VoucherStatus, step: Step) -> None:
     """
     Raises:
-        InvalidState: a voucher of this status does not take the step.
+        InvalidState: the status does not allow the step.
     """
     if step not in steps_of(voucher).get(status, frozenset()):
-        raise refused(status, f"a voucher that is {status.replace('_', ' ')} cannot be {_DONE[step]}")
+        raise invalid_state(status, f"the voucher is {status.replace('_', ' ')}; it cannot be {_PARTICIPLES[step]}")
 
 
-def refused(status: VoucherStatus, detail: str) -> InvalidState:
+def invalid_state(status: VoucherStatus, detail: str) -> InvalidState:
     return InvalidState(detail, status_now=status)
 
 
-_DONE: dict[Step, str] = {
+_PARTICIPLES: dict[Step, str] = {
     "reserve": "reserved",
     "use": "used",
     "release": "released",
     "cancel": "cancelled",
-    "unuse": "taken back into use",
+    "unuse": "restored",
     "load": "loaded into a wallet",
 }
 
 
 class VoucherBefore(Struct, frozen=True):
-    """A voucher right before a step, in one snapshot."""
+    """A voucher right before a step, from one snapshot."""
 
     voucher: Voucher
     account: Account
-    """Brought up to `now_ms`."""
+    """Account with every expiry up to `now_ms`."""
     now_ms: int
     status: VoucherStatus
 
     @property
     def reserved(self) -> list[Reserved]:
-        """Who the active reservations are for."""
+        """Members of the active reservations."""
         return [each for each in self.voucher.reserved if any(hold.seq == each.seq for hold in self.account.holds)]
 
     @property
@@ -106,23 +107,24 @@ class VoucherBefore(Struct, frozen=True):
 
 
 class VoucherStep(Struct, frozen=True):
-    """What a step does: the posting on the voucher's account, what else it moves, and what the documents say afterwards."""
+    """Effect of a step: the posting on the voucher's account, further postings, and the documents after it."""
 
     posting: Posting
     state: VoucherState
     left: int
-    """The balance afterwards."""
+    """Balance after the step."""
     holds: tuple[Hold, ...]
-    """The active holds afterwards."""
-    more: tuple[Posting, ...] = ()
-    """In the same transaction."""
+    """Active holds after the step."""
+    extra_postings: tuple[Posting, ...] = ()
+    """Further postings of the same transaction."""
     reverses: str | None = None
     fields: dict[str, Any] = {}
     changes: tuple[DocumentChange, ...] = ()
     inserts: tuple[tuple[str, dict[str, Any]], ...] = ()
-    told: dict[str, str] = {}
-    """What the entry says, so that the answer can be made of it."""
+    metadata: dict[str, str] = {}
+    """Metadata of the entry, from which the result is made."""
     ends_at: int | None = None
+    """Expiry of the voucher after the step."""
 
     @property
     def status(self) -> VoucherStatus:
@@ -135,38 +137,38 @@ class VoucherStep(Struct, frozen=True):
 
 
 def state_of(voucher: Voucher, left: int) -> VoucherState:
-    """What a voucher that lives is, by what is left of it."""
+    """Return the state of a voucher that is not cancelled, from what is left on it."""
     return "used" if left == 0 else "issued" if left == voucher.uses else "partly_used"
 
 
-def counter_of(voucher: Voucher) -> str:
-    """The other side of what is used: money of a gift card goes to the merchant, uses are only counted."""
+def counterparty_of(voucher: Voucher) -> str:
+    """Return the counterparty of a use: the merchant for money of a gift card, or the system account that counts uses."""
     return MERCHANT if voucher.kind == GIFT_CARD else COUNTED
 
 
 # --- reserve, release -----------------------------------------------------------------------------------------------
 
 
-def reserve(before: VoucherBefore, worth: Discount, ttl_ms: int, told: dict[str, str], member: str | None) -> VoucherStep:
-    """Set a part of a voucher aside, at the longest until right before its end, so that it never outlives it.
+def reserve(before: VoucherBefore, discount: Discount, ttl_ms: int, metadata: dict[str, str], member: str | None) -> VoucherStep:
+    """Reserve a part of a voucher. The reservation ends 1 ms before the voucher expires, or earlier.
 
     Raises:
-        InvalidState: the voucher is in no state for it.
+        InvalidState: the voucher expires now.
     """
     voucher, account, now_ms = before.voucher, before.account, before.now_ms
-    lapses = [lot.expires_at - 1 for lot in account.lots or () if lot.expires_at is not None]
-    ends_at = min([now_ms + ttl_ms, *lapses])
+    expiries = [lot.expires_at - 1 for lot in account.lots or () if lot.expires_at is not None]
+    ends_at = min([now_ms + ttl_ms, *expiries])
     if ends_at <= now_ms:
-        raise refused("expired", "the voucher ends before a reservation could begin")
+        raise invalid_state("expired", "the voucher expires before a reservation can begin")
     seq = account.seq + 1
     document: dict[str, Any] = {
         "_id": hold_id(account.id, seq),
         "owner": account.owner,
         "account": account.id,
         "asset": account.asset,
-        "amount": worth.takes,
+        "amount": discount.takes,
         "captured": 0,
-        "left": worth.takes,
+        "left": discount.takes,
         "status": "held",
         "expires_at": ends_at,
         "created_at": now_ms,
@@ -175,138 +177,146 @@ def reserve(before: VoucherBefore, worth: Discount, ttl_ms: int, told: dict[str,
         "voucher": voucher.id,
     }
     return VoucherStep(
-        Posting(account.id, 0, HOLDS, hold=HoldPosting(worth.takes, expires_at=ends_at)),
+        Posting(account.id, 0, HOLDS, hold=HoldPosting(discount.takes, expires_at=ends_at)),
         state_of(voucher, account.balance),
         account.balance,
-        (*account.holds, Hold(seq, worth.takes, worth.takes, ends_at)),
+        (*account.holds, Hold(seq, discount.takes, discount.takes, ends_at)),
         fields={"reserved": [*before.reserved, Reserved(seq, member)]},
         inserts=((HOLD_DOCUMENTS, document),),
-        told=told,
+        metadata=metadata,
         ends_at=voucher.expires_at,
     )
 
 
-def release(before: VoucherBefore, wanted: str | None, told: dict[str, str]) -> VoucherStep:
-    """Give a reservation up.
+def release(before: VoucherBefore, reservation: str | None, metadata: dict[str, str]) -> VoucherStep:
+    """Release a reservation.
 
     Raises:
-        InvalidState: there is none, or another one, or it has ended.
+        InvalidState: the reservation does not exist or has ended, or there are several and none was named.
     """
     voucher, account = before.voucher, before.account
-    hold = reservation_of(before, wanted)
-    ended = DocumentChange(
+    hold = reservation_of(before, reservation)
+    hold_end = DocumentChange(
         HOLD_DOCUMENTS, hold_id(account.id, hold.seq), account.owner, {"left": 0, "status": "voided", "ended_at": before.now_ms}
     )
     return VoucherStep(
         Posting(account.id, 0, HOLDS, hold=HoldPosting(hold.left, hold.seq)),
         state_of(voucher, account.balance),
         account.balance,
-        others(account, hold),
-        changes=(ended,),
-        told=told,
+        other_holds(account, hold),
+        changes=(hold_end,),
+        metadata=metadata,
         ends_at=voucher.expires_at,
     )
 
 
-def reservation_of(before: VoucherBefore, wanted: str | None) -> Hold:
-    """The active hold of this name, or the only one.
+def reservation_of(before: VoucherBefore, reservation: str | None) -> Hold:
+    """Return the active hold of this id, or the only one.
 
     Raises:
-        InvalidState: there is none, it has ended, or there are several.
+        InvalidState: the reservation does not exist or has ended, or there are several and none was named.
     """
     account = before.account
-    if wanted is None and len(account.holds) == 1:
+    if reservation is None and len(account.holds) == 1:
         return account.holds[0]
     for hold in account.holds:
-        if wanted == hold_id(account.id, hold.seq):
+        if reservation == hold_id(account.id, hold.seq):
             return hold
-    if wanted is None and account.holds:
-        raise refused(before.status, f"there are {len(account.holds)} reservations: say which")
-    raise refused(before.status, "there is no such reservation, or it has ended")
+    if reservation is None and account.holds:
+        raise invalid_state(before.status, f"the voucher has {len(account.holds)} reservations; name one")
+    raise invalid_state(before.status, "the reservation does not exist or has ended")
 
 
-def others(account: Account, hold: Hold | None) -> tuple[Hold, ...]:
+def other_holds(account: Account, hold: Hold | None) -> tuple[Hold, ...]:
     return tuple(each for each in account.holds if each is not hold)
 
 
 # --- use, unuse -----------------------------------------------------------------------------------------------------
 
 
-def use(before: VoucherBefore, hold: Hold | None, worth: Discount, more: tuple[Posting, ...], told: dict[str, str]) -> VoucherStep:
-    """Take a use, or money of a gift card: out of a reservation, of which the rest is released, or out of what is free."""
+def use(
+    before: VoucherBefore, hold: Hold | None, discount: Discount, postings: tuple[Posting, ...], metadata: dict[str, str]
+) -> VoucherStep:
+    """Use a voucher or money of a gift card, from a reservation, of which the rest is released, or from what is not reserved."""
     voucher, account = before.voucher, before.account
-    left = account.balance - worth.takes
+    left = account.balance - discount.takes
     holding, changes = None, ()
     if hold is not None:
-        holding = HoldPosting(worth.takes, hold.seq, final=True)
-        ended = {"captured": worth.takes, "left": 0, "status": "captured", "ended_at": before.now_ms}
-        changes = (DocumentChange(HOLD_DOCUMENTS, hold_id(account.id, hold.seq), account.owner, ended),)
+        holding = HoldPosting(discount.takes, hold.seq, final=True)
+        hold_end = {"captured": discount.takes, "left": 0, "status": "captured", "ended_at": before.now_ms}
+        changes = (DocumentChange(HOLD_DOCUMENTS, hold_id(account.id, hold.seq), account.owner, hold_end),)
     return VoucherStep(
-        Posting(account.id, -worth.takes, counter_of(voucher), hold=holding),
+        Posting(account.id, -discount.takes, counterparty_of(voucher), hold=holding),
         state_of(voucher, left),
         left,
-        others(account, hold),
-        more=more,
+        other_holds(account, hold),
+        extra_postings=postings,
         fields={"last_use": before.next_transaction},
         changes=changes,
-        told=told,
+        metadata=metadata,
         ends_at=voucher.expires_at,
     )
 
 
-def unuse(before: VoucherBefore, entry: Entry, more: tuple[Posting, ...], told: dict[str, str]) -> VoucherStep:
-    """Put back what a use has taken, with the very dates; what comes back after the voucher's end lives a little longer."""
+def unuse(before: VoucherBefore, entry: Entry, postings: tuple[Posting, ...], metadata: dict[str, str]) -> VoucherStep:
+    """Restore what a use has taken, with its expiry. What has expired since stays valid for the grace period."""
     voucher, account, amount = before.voucher, before.account, -entry.amount
     parts = last_of(negated(entry.lots or ()), amount, 0, amount)
-    there = (*(account.lots or ()), *(lot for hold in account.holds for lot in hold.lots))
-    ends = [lot.expires_at for lot in there if lot.expires_at is not None]
-    ends += [_revived(lot.expires_at, before.now_ms) for lot in parts if lot.expires_at is not None]
+    remaining = (*(account.lots or ()), *(lot for hold in account.holds for lot in hold.lots))
+    ends = [lot.expires_at for lot in remaining if lot.expires_at is not None]
+    ends += [_extended(lot.expires_at, before.now_ms) for lot in parts if lot.expires_at is not None]
     ends_at = max(ends, default=None)
-    name = entry.transaction_id
+    use_id = entry.transaction_id
     return VoucherStep(
         Posting(account.id, amount, entry.counterparty, lots=parts),
         state_of(voucher, account.balance + amount),
         account.balance + amount,
         account.holds,
-        more=more,
-        reverses=name,
-        fields={"expires_at": ends_at, "last_use": None if voucher.last_use == name else voucher.last_use},
-        changes=(DocumentChange(REVERSALS, name, account.owner, {"reversed": amount, "at": before.now_ms}),),
-        told=told,
+        extra_postings=postings,
+        reverses=use_id,
+        fields={"expires_at": ends_at, "last_use": None if voucher.last_use == use_id else voucher.last_use},
+        changes=(DocumentChange(REVERSALS, use_id, account.owner, {"reversed": amount, "at": before.now_ms}),),
+        metadata=metadata,
         ends_at=ends_at,
     )
 
 
-def _revived(expires_at: int, now_ms: int) -> int:
-    """Until when something lives that comes back now."""
+def _extended(expires_at: int, now_ms: int) -> int:
+    """Return the expiry of value that is restored now."""
     return expires_at if expires_at > now_ms else now_ms + GRACE_MS
 
 
 # --- cancel, load ---------------------------------------------------------------------------------------------------
 
 
-def cancel(before: VoucherBefore, more: tuple[Posting, ...], told: dict[str, str]) -> VoucherStep:
-    """Take what is left off the voucher.
+def cancel(before: VoucherBefore, postings: tuple[Posting, ...], metadata: dict[str, str]) -> VoucherStep:
+    """Cancel a voucher: take what is left off it.
 
     Raises:
-        InvalidState: a part is reserved, or has been used and was paid for.
+        InvalidState: a part is reserved, or a part of a paid voucher has been used.
     """
     voucher, account = before.voucher, before.account
     if account.held:
-        raise refused(before.status, "a part of the voucher is reserved: release it first")
+        raise invalid_state(before.status, "a part of the voucher is reserved; release it first")
     if before.status == "partly_used" and voucher.price is not None:
-        raise refused(before.status, "a part of what was paid for has been used: take that use back first")
-    counter = ISSUER if voucher.kind == GIFT_CARD else COUNTED
+        raise invalid_state(before.status, "a part of the paid voucher has been used; undo that use first")
+    counterparty = ISSUER if voucher.kind == GIFT_CARD else COUNTED
     return VoucherStep(
-        Posting(account.id, -account.balance, counter), "cancelled", 0, (), more=more, told=told, ends_at=voucher.expires_at
+        Posting(account.id, -account.balance, counterparty),
+        "cancelled",
+        0,
+        (),
+        extra_postings=postings,
+        metadata=metadata,
+        ends_at=voucher.expires_at,
     )
 
 
-def load(before: VoucherBefore, wallet: str, amount: int | None, told: dict[str, str]) -> VoucherStep:
-    """Move money of a gift card into a wallet, with its dates: otherwise it would be a way around them.
+def load(before: VoucherBefore, wallet: str, amount: int | None, metadata: dict[str, str]) -> VoucherStep:
+    """Move money from a gift card to a wallet. It keeps its expiry, so that a transfer cannot extend it.
 
     Raises:
-        NotApplicable: it is no gift card. InsufficientFunds: less is on it.
+        NotApplicable: the voucher is not a gift card. InsufficientFunds: the card has less.
     """
     voucher, account = before.voucher, before.account
     if voucher.kind != GIFT_CARD:
@@ -325,7 +335,7 @@ def load(before: VoucherBefore, wallet: str, amount: int | None, told: dict[str,
         state_of(voucher, left),
         left,
         account.holds,
-        more=(Posting(wallet, moved, account.id, keeps_dates=True),),
-        told=told,
+        extra_postings=(Posting(wallet, moved, account.id, keeps_dates=True),),
+        metadata=metadata,
         ends_at=voucher.expires_at,
     )

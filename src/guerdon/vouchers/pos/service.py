@@ -1,4 +1,4 @@
-"""Vouchers at the till: tried, reserved, used, released, taken back, cancelled, and gift cards loaded into wallets."""
+"""Vouchers at the point of sale: validated, reserved, used, released, restored, cancelled, and gift cards loaded into wallets."""
 
 from collections.abc import Callable
 
@@ -30,7 +30,7 @@ from guerdon.permissions import NOBODYS, Actor
 from guerdon.reversals.rules import back
 from guerdon.vouchers.codes.unissued_codes import FoundVoucher
 from guerdon.vouchers.models import GIFT_CARD, Voucher
-from guerdon.vouchers.pos.commands import ExtraPostings, StepRequest, key_entry, step_command
+from guerdon.vouchers.pos.commands import FurtherTransactions, StepRequest, key_entry, step_command
 from guerdon.vouchers.pos.discount import Discount, discount_of, reserved_discount
 from guerdon.vouchers.pos.models import (
     Basket,
@@ -51,8 +51,8 @@ from guerdon.vouchers.pos.rules import (
     VoucherBefore,
     VoucherStep,
     cancel,
+    invalid_state,
     load,
-    refused,
     release,
     reservation_of,
     reserve,
@@ -61,7 +61,7 @@ from guerdon.vouchers.pos.rules import (
 )
 from guerdon.vouchers.pos.views import answer_of, step_of
 from guerdon.vouchers.redeem import RedemptionCounter, limit_reached, open_counter, redemption_counters
-from guerdon.vouchers.service import CHANNEL, TOLD_SECONDS, Vouchers
+from guerdon.vouchers.service import CHANNEL, OUTBOX_SECONDS, Vouchers
 from guerdon.wallets.service import Request, new_account
 
 MINUTE_MS, DAY_MS = 60_000, 86_400_000
@@ -73,18 +73,18 @@ EVENTS: dict[Step, str] = {
     "unuse": "voucher.unused",
     "load": "voucher.loaded",
 }
-"""What others hear of each step."""
+"""Outbox event of each step."""
 
 
 class PointOfSale:
-    """What happens to vouchers after they were issued."""
+    """Steps of vouchers after their issue."""
 
     def __init__(
         self,
         ledger: Ledger,
         vouchers: Vouchers,
         offers: Offers,
-        identity: Members,
+        members: Members,
         *,
         outbox: Outbox,
         clock: Clock,
@@ -93,207 +93,210 @@ class PointOfSale:
         self._ledger = ledger
         self._vouchers = vouchers
         self._offers = offers
-        self._identity = identity
+        self._members = members
         self._outbox = outbox
         self._clock = clock
         self._ids = ids
 
-    # --- at the till ------------------------------------------------------------------------------------------------
+    # --- uses -------------------------------------------------------------------------------------------------------
 
     async def validate(self, actor: Actor, code: str, body: ValidateCreate) -> ValidateAnswer:
-        """Say whether a use would be accepted now and what it would come to, or why not. Nothing changes.
+        """Return the discount that a use would give now, or the problem that it would return. Nothing changes.
 
         Raises:
-            NotFound: no such code, or a member asks for one that is not theirs.
-            Validation: the voucher has to know more of the basket.
+            NotFound: the code does not exist, or the voucher is not the calling member's.
+            Validation: the basket lacks a field that the voucher needs.
         """
         found = await self._find(actor, code)
         key = self._ids.new("try")
-        asked = await self._use(Request(actor, key, key.encode()), found, body, body.reservation, None)
-        shown = await self._vouchers.view(found)
+        step = await self._use(Request(actor, key, key.encode()), found, body, body.reservation, None)
+        view = await self._vouchers.view(found)
         try:
-            outcome = await self._ledger.preview(step_command(asked))
+            outcome = await self._ledger.preview(step_command(step))
         except BusinessError as problem:
-            return ValidateAnswer(valid=False, voucher=shown, problem=problem_of(problem))
-        told = key_entry(outcome.entries).metadata
-        discount = told.get("discount")
+            return ValidateAnswer(valid=False, voucher=view, problem=problem_of(problem))
+        metadata = key_entry(outcome.entries).metadata
+        discount = metadata.get("discount")
         return ValidateAnswer(
             valid=True,
-            voucher=shown,
+            voucher=view,
             discount=None if discount is None else int(discount),
-            currency=told.get("currency"),
+            currency=metadata.get("currency"),
         )
 
     async def reserve(self, request: Request, code: str, body: ReserveCreate) -> tuple[StepAnswer, bool]:
-        """Set a use, or money of a gift card, aside for somebody who is about to pay.
+        """Reserve a use, or money of a gift card, for a checkout. Return the result, and whether an earlier request gave it.
 
         Raises:
-            NotFound: no such code.
-            InvalidState: the voucher is reserved, used, cancelled or has lapsed.
+            NotFound: the code does not exist.
+            InvalidState: the voucher is reserved, used, cancelled or expired.
             NotApplicable, LimitReached, Validation: see `use`.
-            IdempotencyKeyReused: see the ledger's rules.
+            IdempotencyKeyReused: see the rules of the ledger.
         """
         found = await self._find(request.actor, code)
         counters = await self._counters(request.actor, found.voucher, body.member_id)
         reference = {} if body.reference is None else {"reference": body.reference}
 
-        def move(view: View, before: VoucherBefore) -> VoucherStep:
-            value = reserved_discount(before.voucher, body, before.account.spendable)
-            waiting = sum(each.member == body.member_id for each in before.reserved)
-            self._require_counters(view, before, counters, waiting)
-            told = {**_told(value), **reference}
-            return reserve(before, value, body.expires_in_seconds * 1000, told, body.member_id)
+        def apply(view: View, before: VoucherBefore) -> VoucherStep:
+            discount = reserved_discount(before.voucher, body, before.account.spendable)
+            reserved = sum(each.member == body.member_id for each in before.reserved)
+            self._require_counters(view, before, counters, reserved)
+            metadata = {**_metadata_of(discount), **reference}
+            return reserve(before, discount, body.expires_in_seconds * 1000, metadata, body.member_id)
 
         accounts = tuple(counter.account for counter in counters or ())
-        return await self._submit(self._asked("reserve", request, found, move, accounts=accounts))
+        return await self._submit(self._step_request("reserve", request, found, apply, accounts=accounts))
 
     async def use(self, request: Request, code: str, body: UseCreate) -> tuple[StepAnswer, bool]:
-        """Use a voucher on a basket.
+        """Use a voucher on a basket. Return the result, and whether an earlier request gave it.
 
         Raises:
-            NotFound: no such code, or no such member.
-            InvalidState: the voucher is reserved for somebody else, used, cancelled or has lapsed; or the reservation has.
+            NotFound: the code or the member does not exist.
+            InvalidState: the voucher is used, cancelled or expired, or is reserved and the reservation was not named or has ended.
             NotApplicable: the basket is too small, in another currency, or without the voucher's item.
-            LimitReached: this member has used the offer as often as one may.
-            Validation: the voucher has to know more of the basket.
-            ReferenceReused, IdempotencyKeyReused: see the ledger's rules.
+            LimitReached: the member has reached a limit of the offer.
+            Validation: the basket lacks a field that the voucher needs.
+            ReferenceReused, IdempotencyKeyReused: see the rules of the ledger.
         """
         found = await self._find(request.actor, code)
         return await self._submit(await self._use(request, found, body, body.reservation, body.reference))
 
     async def release(self, request: Request, code: str, body: ReleaseCreate) -> tuple[StepAnswer, bool]:
-        """Give a reservation up.
+        """Release a reservation. Return the result, and whether an earlier request gave it.
 
         Raises:
-            NotFound: no such code.
-            InvalidState: there is no such reservation, or it has ended.
-            IdempotencyKeyReused: see the ledger's rules.
+            NotFound: the code does not exist.
+            InvalidState: the reservation does not exist or has ended.
+            IdempotencyKeyReused: see the rules of the ledger.
         """
         found = await self._find(request.actor, code)
 
-        def move(_: View, before: VoucherBefore) -> VoucherStep:
+        def apply(_: View, before: VoucherBefore) -> VoucherStep:
             return release(before, body.reservation, {})
 
-        return await self._submit(self._asked("release", request, found, move, reason=body.reason))
+        return await self._submit(self._step_request("release", request, found, apply, reason=body.reason))
 
     async def unuse(self, request: Request, code: str, body: UnuseCreate) -> tuple[StepAnswer, bool]:
-        """Take a use back, as far as the offer allows it.
+        """Undo a use, if the offer allows it. Return the result, and whether an earlier request gave it.
 
         Raises:
-            NotFound: no such code.
-            InvalidState: there is no such use, or it was taken back. AgainstPolicy: the offer does not allow it, or not any more.
-            IdempotencyKeyReused: see the ledger's rules.
+            NotFound: the code does not exist.
+            InvalidState: the use does not exist or was undone. AgainstPolicy: the offer does not allow it, or its time limit has passed.
+            IdempotencyKeyReused: see the rules of the ledger.
         """
         found = await self._find(request.actor, code)
         voucher = found.voucher
         policy = (await self._offer_of(voucher)).unuse
-        name = body.use or voucher.last_use
-        entry = None if name is None else await self._use_entry(voucher, name)
+        use_id = body.use or voucher.last_use
+        entry = None if use_id is None else await self._use_entry(voucher, use_id)
         counted = () if entry is None else tuple(entry.metadata.get("counted", "").split())
 
-        def move(view: View, before: VoucherBefore) -> VoucherStep:
+        def apply(view: View, before: VoucherBefore) -> VoucherStep:
             if entry is None or (REVERSALS, entry.transaction_id) in view.documents:
-                raise refused(before.status, "there is no such use, or it was taken back")
+                raise invalid_state(before.status, "the use does not exist or was undone")
             until = None if policy.minutes is None else entry.at + policy.minutes * MINUTE_MS
-            _require_policy(policy.allowed, until, before.now_ms, "a use cannot be taken back")
-            more = tuple(Posting(account, -1, COUNTED) for account in counted)
-            return unuse(before, entry, more, {})
+            _require_policy(policy.allowed, until, before.now_ms, "the use cannot be undone")
+            postings = tuple(Posting(account, -1, COUNTED) for account in counted)
+            return unuse(before, entry, postings, {})
 
         documents = () if entry is None else (DocumentRef(REVERSALS, entry.transaction_id, entry.owner),)
-        asked = self._asked("unuse", request, found, move, accounts=counted, documents=documents, reason=body.reason)
-        return await self._submit(asked)
+        step = self._step_request("unuse", request, found, apply, accounts=counted, documents=documents, reason=body.reason)
+        return await self._submit(step)
 
-    # --- given back, loaded -----------------------------------------------------------------------------------------
+    # --- cancellation and transfer ----------------------------------------------------------------------------------
 
     async def cancel(self, request: Request, code: str, body: CancelCreate) -> tuple[StepAnswer, bool]:
-        """Give a voucher back: its price returns to the very lots it came from, and it counts against stock and limits no more.
+        """Cancel a voucher: its price returns to the lots that it was taken from, and the stock and the limits no longer count it.
 
         Raises:
-            NotFound: no such code, or a member asks for one that is not theirs.
-            InvalidState: it is reserved, used, cancelled or has lapsed. AgainstPolicy: the offer does not allow it, or not any more.
-            WalletFrozen, WalletClosed, BalanceLimit, IdempotencyKeyReused: see the ledger's rules.
+            NotFound: the code does not exist, or the voucher is not the calling member's.
+            InvalidState: the voucher is reserved, used, cancelled or expired.
+            AgainstPolicy: the offer does not allow it, or its time limit has passed.
+            WalletFrozen, WalletClosed, BalanceLimit, IdempotencyKeyReused: see the rules of the ledger.
         """
         found = await self._find(request.actor, code)
         voucher = found.voucher
         policy = (await self._offer_of(voucher)).cancellation
-        paid = None if voucher.transaction is None else await self._entry(voucher.transaction)
-        counted = given_back(voucher)
+        paid = None if voucher.transaction is None else await self._entry_of(voucher.transaction)
+        counted = released_accounts(voucher)
 
-        def move(_: View, before: VoucherBefore) -> VoucherStep:
+        def apply(_: View, before: VoucherBefore) -> VoucherStep:
             until = None if policy.days is None else voucher.issued_at + policy.days * DAY_MS
-            _require_policy(policy.allowed, until, before.now_ms, "vouchers cannot be given back")
-            told = {} if paid is None else {"refunded": str(-paid.amount)}
-            return cancel(before, tuple(Posting(account, -1, COUNTED) for account in counted), told)
+            _require_policy(policy.allowed, until, before.now_ms, "the voucher cannot be cancelled")
+            metadata = {} if paid is None else {"refunded": str(-paid.amount)}
+            return cancel(before, tuple(Posting(account, -1, COUNTED) for account in counted), metadata)
 
-        def refund(_: View, before: VoucherBefore) -> ExtraPostings:
+        def refund(_: View, before: VoucherBefore) -> FurtherTransactions:
             if paid is None:
-                return ExtraPostings()
+                return FurtherTransactions()
             posting = back(paid, 0, -paid.amount, self._ledger.calendar, before.now_ms)
-            told = {"voucher": voucher.id}
-            name = paid.transaction_id
-            reversal = Transaction("reversal", (posting,), request.actor.id, reason=body.reason, metadata=told, reverses=name)
-            taken_back = {"reversed": -paid.amount, "at": before.now_ms}
-            return ExtraPostings((reversal,), (DocumentChange(REVERSALS, name, paid.owner, taken_back),))
+            metadata = {"voucher": voucher.id}
+            paid_id = paid.transaction_id
+            reversal = Transaction(
+                "reversal", (posting,), request.actor.id, reason=body.reason, metadata=metadata, reverses=paid_id
+            )
+            fields = {"reversed": -paid.amount, "at": before.now_ms}
+            return FurtherTransactions((reversal,), (DocumentChange(REVERSALS, paid_id, paid.owner, fields),))
 
         accounts = (*counted, *(() if paid is None else (paid.account,)))
         documents = () if paid is None else (DocumentRef(REVERSALS, paid.transaction_id, paid.owner),)
-        asked = self._asked(
-            "cancel", request, found, move, accounts=accounts, documents=documents, besides=refund, reason=body.reason
+        step = self._step_request(
+            "cancel", request, found, apply, accounts=accounts, documents=documents, further=refund, reason=body.reason
         )
-        return await self._submit(asked)
+        return await self._submit(step)
 
     async def load(self, request: Request, code: str, body: LoadCreate) -> tuple[StepAnswer, bool]:
-        """Move money of a gift card into a wallet; the first credit opens that.
+        """Move money from a gift card to a wallet, which the first credit opens.
 
         Raises:
-            NotFound: no such code, no such member, or a member asks for a card that is somebody else's.
-            InvalidState: the card is reserved, empty, cancelled or has lapsed.
-            NotApplicable: it is no gift card. InsufficientFunds: less is on it.
-            Validation: a service did not say into whose wallet.
-            WalletFrozen, WalletClosed, BalanceLimit, ReferenceReused, IdempotencyKeyReused: see the ledger's rules.
+            NotFound: the code or the member does not exist, or the card is not the calling member's.
+            InvalidState: the card is reserved, empty, cancelled or expired.
+            NotApplicable: the voucher is not a gift card. InsufficientFunds: the card has less.
+            Validation: a service key did not name the member.
+            WalletFrozen, WalletClosed, BalanceLimit, ReferenceReused, IdempotencyKeyReused: see the rules of the ledger.
         """
         found = await self._find(request.actor, code)
         member = await self._member(request.actor, body.member_id)
         wallet = new_account(member, found.voucher.account.rpartition(":")[2], self._clock.now_ms())
 
-        def move(_: View, before: VoucherBefore) -> VoucherStep:
+        def apply(_: View, before: VoucherBefore) -> VoucherStep:
             return load(before, wallet.id, body.amount, {"wallet": wallet.id})
 
         opens = (wallet,) if found.voucher.kind == GIFT_CARD else ()
-        asked = self._asked("load", request, found, move, accounts=(wallet.id,), opens=opens, reference=body.reference)
-        return await self._submit(asked)
+        step = self._step_request("load", request, found, apply, accounts=(wallet.id,), opens=opens, reference=body.reference)
+        return await self._submit(step)
 
     # --- queries ----------------------------------------------------------------------------------------------------
 
     async def list_history(self, actor: Actor, code: str, query: StepQuery) -> tuple[list[StepView], str | None]:
-        """Return one page of what has happened to a voucher, newest first, and the cursor of the next.
+        """Return one page of a voucher's history, newest first, and the cursor of the next page.
 
         Raises:
-            NotFound: no such code, or a member asks for one that is not theirs.
-            Validation: the cursor is not one of this list.
+            NotFound: the code does not exist, or the voucher is not the calling member's.
+            Validation: the cursor was not returned by this list.
         """
         voucher = (await self._find(actor, code)).voucher
-        # Of a code that nobody has opened there is no account, and so no history.
+        # A code without a step has no account, so its history is empty.
         where = {"$gt": voucher.account + "#", "$lt": entry_id(voucher.account, _seq_of(query.cursor))}
         entries = await self._ledger.list_entries({"_id": where}, limit=query.limit + 1)
         page = entries[: query.limit]
         steps = [step_of(voucher, entry) for entry in page]
         return steps, encode_cursor(str(page[-1].seq)) if len(entries) > query.limit else None
 
-    # --- how --------------------------------------------------------------------------------------------------------
+    # --- steps ------------------------------------------------------------------------------------------------------
 
     async def _find(self, actor: Actor, code: str) -> FoundVoucher:
         """
         Raises:
-            NotFound: no such code, or a member asks for one that is not theirs.
+            NotFound: the code does not exist, or the voucher is not the calling member's.
         """
         found = await self._vouchers.look(code, actor.id)
         if found is None:
             raise NotFound(NOBODYS)
         voucher = found.voucher
-        # What belongs to nobody is theirs who hold it, as long as it is good for anything.
-        held = voucher.member is None and voucher.state not in {"used", "cancelled"}
-        if actor.kind == "member" and voucher.member != actor.id and not held:
+        # A voucher without a member belongs to the bearer of its code until it is used or cancelled.
+        bearer = voucher.member is None and voucher.state not in {"used", "cancelled"}
+        if actor.kind == "member" and voucher.member != actor.id and not bearer:
             raise NotFound(NOBODYS)
         return found
 
@@ -304,64 +307,67 @@ class PointOfSale:
         opens = tuple(open_counter(each, basket.member_id or "", self._clock.now_ms()) for each in counters or ())
         names = tuple(account.id for account in opens)
 
-        def move(view: View, before: VoucherBefore) -> VoucherStep:
+        def apply(view: View, before: VoucherBefore) -> VoucherStep:
             hold = None if reservation is None else reservation_of(before, reservation)
             if hold is None and before.status == "reserved":
-                raise refused("reserved", "the voucher is reserved: use it with its reservation")
-            free = before.account.spendable if hold is None else hold.left
-            value = discount_of(before.voucher, basket, free)
-            waiting = sum(each.member == basket.member_id for each in before.reserved if hold is None or each.seq != hold.seq)
-            self._require_counters(view, before, counters, waiting)
-            told = {**_told(value), **({"counted": " ".join(names)} if names else {})}
-            return use(before, hold, value, tuple(Posting(name, 1, COUNTED) for name in names), told)
+                raise invalid_state("reserved", "the voucher is reserved; name the reservation to use it")
+            available = before.account.spendable if hold is None else hold.left
+            discount = discount_of(before.voucher, basket, available)
+            reserved = sum(each.member == basket.member_id for each in before.reserved if hold is None or each.seq != hold.seq)
+            self._require_counters(view, before, counters, reserved)
+            metadata = {**_metadata_of(discount), **({"counted": " ".join(names)} if names else {})}
+            return use(before, hold, discount, tuple(Posting(name, 1, COUNTED) for name in names), metadata)
 
-        return self._asked("use", request, found, move, accounts=names, opens=opens, reference=reference)
+        return self._step_request("use", request, found, apply, accounts=names, opens=opens, reference=reference)
 
-    def _asked(
+    def _step_request(
         self,
         step: Step,
         request: Request,
         found: FoundVoucher,
-        move: Callable[[View, VoucherBefore], VoucherStep],
+        apply: Callable[[View, VoucherBefore], VoucherStep],
         *,
         accounts: tuple[str, ...] = (),
         opens: tuple[Account, ...] = (),
         documents: tuple[DocumentRef, ...] = (),
-        besides: Callable[[View, VoucherBefore], ExtraPostings] | None = None,
+        further: Callable[[View, VoucherBefore], FurtherTransactions] | None = None,
         reference: str | None = None,
         reason: str | None = None,
     ) -> StepRequest:
         voucher = found.voucher
         owner = voucher.account.partition(":")[0]
-        # An order may be paid with several vouchers of one member: its reference is unique for each of them.
-        known_as = None if reference is None else f"{voucher.id}/{reference}"
-        said = {"voucher": voucher.id, "offer": voucher.offer, "step": step}
+        # Several vouchers of a member can pay one order, so a reference is unique per voucher.
+        unique_reference = None if reference is None else f"{voucher.id}/{reference}"
+        event = {"voucher": voucher.id, "offer": voucher.offer, "step": step}
         return StepRequest(
             step=step,
             voucher=voucher,
-            idempotency=Idempotency(owner, request.actor.id, request.key, request.fingerprint, known_as),
-            move=move,
+            idempotency=Idempotency(owner, request.actor.id, request.key, request.fingerprint, unique_reference),
+            apply=apply,
             opening=found.opening,
             accounts=accounts,
             opens=opens,
             documents=documents,
             reason=reason,
-            besides=besides,
-            row=self._outbox.row_of(EVENTS[step], voucher.owner, said, channel=CHANNEL, ttl_seconds=TOLD_SECONDS),
+            further=further,
+            outbox_row=self._outbox.row_of(EVENTS[step], voucher.owner, event, channel=CHANNEL, ttl_seconds=OUTBOX_SECONDS),
         )
 
-    async def _submit(self, asked: StepRequest) -> tuple[StepAnswer, bool]:
-        outcome = await self._ledger.submit(step_command(asked))
-        code = await self._vouchers.code_of(asked.voucher)
-        return answer_of(asked.voucher, key_entry(outcome.entries), code), outcome.replayed
+    async def _submit(self, step: StepRequest) -> tuple[StepAnswer, bool]:
+        outcome = await self._ledger.submit(step_command(step))
+        voucher = step.voucher
+        code = None if voucher.number is None else await self._vouchers.pool_code(voucher.offer, voucher.number)
+        return answer_of(voucher, key_entry(outcome.entries), code), outcome.replayed
 
     # --- limits, policies, members ----------------------------------------------------------------------------------
 
     async def _counters(self, actor: Actor, voucher: Voucher, member: str | None) -> list[RedemptionCounter] | None:
-        """What a use by a member counts against: only of a shared code, since others were counted when they were redeemed.
+        """Return the counters that a use moves: those of a shared code. Other vouchers were counted when they were redeemed.
+
+        None for a code with limits per member when no member is named.
 
         Raises:
-            NotFound: there is no such member, or the caller is another one.
+            NotFound: the member does not exist, or the caller is another member.
         """
         if member is not None:
             await self._member(actor, member)
@@ -373,53 +379,52 @@ class PointOfSale:
             return [] if limits == (None, None, None) else None
         return redemption_counters(offer, member, self._clock.now_ms(), self._ledger.calendar)
 
-    def _require_counters(self, view: View, before: VoucherBefore, counters: list[RedemptionCounter] | None, waiting: int) -> None:
+    def _require_counters(self, view: View, before: VoucherBefore, counters: list[RedemptionCounter] | None, reserved: int) -> None:
         """
         Raises:
-            Validation: the member is not named. LimitReached: they have used, or reserved, as much as one may.
-            Overloaded: a day ended in between.
+            Validation: the member is not named. LimitReached: the member's uses and reservations have reached a limit.
         """
         if counters is None:
-            raise Validation.at("/member_id", "a member may use this code only so often: say who uses it")
+            raise Validation.at("/member_id", "the code has limits per member; name the member who uses it")
         for counter in counters:
             account = view.accounts.get(counter.account)
-            had = waiting + (0 if account is None else account.balance)
-            reached = limit_reached(counter, had, self._ledger.calendar, before.now_ms)
+            uses = reserved + (0 if account is None else account.balance)
+            reached = limit_reached(counter, uses, self._ledger.calendar, before.now_ms)
             if reached is not None:
                 raise reached
 
     async def _member(self, actor: Actor, member_id: str | None) -> str:
         """
         Raises:
-            Validation: a service did not say for whom. NotFound: there is no such member, or the caller is another one.
+            Validation: a service key did not name the member. NotFound: the member does not exist, or the caller is another member.
         """
         if member_id is None:
             if actor.kind != "member":
-                raise Validation.at("/member_id", "say into whose wallet")
+                raise Validation.at("/member_id", "name the member whose wallet is credited")
             return actor.id
         actor.require_reach(member_id)
-        if not await self._identity.exists(member_id):
+        if not await self._members.exists(member_id):
             raise NotFound("there is no such member")
         return member_id
 
     async def _offer_of(self, voucher: Voucher) -> Offer:
         return await self._offers.version(voucher.offer, voucher.offer_version)
 
-    async def _use_entry(self, voucher: Voucher, name: str) -> Entry | None:
-        """The entry of a use of this voucher; None when there is none of that name."""
-        place = parse_location(name)
-        entry = None if place is None or place[0] != voucher.account else await self._entry(name)
+    async def _use_entry(self, voucher: Voucher, transaction_id: str) -> Entry | None:
+        """Return the entry of a use of this voucher, or None."""
+        location = parse_location(transaction_id)
+        entry = None if location is None or location[0] != voucher.account else await self._entry_of(transaction_id)
         return None if entry is None or entry.kind != "use" or entry.transaction is not None else entry
 
-    async def _entry(self, name: str) -> Entry | None:
-        place = parse_location(name)
-        return None if place is None else await self._ledger.get_entry(*place, place[0].partition(":")[0])
+    async def _entry_of(self, transaction_id: str) -> Entry | None:
+        location = parse_location(transaction_id)
+        return None if location is None else await self._ledger.get_entry(*location, location[0].partition(":")[0])
 
 
-def given_back(voucher: Voucher) -> tuple[str, ...]:
-    """The accounts that a cancelled voucher does not count against any more.
+def released_accounts(voucher: Voucher) -> tuple[str, ...]:
+    """Return the accounts that no longer count a cancelled voucher.
 
-    The stock keeps another house's code, which is never dealt again, and what a batch has counted when it was made: those codes are printed.
+    The stock keeps counting external codes, which are dealt once, and codes of a batch, which may be printed.
     """
     kept = f"{voucher.offer}:{STOCK}" if voucher.kind == "external_code" or voucher.batch is not None else None
     return tuple(account for account in voucher.counted if account != kept)
@@ -428,23 +433,23 @@ def given_back(voucher: Voucher) -> tuple[str, ...]:
 def _require_policy(allowed: bool, until: int | None, now_ms: int, detail: str) -> None:
     """
     Raises:
-        AgainstPolicy: the offer does not allow it, or not any more.
+        AgainstPolicy: the offer does not allow it, or its time limit has passed.
     """
     if not allowed:
         raise AgainstPolicy(f"{detail}: the offer does not allow it", until=None)
     if until is not None and now_ms >= until:
-        raise AgainstPolicy(f"{detail} any more", until=rfc3339(until))
+        raise AgainstPolicy(f"{detail}: the time limit of the offer has passed", until=rfc3339(until))
 
 
-def _told(value: Discount) -> dict[str, str]:
-    told = {} if value.discount is None else {"discount": str(value.discount)}
-    return told if value.currency is None else {**told, "currency": value.currency}
+def _metadata_of(discount: Discount) -> dict[str, str]:
+    metadata = {} if discount.discount is None else {"discount": str(discount.discount)}
+    return metadata if discount.currency is None else {**metadata, "currency": discount.currency}
 
 
 def _seq_of(cursor: str | None) -> int:
     """
     Raises:
-        Validation: the cursor is not one of this list.
+        Validation: the cursor was not returned by this list.
     """
     if cursor is None:
         return 10**12 - 1

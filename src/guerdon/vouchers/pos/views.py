@@ -1,4 +1,4 @@
-"""How steps at the till are shown: made of their entries and of what never changes, so that a repetition gets the first answer."""
+"""Views of steps. They are made of entries and of fields that never change, so that a replay returns the first result."""
 
 from msgspec.structs import replace
 
@@ -9,27 +9,27 @@ from guerdon.vouchers.pos.models import StepAnswer, StepView
 
 
 def answer_of(voucher: Voucher, entry: Entry, code: str | None) -> StepAnswer:
-    """What a step has come to."""
-    told = entry.metadata
+    """Return the result of a step."""
+    metadata = entry.metadata
     owner, _, asset = entry.account.rpartition(":")
     after = replace(
         voucher,
-        state=told["state"],
-        reserved_until=_number(told.get("reserved_until")),
-        expires_at=_number(told.get("ends_at")),
+        state=metadata["state"],
+        reserved_until=_number(metadata.get("reserved_until")),
+        expires_at=_number(metadata.get("ends_at")),
     )
     account = Account(entry.account, owner, asset, "", balance=entry.balance_after, held=_held_after(entry))
     return StepAnswer(
         voucher=view_voucher(after, account, entry.at, code=code),
         step=entry.kind,
         transaction_id=entry.transaction_id,
-        discount=_number(told.get("discount")),
-        currency=told.get("currency"),
+        discount=_number(metadata.get("discount")),
+        currency=metadata.get("currency"),
         reservation=_reservation(entry),
         reserved=entry.hold.size if entry.kind == "reserve" and entry.hold is not None else None,
-        wallet=told.get("wallet"),
+        wallet=metadata.get("wallet"),
         loaded=-entry.amount if entry.kind == "load" else None,
-        refunded=_number(told.get("refunded")),
+        refunded=_number(metadata.get("refunded")),
         reference=_reference(voucher, entry),
         reason=entry.reason,
         created_at=rfc3339(entry.at),
@@ -37,7 +37,7 @@ def answer_of(voucher: Voucher, entry: Entry, code: str | None) -> StepAnswer:
 
 
 def step_of(voucher: Voucher, entry: Entry) -> StepView:
-    """One line of a voucher's history."""
+    """Return one entry of a voucher's history."""
     return StepView(
         id=entry.id,
         transaction_id=entry.transaction_id,
@@ -56,10 +56,10 @@ def step_of(voucher: Voucher, entry: Entry) -> StepView:
 
 
 def _held_after(entry: Entry) -> int:
-    """A use releases the rest of its reservation by an entry of its own, right behind it."""
+    """Return the held value after a step. The rest of a used reservation is released by a second entry, right after the use."""
     hold = entry.hold
-    rest = hold.size - hold.captured if entry.kind == "use" and hold is not None else 0
-    return entry.held_after - rest
+    released = hold.size - hold.captured if entry.kind == "use" and hold is not None else 0
+    return entry.held_after - released
 
 
 def _reservation(entry: Entry) -> str | None:
