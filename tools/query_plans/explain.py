@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from guerdon.cli.local import local_database
+from guerdon.cli.database import local_database
 from guerdon.collections import INDEXES
 from guerdon.config import Settings, load
 from guerdon.database import Database
