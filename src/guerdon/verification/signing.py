@@ -23,7 +23,7 @@ class BadSignature(Exception):
     """The text is not a checkpoint, or not signed by a known key; the message gives the reason."""
 
 
-class _Jwk(Struct, frozen=True):
+class _CheckpointJwk(Struct, frozen=True):
     kty: Literal["OKP"]
     crv: Literal["Ed25519"]
     kid: Annotated[str, Meta(min_length=1, max_length=128)]
@@ -31,8 +31,8 @@ class _Jwk(Struct, frozen=True):
     d: str | None = None
 
 
-class _JwkSet(Struct, frozen=True):
-    keys: Annotated[list[_Jwk], Meta(min_length=1, max_length=16)]
+class _CheckpointJwkSet(Struct, frozen=True):
+    keys: Annotated[list[_CheckpointJwk], Meta(min_length=1, max_length=16)]
 
 
 class _CheckpointHeader(Struct, frozen=True, forbid_unknown_fields=True):
@@ -41,7 +41,7 @@ class _CheckpointHeader(Struct, frozen=True, forbid_unknown_fields=True):
     kid: str
 
 
-class _OneAlgorithm(JWSRegistry):
+class _EdDsaRegistry(JWSRegistry):
     """JWS registry with one algorithm and three header fields.
 
     The registry of the library warns at each use of the name `EdDSA`, which RFC 9864 replaces by `Ed25519`. Most tools know only the older name.
@@ -66,14 +66,14 @@ class CheckpointKeys:
             StartupRefused: `jwk_set` is not a JWK set of Ed25519 keys with distinct `kid`s.
         """
         try:
-            described = msgspec.json.decode(jwk_set, type=_JwkSet).keys
+            described = msgspec.json.decode(jwk_set, type=_CheckpointJwkSet).keys
             self._keys = {jwk.kid: _import_key(jwk) for jwk in described}
         except (msgspec.MsgspecError, JoseError, ValueError) as error:
             raise StartupRefused(f"the checkpoint keys are not a JWK set of Ed25519 keys, each with a kid: {error}") from None
         if len(self._keys) < len(described):
             raise StartupRefused("the checkpoint keys contain the same kid twice")
         self._signing = described[0].kid
-        self._registry = _OneAlgorithm()
+        self._registry = _EdDsaRegistry()
 
     def public_set(self) -> str:
         """Return the public keys as a JWK set, for auditors."""
@@ -129,7 +129,7 @@ def _header_of(jws: Any) -> _CheckpointHeader:
         raise BadSignature("the header is not that of a checkpoint") from None
 
 
-def _import_key(jwk: _Jwk) -> OKPKey:
+def _import_key(jwk: _CheckpointJwk) -> OKPKey:
     public = OKPKey.import_key({"kty": jwk.kty, "crv": jwk.crv, "x": jwk.x})
     if jwk.d is None:
         return public

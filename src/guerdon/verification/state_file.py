@@ -31,7 +31,7 @@ class VerificationPosition(Struct):
     recounts: list[Recount] = msgspec.field(name="cuts", default_factory=list[Recount])
 
 
-class _State(Struct):
+class _SavedRun(Struct):
     """Content of the file. Its names stay the same, so that a run can continue with a later version."""
 
     database_id: str = msgspec.field(name="books")
@@ -57,7 +57,7 @@ class StateFile:
             StartupRefused: the run belongs to another database, or the file cannot be read.
         """
         try:
-            saved = msgspec.json.decode(self._file.read_bytes(), type=_State)
+            saved = msgspec.json.decode(self._file.read_bytes(), type=_SavedRun)
         except FileNotFoundError:
             return None
         except (OSError, msgspec.MsgspecError) as error:
@@ -84,7 +84,7 @@ class StateFile:
             self._file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
             with os.fdopen(descriptor, "wb") as opened:
-                opened.write(msgspec.json.encode(_State(self._database_id, position)))
+                opened.write(msgspec.json.encode(_SavedRun(self._database_id, position)))
             draft.replace(self._file)
         except OSError as error:
             raise StartupRefused(

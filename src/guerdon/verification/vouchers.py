@@ -20,10 +20,10 @@ from guerdon.verification.account_replay import ReportViolation
 from guerdon.verification.lookups import BATCH, find_entries
 from guerdon.verification.rows import (
     AccountRow,
-    VoucherCodeRow,
     EntryRow,
     OfferVersionRow,
     ReversalRow,
+    VoucherCodeRow,
     VoucherRow,
     decode_row,
     decode_rows,
@@ -238,7 +238,8 @@ async def _read_stocks(database: Database, session: Session) -> tuple[dict[str, 
     issued: Counter[str] = Counter()
     for collection, pipeline in ((VOUCHERS, ISSUED), (CODE_BATCHES, BATCHED)):
         async for row in await database.raw[collection].aggregate(pipeline, session=session):
-            issued[f"{row['_id']}:{STOCK}"] += row["count"]
+            stock_id = f"{row['_id']}:{STOCK}"
+            issued[stock_id] += row["count"]
     return stocks, issued
 
 
