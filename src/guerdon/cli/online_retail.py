@@ -2,7 +2,7 @@
 
 Each pair (InvoiceNo, CustomerID) becomes one event; rows without a customer are skipped and counted. The amount is the sum of
 Quantity x UnitPrice in exact decimals, rounded half-even to pence once. An invoice whose number begins with C becomes a refund of the negated
-sum, any other invoice a purchase. The events are evaluated by one campaign of the replay only, whatever campaigns are active: 1 point for each
+sum, any other invoice a purchase. The events are evaluated only by the campaign of the replay, not by active campaigns: 1 point for each
 whole pound, taken back on refunds even into debt, so that the order of the events does not matter. `replay_options.py` can replace it.
 
 Event ids are business keys, so an interrupted replay can be run again: recorded events are found by their id.

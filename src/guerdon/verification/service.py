@@ -2,7 +2,7 @@
 
 Accounts are read in pages, in the order of their ids, followed by their entries, which have the same order. The accounts of a page, their active holds
 and their refunds are read in one snapshot. Entries after the `seq` of an account are left to the next run. Entries never change, so they need no
-snapshot. Memory holds one page, whatever the size of the ledger.
+snapshot. Memory holds one page at a time.
 """
 
 from collections.abc import AsyncIterator, Callable, Iterable

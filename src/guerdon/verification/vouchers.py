@@ -1,7 +1,7 @@
 """L11: vouchers agree with their accounts, and stocks count the vouchers that were issued and not returned.
 
 Every step in the life of a voucher is an entry on its account that contains the new state. So the newest step gives the state of the document,
-whatever happened before, and the first entry gives what was issued. The documents and accounts of a page are read in one snapshot, because they
+independent of earlier entries, and the first entry gives what was issued. The documents and accounts of a page are read in one snapshot, because they
 change together; the entries that they name never change.
 """
 
