@@ -11,7 +11,7 @@ from pymongo import ASCENDING, MongoClient, WriteConcern
 from bench import baseline
 from bench.processes import BenchFailed
 from bench.servers import Servers
-from guerdon.cli.local import local_database, local_services
+from guerdon.cli.database import local_database, local_services
 from guerdon.config import load
 from guerdon.members.models import Member
 from guerdon.permissions import Actor

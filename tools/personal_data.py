@@ -33,51 +33,51 @@ from guerdon.workers.models import LEASES
 Fate = Literal["deleted", "emptied", "kept"]
 
 
-class Kept(Struct, frozen=True):
+class PersonalData(Struct, frozen=True):
     """Personal data of one collection."""
 
     fate: Fate
     """Effect of an erasure. `kept` data is stored under the random id, which no longer identifies a person."""
     exported: tuple[str, ...]
     """Members of an export that contain the data."""
-    unshown: str = ""
+    reason_not_exported: str = ""
     """Reason why an export does not contain the data."""
 
 
-PEOPLE: dict[str, Kept | None] = {
-    MEMBERS: Kept("emptied", ("member",)),
-    PERSON_KEYS: Kept("deleted", (), "the key that decrypts `member` and `sessions`"),
-    CLAIMS: Kept("emptied", (), "digests of values in `member`; that of the external id is kept for some time"),
-    SESSIONS: Kept("deleted", ("sessions",)),
-    FACTORS: Kept("deleted", ("second_factor",)),
-    OUTBOX: Kept("deleted", (), "mails to be sent, for half an hour"),
-    RESETS: Kept("deleted", (), "a digest, for half an hour"),
-    EXPORTS: Kept("deleted", (), "the time of the next allowed export"),
-    ERASING: Kept("deleted", (), "only while the person is being erased"),
-    ERASURES: Kept("kept", (), "the certificate, which the person has received"),
-    ACCOUNTS: Kept("kept", ("wallets", "counters", "vouchers")),
-    ENTRIES: Kept("kept", ("wallets", "vouchers")),
-    HOLD_DOCUMENTS: Kept("kept", ("holds",)),
-    REVERSALS: Kept("kept", (), "sums of the entries"),
-    EVENTS: Kept("kept", ("events",)),
-    REFUNDS: Kept("kept", ("refunds",)),
-    MEMBER_STATES: Kept("kept", ("standing", "tier")),
-    TIER_CHANGES: Kept("kept", ("tier_changes",)),
-    TIER_SETS: Kept("kept", (), "the id of the author, if staff"),
-    TIER_SET_VERSIONS: Kept("kept", (), "the id of the author, if staff"),
-    AUDIT: Kept("kept", ("audit",)),
-    CONTENTION_LEASES: Kept("kept", (), "the process that currently holds the lease of a wallet"),
-    CAMPAIGNS: Kept("kept", (), "the id of the author, if staff"),
-    CAMPAIGN_VERSIONS: Kept("kept", (), "the id of the author, if staff"),
-    OFFERS: Kept("kept", (), "the id of the author, if staff"),
-    OFFER_VERSIONS: Kept("kept", (), "the id of the author, if staff"),
-    VOUCHERS: Kept("kept", ("vouchers",)),
-    CODE_BATCHES: Kept("kept", (), "the id of the requester, if staff"),
-    VOUCHER_CODES: Kept("kept", (), "the codes in `vouchers`"),
-    DEALT_CODES: Kept("kept", (), "the codes in `vouchers`"),
-    SIMULATIONS: Kept("kept", (), "for 30 days: the members with the largest simulated awards, and the requester"),
-    SIMULATED_MEMBERS: Kept("kept", (), "simulated values, while a simulation runs"),
-    SIMULATED_PURCHASES: Kept("kept", (), "simulated values, while a simulation runs"),
+PEOPLE: dict[str, PersonalData | None] = {
+    MEMBERS: PersonalData("emptied", ("member",)),
+    PERSON_KEYS: PersonalData("deleted", (), "the key that decrypts `member` and `sessions`"),
+    CLAIMS: PersonalData("emptied", (), "digests of values in `member`; that of the external id is kept for some time"),
+    SESSIONS: PersonalData("deleted", ("sessions",)),
+    FACTORS: PersonalData("deleted", ("second_factor",)),
+    OUTBOX: PersonalData("deleted", (), "mails to be sent, for half an hour"),
+    RESETS: PersonalData("deleted", (), "a digest, for half an hour"),
+    EXPORTS: PersonalData("deleted", (), "the time of the next allowed export"),
+    ERASING: PersonalData("deleted", (), "only while the person is being erased"),
+    ERASURES: PersonalData("kept", (), "the certificate, which the person has received"),
+    ACCOUNTS: PersonalData("kept", ("wallets", "counters", "vouchers")),
+    ENTRIES: PersonalData("kept", ("wallets", "vouchers")),
+    HOLD_DOCUMENTS: PersonalData("kept", ("holds",)),
+    REVERSALS: PersonalData("kept", (), "sums of the entries"),
+    EVENTS: PersonalData("kept", ("events",)),
+    REFUNDS: PersonalData("kept", ("refunds",)),
+    MEMBER_STATES: PersonalData("kept", ("standing", "tier")),
+    TIER_CHANGES: PersonalData("kept", ("tier_changes",)),
+    TIER_SETS: PersonalData("kept", (), "the id of the author, if staff"),
+    TIER_SET_VERSIONS: PersonalData("kept", (), "the id of the author, if staff"),
+    AUDIT: PersonalData("kept", ("audit",)),
+    CONTENTION_LEASES: PersonalData("kept", (), "the process that currently holds the lease of a wallet"),
+    CAMPAIGNS: PersonalData("kept", (), "the id of the author, if staff"),
+    CAMPAIGN_VERSIONS: PersonalData("kept", (), "the id of the author, if staff"),
+    OFFERS: PersonalData("kept", (), "the id of the author, if staff"),
+    OFFER_VERSIONS: PersonalData("kept", (), "the id of the author, if staff"),
+    VOUCHERS: PersonalData("kept", ("vouchers",)),
+    CODE_BATCHES: PersonalData("kept", (), "the id of the requester, if staff"),
+    VOUCHER_CODES: PersonalData("kept", (), "the codes in `vouchers`"),
+    DEALT_CODES: PersonalData("kept", (), "the codes in `vouchers`"),
+    SIMULATIONS: PersonalData("kept", (), "for 30 days: the members with the largest simulated awards, and the requester"),
+    SIMULATED_MEMBERS: PersonalData("kept", (), "simulated values, while a simulation runs"),
+    SIMULATED_PURCHASES: PersonalData("kept", (), "simulated values, while a simulation runs"),
     SERVICE_KEYS: None,
     LOOKUP_KEYS: None,
     ASSETS: None,

@@ -201,7 +201,7 @@ async def test_the_command_says_it_too(
     different = await run(recorded["id"])
     assert different.exit_code == 1
     assert different.stdout.startswith(f"{recorded['id']}: different\n")
-    assert "\n  tampered\njudged now:\n" in different.stdout
+    assert "\n  tampered\nevaluated now:\n" in different.stdout
     await database.raw[CAMPAIGN_VERSIONS].delete_many({})
     assert (await run(recorded["id"])).exit_code == 3
     assert isinstance((await run("nothing")).exception, NotFound)

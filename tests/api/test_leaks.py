@@ -12,7 +12,7 @@ import pytest
 from guerdon.access.service_key_format import new_key
 from guerdon.access.token_keys import TokenKeys
 from guerdon.cli import token_keys as commands
-from guerdon.cli.auditing import _export
+from guerdon.cli.audit import _export
 from guerdon.config import Settings
 from guerdon.crypto.redaction import PATTERNS, redacted
 from guerdon.crypto.sealing import MasterKeys

@@ -14,7 +14,7 @@ from pydantic import SecretStr
 
 from guerdon.access.service_key_format import KeyParts
 from guerdon.access.token_keys import TokenKeys
-from guerdon.cli.proof import EXIT_VIOLATIONS, verify_books
+from guerdon.cli.verify import EXIT_VIOLATIONS, verify_ledger
 from guerdon.config import Settings
 from guerdon.ledger import store
 from guerdon.logs import make_logger
@@ -251,7 +251,7 @@ async def test_books_that_do_not_verify(
     for name, value in places(settings).items():
         monkeypatch.setenv(name, value)
     with pytest.raises(typer.Exit) as ended:
-        await asyncio.to_thread(verify_books, data_dir=tmp_path)
+        await asyncio.to_thread(verify_ledger, data_dir=tmp_path)
     assert ended.value.exit_code == EXIT_VIOLATIONS
     [line] = [json.loads(line) for line in capsys.readouterr().err.splitlines() if "security_event" in line]
     assert (line["name"], line["actor"], line["result"]) == ("verify_failed", "terminal", "failed")

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from guerdon.access.key_file import KeyFile
 from guerdon.access.token_keys import TokenKeys, decode_set, new_signing_key
 from guerdon.cli import token_keys as commands
-from guerdon.cli.local import write_private
+from guerdon.cli.key_files import write_private
 from guerdon.errors import NotFound, StartupRefused, Validation
 from guerdon.logs import make_logger
 from tests.clients import Log

@@ -23,7 +23,7 @@ from guerdon.second_factor.rules import STEP_MS
 from guerdon.sessions.service import SESSIONS_MAX
 from guerdon.verification import service as proof
 from guerdon.verification.checkpoints import CheckpointKeys, write_checkpoint
-from guerdon.verification.service import prove, verify
+from guerdon.verification.service import verify, verify_account
 from guerdon.wiring.services import Services
 from guerdon.workers.leases import Leases
 from guerdon.workers.models import Job
@@ -314,7 +314,7 @@ async def run_proofs(services: Services, monkeypatch: pytest.MonkeyPatch, record
     monkeypatch.setattr(proof, "PAGE_ACCOUNTS", 2)
     report = await verify(services.database)
     assert report.violations == 0, report.first
-    assert (await prove(services.database, wallet)).violations == 0
+    assert (await verify_account(services.database, wallet)).violations == 0
     recorder.on = False
     entry = await services.database.raw[ENTRIES].find_one({"_id": entry_id(wallet, 1)})
     assert entry is not None

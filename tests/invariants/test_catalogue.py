@@ -158,7 +158,7 @@ async def test_every_query_of_a_request_keeps_the_rule_and_every_index_serves(ex
     assert {each.query for each in findings} == {name for name, query in QUERIES.items() if query.explained}
     found = {each.query for each in findings if each.plan.returned}
     assert set(QUERIES) - found == {
-        "entries.feed",
+        "entries.watch",
         "refusals.expire",
         "sessions.expire",
         "claims.expire",
@@ -166,7 +166,7 @@ async def test_every_query_of_a_request_keeps_the_rule_and_every_index_serves(ex
         "resets.expire",
         "simulations.expire",
         "checkpoints.touch",
-        "verify.beside_refusals",
+        "verify.refused_keys",
     }
     assert {each.query for each in findings if each.plan.index == SCAN} == {"service_keys.list", "verify.issued"}
 
@@ -218,7 +218,7 @@ async def test_a_database_of_somebody_else_is_left_alone(mongodb_url: str) -> No
     database = Database(mongodb_url, name + SUFFIX)
     try:
         await database.raw["books"].insert_one({"_id": 1})
-        with pytest.raises(StartupRefused, match="was not made by this command"):
+        with pytest.raises(StartupRefused, match="was not created by this command"):
             async with scratch_database(mongodb_url, name):
                 pytest.fail("it must not be opened")
         assert await database.raw["books"].count_documents({}) == 1
@@ -236,7 +236,7 @@ async def test_a_database_of_somebody_else_is_left_alone(mongodb_url: str) -> No
 async def test_the_command_says_its_verdict_as_json(mongodb_url: str) -> None:
     environment = {**os.environ, "GUERDON_MONGODB_URL": mongodb_url, "GUERDON_MONGODB_DATABASE": "explained"}
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "guerdon", "explain", "--entries", "2000", "--json",
+        sys.executable, "-m", "tools.query_plans", "--entries", "2000", "--json",
         env=environment, stdout=asyncio.subprocess.PIPE,
     )  # fmt: skip
     out, _ = await process.communicate()

@@ -222,14 +222,14 @@ async def test_keys_are_rotated(services: Services, clock: ManualClock) -> None:
 async def test_a_faster_process_has_signed_already(services: Services, clock: ManualClock, monkeypatch: pytest.MonkeyPatch) -> None:
     await open_wallets(services, 1, 100)
     await sign(services, clock)
-    add_up = checkpoints._add_up
+    count_ledger = checkpoints._count_ledger
 
-    async def overtaken(database: Database, cuts: Any) -> None:
-        await add_up(database, cuts)
-        monkeypatch.setattr(checkpoints, "_add_up", add_up)
+    async def overtaken(database: Database, recounts: Any) -> None:
+        await count_ledger(database, recounts)
+        monkeypatch.setattr(checkpoints, "_count_ledger", count_ledger)
         assert await sign(services, clock) == 1
 
-    monkeypatch.setattr(checkpoints, "_add_up", overtaken)
+    monkeypatch.setattr(checkpoints, "_count_ledger", overtaken)
     assert await sign(services, clock) == 0
     assert len(await stored(services.database)) == 2
     assert await faults(services.database) == {}
@@ -260,7 +260,7 @@ def test_the_file_survives_a_writer_that_was_killed(tmp_path: Path) -> None:
         assert read_lines(file) == lines[: whole[:cut].count(b"\n")]
         assert append_missing(file, lines) is None
         assert read_lines(file) == lines
-    assert append_missing(file, lines[:4]) == f"the database does not have checkpoint 5 of {file}, or has another one"
+    assert append_missing(file, lines[:4]) == f"the database does not have checkpoint 5 of {file}, or has a different one"
     assert append_missing(file, [*lines[:4], Line(5, "other")]) is not None
     assert read_lines(file) == lines
 
@@ -270,9 +270,9 @@ def test_a_file_that_is_none_is_refused(tmp_path: Path) -> None:
     with pytest.raises(StartupRefused, match="cannot be read"):
         read_lines(file)
     file.write_text("a poem\n")
-    with pytest.raises(StartupRefused, match="not a file of checkpoints"):
+    with pytest.raises(StartupRefused, match="not a checkpoint file"):
         read_lines(file)
-    with pytest.raises(StartupRefused, match="not a file of checkpoints"):
+    with pytest.raises(StartupRefused, match="not a checkpoint file"):
         append_missing(file, [])
     with pytest.raises(StartupRefused, match="cannot be written"):
         append_missing(tmp_path, [])

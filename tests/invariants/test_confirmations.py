@@ -183,6 +183,6 @@ async def test_what_an_event_says_that_it_has_confirmed_is_held_against_the_entr
         event = {"_id": "evt-1", "owner": opened.owner, "awards": [], "releases": [release | change]}
         await services.database.raw[EVENTS].replace_one({"_id": "evt-1"}, event, upsert=True)
         report = VerificationReport()
-        async for _ in check_documents(services.database, "events", "", report.blame):
+        async for _ in check_documents(services.database, "events", "", report.add):
             pass
         assert set(report.first) == ({"L5"} if change else set())

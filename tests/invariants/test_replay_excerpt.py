@@ -7,7 +7,7 @@ import pytest
 
 from guerdon.campaigns.domain import EVENTS
 from guerdon.cli.main import EXIT_LEFT_OUT
-from guerdon.cli.replay import read_file
+from guerdon.cli.online_retail import read_file
 from guerdon.config import Settings
 from guerdon.ledger.store import ENTRIES
 from guerdon.verification.service import verify

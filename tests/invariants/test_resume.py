@@ -121,9 +121,9 @@ async def test_keys_are_compared_across_pages_and_beyond_memory(
     named = []
     for page, memory, batch in ((1000, 10**6, 500), (1, 10**6, 500), (1000, 0, 500), (1000, 1, 1), (1, 3, 2)):
         monkeypatch.setattr(proof, "PAGE_ACCOUNTS", page)
-        monkeypatch.setattr(proof, "MARKS_IN_MEMORY", memory)
+        monkeypatch.setattr(proof, "UNIQUE_KEYS_IN_MEMORY", memory)
         monkeypatch.setattr(lookups, "BATCH", batch)
-        named.append({law: violation.detail.split(" stands")[0] for law, violation in (await verify(database)).first.items()})
+        named.append({law: violation.detail.split(" is also used")[0] for law, violation in (await verify(database)).first.items()})
     await database.raw[ENTRIES].delete_many({})
     await database.sync_indexes(INDEXES)
     assert all(found.get("L4") == "its key or reference" for found in named), named

@@ -22,7 +22,7 @@ from guerdon.logs import make_logger
 from guerdon.verification.checkpoint_file import Line, append_missing
 from guerdon.verification.checkpoints import CHECKPOINTS, write_checkpoint
 from guerdon.verification.report import VerificationReport
-from guerdon.verification.service import prove, verify
+from guerdon.verification.service import verify, verify_account
 from guerdon.verification.vouchers import check_vouchers
 from guerdon.wiring.routes import build_app
 from guerdon.wiring.services import Services
@@ -74,7 +74,7 @@ async def test_untouched_books_are_clean(services: Services, copy: Copy, kept: P
     assert {row["kind"] for row in copy.entries} == KINDS
     assert any(row["balance_after"] < 0 for row in copy.entries if row["kind"] == "clawback")
     for account in copy.accounts:
-        alone = await prove(services.database, account["_id"])
+        alone = await verify_account(services.database, account["_id"])
         assert (alone.violations, alone.accounts, alone.entries) == (0, 1, account["seq"]), alone.first
 
 
@@ -118,7 +118,7 @@ async def test_what_vouchers_say_is_held_against_their_accounts(services: Servic
 
 async def look_at_vouchers(database: Database) -> VerificationReport:
     report = VerificationReport()
-    async for _ in check_vouchers(database, "", report.blame):
+    async for _ in check_vouchers(database, "", report.add):
         pass
     return report
 
@@ -145,15 +145,15 @@ async def test_one_wallet_is_proved_alone(services: Services, copy: Copy) -> Non
     one, other = row["_id"].rpartition("#")[0], row["counter"]
     debit = next(row for row in copy.chain(other) if row["kind"] == "debit")
     await copy.put(database, [(ENTRIES, debit["_id"], {**debit, "actor": "key_nobody"})])
-    assert (await prove(database, one)).violations == 0
-    assert set((await prove(database, other)).first) == {"L6", "L4"}, "the actor is in the mark of the key as well"
+    assert (await verify_account(database, one)).violations == 0
+    assert set((await verify_account(database, other)).first) == {"L6", "L4"}, "the actor is in the mark of the key as well"
     await copy.restore(database, [(ENTRIES, debit["_id"], None)])
     await copy.put(database, [(ENTRIES, f"{other}#{row['pair']:012d}", None)])
-    assert "L1" in (await prove(database, one)).first
+    assert "L1" in (await verify_account(database, one)).first
     with pytest.raises(NotFound):
-        await prove(database, "mem_" + "0" * 32 + ":PTS")
+        await verify_account(database, "mem_" + "0" * 32 + ":PTS")
     await database.raw[ACCOUNTS].update_one({"_id": other}, {"$set": {"balance": "a lot"}})
-    assert "L6" in (await prove(database, other)).first
+    assert "L6" in (await verify_account(database, other)).first
 
 
 @pytest_asyncio.fixture
@@ -223,7 +223,7 @@ async def test_no_false_alarm_while_the_books_are_written(
             assert (report.violations, report.first) == (0, {})
             counts["looks"] += 1
             for wallet in wallets[:2]:
-                alone = await prove(other_services.database, wallet)
+                alone = await verify_account(other_services.database, wallet)
                 assert (alone.violations, alone.first) == (0, {})
 
     async def tidy_up() -> None:

@@ -208,7 +208,7 @@ async def test_a_stop_at_rest_is_immediate(database: Database) -> None:
 
 async def test_two_jobs_of_one_name_are_refused(database: Database) -> None:
     job = counting("twin", lambda: None)
-    with pytest.raises(ValueError, match="a name of its own"):
+    with pytest.raises(ValueError, match="must be unique"):
         async with working(database, job, job):
             pass
 

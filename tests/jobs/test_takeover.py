@@ -8,7 +8,7 @@ from pymongo.uri_parser import parse_uri
 
 from guerdon.database import Database
 from guerdon.workers.models import LEASES
-from guerdon.workers.service import TROUBLE_MS
+from guerdon.workers.service import RETRY_MS
 from tests.clients import Log
 from tests.invariants.faults import lossy_wire
 from tests.jobs.workers import LEASE_MS, cable_to, connected, hanging, lease_of, process, server_ms, working
@@ -97,6 +97,6 @@ async def test_a_lease_whose_grant_was_lost_on_the_way_is_taken_again(database: 
         async with working(remote, hanging("shared", said.append), log=log, lease_ms=60_000):
             await until(lambda: said == ["began"])
             # Anew: what is counted on is the second grant.
-            assert (await lease_of(database, "shared"))["last_run_at"] >= began_ms + TROUBLE_MS
+            assert (await lease_of(database, "shared"))["last_run_at"] >= began_ms + RETRY_MS
     assert wire.lost == 1
     assert [(line["event"], line["job"]) for line in log.lines] == [("lease_failed", "shared"), ("job_interrupted", "shared")]

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from guerdon.cli.serving import HEAD_BYTES_MAX, HEADER_READ_TIMEOUT_MS, STOP_SECONDS
+from guerdon.cli.serve import HEAD_BYTES_MAX, HEADER_READ_TIMEOUT_MS, STOP_SECONDS
 from guerdon.config import Settings
 from guerdon.http.body import BODY_BYTES_MAX, BULK_BODY_BYTES_MAX
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from tools.personal_data import PEOPLE, Kept
+from tools.personal_data import PEOPLE, PersonalData
 
 from guerdon.collections import ERASABLE_ROWS, INDEXES
 from guerdon.privacy.models import ExportView
@@ -18,13 +18,15 @@ def test_what_is_declared_fits_what_is_done() -> None:
     kept = {name: each for name, each in PEOPLE.items() if each is not None}
     assert {each.collection for each in ERASABLE_ROWS} <= {name for name, each in kept.items() if each.fate == "deleted"}
     for name, each in kept.items():
-        assert bool(each.exported) != bool(each.unshown), name
+        assert bool(each.exported) != bool(each.reason_not_exported), name
     parts = {part for each in kept.values() for part in each.exported} | {"format", "exported_at", "complete"}
     assert set(ExportView.__struct_fields__) == parts, "every part of an export shows some collection"
 
 
-def row_of(name: str, kept: Kept) -> str:
-    return f"| `{name}` | {kept.fate} | " + (f"{', '.join(kept.exported)} |" if kept.exported else f"no: {kept.unshown} |")
+def row_of(name: str, kept: PersonalData) -> str:
+    return f"| `{name}` | {kept.fate} | " + (
+        f"{', '.join(kept.exported)} |" if kept.exported else f"no: {kept.reason_not_exported} |"
+    )
 
 
 def test_the_operations_page_has_the_table() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from guerdon.campaigns.domain import EVENTS, RecordedEvent
-from guerdon.cli.replay import CAMPAIGN_ID
+from guerdon.cli.online_retail import CAMPAIGN_ID
 from guerdon.config import Settings
 from guerdon.wiring.services import Services
 from tests.invariants.retail import guerdon, places, points_of, require_data

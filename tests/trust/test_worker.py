@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from guerdon.cli.background import STOP_SECONDS
+from guerdon.cli.worker import STOP_SECONDS
 from tests.trust.deployment import Deployment
 from tests.trust.figures import record
 from tests.trust.groups import ALONE

@@ -1,4 +1,4 @@
-"""`python -m tools.query_plans`: see explain.py."""
+"""`python -m tools.query_plans`, which `make explain` runs; see explain.py."""
 
 import typer
 

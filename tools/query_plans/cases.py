@@ -1,4 +1,4 @@
-"""With which values each catalogued query is explained: the newest and the deepest page, the hot and a quiet wallet, found and not found."""
+"""Values with which each query of the catalogue is explained: newest and deepest page, hot and quiet wallet, found and not found."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -9,8 +9,7 @@ from guerdon.ledger.models import REFUSAL, SEQ_DIGITS, entry_id, hold_id, transa
 from guerdon.simulated_clock.models import CLOCK_ID
 from guerdon.tiers.models import PROGRAMME, WALK
 from guerdon.verification.lookups import BATCH
-from tools.query_plans import code_sample as batch_sample
-from tools.query_plans import voucher_sample
+from tools.query_plans import code_sample, voucher_sample
 from tools.query_plans.plans import Parameters
 from tools.query_plans.sample import (
     ACTOR,
@@ -22,18 +21,18 @@ from tools.query_plans.sample import (
     campaign_of,
     claim_of,
     event_of,
+    outbox_id_of,
     reference_of,
     refund_of,
     sealed_of,
     session_of,
     simulation_of,
-    told_of,
 )
 
 Cases = Iterator[tuple[str, str, Parameters]]
-"""(query, case, parameters)"""
-PAGE, STATEMENT, ASKED_MAX = 51, 200, 500
-NOBODY = "mem_" + "f" * 32
+"""Name of the query, description of the case, and parameters."""
+PAGE, STATEMENT, IDS_MAX = 51, 200, 500
+UNKNOWN_MEMBER = "mem_" + "f" * 32
 _LAST_SEQ = 10**SEQ_DIGITS - 1
 
 
@@ -46,32 +45,32 @@ def cases_of(sample: Sample) -> Cases:
     yield from _privacy(sample)
     yield from _tiers(sample)
     yield from voucher_sample.cases(sample.hot.owner, sample.quiet[0].owner)
-    yield from batch_sample.cases()
+    yield from code_sample.cases()
     yield from _simulations(sample)
     yield from _jobs(sample)
-    yield from _verify(sample)
+    yield from _verification(sample)
 
 
 def _by_id(sample: Sample) -> Cases:
     quiet, hot = sample.quiet[0], sample.hot
-    places = {
-        "claims.get": (claim_of("external_id", 7), "external_id:nobody"),
-        "members.get": (hot.owner, NOBODY),
-        "person_keys.get": (hot.owner, NOBODY),
+    known_and_unknown = {
+        "claims.get": (claim_of("external_id", 7), "external_id:unknown"),
+        "members.get": (hot.owner, UNKNOWN_MEMBER),
+        "person_keys.get": (hot.owner, UNKNOWN_MEMBER),
         "lookup_keys.get": ("claims", "none"),
         "service_keys.get": ("key007", "none"),
         "assets.get": ("A07", "NONE"),
         "events.get": (event_of(2), "order-none"),
         "campaigns.get": (campaign_of(7), campaign_of(10**9)),
-        "accounts.move": (hot.id, NOBODY + ":PTS"),
+        "accounts.move": (hot.id, UNKNOWN_MEMBER + ":PTS"),
         "turns.ask": (hot.id, quiet.id),
-        "factors.get": (quiet.owner, NOBODY),
-        "factors.renew": (quiet.owner, NOBODY),
-        "factors.remove": (quiet.owner, NOBODY),
-        "resets.get": (quiet.owner, NOBODY),
-        "resets.replace": (quiet.owner, NOBODY),
+        "factors.get": (quiet.owner, UNKNOWN_MEMBER),
+        "factors.renew": (quiet.owner, UNKNOWN_MEMBER),
+        "factors.remove": (quiet.owner, UNKNOWN_MEMBER),
+        "resets.get": (quiet.owner, UNKNOWN_MEMBER),
+        "resets.replace": (quiet.owner, UNKNOWN_MEMBER),
     }
-    for query, (known, unknown) in places.items():
+    for query, (known, unknown) in known_and_unknown.items():
         yield query, "found", {"id": known}
         yield query, "not found", {"id": unknown}
     owned = {
@@ -88,21 +87,25 @@ def _by_id(sample: Sample) -> Cases:
         yield query, "not found", {"id": known + "-none", "owner": owner}
     collected = f"{sample.collector}:A50"
     yield "accounts.get", "one of 100 wallets", {"id": collected, "owner": sample.collector}
-    yield "turns.end", "nobody waits", {"id": hot.id, "holder": "one", "line": []}
-    yield "turns.end", "another holds it", {"id": hot.id, "holder": "two", "line": []}
+    yield "turns.end", "no process waits", {"id": hot.id, "holder": "one", "line": []}
+    yield "turns.end", "held by another process", {"id": hot.id, "holder": "two", "line": []}
     yield "members.rehash", "found", {"id": hot.owner, "hash": None}
     yield "members.change", "found", {"id": hot.owner}
     for query in ("sessions.get", "sessions.rotate", "sessions.end", "sessions.end_own", "sessions.log_out"):
-        for case, session in (("found", session_of(quiet.owner)), ("not found", session_of(NOBODY))):
+        for case, session in (("found", session_of(quiet.owner)), ("not found", session_of(UNKNOWN_MEMBER))):
             yield query, case, {"id": session, "digest": session.encode(), "member": quiet.owner}
     for case, clock in (("found", CLOCK_ID), ("not found", "none")):
         yield "clocks.get", case, {"id": clock}
         yield "clocks.make", case, {"id": clock}
         yield "clocks.advance", case, {"id": clock, "most": NOW_MS}
-    for case, owner, count in (("found", quiet.owner, 1), ("moved on", quiet.owner, 2), ("not found", NOBODY, None)):
+    for case, owner, count in (
+        ("found", quiet.owner, 1),
+        ("changed concurrently", quiet.owner, 2),
+        ("not found", UNKNOWN_MEMBER, None),
+    ):
         yield "standings.change", case, {"id": owner, "owner": owner, "count": count}
         yield "refunds.change", case, {"id": refund_of(owner), "owner": owner, "count": count}
-    for case, owner in (("found", quiet.owner), ("not found", NOBODY)):
+    for case, owner in (("found", quiet.owner), ("not found", UNKNOWN_MEMBER)):
         yield "factors.begin", case, {"id": owner, "none": None}
         yield "factors.confirm", case, {"id": owner, "none": None, "sealed": sealed_of(owner)}
         yield "factors.try", case, {"id": owner, "most": 5, "now": NOW_MS}
@@ -110,16 +113,16 @@ def _by_id(sample: Sample) -> Cases:
         yield "factors.code", case, {"id": owner, "digest": owner.encode()}
         yield "resets.check", case, {"id": owner, "digest": owner.encode()}
         yield "resets.use", case, {"id": owner, "digest": owner.encode()}
-        yield "outbox.change", case, {"id": told_of(owner), "due_at": NOW_MS}
+        yield "outbox.change", case, {"id": outbox_id_of(owner), "due_at": NOW_MS}
     yield "members.set_hash", "found", {"id": hot.owner}
     yield "service_keys.revoke", "found", {"id": "key007"}
     yield "service_keys.used", "found", {"id": "key007"}
     yield "campaigns.replace", "found", {"id": campaign_of(7), "version": 1, "changed_at": START_MS}
-    yield "campaigns.replace", "changed meanwhile", {"id": campaign_of(7), "version": 2, "changed_at": START_MS}
+    yield "campaigns.replace", "changed concurrently", {"id": campaign_of(7), "version": 2, "changed_at": START_MS}
 
 
 def _lists(sample: Sample) -> Cases:
-    names = [claim_of("external_id", number) for number in range(min(ASKED_MAX, sample.members))]
+    names = [claim_of("external_id", number) for number in range(min(IDS_MAX, sample.members))]
     yield "claims.known", f"{len(names)}, all found", {"ids": names, "limit": len(names)}
     yield "claims.known", f"{len(names)}, none found", {"ids": [name + "-none" for name in names], "limit": len(names)}
     yield "claims.taken", "2, both found", {"ids": [claim_of("email", 7), claim_of("external_id", 7)], "limit": 2}
@@ -136,9 +139,9 @@ def _lists(sample: Sample) -> Cases:
     yield "service_keys.page", "first page", {"after": "", "limit": PAGE}
     yield "service_keys.page", "deep page", {"after": "key050", "limit": PAGE}
     yield "assets.list", "100 assets", {"limit": 1000}
-    for case, owner in (("1 session", sample.hot.owner), ("nobody's", NOBODY)):
+    for case, owner in (("1 session", sample.hot.owner), ("not found", UNKNOWN_MEMBER)):
         yield "sessions.list", case, {"first": f"{owner}:", "last": f"{owner};", "limit": 200}
-    for case, owner in (("1 wallet", sample.hot.owner), ("100 wallets", sample.collector), ("nobody's", NOBODY)):
+    for case, owner in (("1 wallet", sample.hot.owner), ("100 wallets", sample.collector), ("not found", UNKNOWN_MEMBER)):
         yield "accounts.list", case, {"first": f"{owner}:A", "last": f"{owner}:[", "owner": owner, "limit": 100}
     yield "campaigns.first", "first page", {"limit": PAGE}
     yield "campaigns.next", "deep page", {"before": campaign_of(500), "limit": PAGE}
@@ -152,23 +155,27 @@ def _lists(sample: Sample) -> Cases:
 
 
 def _batches(sample: Sample) -> Cases:
-    many = sample.quiet[:ASKED_MAX]
+    many = sample.quiet[:IDS_MAX]
     hot = sample.hot
     for query in ("batch.accounts", "accounts.exist"):
         yield query, "1 wallet", {"ids": [hot.id], "owners": [hot.owner]}
         yield query, "1 of 100 wallets", {"ids": [f"{sample.collector}:A50"], "owners": [sample.collector]}
         yield query, f"{len(many)} wallets", _accounts(many)
-        yield query, "1 unknown", {"ids": [NOBODY + ":PTS"], "owners": [NOBODY]}
-    yield "batch.marks", "1 new key, hot wallet", _marks([hot], "new")
-    yield "batch.marks", "1 known key, hot wallet", _marks([hot], "PTS-key-2")
-    yield "batch.marks", "1 refused key", {"owners": [sample.refused[0][0]], "marks": [sample.refused[0][1]]}
-    yield "batch.marks", f"{len(many)} new keys", _marks(many, "new")
-    yield "batch.marks", f"{len(many)} known keys", _marks(many, "PTS-key-1")
-    both = sorted(mark for each in many for mark in (_mark(each, "new"), unique_key(each.owner, "reference", "new")))
-    yield "batch.marks", f"{len(both)} new keys and references", {"owners": sorted(each.owner for each in many), "marks": both}
+        yield query, "1 unknown", {"ids": [UNKNOWN_MEMBER + ":PTS"], "owners": [UNKNOWN_MEMBER]}
+    yield "batch.unique_keys", "1 new key, hot wallet", _unique_keys([hot], "new")
+    yield "batch.unique_keys", "1 known key, hot wallet", _unique_keys([hot], "PTS-key-2")
+    yield "batch.unique_keys", "1 refused key", {"owners": [sample.refused[0][0]], "unique_keys": [sample.refused[0][1]]}
+    yield "batch.unique_keys", f"{len(many)} new keys", _unique_keys(many, "new")
+    yield "batch.unique_keys", f"{len(many)} known keys", _unique_keys(many, "PTS-key-1")
+    both = sorted(key for each in many for key in (_unique_key(each, "new"), unique_key(each.owner, "reference", "new")))
+    yield (
+        "batch.unique_keys",
+        f"{len(both)} new keys and references",
+        {"owners": sorted(each.owner for each in many), "unique_keys": both},
+    )
     known = {
-        "batch.events": [event_of(number) for number in range(0, min(2 * ASKED_MAX, sample.members), 2)],
-        "events.recorded": [event_of(number) for number in range(0, min(2 * ASKED_MAX, sample.members), 2)],
+        "batch.events": [event_of(number) for number in range(0, min(2 * IDS_MAX, sample.members), 2)],
+        "events.recorded": [event_of(number) for number in range(0, min(2 * IDS_MAX, sample.members), 2)],
         "batch.refunds": [refund_of(each.owner) for each in many],
         "batch.tier_sets": [PROGRAMME],
         "batch.standings": [each.owner for each in many],
@@ -184,11 +191,11 @@ def _accounts(wallets: tuple[Wallet, ...]) -> Parameters:
     return {"ids": sorted(each.id for each in wallets), "owners": sorted(each.owner for each in wallets)}
 
 
-def _marks(wallets: list[Wallet] | tuple[Wallet, ...], key: str) -> Parameters:
-    return {"owners": sorted(each.owner for each in wallets), "marks": sorted(_mark(each, key) for each in wallets)}
+def _unique_keys(wallets: list[Wallet] | tuple[Wallet, ...], key: str) -> Parameters:
+    return {"owners": sorted(each.owner for each in wallets), "unique_keys": sorted(_unique_key(each, key) for each in wallets)}
 
 
-def _mark(wallet: Wallet, key: str) -> bytes:
+def _unique_key(wallet: Wallet, key: str) -> bytes:
     return unique_key(wallet.owner, "key", ACTOR, key)
 
 
@@ -202,17 +209,17 @@ def _history(sample: Sample) -> Cases:
         ("quiet", quiet, quiet.seq),
     ):
         yield "entries.page", case, _span(wallet, max(1, last - PAGE + 1), last, limit=PAGE)
-    yield "entries.kind", "every second fits", _span(hot, max(1, hot.seq - 999), hot.seq, limit=PAGE, kind="debit")
-    yield "entries.kind", "none fits", _span(hot, max(1, hot.seq - 999), hot.seq, limit=PAGE, kind="freeze")
+    yield "entries.kind", "every second entry matches", _span(hot, max(1, hot.seq - 999), hot.seq, limit=PAGE, kind="debit")
+    yield "entries.kind", "no entry matches", _span(hot, max(1, hot.seq - 999), hot.seq, limit=PAGE, kind="freeze")
     reference = reference_of(3)
-    yield "entries.reference", "found", {"owner": hot.owner, "mark": unique_key(hot.owner, "reference", f"PTS-{reference}")}
-    yield "entries.reference", "not found", {"owner": hot.owner, "mark": unique_key(hot.owner, "reference", "none")}
+    yield "entries.reference", "found", {"owner": hot.owner, "unique_key": unique_key(hot.owner, "reference", f"PTS-{reference}")}
+    yield "entries.reference", "not found", {"owner": hot.owner, "unique_key": unique_key(hot.owner, "reference", "none")}
     steps = [entry_id(hot.id, hot.seq * part // WAYS) for part in range(1, WAYS)]
     yield "entries.probe", "first step", {"ids": steps, "owner": hot.owner}
     yield "entries.probe", "last step", {"ids": [entry_id(hot.id, middle + part) for part in range(1, WAYS)], "owner": hot.owner}
     yield "entries.statement", "a batch in the middle", _span(hot, middle, middle + STATEMENT - 1)
     yield "entries.stream", "nothing new", _span(hot, hot.seq, _LAST_SEQ, limit=100)
-    yield "entries.stream", "resumed 1,000 behind", _span(hot, max(0, hot.seq - 1000), _LAST_SEQ, limit=100)
+    yield "entries.stream", "resumed 1,000 entries before the end", _span(hot, max(0, hot.seq - 1000), _LAST_SEQ, limit=100)
 
 
 def _span(wallet: Wallet, first: int, last: int, **more: Any) -> Parameters:
@@ -220,15 +227,15 @@ def _span(wallet: Wallet, first: int, last: int, **more: Any) -> Parameters:
 
 
 def _privacy(sample: Sample) -> Cases:
-    for case, owner in (("found", sample.quiet[0].owner), ("not found", NOBODY)):
-        told = {"first": f"{owner}:", "last": f"{owner};"}
+    for case, owner in (("found", sample.quiet[0].owner), ("not found", UNKNOWN_MEMBER)):
+        span = {"first": f"{owner}:", "last": f"{owner};"}
         for query in ("erasing.get", "erasing.end", "erasures.get", "exports.get", "exports.end", "members.erase"):
             yield query, case, {"id": owner}
-        yield "members.mark", case, {"id": owner, "role": "member"}
+        yield "members.begin_erasure", case, {"id": owner, "role": "member"}
         yield "person_keys.destroy", case, {"id": owner}
         for collection in ("sessions", "outbox"):
-            yield f"{collection}.count", case, told
-            yield f"{collection}.erase", case, told
+            yield f"{collection}.count", case, span
+            yield f"{collection}.erase", case, span
         for query in ("factors.count", "resets.count", "exports.count", "resets.erase", "exports.erase"):
             yield query, case, {"id": owner}
         yield "exports.begin", case, {"id": owner, "now": NOW_MS}
@@ -240,13 +247,13 @@ def _privacy(sample: Sample) -> Cases:
         yield "events.export", case, {"after": "", "owner": owner, "limit": 100}
         yield "audit.export", case, {"after": 0, "member": owner, "limit": 100}
     for query in ("claims.give_up", "claims.limit"):
-        claims = [claim_of("email", 2), claim_of("external_id", 2)]  # The first of the quiet ones is member number 2.
+        claims = [claim_of("email", 2), claim_of("external_id", 2)]  # The owner of the first quiet wallet is member number 2.
         yield query, "2, both found", {"ids": claims, "member": sample.quiet[0].owner}
-        yield query, "2, none found", {"ids": [claim + "-none" for claim in claims], "member": NOBODY}
+        yield query, "2, none found", {"ids": [claim + "-none" for claim in claims], "member": UNKNOWN_MEMBER}
     yield "erasing.list", "a batch", {"limit": 100}
     yield "erasures.list", "a page", {"after": sample.quiet[0].owner, "limit": 500}
-    told = told_of(sample.quiet[0].owner)
-    for collection, sealed in (("person_keys", sample.hot.owner), ("lookup_keys", "claims"), ("outbox", told)):
+    outbox_id = outbox_id_of(sample.quiet[0].owner)
+    for collection, sealed in (("person_keys", sample.hot.owner), ("lookup_keys", "claims"), ("outbox", outbox_id)):
         yield f"{collection}.all", "a page", {"after": "", "limit": 500}
         yield f"{collection}.reseal", "found", {"id": sealed, "sealed": sealed_of(sealed)}
 
@@ -254,9 +261,9 @@ def _privacy(sample: Sample) -> Cases:
 def _tiers(sample: Sample) -> Cases:
     yield "tier_sets.get", "found", {"id": PROGRAMME}
     yield "tier_sets.walk", "found", {"id": WALK}
-    for case, count in (("found", 3), ("changed meanwhile", 2)):
+    for case, count in (("found", 3), ("changed concurrently", 2)):
         yield "tier_sets.replace", case, {"id": PROGRAMME, "count": count}
-    for case, owner in (("found", sample.quiet[0].owner), ("nobody's", NOBODY)):
+    for case, owner in (("found", sample.quiet[0].owner), ("not found", UNKNOWN_MEMBER)):
         yield "standings.get", case, {"id": owner, "owner": owner}
         about = {"first": f"{owner}#", "last": f"{owner}#~", "owner": owner}
         yield "tier_changes.page", case, {**about, "limit": PAGE}
@@ -285,10 +292,10 @@ def _simulations(sample: Sample) -> Cases:
     yield "simulations.take", "the oldest", {"lane": 0}
     yield "simulations.expire", "nothing expired", {"moment": to_datetime(NOW_MS)}
     for query in ("events.past", "events.past_count"):
-        yield query, "an hour", {"since": START_MS, "until": START_MS + 3_600_000, "asked_at": NOW_MS}
-    orders = [event_of(number) for number in range(0, min(2 * ASKED_MAX, sample.members), 2)]
+        yield query, "an hour", {"since": START_MS, "until": START_MS + 3_600_000, "requested_at": NOW_MS}
+    orders = [event_of(number) for number in range(0, min(2 * IDS_MAX, sample.members), 2)]
     yield "events.refunded", f"{len(orders)}, all found", {"ids": orders, "limit": len(orders)}
-    yield "refunds.known", "500, all found", {"ids": [refund_of(each.owner) for each in sample.quiet[:ASKED_MAX]]}
+    yield "refunds.known", "500, all found", {"ids": [refund_of(each.owner) for each in sample.quiet[:IDS_MAX]]}
     yield "tier_set_versions.known", "1 version", {"ids": [3], "limit": 1}
 
 
@@ -308,25 +315,25 @@ def _jobs(sample: Sample) -> Cases:
     yield "checkpoints.heads", "1,000 accounts", {"ids": [entry_id(each.id, 1) for each in sample.quiet[:1000]]}
 
 
-def _verify(sample: Sample) -> Cases:
+def _verification(sample: Sample) -> Cases:
     middle = sample.quiet[len(sample.quiet) // 2]
-    some = sample.quiet[:BATCH]
+    wallets = sample.quiet[:BATCH]
     yield "verify.accounts", "a page", {"after": middle.id, "limit": 1000}
     yield "verify.owners_rest", "a member's other wallets", {"first": f"{sample.collector}:A50", "last": sample.collector + ";"}
     yield "verify.account", "one", {"id": middle.id, "limit": 1000}
     yield "verify.entries", "the hot wallet", {"first": sample.hot.id + "#", "last": sample.hot.id + "#~"}
-    yield "verify.entries_rest", "behind the last account", {"after": "mem_g"}
+    yield "verify.entries_rest", "after the last account", {"after": "mem_g"}
     yield "verify.active_holds", "all", {"first": "hld_mem_", "last": "hld_mem_g", "status": "held"}
     yield "verify.reversals", "all", {"first": "txn_mem_", "last": "txn_mem_g"}
     yield "verify.seq", "one", {"id": middle.id}
     yield "verify.prices_back", "one", {"ids": [transaction_id(sample.quiet[0].id, 1)]}
     yield "entries.steps", "a page", {"first": sample.hot.id + "#", "last": sample.hot.id + "$", "limit": 51}
-    yield "verify.look_up", "a batch", {"ids": sorted(entry_id(each.id, 1) for each in some)}
-    yield "verify.marks", "a batch", _marks(some, "PTS-key-1")
-    yield "verify.ended_holds", "a batch", {"ids": sorted(hold_id(each.id, 1) for each in some)}
+    yield "verify.references", "a batch", {"ids": sorted(entry_id(each.id, 1) for each in wallets)}
+    yield "verify.unique_keys", "a batch", _unique_keys(wallets, "PTS-key-1")
+    yield "verify.ended_holds", "a batch", {"ids": sorted(hold_id(each.id, 1) for each in wallets)}
     for name in ("events", "holds", "reversals"):
         yield f"verify.all_{name}", "all", {"after": ""}
     yield "verify.all_refusals", "all", {"first": REFUSAL, "last": REFUSAL + "g"}
     refused = sample.refused[:BATCH]
-    marks = {"owners": sorted(owner for owner, _ in refused), "marks": sorted(mark for _, mark in refused)}
-    yield "verify.beside_refusals", "a batch", marks
+    refused_keys = {"owners": sorted(owner for owner, _ in refused), "unique_keys": sorted(key for _, key in refused)}
+    yield "verify.refused_keys", "a batch", refused_keys

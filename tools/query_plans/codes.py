@@ -1,4 +1,4 @@
-"""The queries of batches of codes."""
+"""Queries of code batches."""
 
 from guerdon.database import Document
 from guerdon.offers.models import OFFER_VERSIONS
@@ -9,8 +9,8 @@ from tools.query_plans.notation import DOWN, ID, IDS, UP, Query, delete, find, o
 _LIST = "GET /v1/offers/{offer_id}/batches"
 _PAGE = "GET /v1/batches/{batch_id}/codes.csv, GET /v1/batches/{batch_id}/sheet"
 _JOB = "the codes job"
-_PLACE: Document = {"_id": ":id", "owner": ":owner"}
-_AS_READ: Document = {**_PLACE, "status": ":status", "made": ":made"}
+_BATCH: Document = {"_id": ":id", "owner": ":owner"}
+_AS_READ: Document = {**_BATCH, "status": ":status", "made": ":made"}
 _FROM: Document = {"_id": {"$gte": ":first", "$lt": ":last"}, "owner": ":owner"}
 
 CODE_QUERIES = [
@@ -19,13 +19,13 @@ CODE_QUERIES = [
     Query(
         "batches.next", "request", _LIST, find(CODE_BATCHES, {"owner": ":owner", "_id": {"$lt": ":before"}}, sort=DOWN, limit=True)
     ),
-    Query("batches.cancel", "request", "POST /v1/batches/{batch_id}/cancel", update(CODE_BATCHES, {**_PLACE, "status": ":status"})),
+    Query("batches.cancel", "request", "POST /v1/batches/{batch_id}/cancel", update(CODE_BATCHES, {**_BATCH, "status": ":status"})),
     Query("batches.open", "job", _JOB, find(CODE_BATCHES, {"open": True}, sort=UP, limit=True)),
     Query("batches.move", "job", _JOB, update(CODE_BATCHES, _AS_READ)),
     Query("batches.number", "job", _JOB, update(CODE_BATCHES, {**_AS_READ, "first_number": ":none"})),
-    Query("batches.close", "job", _JOB, update(CODE_BATCHES, _PLACE)),
+    Query("batches.close", "job", _JOB, update(CODE_BATCHES, _BATCH)),
     Query("batch.batches", "job", _JOB, read(CODE_BATCHES, IDS)),
-    Query("batches.decide", "job", _JOB, update(CODE_BATCHES, {**_PLACE, "count": ":count"}, upsert=True)),
+    Query("batches.decide", "job", _JOB, update(CODE_BATCHES, {**_BATCH, "count": ":count"}, upsert=True)),
     Query("offer_versions.get", "request", f"{_PAGE}; {_JOB}", one(OFFER_VERSIONS, ID)),
     Query(
         "voucher_codes.taken",

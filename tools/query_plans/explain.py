@@ -1,4 +1,4 @@
-"""`guerdon explain`: how the database answers every query of the product, on a database of a million entries made for it."""
+"""`make explain`: explain every query of the product on a scratch database with a million entries."""
 
 import asyncio
 from collections.abc import Mapping, Sequence
@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from guerdon.cli.local import local_database
+from guerdon.cli.database import local_database
 from guerdon.collections import INDEXES
 from guerdon.config import Settings, load
 from guerdon.database import Database
@@ -24,10 +24,12 @@ from tools.query_plans.write_cost import Cost, measure
 EXIT_FAULTS = 1
 ENTRIES_MIN, ENTRIES_DEFAULT = 2000, 1_000_000
 
-DataDir = Annotated[Path | None, typer.Option("--data-dir", help="Where the embedded database lives [GUERDON_DATA_DIR].")]
-Entries = Annotated[int, typer.Option(min=ENTRIES_MIN, help="Entries to write before looking.")]
-WriteCost = Annotated[bool, typer.Option("--write-cost", help="Measure instead what each secondary index adds to a write.")]
-OnlyList = Annotated[bool, typer.Option("--list", help="Print the catalogue instead: every query, its shape and who sends it.")]
+DataDir = Annotated[Path | None, typer.Option("--data-dir", help="Directory of the embedded database [GUERDON_DATA_DIR].")]
+Entries = Annotated[int, typer.Option(min=ENTRIES_MIN, help="Number of entries to write.")]
+WriteCost = Annotated[
+    bool, typer.Option("--write-cost", help="Measure the cost that each secondary index adds to a write instead.")
+]
+OnlyList = Annotated[bool, typer.Option("--list", help="Print the catalogue instead: every query, its shape and its sender.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as one JSON document.")]
 
 
@@ -38,14 +40,14 @@ def explain_queries(
     as_json: AsJson = False,
     data_dir: DataDir = None,
 ) -> None:
-    """Explain every query on a scratch database beside the product's. Exit code 1 when one examines too much."""
+    """Explain every query on a scratch database beside that of the product. Exit code 1 if a query examines too much, or an index serves no query."""
     if only_list:
         typer.echo(_catalogue())
         return
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with (
-        local_database(load(data_dir=data_dir), "guerdon explain") as settings,
+        local_database(load(data_dir=data_dir), "make explain") as settings,
         Progress(*columns, console=console, disable=not console.is_terminal) as bar,
     ):
         if write_cost:
@@ -58,7 +60,7 @@ def explain_queries(
         typer.echo(msgspec.json.encode({"entries": entries, "findings": findings, "idle_indexes": idle}).decode())
     else:
         typer.echo(_table(findings))
-        for line in _verdict(findings, idle):
+        for line in _summary(findings, idle):
             typer.echo(line)
     if idle or any(finding.fault for finding in findings):
         raise typer.Exit(EXIT_FAULTS)
@@ -89,12 +91,12 @@ async def _filled(database: Database, entries: int, bar: Progress) -> Sample:
 
 
 def _url(settings: Settings) -> str:
-    assert settings.mongodb_url is not None, "local_database has found one"
+    assert settings.mongodb_url is not None, "set by local_database"
     return settings.mongodb_url.get_secret_value()
 
 
 def _catalogue() -> str:
-    rows = [("query", "who waits", "shape", "sent by")]
+    rows = [("query", "path", "shape", "sent by")]
     rows += [(each.name, each.path, f"`{each.shape}`", each.callers) for each in QUERIES.values()]
     return _markdown(rows, numbers_from=len(rows[0]))
 
@@ -116,7 +118,7 @@ def _cost_table(costs: Sequence[Cost]) -> str:
 
 
 def _markdown(rows: Sequence[tuple[str, ...]], *, numbers_from: int) -> str:
-    """A table that reads as well at a terminal as on a page."""
+    """Return a Markdown table with aligned columns."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
 
     def line(row: tuple[str, ...]) -> str:
@@ -130,10 +132,10 @@ def _markdown(rows: Sequence[tuple[str, ...]], *, numbers_from: int) -> str:
     return "\n".join([line(rows[0]), rule, *map(line, rows[1:])])
 
 
-def _verdict(findings: Sequence[Finding], idle: Sequence[str]) -> list[str]:
+def _summary(findings: Sequence[Finding], idle: Sequence[str]) -> list[str]:
     faults = [f"{each.query} ({each.case}): {each.fault}" for each in findings if each.fault]
     lines = [f"BROKEN  {fault}" for fault in faults] + [f"BROKEN  the index {name} serves no query" for name in idle]
     names = {finding.query for finding in findings}
     return lines or [
-        f"{len(names)} queries, {len(findings)} cases: every query of a request keeps the rule, and every index serves one"
+        f"{len(names)} queries, {len(findings)} cases: every query of a request keeps the rule, and every index serves a query"
     ]

@@ -1,4 +1,4 @@
-"""How a query of the catalogue is written down: as the command that is sent, with `:names` where values go."""
+"""Notation of the queries of the catalogue: the command that is sent, with `:names` in place of values."""
 
 from collections.abc import Sequence
 from typing import Any, Literal
@@ -9,23 +9,23 @@ from guerdon.database import Document
 from tools.query_plans.shapes import AGGREGATE, DELETE, FIND, KINDS, UPDATE, shapes_of
 
 Path = Literal["request", "job", "terminal", "server"]
-"""Who waits for it: a caller, nobody, somebody at a terminal; or MongoDB sends it itself."""
+"""Sender of a query: a request, a background job, a command at a terminal, or MongoDB itself."""
 
 
 class Query(Struct, frozen=True):
-    """One query of the product."""
+    """Query of the product."""
 
     name: str
     path: Path
     callers: str
-    """The routes, the job or the command that send it."""
+    """Routes, jobs or commands that send the query."""
     command: Document
     bound: int = 0
-    """So much it may examine, whatever it returns; 0: the rule for requests and nothing else."""
+    """Number of documents or keys that the query may examine in any case; 0 for the general rule only."""
     seeks: int = 1
-    """How many keys it may meet on the way to one value; see docs/indexes.md where that is not 1."""
+    """Number of keys that the query may examine for one value. docs/indexes.md explains values other than 1."""
     explained: bool = True
-    """False for a change stream, which reads the log of operations and no collection."""
+    """False for a change stream, which reads the oplog and no collection."""
 
     @property
     def kind(self) -> str:
@@ -41,7 +41,7 @@ class Query(Struct, frozen=True):
         return shape
 
 
-# --- how a command is written down --------------------------------------------------------------------------------------
+# --- commands -----------------------------------------------------------------------------------------------------------
 
 
 def find(
@@ -62,7 +62,7 @@ def one(collection: str, where: Document, **more: Any) -> Document:
 
 
 def read(collection: str, where: Document) -> Document:
-    """A part of the one read of a batch; the parts are united by `$unionWith`, and each is planned for itself."""
+    """Return one part of the combined read of a batch. The parts are joined by `$unionWith`, and each is planned separately."""
     return {AGGREGATE: collection, "pipeline": [{"$match": where}], "cursor": {}}
 
 
@@ -79,6 +79,6 @@ IDS: Document = {"_id": {"$in": ":ids"}}
 OWN: Document = {"_id": ":id", "owner": ":owner"}
 AFTER: Document = {"_id": {"$gt": ":after"}}
 SPAN: Document = {"_id": {"$gte": ":first", "$lte": ":last"}, "owner": ":owner"}
-ABOUT: Document = {"_id": {"$gte": ":first", "$lt": ":last"}}
-MARKS: Document = {"owner": {"$in": ":owners"}, "once": {"$in": ":marks"}}
+RANGE: Document = {"_id": {"$gte": ":first", "$lt": ":last"}}
+UNIQUE_KEYS: Document = {"owner": {"$in": ":owners"}, "once": {"$in": ":unique_keys"}}
 UP, DOWN = {"_id": 1}, {"_id": -1}

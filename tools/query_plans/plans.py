@@ -1,4 +1,4 @@
-"""How the database answers a query: its own account of it, and the rule that every query of a request has to keep."""
+"""Query plans, as `explain` returns them, and the rule for queries of requests."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -17,7 +17,7 @@ Parameters = Mapping[str, Any]
 
 
 class Plan(Struct, frozen=True):
-    """What `explain("executionStats")` says. `returned` counts documents: found, or for a write matched."""
+    """Result of `explain("executionStats")`. `returned` is the number of documents that were found or, for a write, matched."""
 
     index: str
     keys: int
@@ -25,11 +25,11 @@ class Plan(Struct, frozen=True):
     returned: int
     ms: int
     sorts: bool = False
-    """The found documents are sorted in memory, because no index has their order."""
+    """True if the documents are sorted in memory, because no index has their order."""
 
 
 class Finding(Struct, frozen=True):
-    """One query with one set of parameters, how it was answered, and what is wrong with that."""
+    """Plan of a query with one set of parameters, and its violation of the rule, if any."""
 
     query: str
     path: str
@@ -39,10 +39,10 @@ class Finding(Struct, frozen=True):
 
 
 async def explain(database: Database, query: Query, case: str, parameters: Parameters) -> Finding:
-    """Have the database run a query with its plan counted; a write is not applied.
+    """Explain a query with the given parameters. A write is not applied.
 
     Raises:
-        StartupRefused: the server is a mongos, whose shards each answer with a plan of their own.
+        StartupRefused: the server is a mongos, where each shard has its own plan.
     """
     command = filled(query.command, parameters)
     plan = read_plan(await database.raw.command({"explain": command, "verbosity": "executionStats"}))
@@ -50,28 +50,28 @@ async def explain(database: Database, query: Query, case: str, parameters: Param
 
 
 def fault_of(query: Query, points: int, plan: Plan) -> str | None:
-    """Say how a query of a request breaks the rule, or None. `points` is for how many single values it asks.
+    """Return a description of how a query of a request violates the rule, or None. `points` is the number of single values that it asks for.
 
-    It may examine the documents that it returns and one more, and as many keys and one more for each value. A query with a bound of its
-    own may examine that much. Jobs and commands at a terminal read whole collections, in pages, on purpose.
+    A query may examine the documents that it returns plus one, and as many keys plus `seeks` for each value. A query with a `bound` may examine that
+    number. Jobs and commands at a terminal read whole collections in pages, so the rule does not apply to them.
     """
     if query.path != "request":
         return None
     if plan.index == SCAN:
         return "no index serves it"
-    for what, examined, allowed in (
+    for name, examined, allowed in (
         ("documents", plan.docs, plan.returned + 1),
         ("keys", plan.keys, plan.returned + query.seeks * points),
     ):
         if examined > max(allowed, query.bound):
-            return f"examined {examined:,} {what}, may examine {max(allowed, query.bound):,}"
+            return f"examined {examined:,} {name}, may examine {max(allowed, query.bound):,}"
     return None
 
 
 def idle_indexes(
     findings: Sequence[Finding], queries: Mapping[str, Query], indexes: Mapping[str, Sequence[IndexModel]]
 ) -> list[str]:
-    """Return the secondary indexes, as `collection.index`, that no query was answered by."""
+    """Return the secondary indexes that serve no query, as `collection.index`."""
     used = {f"{queries[finding.query].collection}.{finding.plan.index}" for finding in findings}
     return sorted(set(names_of(indexes)) - used)
 
@@ -81,10 +81,10 @@ def names_of(indexes: Mapping[str, Sequence[IndexModel]]) -> list[str]:
 
 
 def filled(template: Any, parameters: Parameters) -> Any:
-    """Return a command with its parameters (texts that begin with a colon) put in.
+    """Return a command with its parameters (texts that begin with a colon) replaced by values.
 
     Raises:
-        KeyError: one of them is missing.
+        KeyError: a parameter is missing.
     """
     if isinstance(template, Mapping):
         return {name: filled(value, parameters) for name, value in template.items()}  # pyright: ignore[reportUnknownVariableType]
@@ -96,7 +96,7 @@ def filled(template: Any, parameters: Parameters) -> Any:
 
 
 def points_of(command: Document) -> int:
-    """Return for how many single values a command asks: the longest of its lists, and at least one."""
+    """Return the number of single values that a command asks for: the length of its longest list, at least 1."""
     return max([1, *(len(values) for values in _lists(where_of(command)))])
 
 
@@ -118,13 +118,13 @@ def _lists(where: Document) -> Iterator[list[Any]]:
 
 
 def read_plan(reply: Document) -> Plan:
-    """Read the answer of MongoDB 6 to 8 to `explain`.
+    """Read a reply of MongoDB 6 to 8 to `explain`.
 
     Raises:
-        StartupRefused: it comes from a mongos.
+        StartupRefused: the reply comes from a mongos.
     """
     if "shards" in reply:
-        raise StartupRefused("`guerdon explain` needs a replica set; on a sharded cluster run it on one like a shard")
+        raise StartupRefused("query plans need a replica set; for a sharded cluster, use a replica set like one of its shards")
     found = reply if "executionStats" in reply else reply["stages"][0]["$cursor"]
     stats: Document = found["executionStats"]
     planned: Document = found["queryPlanner"]["winningPlan"]
@@ -132,8 +132,8 @@ def read_plan(reply: Document) -> Plan:
     names = [str(stage["indexName"]) for stage in stages if "indexName" in stage]
     names += [BUILT_IN for stage in stages if stage["stage"] == "IDHACK"]
     names += [SCAN for stage in stages if stage["stage"] == "COLLSCAN"]
-    ran = list(_stages(stats["executionStages"]))
-    changed = [int(stage[count]) for stage in ran for count in ("nMatched", "nWouldDelete") if count in stage]
+    executed = list(_stages(stats["executionStages"]))
+    changed = [int(stage[count]) for stage in executed for count in ("nMatched", "nWouldDelete") if count in stage]
     return Plan(
         index=" and ".join(dict.fromkeys(names)) or BUILT_IN,
         keys=stats["totalKeysExamined"],

@@ -1,4 +1,4 @@
-"""The queries of erasures, exports, and the rotation of master keys."""
+"""Queries of erasures, exports and the rotation of master keys."""
 
 from guerdon.audit_log.models import AUDIT
 from guerdon.campaigns.domain import EVENTS, MEMBER_STATES, REFUNDS
@@ -11,20 +11,20 @@ from guerdon.password_reset.models import RESETS
 from guerdon.privacy.models import ERASING, ERASURES, EXPORTS
 from guerdon.second_factor.models import FACTORS
 from guerdon.sessions.models import SESSIONS
-from tools.query_plans.notation import ABOUT, AFTER, ID, UP, Query, delete, find, one, update
+from tools.query_plans.notation import AFTER, ID, RANGE, UP, Query, delete, find, one, update
 
 _ERASE = "POST /v1/members/{member_id}/erase, POST /v1/me/erase, the erasures job"
 _EXPORT = "GET /v1/me/export, GET /v1/members/{member_id}/export"
 _ROTATE = "guerdon keys rotate-master"
 _PAGE = {**AFTER, "owner": ":owner"}
 
-PRIVACY = [
-    Query("erasing.get", "request", "an erasure that was begun already", one(ERASING, ID)),
+PRIVACY_QUERIES = [
+    Query("erasing.get", "request", "a repeated erasure", one(ERASING, ID)),
     Query("erasing.list", "job", "the erasures job", find(ERASING, {}, sort=UP, limit=True)),
     Query("erasing.end", "request", _ERASE, delete(ERASING, ID)),
     Query("erasures.get", "request", f"{_ERASE}, GET /v1/members/{{member_id}}/erasure", one(ERASURES, ID)),
     Query("erasures.list", "terminal", "guerdon erasures export", find(ERASURES, AFTER, sort=UP, limit=True)),
-    Query("members.mark", "request", _ERASE, update(MEMBERS, {"_id": ":id", "role": ":role", "erasing_at": None})),
+    Query("members.begin_erasure", "request", _ERASE, update(MEMBERS, {"_id": ":id", "role": ":role", "erasing_at": None})),
     Query("members.erase", "request", _ERASE, update(MEMBERS, ID)),
     Query("person_keys.destroy", "request", _ERASE, delete(PERSON_KEYS, ID)),
     Query("claims.give_up", "request", _ERASE, delete(CLAIMS, {"_id": {"$in": ":ids"}, "member": ":member"})),
@@ -32,16 +32,16 @@ PRIVACY = [
     Query(
         "claims.expire",
         "server",
-        "MongoDB's own job for indexes with an expiry",
+        "MongoDB, for indexes with an expiry",
         {"delete": CLAIMS, "deletes": [{"q": {"expires_at": {"$lte": ":moment"}}, "limit": 0}]},
     ),
     *(
         Query(f"{collection}.count", "request", _ERASE, find(collection, where, fields=["_id"]))
-        for collection, where in ((SESSIONS, ABOUT), (OUTBOX, ABOUT), (FACTORS, ID), (RESETS, ID), (EXPORTS, ID))
+        for collection, where in ((SESSIONS, RANGE), (OUTBOX, RANGE), (FACTORS, ID), (RESETS, ID), (EXPORTS, ID))
     ),
     *(
         Query(f"{collection}.erase", "request", _ERASE, delete(collection, where))
-        for collection, where in ((SESSIONS, ABOUT), (OUTBOX, ABOUT), (RESETS, ID), (EXPORTS, ID))
+        for collection, where in ((SESSIONS, RANGE), (OUTBOX, RANGE), (RESETS, ID), (EXPORTS, ID))
     ),
     Query(
         "exports.begin",
@@ -74,11 +74,14 @@ PRIVACY = [
     Query("audit.export", "request", _EXPORT, find(AUDIT, {**AFTER, "about": ":member"}, sort=UP, limit=True)),
     *(
         query
-        for place in SEALED_FIELDS
+        for sealed in SEALED_FIELDS
         for query in (
-            Query(f"{place.collection}.all", "terminal", _ROTATE, find(place.collection, AFTER, sort=UP, limit=True)),
+            Query(f"{sealed.collection}.all", "terminal", _ROTATE, find(sealed.collection, AFTER, sort=UP, limit=True)),
             Query(
-                f"{place.collection}.reseal", "terminal", _ROTATE, update(place.collection, {"_id": ":id", place.field: ":sealed"})
+                f"{sealed.collection}.reseal",
+                "terminal",
+                _ROTATE,
+                update(sealed.collection, {"_id": ":id", sealed.field: ":sealed"}),
             ),
         )
     ),

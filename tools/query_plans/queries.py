@@ -1,6 +1,6 @@
-"""The catalogue. Each query stands here as the command that is sent, with `:names` where values go; its shape is derived from that.
+"""Catalogue of the queries of the product. A query is the command that is sent, with `:names` in place of values; its shape is derived from it.
 
-A test watches what the driver sends and fails when the two differ in either direction, so this list is complete and holds nothing dead.
+A test compares the catalogue with the commands that the driver sends, so the catalogue is complete and has no unused query.
 """
 
 from guerdon.access.models import SERVICE_KEYS
@@ -19,15 +19,32 @@ from guerdon.second_factor.models import FACTORS
 from guerdon.sessions.models import SESSIONS
 from guerdon.simulated_clock.models import CLOCKS
 from guerdon.verification.checkpoints import CHECKPOINTS
+from guerdon.verification.rows import ENTRY_ROW_FIELDS
 from guerdon.wallets.models import ASSETS
 from guerdon.workers.models import LEASES
 from tools.query_plans.codes import CODE_QUERIES
-from tools.query_plans.notation import ABOUT, AFTER, DOWN, ID, IDS, MARKS, OWN, SPAN, UP, Query, delete, find, one, read, update
-from tools.query_plans.pos import TILL_QUERIES
-from tools.query_plans.privacy import PRIVACY
+from tools.query_plans.notation import (
+    AFTER,
+    DOWN,
+    ID,
+    IDS,
+    OWN,
+    RANGE,
+    SPAN,
+    UNIQUE_KEYS,
+    UP,
+    Query,
+    delete,
+    find,
+    one,
+    read,
+    update,
+)
+from tools.query_plans.pos import POS_QUERIES
+from tools.query_plans.privacy import PRIVACY_QUERIES
 from tools.query_plans.shapes import AGGREGATE, DELETE, FIND_AND_MODIFY
-from tools.query_plans.simulations import WHAT_IF
-from tools.query_plans.tiers import TIERS
+from tools.query_plans.simulations import SIMULATION_QUERIES
+from tools.query_plans.tiers import TIER_QUERIES
 from tools.query_plans.vouchers import VOUCHER_QUERIES
 
 COMMANDS = "every command that moves value"
@@ -36,7 +53,7 @@ IDENTITY = [
     Query("claims.get", "request", "POST /v1/auth/login, GET /v1/members, POST /v1/events", one(CLAIMS, ID)),
     Query("claims.known", "request", "POST /v1/events, guerdon replay", find(CLAIMS, IDS, limit=True)),
     Query(
-        "claims.taken", "request", "POST /v1/auth/register, POST /v1/members, when taken", find(CLAIMS, IDS, sort=UP, limit=True)
+        "claims.taken", "request", "POST /v1/auth/register, POST /v1/members, on a conflict", find(CLAIMS, IDS, sort=UP, limit=True)
     ),
     Query("members.get", "request", "GET /v1/me, GET /v1/members/{member_id}, most others", one(MEMBERS, ID)),
     Query("members.first", "request", "GET /v1/members", find(MEMBERS, {}, sort=DOWN, limit=True)),
@@ -50,7 +67,7 @@ IDENTITY = [
     Query(
         "person_keys.get",
         "request",
-        "whatever shows a member or a session; log-in; events that read the member",
+        "all routes that show a member or a session; log-in; events that read the member",
         one(PERSON_KEYS, ID),
     ),
     Query("person_keys.page", "request", "GET /v1/members", find(PERSON_KEYS, IDS, limit=True)),
@@ -73,13 +90,13 @@ IDENTITY = [
     Query("service_keys.used", "job", "every process, at most every five minutes for each key in use", update(SERVICE_KEYS, ID)),
 ]
 
-SESSIONS_AND_STANDING = [
+SESSION_QUERIES = [
     Query("sessions.get", "request", "POST /v1/auth/refresh, every request with an access token, every 30 s", one(SESSIONS, ID)),
     Query(
         "sessions.list",
         "request",
         "POST /v1/auth/login, GET and DELETE /v1/me/sessions, PUT /v1/me/password",
-        find(SESSIONS, ABOUT, limit=True),
+        find(SESSIONS, RANGE, limit=True),
     ),
     Query(
         "sessions.rotate",
@@ -87,7 +104,12 @@ SESSIONS_AND_STANDING = [
         "POST /v1/auth/refresh",
         {FIND_AND_MODIFY: SESSIONS, "query": {"_id": ":id", "current": ":digest"}, "update": {"$set": {"touched": True}}},
     ),
-    Query("sessions.end", "request", "an older token of a session, the oldest of too many", delete(SESSIONS, ID)),
+    Query(
+        "sessions.end",
+        "request",
+        "reuse of an older refresh token; a log-in above the maximum number of sessions",
+        delete(SESSIONS, ID),
+    ),
     Query(
         "sessions.end_own",
         "request",
@@ -98,7 +120,7 @@ SESSIONS_AND_STANDING = [
     Query(
         "sessions.expire",
         "server",
-        "MongoDB's own job for indexes with an expiry",
+        "MongoDB, for indexes with an expiry",
         {DELETE: SESSIONS, "deletes": [{"q": {"expires_at": {"$lte": ":moment"}}, "limit": 0}]},
     ),
     Query(
@@ -109,7 +131,7 @@ SESSIONS_AND_STANDING = [
     ),
 ]
 
-_FACTORS = "POST /v1/me/totp/confirm, remove, recovery-codes, POST /v1/auth/login, of those who work here"
+_FACTORS = "POST /v1/me/totp/confirm, remove, recovery-codes, POST /v1/auth/login, of staff"
 
 SECOND_FACTORS = [
     Query("factors.get", "request", f"GET /v1/me/totp, {_FACTORS}", one(FACTORS, ID)),
@@ -136,24 +158,24 @@ SECOND_FACTORS = [
     Query("factors.remove", "request", "POST /v1/me/totp/remove, guerdon admin remove-totp", delete(FACTORS, ID)),
 ]
 
-RECOVERY = [
-    Query("resets.get", "job", "the recovery job", one(RESETS, ID)),
+PASSWORD_RESETS = [
+    Query("resets.get", "job", "the password reset job", one(RESETS, ID)),
     Query("resets.check", "request", "POST /v1/auth/reset, the mail job", one(RESETS, {"_id": ":id", "secret_sha256": ":digest"})),
-    Query("resets.replace", "job", "the recovery job, guerdon admin reset", update(RESETS, ID, upsert=True)),
+    Query("resets.replace", "job", "the password reset job, guerdon admin reset", update(RESETS, ID, upsert=True)),
     Query("resets.use", "request", "POST /v1/auth/reset", delete(RESETS, {"_id": ":id", "secret_sha256": ":digest"})),
     Query("members.set_hash", "request", "POST /v1/auth/reset", update(MEMBERS, {"_id": ":id", "disabled_at": None})),
     Query(
         "outbox.due",
         "job",
-        "the recovery job, the mail job",
+        "the password reset job, the mail job",
         find(OUTBOX, {"channel": ":channel", "due_at": {"$lte": ":now"}}, sort={"due_at": 1}, limit=True),
     ),
-    Query("outbox.change", "job", "the recovery job, the mail job", update(OUTBOX, {"_id": ":id", "due_at": ":due_at"})),
+    Query("outbox.change", "job", "the password reset job, the mail job", update(OUTBOX, {"_id": ":id", "due_at": ":due_at"})),
     *(
         Query(
             f"{name}.expire",
             "server",
-            "MongoDB's own job for indexes with an expiry",
+            "MongoDB, for indexes with an expiry",
             {DELETE: name, "deletes": [{"q": {"expires_at": {"$lte": ":moment"}}, "limit": 0}]},
         )
         for name in (OUTBOX, RESETS)
@@ -164,7 +186,7 @@ AUDIT_LOG = [
     Query(
         "audit.newest",
         "request",
-        "GET /v1/audit, every change by somebody who works here",
+        "GET /v1/audit, every change by staff",
         find(AUDIT, {}, sort=DOWN, limit=True),
     ),
     Query("audit.next", "request", "GET /v1/audit", find(AUDIT, {"_id": {"$lt": ":before"}}, sort=DOWN, limit=True)),
@@ -180,7 +202,7 @@ WALLETS = [
         "accounts.list",
         "request",
         "GET /v1/me/wallets, GET /v1/members/{member_id}/wallets",
-        find(ACCOUNTS, {**ABOUT, "owner": ":owner"}, sort=UP, limit=True),
+        find(ACCOUNTS, {**RANGE, "owner": ":owner"}, sort=UP, limit=True),
     ),
     Query(
         "accounts.exist",
@@ -192,7 +214,7 @@ WALLETS = [
 
 LEDGER = [
     Query("batch.accounts", "request", COMMANDS, read(ACCOUNTS, {**IDS, "owner": {"$in": ":owners"}})),
-    Query("batch.marks", "request", COMMANDS, read(ENTRIES, MARKS), seeks=3),
+    Query("batch.unique_keys", "request", COMMANDS, read(ENTRIES, UNIQUE_KEYS), seeks=3),
     Query("batch.events", "request", "POST /v1/events", read(EVENTS, IDS)),
     Query("batch.refunds", "request", "POST /v1/events", read(REFUNDS, IDS)),
     Query("batch.standings", "request", "POST /v1/events", read(MEMBER_STATES, IDS)),
@@ -205,13 +227,13 @@ LEDGER = [
     Query(
         "turns.ask",
         "request",
-        COMMANDS + ", on an account that other processes move as well",
+        COMMANDS + ", on an account that other processes change too",
         {FIND_AND_MODIFY: CONTENTION_LEASES, "query": ID, "update": {"$set": {"touched": True}}, "upsert": True},
     ),
     Query(
         "turns.end",
         "request",
-        COMMANDS + ", on an account that other processes move as well",
+        COMMANDS + ", on an account that other processes change too",
         {FIND_AND_MODIFY: CONTENTION_LEASES, "query": {"_id": ":id", "holder": ":holder", "line": ":line"}, "remove": True},
     ),
     Query(
@@ -223,7 +245,7 @@ LEDGER = [
     Query(
         "refusals.expire",
         "server",
-        "MongoDB's own job for indexes with an expiry",
+        "MongoDB, for indexes with an expiry",
         {DELETE: ENTRIES, "deletes": [{"q": {"expires_at": {"$lte": ":moment"}}, "limit": 0}]},
     ),
 ]
@@ -242,12 +264,12 @@ HISTORY = [
         "entries.reference",
         "request",
         "GET /v1/wallets/{wallet_id}/entries?reference=",
-        {**one(ENTRIES, {"owner": ":owner", "once": ":mark"}), "hint": "once"},
+        {**one(ENTRIES, {"owner": ":owner", "once": ":unique_key"}), "hint": "once"},
     ),
     Query(
         "entries.probe",
         "request",
-        "from=, to=, balance?at=, statements: one step of the search",
+        "from=, to=, balance?at=, statements: one step of the search by time",
         find(ENTRIES, {**IDS, "owner": ":owner"}, fields=["at"]),
     ),
     Query(
@@ -263,9 +285,9 @@ HISTORY = [
         find(ENTRIES, {"_id": {"$gt": ":first", "$lte": ":last"}, "owner": ":owner"}, sort=UP, limit=True),
     ),
     Query(
-        "entries.feed",
+        "entries.watch",
         "request",
-        "GET /v1/wallets/{wallet_id}/stream: one for a process",
+        "GET /v1/wallets/{wallet_id}/stream: one for each process",
         {AGGREGATE: ENTRIES, "pipeline": [{"$changeStream": {}}], "cursor": {}},
         explained=False,
     ),
@@ -294,7 +316,7 @@ CLOCK = [
     ),
 ]
 
-REWARDS = [
+CAMPAIGNS_AND_EVENTS = [
     Query(
         "events.get",
         "request",
@@ -360,21 +382,6 @@ JOBS = [
     Query("checkpoints.heads", "job", "the checkpoint job", find(ENTRIES, IDS, fields=["at", "hash"])),
 ]
 
-_LOOK = (
-    "owner",
-    "asset",
-    "kind",
-    "amount",
-    "counter",
-    "actor",
-    "at",
-    "transaction",
-    "pair",
-    "lots",
-    "hold",
-    "metadata",
-    "reverses",
-)
 _BETWEEN: Document = {"_id": {"$gt": ":first", "$lt": ":last"}}
 _VERIFY = "guerdon verify"
 
@@ -384,21 +391,21 @@ VERIFY = [
     Query("verify.account", "terminal", "guerdon verify --account", find(ACCOUNTS, ID, sort=UP, limit=True)),
     Query("verify.entries", "terminal", _VERIFY, find(ENTRIES, {"_id": {"$gt": ":first", "$lte": ":last"}}, sort=UP)),
     Query("verify.entries_rest", "terminal", _VERIFY, find(ENTRIES, AFTER, sort=UP)),
-    Query("verify.active_holds", "terminal", _VERIFY, find(HOLD_DOCUMENTS, {**ABOUT, "status": ":status"})),
-    Query("verify.reversals", "terminal", _VERIFY, find(REVERSALS, ABOUT)),
+    Query("verify.active_holds", "terminal", _VERIFY, find(HOLD_DOCUMENTS, {**RANGE, "status": ":status"})),
+    Query("verify.reversals", "terminal", _VERIFY, find(REVERSALS, RANGE)),
     Query("verify.seq", "terminal", _VERIFY, one(ACCOUNTS, ID, fields=["seq"])),
-    Query("verify.look_up", "terminal", _VERIFY, find(ENTRIES, IDS, fields=_LOOK)),
-    Query("verify.marks", "terminal", _VERIFY, find(ENTRIES, MARKS, fields=["once", "owner"])),
+    Query("verify.references", "terminal", _VERIFY, find(ENTRIES, IDS, fields=ENTRY_ROW_FIELDS)),
+    Query("verify.unique_keys", "terminal", _VERIFY, find(ENTRIES, UNIQUE_KEYS, fields=["once", "owner"])),
     Query("verify.ended_holds", "terminal", _VERIFY, find(HOLD_DOCUMENTS, IDS)),
     Query("verify.all_events", "terminal", _VERIFY, find(EVENTS, AFTER, sort=UP)),
     Query("verify.all_holds", "terminal", _VERIFY, find(HOLD_DOCUMENTS, AFTER, sort=UP)),
     Query("verify.all_reversals", "terminal", _VERIFY, find(REVERSALS, AFTER, sort=UP)),
     Query("verify.all_refusals", "terminal", _VERIFY, find(ENTRIES, _BETWEEN, sort=UP)),
     Query(
-        "verify.beside_refusals",
+        "verify.refused_keys",
         "terminal",
         _VERIFY,
-        find(ENTRIES, {**MARKS, "balance_after": {"$exists": True}}, fields=["once"]),
+        find(ENTRIES, {**UNIQUE_KEYS, "balance_after": {"$exists": True}}, fields=["once"]),
     ),
 ]
 
@@ -406,21 +413,21 @@ QUERIES = {
     query.name: query
     for query in (
         *IDENTITY,
-        *SESSIONS_AND_STANDING,
+        *SESSION_QUERIES,
         *SECOND_FACTORS,
-        *PRIVACY,
-        *RECOVERY,
+        *PRIVACY_QUERIES,
+        *PASSWORD_RESETS,
         *AUDIT_LOG,
         *WALLETS,
         *LEDGER,
         *HISTORY,
         *CLOCK,
-        *REWARDS,
-        *TIERS,
+        *CAMPAIGNS_AND_EVENTS,
+        *TIER_QUERIES,
         *VOUCHER_QUERIES,
-        *TILL_QUERIES,
+        *POS_QUERIES,
         *CODE_QUERIES,
-        *WHAT_IF,
+        *SIMULATION_QUERIES,
         *JOBS,
         *VERIFY,
     )

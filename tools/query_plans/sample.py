@@ -1,7 +1,7 @@
-"""A database to look at plans on: made, filled with documents of the product's shapes, and dropped at the end.
+"""Scratch database for query plans: created, filled with documents like those of the product, and dropped at the end.
 
-The books in it do not balance and their hashes are random: nothing here is verified, it is only found. What matters for a plan is what
-is stored beside what: ids, owners, marks, dates, and how many entries a wallet has.
+The ledger in it is not balanced and its hashes are random, because it is only searched and never verified. Plans depend on ids, owners, unique keys,
+dates and the number of entries of a wallet.
 """
 
 import random
@@ -48,26 +48,26 @@ from guerdon.verification.checkpoints import CHECKPOINTS
 from guerdon.wallets.models import ASSETS, WALLET
 from guerdon.workers.models import LEASES
 from tools.query_plans.code_sample import batches
-from tools.query_plans.voucher_sample import VOUCHERS_EACH, VOUCHERS_OF_THE_HOT, offers, vouchers
+from tools.query_plans.voucher_sample import VOUCHERS_EACH, VOUCHERS_OF_HOT, offers, vouchers
 
 SUFFIX, MARKER = "_explain", "made_by_guerdon_explain"
 SEED = 20_261_122
 BATCH = 2000
 HOT_SHARE = 10
-"""One wallet has this part (a tenth) of all entries."""
+"""Divisor of the number of entries that gives the entries of the hot wallet: it has a tenth of all entries."""
 COLLECTOR_WALLETS = 100
 SIZES = (1, 2, 3, 5, 8, 13, 20)
-"""How many entries the other wallets have."""
+"""Numbers of entries of the other wallets."""
 START_MS, STEP_MS = 1_735_689_600_000, 60_000
-"""2025-01-01; a minute between two entries of a wallet."""
+"""2025-01-01, and one minute between two entries of a wallet."""
 NOW_MS = START_MS + 730 * 86_400_000
 ACTOR = "key_explain"
-Tell = Callable[[int], None]
-"""Told how many entries were written."""
+Progress = Callable[[int], None]
+"""Function that receives the number of entries that were written."""
 
 
 class Wallet(Struct, frozen=True):
-    """A wallet of the sample."""
+    """Wallet of the sample."""
 
     id: str
     owner: str
@@ -75,31 +75,35 @@ class Wallet(Struct, frozen=True):
 
 
 class Sample(Struct, frozen=True):
-    """What was written, as far as the parameters of queries need it."""
+    """Ids of the sample database that are used as parameters of queries."""
 
     hot: Wallet
+    """The wallet with most entries."""
     collector: str
-    """A member with a hundred wallets."""
+    """Id of a member with 100 wallets."""
     quiet: tuple[Wallet, ...]
-    """Wallets of everybody else; one in fifty is remembered."""
+    """One in fifty of the other wallets."""
     refused: tuple[tuple[str, bytes], ...]
-    """(owner, mark) of some refusals."""
+    """Owner and unique key of some refusals."""
     members: int
+    """Number of members."""
 
 
 @asynccontextmanager
 async def scratch_database(url: str, name: str) -> AsyncGenerator[Database]:
-    """Yield an empty database beside the product's; drop it at the end, whatever happens.
+    """Yield an empty database beside that of the product, and drop it at the end.
 
     Raises:
-        StartupRefused: there is one of that name that this command has not made, or the server is not fit.
+        StartupRefused: a database of that name exists that this command has not created, or the server is not supported.
     """
     database = Database(url, name + SUFFIX)
     try:
         await database.check()
         present = await database.raw.list_collection_names()
         if present and MARKER not in present:
-            raise StartupRefused(f"the database {name + SUFFIX} exists and was not made by this command; it is left alone")
+            raise StartupRefused(
+                f"the database {name + SUFFIX} exists, but was not created by this command; drop or rename it first"
+            )
         await database.client.drop_database(database.raw.name)
         await database.raw.create_collection(MARKER)
         try:
@@ -110,49 +114,49 @@ async def scratch_database(url: str, name: str) -> AsyncGenerator[Database]:
         await database.close()
 
 
-async def fill(database: Database, entries: int, tell: Tell) -> Sample:
-    """Write about so many entries and everything that belongs to them; the product's indexes are made at the end."""
-    writer = _Writer(database, tell)
-    maker = _Maker(entries)
-    for collection, document in maker.documents():
+async def fill(database: Database, entries: int, progress: Progress) -> Sample:
+    """Write about `entries` entries and the documents that belong to them, and then create the indexes of the product."""
+    writer = _Writer(database, progress)
+    generator = _Generator(entries)
+    for collection, document in generator.documents():
         await writer.add(collection, document)
     await writer.finish()
     await database.sync_indexes(INDEXES)
-    return maker.sample()
+    return generator.sample()
 
 
 class _Writer:
-    """Inserts in large unordered batches, acknowledged by the primary alone: this data may be lost."""
+    """Writer of large unordered batches, acknowledged by the primary only, because the data may be lost."""
 
-    def __init__(self, database: Database, tell: Tell) -> None:
+    def __init__(self, database: Database, progress: Progress) -> None:
         self._raw = database.client.get_database(database.raw.name, write_concern=WriteConcern(1))
-        self._waiting: dict[str, list[Document]] = {}
-        self._tell = tell
+        self._pending: dict[str, list[Document]] = {}
+        self._progress = progress
         self._entries = 0
 
     async def finish(self) -> None:
-        for collection in list(self._waiting):
+        for collection in list(self._pending):
             await self._flush(collection)
 
     async def add(self, collection: str, document: Document) -> None:
-        waiting = self._waiting.setdefault(collection, [])
-        waiting.append(document)
-        if len(waiting) >= BATCH:
+        pending = self._pending.setdefault(collection, [])
+        pending.append(document)
+        if len(pending) >= BATCH:
             await self._flush(collection)
 
     async def _flush(self, collection: str) -> None:
-        documents = self._waiting.pop(collection)
+        documents = self._pending.pop(collection)
         await self._raw[collection].insert_many(documents, ordered=False)
         if collection == ENTRIES:
             self._entries += len(documents)
-            self._tell(self._entries)
+            self._progress(self._entries)
 
 
-class _Maker:
-    """Makes the documents, always the same ones for a number of entries."""
+class _Generator:
+    """Generator of the documents. The same number of entries gives the same documents."""
 
     def __init__(self, entries: int) -> None:
-        self._left = entries
+        self._remaining = entries
         self._hot_size = entries // HOT_SHARE
         self._rng = random.Random(SEED)
         self._members = 0
@@ -169,22 +173,22 @@ class _Maker:
         yield from _fixed()
         yield from offers()
         yield from batches()
-        while self._left > 0:
+        while self._remaining > 0:
             number, owner = self._members, f"mem_{START_MS + self._members:012x}{self._rng.getrandbits(80):020x}"
             self._members += 1
             yield from _member(number, owner)
             if number % 10 == 2:
-                yield from _forgetful(number, owner)
-                yield from _private(number, owner)
+                yield from _identity(number, owner)
+                yield from _privacy(number, owner)
             if number % 10 == 2 or number == 1:
-                yield from vouchers(owner, VOUCHERS_OF_THE_HOT if number == 1 else VOUCHERS_EACH)
+                yield from vouchers(owner, VOUCHERS_OF_HOT if number == 1 else VOUCHERS_EACH)
             if number == 0:
                 assets, self._collector = [f"A{asset:02}" for asset in range(COLLECTOR_WALLETS)], owner
             else:
                 assets = ["PTS", "GBP"] if number % 10 == 0 else ["PTS"]
             for asset in assets:
                 size = self._hot_size if number == 1 else self._rng.choice(SIZES)
-                yield from self._wallet(owner, asset, min(size, self._left), number)
+                yield from self._wallet(owner, asset, min(size, self._remaining), number)
             if number % 5 == 0:
                 yield from self._refusal(owner, number)
             if number % 2 == 0:
@@ -193,7 +197,7 @@ class _Maker:
     def _wallet(self, owner: str, asset: str, size: int, number: int) -> Iterator[tuple[str, Document]]:
         if size <= 0:
             return
-        self._left -= size
+        self._remaining -= size
         wallet = Wallet(f"{owner}:{asset}", owner, size)
         if number == 1:
             self._hot = wallet
@@ -226,50 +230,50 @@ class _Maker:
         if number % 25 == 2:
             yield REVERSALS, {"_id": transaction_id(wallet.id, 1), "owner": owner, "reversed": 1, "at": NOW_MS}
             if asset == "PTS":
-                yield MEMBER_STATES, _standing(owner, number)
+                yield MEMBER_STATES, _member_state(owner, number)
                 for change in range(1, 4):
                     yield TIER_CHANGES, {"_id": f"{owner}#{change:06}", "owner": owner, "after": "gold", "at": START_MS}
                 yield REFUNDS, {"_id": refund_of(owner), "owner": owner, "count": 1, "amount": 1, "taken": {}}
 
     def _entry(self, wallet: Wallet, asset: str, seq: int, balance: int) -> Entry:
         key, reference = f"key-{seq}", reference_of(seq)
-        marks = [unique_key(wallet.owner, "key", ACTOR, f"{asset}-{key}")]
+        unique_keys = [unique_key(wallet.owner, "key", ACTOR, f"{asset}-{key}")]
         if reference is not None:
-            marks.append(unique_key(wallet.owner, "reference", f"{asset}-{reference}"))
-        comes = seq % 2 == 1
+            unique_keys.append(unique_key(wallet.owner, "reference", f"{asset}-{reference}"))
+        is_credit = seq % 2 == 1
         return Entry(
             id=entry_id(wallet.id, seq),
             owner=wallet.owner,
             asset=asset,
-            kind="credit" if comes else "debit",
-            amount=10 if comes else -3,
+            kind="credit" if is_credit else "debit",
+            amount=10 if is_credit else -3,
             balance_after=balance,
             held_after=0,
-            counterparty=ISSUER if comes else MERCHANT,
+            counterparty=ISSUER if is_credit else MERCHANT,
             actor=ACTOR,
             at=START_MS + seq * STEP_MS,
             prev=self._rng.randbytes(32),
             hash=self._rng.randbytes(32),
-            reason="bought at the till" if reference else None,
+            reason="bought at the point of sale" if reference else None,
             reference=reference,
             key=f"{asset}-{key}",
             fingerprint=self._rng.randbytes(16),
-            unique_keys=marks,
+            unique_keys=unique_keys,
         )
 
     def _refusal(self, owner: str, number: int) -> Iterator[tuple[str, Document]]:
-        mark = unique_key(owner, "key", ACTOR, "refused")
+        key = unique_key(owner, "key", ACTOR, "refused")
         if number % 50 == 0:
-            self._refused.append((owner, mark))
+            self._refused.append((owner, key))
         refusal = RecordedRefusal(
-            REFUSAL + mark.hex(), owner, [mark], mark[:16], "insufficient-funds", "5 are spendable", {"available": 5}
+            REFUSAL + key.hex(), owner, [key], key[:16], "insufficient-funds", "5 are spendable", {"available": 5}
         )
-        # Far ahead: MongoDB must not delete them while they are looked at.
+        # In the far future, so that MongoDB does not delete the refusals during the run.
         yield ENTRIES, {**encode(refusal), "expires_at": to_datetime(NOW_MS * 2 + number)}
 
 
 def reference_of(seq: int) -> str | None:
-    """Every third entry has a reference."""
+    """Return the reference of an entry, or None; every third entry has one."""
     return f"order-{seq}" if seq % 3 == 0 else None
 
 
@@ -302,12 +306,12 @@ def _member(number: int, owner: str) -> Iterator[tuple[str, Document]]:
         },
     )
     for claim in claims:
-        ends = {"expires_at": to_datetime(NOW_MS * 2 + number)} if number % 10 == 2 else {}
-        yield CLAIMS, {"_id": claim, "member": owner, "created_at": START_MS + number, **ends}
+        expiry = {"expires_at": to_datetime(NOW_MS * 2 + number)} if number % 10 == 2 else {}
+        yield CLAIMS, {"_id": claim, "member": owner, "created_at": START_MS + number, **expiry}
 
 
-def _private(number: int, owner: str) -> Iterator[tuple[str, Document]]:
-    """Somebody who was exported, and somebody who is being forgotten: for the plans it may be the same one."""
+def _privacy(number: int, owner: str) -> Iterator[tuple[str, Document]]:
+    """Yield the documents of an export and of an erasure of the same member, which is sufficient for plans."""
     yield EXPORTS, {"_id": owner, "not_before": START_MS}
     for collection in (ERASING, ERASURES):
         yield collection, {"_id": owner, "asked_at": START_MS, "asked_by": owner, "request_id": "req_explain"}
@@ -317,24 +321,24 @@ def _private(number: int, owner: str) -> Iterator[tuple[str, Document]]:
     )
 
 
-def _forgetful(number: int, owner: str) -> Iterator[tuple[str, Document]]:
-    """Somebody who has asked for a new password, and is about to have a second factor; half of the letters have left."""
+def _identity(number: int, owner: str) -> Iterator[tuple[str, Document]]:
+    """Yield a password reset and a second factor. Half of the mails are delivered."""
     yield (
         FACTORS,
         {"_id": owner, "sealed": sealed_of(owner), "last_step": 0, "codes": [owner.encode()], "tries": 0, "tries_end_at": 0},
     )
     expires_at = to_datetime(NOW_MS * 2 + number)
     yield RESETS, {"_id": owner, "secret_sha256": owner.encode(), "ends_at": NOW_MS * 2, "expires_at": expires_at}
-    told = {
-        "_id": told_of(owner),
-        "kind": "a letter",
+    mail = {
+        "_id": outbox_id_of(owner),
+        "kind": "mail",
         "owner": owner,
         "channel": "mail",
         "created_at": NOW_MS,
         "ends_at": NOW_MS * 2,
     }
-    waiting = {"due_at": NOW_MS, "sealed": sealed_of(told_of(owner))} if number % 20 == 2 else {"delivered_at": NOW_MS}
-    yield OUTBOX, {**told, **waiting, "tries": 1, "expires_at": expires_at}
+    delivery = {"due_at": NOW_MS, "sealed": sealed_of(outbox_id_of(owner))} if number % 20 == 2 else {"delivered_at": NOW_MS}
+    yield OUTBOX, {**mail, **delivery, "tries": 1, "expires_at": expires_at}
 
 
 def _hold(wallet: Wallet, asset: str, number: int) -> Document:
@@ -372,21 +376,21 @@ def _event(number: int, owner: str) -> Document:
 
 
 def claim_of(kind: str, number: int) -> str:
-    """As long as a real one, which ends in a keyed digest."""
+    """Return the id of a claim, as long as a real one with its keyed digest."""
     return f"{kind}:shopper-{number:035}"
 
 
 def sealed_of(name: str, size: int = 68) -> bytes:
-    """As long as a sealed key; nobody can open it."""
+    """Return random bytes, as long as a sealed key."""
     return random.Random(name).randbytes(size)
 
 
 def session_of(owner: str) -> str:
-    """Everybody is logged in once. The digests of the session's tokens are its id."""
+    """Return the id of the only session of a member."""
     return f"{owner}:{'s' * 12}"
 
 
-def told_of(owner: str) -> str:
+def outbox_id_of(owner: str) -> str:
     return f"{owner}:evt_{'e' * 32}:mail"
 
 
@@ -406,10 +410,10 @@ def simulation_of(number: int) -> str:
     return f"sim_{number:032x}"
 
 
-def _standing(owner: str, number: int) -> Document:
-    """Every second one has a tier that lapses."""
-    standing = {"_id": owner, "owner": owner, "count": 1, "purchases": 1, "last_purchase_at": START_MS, "tier_version": 3}
-    return {**standing, "tier": "gold", "due_at": NOW_MS + number * 3_600_000} if number % 50 == 2 else standing
+def _member_state(owner: str, number: int) -> Document:
+    """Return a member state; every second one has a tier that expires."""
+    state = {"_id": owner, "owner": owner, "count": 1, "purchases": 1, "last_purchase_at": START_MS, "tier_version": 3}
+    return {**state, "tier": "gold", "due_at": NOW_MS + number * 3_600_000} if number % 50 == 2 else state
 
 
 CAMPAIGN_COUNT, CAMPAIGNS_ACTIVE = 1000, 20
@@ -417,7 +421,7 @@ SIMULATION_COUNT = 200
 
 
 def _fixed() -> Iterator[tuple[str, Document]]:
-    """What does not grow with the entries."""
+    """Yield the documents whose number does not depend on the number of entries."""
     for number in range(CAMPAIGN_COUNT):
         status = "active" if number % (CAMPAIGN_COUNT // CAMPAIGNS_ACTIVE) == 0 else "paused" if number % 2 else "draft"
         campaign = {"_id": campaign_of(number), "version": 1, "status": status, "name": "a campaign", "changed_at": START_MS}

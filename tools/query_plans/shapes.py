@@ -1,4 +1,4 @@
-"""What is left of a command when its values are taken away: two commands of one shape are one query with other parameters."""
+"""Shape of a command: the command without its values. Commands with the same shape are the same query with other parameters."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -7,13 +7,13 @@ from guerdon.database import Document
 
 FIND, AGGREGATE, UPDATE, DELETE, FIND_AND_MODIFY = "find", "aggregate", "update", "delete", "findAndModify"
 KINDS = (FIND, AGGREGATE, FIND_AND_MODIFY, UPDATE, DELETE)
-"""A command is of the first kind that it names: a findAndModify has an `update` as well."""
+"""Kinds of commands. The first match counts, because a findAndModify has an `update` too."""
 
 
 def shapes_of(command: Mapping[str, Any]) -> Iterator[str]:
-    """Yield the shape of every query in a command: each update of a batch is one, and each collection that a read unites.
+    """Yield the shape of every query in a command: one for each update of a batch, and one for each collection of a combined read.
 
-    Commands that look for nothing (inserts, counts from the collection's metadata, commits, further batches of a cursor) have none.
+    Commands without a filter (inserts, counts from the metadata of a collection, commits, further batches of a cursor) have no shape.
     """
     if FIND in command:
         yield _find(command)
@@ -33,7 +33,7 @@ def shapes_of(command: Mapping[str, Any]) -> Iterator[str]:
 def _find(command: Mapping[str, Any]) -> str:
     parts = [f"find {command[FIND]} {_filter(command.get('filter', {}))}"]
     if command.get("sort"):
-        parts.append("sort {" + ", ".join(f"{name}: {way}" for name, way in command["sort"].items()) + "}")
+        parts.append("sort {" + ", ".join(f"{name}: {direction}" for name, direction in command["sort"].items()) + "}")
     if command.get("limit"):
         parts.append("limit")
     if command.get("projection"):

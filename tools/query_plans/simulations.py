@@ -1,4 +1,4 @@
-"""The queries of simulations."""
+"""Queries of simulations."""
 
 from guerdon.campaigns.domain import EVENTS, REFUNDS
 from guerdon.database import Document
@@ -7,9 +7,9 @@ from guerdon.tiers.models import TIER_SET_VERSIONS
 from tools.query_plans.notation import ID, IDS, Query, delete, find, one, update
 from tools.query_plans.shapes import AGGREGATE, FIND_AND_MODIFY
 
-_JOB = "the workers' lanes of simulations"
-_PAST: Document = {"occurred_at": {"$gte": ":since", "$lt": ":until"}, "recorded_at": {"$lte": ":asked_at"}}
-_SCRAPS: Document = {"_id": {"$gte": ":first", "$lt": ":last"}}
+_JOB = "the simulation jobs"
+_PERIOD: Document = {"occurred_at": {"$gte": ":since", "$lt": ":until"}, "recorded_at": {"$lte": ":requested_at"}}
+_OF_SIMULATION: Document = {"_id": {"$gte": ":first", "$lt": ":last"}}
 _CHANGED: Document = {"$set": {"touched": True}}
 
 
@@ -17,7 +17,7 @@ def _count(collection: str, where: Document) -> Document:
     return {AGGREGATE: collection, "pipeline": [{"$match": where}, {"$group": {"_id": 1, "n": {"$sum": 1}}}], "cursor": {}}
 
 
-WHAT_IF = [
+SIMULATION_QUERIES = [
     Query("simulations.get", "request", "GET /v1/simulations/{simulation_id}", one(SIMULATIONS, ID)),
     Query(
         "simulations.open",
@@ -48,19 +48,19 @@ WHAT_IF = [
     Query(
         "simulations.expire",
         "server",
-        "MongoDB's own job for indexes with an expiry",
+        "MongoDB, for indexes with an expiry",
         {"delete": SIMULATIONS, "deletes": [{"q": {"expires_at": {"$lte": ":moment"}}, "limit": 0}]},
     ),
-    Query("events.past", "job", _JOB, find(EVENTS, _PAST, sort={"occurred_at": 1, "recorded_at": 1})),
-    Query("events.past_count", "job", _JOB, _count(EVENTS, _PAST)),
+    Query("events.past", "job", _JOB, find(EVENTS, _PERIOD, sort={"occurred_at": 1, "recorded_at": 1})),
+    Query("events.past_count", "job", _JOB, _count(EVENTS, _PERIOD)),
     Query("events.refunded", "job", _JOB, find(EVENTS, IDS, limit=True)),
     Query("refunds.known", "job", _JOB, find(REFUNDS, IDS, fields=["_id"])),
     Query("tier_set_versions.known", "job", _JOB, find(TIER_SET_VERSIONS, IDS, limit=True)),
     Query("simulated_members.known", "job", _JOB, find(SIMULATED_MEMBERS, IDS, limit=True)),
     Query("simulated_members.replace", "job", _JOB, update(SIMULATED_MEMBERS, ID, upsert=True)),
-    Query("simulated_members.all", "job", _JOB, find(SIMULATED_MEMBERS, _SCRAPS, fields=["got"])),
-    Query("simulated_members.clear", "job", _JOB, delete(SIMULATED_MEMBERS, _SCRAPS)),
+    Query("simulated_members.all", "job", _JOB, find(SIMULATED_MEMBERS, _OF_SIMULATION, fields=["got"])),
+    Query("simulated_members.clear", "job", _JOB, delete(SIMULATED_MEMBERS, _OF_SIMULATION)),
     Query("simulated_purchases.known", "job", _JOB, find(SIMULATED_PURCHASES, IDS, limit=True)),
     Query("simulated_purchases.replace", "job", _JOB, update(SIMULATED_PURCHASES, ID, upsert=True)),
-    Query("simulated_purchases.clear", "job", _JOB, delete(SIMULATED_PURCHASES, _SCRAPS)),
+    Query("simulated_purchases.clear", "job", _JOB, delete(SIMULATED_PURCHASES, _OF_SIMULATION)),
 ]

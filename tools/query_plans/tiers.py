@@ -1,4 +1,4 @@
-"""The queries of tiers and of the members who have them."""
+"""Queries of tiers and member states."""
 
 from guerdon.campaigns.domain import MEMBER_STATES
 from guerdon.tiers.models import TIER_CHANGES, TIER_SETS
@@ -10,7 +10,7 @@ _MEMBER = (
 )
 _REVIEW = "the tier review"
 
-TIERS = [
+TIER_QUERIES = [
     Query("batch.tier_sets", "request", "POST /v1/events; the tier review", read(TIER_SETS, IDS)),
     Query("tier_sets.get", "request", f"{_TIERS}, {_MEMBER}; the tier review", one(TIER_SETS, ID)),
     Query("tier_sets.replace", "request", "PUT /v1/tiers", update(TIER_SETS, {"_id": ":id", "count": ":count"})),

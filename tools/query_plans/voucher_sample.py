@@ -1,4 +1,4 @@
-"""Offers and vouchers of the sample that `guerdon explain` looks at, and with which values their queries are explained."""
+"""Offers and vouchers of the sample database, and the values with which their queries are explained."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -10,9 +10,9 @@ from guerdon.offers.models import OFFER_VERSIONS, OFFERS, STOCK
 from guerdon.vouchers.models import DEALT_CODES, POOL_CODES, VOUCHER, VOUCHER_CODES, VOUCHERS, pool_id
 
 OFFER_COUNT, OFFERS_ACTIVE = 1000, 20
-VOUCHERS_EACH, VOUCHERS_OF_THE_HOT = 2, 2000
-PAGE, LOOKED_AT, BATCH, ASKED = 51, 501, 100, 500
-NOBODY = "mem_" + "f" * 32
+VOUCHERS_EACH, VOUCHERS_OF_HOT = 2, 2000
+PAGE, FILTERED_PAGE, BATCH, IDS_MAX = 51, 501, 100, 500
+UNKNOWN_MEMBER = "mem_" + "f" * 32
 Cases = Iterator[tuple[str, str, dict[str, Any]]]
 
 
@@ -21,7 +21,7 @@ def offer_of(number: int) -> str:
 
 
 def voucher_of(owner: str, number: int) -> str:
-    """Their order is that of their birth, as it is with real ones."""
+    """Return the id of a voucher. Ids are in the order of creation, as real ones are."""
     return f"vch_{number:06x}{owner[4:30]}"
 
 
@@ -30,7 +30,7 @@ def code_of(voucher: str) -> str:
 
 
 def offers() -> Iterator[tuple[str, Document]]:
-    """What does not grow with the entries."""
+    """Yield the documents of offers, whose number does not depend on the number of entries."""
     for number in range(OFFER_COUNT):
         status = "active" if number % (OFFER_COUNT // OFFERS_ACTIVE) == 0 else "paused" if number % 2 else "draft"
         offer_id = offer_of(number)
@@ -40,11 +40,11 @@ def offers() -> Iterator[tuple[str, Document]]:
         yield ACCOUNTS, encode(Account(f"{offer_id}:{STOCK}", offer_id, STOCK, STOCK))
         pooled = {"_id": pool_id(offer_id, 1), "owner": offer_id}
         yield POOL_CODES, {**pooled, "code": f"CODE-{number}"}
-        yield DEALT_CODES, {**pooled, "voucher": voucher_of(NOBODY, number), "member": NOBODY}
+        yield DEALT_CODES, {**pooled, "voucher": voucher_of(UNKNOWN_MEMBER, number), "member": UNKNOWN_MEMBER}
 
 
 def vouchers(owner: str, count: int) -> Iterator[tuple[str, Document]]:
-    """A member's vouchers."""
+    """Yield `count` vouchers of a member, with their accounts and codes."""
     for number in range(count):
         voucher, offer = voucher_of(owner, number), offer_of(number % OFFER_COUNT)
         account = Account(f"{owner}:uses.{voucher}", owner, f"uses.{voucher}", VOUCHER, balance=1, seq=1)
@@ -54,19 +54,19 @@ def vouchers(owner: str, count: int) -> Iterator[tuple[str, Document]]:
 
 
 def cases(hot: str, quiet: str) -> Cases:
-    """Of a member with two thousand vouchers, one with two, and one with none."""
+    """Yield the cases of a member with 2,000 vouchers, one with 2, and one without vouchers."""
     voucher = voucher_of(quiet, 0)
-    places = {
+    known_and_unknown = {
         "offers.get": (offer_of(7), offer_of(10**9)),
-        "vouchers.get": (voucher, voucher_of(NOBODY, 0)),
+        "vouchers.get": (voucher, voucher_of(UNKNOWN_MEMBER, 0)),
         "voucher_codes.get": (code_of(voucher), "NONE"),
         "dealt_codes.get": (pool_id(offer_of(7), 1), pool_id(offer_of(7), 2)),
         "pool_codes.get": (pool_id(offer_of(7), 1), pool_id(offer_of(7), 2)),
     }
-    for query, (known, unknown) in places.items():
+    for query, (known, unknown) in known_and_unknown.items():
         yield query, "found", {"id": known}
         yield query, "not found", {"id": unknown}
-    for case, count in (("found", 1), ("changed meanwhile", 2)):
+    for case, count in (("found", 1), ("changed concurrently", 2)):
         yield "offers.change", case, {"id": offer_of(7), "owner": offer_of(7), "count": count}
     yield "offers.first", "first page", {"limit": PAGE}
     yield "offers.next", "deep page", {"before": offer_of(500), "limit": PAGE}
@@ -74,36 +74,36 @@ def cases(hot: str, quiet: str) -> Cases:
         yield "offers.first_by_status", f"{status}, first page", {"status": status, "limit": PAGE}
         yield "offers.next_by_status", f"{status}, deep page", {"status": status, "before": offer_of(500), "limit": PAGE}
     yield "offers.count", "20 of 1,000 are active", {"status": "active"}
-    for case, owner in (("2,000", hot), ("2", quiet), ("none", NOBODY)):
+    for case, owner in (("2,000", hot), ("2", quiet), ("none", UNKNOWN_MEMBER)):
         yield "vouchers.first", f"{case} vouchers", {"owner": owner, "limit": PAGE}
-        yield "vouchers.first", f"{case} vouchers, with a filter", {"owner": owner, "limit": LOOKED_AT}
+        yield "vouchers.first", f"{case} vouchers, with a filter", {"owner": owner, "limit": FILTERED_PAGE}
         yield "vouchers.next", f"{case} vouchers, deep page", {"owner": owner, "before": voucher_of(owner, 1000), "limit": PAGE}
         yield "vouchers.export", f"{case} vouchers", {"owner": owner, "after": "", "limit": BATCH}
-    mine = [voucher_of(hot, number) for number in range(ASKED)]
-    uses = sorted(f"{hot}:uses.{each}" for each in mine)
+    voucher_ids = [voucher_of(hot, number) for number in range(IDS_MAX)]
+    uses = sorted(f"{hot}:uses.{each}" for each in voucher_ids)
     yield "accounts.some", "500 vouchers", {"ids": uses, "owners": [hot]}
     stocks = [offer_of(number) for number in range(PAGE)]
     yield "accounts.some", "a page of offers", {"ids": [f"{offer}:{STOCK}" for offer in stocks], "owners": stocks}
-    known = {"batch.offers": stocks, "batch.members": [hot], "batch.voucher_codes": sorted(map(code_of, mine))}
+    known = {"batch.offers": stocks, "batch.members": [hot], "batch.voucher_codes": sorted(map(code_of, voucher_ids))}
     for query, ids in known.items():
         yield query, "1 new", {"ids": ["none"]}
         yield query, f"{len(ids)}, all found", {"ids": ids}
     for case, number in (("found", 0), ("not found", 2 * VOUCHERS_EACH)):
         yield "vouchers.change", case, {"id": voucher_of(quiet, number), "owner": quiet}
-    yield from _proofs(hot, mine)
+    yield from _verification(hot, voucher_ids)
 
 
-def _proofs(hot: str, mine: list[str]) -> Cases:
-    """A page of vouchers as `guerdon verify` looks at it, and the stocks."""
+def _verification(hot: str, voucher_ids: list[str]) -> Cases:
+    """Yield the cases of `guerdon verify`: a page of vouchers, and the stocks."""
     offers = [offer_of(number) for number in range(PAGE)]
-    said = {
-        "batch.vouchers": mine[:1],
-        "verify.voucher_accounts": [f"{hot}:uses.{each}" for each in mine],
-        "verify.voucher_codes": sorted(map(code_of, mine)),
+    known = {
+        "batch.vouchers": voucher_ids[:1],
+        "verify.voucher_accounts": [f"{hot}:uses.{each}" for each in voucher_ids],
+        "verify.voucher_codes": sorted(map(code_of, voucher_ids)),
         "verify.dealt_codes": [pool_id(offer, 1) for offer in offers],
         "verify.offer_versions": [f"{offer}/1" for offer in offers],
     }
-    for query, ids in said.items():
+    for query, ids in known.items():
         yield query, f"{len(ids)}, all found", {"ids": ids}
     yield "verify.vouchers", "a page", {"after": "", "limit": 1000}
     yield "verify.stocks", "all", {"first": "off_", "last": "off`", "kind": STOCK}

@@ -1,4 +1,4 @@
-"""The queries of offers and vouchers."""
+"""Queries of offers and vouchers."""
 
 from guerdon.database import Document
 from guerdon.ledger.store import ACCOUNTS
@@ -55,5 +55,5 @@ VOUCHER_QUERIES = [
     Query("vouchers.export", "request", _EXPORT, find(VOUCHERS, {**AFTER, "owner": ":owner"}, sort=UP, limit=True)),
     Query("voucher_codes.get", "request", "GET /v1/vouchers/{code}", one(VOUCHER_CODES, ID)),
     Query("dealt_codes.get", "request", "GET /v1/vouchers/{code}, of an external code", one(DEALT_CODES, ID)),
-    Query("pool_codes.get", "request", "whatever shows a voucher with an external code", one(POOL_CODES, ID)),
+    Query("pool_codes.get", "request", "all routes that show a voucher with an external code", one(POOL_CODES, ID)),
 ]

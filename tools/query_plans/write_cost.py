@@ -1,8 +1,8 @@
-"""What a secondary index adds to a write: the same batches into two copies of a collection, one without that index, in turns.
+"""Cost that a secondary index adds to a write: the same batches are written alternately into two copies of a collection, one without the index.
 
-The measure is the processor time of the database, not the time that passes: it is what an index costs, and other work on the machine
-counts little. Other work of the same server counts, its own housekeeping too, and only ever adds; so of many rounds the lower quartile is
-taken, and a control, two copies with the same indexes, shows what is left of it.
+The measure is the processor time of the database, not the elapsed time, so other processes on the machine have little influence. Other work of the
+server, such as its maintenance, can only add to it. The result is therefore the lower quartile of many rounds; a control with two equal copies shows the
+remaining error.
 """
 
 import random
@@ -42,7 +42,7 @@ Progress = Callable[[int, int], None]
 
 
 class Cost(Struct, frozen=True):
-    """One index and one kind of write, in microseconds of processor a document."""
+    """Cost of one index for one kind of write, in microseconds of processor time for each document."""
 
     index: str
     write: str
@@ -53,29 +53,30 @@ class Cost(Struct, frozen=True):
 
 @dataclass(frozen=True)
 class Write:
-    """A kind of write that the product makes."""
+    """Kind of write of the product."""
 
     collection: str
     name: str
     batch: Callable[[random.Random, list[Document]], Batch]
-    """Make one batch from documents of the collection."""
+    """Function that makes one batch from documents of the collection."""
     select: Document
-    """Which documents those are."""
+    """Filter of these documents."""
 
 
-def _plain_debits(rng: random.Random, rows: list[Document]) -> Batch:
-    fresh = f"mem_{rng.getrandbits(128):032x}:PTS"
+def _debits(rng: random.Random, rows: list[Document]) -> Batch:
+    account = f"mem_{rng.getrandbits(128):032x}:PTS"
     return [
-        {**row, "_id": f"{fresh}#{n:012}", "owner": row["owner"], "once": [rng.randbytes(20)]}
+        {**row, "_id": f"{account}#{n:012}", "owner": row["owner"], "once": [rng.randbytes(20)]}
         for n, row in enumerate(rows, start=1)
     ]
 
 
 def _refusals(rng: random.Random, rows: list[Document]) -> Batch:
-    marks = [rng.randbytes(20) for _ in rows]
-    moment = _later(rng)
+    unique_keys = [rng.randbytes(20) for _ in rows]
+    expires_at = _later(rng)
     return [
-        {**row, "_id": REFUSAL + mark.hex(), "once": [mark], "expires_at": moment} for row, mark in zip(rows, marks, strict=True)
+        {**row, "_id": REFUSAL + key.hex(), "once": [key], "expires_at": expires_at}
+        for row, key in zip(rows, unique_keys, strict=True)
     ]
 
 
@@ -85,7 +86,7 @@ def _new_accounts(rng: random.Random, rows: list[Document]) -> Batch:
 
 
 def _moves(rng: random.Random, rows: list[Document]) -> Batch:
-    """The five fields of a plain account that an entry changes."""
+    """Update the five fields that an entry changes on an account with an undated balance."""
     return [
         {"q": {"_id": row["_id"]}, "u": {"$set": {"balance": rng.randrange(10**6), "held": 0, "seq": rng.randrange(10**6), "head": rng.randbytes(32), "at": rng.randrange(10**12)}}}
         for row in rows
@@ -93,7 +94,7 @@ def _moves(rng: random.Random, rows: list[Document]) -> Batch:
 
 
 def _dated_moves(rng: random.Random, rows: list[Document]) -> Batch:
-    """The same on accounts whose next date moves with it."""
+    """Update these fields and the time of the next expiry."""
     return [{"q": move["q"], "u": {"$set": {**move["u"]["$set"], "due_at": rng.randrange(10**12)}}} for move in _moves(rng, rows)]
 
 
@@ -105,7 +106,7 @@ def _new_resets(rng: random.Random, rows: list[Document]) -> Batch:
     return [{**row, "_id": f"mem_{rng.getrandbits(128):032x}", "expires_at": _later(rng)} for row in rows]
 
 
-def _new_letters(rng: random.Random, rows: list[Document]) -> Batch:
+def _new_mails(rng: random.Random, rows: list[Document]) -> Batch:
     return [
         {**row, "_id": f"mem_{rng.getrandbits(128):032x}:evt_{rng.getrandbits(128):032x}:mail", "expires_at": _later(rng)}
         for row in rows
@@ -159,19 +160,19 @@ def _new_batches(rng: random.Random, rows: list[Document]) -> Batch:
 
 
 _ENTRY, _REFUSED = {"balance_after": {"$exists": True}}, {"expires_at": {"$exists": True}}
-_PLAIN, _DATED = {"due_at": {"$exists": False}}, {"due_at": {"$exists": True}}
-_DEBIT = Write(ENTRIES, "insert an entry", _plain_debits, _ENTRY)
-_OPEN = Write(ACCOUNTS, "open an account", _new_accounts, _PLAIN)
-_MOVE = Write(ACCOUNTS, "move a plain account", _moves, _PLAIN)
+_UNDATED, _DATED = {"due_at": {"$exists": False}}, {"due_at": {"$exists": True}}
+_DEBIT = Write(ENTRIES, "insert an entry", _debits, _ENTRY)
+_OPEN = Write(ACCOUNTS, "open an account", _new_accounts, _UNDATED)
+_MOVE = Write(ACCOUNTS, "move an undated account", _moves, _UNDATED)
 _MOVE_DATED = Write(ACCOUNTS, "move an account with lots", _dated_moves, _DATED)
 WRITES: dict[str, tuple[Write, ...]] = {
     "entries.once": (_DEBIT,),
     "entries.expiry": (_DEBIT, Write(ENTRIES, "insert a refusal", _refusals, _REFUSED)),
     "accounts.due_at": (_OPEN, _MOVE, _MOVE_DATED),
     "sessions.expiry": (Write(SESSIONS, "log in", _new_sessions, {}),),
-    "outbox.due": (Write(OUTBOX, "append an event", _new_letters, {"due_at": {"$exists": True}}),),
-    "outbox.expiry": (Write(OUTBOX, "append an event", _new_letters, {"due_at": {"$exists": True}}),),
-    "resets.expiry": (Write(RESETS, "make a reset token", _new_resets, {}),),
+    "outbox.due": (Write(OUTBOX, "append an event", _new_mails, {"due_at": {"$exists": True}}),),
+    "outbox.expiry": (Write(OUTBOX, "append an event", _new_mails, {"due_at": {"$exists": True}}),),
+    "resets.expiry": (Write(RESETS, "create a reset token", _new_resets, {}),),
     "claims.expiry": (Write(CLAIMS, "claim a value", _new_claims, {"expires_at": {"$exists": False}}),),
     "events.owner": (Write(EVENTS, "record an event", _new_events, {}),),
     "events.occurred": (Write(EVENTS, "record an event", _new_events, {}),),
@@ -183,8 +184,8 @@ WRITES: dict[str, tuple[Write, ...]] = {
         Write(MEMBER_STATES, "change a tier", _tier_changes, {"due_at": {"$exists": True}}),
     ),
     "voucher_codes.batch": (
-        Write(VOUCHER_CODES, "make a code of a batch", _new_codes, {"batch": {"$exists": True}}),
-        Write(VOUCHER_CODES, "make a member's code", _new_codes, {"batch": {"$exists": False}}),
+        Write(VOUCHER_CODES, "create a code of a batch", _new_codes, {"batch": {"$exists": True}}),
+        Write(VOUCHER_CODES, "create a code of a member", _new_codes, {"batch": {"$exists": False}}),
     ),
     "voucher_batches.owner": (Write(CODE_BATCHES, "begin a batch", _new_batches, {"open": True}),),
     "voucher_batches.open": (Write(CODE_BATCHES, "begin a batch", _new_batches, {"open": True}),),
@@ -192,39 +193,39 @@ WRITES: dict[str, tuple[Write, ...]] = {
     "offers.status": (Write(OFFERS, "change a status", _changed_status, {}),),
     "vouchers.owner": (Write(VOUCHERS, "issue a voucher", _new_vouchers, {}),),
 }
-"""What is measured for each index; a test holds the names against the indexes that there are."""
+"""Measured writes by index. A test compares the names with the existing indexes."""
 CONTROL = "entries.(none)"
-"""No such index, so both copies have the same ones: the ratio should be 1."""
+"""Control: this index does not exist, so both copies have the same indexes, and the ratio should be 1."""
 
 
 async def measure(
-    database: Database, indexes: Mapping[str, Sequence[IndexModel]], tell: Progress, *, rounds: int = ROUNDS
+    database: Database, indexes: Mapping[str, Sequence[IndexModel]], progress: Progress, *, rounds: int = ROUNDS
 ) -> list[Cost]:
-    """Measure every index.
+    """Measure the cost of every index.
 
     Raises:
-        StartupRefused: the server does not tell its processor time.
+        StartupRefused: the server does not report its processor time.
     """
-    fast = database.client.get_database(database.raw.name, write_concern=WriteConcern(1))
+    unsafe = database.client.get_database(database.raw.name, write_concern=WriteConcern(1))
     costs: list[Cost] = []
-    wanted = {**WRITES, CONTROL: (_DEBIT,)}
-    total = sum(len(writes) for writes in wanted.values())
-    for name, writes in wanted.items():
+    measured = {**WRITES, CONTROL: (_DEBIT,)}
+    total = sum(len(writes) for writes in measured.values())
+    for name, writes in measured.items():
         collection, _, index = name.partition(".")
-        pair = (fast[f"{collection}_with"], fast[f"{collection}_without"])
+        pair = (unsafe[f"{collection}_with"], unsafe[f"{collection}_without"])
         for copy in pair:
             await copy.drop()
-            # Both are copies, so that they lie on the disk alike.
-            await (await fast[collection].aggregate([{"$out": copy.name}])).to_list()
+            # Both are copies, so that they have the same layout on disk.
+            await (await unsafe[collection].aggregate([{"$out": copy.name}])).to_list()
         await pair[0].create_indexes(list(indexes[collection]))
         rest = [model for model in indexes[collection] if model.document["name"] != index]
         if rest:
             await pair[1].create_indexes(rest)
-        # What the copies have left to be written would otherwise be written during the rounds.
-        await fast.client.admin.command("fsync")
+        # Otherwise pending writes of the copies would be flushed during the rounds.
+        await unsafe.client.admin.command("fsync")
         for write in writes:
             costs.append(_cost(name, write.name, await _rounds(write, pair, rounds)))
-            tell(len(costs), total)
+            progress(len(costs), total)
         for copy in pair:
             await copy.drop()
     return costs
@@ -234,18 +235,18 @@ Collection = AsyncCollection[Document]
 
 
 async def _rounds(write: Write, pair: Sequence[Collection], count: int) -> list[tuple[float, float]]:
-    """Return (with, without) in microseconds of a document for each round; the one that goes first changes from round to round."""
-    with_it, without = pair
+    """Return the microseconds for each document with and without the index, for each round. The order alternates."""
+    with_index_copy, without_index_copy = pair
     rng = random.Random(f"{SEED} {write.name}")
-    rows = await without.aggregate([{"$match": write.select}, {"$sample": {"size": KNOWN}}])
-    known = await rows.to_list()
+    rows = await without_index_copy.aggregate([{"$match": write.select}, {"$sample": {"size": KNOWN}}])
+    samples = await rows.to_list()
     found: list[tuple[float, float]] = []
     warm_up = min(WARM_UP, count)
     for number in range(warm_up + count):
-        batch = write.batch(rng, rng.sample(known, min(BATCH, len(known))))
+        batch = write.batch(rng, rng.sample(samples, min(BATCH, len(samples))))
         spent: dict[bool, float] = {}
         for with_index in (True, False) if number % 2 else (False, True):
-            copy = with_it if with_index else without
+            copy = with_index_copy if with_index else without_index_copy
             before = await _processor_us(copy.database)
             await _apply(copy, batch)
             spent[with_index] = (await _processor_us(copy.database) - before) / len(batch)
@@ -255,11 +256,11 @@ async def _rounds(write: Write, pair: Sequence[Collection], count: int) -> list[
 
 
 async def _processor_us(database: AsyncDatabase[Document]) -> int:
-    """What the server process has used so far, on all its threads."""
+    """Return the processor time of the server process so far, on all its threads, in microseconds."""
     unwanted = dict.fromkeys(("wiredTiger", "metrics", "locks", "repl", "tcmalloc", "opLatencies"), 0)
     extra: Document = (await database.command({"serverStatus": 1, **unwanted}))["extra_info"]
     if "user_time_us" not in extra:
-        raise StartupRefused("this server does not tell its processor time; use one on Linux")
+        raise StartupRefused("this server does not report its processor time; use a server on Linux")
     return extra["user_time_us"] + extra["system_time_us"]
 
 

@@ -1,16 +1,15 @@
-"""The demonstration: members, purchases and log-ins of its own, made from a seed, so that it needs no file.
+"""Demonstration data of `guerdon up`: members, purchases, campaigns, offers and log-ins, generated from a seed.
 
-What is secret (two passwords, a service key) is random and kept in the data directory, so that every `guerdon up` can print it again.
+The secrets (two passwords and a service key) are random. They are stored in the data directory, so that every `guerdon up` can print them.
 """
 
 import json
 import random
 from pathlib import Path
-from typing import Any
 
 from guerdon.campaigns.domain import Item, ShopEvent
 from guerdon.campaigns.models import CampaignCreate, FixedAward, PerAmountAward
-from guerdon.cli.local import write_private
+from guerdon.cli.key_files import write_private
 from guerdon.clock import to_datetime
 from guerdon.errors import AlreadyExists, Unauthenticated
 from guerdon.ids import random_base62
@@ -23,12 +22,12 @@ MEMBERS, PURCHASES = 24, 160
 ACTOR = Actor("system:demo", "system", frozenset({ANY_SCOPE}))
 OPERATOR_EMAIL, MEMBER_EMAIL = "operator@demo.example", "ada@demo.example"
 CAMPAIGN_BASE, CAMPAIGN_LARGE = "cmp_000000000000000000000000000000d1", "cmp_000000000000000000000000000000d2"
-_GOODS = [("TEA-EARL", 425), ("MUG-BLUE", 895), ("POT-IRON", 3450), ("CAKE-FIG", 1275), ("TIN-PLAIN", 310), ("TRAY-OAK", 5600)]
+_PRODUCTS = [("TEA-EARL", 425), ("MUG-BLUE", 895), ("POT-IRON", 3450), ("CAKE-FIG", 1275), ("TIN-PLAIN", 310), ("TRAY-OAK", 5600)]
 _DAY_MS = 86_400_000
 
 
 async def ensure_demo(services: Services, data_dir: Path) -> dict[str, str]:
-    """Make the demonstration exist and return its log-ins. Safe to run again, also after being killed half-way."""
+    """Create the demonstration data, as far as it does not exist, and return its log-ins. It is safe to run this again after an interruption."""
     secrets = await _ensure_secrets(services, data_dir / "secrets" / "demo.json")
     await _ensure_person(services, OPERATOR_EMAIL, secrets["operator_password"], "admin")
     await _ensure_person(services, MEMBER_EMAIL, secrets["member_password"], "member")
@@ -39,7 +38,7 @@ async def ensure_demo(services: Services, data_dir: Path) -> dict[str, str]:
 
 
 async def _ensure_secrets(services: Services, path: Path) -> dict[str, str]:
-    """Reuse the stored secrets while their key works; a fresh database in an old directory needs fresh ones."""
+    """Return the stored secrets if their service key is valid; otherwise create new ones, as for a new database in an old directory."""
     stored = _read(path)
     if stored is not None:
         try:
@@ -72,11 +71,10 @@ async def _ensure_person(services: Services, email: str, password: str, role: Ro
 
 
 async def _ensure_campaigns(services: Services) -> None:
-    everything: list[Any] = ["purchase", "refund"]
     base = CampaignCreate(
         name="1 point per pound",
         asset="PTS",
-        event_types=everything,
+        event_types=["purchase", "refund"],
         award=PerAmountAward(points=1, per=100, rounding="floor"),
         condition="event.amount > 0",
     )
@@ -90,13 +88,13 @@ async def _ensure_campaigns(services: Services) -> None:
     for campaign_id, body in ((CAMPAIGN_BASE, base), (CAMPAIGN_LARGE, large)):
         if not await services.campaigns.exists(campaign_id):
             await services.campaigns.create(ACTOR, body, campaign_id=campaign_id)
-        # Only a draft: a campaign that somebody has paused stays paused.
+        # A campaign that was paused stays paused.
         if (await services.campaigns.get_campaign(campaign_id)).status == "draft":
             await services.campaigns.set_status(campaign_id, "active")
 
 
 async def _ensure_offers(services: Services) -> None:
-    """Three things to redeem points for; one of them is scarce."""
+    """Create and activate three offers; one of them has a stock."""
     pounds_off = OfferCreate(
         name="5 pounds off",
         kind="discount",
@@ -116,26 +114,26 @@ async def _ensure_offers(services: Services) -> None:
         offer_id = f"off_{number:032x}"
         if not await services.offers.exists(offer_id):
             await services.offers.create(ACTOR, body, offer_id=offer_id)
-        # Only a draft: an offer that somebody has paused stays paused.
+        # An offer that was paused stays paused.
         if (await services.offers.get_offer(offer_id)).offer.status == "draft":
             await services.offers.set_status(offer_id, "active")
 
 
 async def _record_purchases(services: Services) -> None:
-    """The same seed makes the same events, so their ids are known and a second start records nothing anew."""
-    chance = random.Random(SEED)
+    """Record the purchases. The same seed gives the same event ids, so a second start records no event twice."""
+    rng = random.Random(SEED)
     first_day_ms = 1_767_225_600_000  # 2026-01-01T00:00:00Z
     live = await services.campaigns.list_live()
-    events = [_purchase(chance, number, first_day_ms) for number in range(PURCHASES)]
-    await services.events.record_all(ACTOR, events, [one for one in live if one.campaign.id in (CAMPAIGN_BASE, CAMPAIGN_LARGE)])
+    events = [_purchase(rng, number, first_day_ms) for number in range(PURCHASES)]
+    await services.events.record_all(ACTOR, events, [each for each in live if each.campaign.id in (CAMPAIGN_BASE, CAMPAIGN_LARGE)])
 
 
-def _purchase(chance: random.Random, number: int, first_day_ms: int) -> ShopEvent:
-    member = f"demo-{chance.randrange(MEMBERS) + 1:03d}"
+def _purchase(rng: random.Random, number: int, first_day_ms: int) -> ShopEvent:
+    member = f"demo-{rng.randrange(MEMBERS) + 1:03d}"
     items = tuple(
-        Item(sku=sku, quantity=chance.randint(1, 3), unit_price=price) for sku, price in chance.sample(_GOODS, chance.randint(1, 3))
+        Item(sku=sku, quantity=rng.randint(1, 3), unit_price=price) for sku, price in rng.sample(_PRODUCTS, rng.randint(1, 3))
     )
-    occurred_at = first_day_ms + number * _DAY_MS * 2 + chance.randrange(_DAY_MS)
+    occurred_at = first_day_ms + number * _DAY_MS * 2 + rng.randrange(_DAY_MS)
     return ShopEvent(
         id=f"demo-{to_datetime(occurred_at):%Y%m%d}-{number:04d}",
         type="purchase",
@@ -144,5 +142,5 @@ def _purchase(chance: random.Random, number: int, first_day_ms: int) -> ShopEven
         currency="GBP",
         external_id=member,
         items=items,
-        attributes={"channel": chance.choice(["web", "shop"])},
+        attributes={"channel": rng.choice(["web", "shop"])},
     )

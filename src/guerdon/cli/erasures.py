@@ -1,6 +1,5 @@
-"""`guerdon erasures export`, `verify` and `reapply`: the log of erasures, whether it is true, and how a restored backup is held to it."""
+"""`guerdon erasures export`, `verify` and `reapply`: export and verify the log of erasures, and apply it to a restored backup."""
 
-import asyncio
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Annotated, TypeVar
@@ -8,8 +7,8 @@ from typing import Annotated, TypeVar
 import msgspec
 import typer
 
-from guerdon.cli.auditing import audited
-from guerdon.cli.local import local_database, local_services
+from guerdon.cli.audit import audited
+from guerdon.cli.database import run_with_services
 from guerdon.config import load
 from guerdon.errors import StartupRefused
 from guerdon.privacy.models import CertificateView, StoredCertificate
@@ -29,7 +28,7 @@ erasures_app = typer.Typer(no_args_is_help=True, help="Export, re-apply and veri
 @erasures_app.command("export")
 def export_erasures(data_dir: DataDir = None) -> None:
     """Print the certificates of all erasures, one JSON object per line. Keep them apart from the backups of the database."""
-    _with_services(data_dir, _print_all)
+    _run(data_dir, _print_all)
 
 
 async def _print_all(services: Services) -> None:
@@ -51,8 +50,8 @@ def reapply_erasures(file: LogFile, data_dir: DataDir = None) -> None:
     def work(services: Services) -> Awaitable[int]:
         return audited(services, "erasures reapply", {"certificates": str(len(certificates))}, reapply(services))
 
-    again = _with_services(data_dir, work)
-    typer.echo(f"{len(certificates):,} certificates, {again:,} people erased again")
+    erased_again = _run(data_dir, work)
+    typer.echo(f"{len(certificates):,} certificates, {erased_again:,} people erased again")
 
 
 @erasures_app.command("verify")
@@ -64,22 +63,22 @@ def verify_erasures(file: LogFile, data_dir: DataDir = None) -> None:
     """
     certificates = list(_read(file))
 
-    async def doubts(services: Services) -> list[str]:
-        return [f"{each.id}: {doubt}" for each in certificates for doubt in await services.erasures.doubts_about(each)]
+    async def find_doubts(services: Services) -> list[tuple[str, str]]:
+        return [(each.id, doubt) for each in certificates for doubt in await services.erasures.doubts_about(each)]
 
-    found = _with_services(data_dir, doubts)
-    for sentence in found:
-        typer.echo(sentence, err=True)
-    typer.echo(f"{len(certificates):,} certificates, {len({sentence.partition(':')[0] for sentence in found}):,} in doubt")
-    if found:
+    doubts = _run(data_dir, find_doubts)
+    for member_id, doubt in doubts:
+        typer.echo(f"{member_id}: {doubt}", err=True)
+    typer.echo(f"{len(certificates):,} certificates, {len({member_id for member_id, _ in doubts}):,} in doubt")
+    if doubts:
         raise typer.Exit(EXIT_DOUBT)
 
 
 def _read(file: Path) -> Iterator[StoredCertificate]:
     """
     Raises:
-        StartupRefused: it cannot be read, or a line is not what was written. Nothing was done.
-        Validation: a line does not say what its digest says.
+        StartupRefused: the file cannot be read, or a line is not a certificate.
+        Validation: a certificate does not agree with its digest.
     """
     try:
         lines = file.read_bytes().splitlines()
@@ -89,15 +88,9 @@ def _read(file: Path) -> Iterator[StoredCertificate]:
         try:
             view = msgspec.json.decode(line, type=CertificateView)
         except msgspec.MsgspecError as error:
-            raise StartupRefused(f"line {number} of {file} is no certificate: {error}") from None
+            raise StartupRefused(f"line {number} of {file} is not a certificate: {error}") from None
         yield stored_certificate(view)
 
 
-def _with_services(data_dir: Path | None, work: Callable[[Services], Awaitable[T]]) -> T:
-    with local_database(load(data_dir=data_dir), "guerdon erasures") as settings:
-
-        async def within() -> T:
-            async with local_services(settings) as services:
-                return await work(services)
-
-        return asyncio.run(within())
+def _run(data_dir: Path | None, work: Callable[[Services], Awaitable[T]]) -> T:
+    return run_with_services(load(data_dir=data_dir), "guerdon erasures", work)

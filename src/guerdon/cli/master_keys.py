@@ -1,6 +1,6 @@
-"""`guerdon keys new-master-keys` and `rotate-master`: the keys that everything personal is sealed under."""
+"""`guerdon keys new-master-keys` and `rotate-master`: manage the keys that seal personal data."""
 
-import asyncio
+from collections.abc import Awaitable
 from pathlib import Path
 from typing import Annotated
 
@@ -9,8 +9,8 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from guerdon.cli.auditing import audited
-from guerdon.cli.local import local_database, local_services
+from guerdon.cli.audit import audited
+from guerdon.cli.database import run_with_services
 from guerdon.collections import SEALED_FIELDS
 from guerdon.config import load
 from guerdon.crypto.sealing import MasterKeys
@@ -31,54 +31,50 @@ def new_master_keys(beside: Beside = None) -> None:
         typer.echo(MasterKeys.generate())
         return
     try:
-        known = beside.read_text(encoding="utf-8").strip()
+        existing = beside.read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
         raise StartupRefused(f"{beside} cannot be read: {type(error).__name__}") from None
-    made = MasterKeys.generate(beside=known)
-    MasterKeys(made)  # What the processes would refuse is not printed: too many keys, or one twice.
-    typer.echo(made)
+    key_set = MasterKeys.generate(beside=existing)
+    MasterKeys(key_set)  # Raises an error for a set that the processes would refuse: too many keys, or a key twice.
+    typer.echo(key_set)
 
 
 def rotate_master(as_json: AsJson = False, data_dir: DataDir = None) -> None:
-    """Seal again, under the first master key, everything that the other master keys have sealed. The service may run meanwhile. The command can
+    """Seal again, under the first master key, all data that is sealed under other master keys. The service may run meanwhile. The command can
     be killed and run again.
 
-    Exit code 3: something could not be opened with any of the keys.
+    Exit code 3: some data cannot be opened with any of the keys.
     """
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with (
-        local_database(load(data_dir=data_dir), "guerdon keys") as settings,
-        Progress(*columns, console=console, disable=not console.is_terminal) as bar,
-    ):
-        tasks = {place.collection: bar.add_task(place.collection, total=None) for place in SEALED_FIELDS}
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+        tasks = {field.collection: bar.add_task(field.collection, total=None) for field in SEALED_FIELDS}
 
-        def tell(collection: str, looked: int, about: int) -> None:
-            bar.update(tasks[collection], completed=looked, total=about)
+        def show_progress(collection: str, examined: int, total: int) -> None:
+            bar.update(tasks[collection], completed=examined, total=total)
 
-        async def within() -> list[Resealed]:
-            async with local_services(settings) as services:
-                return await audited(services, "keys rotate-master", {}, _reseal(services, tell))
+        def work(services: Services) -> Awaitable[list[Resealed]]:
+            return audited(services, "keys rotate-master", {}, _reseal(services, show_progress))
 
-        done = asyncio.run(within())
-    typer.echo(msgspec.json.encode({"places": done}).decode() if as_json else "\n".join(map(_line, done)))
-    typer.echo(_verdict(done), err=True)
-    if any(each.unopenable for each in done):
+        results = run_with_services(load(data_dir=data_dir), "guerdon keys", work)
+    typer.echo(msgspec.json.encode({"places": results}).decode() if as_json else "\n".join(map(_line, results)))
+    typer.echo(_summary(results), err=True)
+    if any(each.unopenable for each in results):
         raise typer.Exit(EXIT_LEFT_OUT)
 
 
-async def _reseal(services: Services, tell: Tell) -> list[Resealed]:
-    return await reseal(services.database, services.vault.master, SEALED_FIELDS, tell)
+async def _reseal(services: Services, progress: Tell) -> list[Resealed]:
+    return await reseal(services.database, services.vault.master, SEALED_FIELDS, progress)
 
 
-def _line(each: Resealed) -> str:
-    lost = f", {each.unopenable:,} cannot be opened: {', '.join(each.unopenable_ids)}" if each.unopenable else ""
-    return f"{each.collection:14}{each.resealed:>12,} sealed again{each.current:>12,} were already{lost}"
+def _line(result: Resealed) -> str:
+    unopenable = f", {result.unopenable:,} cannot be opened: {', '.join(result.unopenable_ids)}" if result.unopenable else ""
+    return f"{result.collection:14}{result.resealed:>12,} sealed again{result.current:>12,} unchanged{unopenable}"
 
 
-def _verdict(done: list[Resealed]) -> str:
-    if any(each.unopenable for each in done):
-        return "Some of it is sealed by keys that are not here: add them and run this again, or it is lost."
-    if any(each.resealed for each in done):
-        return "Run this again when every process seals with the first key. Once there is nothing to do, the other keys can be dropped."
-    return "Everything is sealed by the first key. If every process has it in front, the other keys can be dropped."
+def _summary(results: list[Resealed]) -> str:
+    if any(each.unopenable for each in results):
+        return "Some data is sealed under keys that are not configured. Add these keys and run the command again; without them the data is lost."
+    if any(each.resealed for each in results):
+        return "Run the command again when every process seals with the first key. The other keys can be removed once no data is sealed again."
+    return "All data is sealed under the first key. If it is the first key of every process, the other keys can be removed."

@@ -1,4 +1,4 @@
-"""`guerdon simulate`: try a campaign on what has happened, and print what it would have paid beside what was really paid."""
+"""`guerdon simulate`: simulate a campaign on recorded events, and print the simulated awards beside the real ones."""
 
 import asyncio
 import sys
@@ -13,8 +13,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from guerdon.campaigns.models import CampaignCreate
-from guerdon.cli.auditing import audited
-from guerdon.cli.local import local_database, local_services
+from guerdon.cli.audit import audited
+from guerdon.cli.database import local_database, local_services
 from guerdon.clock import SystemClock
 from guerdon.config import load
 from guerdon.errors import StartupRefused
@@ -27,7 +27,7 @@ from guerdon.workers.service import Runner
 
 ACTOR = Actor("system:terminal", "system", frozenset({ANY_SCOPE}))
 EXIT_ENDED = 3
-LOOK_SECONDS = 0.25
+POLL_SECONDS = 0.25
 WEEKS_SHOWN = 12
 FILE_BYTES_MAX = 1_000_000
 
@@ -61,7 +61,9 @@ def simulate(
 
     Exit code 3: the simulation was cancelled or has failed.
     """
-    body = _body({"occurred_from": since, "occurred_before": until, "ignore_dates": ignore_dates, "unit_cost": unit_cost}, file)
+    body = _read_body(
+        {"occurred_from": since, "occurred_before": until, "ignore_dates": ignore_dates, "unit_cost": unit_cost}, file
+    )
     console = Console(stderr=True)
     columns = (TextColumn("simulate"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with (
@@ -70,24 +72,24 @@ def simulate(
     ):
         task = bar.add_task("simulate", total=None)
 
-        async def within() -> Simulation:
+        async def run() -> Simulation:
             async with local_services(settings) as services:
                 return await _run(services, campaign_id, body, lambda done, total: bar.update(task, completed=done, total=total))
 
-        simulation = asyncio.run(within())
+        simulation = asyncio.run(run())
     if as_json:
         typer.echo(msgspec.json.encode(view_simulation(simulation)).decode())
     elif simulation.report is not None:
-        typer.echo(_prose(simulation, simulation.report))
+        typer.echo(_text_of(simulation, simulation.report))
     if simulation.status != "done":
         typer.echo(f"{simulation.id} is {simulation.status}{f': {simulation.error}' if simulation.error else ''}", err=True)
         raise typer.Exit(EXIT_ENDED)
 
 
-def _body(options: dict[str, object], file: Path | None) -> SimulationCreate:
+def _read_body(options: dict[str, object], file: Path | None) -> SimulationCreate:
     """
     Raises:
-        StartupRefused: an option or the file is not acceptable.
+        StartupRefused: an option or the file is invalid.
     """
     try:
         if file is not None:
@@ -98,30 +100,30 @@ def _body(options: dict[str, object], file: Path | None) -> SimulationCreate:
     except OSError as error:
         raise StartupRefused(f"{file} cannot be read: {error.strerror}") from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise StartupRefused(f"{file if file is not None else 'an option'} is not acceptable: {error}") from None
+        raise StartupRefused(f"{file if file is not None else 'an option'} is invalid: {error}") from None
 
 
 async def _run(
     services: Services, campaign_id: str, body: SimulationCreate, progress: Callable[[int, int | None], None]
 ) -> Simulation:
-    asked = services.simulations.create(ACTOR, campaign_id, body)
-    simulation = await audited(services, "simulate", {"campaign_id": campaign_id[:100]}, asked)
+    creation = services.simulations.create(ACTOR, campaign_id, body)
+    simulation = await audited(services, "simulate", {"campaign_id": campaign_id[:100]}, creation)
     try:
-        async with _helping(services):
+        async with _running_simulations(services):
             while simulation.status in ("waiting", "running"):
-                await asyncio.sleep(LOOK_SECONDS)
+                await asyncio.sleep(POLL_SECONDS)
                 simulation = await services.simulations.get(simulation.id)
                 progress(simulation.done, simulation.total)
     except asyncio.CancelledError:
-        # Whoever interrupts the command does not want the answer any more.
+        # The command was interrupted, so the result is not needed.
         await services.simulations.cancel(simulation.id)
         raise
     return simulation
 
 
 @asynccontextmanager
-async def _helping(services: Services) -> AsyncGenerator[None]:
-    """Run simulations here too, for as long as this goes on: there may be no worker, and the more there are, the better."""
+async def _running_simulations(services: Services) -> AsyncGenerator[None]:
+    """Run the simulation jobs in this process until the context ends. No worker needs to run, and with workers the simulation is faster."""
     stopping = asyncio.Event()
     log = make_logger(SystemClock(), "error", sys.stderr)
     runner = asyncio.create_task(Runner(services.database, services.ids, log, simulation_jobs(services)).run(stopping))
@@ -132,30 +134,32 @@ async def _helping(services: Services) -> AsyncGenerator[None]:
         await runner
 
 
-def _prose(simulation: Simulation, report: Report) -> str:
+def _text_of(simulation: Simulation, report: Report) -> str:
     campaign = simulation.campaign
-    which = f"version {campaign.version}" if simulation.saved else "not saved"
+    version = f"version {campaign.version}" if simulation.saved else "not saved"
     lines = [
-        f"{simulation.id}: {campaign.name} ({campaign.id}, {which}) on {report.events:,} events, in {report.asset}",
+        f"{simulation.id}: {campaign.name} ({campaign.id}, {version}) on {report.events:,} events, in {report.asset}",
         "",
-        f"{'':24}{'simulated':>14}{'really':>14}{'difference':>14}",
+        f"{'':24}{'simulated':>14}{'real':>14}{'difference':>14}",
     ]
     for title, comparison in (("this campaign", report.total.campaign), ("all campaigns", report.total.programme)):
         lines.append(title)
         for name in Figures.__struct_fields__:
-            here, there, more = (getattr(side, name) for side in (comparison.simulated, comparison.real, comparison.difference))
-            lines.append(f"  {name.replace('_', ' '):22}{here:>14,}{there:>14,}{more:>+14,}")
+            simulated, real, difference = (
+                getattr(side, name) for side in (comparison.simulated, comparison.real, comparison.difference)
+            )
+            lines.append(f"  {name.replace('_', ' '):22}{simulated:>14,}{real:>14,}{difference:>+14,}")
     for title, rows in (("by tier", report.by_tier), ("by segment", report.by_segment), ("by week", report.by_week[-WEEKS_SHOWN:])):
-        lines += ["", f"{title:24}{'campaign':>14}{'all':>14}{'really all':>14}{'members':>10}", *map(_line, rows)]
+        lines += ["", f"{title:24}{'campaign':>14}{'all':>14}{'real all':>14}{'members':>10}", *map(_line, rows)]
     if len(report.by_week) > WEEKS_SHOWN:
-        lines.append(f"  … the last {WEEKS_SHOWN} of {len(report.by_week)} weeks; --json has them all")
-    lines += ["", f"{'largest winners':40}{'campaign':>14}{'really':>14}"]
+        lines.append(f"  … the last {WEEKS_SHOWN} of {len(report.by_week)} weeks; --json prints all")
+    lines += ["", f"{'largest winners':40}{'campaign':>14}{'real':>14}"]
     lines += [
         f"  {each.member_id:38}{each.campaign_simulated:>14,}{each.campaign_real:>14,}" for each in report.largest_winners[:10]
     ]
-    left = report.as_it_was
-    if count := left.recorded_without_inputs + left.version_missing + left.member_erased:
-        lines += ["", f"{count:,} events could not be judged again and count on both sides as they were"]
+    skipped = report.as_it_was
+    if count := skipped.recorded_without_inputs + skipped.version_missing + skipped.member_erased:
+        lines += ["", f"{count:,} events could not be evaluated again; their real awards count on both sides"]
     return "\n".join(lines)
 
 

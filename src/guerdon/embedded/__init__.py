@@ -1,25 +1,24 @@
-"""A mongod of our own: found or refused, started as a one-member replica set, and never left behind.
+"""Embedded MongoDB: find a mongod, start it as a replica set of one member, and stop it with its parent process.
 
-`guerdon up` on a laptop should need no database administrator. This module finds a mongod binary, runs it on a loopback
-port with its files under one data directory, and returns once it is a writable primary (transactions need a replica
-set, so one member is the smallest thing that works).
+`guerdon up` needs no database administrator. This package finds a mongod binary, runs it on a loopback port with its files in the data directory, and
+returns when it is a writable primary. (Transactions need a replica set; one member is the smallest.)
 
-What it promises:
+Guarantees:
 
-* **One owner.** `DataDirLock` is an flock: the kernel drops it when the holder dies, however it dies, so no stale lock
-  is left to clean up. `start` expects the caller to hold it. The file also says who holds it and where that listens.
-* **No orphan.** mongod gets SIGTERM from the kernel when its parent dies (Linux). Linux ties that to the *thread* that
-  forked, so call `start` from a thread that lives as long as the process: the main thread, not a pool's worker.
-* **No victim.** Before a signal goes to a process we did not start, its command line must say it is a mongod on our
-  dbpath. The pid in a stale mongod.lock may belong to anybody by now, so it is only a hint.
-* **Same data, any port, any path.** The port is remembered, but when somebody else has it by now, another is taken
-  and the replica set's configuration follows. The data directory can be moved or copied while it is at rest.
+* **One owner.** `DataDirLock` is an flock. The kernel releases it when its holder ends for any reason, so no stale lock remains. The caller of `start`
+  must hold it. The lock file also contains the pid, command and URLs of the holder.
+* **No orphan.** The kernel sends SIGTERM to mongod when its parent ends (Linux). Linux ties this to the *thread* that forked, so call `start` from a
+  thread that lives as long as the process: the main thread, not a thread of a pool.
+* **No foreign process is signalled.** A process that this one did not start receives a signal only if its command line is that of a mongod with the same
+  dbpath. The pid in an old mongod.lock is only a hint, because it may have been reused.
+* **Same data with any port and any path.** The port is remembered. If it is in use, another port is taken and the configuration of the replica set is
+  changed accordingly. The data directory can be moved or copied while mongod is stopped.
 
-mongod listens on 127.0.0.1 without authentication: every local user of the machine can reach it. It is meant for a
-developer's machine or a single-purpose container; elsewhere, set GUERDON_MONGODB_URL to a database with access control.
+mongod listens on 127.0.0.1 without authentication: every local user of the machine can connect to it. It is meant for the machine of a developer or
+for a container with a single purpose. Otherwise, set GUERDON_MONGODB_URL to a database with access control.
 
-The files, all under the data directory: `guerdon.lock`, `mongod.json` (the remembered port), `mongod.log` (one old log
-is kept as `mongod.log.1`), `mongodb/` (the data) and, only where the system lacks libcurl, `mongod-libs/`.
+Files in the data directory: `guerdon.lock`, `mongod.json` (the remembered port), `mongod.log` (one old log is kept as `mongod.log.1`), `mongodb/` (the
+data) and, only if the system lacks libcurl, `mongod-libs/`.
 """
 
 from guerdon.embedded.binary import Mongod, find_mongod

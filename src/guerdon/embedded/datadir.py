@@ -1,4 +1,4 @@
-"""Who owns a data directory: an flock that the kernel drops when its holder dies, however it dies."""
+"""Lock of a data directory: an flock, which the kernel releases when its holder ends for any reason."""
 
 import contextlib
 import fcntl
@@ -16,10 +16,9 @@ _LOCK_PATIENCE_SECONDS = 0.25
 
 
 class DataDirLock:
-    """The exclusive right to a data directory, held until `release` or the end of the process.
+    """Exclusive lock of a data directory, held until `release` or the end of the process.
 
-    The descriptor is close-on-exec, and a forked child closes its copy, so that the lock ends with its holder and not with
-    the last of the holder's workers.
+    The descriptor is close-on-exec and a forked child closes its copy, so the lock ends with its holder and not with the last child process.
     """
 
     def __init__(self, descriptor: int, facts: dict[str, Any]) -> None:
@@ -29,16 +28,18 @@ class DataDirLock:
 
     @classmethod
     def acquire(cls, data_dir: Path, *, command: str) -> "DataDirLock":
-        """Take the lock, making the directory if need be. `command` is what to tell others, such as "guerdon up".
+        """Take the lock, and create the directory if it does not exist.
+
+        `command` names this process to others, such as "guerdon up".
 
         Raises:
-            DataDirectoryBusy: another process holds it; the message names its pid, command and URL.
-            StartupRefused: the directory cannot be made or written.
+            DataDirectoryBusy: another process holds the lock; the message contains its pid, command and URL.
+            StartupRefused: the directory cannot be created or written.
         """
         with readable(data_dir):
             data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
             descriptor = os.open(_lock_file(data_dir), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        # A little patience: `holder` of another process takes the lock for an instant to see whether it is held.
+        # Retried for a short time: `holder` in another process takes the lock for an instant to test it.
         deadline = time.monotonic() + _LOCK_PATIENCE_SECONDS
         while not _try_lock(descriptor, fcntl.LOCK_EX):
             if time.monotonic() > deadline:
@@ -49,7 +50,7 @@ class DataDirLock:
         os.register_at_fork(after_in_child=lock.release)
         try:
             with readable(data_dir):
-                os.ftruncate(descriptor, 0)  # What a dead holder left must not be read as ours.
+                os.ftruncate(descriptor, 0)  # Remove the facts of an earlier holder.
                 lock._write()
         except StartupRefused:
             lock.release()
@@ -57,16 +58,16 @@ class DataDirLock:
         return lock
 
     def announce(self, **facts: str) -> None:
-        """Add facts for whoever finds the directory busy, such as `url` and `mongodb_url`. No secrets."""
+        """Add facts to the lock file for other processes, such as `url` and `mongodb_url`. Do not add secrets."""
         self._facts.update(facts)
         self._write()
 
     def release(self) -> None:
-        """Give the lock back. Harmless when it was given back before, or in a forked child."""
+        """Release the lock. Does nothing if it was released before; in a forked child it only closes the descriptor."""
         if self._descriptor is None:
             return
-        # The file stays: unlinking it would let two processes lock two different files of one name. In a forked child
-        # only the descriptor is closed, since unlocking would take the lock from the parent.
+        # The file is not deleted: otherwise two processes could lock two different files of the same name. A forked child does not
+        # unlock the file, because that would release the lock of the parent.
         if os.getpid() == self._owner:
             with contextlib.suppress(OSError):
                 os.ftruncate(self._descriptor, 0)
@@ -77,20 +78,20 @@ class DataDirLock:
     def _write(self) -> None:
         if self._descriptor is None:
             return
-        # In place (a rename would change the locked inode) and in one write, so a reader sees the old or the new text;
-        # a longer old text leaves a tail for an instant, which the reader ignores.
+        # Written in place, because a rename would change the locked inode, and in one write, so a reader sees the old or the new text.
+        # For an instant the end of a longer old text remains; readers ignore it.
         text = json.dumps(self._facts).encode()
         os.pwrite(self._descriptor, text, 0)
         os.ftruncate(self._descriptor, len(text))
 
 
 def holder(data_dir: Path) -> dict[str, Any] | None:
-    """What the live holder of the lock says of itself (`pid`, `command`, `url`, ...), or None when nobody holds it.
+    """Return the facts of the holder of the lock (`pid`, `command`, `url`, ...), or None if the lock is free.
 
-    The dict is empty when the lock is held but its holder wrote nothing readable.
+    The dict is empty if the lock is held but its file cannot be decoded.
 
     Raises:
-        StartupRefused: the lock file may not be read.
+        StartupRefused: the lock file cannot be read.
     """
     try:
         with readable(data_dir):
@@ -129,16 +130,16 @@ def _try_lock(descriptor: int, kind: int) -> bool:
 
 def _busy(data_dir: Path) -> DataDirectoryBusy:
     facts = holder(data_dir) or {}
-    where = f", listening at {facts['url']}" if facts.get("url") else ", which has not announced a URL yet"
+    address = f", listening at {facts['url']}" if facts.get("url") else ", which has not announced a URL yet"
     return DataDirectoryBusy(
         f"The data directory {data_dir} is in use by `{facts.get('command', 'an unknown command')}` "
-        f"(pid {facts.get('pid', 'unknown')}){where}. Use that one, stop it first, or choose another data directory."
+        f"(pid {facts.get('pid', 'unknown')}){address}. Use that process, stop it, or choose another data directory."
     )
 
 
 @contextlib.contextmanager
 def readable(path: Path) -> Generator[None]:
-    """Turn an OSError about our files into a sentence."""
+    """Convert an OSError about files of the data directory into StartupRefused."""
     try:
         yield
     except OSError as error:

@@ -1,4 +1,4 @@
-"""One mongod process: started, made a replica set, waited for, stopped."""
+"""One mongod process: start it, initiate its replica set, wait until it is ready, and stop it."""
 
 import contextlib
 import errno
@@ -21,21 +21,21 @@ from guerdon.errors import StartupRefused
 
 REPLICA_SET = "guerdon"
 _START_SECONDS = 60.0
-# How long a node may look for itself in a configuration that names another port before we correct the file under it.
+# Time for which a node may search for itself in a configuration with another port before the stored configuration is corrected.
 _SELF_SEARCH_SECONDS = 1.5
 _LOG_LIMIT_BYTES = 10 * 1024 * 1024
 _NOT_YET_INITIALIZED = 94
 _EXIT_NET_ERROR = 48
 _PARAMETERS = (
     "diagnosticDataCollectionEnabled=false",
-    # A process that is killed between its writes and its commit leaves a transaction open, and with it the wallets it was moving.
-    # The server gives up on it after this time; no command of ours lives longer.
+    # A process that is killed between its writes and its commit leaves a transaction open, which blocks the wallets in it. The server aborts
+    # the transaction after this time; no command takes longer.
     "transactionLifetimeLimitSeconds=5",
 )
 
 
 class EmbeddedMongo:
-    """A mongod that this process started. `url` is for drivers; `pid` is for people."""
+    """mongod that this process has started. `url` is the connection string for drivers."""
 
     def __init__(self, process: subprocess.Popen[bytes], port: int) -> None:
         self._process = process
@@ -44,11 +44,11 @@ class EmbeddedMongo:
         self.url = f"mongodb://127.0.0.1:{port}/?replicaSet={REPLICA_SET}"
 
     def alive(self) -> bool:
-        """Tell whether mongod still runs."""
+        """Return True while mongod runs."""
         return self._process.poll() is None
 
     def stop(self) -> None:
-        """Shut mongod down cleanly and wait for its end (about 1 s; SIGKILL after 15 s). Harmless when it has ended."""
+        """Shut mongod down cleanly and wait for its end (about 1 s; SIGKILL after 15 s). Does nothing if it has ended."""
         if self._process.poll() is None:
             self._process.terminate()
             try:
@@ -58,31 +58,33 @@ class EmbeddedMongo:
         self._process.wait()
 
     def kill(self) -> None:
-        """End mongod at once. What the majority acknowledged is kept: the next start replays the journal."""
+        """End mongod at once. Acknowledged writes are kept: the next start replays the journal."""
         self._process.kill()
         self._process.wait()
 
     def status(self) -> int | None:
-        """The exit status, negative for a signal; None while mongod runs."""
+        """Return the exit status, negative for a signal, or None while mongod runs."""
         return self._process.poll()
 
 
 class _PortTaken(Exception):
-    """Somebody was faster on the port we had chosen."""
+    """Another process has taken the chosen port."""
 
 
 class _ConfigurationCorrected(Exception):
-    """The replica set's configuration was corrected on disk; mongod must load it anew."""
+    """The configuration of the replica set was corrected on disk; mongod must be restarted to load it."""
 
 
 @dataclass(frozen=True)
 class _Launch:
-    """One attempt: what runs, where, and until when we wait for it."""
+    """One attempt to start mongod."""
 
     mongo: EmbeddedMongo
     log: Path
     log_offset: int
+    """Size of the log before the start."""
     deadline: float
+    """Time of the monotonic clock at which the start has failed."""
 
     @property
     def host(self) -> str:
@@ -90,13 +92,13 @@ class _Launch:
 
 
 def start(data_dir: Path, *, cache_mib: int = 256) -> EmbeddedMongo:
-    """Start mongod on `data_dir` and return when it is a writable primary: about a second, at most a minute.
+    """Start mongod on `data_dir` and return when it is a writable primary: after about a second, at most a minute.
 
-    The caller must hold the `DataDirLock` of `data_dir` and be on a thread that lives as long as the database should.
-    `cache_mib`: size of the storage engine's cache in MiB; mongod takes no less than 256.
+    The caller must hold the `DataDirLock` of `data_dir`, and its thread must live as long as the database.
+    `cache_mib` is the cache size of the storage engine in MiB; the minimum is 256.
 
     Raises:
-        StartupRefused: the directory cannot be used, no mongod runs here, or it failed (then with its last log lines).
+        StartupRefused: the directory cannot be used, no mongod runs on this machine, or mongod failed (with its last log lines).
     """
     data_dir = data_dir.absolute()
     dbpath = data_dir / "mongodb"
@@ -124,13 +126,15 @@ def start(data_dir: Path, *, cache_mib: int = 256) -> EmbeddedMongo:
             launch.mongo.stop()
             port = host.choose_port(None)
         except _ConfigurationCorrected:
-            launch.mongo.kill()  # SIGTERM would wait for the same answer that does not come.
+            launch.mongo.kill()  # After SIGTERM, mongod would wait for the same missing answer.
         except BaseException:
             launch.mongo.stop()
             raise
         else:
             return launch.mongo
-    raise StartupRefused(f"mongod found no free port on 127.0.0.1, or its configuration does not settle; see {log}.")
+    raise StartupRefused(
+        f"mongod found no free port on 127.0.0.1, or its replica set configuration could not be corrected; see {log}."
+    )
 
 
 def _launch(mongod: Mongod, data_dir: Path, size: tuple[int, int], deadline: float) -> _Launch:
@@ -159,7 +163,7 @@ def _launch(mongod: Mongod, data_dir: Path, size: tuple[int, int], deadline: flo
             stdout=descriptor,
             stderr=descriptor,
             preexec_fn=partial(host.become_mongod, os.getpid()),
-            # Ctrl-C goes to the terminal's whole foreground group; the database must outlive the requests in flight.
+            # Ctrl-C is sent to the foreground process group of the terminal; the database must outlive the running requests.
             start_new_session=True,
         )
     finally:
@@ -168,7 +172,7 @@ def _launch(mongod: Mongod, data_dir: Path, size: tuple[int, int], deadline: flo
 
 
 def _await_primary(launch: _Launch) -> None:
-    """Wait until the node is a writable primary, initiating or correcting the replica set on the way."""
+    """Wait until the node is a writable primary; initiate or correct the replica set as needed."""
     while not host.listens(launch.mongo.port):
         _check(launch)
     client: MongoClient[dict[str, Any]] = MongoClient(
@@ -185,24 +189,24 @@ def _await_primary(launch: _Launch) -> None:
     try:
         while True:
             _check(launch)
-            # The node closes connections when it changes its state, and refuses what it cannot do yet: ask again.
+            # The node closes connections when its state changes, and refuses commands that it cannot run yet: retry.
             with contextlib.suppress(ConnectionFailure, OperationFailure):
                 if _step(client, launch, patient=time.monotonic() < connected + _SELF_SEARCH_SECONDS):
                     return
     except PyMongoError as error:
-        raise StartupRefused(f"mongod did not get ready: {error}{_log_tail(launch)}") from error
+        raise StartupRefused(f"mongod did not become ready: {error}{_log_tail(launch)}") from error
     finally:
         client.close()
 
 
 def _step(client: MongoClient[dict[str, Any]], launch: _Launch, *, patient: bool) -> bool:
-    """Do the next thing the node needs; True when it is a writable primary on our port."""
+    """Take the next step towards a writable primary; return True when the node is one on the chosen port."""
     hello = client.admin.command("hello")
     if hello.get("isWritablePrimary") and hello.get("me") == launch.host:
         status = client.admin.command("serverStatus", repl=0, metrics=0, wiredTiger=0)
-        return int(status["pid"]) == launch.mongo.pid  # Else another mongod answers on the port; ours is about to fail.
-    # The document itself, not replSetGetConfig: that says "not yet initialized" as well while a node is still loading
-    # an existing configuration, and replSetInitiate would then hang until it is loaded.
+        return int(status["pid"]) == launch.mongo.pid  # Otherwise another mongod uses the port, and this one is about to fail.
+    # The document is read directly. replSetGetConfig also returns "not yet initialized" while a node loads an existing configuration, and
+    # replSetInitiate would then block until it is loaded.
     stored = client.local["system.replset"].find_one({"_id": REPLICA_SET})
     if stored is None:
         members = [{"_id": 0, "host": launch.host}]
@@ -213,12 +217,11 @@ def _step(client: MongoClient[dict[str, Any]], launch: _Launch, *, patient: bool
 
 
 def _correct_host(client: MongoClient[dict[str, Any]], launch: _Launch, *, patient: bool) -> None:
-    """Write our host into a configuration that names the port of an earlier run.
+    """Write the current host into a configuration that contains the port of an earlier run.
 
-    A node that is not in its own configuration ends in state REMOVED and takes a forced reconfiguration. But on the way
-    there it asks whoever has the old port now "are you me?", and waits 30 s for one who accepts and never answers, as a
-    web server does. Then the stored document is corrected instead (the local database takes writes in every state) and
-    the node started anew.
+    A node that is not in its own configuration enters the state REMOVED, in which it accepts a forced reconfiguration. Before that, it connects to the
+    old port to find out whether it is itself, and waits 30 s if another process accepts the connection without answering, such as a web server. In that
+    case the stored document is corrected instead (the local database accepts writes in every state), and mongod is restarted.
     """
     try:
         current = client.admin.command("replSetGetConfig")["config"]
@@ -227,7 +230,7 @@ def _correct_host(client: MongoClient[dict[str, Any]], launch: _Launch, *, patie
             raise
         change = {"$set": {"members.0.host": launch.host}, "$inc": {"version": 1}}
         client.local["system.replset"].update_one({"_id": REPLICA_SET}, change)
-        client.admin.command("fsync")  # A write concern with j waits for nothing in this state, and SIGKILL comes next.
+        client.admin.command("fsync")  # In this state the write concern j does not wait, and the process is killed next.
         raise _ConfigurationCorrected from error
     current["members"][0]["host"] = launch.host
     current["version"] += 1
@@ -235,7 +238,11 @@ def _correct_host(client: MongoClient[dict[str, Any]], launch: _Launch, *, patie
 
 
 def _check(launch: _Launch) -> None:
-    """Sleep one poll; raise when mongod has ended or the time is up."""
+    """Wait for one poll interval.
+
+    Raises:
+        StartupRefused: mongod has ended, or the time is up.
+    """
     time.sleep(host.POLL_SECONDS)
     if not launch.mongo.alive():
         status = launch.mongo.status()
@@ -247,11 +254,11 @@ def _check(launch: _Launch) -> None:
 
 
 def _log_tail(launch: _Launch) -> str:
-    """The last lines mongod wrote in this run: errors first choice, since a crash ends in pages of back trace."""
+    """Return the last log lines of this run: errors if there are any, because a crash ends with a long backtrace."""
     try:
         with launch.log.open("rb") as file:
             file.seek(max(launch.log_offset, launch.log.stat().st_size - 512 * 1024))
-            lines = [_plain(line) for line in file.read().decode(errors="replace").splitlines() if line.strip()]
+            lines = [_readable(line) for line in file.read().decode(errors="replace").splitlines() if line.strip()]
     except OSError as error:
         return f" Its log cannot be read: {error}."
     errors = [text for severity, text in lines if severity in {"E", "F", ""}]
@@ -259,8 +266,8 @@ def _log_tail(launch: _Launch) -> str:
     return f" The last lines of {launch.log}:\n" + "\n".join(f"  {text}" for text in chosen)
 
 
-def _plain(line: str) -> tuple[str, str]:
-    """Severity ("" when it is not a log line) and a readable form of one line of mongod's JSON log."""
+def _readable(line: str) -> tuple[str, str]:
+    """Return the severity and a readable form of one line of the JSON log; the severity of other lines is ""."""
     try:
         entry = json.loads(line)
         attributes = json.dumps(entry["attr"]) if "attr" in entry else ""
@@ -273,12 +280,12 @@ def _remembered_port(data_dir: Path) -> int | None:
     try:
         port: Any = json.loads((data_dir / "mongod.json").read_text("utf-8"))["port"]
     except (OSError, ValueError, KeyError, TypeError):
-        return None  # A lost or broken note costs a reconfiguration, no more.
+        return None  # A missing or damaged file only causes a reconfiguration.
     return port if isinstance(port, int) and 0 < port < 65536 else None
 
 
 def _remember_port(data_dir: Path, port: int) -> None:
-    note = data_dir / "mongod.json"
-    fresh = note.with_name("mongod.json.new")
-    fresh.write_text(json.dumps({"port": port}), "utf-8")
-    fresh.replace(note)
+    file = data_dir / "mongod.json"
+    draft = file.with_name("mongod.json.new")
+    draft.write_text(json.dumps({"port": port}), "utf-8")
+    draft.replace(file)

@@ -1,1 +1,1 @@
-"""A clock that can be put forward, in development only: what waits for a date can be tried without waiting."""
+"""Simulated clock of the development profile. Expiries and schedules can be tested by moving it forward."""

@@ -28,12 +28,12 @@ class ClockResource:
         example={"seconds": 86_400},
     )
     async def on_post_advance(self, req: Request, resp: Response) -> None:
-        """Put the clock forward, in development only: holds, lots, tokens, windows and jobs follow within a quarter of a second."""
+        """Advance the simulated clock of the development profile. Holds, lots, tokens, windows and jobs follow within 0.25 seconds."""
         body, _ = await read(req, ClockAdvance)
         now_ms, advanced_seconds = await self._control.advance(body.seconds)
         send(resp, ClockView(rfc3339(now_ms), advanced_seconds))
 
 
 def routes(control: ClockControl) -> list[tuple[str, Any, str | None]]:
-    """(path, resource, suffix) of every route of this room."""
+    """Return path, resource and suffix of every route."""
     return [("/v1/test/clock/advance", ClockResource(control), "advance")]

@@ -1,4 +1,4 @@
-"""Wire and stored shapes of the simulated clock."""
+"""Wire and stored structs of the simulated clock."""
 
 from typing import Annotated
 
@@ -9,24 +9,27 @@ CLOCKS = "clocks"
 INDEXES: dict[str, list[IndexModel]] = {CLOCKS: []}
 CLOCK_ID = "simulated"
 ADVANCE_SECONDS_MAX = 3_650 * 86_400
-"""Ten years, also altogether: dates stay within what every reader of them takes."""
+"""Ten years, for one request and in total. All dates stay within the range that readers of RFC 3339 accept."""
 
 
 class ClockAdvance(Struct, frozen=True, forbid_unknown_fields=True):
-    """By how much the clock is put forward. It never goes back."""
+    """Request to advance the simulated clock. It cannot be set back."""
 
     seconds: Annotated[int, Meta(ge=1, le=ADVANCE_SECONDS_MAX, examples=[86_400])]
+    """Seconds by which the clock advances."""
 
 
 class ClockView(Struct, frozen=True):
-    """The time that this service believes in, and by how much that is ahead."""
+    """Time of the simulated clock."""
 
     now: str
+    """Time of the simulated clock, RFC 3339 in UTC."""
     advanced_seconds: int
+    """Seconds by which the simulated clock is ahead of the real one, in total."""
 
 
 class StoredClock(Struct, frozen=True):
-    """By how much the clock of this database is ahead."""
+    """Offset of the simulated clock, in milliseconds. All processes of the database share it."""
 
     id: str = field(name="_id")
     offset_ms: int

@@ -1,4 +1,4 @@
-"""The file of checkpoints outside of the database: one JSON object a line, only ever appended to."""
+"""Checkpoint file outside of the database: append-only, one JSON object per line."""
 
 import fcntl
 import os
@@ -12,16 +12,17 @@ from guerdon.errors import StartupRefused
 
 
 class Line(Struct, frozen=True):
-    """A checkpoint in the file."""
+    """Line of the checkpoint file."""
 
     number: int
     jws: str
+    """The signed checkpoint in JWS compact form (RFC 7515)."""
 
 
 def read_lines(file: Path) -> list[Line]:
     """
     Raises:
-        StartupRefused: the file cannot be read, or is not a file of checkpoints.
+        StartupRefused: the file cannot be read, or is not a checkpoint file.
     """
     try:
         return _decode(file, file.read_bytes())
@@ -30,10 +31,12 @@ def read_lines(file: Path) -> list[Line]:
 
 
 def append_missing(file: Path, lines: Sequence[Line]) -> str | None:
-    """Append those of `lines`, which are all there are, that the file lacks; return what is wrong when the file knows others.
+    """Append the missing checkpoints of `lines`, the complete list, to the file.
+
+    If the file has a checkpoint that is not in `lines`, append nothing and return a description of the difference; otherwise return None.
 
     Raises:
-        StartupRefused: the file cannot be written, or is not a file of checkpoints.
+        StartupRefused: the file cannot be written, or is not a checkpoint file.
     """
     try:
         file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -41,17 +44,17 @@ def append_missing(file: Path, lines: Sequence[Line]) -> str | None:
         with os.fdopen(descriptor, "r+b") as opened:
             fcntl.flock(opened, fcntl.LOCK_EX)
             raw = opened.read()
-            known = _decode(file, raw)
-            ours = {line.number: line for line in lines}
-            for line in known:
-                if ours.get(line.number) != line:
-                    return f"the database does not have checkpoint {line.number} of {file}, or has another one"
-            last = known[-1].number if known else 0
-            more = b"".join(msgspec.json.encode(line) + b"\n" for line in lines if line.number > last)
-            if more:
-                opened.seek(raw.rfind(b"\n") + 1)  # Over what a writer that was killed has left of a line.
+            existing = _decode(file, raw)
+            expected = {line.number: line for line in lines}
+            for line in existing:
+                if expected.get(line.number) != line:
+                    return f"the database does not have checkpoint {line.number} of {file}, or has a different one"
+            last = existing[-1].number if existing else 0
+            missing = b"".join(msgspec.json.encode(line) + b"\n" for line in lines if line.number > last)
+            if missing:
+                opened.seek(raw.rfind(b"\n") + 1)  # A writer that was killed may have left an incomplete line.
                 opened.truncate()
-                opened.write(more)
+                opened.write(missing)
                 opened.flush()
                 os.fsync(opened.fileno())
     except OSError as error:
@@ -60,9 +63,9 @@ def append_missing(file: Path, lines: Sequence[Line]) -> str | None:
 
 
 def _decode(file: Path, raw: bytes) -> list[Line]:
-    """The complete lines; one without an end was being written when its writer was killed."""
-    whole = raw[: raw.rfind(b"\n") + 1]
+    """Decode the complete lines. A last line without an end is ignored: its writer was killed."""
+    complete = raw[: raw.rfind(b"\n") + 1]
     try:
-        return [msgspec.json.decode(line, type=Line) for line in whole.splitlines()]
+        return [msgspec.json.decode(line, type=Line) for line in complete.splitlines()]
     except msgspec.MsgspecError as error:
-        raise StartupRefused(f"{file} is not a file of checkpoints: {error}") from None
+        raise StartupRefused(f"{file} is not a checkpoint file: {error}") from None

@@ -1,7 +1,8 @@
-"""Signed checkpoints: what the books held at a moment, so that a part that is cut off later together with its traces is missed.
+"""Signed checkpoints of the ledger. They reveal the later removal of entries, even if all traces in the database are removed as well.
 
-A checkpoint counts the accounts and entries up to its moment and digests the newest hash of every account. It is a JWS (Ed25519), names
-the one before it by its hash, and is kept in the database and, where a file is configured, outside of it. docs/verify.md has the format.
+A checkpoint counts the accounts and entries up to a time, and contains a digest over the newest hash of every account. It is a JWS (RFC 7515,
+Ed25519), contains the hash of the previous checkpoint, and is stored in the database and in the checkpoint file, if one is configured.
+docs/verify.md describes the format.
 """
 
 import hashlib
@@ -22,36 +23,38 @@ from guerdon.verification.checkpoint_file import Line, append_missing, read_line
 from guerdon.verification.report import VerificationReport
 from guerdon.verification.signing import BadSignature, CheckpointKeys
 
-__all__ = ["BooksChanged", "Checkpoint", "CheckpointKeys", "RemovedPart", "read_removed_parts", "write_checkpoint"]
+__all__ = ["BooksChanged", "Checkpoint", "CheckpointKeys", "Recount", "check_chain", "write_checkpoint"]
 
 CHECKPOINTS = "checkpoints"
 INDEXES: dict[str, list[IndexModel]] = {CHECKPOINTS: []}
-"""No secondary index: they are read in the order of their numbers."""
-SETTLED_MS = 90_000
-"""A checkpoint looks so far back: what was decided before has ended by then. A server gives up on a transaction after 60 seconds, and the
-clocks of our machines may be 30 seconds apart."""
+"""No secondary index: checkpoints are read in the order of their numbers."""
+AGE_MS = 90_000
+"""Age of the covered time when a checkpoint is made. All commands that were decided by that time have ended: the server aborts a transaction after
+at most 60 seconds, and the clocks of the machines may differ by 30 seconds."""
 PAGE_ACCOUNTS = 1000
 _canonical = msgspec.json.Encoder()
 
 
 class BooksChanged(Exception):
-    """The books do not hold any more what was signed before; nothing new is signed over that."""
+    """The ledger does not agree with a signed checkpoint, so no further checkpoint is signed."""
 
 
 class Checkpoint(Struct, frozen=True):
-    """What is signed. Times are milliseconds since the epoch."""
+    """Signed payload of a checkpoint. Times are milliseconds since the epoch."""
 
     number: int
-    """From 1 on, without a gap."""
+    """Consecutive number, from 1."""
     made_at: int
     as_of: int
-    """Entries up to this moment are covered."""
+    """Time up to which entries are covered."""
     accounts: int
-    """Accounts with an entry up to then."""
+    """Number of accounts with an entry up to `as_of`."""
     entries: int
+    """Number of entries up to `as_of`."""
     digest: str
+    """SHA-256 chain over the covered accounts, as hex; see `Recount.add`."""
     previous: str | None
-    """SHA-256 of the checkpoint before it, in its compact form, as hex."""
+    """SHA-256 of the previous checkpoint in its compact form, as hex; None for the first."""
 
 
 class _Stored(Struct, frozen=True):
@@ -60,19 +63,21 @@ class _Stored(Struct, frozen=True):
     made_at: int
 
 
-class RemovedPart(Struct):
-    """The books as of a checkpoint's moment, added up account by account in the order of their ids."""
+class Recount(Struct):
+    """Count and digest of the ledger as of a time, computed account by account in the order of their ids."""
 
     number: int
+    """Number of the checkpoint."""
     as_of: int
+    """Time up to which entries are counted, in milliseconds since the epoch."""
     signed: Checkpoint | None = None
-    """What it must come to; None while it is being made."""
+    """Checkpoint that the result must equal; None for a new checkpoint."""
     accounts: int = 0
     entries: int = 0
     digest: bytes = bytes(32)
 
     def add(self, account: "Account | AccountSnapshot", seq: int, head: bytes) -> None:
-        """Add an account whose newest entry up to `as_of` is number `seq`; 0 is none, and then the account is not counted."""
+        """Add an account whose newest entry up to `as_of` has number `seq` and hash `head`. An account without entries (0) is not counted."""
         if seq > 0:
             line = _canonical.encode([account.id, account.kind, account.opened_at, seq, head.hex()])
             self.accounts += 1
@@ -80,23 +85,24 @@ class RemovedPart(Struct):
             self.digest = hashlib.sha256(self.digest + line).digest()
 
     def fault(self) -> str | None:
-        """Say how the books differ from what was signed."""
+        """Return a description of the difference from the signed checkpoint, or None."""
         signed = self.signed
         if signed is None:
             return None
         counts = f"{signed.accounts} accounts and {signed.entries} entries were signed as of {rfc3339(self.as_of)}"
         if (self.accounts, self.entries) != (signed.accounts, signed.entries):
-            return f"{counts}, there are {self.accounts} and {self.entries}"
-        return None if self.digest.hex() == signed.digest else f"{counts}; there are as many, but not the same"
+            return f"{counts}; the ledger has {self.accounts} and {self.entries}"
+        return None if self.digest.hex() == signed.digest else f"{counts}; the ledger has the same numbers, but another digest"
 
-    def check(self, blame: ReportViolation) -> None:
+    def check(self, report_violation: ReportViolation) -> None:
+        """Report the difference from the signed checkpoint, if any."""
         fault = self.fault()
         if fault is not None:
-            blame("CP", f"checkpoint {self.number}", fault)
+            report_violation("CP", f"checkpoint {self.number}", fault)
 
 
 class AccountSnapshot(Struct, frozen=True):
-    """Of an account's row, what a checkpoint needs."""
+    """Fields of an account row that a checkpoint needs."""
 
     id: str = field(name="_id")
     kind: str
@@ -110,30 +116,30 @@ class AccountSnapshot(Struct, frozen=True):
 
 
 async def write_checkpoint(database: Database, clock: Clock, keys: CheckpointKeys, file: Path | None) -> int:
-    """Sign the books as of a moment ago and return 1, or 0 when another process was quicker.
+    """Sign a checkpoint of the ledger as of `AGE_MS` ago. Return 1, or 0 if another process has signed one in the meantime.
 
     Raises:
-        BooksChanged: they do not hold what the checkpoint before says, or the file knows more than the database.
+        BooksChanged: the ledger does not agree with the previous checkpoint, or the file has a checkpoint that the database lacks.
     """
     newest = await database.raw[CHECKPOINTS].find_one({}, sort=[("_id", -1)])
-    before = None if newest is None else _opened(newest, keys)
+    previous = None if newest is None else _decode_stored(newest, keys)
     await _export(database, file)
     made_at = clock.now_ms()
-    cut = RemovedPart(1 if before is None else before.number + 1, made_at - SETTLED_MS)
-    if before is not None and cut.as_of <= before.as_of:
+    recount = Recount(1 if previous is None else previous.number + 1, made_at - AGE_MS)
+    if previous is not None and recount.as_of <= previous.as_of:
         return 0
-    again = [] if before is None else [RemovedPart(before.number, before.as_of, before)]
-    await _add_up(database, [*again, cut])
-    for earlier in again:
+    previous_recounts = [] if previous is None else [Recount(previous.number, previous.as_of, previous)]
+    await _count_ledger(database, [*previous_recounts, recount])
+    for earlier in previous_recounts:
         if (fault := earlier.fault()) is not None:
             raise BooksChanged(f"checkpoint {earlier.number}: {fault}; run `guerdon verify`")
     made = Checkpoint(
-        number=cut.number,
+        number=recount.number,
         made_at=made_at,
-        as_of=cut.as_of,
-        accounts=cut.accounts,
-        entries=cut.entries,
-        digest=cut.digest.hex(),
+        as_of=recount.as_of,
+        accounts=recount.accounts,
+        entries=recount.entries,
+        digest=recount.digest.hex(),
         previous=None if newest is None else _hash(newest["jws"]),
     )
     stored = _Stored(made.number, keys.sign(_canonical.encode(made)), made_at)
@@ -145,15 +151,15 @@ async def write_checkpoint(database: Database, clock: Clock, keys: CheckpointKey
     return 1
 
 
-def _opened(document: Document, keys: CheckpointKeys) -> Checkpoint:
+def _decode_stored(document: Document, keys: CheckpointKeys) -> Checkpoint:
     try:
         return msgspec.json.decode(keys.read(document["jws"]), type=Checkpoint)
     except (BadSignature, KeyError, msgspec.MsgspecError) as error:
-        raise BooksChanged(f"checkpoint {document['_id']} is not one of ours: {error}") from None
+        raise BooksChanged(f"checkpoint {document['_id']} is not signed by a known key: {error}") from None
 
 
 async def _export(database: Database, file: Path | None) -> None:
-    """Bring the file up to the database."""
+    """Append the checkpoints of the database that the file lacks."""
     if file is None:
         return
     cursor = database.raw[CHECKPOINTS].find({}).sort("_id")
@@ -163,15 +169,15 @@ async def _export(database: Database, file: Path | None) -> None:
         raise BooksChanged(fault)
 
 
-async def _add_up(database: Database, cuts: Sequence[RemovedPart]) -> None:
-    # A write that changes nothing still waits until the majority has everything that was written before it; so what was committed
-    # in time, and is only now being replicated, is in what we read.
+async def _count_ledger(database: Database, recounts: Sequence[Recount]) -> None:
+    # A write that changes nothing still waits until the majority has all earlier writes. Entries that were committed before `as_of` and are being
+    # replicated now are therefore part of the following reads.
     await database.raw[CHECKPOINTS].update_one({"_id": 0}, {"$set": {"made_at": 0}})
     async for page in _pages(database):
-        for cut in cuts:
-            heads = await _heads_as_of(database, page, cut.as_of)
+        for recount in recounts:
+            heads = await _heads_as_of(database, page, recount.as_of)
             for row in page:
-                cut.add(row, *heads[row.id])
+                recount.add(row, *heads[row.id])
 
 
 async def _pages(database: Database) -> AsyncIterator[list[AccountSnapshot]]:
@@ -190,100 +196,109 @@ async def _pages(database: Database) -> AsyncIterator[list[AccountSnapshot]]:
 
 
 async def _heads_as_of(database: Database, rows: Sequence[AccountSnapshot], as_of: int) -> dict[str, tuple[int, bytes]]:
-    """Return `seq` and hash of each account's newest entry up to `as_of`; (0, b"") where there was none.
+    """Return number and hash of the newest entry of each account up to `as_of`, or (0, b"") for an account without such an entry.
 
-    Most accounts have not moved since, and their row says it. The others are searched together: backwards in steps that double, then by
-    halving. That works because time never runs backwards within an account.
+    Most accounts have no newer entry, so their row is sufficient. The other accounts are searched together by galloping search: backwards in steps
+    that double, then by bisection. The times of the entries of an account never decrease.
     """
     found = {row.id: (row.seq, row.head) for row in rows if row.at <= as_of}
-    # seq (and hash) of an entry that is old enough; seq of one that is too new.
+    # Number and hash of an entry up to `as_of`, and number of an entry after it.
     spans: dict[str, tuple[int, bytes, int]] = {row.id: (0, b"", row.seq) for row in rows if row.at > as_of}
     step = 1
     while spans:
-        asked: dict[str, str] = {}
-        for name, (low, head, high) in list(spans.items()):
+        account_ids: dict[str, str] = {}
+        for account_id, (low, head, high) in list(spans.items()):
             if high - low <= 1:
-                found[name] = (low, head)
-                del spans[name]
+                found[account_id] = (low, head)
+                del spans[account_id]
             else:
-                asked[entry_id(name, (low + high) // 2 if low else max(1, high - step))] = name
+                account_ids[entry_id(account_id, (low + high) // 2 if low else max(1, high - step))] = account_id
         step *= 2
-        rows_found = [row async for row in database.raw[ENTRIES].find({"_id": {"$in": list(asked)}}, {"at": 1, "hash": 1})]
-        if len(rows_found) != len(asked):
+        rows_found = [row async for row in database.raw[ENTRIES].find({"_id": {"$in": list(account_ids)}}, {"at": 1, "hash": 1})]
+        if len(rows_found) != len(account_ids):
             raise BooksChanged("entries are missing in the middle of a chain; run `guerdon verify`")
         for row in rows_found:
-            name, seq = asked[row["_id"]], int(row["_id"][-12:])
-            low, head, high = spans[name]
-            spans[name] = (seq, row["hash"], high) if row["at"] <= as_of else (low, head, seq)
+            account_id, seq = account_ids[row["_id"]], int(row["_id"][-12:])
+            low, head, high = spans[account_id]
+            spans[account_id] = (seq, row["hash"], high) if row["at"] <= as_of else (low, head, seq)
     return found
 
 
 # --- reading ------------------------------------------------------------------------------------------------------------
 
 
-async def read_removed_parts(
+async def check_chain(
     database: Database, keys: CheckpointKeys | None, file: Path | None, report: VerificationReport
-) -> list[RemovedPart]:
-    """Check the chain of checkpoints here and in the file; return what the walk has to add up again.
+) -> list[Recount]:
+    """Check the chain of checkpoints in the database and in the file. Return a recount for the newest checkpoint of each.
 
     Raises:
         StartupRefused: the file cannot be read.
     """
-    chain = _Chain(keys, report.blame, "checkpoint")
+    chain = _Chain(keys, report.add, "checkpoint")
     hashes: dict[int, str] = {}
     async for document in database.raw[CHECKPOINTS].find({}).sort("_id"):
         jws = document.get("jws")
         chain.follow(document["_id"], jws)
         hashes[document["_id"]] = _hash(str(jws))
     if hashes and chain.first != 1:
-        report.blame("CP", f"checkpoint {chain.first}", "the checkpoints before it are missing")
+        report.add("CP", f"checkpoint {chain.first}", "the checkpoints before it are missing")
     newest = [] if chain.newest is None else [chain.newest]
     if file is not None:
-        kept = _Chain(keys, report.blame, f"{file.name}, checkpoint")
+        kept = _Chain(keys, report.add, f"{file.name}, checkpoint")
         for line in read_lines(file):
             kept.follow(line.number, line.jws)
             if hashes.get(line.number) != _hash(line.jws):
-                report.blame("CP", f"{file.name}, checkpoint {line.number}", "the database does not have it, or has another one")
+                report.add("CP", f"{file.name}, checkpoint {line.number}", "the database does not have it, or has a different one")
         newest += [] if kept.newest is None or kept.newest in newest else [kept.newest]
     if newest:
         report.checkpoints = max(each.number for each in newest)
         report.signatures = "verified" if keys is not None else "not checked: no key"
-    return [RemovedPart(each.number, each.as_of, each) for each in newest]
+    return [Recount(each.number, each.as_of, each) for each in newest]
 
 
 class _Chain:
-    """Checkpoints one after another."""
+    """Check of consecutive checkpoints."""
 
-    def __init__(self, keys: CheckpointKeys | None, blame: ReportViolation, name: str) -> None:
+    def __init__(self, keys: CheckpointKeys | None, report_violation: ReportViolation, name: str) -> None:
         self._keys = keys
-        self._blame = blame
+        self._report_violation = report_violation
         self._name = name
         self._hash: str | None = None
         self.first: int | None = None
         self.newest: Checkpoint | None = None
 
     def follow(self, number: Any, jws: Any) -> None:
-        """Check a checkpoint against the one before it; one that is not signed by us is no anchor."""
+        """Check a checkpoint against the previous one. A checkpoint without a valid signature is reported and ignored."""
         where = f"{self._name} {number}"
         try:
             payload = CheckpointKeys.payload_of(jws) if self._keys is None else self._keys.read(jws)
             made = msgspec.json.decode(payload, type=Checkpoint)
         except (BadSignature, msgspec.MsgspecError) as error:
-            self._blame("CP", where, str(error)[:200])
+            self._report_violation("CP", where, str(error)[:200])
             return
         before = self.newest
         if made.number != number or (before is not None and number != before.number + 1):
-            self._blame("CP", where, f"it is number {made.number}, and follows {before.number if before else 'nothing'}")
+            self._report_violation(
+                "CP",
+                where,
+                f"it has number {made.number}; the previous checkpoint has {f'number {before.number}' if before else 'no number'}",
+            )
         if self.first is None:
             self.first = number
         if before is not None:
             if made.previous != self._hash:
-                self._blame("CP", where, "it names another checkpoint as the one before it")
-            grown = [getattr(made, name) >= getattr(before, name) for name in ("made_at", "as_of", "accounts", "entries")]
-            if not all(grown):
-                self._blame("CP", where, "it counts less than the one before it")
+                self._report_violation("CP", where, "its `previous` is not the hash of the previous checkpoint")
+            increasing = (
+                made.made_at >= before.made_at
+                and made.as_of >= before.as_of
+                and made.accounts >= before.accounts
+                and made.entries >= before.entries
+            )
+            if not increasing:
+                self._report_violation("CP", where, "it counts less than the previous checkpoint")
         elif number == 1 and made.previous is not None:
-            self._blame("CP", where, "it is the first, and names one before it")
+            self._report_violation("CP", where, "it is the first, but its `previous` is set")
         self.newest, self._hash = made, _hash(jws)
 
 

@@ -1,13 +1,15 @@
-"""L5 as far as a database can tell: what was answered and is kept (events, holds, refunds, refusals) is held against the entries.
+"""L5: the stored documents (events, holds, refunds, refusals) agree with the entries.
 
-Each kind of document is read once, in the order of its ids, and what it promises is looked up. The other direction, from entries to
-documents, belongs to the walk over the accounts.
+Documents of each kind are read once, in the order of their ids, and the entries that they require are looked up. The opposite direction, from
+entries to documents, is checked with the accounts.
 """
 
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from typing import Any, Literal
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass
+from typing import Literal, TypeVar
 
 import msgspec
+from msgspec import Struct
 
 from guerdon.campaigns.domain import EVENTS
 from guerdon.database import Database, Document
@@ -16,133 +18,204 @@ from guerdon.ledger.models import AWAITING_CONFIRMATION, REFUSAL, entry_id, pars
 from guerdon.ledger.store import ENTRIES, REVERSALS
 from guerdon.verification.account_replay import CONFIRMATION, ReportViolation
 from guerdon.verification.lookups import BATCH, find_entries
+from guerdon.verification.rows import (
+    AwardPart,
+    EntryRow,
+    EventRow,
+    HoldRow,
+    RefusalRow,
+    ReleasePart,
+    ReversalRow,
+    StoredRow,
+    decode_row,
+)
 from guerdon.verification.vouchers import check_vouchers
 
-CONFIRMED = "(confirmed)"
-"""What a promise calls the amount that its entry confirms, and when that lapses: they are no fields."""
 Stage = Literal["events", "holds", "reversals", "refusals", "vouchers"]
-ExpectedEntry = tuple[str, Mapping[str, Any]]
-"""An entry's id, and what it must say; a path into it may have a point."""
+T = TypeVar("T", bound=StoredRow)
 
 
-def expected_of_event(event: Document) -> Iterator[ExpectedEntry]:
-    """Every award that was paid is an entry with that amount, and so is every one that was confirmed."""
-    for award in event["awards"]:
-        if award.get("transaction_id") is not None:
-            yield _first_entry(award["transaction_id"]), {"amount": award["amount"], **_decided(event, award)}
-    for release in event.get("releases") or ():
-        if release.get("transaction_id") is not None:
-            confirmed = (release["amount"], release.get("expires_at"))
-            said = {"kind": CONFIRMATION, CONFIRMED: confirmed, **_decided(event, release)}
-            yield _first_entry(release["transaction_id"]), said
+class ExpectedEntry(Struct, frozen=True, kw_only=True):
+    """Entry that a document requires. A field that is None is not compared."""
+
+    entry_id: str
+    """Id of the entry; empty if the document names no valid id."""
+    owner: str
+    kind: str | None = None
+    amount: int | None = None
+    asset: str | None = None
+    at: int | None = None
+    hold_size: int | None = None
+    hold_expires_at: int | None = None
+    event: str | None = None
+    """Event, campaign and version in the metadata of the entry."""
+    campaign: str | None = None
+    version: int | None = None
+    confirmed: tuple[int, int | None] | None = None
+    """Amount that the entry confirms, and the expiry of the confirmed value."""
+
+    def difference(self, entry: EntryRow | None) -> str | None:
+        """Return a description of the first difference of the stored entry, or None."""
+        if entry is None:
+            return "does not exist, or is damaged"
+        metadata, hold = entry.metadata, entry.hold
+        compared: tuple[tuple[str, object, object], ...] = (
+            ("owner", self.owner, entry.owner),
+            ("kind", self.kind, entry.kind),
+            ("amount", self.amount, entry.amount),
+            ("asset", self.asset, entry.asset),
+            ("at", self.at, entry.at),
+            ("hold.size", self.hold_size, None if hold is None else hold.size),
+            ("hold.expires_at", self.hold_expires_at, None if hold is None else hold.expires_at),
+            ("metadata.event", self.event, metadata.get("event")),
+            ("metadata.campaign", self.campaign, metadata.get("campaign")),
+            ("metadata.version", None if self.version is None else str(self.version), metadata.get("version")),
+            (
+                "the confirmed amount and its expiry",
+                self.confirmed,
+                None if self.confirmed is None else _confirmed(entry, self.confirmed),
+            ),
+        )
+        for name, expected, stored in compared:
+            if expected is not None and stored != expected:
+                return f"has {stored!r} as {name}, expected {expected!r}"
+        return None
 
 
-def _decided(event: Document, award: Document) -> dict[str, Any]:
-    """Whose entry it is, and by which event and campaign."""
-    return {
-        # A campaign may pay whoever has referred the member.
-        "owner": award.get("to") or event["owner"],
-        "asset": award["asset"],
-        "metadata.event": event["_id"],
-        "metadata.campaign": award["campaign"],
-        "metadata.version": str(award["version"]),
-    }
+def _confirmed(entry: EntryRow, expected: tuple[int, int | None]) -> tuple[int, int | None]:
+    """Return the amount that the entry takes from an awaiting lot, and the new expiry.
+
+    If all of it repaid a debt, the entry has no new expiry, and the expected one is returned.
+    """
+    new_expiries = [lot.expires_at for lot in entry.lots or () if lot.amount > 0]
+    amount = -sum(lot.amount for lot in entry.lots or () if lot.available_at == AWAITING_CONFIRMATION)
+    return amount, new_expiries[0] if new_expiries else expected[1]
 
 
-def expected_of_hold(hold: Document) -> Iterator[ExpectedEntry]:
-    """Every hold was made by an entry. What became of it is checked where its account is."""
-    said = {
-        "kind": "hold" if hold.get("voucher") is None else "reserve",
-        "owner": hold["owner"],
-        "at": hold["created_at"],
-        "hold.size": hold["amount"],
-    }
-    yield _first_entry(hold["_id"]), {**said, "hold.expires_at": hold["expires_at"]}
+def expected_of_event(event: EventRow) -> Iterator[ExpectedEntry]:
+    """Yield the entry of each paid award and of each confirmed award."""
+    for award in event.awards:
+        if award.transaction_id is not None:
+            yield msgspec.structs.replace(_expected_of_award(event, award, award.transaction_id), amount=award.amount)
+    for release in event.releases or ():
+        if release.transaction_id is not None:
+            yield _expected_of_release(event, release, release.transaction_id)
 
 
-def expected_of_reversal(reversal: Document) -> Iterator[ExpectedEntry]:
-    """Only what has happened can be taken back. How much was taken back is checked where its account is."""
-    yield _first_entry(reversal["_id"]), {"owner": reversal["owner"]}
+def _expected_of_award(event: EventRow, award: AwardPart, transaction_id: str) -> ExpectedEntry:
+    return ExpectedEntry(
+        entry_id=_first_entry(transaction_id),
+        # A campaign may pay the referrer of the member.
+        owner=award.to or event.owner,
+        asset=award.asset,
+        event=event.id,
+        campaign=award.campaign,
+        version=award.version,
+    )
 
 
-def _first_entry(name: object) -> str:
-    place = parse_location(name) if isinstance(name, str) else None
-    return entry_id(*place) if place else ""
+def _expected_of_release(event: EventRow, release: ReleasePart, transaction_id: str) -> ExpectedEntry:
+    expected = _expected_of_award(event, release, transaction_id)
+    return msgspec.structs.replace(expected, kind=CONFIRMATION, confirmed=(release.amount, release.expires_at))
 
 
-PASSES: dict[Stage, tuple[str, Callable[[Document], Iterator[ExpectedEntry]]]] = {
-    "events": (EVENTS, expected_of_event),
-    "holds": (HOLD_DOCUMENTS, expected_of_hold),
-    "reversals": (REVERSALS, expected_of_reversal),
+def expected_of_hold(hold: HoldRow) -> Iterator[ExpectedEntry]:
+    """Yield the entry that created the hold. The current state of the hold is checked with its account."""
+    yield ExpectedEntry(
+        entry_id=_first_entry(hold.id),
+        owner=hold.owner,
+        kind="hold" if hold.voucher is None else "reserve",
+        at=hold.created_at,
+        hold_size=hold.amount,
+        hold_expires_at=hold.expires_at,
+    )
+
+
+def expected_of_reversal(reversal: ReversalRow) -> Iterator[ExpectedEntry]:
+    """Yield the entry that was reversed. The reversed amount is checked with its account."""
+    yield ExpectedEntry(entry_id=_first_entry(reversal.id), owner=reversal.owner)
+
+
+def _first_entry(location: str) -> str:
+    parsed = parse_location(location)
+    return entry_id(*parsed) if parsed else ""
+
+
+@dataclass(frozen=True)
+class _DocumentKind:
+    """Kind of documents, with a function that returns the entries that a document requires."""
+
+    collection: str
+    expected_entries: Callable[[Document], Iterator[ExpectedEntry]]
+
+
+def _kind(collection: str, row_type: type[T], expected: Callable[[T], Iterator[ExpectedEntry]]) -> _DocumentKind:
+    return _DocumentKind(collection, lambda document: expected(decode_row(document, row_type)))
+
+
+_KINDS: dict[Stage, _DocumentKind] = {
+    "events": _kind(EVENTS, EventRow, expected_of_event),
+    "holds": _kind(HOLD_DOCUMENTS, HoldRow, expected_of_hold),
+    "reversals": _kind(REVERSALS, ReversalRow, expected_of_reversal),
 }
 
 
-async def check_documents(database: Database, stage: Stage, after: str, blame: ReportViolation) -> AsyncIterator[tuple[int, str]]:
-    """Check one kind of documents behind the id `after`; yield after each batch how many there were, and the last id."""
+async def check_documents(
+    database: Database, stage: Stage, after: str, report_violation: ReportViolation
+) -> AsyncIterator[tuple[int, str]]:
+    """Check the documents of a stage after the id `after`. Yield the number of documents and the last id of each batch."""
     if stage == "refusals":
-        async for step in _check_refusals(database, after, blame):
+        async for step in _check_refusals(database, after, report_violation):
             yield step
         return
     if stage == "vouchers":
-        async for step in check_vouchers(database, after, blame):
+        async for step in check_vouchers(database, after, report_violation):
             yield step
         return
-    collection, promises_of = PASSES[stage]
-    async for batch in _batches(database, collection, {"_id": {"$gt": after}}):
-        promises: list[tuple[str, ExpectedEntry]] = []
+    kind = _KINDS[stage]
+    async for batch in _batches(database, kind.collection, {"_id": {"$gt": after}}):
+        expected: list[tuple[str, ExpectedEntry]] = []
         for document in batch:
-            name = f"{collection}/{document['_id']}"
+            name = f"{kind.collection}/{document['_id']}"
             try:
-                promises.extend((name, promise) for promise in promises_of(document))
-            except (KeyError, TypeError, AttributeError) as error:
-                blame("L5", name, f"not a document of this kind: {error!r}")
-        entries = await find_entries(database, {entry for _, (entry, _) in promises})
-        for name, (entry, said) in promises:
-            fault = _fault(entries.get(entry), said)
-            if fault is not None:
-                blame("L5", name, f"{entry or 'the entry that it names'} {fault}")
+                expected.extend((name, each) for each in kind.expected_entries(document))
+            except msgspec.ValidationError as error:
+                report_violation("L5", name, f"the document is damaged: {error}")
+        entries = await find_entries(database, {each.entry_id for _, each in expected})
+        for name, each in expected:
+            difference = each.difference(entries.get(each.entry_id))
+            if difference is not None:
+                report_violation("L5", name, f"{each.entry_id or 'the entry that it names'} {difference}")
         yield len(batch), str(batch[-1]["_id"])
 
 
-def _fault(entry: Document | None, said: Mapping[str, Any]) -> str | None:
-    if entry is None:
-        return "does not exist"
-    for path, value in said.items():
-        found: Any = {**entry, CONFIRMED: _confirmed(entry, value)} if path == CONFIRMED else entry
-        for part in path.split("."):
-            found = found.get(part) if isinstance(found, dict) else None  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
-        if found != value:
-            return f"says {path} {found!r}, and not {value!r}"
-    return None
-
-
-def _confirmed(entry: Document, said: tuple[int, int | None]) -> tuple[int, int | None]:
-    """How much the entry takes out of the lot that waited, and when that lapses now; where all of it has paid a debt, nothing says when."""
-    lots = entry.get("lots") or ()
-    come = [lot.get("expires_at") for lot in lots if lot["amount"] > 0]
-    return -sum(lot["amount"] for lot in lots if lot.get("available_at") == AWAITING_CONFIRMATION), (come or [said[1]])[0]
-
-
-async def _check_refusals(database: Database, after: str, blame: ReportViolation) -> AsyncIterator[tuple[int, str]]:
-    """What was refused under a key has not succeeded under it."""
+async def _check_refusals(database: Database, after: str, report_violation: ReportViolation) -> AsyncIterator[tuple[int, str]]:
+    """Check that no key has both a refusal and a success."""
     where = {"_id": {"$gt": max(after, REFUSAL), "$lt": REFUSAL + "g"}}
     async for batch in _batches(database, ENTRIES, where):
-        marks: dict[bytes, str] = {}
-        for row in batch:
+        refusals: dict[bytes, str] = {}
+        owners: set[str] = set()
+        for document in batch:
             try:
-                [mark] = msgspec.convert(row.get("once"), list[bytes], builtin_types=(bytes,))
-            except (msgspec.ValidationError, ValueError):
-                mark = b""
-            if row["_id"] == REFUSAL + mark.hex():
-                marks[mark] = str(row["_id"])
+                row = decode_row(document, RefusalRow)
+                [unique_key] = row.unique_keys
+            except msgspec.ValidationError as error:
+                report_violation("L5", str(document["_id"]), f"the refusal is damaged: {error}")
+                continue
+            owners.add(row.owner)
+            if row.id == REFUSAL + unique_key.hex():
+                refusals[unique_key] = row.id
             else:
-                blame("L5", str(row["_id"]), "a refusal without the mark that it is named by")
-        owners = sorted({str(row.get("owner")) for row in batch})
-        beside = {"owner": {"$in": owners}, "once": {"$in": list(marks)}, "balance_after": {"$exists": True}}
-        async for row in database.raw[ENTRIES].find(beside, {"once": 1}):
-            for mark in row["once"]:
-                if mark in marks:
-                    blame("L5", str(row["_id"]), f"its key was refused before, by {marks[mark]}")
+                report_violation("L5", row.id, "the id of the refusal does not contain its unique key")
+        successes: Document = {
+            "owner": {"$in": sorted(owners)},
+            "once": {"$in": list(refusals)},
+            "balance_after": {"$exists": True},
+        }
+        async for row in database.raw[ENTRIES].find(successes, {"once": 1}):
+            for unique_key in row["once"]:
+                if unique_key in refusals:
+                    report_violation("L5", str(row["_id"]), f"its key was refused before, by {refusals[unique_key]}")
         yield len(batch), str(batch[-1]["_id"])
 
 

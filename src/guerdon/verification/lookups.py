@@ -1,195 +1,178 @@
-"""What an entry promises about other documents, looked up by name in batches, so that memory does not grow with the books.
+"""References of entries to other documents, looked up by id in batches, so that memory does not grow with the ledger.
 
-Whatever is looked up was written in the same commit as the entry, or before it, so it is there as soon as the entry is: a look is exact
-even while the books are written.
+A referenced document was written in the same commit as the entry or before it. It exists as soon as the entry is visible, so the check is exact even
+while the ledger is in use.
 """
 
 from collections.abc import Iterable
-from typing import Any
 
-import msgspec
 from msgspec import Struct
 
-from guerdon.database import Database, Document
+from guerdon.database import Database
 from guerdon.ledger.expiry import HOLD_DOCUMENTS
 from guerdon.ledger.lots import negated
-from guerdon.ledger.models import REFUSAL, Entry, Hold, Lot, entry_id, hold_id, parse_location, transaction_id
+from guerdon.ledger.models import REFUSAL, Entry, Hold, entry_id, hold_id, parse_location, transaction_id
 from guerdon.ledger.store import ENTRIES
-from guerdon.verification.account_replay import Ended, ReportViolation, arriving, came_from
+from guerdon.verification.account_replay import EndedHold, ReportViolation, arriving_lots, came_from
+from guerdon.verification.rows import ENTRY_ROW_FIELDS, EntryRow, HoldRow, decode_rows
 
 BATCH = 500
 CARRYING_KINDS = frozenset({"transfer", "load"})
-"""What arrives keeps the dates that it had."""
-_FIELDS = dict.fromkeys(
-    ("owner", "asset", "kind", "amount", "counter", "actor", "at", "transaction", "pair", "lots", "hold", "metadata", "reverses"), 1
-)
+"""Kinds of entries that add value with the dates that it had on the other account."""
+_FIELDS = dict.fromkeys(ENTRY_ROW_FIELDS, 1)
 
 
 class _Side(Struct, frozen=True):
-    """An entry, and the other entry that it names."""
+    """Entry with the id of another entry that it names."""
 
     entry: Entry
     seq: int
-    other: str
-    plain_before: int | None
-    """Undated value before it, where the other entry is the other side of a transfer; None where it is only the first side."""
+    other_id: str
+    undated_before: int | None
+    """Undated balance before the entry, if the other entry is the counterparty of a transfer; None if it is the first side of a transaction."""
 
 
 class Lookups:
-    """Collects questions, and asks them when there are enough."""
+    """References of entries, collected and then checked in batches."""
 
-    def __init__(self, database: Database, blame: ReportViolation) -> None:
+    def __init__(self, database: Database, report_violation: ReportViolation) -> None:
         self._database = database
-        self._blame = blame
+        self._report_violation = report_violation
         self._sides: list[_Side] = []
-        self._marks: dict[bytes, Entry] = {}
+        self._unique_keys: dict[bytes, Entry] = {}
         self._holds: dict[str, tuple[Entry, Hold, str]] = {}
         self._originals: list[tuple[Entry, str]] = []
 
     @property
     def full(self) -> bool:
-        return len(self._sides) + len(self._marks) + len(self._holds) + len(self._originals) >= BATCH
+        """True when `flush` should be called."""
+        return len(self._sides) + len(self._unique_keys) + len(self._holds) + len(self._originals) >= BATCH
 
-    def other_side(self, entry: Entry, seq: int, plain_before: int) -> None:
-        """The other wallet of a transfer must have an entry that mirrors this one."""
+    def add_counterparty(self, entry: Entry, seq: int, undated_before: int) -> None:
+        """Check that the counterparty of a transfer has an entry that mirrors this one."""
         if entry.pair is None or entry.pair < 1:
-            self._blame("L1", entry.id, f"{entry.amount} {entry.asset} against {entry.counterparty}, which has no such entry")
+            self._report_violation(
+                "L1",
+                entry.id,
+                f"the counterparty {entry.counterparty} of {entry.amount} {entry.asset} has no entry number {entry.pair}",
+            )
         else:
-            self._sides.append(_Side(entry, seq, entry_id(entry.counterparty, entry.pair), plain_before))
+            self._sides.append(_Side(entry, seq, entry_id(entry.counterparty, entry.pair), undated_before))
 
-    def first_side(self, entry: Entry, account: str, seq: int, running: str) -> None:
-        """A further side of a transaction must name its first: the entry before it, or one on another account."""
+    def add_first_side(self, entry: Entry, account: str, seq: int, current_transaction: str) -> None:
+        """Check that a further side of a transaction names its first entry: the entry before it, or one on another account."""
         assert entry.transaction is not None
-        place = parse_location(entry.transaction)
-        if place is None or transaction_id(*place) != entry.transaction or place == (account, seq):
-            self._blame("L8", entry.id, f"{entry.transaction} names no first entry of a transaction")
-        elif place[0] == account:
-            if entry.transaction != running:
-                self._blame("L8", entry.id, f"it does not stand behind the other entries of {entry.transaction}")
-        elif place != (entry.counterparty, entry.pair):
-            self._sides.append(_Side(entry, seq, entry_id(*place), None))
+        first = parse_location(entry.transaction)
+        if first is None or transaction_id(*first) != entry.transaction or first == (account, seq):
+            self._report_violation("L8", entry.id, f"{entry.transaction} is not the id of a first entry")
+        elif first[0] == account:
+            if entry.transaction != current_transaction:
+                self._report_violation("L8", entry.id, f"it does not follow the other entries of {entry.transaction}")
+        elif first != (entry.counterparty, entry.pair):
+            self._sides.append(_Side(entry, seq, entry_id(*first), None))
 
-    def mark(self, mark: bytes, entry: Entry) -> None:
-        """A mark must stand on no other entry of its owner."""
-        self._marks[mark] = entry
+    def add_unique_key(self, unique_key: bytes, entry: Entry) -> None:
+        """Check that a unique key is on no other entry of its owner."""
+        self._unique_keys[unique_key] = entry
 
-    def ended_hold(self, entry: Entry, account: str, ended: Ended) -> None:
-        """The document of a hold that has ended never changes again."""
+    def add_ended_hold(self, entry: Entry, account: str, ended: EndedHold) -> None:
+        """Check the document of an ended hold. It does not change any more."""
         hold, status = ended
         self._holds[hold_id(account, hold.seq)] = (entry, hold, status)
 
-    def original(self, entry: Entry, name: str) -> None:
-        """What a reversal takes back must have been there, the other way round."""
-        self._originals.append((entry, name))
+    def add_original(self, entry: Entry, original_id: str) -> None:
+        """Check that a reversal has an original entry in the opposite direction."""
+        self._originals.append((entry, original_id))
 
     async def flush(self) -> None:
-        """Ask all that is left."""
-        await self._ask_sides()
-        await self._ask_marks()
-        await self._ask_holds()
-        await self._ask_originals()
+        """Check all collected references."""
+        await self._check_sides()
+        await self._check_unique_keys()
+        await self._check_holds()
+        await self._check_originals()
 
-    async def _ask_sides(self) -> None:
-        found = await find_entries(self._database, {side.other for side in self._sides})
+    async def _check_sides(self) -> None:
+        found = await find_entries(self._database, {side.other_id for side in self._sides})
         for side in self._sides:
-            other = found.get(side.other)
-            if side.plain_before is not None:
+            other = found.get(side.other_id)
+            if side.undated_before is not None:
                 self._check_mirror(side, other)
-            elif other is None or other.get("transaction") is not None or other.get("actor") != side.entry.actor:
-                self._blame("L8", side.entry.id, f"the first entry of {side.entry.transaction} is missing, or is another one")
+            elif other is None or other.transaction is not None or other.actor != side.entry.actor:
+                self._report_violation("L8", side.entry.id, f"the first entry of {side.entry.transaction} is missing or differs")
         self._sides.clear()
 
-    def _check_mirror(self, side: _Side, other: Document | None) -> None:
+    def _check_mirror(self, side: _Side, other: EntryRow | None) -> None:
         entry = side.entry
-        here = (entry.account, side.seq, -entry.amount, entry.asset, entry.reverses)
-        if other is None or here != tuple(other.get(name) for name in ("counter", "pair", "amount", "asset", "reverses")):
-            self._blame("L1", entry.id, f"{entry.amount} {entry.asset} against {side.other}, which does not say the same")
+        expected = (entry.account, side.seq, -entry.amount, entry.asset, entry.reverses)
+        if other is None or (other.counterparty, other.pair, other.amount, other.asset, other.reverses) != expected:
+            self._report_violation(
+                "L1",
+                entry.id,
+                f"{side.other_id}, the counterparty of {entry.amount} {entry.asset}, is missing or does not mirror it",
+            )
             return
-        if entry.transaction_id != (other.get("transaction") or transaction_of(side.other)):
-            self._blame("L8", entry.id, f"its other side, {side.other}, belongs to another transaction")
-        if entry.kind in CARRYING_KINDS and entry.amount > 0 and (entry.lots or other.get("lots")):
-            sent = negated(_lots_of(other))
-            if (entry.lots or ()) != arriving(sent, side.plain_before or 0, entry.amount, 0, entry.at):
-                self._blame("L7", entry.id, "value has not kept its dates on the way")
+        if entry.transaction_id != (other.transaction or transaction_of(side.other_id)):
+            self._report_violation("L8", entry.id, f"its counterparty {side.other_id} belongs to another transaction")
+        if entry.kind in CARRYING_KINDS and entry.amount > 0 and (entry.lots or other.lots):
+            sent = negated(other.lots or ())
+            if (entry.lots or ()) != arriving_lots(sent, side.undated_before or 0, entry.amount, 0, entry.at):
+                self._report_violation("L7", entry.id, "the transferred value has not kept its dates")
 
-    async def _ask_marks(self) -> None:
-        if self._marks:
-            owners = sorted({entry.owner for entry in self._marks.values()})
-            where = {"owner": {"$in": owners}, "once": {"$in": list(self._marks)}}
+    async def _check_unique_keys(self) -> None:
+        if self._unique_keys:
+            owners = sorted({entry.owner for entry in self._unique_keys.values()})
+            where = {"owner": {"$in": owners}, "once": {"$in": list(self._unique_keys)}}
             async for row in self._database.raw[ENTRIES].find(where, {"once": 1, "owner": 1}):
-                for mark in row["once"]:
-                    entry = self._marks.get(mark)
+                for unique_key in row["once"]:
+                    entry = self._unique_keys.get(unique_key)
                     if entry is not None and row["_id"] != entry.id and row["owner"] == entry.owner:
                         law = "L5" if str(row["_id"]).startswith(REFUSAL) else "L4"
-                        self._blame(law, entry.id, f"its key or reference stands on {row['_id']} too")
-            self._marks.clear()
+                        self._report_violation(law, entry.id, f"its key or reference is also used by {row['_id']}")
+            self._unique_keys.clear()
 
-    async def _ask_holds(self) -> None:
+    async def _check_holds(self) -> None:
         if self._holds:
             cursor = self._database.raw[HOLD_DOCUMENTS].find({"_id": {"$in": list(self._holds)}})
-            documents = {str(document["_id"]): document async for document in cursor}
+            rows = decode_rows([document async for document in cursor], HoldRow)
             for name, (entry, hold, status) in self._holds.items():
-                detail = hold_fault(documents.get(name), entry.id[:-13], hold, status)
-                if detail is not None:
-                    self._blame("L5", name, f"{entry.id} has ended it: {detail}")
+                fault = hold_fault(rows.get(name), entry.account, hold, status)
+                if fault is not None:
+                    self._report_violation("L5", name, f"{entry.id} has ended the hold: {fault}")
             self._holds.clear()
 
-    async def _ask_originals(self) -> None:
+    async def _check_originals(self) -> None:
         found = await find_entries(self._database, {name for _, name in self._originals})
         for entry, name in self._originals:
             original = found.get(name)
-            if original is None or original.get("transaction") is not None or amount_of(original) * entry.amount >= 0:
-                self._blame("L5", entry.id, f"it takes back {entry.reverses}, which has not moved value the other way")
-            elif entry.amount > 0 and not came_from(entry.lots or (), negated(_lots_of(original)), entry.at):
-                self._blame("L7", entry.id, f"value did not return to the lots that {name} took it from")
+            if original is None or original.transaction is not None or original.amount * entry.amount >= 0:
+                self._report_violation(
+                    "L5",
+                    entry.id,
+                    f"it reverses {entry.reverses}, which does not exist or has not moved value in the opposite direction",
+                )
+            elif entry.amount > 0 and not came_from(entry.lots or (), negated(original.lots or ()), entry.at):
+                self._report_violation("L7", entry.id, f"the value did not return to the lots that {name} took it from")
         self._originals.clear()
 
 
-def hold_fault(document: Document | None, account: str, hold: Hold, status: str) -> str | None:
-    """Say what is wrong with a hold's document, or None when it is what its account's entries have made of it."""
-    if document is None:
-        return "it has no document"
-    owner, _, asset = account.rpartition(":")
-    said = {
-        "owner": owner,
-        "account": account,
-        "asset": asset,
-        "amount": hold.size,
-        "captured": hold.captured,
-        "left": hold.left if status == "held" else 0,
-        "status": status,
-        "expires_at": hold.expires_at,
-    }
-    wrong = [f"{name} is {document.get(name)!r}, not {value!r}" for name, value in said.items() if document.get(name) != value]
-    return ", ".join(wrong) or None
+def hold_fault(row: HoldRow | None, account: str, hold: Hold, status: str) -> str | None:
+    """Return a description of the differences of the document of a hold, or None if it agrees with the entries of its account."""
+    if row is None:
+        return "its document is missing or damaged"
+    return row.difference(account, hold, status)
 
 
-async def find_entries(database: Database, ids: Iterable[str]) -> dict[str, dict[str, Any]]:
-    """Fetch entries by id, as far as they exist, with the fields that a look needs."""
-    wanted = sorted(ids)
-    found: dict[str, dict[str, Any]] = {}
-    for start in range(0, len(wanted), BATCH):
-        where = {"_id": {"$in": wanted[start : start + BATCH]}}
-        async for row in database.raw[ENTRIES].find(where, _FIELDS):
-            found[str(row["_id"])] = row
+async def find_entries(database: Database, ids: Iterable[str]) -> dict[str, EntryRow]:
+    """Return entries by id. Missing and damaged entries are left out."""
+    requested = sorted(ids)
+    found: dict[str, EntryRow] = {}
+    for start in range(0, len(requested), BATCH):
+        where = {"_id": {"$in": requested[start : start + BATCH]}}
+        found |= decode_rows([row async for row in database.raw[ENTRIES].find(where, _FIELDS)], EntryRow)
     return found
 
 
 def transaction_of(name: str) -> str:
-    """The transaction whose first entry has this id."""
+    """Return the id of the transaction whose first entry has this id."""
     account, _, seq = name.rpartition("#")
     return transaction_id(account, int(seq))
-
-
-def amount_of(row: Document | None) -> int:
-    """The amount of a row that may be missing or damaged."""
-    amount: Any = row.get("amount") if row is not None else None
-    return amount if isinstance(amount, int) else 0
-
-
-def _lots_of(row: Document) -> tuple[Lot, ...]:
-    """The lots of a row that may be damaged; its own account's proof says so."""
-    try:
-        return msgspec.convert(row.get("lots") or (), tuple[Lot, ...])
-    except msgspec.ValidationError:
-        return ()

@@ -1,4 +1,4 @@
-"""The Ed25519 keys of checkpoints: a JWK set whose first key signs and all of whose keys verify. Public keys are enough to verify."""
+"""Ed25519 keys of checkpoints: a JWK set (RFC 7517, RFC 8037). The first key signs; all keys verify. Public keys are sufficient to verify."""
 
 import re
 from typing import Annotated, Any, Literal
@@ -20,10 +20,10 @@ _COMPACT = re.compile(r"([A-Za-z0-9_-]{1,1000})\.([A-Za-z0-9_-]{1,4000})\.[A-Za-
 
 
 class BadSignature(Exception):
-    """Not a checkpoint, or not signed by a key of ours; the message says which."""
+    """The text is not a checkpoint, or not signed by a known key; the message gives the reason."""
 
 
-class _Jwk(Struct, frozen=True):
+class _CheckpointJwk(Struct, frozen=True):
     kty: Literal["OKP"]
     crv: Literal["Ed25519"]
     kid: Annotated[str, Meta(min_length=1, max_length=128)]
@@ -31,8 +31,8 @@ class _Jwk(Struct, frozen=True):
     d: str | None = None
 
 
-class _JwkSet(Struct, frozen=True):
-    keys: Annotated[list[_Jwk], Meta(min_length=1, max_length=16)]
+class _CheckpointJwkSet(Struct, frozen=True):
+    keys: Annotated[list[_CheckpointJwk], Meta(min_length=1, max_length=16)]
 
 
 class _CheckpointHeader(Struct, frozen=True, forbid_unknown_fields=True):
@@ -41,10 +41,10 @@ class _CheckpointHeader(Struct, frozen=True, forbid_unknown_fields=True):
     kid: str
 
 
-class _OneAlgorithm(JWSRegistry):
-    """The library's registry cut down to one algorithm and three header fields.
+class _EdDsaRegistry(JWSRegistry):
+    """JWS registry with one algorithm and three header fields.
 
-    It warns at each use of the name `EdDSA`, which RFC 9864 would replace by `Ed25519`; most tools know only the older name.
+    The registry of the library warns at each use of the name `EdDSA`, which RFC 9864 replaces by `Ed25519`. Most tools know only the older name.
     """
 
     def __init__(self) -> None:
@@ -58,34 +58,34 @@ class _OneAlgorithm(JWSRegistry):
 
 
 class CheckpointKeys:
-    """The keys of a JWK set. To rotate: put the new key in front, and keep the public half of the old one as long as its checkpoints."""
+    """Keys of a JWK set. To rotate the keys, put the new key first, and keep the public half of the old key as long as its checkpoints."""
 
     def __init__(self, jwk_set: str) -> None:
         """
         Raises:
-            StartupRefused: it is not a JWK set of Ed25519 keys with distinct `kid`s.
+            StartupRefused: `jwk_set` is not a JWK set of Ed25519 keys with distinct `kid`s.
         """
         try:
-            described = msgspec.json.decode(jwk_set, type=_JwkSet).keys
+            described = msgspec.json.decode(jwk_set, type=_CheckpointJwkSet).keys
             self._keys = {jwk.kid: _import_key(jwk) for jwk in described}
         except (msgspec.MsgspecError, JoseError, ValueError) as error:
-            raise StartupRefused(f"the checkpoint keys are not a set of Ed25519 keys with a kid each: {error}") from None
+            raise StartupRefused(f"the checkpoint keys are not a JWK set of Ed25519 keys, each with a kid: {error}") from None
         if len(self._keys) < len(described):
-            raise StartupRefused("the checkpoint keys name a kid twice")
+            raise StartupRefused("the checkpoint keys contain the same kid twice")
         self._signing = described[0].kid
-        self._registry = _OneAlgorithm()
+        self._registry = _EdDsaRegistry()
 
     def public_set(self) -> str:
-        """Return the public halves as a JWK set, for those who are to verify."""
+        """Return the public keys as a JWK set, for auditors."""
         members = {"kty": "OKP", "crv": "Ed25519", "use": "sig", "alg": ALGORITHM}
         keys = [{**members, "kid": kid, "x": key.as_dict(private=False)["x"]} for kid, key in self._keys.items()]
         return msgspec.json.encode({"keys": keys}).decode()
 
     def sign(self, payload: bytes) -> str:
-        """Return the compact form of a signed checkpoint.
+        """Sign a payload and return the JWS in compact form.
 
         Raises:
-            StartupRefused: the first key is a public one.
+            StartupRefused: the first key is a public key.
         """
         key = self._keys[self._signing]
         if not key.is_private:
@@ -94,10 +94,10 @@ class CheckpointKeys:
         return serialize_compact(header, payload, key, registry=self._registry)
 
     def read(self, jws: Any) -> bytes:
-        """Return what was signed.
+        """Verify the signature and return the payload.
 
         Raises:
-            BadSignature: it is not a checkpoint, or no key of ours has signed it.
+            BadSignature: `jws` is not a checkpoint, or not signed by a known key.
         """
         kid = _header_of(jws).kid
         key = self._keys.get(kid)
@@ -106,14 +106,14 @@ class CheckpointKeys:
         try:
             return deserialize_compact(jws, key, registry=self._registry).payload
         except (JoseError, ValueError):
-            raise BadSignature("the signature does not fit") from None
+            raise BadSignature("the signature is invalid") from None
 
     @staticmethod
     def payload_of(jws: Any) -> bytes:
-        """Return what a checkpoint says, without a key to prove that we have said it.
+        """Return the payload of a checkpoint without verifying the signature.
 
         Raises:
-            BadSignature: it has not the form of a checkpoint.
+            BadSignature: `jws` does not have the form of a checkpoint.
         """
         _header_of(jws)
         return urlsafe_b64decode(str(jws).split(".")[1].encode())
@@ -126,15 +126,15 @@ def _header_of(jws: Any) -> _CheckpointHeader:
     try:
         return msgspec.json.decode(urlsafe_b64decode(match[1].encode()), type=_CheckpointHeader)
     except (msgspec.MsgspecError, ValueError):
-        raise BadSignature("not the header of a checkpoint") from None
+        raise BadSignature("the header is not that of a checkpoint") from None
 
 
-def _import_key(jwk: _Jwk) -> OKPKey:
+def _import_key(jwk: _CheckpointJwk) -> OKPKey:
     public = OKPKey.import_key({"kty": jwk.kty, "crv": jwk.crv, "x": jwk.x})
     if jwk.d is None:
         return public
     private = OKPKey.import_key({"kty": jwk.kty, "crv": jwk.crv, "x": jwk.x, "d": jwk.d}).private_key
-    # Imported again without the given `x`: the library would take it even when `d` belongs to another key.
+    # The private key is imported again without `x`: the library accepts an `x` that does not belong to `d`.
     key = OKPKey.import_key(private) if private is not None else None
     if key is None or key.as_dict(private=False)["x"] != jwk.x:
         raise ValueError(f"the key {jwk.kid} has an x that does not belong to its d")

@@ -1,4 +1,4 @@
-"""Reads of one moment, for whoever compares documents with each other while they are written."""
+"""Snapshot reads, for the comparison of documents that are being written."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -9,23 +9,23 @@ from pymongo.errors import OperationFailure
 from guerdon.database import Database, Session
 from guerdon.errors import DatabaseUnavailable
 
-CODES, TRIES, PAUSE_SECONDS = frozenset({239, 246}), 50, 0.1
-"""SnapshotTooOld, SnapshotUnavailable (a collection has just been made): read again."""
+RETRIED_CODES, TRIES_MAX, PAUSE_SECONDS = frozenset({239, 246}), 50, 0.1
+"""SnapshotTooOld and SnapshotUnavailable (a collection has just been created) are retried."""
 T = TypeVar("T")
 
 
 async def in_snapshot(database: Database, read: Callable[[Session], Awaitable[T]]) -> T:
-    """Let `read` see one moment of the database; it may be called several times.
+    """Return the result of `read` in a snapshot session. `read` may be called several times.
 
     Raises:
-        DatabaseUnavailable: the database gives no snapshot.
+        DatabaseUnavailable: the database does not provide a snapshot.
     """
-    for _ in range(TRIES):
+    for _ in range(TRIES_MAX):
         try:
             async with database.client.start_session(snapshot=True) as session:
                 return await read(session)
         except OperationFailure as error:
-            if error.code not in CODES:
+            if error.code not in RETRIED_CODES:
                 raise
             await asyncio.sleep(PAUSE_SECONDS)
-    raise DatabaseUnavailable("the database gives no snapshot of its present state")
+    raise DatabaseUnavailable("the database does not provide a snapshot of its current state")

@@ -1,4 +1,4 @@
-"""Where a verification stands, on disk: so that it goes on after a crash, without writing into the books that it proves."""
+"""Position of a verification, stored in a file. A run can continue after an interruption, and nothing is written to the verified database."""
 
 import asyncio
 import os
@@ -11,89 +11,93 @@ from msgspec import Struct
 from guerdon.database import Database
 from guerdon.errors import StartupRefused
 from guerdon.ledger.store import ENTRIES
-from guerdon.verification.checkpoints import RemovedPart
+from guerdon.verification.checkpoints import Recount
 from guerdon.verification.report import VerificationReport
 
 SAVE_EVERY_SECONDS = 1.0
 
 
 class VerificationPosition(Struct):
-    """How far a run has come: everything that it must know to go on, the violations found so far with it."""
+    """Position of a run: everything that is needed to continue it, including the violations found so far."""
 
     stage: Literal["accounts", "events", "holds", "reversals", "refusals", "vouchers"] = "accounts"
     last: str = ""
-    """The last id of the stage that is done."""
+    """Id of the last document of the stage that is done."""
     done: int = 0
+    """Number of documents that were read."""
     total: int = 0
-    """Documents that were there when the run began, about."""
+    """Estimated number of documents when the run began."""
     report: VerificationReport = msgspec.field(default_factory=VerificationReport)
-    cuts: list[RemovedPart] = []
+    recounts: list[Recount] = msgspec.field(name="cuts", default_factory=list[Recount])
 
 
-class _File(Struct):
-    books: str
-    place: VerificationPosition
+class _SavedRun(Struct):
+    """Content of the file. Its names stay the same, so that a run can continue with a later version."""
+
+    database_id: str = msgspec.field(name="books")
+    position: VerificationPosition = msgspec.field(name="place")
 
 
 class StateFile:
-    """Keeps the place of one run."""
+    """File with the position of one run."""
 
-    def __init__(self, file: Path, books: str) -> None:
+    def __init__(self, file: Path, database_id: str) -> None:
         self._file = file
-        self._books = books
+        self._database_id = database_id
         self._saved_at = asyncio.get_running_loop().time()
 
     @classmethod
     async def of(cls, database: Database, file: Path) -> "StateFile":
-        return cls(file, await _name_of(database))
+        return cls(file, await _database_id(database))
 
     def load(self) -> VerificationPosition | None:
-        """Return where the last run was cut off, or None when there is no such run.
+        """Return the position of an interrupted run, or None.
 
         Raises:
-            StartupRefused: that run was over other books, or the file cannot be read.
+            StartupRefused: the run belongs to another database, or the file cannot be read.
         """
         try:
-            saved = msgspec.json.decode(self._file.read_bytes(), type=_File)
+            saved = msgspec.json.decode(self._file.read_bytes(), type=_SavedRun)
         except FileNotFoundError:
             return None
         except (OSError, msgspec.MsgspecError) as error:
-            raise StartupRefused(f"{self._file} cannot be read ({error}); start anew without --resume") from None
-        if saved.books != self._books:
-            raise StartupRefused(f"{self._file} belongs to a verification of another database; start anew without --resume")
-        return saved.place
+            raise StartupRefused(f"{self._file} cannot be read ({error}); start again without --resume") from None
+        if saved.database_id != self._database_id:
+            raise StartupRefused(f"{self._file} belongs to a verification of another database; start again without --resume")
+        return saved.position
 
-    def save_now_and_then(self, place: VerificationPosition) -> None:
-        """Save a place from which the run can go on, but not more often than it is worth.
+    def save_periodically(self, position: VerificationPosition) -> None:
+        """Save the position, at most every `SAVE_EVERY_SECONDS`.
 
         Raises:
-            StartupRefused: it cannot be written.
+            StartupRefused: the file cannot be written.
         """
         now = asyncio.get_running_loop().time()
         if now - self._saved_at >= SAVE_EVERY_SECONDS:
             self._saved_at = now
-            self._save(place)
+            self._save(position)
 
-    def _save(self, place: VerificationPosition) -> None:
-        """Replace the file in one step: whoever is killed leaves the old or the new one."""
+    def _save(self, position: VerificationPosition) -> None:
+        """Replace the file in one step, so that a killed process leaves either the old or the new file."""
         draft = self._file.with_suffix(".new")
         try:
             self._file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
             with os.fdopen(descriptor, "wb") as opened:
-                opened.write(msgspec.json.encode(_File(self._books, place)))
+                opened.write(msgspec.json.encode(_SavedRun(self._database_id, position)))
             draft.replace(self._file)
         except OSError as error:
             raise StartupRefused(
-                f"{self._file} cannot be written: {error.strerror}; name another directory with --data-dir"
+                f"{self._file} cannot be written: {error.strerror}; choose another directory with --data-dir"
             ) from None
 
     def remove(self) -> None:
+        """Remove the file at the end of a run."""
         self._file.unlink(missing_ok=True)
 
 
-async def _name_of(database: Database) -> str:
-    """The identity of the collection of entries: another database, or one that was restored, has another."""
+async def _database_id(database: Database) -> str:
+    """Return the UUID of the collection of entries. Another database, or a restored one, has another UUID."""
     async for found in await database.raw.list_collections(filter={"name": ENTRIES}):
         return bytes(found["info"]["uuid"]).hex()
     return "none"

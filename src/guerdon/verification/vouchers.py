@@ -1,200 +1,254 @@
-"""L11: what vouchers say is what their accounts say, and a stock counts what was issued of it and not given back.
+"""L11: vouchers agree with their accounts, and stocks count the vouchers that were issued and not returned.
 
-A voucher's life is the history of its account: every step is an entry that says what the voucher became by it. So the newest entry tells what
-the document must say, whatever has happened before; and what was issued, the first one. Documents and accounts of a page are read in one
-snapshot, since they change together; the entries that they name never change.
+Every step in the life of a voucher is an entry on its account that contains the new state. So the newest step gives the state of the document,
+independent of earlier entries, and the first entry gives what was issued. The documents and accounts of a page are read in one snapshot, because they
+change together; the entries that they name never change.
 """
 
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from functools import partial
-from typing import Any
 
+import msgspec
 from msgspec import Struct
 
 from guerdon.database import Database, Document, Session
 from guerdon.ledger.models import HOLDS_MAX, entry_id, parse_location
 from guerdon.ledger.store import ACCOUNTS, REVERSALS
-from guerdon.offers.models import OFFER_VERSIONS
+from guerdon.offers.models import OFFER_VERSIONS, STOCK
 from guerdon.verification.account_replay import ReportViolation
 from guerdon.verification.lookups import BATCH, find_entries
+from guerdon.verification.rows import (
+    AccountRow,
+    EntryRow,
+    OfferVersionRow,
+    ReversalRow,
+    VoucherCodeRow,
+    VoucherRow,
+    decode_row,
+    decode_rows,
+)
 from guerdon.verification.snapshots import in_snapshot
 from guerdon.vouchers.codes.models import CODE_BATCHES
 from guerdon.vouchers.models import DEALT_CODES, VOUCHER_CODES, VOUCHERS
 
-COPIED = ("name", "kind", "value", "price", "minimum_basket")
-"""What a voucher repeats of the version of the offer that it was issued by."""
 STEPS = frozenset({"issue", "reserve", "use", "release", "unuse", "cancel", "load"})
-BEHIND = frozenset({"void", "hold_expiry", "expiry"})
-LOOKED_BACK, LOOKED_BACK_MAX = 3, 2 * HOLDS_MAX
-"""So many entries behind the newest step are usual, and possible: every reservation ends once, and lots lapse."""
-OVER = frozenset({"used", "cancelled"})
-CARD, STOCK = "gift_card", "stock"
+"""Kinds of entries that change the state of a voucher."""
+KINDS_AFTER_STEP = frozenset({"void", "hold_expiry", "expiry"})
+"""Kinds of entries that may follow the newest step: they are caused by time, or release the rest of a reservation."""
+ENTRIES_AFTER_STEP, ENTRIES_AFTER_STEP_MAX = 3, 2 * HOLDS_MAX
+"""Usual and maximum number of entries after the newest step: every reservation ends once, and lots expire."""
+FINAL_STATES = frozenset({"used", "cancelled"})
+GIFT_CARD = "gift_card"
 EXTERNAL = "external_code"
-"""Its voucher's code is never dealt again, so that the stock keeps it when it is cancelled."""
+"""Kind of vouchers with an external code. The code is never dealt again, so a cancelled voucher of this kind stays counted by the stock."""
 
 
 class _VoucherPage(Struct, frozen=True):
-    vouchers: list[Document]
-    accounts: dict[str, Document]
-    reversed: dict[str, Document]
-    """What says how much of a price was taken back."""
-    offers: dict[str, Document]
-    """What the versions say that the vouchers were issued by."""
-    codes: dict[str, Document]
+    """Vouchers with the documents that they name, read in one snapshot."""
+
+    documents: list[Document]
+    vouchers: list[VoucherRow]
+    damaged: dict[str, str]
+    """Error by id of a voucher that cannot be decoded."""
+    accounts: dict[str, AccountRow]
+    reversals: dict[str, ReversalRow]
+    """Reversals of the payments."""
+    offers: dict[str, OfferVersionRow]
+    codes: dict[str, VoucherCodeRow]
 
 
-async def check_vouchers(database: Database, after: str, blame: ReportViolation) -> AsyncIterator[tuple[int, str]]:
-    """Check all vouchers behind the id `after`, and at the end the stocks; yield after each page how many there were, and the last id."""
+async def check_vouchers(database: Database, after: str, report_violation: ReportViolation) -> AsyncIterator[tuple[int, str]]:
+    """Check the vouchers after the id `after`, and then the stocks. Yield the number of vouchers and the last id of each page."""
     while True:
         page = await _read_page(database, after)
-        if not page.vouchers:
+        if not page.documents:
             break
-        await _check_page(database, page, blame)
-        after = str(page.vouchers[-1]["_id"])
-        yield len(page.vouchers), after
-    await _check_stocks(database, blame)
+        await _check_page(database, page, report_violation)
+        after = str(page.documents[-1]["_id"])
+        yield len(page.documents), after
+    await _check_stocks(database, report_violation)
 
 
 async def _read_page(database: Database, after: str) -> _VoucherPage:
     async def read(session: Session) -> _VoucherPage:
-        found = database.raw[VOUCHERS].find({"_id": {"$gt": after}}, limit=BATCH, session=session).sort("_id")
-        vouchers = [row async for row in found]
+        cursor = database.raw[VOUCHERS].find({"_id": {"$gt": after}}, limit=BATCH, session=session).sort("_id")
+        documents = [document async for document in cursor]
+        vouchers, damaged = _decode_vouchers(documents)
 
-        async def named(collection: str, name_of: Callable[[Document], str]) -> dict[str, Document]:
-            wanted = sorted({name_of(row) for row in vouchers})
-            return {str(row["_id"]): row async for row in database.raw[collection].find({"_id": {"$in": wanted}}, session=session)}
+        async def find(collection: str, id_of: Callable[[VoucherRow], str]) -> list[Document]:
+            where: Document = {"_id": {"$in": sorted({id_of(row) for row in vouchers})}}
+            return [document async for document in database.raw[collection].find(where, session=session)]
 
         return _VoucherPage(
+            documents,
             vouchers,
-            await named(ACCOUNTS, lambda row: str(row.get("account"))),
-            await named(REVERSALS, lambda row: str(row.get("transaction"))),
-            await named(OFFER_VERSIONS, _version_of),
-            {**await named(VOUCHER_CODES, _code_of), **await named(DEALT_CODES, _code_of)},
+            damaged,
+            decode_rows(await find(ACCOUNTS, lambda row: row.account), AccountRow),
+            decode_rows(await find(REVERSALS, lambda row: str(row.transaction)), ReversalRow),
+            decode_rows(await find(OFFER_VERSIONS, lambda row: row.version_id), OfferVersionRow),
+            decode_rows([*await find(VOUCHER_CODES, _code_id), *await find(DEALT_CODES, _code_id)], VoucherCodeRow),
         )
 
     return await in_snapshot(database, read)
 
 
-async def _check_page(database: Database, page: _VoucherPage, blame: ReportViolation) -> None:
-    wanted: set[str] = set()
-    for row in page.vouchers:
-        account = page.accounts.get(str(row.get("account")))
-        if account is not None:
-            newest = _seq(account)
-            wanted |= {entry_id(account["_id"], seq) for seq in {1, *range(max(1, newest - LOOKED_BACK), newest + 1)}}
-        if (place := parse_location(str(row.get("transaction")))) is not None:
-            wanted.add(entry_id(*place))
-    entries = await find_entries(database, wanted)
-    for account in page.accounts.values():
-        if _telling(account, entries, LOOKED_BACK) is None:
-            first = max(1, _seq(account) - LOOKED_BACK_MAX)
-            entries |= await find_entries(database, {entry_id(account["_id"], seq) for seq in range(first, _seq(account))})
-    for row in page.vouchers:
+def _decode_vouchers(documents: Sequence[Document]) -> tuple[list[VoucherRow], dict[str, str]]:
+    vouchers: list[VoucherRow] = []
+    damaged: dict[str, str] = {}
+    for document in documents:
         try:
-            for fault in _faults(row, page, entries):
-                blame("L11", f"{VOUCHERS}/{row['_id']}", fault)
-        except (KeyError, TypeError, AttributeError, ValueError) as error:
-            blame("L11", f"{VOUCHERS}/{row['_id']}", f"not a voucher: {error!r}")
+            vouchers.append(decode_row(document, VoucherRow))
+        except msgspec.ValidationError as error:
+            damaged[str(document["_id"])] = str(error)
+    return vouchers, damaged
 
 
-def _faults(row: Document, page: _VoucherPage, entries: dict[str, Document]) -> Iterator[str]:
-    account = page.accounts.get(row["account"])
-    if account is None or _seq(account) < 1:
-        yield f"its account, {row['account']}, does not exist, or nothing was ever issued on it"
+async def _check_page(database: Database, page: _VoucherPage, report_violation: ReportViolation) -> None:
+    for voucher_id, error in page.damaged.items():
+        report_violation("L11", f"{VOUCHERS}/{voucher_id}", f"the voucher is damaged: {error}")
+    entry_ids: set[str] = set()
+    for row in page.vouchers:
+        account = page.accounts.get(row.account)
+        if account is not None:
+            newest = account.seq
+            entry_ids |= {entry_id(account.id, seq) for seq in {1, *range(max(1, newest - ENTRIES_AFTER_STEP), newest + 1)}}
+        if row.transaction is not None and (location := parse_location(row.transaction)) is not None:
+            entry_ids.add(entry_id(*location))
+    entries = await find_entries(database, entry_ids)
+    for account in page.accounts.values():
+        if _newest_step(account, entries, ENTRIES_AFTER_STEP) is None:
+            first = max(1, account.seq - ENTRIES_AFTER_STEP_MAX)
+            entries |= await find_entries(database, {entry_id(account.id, seq) for seq in range(first, account.seq)})
+    for row in page.vouchers:
+        for fault in _faults(row, page, entries):
+            report_violation("L11", f"{VOUCHERS}/{row.id}", fault)
+
+
+def _faults(row: VoucherRow, page: _VoucherPage, entries: dict[str, EntryRow]) -> Iterator[str]:
+    account = page.accounts.get(row.account)
+    if account is None or account.seq < 1:
+        yield f"its account {row.account} does not exist, is damaged, or has no entry"
         return
-    card = row["kind"] == CARD
-    named = row["account"].startswith(f"{row['_id']}:") if card else row["account"] == f"{row['owner']}:uses.{row['_id']}"
-    if not named or account["kind"] != (CARD if card else "voucher"):
-        yield f"{row['account']} is not its account"
-    first = entries.get(entry_id(account["_id"], 1), {})
-    told = _metadata(first)
-    whose = told.get("voucher", row["_id"] if told.get("batch", "") == row.get("batch") else None)
-    said = (first.get("kind"), first.get("amount"), whose)
-    if said != ("issue", row["uses"], row["_id"]):
-        yield f"{row['uses']} were issued by it, its first entry says {said}"
-    if row["member"] not in {None, row["owner"]} or (row["member"] is None) != (row["owner"] == row["_id"]):
-        yield f"it is {row['member']}'s, and lies with {row['owner']}"
-    copied, offer = {name: row[name] for name in COPIED}, page.offers.get(_version_of(row), {}).get("offer", {})
-    if copied != {name: offer.get(name) for name in COPIED}:
-        yield f"its offer, {_version_of(row)}, does not exist, or does not say what it says"
-    if page.codes.get(_code_of(row), {}).get("voucher") != row["_id"]:
-        yield "its code stands for another voucher, or for none"
+    is_card = row.kind == GIFT_CARD
+    has_own_account = row.account.startswith(f"{row.id}:") if is_card else row.account == f"{row.owner}:uses.{row.id}"
+    if not has_own_account or account.kind != (GIFT_CARD if is_card else "voucher"):
+        yield f"{row.account} is not its account"
+    yield from _faults_of_issue(row, entries.get(entry_id(account.id, 1)))
+    if row.member not in {None, row.owner} or (row.member is None) != (row.owner == row.id):
+        yield f"its member is {row.member}, but its owner is {row.owner}"
+    version = page.offers.get(row.version_id)
+    copied = (row.name, row.kind, row.value, row.price, row.minimum_basket)
+    if version is None or copied != (
+        version.offer.name,
+        version.offer.kind,
+        version.offer.value,
+        version.offer.price,
+        version.offer.minimum_basket,
+    ):
+        yield f"the version {row.version_id} of its offer does not exist or differs from it"
+    code = page.codes.get(_code_id(row))
+    if code is None or code.voucher != row.id:
+        yield "its code does not exist or leads to another voucher"
     yield from _faults_of_state(row, account, entries)
     yield from _faults_of_price(row, page, entries)
 
 
-def _faults_of_state(row: Document, account: Document, entries: dict[str, Document]) -> Iterator[str]:
-    """What the document says is what the newest step has made of it; what time does changes no document."""
-    telling = _telling(account, entries, LOOKED_BACK_MAX)
-    if telling is None:
-        yield "no step of it stands on its account"
+def _faults_of_issue(row: VoucherRow, first: EntryRow | None) -> Iterator[str]:
+    """Compare the voucher with the first entry of its account."""
+    if first is None:
+        yield "the first entry of its account does not exist or is damaged"
         return
-    told = _metadata(telling)
-    if telling["kind"] == "issue":
-        said = ("issued", None, _ends_at(telling))
+    # The first entry names the voucher or, for a code batch, the batch.
+    same_batch = first.metadata.get("batch", "") == row.batch
+    voucher_id = first.metadata.get("voucher", row.id if same_batch else None)
+    issued = (first.kind, first.amount, voucher_id)
+    if issued != ("issue", row.uses, row.id):
+        yield f"its first entry has kind, amount and voucher {issued}, expected {('issue', row.uses, row.id)}"
+
+
+def _faults_of_state(row: VoucherRow, account: AccountRow, entries: dict[str, EntryRow]) -> Iterator[str]:
+    """Compare the state of the voucher with the newest step. Entries that time causes do not change the document."""
+    step = _newest_step(account, entries, ENTRIES_AFTER_STEP_MAX)
+    if step is None:
+        yield "its account has no entry that sets its state"
+        return
+    if step.kind == "issue":
+        expected = ("issued", None, _ends_at(step))
     else:
-        said = (told["state"], _number(told.get("reserved_until")), _number(told.get("ends_at")))
-    found = (row["state"], row.get("reserved_until"), row.get("expires_at"))
-    if found != said:
-        yield f"it says {found} of its state, reservation and end, its account {said}"
-    if row["state"] in OVER and account["balance"]:
-        yield f"it is {row['state']}, and {account['balance']} are left"
+        expected = (
+            step.metadata.get("state"),
+            _optional_int(step.metadata.get("reserved_until")),
+            _optional_int(step.metadata.get("ends_at")),
+        )
+    stored = (row.state, row.reserved_until, row.expires_at)
+    if stored != expected:
+        yield f"its state, reservation and expiry are {stored}; its account gives {expected}"
+    if row.state in FINAL_STATES and account.balance:
+        yield f"its state is {row.state}, but its account has a balance of {account.balance}"
 
 
-def _telling(account: Document, entries: dict[str, Document], back: int) -> Document | None:
-    """The newest entry that is a step: behind it there may be what time has done, and the rest of a reservation that was released."""
-    for seq in range(_seq(account), max(0, _seq(account) - back - 1), -1):
-        entry = entries.get(entry_id(account["_id"], seq), {})
-        if entry.get("kind") in STEPS:
+def _newest_step(account: AccountRow, entries: dict[str, EntryRow], entries_after: int) -> EntryRow | None:
+    """Return the newest entry that is a step, or None. At most `entries_after` entries may follow it."""
+    for seq in range(account.seq, max(0, account.seq - entries_after - 1), -1):
+        entry = entries.get(entry_id(account.id, seq))
+        if entry is None:
+            return None
+        if entry.kind in STEPS:
             return entry
-        if entry.get("kind") not in BEHIND:
+        if entry.kind not in KINDS_AFTER_STEP:
             return None
     return None
 
 
-def _faults_of_price(row: Document, page: _VoucherPage, entries: dict[str, Document]) -> Iterator[str]:
-    """What was paid is on the ledger, and goes back once: when the voucher is cancelled."""
-    price, name = row.get("price"), row.get("transaction")
-    if price is None and name is None:
+def _faults_of_price(row: VoucherRow, page: _VoucherPage, entries: dict[str, EntryRow]) -> Iterator[str]:
+    """Check that the price was paid, and that it was returned if and only if the voucher is cancelled."""
+    if row.price is None and row.transaction is None:
         return
-    place = parse_location(str(name))
-    paid = {} if place is None else entries.get(entry_id(*place), {})
-    told = (paid.get("kind"), paid.get("amount"), paid.get("asset"), _metadata(paid).get("voucher"))
-    if price is None or told != ("redeem", -price["amount"], price["asset"], row["_id"]):
-        yield f"its price is {price}, what was paid says {told}"
+    location = None if row.transaction is None else parse_location(row.transaction)
+    payment = None if location is None else entries.get(entry_id(*location))
+    if row.price is None or payment is None:
+        yield f"its price is {row.price}, but its payment {row.transaction} does not exist"
         return
-    taken_back, due = page.reversed.get(str(name), {}).get("reversed", 0), price["amount"] if row["state"] == "cancelled" else 0
-    if taken_back != due:
-        yield f"{taken_back} of its price were taken back, where {due} should have been"
+    paid = (payment.kind, payment.amount, payment.asset, payment.metadata.get("voucher"))
+    if paid != ("redeem", -row.price.amount, row.price.asset, row.id):
+        yield f"its price is {row.price}; its payment has kind, amount, asset and voucher {paid}"
+        return
+    reversal = page.reversals.get(str(row.transaction))
+    returned, expected = 0 if reversal is None else reversal.reversed, row.price.amount if row.state == "cancelled" else 0
+    if returned != expected:
+        yield f"{returned} of its price was returned, expected {expected}"
 
 
-async def _check_stocks(database: Database, blame: ReportViolation) -> None:
-    """Every stock account counts what was issued of its offer, without what was given back; of a batch, all of it from its beginning."""
-    stocks, counted = await in_snapshot(database, partial(_read_stocks, database))
-    for name in sorted(stocks.keys() | counted.keys()):
-        if stocks.get(name) != counted[name]:
-            blame("L11", name, f"{counted[name]} were issued and not given back, the stock counts {stocks.get(name)}")
+async def _check_stocks(database: Database, report_violation: ReportViolation) -> None:
+    """Check that every stock account counts the issued and not returned vouchers of its offer, and all codes of each code batch."""
+    stocks, issued = await in_snapshot(database, partial(_read_stocks, database))
+    for account_id in sorted(stocks.keys() | issued.keys()):
+        if stocks.get(account_id) != issued[account_id]:
+            report_violation(
+                "L11", account_id, f"{issued[account_id]} were issued and not returned; the stock counts {stocks.get(account_id)}"
+            )
 
 
-async def _read_stocks(database: Database, session: Session) -> tuple[dict[str, Any], Counter[str]]:
-    """Return what the stock accounts count, and what there is of each."""
+async def _read_stocks(database: Database, session: Session) -> tuple[dict[str, object], Counter[str]]:
+    """Return the balance of each stock account, and the number of its issued vouchers."""
     where: Document = {"_id": {"$gte": "off_", "$lt": "off`"}, "kind": STOCK}
     rows = database.raw[ACCOUNTS].find(where, {"balance": 1}, session=session)
-    stocks = {str(row["_id"]): row.get("balance") async for row in rows}
-    there: Counter[str] = Counter()
+    stocks: dict[str, object] = {str(row["_id"]): row.get("balance") async for row in rows}
+    issued: Counter[str] = Counter()
     for collection, pipeline in ((VOUCHERS, ISSUED), (CODE_BATCHES, BATCHED)):
         async for row in await database.raw[collection].aggregate(pipeline, session=session):
-            stock = f"{row['_id']}:{STOCK}"
-            there[stock] += row["count"]
-    return stocks, there
+            stock_id = f"{row['_id']}:{STOCK}"
+            issued[stock_id] += row["count"]
+    return stocks, issued
 
 
 ISSUED: list[Document] = [
-    # What belongs to a batch was counted by it, and stays counted.
+    # Codes of a code batch are counted by the batch and stay counted.
     {"$match": {"batch": None, "$or": [{"state": {"$ne": "cancelled"}}, {"kind": EXTERNAL}]}},
     {"$group": {"_id": "$offer", "count": {"$sum": 1}}},
 ]
+"""Aggregation over the vouchers: number of issued and not returned vouchers by offer."""
 BATCHED: list[Document] = [
     {"$match": {"kind": {"$in": ["generate", "shared"]}, "$or": [{"status": {"$in": ["running", "done"]}}, {"open": True}]}},
     {"$lookup": {"from": VOUCHERS, "localField": "voucher", "foreignField": "_id", "as": "shared"}},
@@ -202,34 +256,23 @@ BATCHED: list[Document] = [
     {"$set": {"count": {"$cond": [{"$eq": ["$kind", "shared"]}, {"$sum": "$shared.uses"}, "$wanted"]}}},
     {"$group": {"_id": "$owner", "count": {"$sum": "$count"}}},
 ]
+"""Aggregation over the code batches: number of codes by offer."""
 
 
-def _version_of(row: Document) -> str:
-    return f"{row.get('offer')}/{row.get('offer_version')}"
+def _code_id(row: VoucherRow) -> str:
+    """Return the id of the document that leads from the code of a voucher to the voucher."""
+    if row.number is not None:
+        return f"{row.offer}#{str(row.number).rjust(9, '0')}"
+    return str(row.code).replace("-", "").replace(" ", "").upper()
 
 
-def _code_of(row: Document) -> str:
-    """The id of what leads from its code to a voucher."""
-    if row.get("number") is not None:
-        return f"{row.get('offer')}#{str(row['number']).rjust(9, '0')}"
-    return str(row.get("code")).replace("-", "").replace(" ", "").upper()
+def _ends_at(entry: EntryRow) -> int | None:
+    """Return the latest expiry of the lots of an entry, or None."""
+    return max((lot.expires_at for lot in entry.lots or () if lot.expires_at is not None), default=None)
 
 
-def _ends_at(row: Document) -> int | None:
-    """When the last of an entry's, or an account's, lots lapses."""
-    lots: list[dict[str, Any]] = row.get("lots") or []
-    return max((lot["expires_at"] for lot in lots if lot.get("expires_at") is not None), default=None)
-
-
-def _seq(account: Document) -> int:
-    """The number of an account's newest entry; the row may be damaged, which its own proof says."""
-    seq: object = account.get("seq")
-    return seq if isinstance(seq, int) else 0
-
-
-def _metadata(entry: Document) -> dict[str, str]:
-    return entry.get("metadata") or {}
-
-
-def _number(text: str | None) -> int | None:
-    return None if text is None else int(text)
+def _optional_int(text: str | None) -> int | None:
+    """Return the number in `text`, or None without a text. A text that is not a number gives -1, which equals no stored time."""
+    if text is None:
+        return None
+    return int(text) if text.isdecimal() else -1

@@ -1,1 +1,1 @@
-"""Background work: jobs on their schedules, shared by any number of worker processes through leases in the database."""
+"""Background jobs on schedules. Any number of worker processes share them through leases in the database."""

@@ -1,4 +1,4 @@
-"""Which worker may run a job. The database decides, in one atomic step and by its own clock."""
+"""Leases that decide which worker runs a job. The database grants them in one atomic step, by its own clock."""
 
 import asyncio
 from contextlib import suppress
@@ -12,27 +12,27 @@ from guerdon.workers.models import LEASES, Job, Lease
 from guerdon.workers.rules import pause_ms_max
 
 NOW: Document = {"$toLong": "$$NOW"}
-"""The server's time in milliseconds, one value for the whole of a command."""
+"""Time of the server in milliseconds. It is constant within a command."""
 RENEWALS = 4
-"""How often a lease is renewed in the time it lasts."""
+"""Number of renewals within the duration of a lease."""
 TRUSTED_SHARE = 5 / 6
-"""The share of a lease after which its holder stops to count on it, so that a job has ended when another worker begins it."""
+"""Share of the duration of a lease after which its holder stops the job, so that the job has ended before another worker starts it."""
 
 
 class LeaseAnswer(Struct, frozen=True):
-    """The answer to a worker that asked for a job."""
+    """Answer to a request for a lease."""
 
     granted: bool
     wait_ms: int
-    """How long to wait before asking again; at most 0 when the lease is granted or free."""
+    """Milliseconds to wait before the next request; at most 0 if the lease is granted or free."""
     failures: int
-    """Failed runs in a row before this one."""
-    asked_at: float
-    """When it was asked for, in seconds of the event loop's clock: the lease cannot have begun earlier."""
+    """Number of consecutive failed runs before this one."""
+    requested_at: float
+    """Time of the request, in seconds of the clock of the event loop. The lease cannot have begun earlier."""
 
 
 class Leases:
-    """The leases as one worker sees them; `holder` is its name, and no other worker's."""
+    """Leases of one worker. `holder` is the unique name of the worker."""
 
     def __init__(self, database: Database, holder: str, lease_ms: int) -> None:
         self._rows = database.collection(LEASES, Lease).raw
@@ -40,18 +40,18 @@ class Leases:
         self._lease_ms = lease_ms
 
     async def take(self, job: Job) -> LeaseAnswer:
-        """Take the job's lease if nobody has it and the job is due; else tell how long to wait."""
-        asked_at = asyncio.get_running_loop().time()
-        # Ours already: the answer to an earlier request was lost.
-        ours = {"$eq": ["$holder", self._holder]}
+        """Take the lease of the job if it is free and the job is due; otherwise return the time to wait."""
+        requested_at = asyncio.get_running_loop().time()
+        # The worker already holds the lease if the answer to an earlier request was lost.
+        own = {"$eq": ["$holder", self._holder]}
         free = {"$lte": ["$expires_at", NOW]}
-        # Later than any pause can be: the job comes more often now than when that was written, or the server's clock was wrong.
-        absurd = {"$gt": ["$due_at", {"$add": [NOW, pause_ms_max(job.every_ms)]}]}
-        due = {"$or": [{"$lte": ["$due_at", NOW]}, absurd]}
-        taken = {"holder": self._holder, "expires_at": self._until(), "last_run_at": NOW}
+        # A due time after the longest pause is invalid: the schedule was slower when it was written, or the clock of the server was wrong.
+        too_late = {"$gt": ["$due_at", {"$add": [NOW, pause_ms_max(job.every_ms)]}]}
+        due = {"$or": [{"$lte": ["$due_at", NOW]}, too_late]}
+        taken = {"holder": self._holder, "expires_at": self._expiry(), "last_run_at": NOW}
         steps: list[Document] = [
             {"$replaceWith": {"$mergeObjects": [to_builtins(Lease(job.name)), "$$ROOT"]}},
-            {"$replaceWith": {"$cond": [{"$or": [ours, {"$and": [free, due]}]}, {"$mergeObjects": ["$$ROOT", taken]}, "$$ROOT"]}},
+            {"$replaceWith": {"$cond": [{"$or": [own, {"$and": [free, due]}]}, {"$mergeObjects": ["$$ROOT", taken]}, "$$ROOT"]}},
         ]
         wait: Document = {"$subtract": [{"$max": ["$expires_at", "$due_at"]}, NOW]}
         try:
@@ -62,39 +62,39 @@ class Leases:
                 upsert=True,
                 return_document=ReturnDocument.AFTER,
             )
-        except DuplicateKeyError:  # Another worker has inserted the row of a new job at the same moment.
-            return LeaseAnswer(granted=False, wait_ms=0, failures=0, asked_at=asked_at)
+        except DuplicateKeyError:  # Another worker has inserted the row of a new job at the same time.
+            return LeaseAnswer(granted=False, wait_ms=0, failures=0, requested_at=requested_at)
         granted = row["holder"] == self._holder
-        return LeaseAnswer(granted, 0 if granted else int(row["wait_ms"]), int(row["failures"]), asked_at)
+        return LeaseAnswer(granted, 0 if granted else int(row["wait_ms"]), int(row["failures"]), requested_at)
 
-    async def keep(self, job: Job, asked_at: float) -> None:
-        """Renew the lease, and return as soon as it cannot be counted on any more: another worker has it, or may soon.
+    async def keep(self, job: Job, requested_at: float) -> None:
+        """Renew the lease. Return when it is lost or may expire soon.
 
-        How long the lease can be trusted is measured from the sending of what the database has answered, by a clock that does
-        not jump; the two clocks need not agree on the time of day.
+        The remaining time is measured by a monotonic clock from the request of the last successful renewal, so the clocks of the worker and the
+        database may differ.
         """
         trusted_seconds = self._lease_ms / 1000 * TRUSTED_SHARE
         with suppress(TimeoutError):
-            async with asyncio.timeout_at(asked_at + trusted_seconds) as deadline:
+            async with asyncio.timeout_at(requested_at + trusted_seconds) as deadline:
                 while True:
                     await asyncio.sleep(self._lease_ms / 1000 / RENEWALS)
-                    asked_at = asyncio.get_running_loop().time()
+                    requested_at = asyncio.get_running_loop().time()
                     try:
-                        if not await self._change(job, {"expires_at": self._until()}):
+                        if not await self._change(job, {"expires_at": self._expiry()}):
                             return
                     except PyMongoError:
                         continue
-                    deadline.reschedule(asked_at + trusted_seconds)
+                    deadline.reschedule(requested_at + trusted_seconds)
 
     async def release(self, job: Job, *, pause_ms: int, failures: int) -> None:
-        """Give the lease back, if it is still ours; the job is due `pause_ms` after the beginning of the run that has ended."""
+        """Release the lease, if the worker still holds it. The job is due `pause_ms` after the start of the last run."""
         due_at = {"$add": ["$last_run_at", pause_ms]}
         await self._change(job, {"holder": None, "expires_at": 0, "due_at": due_at, "failures": failures})
 
     async def _change(self, job: Job, values: Document) -> bool:
-        """Change the row if the lease is ours, and tell whether it was."""
+        """Change the row if the worker holds the lease; return True if it does."""
         result = await self._rows.update_one({"_id": job.name, "holder": self._holder}, [{"$set": values}])
         return result.matched_count == 1
 
-    def _until(self) -> Document:
+    def _expiry(self) -> Document:
         return {"$add": [NOW, self._lease_ms]}

@@ -1,4 +1,4 @@
-"""What a job is, and the row by which worker processes share it."""
+"""Jobs, and the leases by which worker processes share them."""
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -8,33 +8,34 @@ from pymongo import IndexModel
 
 LEASES = "leases"
 INDEXES: dict[str, list[IndexModel]] = {LEASES: []}
-"""No secondary index: a lease is found by the name of its job, and there are as many as jobs."""
+"""No secondary index: a lease is found by the name of its job, and each job has one lease."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """Work that comes back. It may be cut off at any `await`, so what it has done must be of use, or harmless, as it stands."""
+    """Recurring work. A run may be cancelled at any `await`, so partial work must be valid."""
 
     name: str
-    """Stable: the lease is known by it, also to workers of another version."""
+    """Stable name. It identifies the lease, also for workers of another version."""
     every_ms: int
-    """From the beginning of one run to the beginning of the next."""
+    """Milliseconds from the start of one run to the start of the next."""
     run: Callable[[], Awaitable[int]]
-    """Do what there is to do, and return how much that was."""
+    """Function that does the work and returns the number of processed items."""
     limit_ms: int = 600_000
-    """A run that takes longer is cancelled and has failed; otherwise one that hangs would hold the job for ever."""
+    """Maximum duration of a run in milliseconds. A longer run is cancelled and has failed."""
 
 
 class Lease(Struct, frozen=True):
-    """Who runs a job, and when it is due. Times are milliseconds since the epoch by the database's clock, never by a worker's."""
+    """Lease of a job. Times are milliseconds since the epoch by the clock of the database."""
 
     id: str = field(name="_id")
-    """The name of the job."""
+    """Name of the job."""
     holder: str | None = None
-    """The worker that may run the job until `expires_at`."""
+    """Worker that may run the job until `expires_at`; None for a free lease."""
     expires_at: int = 0
     last_run_at: int = 0
-    """When the newest run began."""
+    """Start of the last run."""
     due_at: int = 0
+    """Time at which the job is due."""
     failures: int = 0
-    """Failed runs since the last good one."""
+    """Number of failed runs since the last successful run."""

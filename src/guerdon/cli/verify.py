@@ -1,26 +1,24 @@
-"""`guerdon verify` and `guerdon checkpoint`: prove the books, and sign what they hold."""
+"""`guerdon verify` and `guerdon checkpoint`: verify the ledger, and sign its state."""
 
-import asyncio
-from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated
 
 import msgspec
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from guerdon.cli.auditing import tell
-from guerdon.cli.local import checkpoint_file, checkpoint_key, local_database, local_services
+from guerdon.cli.audit import log_security_event
+from guerdon.cli.database import run_with_services
+from guerdon.cli.key_files import checkpoint_file, checkpoint_key
 from guerdon.clock import SystemClock
 from guerdon.config import Settings, load
 from guerdon.errors import StartupRefused
 from guerdon.ids import IdSource
 from guerdon.verification.checkpoints import BooksChanged, CheckpointKeys, write_checkpoint
-from guerdon.verification.service import LAWS, VerificationReport, prove, verify
-from guerdon.wiring.services import Services
+from guerdon.verification.service import LAWS, VerificationReport, verify, verify_account
 
-T = TypeVar("T")
+COMMAND = "guerdon verify"
 EXIT_VIOLATIONS = 1
 STATE_FILE = "verify.json"
 
@@ -38,7 +36,7 @@ Keys = Annotated[
 Public = Annotated[bool, typer.Option("--public-keys", help="Print the public keys for auditors instead of signing.")]
 
 
-def verify_books(
+def verify_ledger(
     *,
     as_json: AsJson = False,
     account: Account = None,
@@ -52,15 +50,17 @@ def verify_books(
     Exit code 1: a law is broken, or a checkpoint does not hold.
     """
     if account is not None and (resume or checkpoints is not None):
-        raise StartupRefused("--account proves one wallet at once: leave --resume and --checkpoints out")
+        raise StartupRefused("--account verifies one wallet in one run; remove --resume and --checkpoints")
     settings = load(data_dir=data_dir)
     if account is not None:
-        report = _with_services(settings, lambda services: prove(services.database, account, calendar=services.ledger.calendar))
+        report = run_with_services(
+            settings, COMMAND, lambda services: verify_account(services.database, account, calendar=services.ledger.calendar)
+        )
     else:
         report = _verify_all(settings, resume=resume, file=checkpoints, keys=keys)
-    typer.echo(msgspec.json.encode(report).decode() if as_json else _prose(report, whole=account is None))
+    typer.echo(msgspec.json.encode(report).decode() if as_json else _text_of(report, whole=account is None))
     if report.violations:
-        _tell_broken({law: broken.where for law, broken in report.first.items()})
+        _log_failure({law: violation.where for law, violation in report.first.items()})
         raise typer.Exit(EXIT_VIOLATIONS)
 
 
@@ -72,46 +72,49 @@ def checkpoint(public_keys: Public = False, data_dir: DataDir = None) -> None:
     settings = load(data_dir=data_dir)
     key_set = checkpoint_key(settings, make=True)
     if key_set is None:
-        raise StartupRefused("set GUERDON_CHECKPOINT_KEY_FILE: make one with `guerdon keys new-token-keys`")
+        raise StartupRefused("set GUERDON_CHECKPOINT_KEY_FILE; create the file with `guerdon keys new-token-keys`")
     keys = CheckpointKeys(key_set)
     if public_keys:
         typer.echo(keys.public_set())
         return
     file = checkpoint_file(settings)
     try:
-        written = _with_services(settings, lambda services: write_checkpoint(services.database, SystemClock(), keys, file))
-    except BooksChanged as broken:
-        typer.echo(f"no checkpoint: {broken}")
-        _tell_broken({})
+        written = run_with_services(
+            settings, COMMAND, lambda services: write_checkpoint(services.database, SystemClock(), keys, file)
+        )
+    except BooksChanged as error:
+        typer.echo(f"no checkpoint: {error}")
+        _log_failure({})
         raise typer.Exit(EXIT_VIOLATIONS) from None
-    typer.echo("signed" if written else "another process has signed one at this moment")
+    typer.echo("signed" if written else "another process has signed a checkpoint at the same time")
 
 
-def _tell_broken(where: dict[str, str]) -> None:
-    tell("verify_failed", "failed", request_id=IdSource(SystemClock()).new("cmd"), subject=where)
+def _log_failure(violations: dict[str, str]) -> None:
+    log_security_event("verify_failed", "failed", request_id=IdSource(SystemClock()).new("cmd"), subject=violations)
 
 
 def _verify_all(settings: Settings, *, resume: bool, file: Path | None, keys: Path | None) -> VerificationReport:
-    key_set = checkpoint_key(settings, make=False) if keys is None else _text_of(keys)
-    trusted = None if key_set is None else CheckpointKeys(key_set)
-    kept = checkpoint_file(settings)
-    if file is None and kept is not None and kept.exists():
-        file = kept
+    key_set = checkpoint_key(settings, make=False) if keys is None else _read_text(keys)
+    trusted_keys = None if key_set is None else CheckpointKeys(key_set)
+    configured = checkpoint_file(settings)
+    if file is None and configured is not None and configured.exists():
+        file = configured
     console = Console(stderr=True)
     columns = (TextColumn("verify"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
         task = bar.add_task("verify", total=None)
 
-        def tell(done: int, total: int) -> None:
+        def show_progress(done: int, total: int) -> None:
             bar.update(task, completed=done, total=total)
 
-        return _with_services(
+        return run_with_services(
             settings,
+            COMMAND,
             lambda services: verify(
                 services.database,
-                tell,
+                show_progress,
                 calendar=services.ledger.calendar,
-                keys=trusted,
+                keys=trusted_keys,
                 checkpoint_file=file,
                 state_file=settings.data_dir / STATE_FILE,
                 resume=resume,
@@ -119,32 +122,23 @@ def _verify_all(settings: Settings, *, resume: bool, file: Path | None, keys: Pa
         )
 
 
-def _text_of(file: Path) -> str:
+def _read_text(file: Path) -> str:
     try:
         return file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise StartupRefused(f"{file} cannot be read: {type(error).__name__}") from None
 
 
-def _with_services(settings: Settings, work: Callable[[Services], Awaitable[T]]) -> T:
-    async def within(completed: Settings) -> T:
-        async with local_services(completed) as services:
-            return await work(services)
-
-    with local_database(settings, "guerdon verify") as completed:
-        return asyncio.run(within(completed))
-
-
-def _prose(report: VerificationReport, *, whole: bool) -> str:
+def _text_of(report: VerificationReport, *, whole: bool) -> str:
     lines = [f"{report.accounts:,} accounts, {report.entries:,} entries, {report.violations:,} violations"]
-    for law, sentence in LAWS.items():
-        broken = report.first.get(law)
-        lines.append(f"  {law:3} {'BROKEN' if broken else 'holds '}  {sentence}")
-        if broken:
-            lines.append(f"      first at {broken.where}: {broken.detail}")
+    for law, statement in LAWS.items():
+        violation = report.first.get(law)
+        lines.append(f"  {law:3} {'BROKEN' if violation else 'holds '}  {statement}")
+        if violation:
+            lines.append(f"      first at {violation.where}: {violation.detail}")
     if whole:
         newest = f"newest number {report.checkpoints}, signatures " if report.checkpoints else ""
         lines.append(f"  checkpoints: {newest}{report.signatures}")
     if report.overdue:
-        lines.append(f"  {report.overdue:,} accounts hold something that has lapsed and is not booked yet; none of it can be spent")
+        lines.append(f"  {report.overdue:,} accounts hold expired value that is not booked yet; it cannot be spent")
     return "\n".join(lines)

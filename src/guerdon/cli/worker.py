@@ -1,4 +1,4 @@
-"""`guerdon worker`: background jobs in a process of their own; and how `guerdon up` keeps one beside the API."""
+"""`guerdon worker`: run the background jobs in a separate process; the worker process of `guerdon up`."""
 
 import asyncio
 import os
@@ -16,7 +16,8 @@ import typer
 
 from guerdon import embedded
 from guerdon.access.token_keys import TokenKeys
-from guerdon.cli.local import checkpoint_file, checkpoint_key, hold_to_profile, master_keys, own_token_keys
+from guerdon.cli.database import check_profile
+from guerdon.cli.key_files import checkpoint_file, checkpoint_key, master_keys, own_token_keys
 from guerdon.clock import SystemClock
 from guerdon.config import Settings, environment_of, load
 from guerdon.errors import StartupRefused
@@ -28,9 +29,9 @@ from guerdon.workers.service import Runner
 
 RESTART_SECONDS_MIN, RESTART_SECONDS_MAX = 1.0, 30.0
 STEADY_SECONDS = 60.0
-"""A worker that has lived so long is started again without delay when it dies."""
+"""A worker that has run for this long resets the delay before the next restart."""
 STOP_SECONDS = 12.0
-"""A little more than a worker needs at most to end its jobs."""
+"""Slightly longer than a worker needs to end its jobs."""
 
 DataDir = Annotated[Path | None, typer.Option("--data-dir", help="Data directory of a running `guerdon up` [GUERDON_DATA_DIR].")]
 ParentPid = Annotated[int | None, typer.Option("--parent-pid", hidden=True, help="Stop when this process ends.")]
@@ -39,27 +40,27 @@ ParentPid = Annotated[int | None, typer.Option("--parent-pid", hidden=True, help
 def worker(data_dir: DataDir = None, parent_pid: ParentPid = None) -> None:
     """Run the background jobs until a signal arrives. Several workers share the jobs. `guerdon up` starts a worker of its own."""
     if parent_pid is not None:
-        # As the API's workers do: whoever is left over would go on with a database that is ending too.
+        # As for API processes: a worker that outlives its parent would use a database that is being stopped.
         embedded.die_with_parent(parent_pid, by=signal.SIGKILL)
-        # Ctrl-C goes to the whole terminal; `guerdon up` asks us to stop when the API has.
+        # Ctrl-C is sent to all processes of the terminal; `guerdon up` stops the worker after the API.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
     settings = load(data_dir=data_dir)
-    hold_to_profile(settings)
-    asyncio.run(_work(_with_database(settings), heed_interrupts=parent_pid is None))
+    check_profile(settings)
+    asyncio.run(_run_jobs(_with_database(settings), handle_interrupts=parent_pid is None))
 
 
 def _with_database(settings: Settings) -> Settings:
     """
     Raises:
-        StartupRefused: no database is named, and none is running.
+        StartupRefused: no database is configured, and no `guerdon up` is running.
     """
     if settings.mongodb_url is not None:
-        # A worker issues no tokens, so outside of production it does not need the deployment's keys.
+        # A worker issues no tokens, so outside of production it does not need the keys of the deployment.
         keys = settings.token_keys or TokenKeys.generate()
         return load(data_dir=settings.data_dir, token_keys=keys)
     held = embedded.holder(settings.data_dir) or {}
     if not held.get("mongodb_url"):
-        raise StartupRefused("set GUERDON_MONGODB_URL, or name the data directory of a running `guerdon up` with --data-dir")
+        raise StartupRefused("set GUERDON_MONGODB_URL, or pass the data directory of a running `guerdon up` with --data-dir")
     return load(
         data_dir=settings.data_dir,
         mongodb_url=held["mongodb_url"],
@@ -70,15 +71,15 @@ def _with_database(settings: Settings) -> Settings:
     )
 
 
-async def _work(settings: Settings, *, heed_interrupts: bool) -> None:
+async def _run_jobs(settings: Settings, *, handle_interrupts: bool) -> None:
     stopping = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT) if heed_interrupts else (signal.SIGTERM,):
+    for number in (signal.SIGTERM, signal.SIGINT) if handle_interrupts else (signal.SIGTERM,):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
     clock = SystemClock()
     log = make_logger(clock, settings.log_level, sys.stderr)
     adopt_libraries(log)
     if settings.checkpoint_key is None:
-        log.warning("no_checkpoints", detail="GUERDON_CHECKPOINT_KEY is not set: the books are not signed")
+        log.warning("no_checkpoints", detail="GUERDON_CHECKPOINT_KEY is not set: no checkpoints of the ledger are signed")
     async with open_services(settings, clock) as services:
         runner = Runner(services.database, services.ids, log, jobs_of(services, settings, log))
         async with clock_followed(services, log):
@@ -88,16 +89,16 @@ async def _work(settings: Settings, *, heed_interrupts: bool) -> None:
 
 @contextmanager
 def worker_beside(settings: Settings) -> Generator[Callable[[], None]]:
-    """Yield what starts the worker process; at the end stop it."""
-    companion = _Companion(settings)
+    """Yield a function that starts a worker process; stop the process at the end."""
+    supervisor = _WorkerSupervisor(settings)
     try:
-        yield companion.start
+        yield supervisor.start
     finally:
-        companion.stop()
+        supervisor.stop()
 
 
-class _Companion:
-    """One worker process: started again when it dies, stopped when asked, and gone when this process is."""
+class _WorkerSupervisor:
+    """Supervisor of one worker process. It restarts the process when it dies, and the kernel ends the process together with this one."""
 
     def __init__(self, settings: Settings) -> None:
         self._environment = _environment(settings)
@@ -105,7 +106,7 @@ class _Companion:
         self._stopping = threading.Event()
         self._spawning = threading.Lock()
         self._child: subprocess.Popen[bytes] | None = None
-        # A child dies with the thread that started it, so this one goes on until there is no child.
+        # The kernel ends a child together with the thread that started it, so this thread runs until the child has ended.
         self._thread = threading.Thread(target=self._supervise, name="worker", daemon=True)
 
     def start(self) -> None:
@@ -136,7 +137,7 @@ class _Companion:
             pause_seconds = min(2 * pause_seconds, RESTART_SECONDS_MAX)
 
     def _run(self) -> int:
-        """Start a worker and return its exit status, negative for a signal."""
+        """Start a worker, wait for its end and return its exit status, negative for a signal."""
         with self._spawning:
             if self._stopping.is_set():
                 return 0
@@ -144,16 +145,16 @@ class _Companion:
                 [sys.executable, "-P", "-m", "guerdon", "worker", "--parent-pid", str(os.getpid())],
                 env=self._environment,
                 stdin=subprocess.DEVNULL,
-                # It logs to standard error, which it shares with us; that it is ready is nothing to our reader.
+                # The worker logs to standard error, which it shares with this process. Its "ready" line on standard output is not shown.
                 stdout=subprocess.DEVNULL,
-                # Nothing of ours is inheritable, and so Python uses posix_spawn(). Its other way needs a pipe for a moment, and
-                # an API process that is forked in that moment would hold the pipe open, and us here, as long as it lives.
+                # No descriptor of this process is inheritable, so all can stay open, and Python uses posix_spawn(). Otherwise Python opens
+                # a pipe: an API process that is forked at that moment would keep the pipe open and block this thread until it ends.
                 close_fds=False,
             )
         return self._child.wait()
 
 
 def _environment(settings: Settings) -> dict[str, str]:
-    """This process's environment with these very settings, however they were found. Secrets stand in no command line."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("GUERDON_")}
-    return kept | environment_of(settings, settings.model_fields_set)
+    """Return the environment of this process with `settings` in it. Secrets are passed in the environment, not on the command line."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("GUERDON_")}
+    return inherited | environment_of(settings, settings.model_fields_set)

@@ -1,4 +1,4 @@
-"""`guerdon up` and `guerdon serve`: the HTTP server in its own worker processes, and the word `ready` when it answers."""
+"""HTTP server of `guerdon up` and `guerdon serve`, in its own processes."""
 
 import json
 import os
@@ -20,11 +20,12 @@ from guerdon.errors import StartupRefused
 from guerdon.middlewares.connections import IDLE_SECONDS
 
 BACKPRESSURE = 16_384
-"""Connections that one worker takes at most, whatever they do: Granian counts them, not requests. What comes on top waits in the system's queue."""
+"""Maximum number of connections of one API process. Granian counts connections, not requests; more connections wait in the queue of the system."""
 HEADER_READ_TIMEOUT_MS = IDLE_SECONDS * 1000
-"""From the opening of a connection, or the end of an answer, to the end of the next request's head: slow heads and idle connections alike."""
+"""Maximum time from the opening of a connection, or the end of a response, to the end of the next request head. It ends slow heads and idle
+connections."""
 HEAD_BYTES_MAX = 32 * 1024
-"""What a connection may keep in memory before its request is understood; a head that is longer is answered 431."""
+"""Maximum size of a request head; a longer head is answered with 431."""
 READY_SECONDS = 60.0
 STOP_SECONDS = 15
 POLL_SECONDS = 0.02
@@ -33,7 +34,7 @@ POLL_SECONDS = 0.02
 def require_free_port(host: str, port: int) -> None:
     """
     Raises:
-        StartupRefused: somebody listens there already.
+        StartupRefused: another process listens on this port.
     """
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -46,23 +47,26 @@ def require_free_port(host: str, port: int) -> None:
 def require_configured(settings: Settings) -> None:
     """
     Raises:
-        StartupRefused: `guerdon serve` brings no database and no keys of its own.
+        StartupRefused: the database or keys are not configured.
     """
     if settings.mongodb_url is None:
-        raise StartupRefused("set GUERDON_MONGODB_URL, or use `guerdon up`, which starts a database of its own")
+        raise StartupRefused("set GUERDON_MONGODB_URL, or use `guerdon up`, which starts its own database")
     if settings.token_keys is None:
-        raise StartupRefused("set GUERDON_TOKEN_KEYS_FILE: make one with `guerdon keys new-token-keys`")
+        raise StartupRefused("set GUERDON_TOKEN_KEYS_FILE; create the file with `guerdon keys new-token-keys`")
     if settings.master_keys is None:
-        raise StartupRefused("set GUERDON_MASTER_KEYS_FILE: make one with `guerdon keys new-master-keys`")
+        raise StartupRefused("set GUERDON_MASTER_KEYS_FILE; create the file with `guerdon keys new-master-keys`")
 
 
 def serve(settings: Settings, *, host: str, port: int, workers: int, on_ready: Callable[[str], None]) -> None:
-    """Serve until a signal arrives. The workers read the settings from the environment, so those found here are put there."""
-    found = environment_of(settings, ("mongodb_url", "token_keys", "token_keys_file", "master_keys"))
+    """Serve until a signal arrives, and call `on_ready` with the URL once the API is ready.
+
+    The API processes read their settings from the environment, so the settings are written there.
+    """
+    environment = environment_of(settings, ("mongodb_url", "token_keys", "token_keys_file", "master_keys"))
     for name in ("GUERDON_MONGODB_URL", "GUERDON_TOKEN_KEYS", "GUERDON_MASTER_KEYS"):
         os.environ.pop(name, None)
         os.environ.pop(f"{name}_FILE", None)
-    os.environ.update(found)
+    os.environ.update(environment)
     _raise_file_limit()
     server = Granian(
         "guerdon.server:create_server",
@@ -71,7 +75,7 @@ def serve(settings: Settings, *, host: str, port: int, workers: int, on_ready: C
         interface=Interfaces.ASGI,
         workers=workers,
         factory=True,
-        # The gateway in front speaks HTTP/1.1 to us. Detecting HTTP/2 would let a connection that says nothing stay for ever.
+        # Gateways use HTTP/1.1. With the detection of HTTP/2, a connection that sends nothing would stay open permanently.
         http=HTTPModes.http1,
         loop=Loops.uvloop,
         backlog=4096,
@@ -83,23 +87,23 @@ def serve(settings: Settings, *, host: str, port: int, workers: int, on_ready: C
         workers_kill_timeout=STOP_SECONDS,
     )
     url = f"http://{host}:{port}"
-    watcher = threading.Thread(target=_announce, args=(url, on_ready), daemon=True)
+    watcher = threading.Thread(target=_wait_until_ready, args=(url, on_ready), daemon=True)
     watcher.start()
     server.serve()
 
 
 def _raise_file_limit() -> None:
-    """A connection is a file; the usual soft limit of 1024 is meant for programs that still use select()."""
+    """Raise the soft limit of open files to the hard limit: each connection is a file, and the usual soft limit is 1,024."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-def _announce(url: str, on_ready: Callable[[str], None]) -> None:
+def _wait_until_ready(url: str, on_ready: Callable[[str], None]) -> None:
     deadline = time.monotonic() + READY_SECONDS
     while time.monotonic() < deadline:
         try:
-            with urllib.request.urlopen(f"{url}/health/ready", timeout=2) as answer:
-                if json.load(answer).get("status") == "ok":
+            with urllib.request.urlopen(f"{url}/health/ready", timeout=2) as response:
+                if json.load(response).get("status") == "ok":
                     on_ready(url)
                     return
         except (urllib.error.URLError, OSError, ValueError):

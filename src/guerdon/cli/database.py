@@ -1,0 +1,136 @@
+"""Database of a command: `GUERDON_MONGODB_URL`, the database of a running `guerdon up`, or the embedded database, started for the command."""
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import typer
+from pydantic import SecretStr
+
+from guerdon import embedded
+from guerdon.access.token_keys import TokenKeys
+from guerdon.cli.key_files import TokenKeySettings, master_keys, own_token_keys
+from guerdon.clock import SystemClock
+from guerdon.config import Settings, require_safe
+from guerdon.errors import DataDirectoryBusy, StartupRefused
+from guerdon.wiring.services import Services, open_services
+
+T = TypeVar("T")
+ANNOUNCE_SECONDS = 60.0
+"""Maximum time to wait until another process has started the database of the data directory."""
+
+
+def check_profile(settings: Settings) -> None:
+    """Refuse unsafe settings in production; print a warning for each of them in other profiles.
+
+    Raises:
+        StartupRefused: see `require_safe`.
+    """
+    for doubt in require_safe(settings):
+        typer.echo(f"guerdon: production would refuse this: {doubt}", err=True)
+
+
+def run_with_services(settings: Settings, command: str, work: Callable[[Services], Awaitable[T]]) -> T:
+    """Open the database and the services for `command`, run `work` on them and return its result.
+
+    Raises:
+        StartupRefused: no database can be found or started.
+    """
+    with local_database(settings, command) as completed:
+        return run_on_database(completed, work)
+
+
+def run_on_database(settings: Settings, work: Callable[[Services], Awaitable[T]]) -> T:
+    """Open the services on settings with a database URL, run `work` on them and return its result."""
+
+    async def run() -> T:
+        async with local_services(settings) as services:
+            return await work(services)
+
+    return asyncio.run(run())
+
+
+@contextmanager
+def local_database(settings: Settings, command: str) -> Generator[Settings]:
+    """Yield the settings, completed with a database URL and token keys.
+
+    Raises:
+        StartupRefused: no database can be found or started.
+    """
+    if settings.mongodb_url is not None:
+        # Commands issue no tokens, so they do not need the keys of the deployment.
+        yield _completed(settings, settings.mongodb_url.get_secret_value(), {"token_keys": TokenKeys.generate()})
+        return
+    with _running_or_started(settings.data_dir, command) as url:
+        yield _completed(settings, url, own_token_keys(settings))
+
+
+@asynccontextmanager
+async def local_services(settings: Settings) -> AsyncGenerator[Services]:
+    """Open the services on settings that `local_database` has completed."""
+    async with open_services(settings, SystemClock()) as services:
+        yield services
+
+
+@contextmanager
+def _running_or_started(data_dir: Path, command: str) -> Generator[str]:
+    deadline = time.monotonic() + ANNOUNCE_SECONDS
+    while time.monotonic() < deadline:
+        held = embedded.holder(data_dir)
+        if held is not None and held.get("mongodb_url"):
+            yield str(held["mongodb_url"])
+            return
+        if held is None:
+            try:
+                lock = embedded.DataDirLock.acquire(data_dir, command=command)
+            except DataDirectoryBusy:
+                continue
+            with started_database(data_dir, lock) as url:
+                yield url
+            return
+        time.sleep(0.1)
+    raise StartupRefused(
+        f"another process holds {data_dir}, but its database has not started within {ANNOUNCE_SECONDS:.0f} seconds; stop that process"
+    )
+
+
+@contextmanager
+def own_or_embedded(settings: Settings, lock: embedded.DataDirLock) -> Generator[str]:
+    """Yield the URL of the configured database, or start the embedded one and yield its URL."""
+    if settings.mongodb_url is None:
+        with started_database(settings.data_dir, lock) as url:
+            yield url
+        return
+    url = settings.mongodb_url.get_secret_value()
+    try:
+        # The URL is not written to the lock file: it may contain a password.
+        yield url
+    finally:
+        lock.release()
+
+
+@contextmanager
+def started_database(data_dir: Path, lock: embedded.DataDirLock) -> Generator[str]:
+    """Start the embedded database under `lock` and yield its URL; at the end stop it and release the lock."""
+    try:
+        mongo = embedded.start(data_dir)
+        try:
+            lock.announce(mongodb_url=mongo.url)
+            yield mongo.url
+        finally:
+            mongo.stop()
+    finally:
+        lock.release()
+
+
+def _completed(settings: Settings, url: str, keys: TokenKeySettings) -> Settings:
+    update: dict[str, Any] = {"mongodb_url": SecretStr(url)}
+    if settings.token_keys is None:
+        update |= keys
+        update["token_keys"] = SecretStr(keys.get("token_keys", ""))
+    sealing_keys = master_keys(settings)
+    update["master_keys"] = None if sealing_keys is None else SecretStr(sealing_keys)
+    return settings.model_copy(update=update)
