@@ -19,7 +19,7 @@ SEED = 20_261_123
 CRASH_LOOP_SECONDS = 6.0
 """Granian gives up, and ends, when the worker that it started last dies within 5.5 s of its start."""
 WORKERS, KILL_EVERY_SECONDS, KILLS = 4, 2.0, 30
-pytestmark = [pytest.mark.trust, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.trust, pytest.mark.timeout(600), ALONE]
 
 
 @asynccontextmanager
@@ -73,7 +73,6 @@ async def test_kill_worker(tmp_path: Path) -> None:
     summarise("KILL-1 worker", deployment, load, back)
 
 
-@ALONE
 async def test_kill_one_worker_of_four_every_two_seconds(tmp_path: Path) -> None:
     """KILL-1: any worker but the one that was started last, since its early death ends the whole process (the next test's business).
 
