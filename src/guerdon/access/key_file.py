@@ -1,4 +1,4 @@
-"""Follows the file of the token keys, so that rotating and revoking need no restart. Requests have no part in this."""
+"""Watches the file of the token keys, so that rotating and revoking keys needs no restart. Requests never read the file."""
 
 import asyncio
 from pathlib import Path
@@ -10,25 +10,25 @@ from guerdon.clock import Clock
 from guerdon.errors import StartupRefused
 
 LOOK_SECONDS = 5.0
-"""How often each process looks whether the file has changed."""
+"""Interval at which each process checks the file for changes."""
 
 _Stamp = tuple[int, int, int, int]
 
 
 class KeyFile:
-    """The file that this process's token keys came from."""
+    """The file from which this process has loaded its token keys."""
 
     def __init__(self, path: Path, keys: TokenKeys, clock: Clock, log: FilteringBoundLogger) -> None:
         self._path = path
         self._keys = keys
         self._clock = clock
         self._log = log
-        # Nothing was seen yet: the first look reads the file, which may have changed since the process read its settings.
+        # The first check reads the file, which may have changed since the process read its settings.
         self._seen: _Stamp | str = "never"
 
     async def look(self) -> None:
-        """Use what the file holds if it has changed. What is not usable leaves the keys as they are, and one line in the log."""
-        # On a thread: the file may lie on a disk that does not answer.
+        """Load the keys if the file has changed. If they are not usable, keep the current keys and log an error once."""
+        # On a thread: the disk of the file may not respond.
         stamp, text = await asyncio.to_thread(self._read_if_changed)
         if stamp == self._seen:
             return
@@ -47,11 +47,11 @@ class KeyFile:
             self._log.info("token_keys_changed", kids=kids, signing=signing)
 
     def _read_if_changed(self) -> tuple[_Stamp | str, str | None]:
-        """Return what tells this state of the file from others, and its text if the state is a new one."""
+        """Return a stamp of the file's state, and the file's text if the state is new. The stamp of an unreadable file is the error's name."""
         try:
-            # Looked at before it is read: what is written in between is seen as a change the next time.
-            facts = self._path.stat()
-            stamp = (facts.st_ino, facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns)
+            # The status is read first: a write between the two reads then shows as a change at the next check.
+            status = self._path.stat()
+            stamp = (status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
             return stamp, None if stamp == self._seen else self._path.read_text(encoding="utf-8").strip()
         except (OSError, UnicodeDecodeError) as error:
             return type(error).__name__, None

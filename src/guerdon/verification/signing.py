@@ -1,20 +1,18 @@
 """The Ed25519 keys of checkpoints: a JWK set whose first key signs and all of whose keys verify. Public keys are enough to verify."""
 
 import re
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import msgspec
-from joserfc.errors import JoseError, UnsupportedAlgorithmError
-from joserfc.jwa import JWSAlgModel
+from joserfc.errors import JoseError
 from joserfc.jwk import OKPKey
-from joserfc.jws import JWSRegistry, deserialize_compact, serialize_compact
-from joserfc.registry import HeaderParameter
+from joserfc.jws import deserialize_compact, serialize_compact
 from joserfc.util import urlsafe_b64decode
-from msgspec import Meta, Struct
+from msgspec import Struct
 
+from guerdon.crypto.jwk import ALGORITHM, Ed25519Jwk, Ed25519JwkSet, EdDsaRegistry, MismatchedKey, import_private, import_public
 from guerdon.errors import StartupRefused
 
-ALGORITHM: Literal["EdDSA"] = "EdDSA"
 TYPE: Literal["guerdon-checkpoint"] = "guerdon-checkpoint"
 _COMPACT = re.compile(r"([A-Za-z0-9_-]{1,1000})\.([A-Za-z0-9_-]{1,4000})\.[A-Za-z0-9_-]{86}\Z")
 
@@ -23,38 +21,10 @@ class BadSignature(Exception):
     """Not a checkpoint, or not signed by a key of ours; the message says which."""
 
 
-class _Jwk(Struct, frozen=True):
-    kty: Literal["OKP"]
-    crv: Literal["Ed25519"]
-    kid: Annotated[str, Meta(min_length=1, max_length=128)]
-    x: str
-    d: str | None = None
-
-
-class _JwkSet(Struct, frozen=True):
-    keys: Annotated[list[_Jwk], Meta(min_length=1, max_length=16)]
-
-
 class _CheckpointHeader(Struct, frozen=True, forbid_unknown_fields=True):
     alg: Literal["EdDSA"]
     typ: Literal["guerdon-checkpoint"]
     kid: str
-
-
-class _OneAlgorithm(JWSRegistry):
-    """The library's registry cut down to one algorithm and three header fields.
-
-    It warns at each use of the name `EdDSA`, which RFC 9864 would replace by `Ed25519`; most tools know only the older name.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.header_registry = {name: HeaderParameter(name, "str", required=True) for name in ("alg", "typ", "kid")}
-
-    def get_alg(self, name: str) -> JWSAlgModel:
-        if name != ALGORITHM:
-            raise UnsupportedAlgorithmError("only EdDSA is allowed")
-        return self.algorithms[ALGORITHM]
 
 
 class CheckpointKeys:
@@ -66,14 +36,14 @@ class CheckpointKeys:
             StartupRefused: it is not a JWK set of Ed25519 keys with distinct `kid`s.
         """
         try:
-            described = msgspec.json.decode(jwk_set, type=_JwkSet).keys
+            described = msgspec.json.decode(jwk_set, type=Ed25519JwkSet).keys
             self._keys = {jwk.kid: _import_key(jwk) for jwk in described}
         except (msgspec.MsgspecError, JoseError, ValueError) as error:
             raise StartupRefused(f"the checkpoint keys are not a set of Ed25519 keys with a kid each: {error}") from None
         if len(self._keys) < len(described):
             raise StartupRefused("the checkpoint keys name a kid twice")
         self._signing = described[0].kid
-        self._registry = _OneAlgorithm()
+        self._registry = EdDsaRegistry()
 
     def public_set(self) -> str:
         """Return the public halves as a JWK set, for those who are to verify."""
@@ -129,13 +99,10 @@ def _header_of(jws: Any) -> _CheckpointHeader:
         raise BadSignature("not the header of a checkpoint") from None
 
 
-def _import_key(jwk: _Jwk) -> OKPKey:
-    public = OKPKey.import_key({"kty": jwk.kty, "crv": jwk.crv, "x": jwk.x})
+def _import_key(jwk: Ed25519Jwk) -> OKPKey:
     if jwk.d is None:
-        return public
-    private = OKPKey.import_key({"kty": jwk.kty, "crv": jwk.crv, "x": jwk.x, "d": jwk.d}).private_key
-    # Imported again without the given `x`: the library would take it even when `d` belongs to another key.
-    key = OKPKey.import_key(private) if private is not None else None
-    if key is None or key.as_dict(private=False)["x"] != jwk.x:
-        raise ValueError(f"the key {jwk.kid} has an x that does not belong to its d")
-    return key
+        return import_public(jwk.x)
+    try:
+        return import_private(jwk.x, jwk.d)
+    except MismatchedKey:
+        raise ValueError(f"the key {jwk.kid} has an x that does not belong to its d") from None
