@@ -166,10 +166,10 @@ MUTANTS = (
     # --- people who are forgotten ---------------------------------------------------------------------------------------
     Mutant("an erasure leaves the key", ERASING, '        await self._person_keys.raw.delete_one({"_id": member_id})\n', "", PRIVACY),
     Mutant("an erasure leaves the address claimed", ERASING, '        await self._claims.raw.delete_many({"_id": {"$in": address_claims(member)}, "member": member_id})\n', "", PRIVACY),
-    Mutant("an erasure leaves what rooms have", ERASING, "                await self._database.raw[each.collection].delete_many(where)", "                pass", PRIVACY),
+    Mutant("an erasure leaves what rooms have", ERASING, "                await self._database.raw[erasable.collection].delete_many(where)", "                pass", PRIVACY),
     Mutant("an erasure frees the external id", ERASING, "        if external_id_until is not None:", "        if False:", PRIVACY),
     Mutant("an erasure leaves the person in", ERASING, '{"erasing_at": asked_at, "disabled_at": asked_at}}', '{"erasing_at": asked_at}}', PRIVACY),
-    Mutant("an erasure without a record", ERASING, 'facts={"certificate": proof},', "facts={},", PRIVACY),
+    Mutant("an erasure without a record", ERASING, 'facts={"certificate": sha256},', "facts={},", PRIVACY),
     Mutant("those who work here are erased", ERASING, '{"_id": member_id, "role": "member", "erasing_at": None}', '{"_id": member_id, "erasing_at": None}', PRIVACY),
     Mutant("an erasure is forgotten when its process dies", ERASING, "        return len(tasks)", "        return 0", PRIVACY),
     Mutant("a wish for a password outlives the person", "src/guerdon/outbox.py", ', ErasableRows("outbox_by_address", OUTBOX, about, by="address")', "", PRIVACY),

@@ -166,7 +166,7 @@ def _services_on(resources: Resources, settings: Settings) -> Services:
             members,
             sessions,
             factors,
-            people=people,
+            profiles=people,
             wallets=wallets,
             vouchers=vouchers,
             ledger=books,
