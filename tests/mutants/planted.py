@@ -147,7 +147,7 @@ MUTANTS = (
     Mutant("key file is read for ever", IDENTITY + "key_file.py", "if stamp == self._seen:\n            return", "if False:\n            return", KEY_FILE),
     Mutant("keys hand out any scope", IDENTITY + "service.py", "        require_grantable(actor, distinct)\n", "", KEYS),
     Mutant("checksum of a key not looked at", IDENTITY + "service_key_format.py", " or checksum62(text[:-6]) != match[3]", "", KEYS),
-    Mutant("a service's keys are not audited", "src/guerdon/middlewares/auditing.py", " or declared.policy.scope in ADMIN_SCOPES)", ")", KEYS),
+    Mutant("a service's keys are not audited", "src/guerdon/middlewares/audit_records.py", " or declared.policy.scope in ADMIN_SCOPES)", ")", KEYS),
     Mutant("every use of a key is written", IDENTITY + "service.py", "if now - (cached.row.last_used_at or 0) >= LAST_USE_MS:", "if True:", KEYS),
     Mutant("audit log keeps keys", "src/guerdon/audit_log/service.py", "{name: redacted(value) for", "{name: value for", ("tests/api/test_leaks.py",)),
     # --- passwords and second factors -----------------------------------------------------------------------------------
@@ -178,6 +178,6 @@ MUTANTS = (
     Mutant("an export leaves holds out", "src/guerdon/privacy/exports.py", 'f"hld_{member_id}:")', 'f"hld_{member_id};")', PRIVACY),
     Mutant("an export of one batch", "src/guerdon/privacy/exports.py", "range(1, account.seq + 1, BATCH)", "range(1, min(account.seq, BATCH) + 1, BATCH)", PRIVACY),
     Mutant("a changed log of erasures is believed", "src/guerdon/privacy/rules.py", "if digest_of(view) != view.sha256:", "if False:", PRIVACY),
-    Mutant("an export is not audited", "src/guerdon/middlewares/auditing.py", "    if declared.audited:\n", "    if False:\n", PRIVACY),
+    Mutant("an export is not audited", "src/guerdon/middlewares/audit_records.py", "    if declared.audited:\n", "    if False:\n", PRIVACY),
     Mutant("a required factor is not", "src/guerdon/sessions/service.py", "session.factor or not self._rules.second_factor_required", "True", SECOND),
 )  # fmt: skip

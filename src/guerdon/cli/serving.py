@@ -17,7 +17,7 @@ from granian.log import LogLevels
 
 from guerdon.config import Settings, environment_of
 from guerdon.errors import StartupRefused
-from guerdon.middlewares.connections import IDLE_SECONDS
+from guerdon.middlewares.kept_connections import IDLE_SECONDS
 
 BACKPRESSURE = 16_384
 """Connections that one worker takes at most, whatever they do: Granian counts them, not requests. What comes on top waits in the system's queue."""
