@@ -144,7 +144,7 @@ MUTANTS = (
     Mutant("new key signs before it is known", "src/guerdon/cli/token_keys.py", "MARGIN_SECONDS = 295", "MARGIN_SECONDS = 0", SIGNING),
     Mutant("two commands write the key file at once", "src/guerdon/cli/token_keys.py", "fcntl.flock(descriptor, fcntl.LOCK_EX)", "pass", KEY_FILE),
     Mutant("a broken key file is fatal", IDENTITY + "key_file.py", "except StartupRefused as error:", "except KeyError as error:", KEY_FILE),
-    Mutant("key file is read for ever", IDENTITY + "key_file.py", "if stamp == self._seen:\n            return", "if False:\n            return", KEY_FILE),
+    Mutant("key file is read for ever", IDENTITY + "key_file.py", "if state == self._seen:\n            return", "if False:\n            return", KEY_FILE),
     Mutant("keys hand out any scope", IDENTITY + "service.py", "        require_grantable(actor, distinct)\n", "", KEYS),
     Mutant("checksum of a key not looked at", IDENTITY + "service_key_format.py", " or checksum62(text[:-6]) != match[3]", "", KEYS),
     Mutant("a service's keys are not audited", "src/guerdon/middlewares/audit_records.py", " or declared.policy.scope in ADMIN_SCOPES)", ")", KEYS),

@@ -3,6 +3,7 @@
 import asyncio
 from pathlib import Path
 
+from msgspec import Struct
 from structlog.typing import FilteringBoundLogger
 
 from guerdon.access.token_keys import TokenKeys
@@ -12,7 +13,20 @@ from guerdon.errors import StartupRefused
 LOOK_SECONDS = 5.0
 """Interval at which each process checks the file for changes."""
 
-_Stamp = tuple[int, int, int, int]
+
+class _Status(Struct, frozen=True):
+    """The metadata of the file by which a change is recognised."""
+
+    inode: int
+    size: int
+    modified_ns: int
+    changed_ns: int
+
+
+class _Unreadable(Struct, frozen=True):
+    """The file cannot be read because of an error with this name."""
+
+    cause: str
 
 
 class KeyFile:
@@ -24,17 +38,17 @@ class KeyFile:
         self._clock = clock
         self._log = log
         # The first check reads the file, which may have changed since the process read its settings.
-        self._seen: _Stamp | str = "never"
+        self._seen: _Status | _Unreadable | None = None
 
     async def look(self) -> None:
         """Load the keys if the file has changed. If they are not usable, keep the current keys and log an error once."""
         # On a thread: the disk of the file may not respond.
-        stamp, text = await asyncio.to_thread(self._read_if_changed)
-        if stamp == self._seen:
+        state, text = await asyncio.to_thread(self._read_if_changed)
+        if state == self._seen:
             return
-        self._seen = stamp
-        if text is None:
-            self._log.error("token_keys_unusable", detail=f"the file cannot be read: {stamp}")
+        self._seen = state
+        if isinstance(state, _Unreadable):
+            self._log.error("token_keys_unusable", detail=f"the file cannot be read: {state.cause}")
             return
         try:
             changed = self._keys.replace(text)
@@ -46,12 +60,12 @@ class KeyFile:
             signing = self._keys.get_signing(self._clock.now_ms()).described.kid
             self._log.info("token_keys_changed", kids=kids, signing=signing)
 
-    def _read_if_changed(self) -> tuple[_Stamp | str, str | None]:
-        """Return a stamp of the file's state, and the file's text if the state is new. The stamp of an unreadable file is the error's name."""
+    def _read_if_changed(self) -> tuple[_Status | _Unreadable, str]:
+        """Return the state of the file, and its text if the file is readable and has changed."""
         try:
             # The status is read first: a write between the two reads then shows as a change at the next check.
-            status = self._path.stat()
-            stamp = (status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
-            return stamp, None if stamp == self._seen else self._path.read_text(encoding="utf-8").strip()
+            stat = self._path.stat()
+            status = _Status(stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
+            return status, "" if status == self._seen else self._path.read_text(encoding="utf-8").strip()
         except (OSError, UnicodeDecodeError) as error:
-            return type(error).__name__, None
+            return _Unreadable(type(error).__name__), ""

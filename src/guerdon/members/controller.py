@@ -14,8 +14,8 @@ from guerdon.permissions import OWN, PUBLIC, ROLES_SCOPE, scope
 class RegistrationResource:
     """`/v1/auth/…`"""
 
-    def __init__(self, identity: Members) -> None:
-        self._identity = identity
+    def __init__(self, members: Members) -> None:
+        self._members = members
 
     @operation(
         "registerMember",
@@ -30,7 +30,7 @@ class RegistrationResource:
     async def on_post_register(self, req: Request, resp: Response) -> None:
         """Register a new member with an e-mail address and a password of 8 to 128 characters."""
         body, _ = await read(req, RegisterCreate)
-        person = await self._identity.register(body.email, body.password)
+        person = await self._members.register(body.email, body.password)
         resp.set_header("Location", f"/v1/members/{person.id}")
         send(resp, view_member(person), 201)
 
@@ -38,13 +38,13 @@ class RegistrationResource:
 class MembersResource:
     """`/v1/members` and `/v1/me`"""
 
-    def __init__(self, identity: Members) -> None:
-        self._identity = identity
+    def __init__(self, members: Members) -> None:
+        self._members = members
 
     @operation("getMe", OWN, tag="members", answers={200: MemberView}, errors=(NotFound,))
     async def on_get_me(self, req: Request, resp: Response) -> None:
         """Return the member who is logged in."""
-        send(resp, view_member(await self._identity.get_person(actor_of(req).id)))
+        send(resp, view_member(await self._members.get_person(actor_of(req).id)))
 
     @operation(
         "createMember",
@@ -58,7 +58,7 @@ class MembersResource:
     async def on_post(self, req: Request, resp: Response) -> None:
         """Create a member with an external id (the member's id in your system), an e-mail address, or both."""
         body, _ = await read(req, MemberCreate)
-        person = await self._identity.create_member(body.external_id, body.email, body.attributes)
+        person = await self._members.create_member(body.external_id, body.email, body.attributes)
         resp.set_header("Location", f"/v1/members/{person.id}")
         send(resp, view_member(person), 201)
 
@@ -67,7 +67,7 @@ class MembersResource:
         """List members, newest first, or find the member with an external id."""
         query = read_query(req, MemberQuery)
         before = None if query.cursor is None else decode_cursor(query.cursor)
-        people, next_before = await self._identity.find_people(query.external_id, query.limit, before)
+        people, next_before = await self._members.find_people(query.external_id, query.limit, before)
         cursor = None if next_before is None else encode_cursor(next_before)
         send(resp, MemberPage([view_member(person) for person in people], cursor))
 
@@ -75,7 +75,7 @@ class MembersResource:
     async def on_get_one(self, req: Request, resp: Response, member_id: str) -> None:
         """Return a member."""
         actor_of(req).require_reach(member_id)
-        send(resp, view_member(await self._identity.get_person(member_id)))
+        send(resp, view_member(await self._members.get_person(member_id)))
 
     @operation(
         "disableMember",
@@ -86,7 +86,7 @@ class MembersResource:
     )
     async def on_post_disable(self, req: Request, resp: Response, member_id: str) -> None:
         """Disable a member: they cannot log in, and their sessions no longer work. Their wallets do not change."""
-        send(resp, view_member(await self._identity.set_disabled(member_id, actor_of(req), disabled=True)))
+        send(resp, view_member(await self._members.set_disabled(member_id, actor_of(req), disabled=True)))
 
     @operation(
         "enableMember",
@@ -97,7 +97,7 @@ class MembersResource:
     )
     async def on_post_enable(self, req: Request, resp: Response, member_id: str) -> None:
         """Enable a disabled member: they can log in again."""
-        send(resp, view_member(await self._identity.set_disabled(member_id, actor_of(req), disabled=False)))
+        send(resp, view_member(await self._members.set_disabled(member_id, actor_of(req), disabled=False)))
 
     @operation(
         "setRole",
@@ -112,7 +112,7 @@ class MembersResource:
         """Set the role of a member: `member`, or a role of staff."""
         body, _ = await read(req, RoleUpdate)
         note(req, role=body.role)
-        send(resp, view_member(await self._identity.set_role(member_id, actor_of(req), body.role)))
+        send(resp, view_member(await self._members.set_role(member_id, actor_of(req), body.role)))
 
 
 def routes(members: Members) -> list[tuple[str, object, str | None]]:

@@ -35,7 +35,7 @@ class Reset(Struct, frozen=True, kw_only=True):
     ends_at: int
     """Time at which the token expires, milliseconds since the epoch."""
     expires_at: datetime
-    """The same time, at which MongoDB deletes the document."""
+    """Time at which MongoDB deletes the document, equal to `ends_at`."""
 
 
 # --- wire -----------------------------------------------------------------------------------------------------------

@@ -236,7 +236,7 @@ class Exports:
         return _pages(read, "")
 
     async def _person_of(self, event: RecordedEvent) -> Subject | None:
-        """Return the member's data that the conditions of the event have read, or None if there is none or its key was deleted."""
+        """Return the member's data that the conditions of the event have read, or None. It cannot be read after its key was deleted."""
         return None if event.inputs is None or event.inputs.person is None else await self._profiles.recall(event)
 
     def _refunds_of(self, member_id: str) -> AsyncGenerator[Sequence[PurchaseRefunds]]:

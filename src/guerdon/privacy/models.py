@@ -42,8 +42,11 @@ class Head(Struct, frozen=True):
     """The last entry of a wallet at a time."""
 
     wallet: str
+    """Id of the wallet."""
     seq: int
+    """Number of the entry."""
     head: bytes
+    """Hash of the entry."""
 
 
 class ErasureTask(Struct, frozen=True, kw_only=True):

@@ -65,7 +65,7 @@ class RateLimiter:
         return self._store is not None
 
     def spend_here(self, name: str, key: str) -> QuotaStatus | None:
-        """Like `spend`, with the counters of this process.
+        """Take 1 from the quota `name` of the caller `key`, with the counters of this process.
 
         Raises:
             TooManyRequests: nothing is left.

@@ -117,7 +117,7 @@ class SecondFactors:
         await self.forget(member_id)
 
     async def forget(self, member_id: str) -> bool:
-        """Remove the factor of a member without any proof. Return False if there is none."""
+        """Remove the factor of a member without any proof. Return False if the member has no factor."""
         return (await self._factors.raw.delete_one({"_id": member_id})).deleted_count > 0
 
     # --- asking -----------------------------------------------------------------------------------------------------
