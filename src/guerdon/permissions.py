@@ -1,4 +1,4 @@
-"""Who calls, and what a route asks of them."""
+"""Actors, roles and scopes, and the access policy of each route."""
 
 from typing import Literal
 
@@ -9,7 +9,7 @@ from guerdon.errors import Forbidden, NotFound, SecondFactorMissing, Unauthentic
 METRICS_SCOPE = "metrics:read"
 ROLES_SCOPE, AUDIT_SCOPE, KEYS_SCOPE, ERASE_SCOPE = "members:roles", "audit:read", "keys:manage", "members:erase"
 ADMIN_SCOPES = frozenset({ROLES_SCOPE, AUDIT_SCOPE, KEYS_SCOPE, ERASE_SCOPE})
-"""To change what others may do, to see what they have done, and to destroy: no role but an admin's has these."""
+"""Scopes to change permissions, to read the audit log and to erase. Of the roles, only `admin` has them."""
 EXPORT_SCOPE = "members:export"
 SCOPES = frozenset({
     "members:read", "members:write", "members:manage", EXPORT_SCOPE, *ADMIN_SCOPES, "wallets:read", "wallets:write", "wallets:freeze", "wallets:manage", "assets:read", "assets:write",
@@ -18,7 +18,7 @@ SCOPES = frozenset({
 })  # fmt: skip
 ANY_SCOPE = "*"
 
-NOBODYS = "there is no such thing, or it is not yours"
+NOBODYS = "this does not exist, or it belongs to another member"
 Role = Literal["member", "support", "operator", "admin"]
 ROLE_SCOPES: dict[Role, frozenset[str]] = {
     "member": frozenset(),
@@ -29,22 +29,24 @@ ROLE_SCOPES: dict[Role, frozenset[str]] = {
 
 
 class Actor(Struct, frozen=True):
-    """Whoever calls: a member with a token, an operator with a token, a service with a key, or nobody."""
+    """The caller of a request: a member or a staff person with an access token, a service with a key, or an anonymous caller."""
 
     id: str
     kind: Literal["anonymous", "member", "operator", "service_key", "system"]
+    """`operator` is any role of staff."""
     scopes: frozenset[str] = frozenset()
     session: str | None = None
-    """The session of somebody who has logged in."""
+    """Id of the caller's session, for members and staff."""
 
     def may(self, scope: str) -> bool:
+        """Return True if the caller has `scope`."""
         return scope in self.scopes or ANY_SCOPE in self.scopes
 
     def require_reach(self, member_id: str) -> None:
-        """A member reaches only what is theirs; the answer does not tell a foreign thing from a missing one.
+        """Check that a caller who is a member reads only their own data. The error is the same as for data that does not exist.
 
         Raises:
-            NotFound: the thing belongs to somebody else.
+            NotFound: the caller is another member.
         """
         if self.kind == "member" and self.id != member_id:
             raise NotFound(NOBODYS).concerning("access_denied", member_id)
@@ -54,19 +56,24 @@ ANONYMOUS = Actor("anonymous", "anonymous")
 
 
 class Policy(Struct, frozen=True):
-    """Who may call a route: everybody, holders of a scope, and (with `own`) members for what is theirs; or those who work here."""
+    """Access policy of a route."""
 
     scope: str | None = None
+    """Holders of this scope may call."""
     own: bool = False
+    """Members may call for their own data."""
     public: bool = False
+    """Everyone may call."""
     staff: bool = False
+    """Staff may call, with any scopes."""
 
     def check(self, actor: Actor) -> None:
-        """
+        """Check that the actor may call the route.
+
         Raises:
-            Unauthenticated: no valid credentials on a route that needs them.
-            SecondFactorMissing: somebody who works here, in a session that began without a second factor where one is required.
-            Forbidden: valid ones without the scope.
+            Unauthenticated: the route needs credentials and the caller is anonymous.
+            SecondFactorMissing: a second factor is required, and the session of this staff person began without one.
+            Forbidden: the caller lacks the scope.
         """
         if self.public:
             return
@@ -74,13 +81,13 @@ class Policy(Struct, frozen=True):
             raise Unauthenticated("send `Authorization: Bearer` with a service key or an access token")
         if self.scope is not None and actor.may(self.scope):
             return
-        # Whoever works here passes by the scope alone: `Actor.require_reach` holds only members to what is theirs.
+        # Staff pass by the scope alone: `Actor.require_reach` restricts only members to their own data.
         if self.own and (actor.kind == "member" or (actor.kind == "operator" and self.scope is None)):
             return
         if self.staff and actor.kind == "operator":
             return
         if actor.kind == "operator" and not actor.scopes:
-            raise SecondFactorMissing("log in with a second factor first: POST /v1/me/totp enrols one")
+            raise SecondFactorMissing("log in with a second factor; POST /v1/me/totp enrols one")
         raise Forbidden(f"this route needs the scope {self.scope}" if self.scope else "this route is for members")
 
 
@@ -88,13 +95,13 @@ PUBLIC = Policy(public=True)
 
 
 def scope(name: str, *, own: bool = False) -> Policy:
-    """Holders of the scope `name`; with `own`, members too, for what is theirs."""
+    """Return the policy of a route for holders of the scope `name` and, with `own`, for members and their own data."""
     if name not in SCOPES:
         raise ValueError(f"unknown scope {name}")
     return Policy(scope=name, own=own)
 
 
 STAFF = Policy(staff=True)
-"""Support, operators and admins, for what is theirs, whatever scopes they have."""
+"""Staff, for their own data, with any scopes."""
 OWN = Policy(own=True)
-"""Anyone who has logged in, for what is theirs."""
+"""Everyone who has logged in, for their own data."""

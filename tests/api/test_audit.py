@@ -123,5 +123,5 @@ async def test_the_command_prints_lines_and_says_what_is_broken(mongodb_url: str
     assert [json.loads(line)["seq"] for line in (await command("audit", "--after", "2"))[1]] == [3, 4]
     await database.raw[AUDIT].update_one({"_id": 2}, {"$set": {"action": "nothing"}})
     status, lines, err = await command("audit")
-    assert (status, len(lines), err.strip()) == (1, 4, "record 2 is not what was written")
+    assert (status, len(lines), err.strip()) == (1, 4, "record 2 was changed after it was written")
     assert (await command("audit", "--after", "9"))[0] == 2

@@ -22,7 +22,7 @@ from tests.clients import Caller, Log, ManualClock, problem
 from tests.invariants.test_commands import Recorder
 from tests.leaks import assert_keeps_secrets
 
-TILL = {"name": "till 4", "scopes": ["members:read"], "expires_in_days": 90}
+TILL = {"name": "point of sale 4", "scopes": ["members:read"], "expires_in_days": 90}
 _recorder = Recorder()
 monitoring.register(_recorder)
 
@@ -50,7 +50,12 @@ async def test_an_admin_makes_lists_and_revokes_keys(anonymous: Caller, services
     made = answer.json()
     text = made.pop("key")
     assert text.split("_")[2] == made["id"]
-    assert (made["scopes"], made["status"], made["name"], made["last_used_at"]) == (["members:read"], "live", "till 4", None)
+    assert (made["scopes"], made["status"], made["name"], made["last_used_at"]) == (
+        ["members:read"],
+        "live",
+        "point of sale 4",
+        None,
+    )
     assert await listed(admin, made["id"]) == made, "the same again, without the key"
     till = anonymous.with_token(text)
     assert (await till.get("/v1/members")).status_code == 200

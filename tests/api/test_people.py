@@ -200,14 +200,16 @@ async def test_who_is_given_a_role_at_the_last_moment_is_not_erased(
 
 Spoil = Callable[[Database, str], Awaitable[Any]]
 SPOILT: dict[str, Spoil] = {
-    "it is not the one that is stored": lambda database, member: database.raw["erasures"].update_one(
+    "it differs from the stored certificate": lambda database, member: database.raw["erasures"].update_one(
         {"_id": member}, {"$set": {"asked_by": "key_1"}}
     ),
-    "the audit log does not hold its digest": lambda database, member: database.raw["audit"].delete_one({"action": "memberErased"}),
-    "the person's key is there": lambda database, member: database.raw["person_keys"].insert_one(
+    "the audit log does not contain its digest": lambda database, member: database.raw["audit"].delete_one(
+        {"action": "memberErased"}
+    ),
+    "the member's key exists": lambda database, member: database.raw["person_keys"].insert_one(
         {"_id": member, "wrapped": b"x", "created_at": 1}
     ),
-    "the person is not erased": lambda database, member: database.raw["members"].update_one(
+    "the member is not erased": lambda database, member: database.raw["members"].update_one(
         {"_id": member}, {"$set": {"sealed": b"x"}}
     ),
     "entry 1 of": lambda database, member: database.raw["entries"].update_many({"owner": member}, {"$set": {"hash": bytes(32)}}),

@@ -14,8 +14,8 @@ from falcon.asgi import App
 from guerdon.config import Settings, load
 from guerdon.errors import StartupRefused
 from guerdon.logs import make_logger
-from guerdon.middlewares.arrival import GATHERED_BYTES_MAX, GATHERED_BYTES_TOTAL_MAX, Arrival
-from guerdon.middlewares.connections import IDLE_SECONDS
+from guerdon.middlewares.kept_connections import IDLE_SECONDS
+from guerdon.middlewares.request_body import GATHERED_BYTES_MAX, GATHERED_BYTES_TOTAL_MAX, RequestBody
 from guerdon.wiring.routes import build_app, with_limits
 from guerdon.wiring.services import Services
 from tests.clients import Caller, Log, ManualClock, problem
@@ -220,35 +220,35 @@ async def say(app: Any, sender: Sender, scope: dict[str, Any]) -> Sender:
     return sender
 
 
-Opens = Callable[[int], Arrival]
+Opens = Callable[[int], RequestBody]
 
 
 @pytest.fixture
 def opens(app: App[Any, Any], settings: Settings, clock: ManualClock, log: Log) -> Opens:
     """The application as the network reaches it, with so many seconds for a body."""
 
-    def opened(seconds: int) -> Arrival:
+    def opened(seconds: int) -> RequestBody:
         limited = settings.model_copy(update={"body_timeout_seconds": seconds})
         door = with_limits(app, limited, clock, make_logger(clock, "info", log))
-        assert isinstance(door, Arrival)
+        assert isinstance(door, RequestBody)
         return door
 
     return opened
 
 
 @pytest.fixture
-def door(opens: Opens) -> Arrival:
+def door(opens: Opens) -> RequestBody:
     return opens(1)
 
 
 @pytest.fixture
-def patient_door(opens: Opens) -> Arrival:
+def patient_door(opens: Opens) -> RequestBody:
     return opens(5)
 
 
 @pytest.mark.parametrize("pieces", [[BODY], [b"", BODY], [BODY[:3], b"", BODY[3:]], [bytes([each]) for each in BODY]])
 async def test_a_body_in_pieces_is_the_same_body(
-    door: Arrival, service: Caller, factory: Factory, pieces: list[bytes | None]
+    door: RequestBody, service: Caller, factory: Factory, pieces: list[bytes | None]
 ) -> None:
     wallet = await factory.wallet(5)
     scope = scope_of(f"/v1/wallets/{wallet}/debit", str(service.token), idempotency_key="pieces")
@@ -259,7 +259,7 @@ async def test_a_body_in_pieces_is_the_same_body(
 
 @pytest.mark.parametrize("pieces", [[None], [b"", None], [BODY, None], [b" " * GATHERED_BYTES_MAX, None]])
 async def test_a_body_that_does_not_arrive_in_time_does_nothing(
-    door: Arrival, service: Caller, factory: Factory, pieces: list[bytes | None]
+    door: RequestBody, service: Caller, factory: Factory, pieces: list[bytes | None]
 ) -> None:
     wallet = await factory.wallet(5)
     scope = scope_of(f"/v1/wallets/{wallet}/debit", str(service.token), idempotency_key="late")
@@ -270,7 +270,7 @@ async def test_a_body_that_does_not_arrive_in_time_does_nothing(
 
 @pytest.mark.parametrize("pieces", [[], [BODY], [BODY, b" " * GATHERED_BYTES_MAX]])
 async def test_a_body_that_breaks_off_does_nothing(
-    door: Arrival, service: Caller, factory: Factory, pieces: list[bytes | None]
+    door: RequestBody, service: Caller, factory: Factory, pieces: list[bytes | None]
 ) -> None:
     """All of the document may be there; only the sender knows whether it is all of the body."""
     wallet = await factory.wallet(5)
@@ -280,7 +280,7 @@ async def test_a_body_that_breaks_off_does_nothing(
     assert await factory.balance(wallet) == 5
 
 
-async def test_slow_bodies_keep_nobody_from_a_wallet(patient_door: Arrival, service: Caller, factory: Factory) -> None:
+async def test_slow_bodies_keep_nobody_from_a_wallet(patient_door: RequestBody, service: Caller, factory: Factory) -> None:
     """Two hundred strangers who never finish, more than a wallet's share of a worker: its owner does not wait for them."""
     door = patient_door
     wallet = await factory.wallet(5)
@@ -303,7 +303,7 @@ async def test_slow_bodies_keep_nobody_from_a_wallet(patient_door: Arrival, serv
     await factory.assert_books_balance()
 
 
-async def test_what_strangers_may_leave_in_memory_has_a_limit(door: Arrival) -> None:
+async def test_what_strangers_may_leave_in_memory_has_a_limit(door: RequestBody) -> None:
     piece = b" " * (GATHERED_BYTES_MAX - 1)
     count = GATHERED_BYTES_TOTAL_MAX // len(piece) + 100
     scopes = [scope_of("/v1/auth/login", "nobody") for _ in range(count)]
@@ -315,7 +315,7 @@ async def test_what_strangers_may_leave_in_memory_has_a_limit(door: Arrival) -> 
 
 
 @pytest.mark.parametrize("encoding", ["gzip, chunked", "chunked, chunked", "identity", "xchunked"])
-async def test_a_transfer_encoding_that_proxies_read_differently_is_refused(door: Arrival, encoding: str) -> None:
+async def test_a_transfer_encoding_that_proxies_read_differently_is_refused(door: RequestBody, encoding: str) -> None:
     answer = await say(door, Sender([b"{}"]), scope_of("/v1/auth/login", "nobody", transfer_encoding=encoding))
     assert (answer.status, b'"code":"bad-request"' in answer.body) == (400, True)
 
@@ -323,14 +323,14 @@ async def test_a_transfer_encoding_that_proxies_read_differently_is_refused(door
 @pytest.mark.parametrize(
     ("version", "method"), [("1", "GET"), ("1.0", "GET"), ("1.1", "WEBSOCKET"), ("1.1", "CONNECT"), ("1.1", "get")]
 )
-async def test_words_that_the_framework_stumbles_over(door: Arrival, version: str, method: str) -> None:
+async def test_words_that_the_framework_stumbles_over(door: RequestBody, version: str, method: str) -> None:
     answer = await say(door, Sender([]), scope_of("/health/live", "nobody", version=version, method=method))
     assert answer.status == (200 if method == "GET" else 405)
 
 
 async def test_only_so_many_connections_are_kept(app: App[Any, Any], clock: ManualClock, log: Log) -> None:
     """Whoever is known stays, and a new one is served and closed while there is no room."""
-    door = Arrival(app, clock, make_logger(clock, "info", log), body_seconds=1, kept_max=2)
+    door = RequestBody(app, clock, make_logger(clock, "info", log), body_seconds=1, kept_max=2)
 
     async def stays(port: int) -> bool:
         answer = await say(door, Sender([]), {**scope_of("/health/live", "nobody", method="GET"), "client": ("127.0.0.1", port)})
@@ -352,13 +352,13 @@ async def test_what_the_framework_itself_raises_is_told_by_its_type(clock: Manua
     async def broken(scope: Any, receive: Any, send: Any) -> None:
         raise RuntimeError("mongodb://root:hunter2@db.internal")
 
-    door = Arrival(broken, clock, make_logger(clock, "info", log), body_seconds=1)
+    door = RequestBody(broken, clock, make_logger(clock, "info", log), body_seconds=1)
     assert (await say(door, Sender([]), scope_of("/health/live", "nobody"))).status == 0
     [line] = log.lines
     assert (line["event"], "RuntimeError" in line["exception"], "hunter2" in str(line)) == ("unhandled", True, False)
 
 
-async def test_a_refused_request_is_forgotten_when_it_is_answered(door: Arrival, service: Caller, factory: Factory) -> None:
+async def test_a_refused_request_is_forgotten_when_it_is_answered(door: RequestBody, service: Caller, factory: Factory) -> None:
     """What an error keeps alive keeps the connection open: no cycle may be left for the collector, which runs seldom."""
 
     class Server(Sender):

@@ -22,12 +22,12 @@ PLAN: dict[str, Any] = json.loads(Path(os.environ["FUZZ_PLAN"]).read_text(encodi
 SECONDS = 20
 BEYOND_THE_DOCUMENT = {
     r"Expected ([a-z]+ \| )*int( \| [a-z]+)*, got float": "1.0 is an integer to JSON Schema, and not to us: amounts are written in one way",
-    r"cursor that this list has given out|not the position of a page": "a cursor is opaque",
+    r"cursor (that this list has given out|of this list)|not (the position|a position) of a (page|sheet)|not a place that a sheet has named": "a cursor is opaque",
     r"Invalid RFC3339 encoded datetime|there is no such time|a time (must|needs)|not a valid e-mail address":
         "formats are hints in JSON Schema, and tried at lengths that nothing of the kind has",
-    r"the list of those that are guessed first|the e-mail address, or a part of it": "the list is longer than a document",
-    r"not the current password|not the code of the authenticator|was changed at the same moment": "a secret",
-    r"an unknown scope": "scopes are those of the routes",
+    r"this password is too common|the password must not be the e-mail address": "the list is longer than a document",
+    r"not the current password|not the current code of the authenticator|changed the password at the same time": "a secret",
+    r"a scope does not exist": "scopes are those of the routes",
     r"two different wallets|hold one asset|an external_id, an email, or both|exactly one of external_id and id|needs? (a|its|an) "
     r"(period|currency|amount|group)|has no period|the hours are empty|must be after|refund itself|would (lapse|have lapsed)|only a refund|"
     r"at least one category or one sku|needs more points than|is there twice|only a discount has|takes a value of type|the currency must be|leave it out|omit the field|"
@@ -40,7 +40,8 @@ BEYOND_THE_DOCUMENT = {
         "it depends on the offer, on who asks, or on what there is",
     r"pattern needs|a secret code needs|a pattern (has|is)|check character|the file has no code": "a pattern is counted, and a file is read",
     r"it has passed|the future is not booked yet|more than ten years ahead": "the clock is looked at",
-    r"an address (begins|names|has|of)|is not an address|the port is|leads to an address|a name (ends|has)|not a public one":
+    r"the URL must|a URL may have|not a valid URL|not an IPv6 address|an IPv4 address must|the port must be|has an address that is not public|"
+    r"a (host )?name must|the host name (must|is)":
         "an address is taken apart, and its name resolved",
     r"not a CEL expression|the expression is of type|does not exist; (event|member) has|a condition (tries|walks)|beside a walk":
         "an expression is a program",

@@ -53,8 +53,8 @@ def test_leeway_is_thirty_seconds(tokens: Tokens, clock: HandClock, seconds: int
 
 def test_cache_never_outlives_the_token(tokens: Tokens, clock: HandClock, monkeypatch: pytest.MonkeyPatch) -> None:
     reads: list[str] = []
-    read = tokens._read
-    monkeypatch.setattr(tokens, "_read", lambda token, now_ms: reads.append(token) or read(token, now_ms))
+    read = tokens._verify_signature
+    monkeypatch.setattr(tokens, "_verify_signature", lambda token, now_ms: reads.append(token) or read(token, now_ms))
     token = tokens.issue(MEMBER, "member", SESSION)
     tokens.verify(token)
     clock.pass_seconds(899)

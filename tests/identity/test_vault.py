@@ -123,7 +123,7 @@ async def test_a_database_from_before_sealing_is_refused_in_words(database: Data
         "created_at": 1,
     }
     await database.raw["members"].insert_one(row)
-    with pytest.raises(StartupRefused, match=r"kept personal data unsealed.*--data-dir"):
+    with pytest.raises(StartupRefused, match=r"stored personal data unsealed.*--data-dir"):
         async with open_services(settings, SystemClock()):
             pytest.fail("it must not start")
     assert await database.raw["lookup_keys"].count_documents({}) == 0

@@ -255,11 +255,11 @@ async def test_the_log_of_erasures_goes_out_and_comes_back(
     await restore(services.database, before)
     log.write_text(f"{exported.out}{json.dumps({**certificate, 'member_id': living})}\n")
     refused = await guerdon("erasures", "reapply", str(log), **places(settings))
-    assert (refused.status, "is not what was written" in refused.err) == (2, True)
+    assert (refused.status, "does not match its digest" in refused.err) == (2, True)
     assert {(await service.get(f"/v1/members/{each}")).json()["status"] for each in (gone, living)} == {"active"}
     log.write_text(exported.out)
     doubtful = await guerdon("erasures", "verify", str(log), **places(settings))
-    assert (doubtful.status, f"{gone}: the person is not erased" in doubtful.err) == (1, True)
+    assert (doubtful.status, f"{gone}: the member is not erased" in doubtful.err) == (1, True)
     record("certificates of a changed log refused", "all", "all")
     done = await guerdon("erasures", "reapply", str(log), **places(settings))
     assert (done.status, done.out.strip()) == (0, "1 certificates, 1 people erased again"), done.err

@@ -41,10 +41,10 @@ class KeysResource:
         body=KeyCreate,
         answers={201: NewKeyView},
         errors=(Forbidden,),
-        example={"name": "till 4", "scopes": ["wallets:read", "wallets:write"], "expires_in_days": 90},
+        example={"name": "point of sale 4", "scopes": ["wallets:read", "wallets:write"], "expires_in_days": 90},
     )
     async def on_post(self, req: Request, resp: Response) -> None:
-        """Make a service key with some of the caller's own scopes. The answer is the only one that shows it."""
+        """Create a service key with some of the caller's own scopes. Only this response contains the key."""
         body, _ = await read(req, KeyCreate)
         key, text = await self._access.grant_key(actor_of(req), body.name, body.scopes, body.expires_in_days)
         note(req, key_id=key.id, scopes=" ".join(key.scopes))
@@ -52,7 +52,7 @@ class KeysResource:
 
     @operation("listKeys", scope(KEYS_SCOPE), tag="keys", query=KeyQuery, answers={200: KeyPage})
     async def on_get(self, req: Request, resp: Response) -> None:
-        """List service keys without their secrets."""
+        """List service keys, without their secrets."""
         query, now = read_query(req, KeyQuery), self._clock.now_ms()
         after = None if query.cursor is None else decode_cursor(query.cursor)
         keys, following = await self._access.list_page(query.limit, after)
@@ -60,7 +60,7 @@ class KeysResource:
 
     @operation("revokeKey", scope(KEYS_SCOPE), tag="keys", answers={200: KeyView}, errors=(NotFound,))
     async def on_delete_one(self, req: Request, resp: Response, key_id: str) -> None:
-        """Make a service key useless within two seconds everywhere. Revoking it twice changes nothing."""
+        """Revoke a service key. It stops working everywhere within two seconds. Revoking a key twice changes nothing."""
         send(resp, view_key(await self._access.revoke_key(key_id), self._clock.now_ms()))
 
 

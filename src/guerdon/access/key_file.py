@@ -1,8 +1,9 @@
-"""Follows the file of the token keys, so that rotating and revoking need no restart. Requests have no part in this."""
+"""Watches the file of the token keys, so that rotating and revoking keys needs no restart. Requests never read the file."""
 
 import asyncio
 from pathlib import Path
 
+from msgspec import Struct
 from structlog.typing import FilteringBoundLogger
 
 from guerdon.access.token_keys import TokenKeys
@@ -10,31 +11,44 @@ from guerdon.clock import Clock
 from guerdon.errors import StartupRefused
 
 LOOK_SECONDS = 5.0
-"""How often each process looks whether the file has changed."""
+"""Interval at which each process checks the file for changes."""
 
-_Stamp = tuple[int, int, int, int]
+
+class _Status(Struct, frozen=True):
+    """The metadata of the file by which a change is recognised."""
+
+    inode: int
+    size: int
+    modified_ns: int
+    changed_ns: int
+
+
+class _Unreadable(Struct, frozen=True):
+    """The file cannot be read because of an error with this name."""
+
+    cause: str
 
 
 class KeyFile:
-    """The file that this process's token keys came from."""
+    """The file from which this process has loaded its token keys."""
 
     def __init__(self, path: Path, keys: TokenKeys, clock: Clock, log: FilteringBoundLogger) -> None:
         self._path = path
         self._keys = keys
         self._clock = clock
         self._log = log
-        # Nothing was seen yet: the first look reads the file, which may have changed since the process read its settings.
-        self._seen: _Stamp | str = "never"
+        # The first check reads the file, which may have changed since the process read its settings.
+        self._seen: _Status | _Unreadable | None = None
 
     async def look(self) -> None:
-        """Use what the file holds if it has changed. What is not usable leaves the keys as they are, and one line in the log."""
-        # On a thread: the file may lie on a disk that does not answer.
-        stamp, text = await asyncio.to_thread(self._read_if_changed)
-        if stamp == self._seen:
+        """Load the keys if the file has changed. If they are not usable, keep the current keys and log an error once."""
+        # On a thread: the disk of the file may not respond.
+        state, text = await asyncio.to_thread(self._read_if_changed)
+        if state == self._seen:
             return
-        self._seen = stamp
-        if text is None:
-            self._log.error("token_keys_unusable", detail=f"the file cannot be read: {stamp}")
+        self._seen = state
+        if isinstance(state, _Unreadable):
+            self._log.error("token_keys_unusable", detail=f"the file cannot be read: {state.cause}")
             return
         try:
             changed = self._keys.replace(text)
@@ -46,12 +60,12 @@ class KeyFile:
             signing = self._keys.get_signing(self._clock.now_ms()).described.kid
             self._log.info("token_keys_changed", kids=kids, signing=signing)
 
-    def _read_if_changed(self) -> tuple[_Stamp | str, str | None]:
-        """Return what tells this state of the file from others, and its text if the state is a new one."""
+    def _read_if_changed(self) -> tuple[_Status | _Unreadable, str]:
+        """Return the state of the file, and its text if the file is readable and has changed."""
         try:
-            # Looked at before it is read: what is written in between is seen as a change the next time.
-            facts = self._path.stat()
-            stamp = (facts.st_ino, facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns)
-            return stamp, None if stamp == self._seen else self._path.read_text(encoding="utf-8").strip()
+            # The status is read first: a write between the two reads then shows as a change at the next check.
+            stat = self._path.stat()
+            status = _Status(stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
+            return status, "" if status == self._seen else self._path.read_text(encoding="utf-8").strip()
         except (OSError, UnicodeDecodeError) as error:
-            return type(error).__name__, None
+            return _Unreadable(type(error).__name__), ""

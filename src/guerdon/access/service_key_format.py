@@ -1,7 +1,7 @@
 """The form of a service key: `gk_live_<id>_<secret><checksum>`.
 
-The prefix and the checksum let a scanner recognise a leaked key without asking anybody, and let us refuse noise without a read.
-The secret has 256 bits, so its plain SHA-256 cannot be guessed back.
+The prefix and the checksum let a scanner recognise a leaked key offline, and let the service reject random text without a read.
+The secret has 256 random bits, so its unsalted SHA-256 cannot be inverted.
 """
 
 import hmac
@@ -29,6 +29,7 @@ class KeyParts(Struct, frozen=True):
 
     @property
     def text(self) -> str:
+        """The complete key, for the `Authorization` header."""
         body = f"{PREFIX}{self.id}_{self.secret}"
         return body + checksum62(body)
 
@@ -42,10 +43,10 @@ def new_key() -> KeyParts:
 
 
 def parse_key(text: str) -> KeyParts:
-    """Return the parts of a key that has the right form and checksum.
+    """Check the form and the checksum of a key, and return its parts.
 
     Raises:
-        Unauthenticated: it has not.
+        Unauthenticated: the form or the checksum is wrong.
     """
     match = _FORM.match(text)
     if match is None or checksum62(text[:-6]) != match[3]:
@@ -54,6 +55,6 @@ def parse_key(text: str) -> KeyParts:
 
 
 def is_secret_of(parts: KeyParts, stored_sha256: bytes | None) -> bool:
-    """Compare in constant time; None stands for a key that does not exist and takes the same path."""
+    """Return True if the secret has the stored digest. None, for a key that does not exist, takes the same time."""
     equal = hmac.compare_digest(parts.secret_sha256, stored_sha256 or _NO_DIGEST)
     return equal and stored_sha256 is not None

@@ -1,7 +1,7 @@
-"""The timetable of the keys that sign access tokens: which one signs when, and what rotating and revoking make of a set. Pure.
+"""Pure schedule of the keys that sign access tokens: the signing key at a time, and the sets after a rotation and a revocation.
 
-A set without times is read as it always was: the first key signs, all of them verify. `signs_from` and `verifies_until` are members of our own,
-which every other reader of a JWK ignores (RFC 7517, 4). All processes read one file, and each decides by its clock which key signs.
+In a set without times the first key signs and all keys verify. `signs_from` and `verifies_until` are private JWK members, which other
+readers ignore (RFC 7517, 4). All processes read one file, and each process selects the signing key by its clock.
 """
 
 from collections.abc import Sequence
@@ -13,14 +13,16 @@ from msgspec.structs import replace
 from guerdon.errors import NotFound, StartupRefused, Validation
 
 KEYS_MAX = 16
+"""Maximum number of keys in a set."""
 State = Literal["next", "signing", "retiring", "verifying", "ended"]
+"""`next` will sign. `retiring` verifies until a set time, `verifying` without an end."""
 
 Kid = Annotated[str, Meta(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9._~-]+$(?!\n)")]
-_Moment = Annotated[int, Meta(ge=0, le=2**50)]
+_TimeMs = Annotated[int, Meta(ge=0, le=2**50)]
 
 
 class SigningKey(Struct, frozen=True):
-    """A private key as the file has it. Times are milliseconds since the epoch."""
+    """A private key with its times as the file contains it. Times are milliseconds since the epoch."""
 
     kty: Literal["OKP"]
     crv: Literal["Ed25519"]
@@ -29,10 +31,10 @@ class SigningKey(Struct, frozen=True):
     d: str
     use: Literal["sig"] = "sig"
     alg: Literal["EdDSA", "Ed25519"] = "EdDSA"
-    signs_from: _Moment | None = None
-    """It signs from then on, until the next one does. None: from the beginning of time."""
-    verifies_until: _Moment | None = None
-    """From then on its tokens are refused, and it is published no longer. None: it has no end."""
+    signs_from: _TimeMs | None = None
+    """Time from which the key signs, until the next key does. None means 0."""
+    verifies_until: _TimeMs | None = None
+    """Time from which its tokens are rejected and it is no longer published. None means that the key has no end."""
 
     def __repr__(self) -> str:
         return f"SigningKey({self.kid})"
@@ -52,32 +54,34 @@ class KeySet(Struct, frozen=True):
 
 
 def signers(keys: Sequence[SigningKey]) -> list[SigningKey]:
-    """Return the keys that ever sign, in the order in which they do; of those that begin at the same moment the first one signs."""
-    line: list[SigningKey] = []
+    """Return the keys that sign at some time, in the order of their turns. Of keys that begin at the same time, only the first signs."""
+    succession: list[SigningKey] = []
     for key in sorted(keys, key=lambda key: key.start):
-        if not line or key.start > line[-1].start:
-            line.append(key)
-    return line
+        if not succession or key.start > succession[-1].start:
+            succession.append(key)
+    return succession
 
 
 def signer_at(keys: Sequence[SigningKey], now_ms: int) -> SigningKey:
-    """Return the key that signs at this moment; before the first one's time, which only a wrong clock can show, it is the first one."""
-    line = signers(keys)
-    return next((key for key in reversed(line) if key.start <= now_ms), line[0])
+    """Return the key that signs at `now_ms`. Before the first key's start, which only a wrong clock can show, it is the first key."""
+    succession = signers(keys)
+    return next((key for key in reversed(succession) if key.start <= now_ms), succession[0])
 
 
 def require_succession(keys: Sequence[SigningKey]) -> None:
-    """
+    """Check that a key signs at every time.
+
     Raises:
-        StartupRefused: a key ends while it still is the one that signs.
+        StartupRefused: a key ends before the next key begins to sign.
     """
-    line = signers(keys)
-    for key, following in zip(line, [*line[1:], None], strict=True):
-        if key.verifies_until is not None and (following is None or following.start > key.verifies_until):
-            raise StartupRefused(f"the token key {key.kid} ends before another one signs")
+    succession = signers(keys)
+    for key, successor in zip(succession, [*succession[1:], None], strict=True):
+        if key.verifies_until is not None and (successor is None or successor.start > key.verifies_until):
+            raise StartupRefused(f"the token key {key.kid} ends before another key signs")
 
 
 def state_of(key: SigningKey, keys: Sequence[SigningKey], now_ms: int) -> State:
+    """Return the state of a key of the set at `now_ms`."""
     if key.has_ended(now_ms):
         return "ended"
     if key is signer_at(keys, now_ms):
@@ -88,50 +92,52 @@ def state_of(key: SigningKey, keys: Sequence[SigningKey], now_ms: int) -> State:
 
 
 def rotated(keys: Sequence[SigningKey], fresh: SigningKey, now_ms: int, *, wait_ms: int, overlap_ms: int) -> list[SigningKey]:
-    """Return the set after a rotation: `fresh` is known now and signs after the wait; who signs until then verifies for the overlap.
+    """Return the set after a rotation.
 
-    What has ended is dropped. Where another key waits to sign already, the fresh one comes after it.
+    `fresh` is published now and signs after `wait_ms`. The key that signs until then verifies for another `overlap_ms`. Keys that have ended
+    are removed. If another key already waits to sign, `fresh` follows it.
 
     Raises:
-        Validation: too many keys are in use.
+        Validation: the set already has the maximum number of keys.
     """
     kept = [key for key in keys if not key.has_ended(now_ms)]
     if len(kept) >= KEYS_MAX:
-        raise Validation.at("", f"{len(kept)} token keys are in use, which is the most; wait until some have ended")
+        raise Validation.at("", f"{len(kept)} token keys are in use, which is the maximum; wait until some have ended")
     start = max(now_ms + wait_ms, max(key.start for key in kept) + 1)
     return _timed([*kept, replace(fresh, signs_from=start)], now_ms, overlap_ms)
 
 
 def revoked(keys: Sequence[SigningKey], kid: str, fresh: SigningKey, now_ms: int, *, overlap_ms: int) -> list[SigningKey]:
-    """Return the set without one key. If it was the one that signs, the next one does at once or, where none waits, `fresh`.
+    """Return the set without one key. If the key was signing, the next key signs at once, or `fresh` if no key waits.
 
     Raises:
-        NotFound: no key has this name.
+        NotFound: no key has this id.
     """
-    gone = next((key for key in keys if key.kid == kid), None)
-    if gone is None:
+    revoked_key = next((key for key in keys if key.kid == kid), None)
+    if revoked_key is None:
         raise NotFound(f"there is no token key {kid[:128]}")
-    kept = [key for key in keys if key is not gone and not key.has_ended(now_ms)]
-    if gone is signer_at(keys, now_ms):
+    kept = [key for key in keys if key is not revoked_key and not key.has_ended(now_ms)]
+    if revoked_key is signer_at(keys, now_ms):
         waiting = [key for key in signers(kept) if key.start > now_ms]
-        heir = waiting[0] if waiting else fresh
-        kept = [*(key for key in kept if key is not heir), replace(heir, signs_from=now_ms)]
+        successor = waiting[0] if waiting else fresh
+        kept = [*(key for key in kept if key is not successor), replace(successor, signs_from=now_ms)]
     return _timed(kept, now_ms, overlap_ms)
 
 
 def _timed(keys: Sequence[SigningKey], now_ms: int, overlap_ms: int) -> list[SigningKey]:
-    """Give each key from the one that signs now its end: the last token that it signs is believed until then. The last key has none.
+    """Set the end of the signing key and of each later key, so that it outlasts the last token that the key signs. The last key has no end.
 
-    Keys that have signed before keep their end. Where a set made by hand has given them none, they go with the one that signs now.
+    Keys that have signed earlier keep their end. If a set that was written by hand gives them none, they end with the key that signs now.
     """
-    line = signers(keys)
-    ahead = line[line.index(signer_at(keys, now_ms)) :]
+    succession = signers(keys)
+    remaining = succession[succession.index(signer_at(keys, now_ms)) :]
     ends = {
-        key.kid: None if following is None else following.start + overlap_ms
-        for key, following in zip(ahead, [*ahead[1:], None], strict=True)
+        key.kid: None if successor is None else successor.start + overlap_ms
+        for key, successor in zip(remaining, [*remaining[1:], None], strict=True)
     }
-    behind = ends[ahead[0].kid]
+    current_end = ends[remaining[0].kid]
     timed = [
-        replace(key, verifies_until=ends.get(key.kid, behind if key.verifies_until is None else key.verifies_until)) for key in keys
+        replace(key, verifies_until=ends.get(key.kid, current_end if key.verifies_until is None else key.verifies_until))
+        for key in keys
     ]
     return sorted(timed, key=lambda key: key.start)

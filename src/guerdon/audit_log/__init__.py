@@ -1,1 +1,1 @@
-"""The audit log: what people who work here, and commands at a terminal, have done; appended to, chained, never changed."""
+"""The audit log: an append-only, hash-chained record of the actions of staff and of commands at a terminal."""

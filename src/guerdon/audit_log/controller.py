@@ -18,20 +18,20 @@ class AuditResource:
 
     @operation("listAudit", scope(AUDIT_SCOPE), tag="audit", query=AuditQuery, answers={200: AuditPage})
     async def on_get(self, req: Request, resp: Response) -> None:
-        """List what people who work here have done, newest first."""
+        """List the records of the audit log, newest first."""
         query = read_query(req, AuditQuery)
         before = None if query.cursor is None else _seq_of(query.cursor)
-        records, following = await self._audit.list_records(query.limit, before)
-        send(resp, AuditPage([view_record(record) for record in records], following and encode_cursor(following)))
+        records, next_before = await self._audit.list_records(query.limit, before)
+        send(resp, AuditPage([view_record(record) for record in records], next_before and encode_cursor(next_before)))
 
 
 def _seq_of(cursor: str) -> int:
     text = decode_cursor(cursor)
     if not text.isdecimal() or len(text) > 18:
-        raise Validation.at("cursor", "not a cursor that this list has given out")
+        raise Validation.at("cursor", "not a cursor of this list")
     return int(text)
 
 
 def routes(audit: AuditLog) -> list[tuple[str, object, str | None]]:
-    """Return (path, resource, suffix) of every route of this room."""
+    """Return (path, resource, suffix) of every route of the audit log."""
     return [("/v1/audit", AuditResource(audit), None)]

@@ -10,66 +10,80 @@ from guerdon.types import PageQuery
 
 AUDIT = "audit"
 INDEXES: dict[str, list[IndexModel]] = {AUDIT: [IndexModel([("about", 1), ("_id", 1)], name="about")]}
-"""Records are numbered, and read in the order of their numbers: all of them, or those about one member."""
+"""Records are read in the order of their numbers: all of them, or those about one member."""
 GENESIS = bytes(32)
 
 Phase = Literal["asked", "answered"]
 
 
 class Record(Struct, frozen=True, kw_only=True):
-    """Somebody asked for something, or was answered. What was asked for without an answer may have been done or not."""
+    """A request (`asked`) or its response (`answered`). A request without a response may or may not have been executed."""
 
     id: int = field(name="_id")
-    """1, 2, 3, without a gap."""
+    """Sequence number: 1, 2, 3, without gaps."""
     at: int
     """Milliseconds since the epoch."""
     phase: Phase
     actor: str
-    """A member's id, `key_` and a service key's id, or `terminal`."""
+    """Id of a member, `key_` and the id of a service key, or `terminal`."""
     action: str
-    """The operation's id in the OpenAPI document, or the command."""
+    """Id of the operation in the OpenAPI document, or the command."""
     subject: dict[str, str]
-    """What it was done to: the ids in the path, or the command's arguments."""
+    """Target of the action: the ids in the path, or the arguments of the command."""
     request_id: str
-    """The same in both phases of one request."""
+    """Request id, which is the same in both phases."""
     status: int | None = None
-    """The HTTP status of the answer."""
+    """HTTP status of the response."""
     facts: dict[str, str] = {}
-    """What the subject does not say, such as a new role. No personal data."""
+    """Further details, such as a new role. They contain no personal data."""
     about: list[str] = []
-    """The members whom it names, as doer or as subject. It follows from the other fields and is not in the hash."""
+    """Ids of the members in `actor` and `subject`. Derived from the other fields, and not part of the hash."""
     prev: bytes
     hash: bytes
 
 
 class AuditQuery(PageQuery, frozen=True, forbid_unknown_fields=True):
-    """One page of the log, newest first."""
+    """One page of the audit log, newest first."""
 
 
 class RecordView(Struct, frozen=True):
-    """One record. `hash` is SHA-256 over `prev` and the JSON array of the fields before it; see the operations page."""
+    """A record of the audit log."""
 
     seq: int
+    """Number of the record: 1, 2, 3, without gaps."""
     at: str
+    """Time of the record, RFC 3339 in UTC."""
     phase: Phase
+    """`asked` before the action, `answered` after it."""
     actor: str
+    """Id of a member, `key_` and the id of a service key, or `terminal`."""
     action: str
+    """Id of the operation in this document, or the command."""
     subject: dict[str, str]
+    """Target of the action: the ids in the path, or the arguments of the command."""
     request_id: str
+    """Request id, which is the same in both phases."""
     status: int | None
+    """HTTP status of the response. Null in the phase `asked`."""
     facts: dict[str, str]
+    """Further details, such as a new role."""
     prev: str
+    """Hash of the previous record, hexadecimal."""
     hash: str
+    """SHA-256 over `prev` and the JSON array of the fields before it, hexadecimal; see the operations page."""
 
 
 class AuditPage(Struct, frozen=True):
-    """Records, newest first."""
+    """One page of the audit log, newest first."""
 
     items: list[RecordView]
+    """The records of this page."""
     next_cursor: str | None
+    """Cursor of the next page. Null on the last page."""
 
 
 def view_record(record: Record) -> RecordView:
+    """Return the wire shape of a record."""
     return RecordView(
         seq=record.id,
         at=rfc3339(record.at),

@@ -1,4 +1,4 @@
-"""Appending to the audit log and reading it."""
+"""Writes and reads the audit log."""
 
 import asyncio
 import random
@@ -18,7 +18,7 @@ TERMINAL = "terminal"
 
 
 class AuditLog:
-    """The log of this deployment. Its `_id`s decide which of two processes comes first; nothing here changes or deletes."""
+    """The audit log of this deployment. The unique `_id` decides the order of concurrent writers. No method changes or deletes a record."""
 
     def __init__(self, database: Database, clock: Clock) -> None:
         self._records = database.collection(AUDIT, Record)
@@ -35,29 +35,29 @@ class AuditLog:
         status: int | None = None,
         facts: dict[str, str] | None = None,
     ) -> Record:
-        """Write the next record; it is durable when this returns.
+        """Write the next record. It is durable when this returns.
 
         Raises:
-            DatabaseUnavailable: too many others wrote at the same moment.
+            DatabaseUnavailable: too many other processes wrote at the same time.
         """
         draft = self._draft(phase, actor, action, subject, request_id=request_id, status=status, facts=facts)
         for _ in range(ATTEMPTS_MAX):
             try:
-                return await self._place(draft, None)
+                return await self._insert_next(draft, None)
             except DuplicateKeyError:
                 await asyncio.sleep(random.uniform(0, BACKOFF_SECONDS))
-        raise DatabaseUnavailable("the audit log could not be written in time; nothing was done", retry_after_seconds=1)
+        raise DatabaseUnavailable("the audit log could not be written in time; nothing was changed", retry_after_seconds=1)
 
     async def append_in(
         self, session: Session, actor: str, action: str, subject: dict[str, str], *, request_id: str, facts: dict[str, str]
     ) -> Record:
-        """Write a record in somebody else's transaction, of something that was done.
+        """Write a record of a completed action in the caller's transaction.
 
         Raises:
-            DuplicateKeyError: another process wrote at the same moment; the transaction is lost.
+            DuplicateKeyError: another process wrote at the same time. The transaction is aborted.
         """
         draft = self._draft("answered", actor, action, subject, request_id=request_id, status=None, facts=facts)
-        return await self._place(draft, session)
+        return await self._insert_next(draft, session)
 
     def _draft(
         self,
@@ -76,7 +76,7 @@ class AuditLog:
             phase=phase,
             actor=actor,
             action=action,
-            # Somebody takes a key for the id of a key, and what is written here is never taken out again.
+            # A caller may send a key in place of its id, and a record can never be removed.
             subject={name: redacted(value) for name, value in subject.items()},
             request_id=request_id,
             status=status,
@@ -85,29 +85,30 @@ class AuditLog:
             hash=GENESIS,
         )
 
-    async def _place(self, draft: Record, session: Session | None) -> Record:
+    async def _insert_next(self, draft: Record, session: Session | None) -> Record:
         newest = await self._records.raw.find({}, session=session, limit=1).sort("_id", -1).to_list()
         record = chained(draft, self._records.decode(newest[0]) if newest else None)
         await self._records.insert(record, session)
         return record
 
     async def list_about(self, member_id: str, after: int, limit: int) -> list[Record]:
-        """Return up to `limit` records that name a member and come after number `after`, oldest first."""
+        """Return up to `limit` records about a member with numbers above `after`, oldest first."""
         return await self._records.find({"about": member_id, "_id": {"$gt": after}}, sort=[("_id", 1)], limit=limit)
 
     async def list_records(self, limit: int, before: int | None) -> tuple[list[Record], str | None]:
-        """Return a page, newest first, and the position of the next."""
+        """Return a page of records with numbers below `before`, newest first, and the `before` of the next page or None."""
         where = {} if before is None else {"_id": {"$lt": before}}
         page = await self._records.find(where, sort=[("_id", -1)], limit=limit)
         return page, str(page[-1].id) if len(page) == limit and page[-1].id > 1 else None
 
     async def read(self, after: int = 0) -> AsyncIterator[Record]:
-        """Yield the records behind number `after`, oldest first."""
+        """Yield the records with numbers above `after`, oldest first."""
         while page := await self._records.find({"_id": {"$gt": after}}, sort=[("_id", 1)], limit=BATCH):
             for record in page:
                 yield record
             after = page[-1].id
 
     async def get(self, seq: int) -> Record | None:
+        """Return the record with this number, or None."""
         found = await self._records.find({"_id": seq}, limit=1)
         return found[0] if found else None

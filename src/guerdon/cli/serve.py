@@ -17,7 +17,7 @@ from granian.log import LogLevels
 
 from guerdon.config import Settings, environment_of
 from guerdon.errors import StartupRefused
-from guerdon.middlewares.connections import IDLE_SECONDS
+from guerdon.middlewares.kept_connections import IDLE_SECONDS
 
 BACKPRESSURE = 16_384
 """Maximum number of connections of one API process. Granian counts connections, not requests; more connections wait in the queue of the system."""

@@ -1,4 +1,4 @@
-"""What our own secrets look like. They have forms of their own so that a scanner finds one in the wrong place, and so do we."""
+"""Removal of this service's own secrets from text. Each kind of secret has a fixed form, so that scanners can find a leaked one."""
 
 import re
 
@@ -9,10 +9,10 @@ PATTERNS = {
     "access token": r"(eyJ)[0-9A-Za-z_-]{20,}\.[0-9A-Za-z_-]{20,}\.[0-9A-Za-z_-]{80,}",
     "private key": r"([\"'\\]{1,8}[dk][\"'\\]{1,8}\s{0,8}:\s{0,8}[\"'\\]{1,8})[0-9A-Za-z_-]{43}",
 }
-"""By kind; the group is what may be shown, such as the id of a key. docs/operations.md repeats them for other people's scanners."""
+"""Pattern of each kind of secret. The group may be shown, such as the id of a key. docs/operations.md lists them for other scanners."""
 _ANY = re.compile("|".join(PATTERNS.values()))
 
 
 def redacted(text: str) -> str:
-    """Return the text without our own secrets: of each only what tells which one it was."""
+    """Return the text with each of this service's secrets reduced to its identifying prefix."""
     return _ANY.sub(lambda match: f"{match[match.lastindex or 0]}…", text)

@@ -1,28 +1,26 @@
-"""Sealing: AES-256-GCM (NIST SP 800-38D), and the master keys that everything else is sealed under.
+"""Sealing: AES-256-GCM (NIST SP 800-38D), and the master keys under which all other keys are sealed.
 
-What is sealed is bound to a context (whose it is, and what), so that it cannot be moved to another place and opened there.
+Each sealed value is bound to a context (its owner and its kind), so that it cannot be moved to another row and opened there.
 """
-
-from typing import Annotated, Literal
 
 import msgspec
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from joserfc.util import urlsafe_b64decode, urlsafe_b64encode
-from msgspec import Meta, Struct
 
+from guerdon.crypto.jwk import SymmetricJwkSet
 from guerdon.errors import Internal, StartupRefused
 from guerdon.ids import digest, random_bytes
 
 KEY_BYTES = 32
 _NONCE_BYTES = 12
-"""Random for every text. One key may seal 2^32 of them; a person's has a handful, a master key one for every person and rotation."""
+"""Random for every sealed value. One key may seal 2^32 values; a person's key seals a few, a master key one per person and rotation."""
 _NAME_BYTES = 8
-_UNSEALABLE = "something sealed cannot be opened: its key is gone, or it was changed"
+_UNSEALABLE = "a sealed value cannot be opened: its key is missing, or the value was changed"
 
 
 class SealingKey:
-    """One key of 256 bits."""
+    """One AES key of 256 bits."""
 
     def __init__(self, raw: bytes) -> None:
         if len(raw) != KEY_BYTES:
@@ -33,15 +31,16 @@ class SealingKey:
     def generate() -> bytes:
         return random_bytes(KEY_BYTES)
 
-    def seal(self, plain: bytes, context: str) -> bytes:
-        """Return nonce and cipher text."""
+    def seal(self, plaintext: bytes, context: str) -> bytes:
+        """Return the nonce followed by the cipher text."""
         nonce = random_bytes(_NONCE_BYTES)
-        return nonce + self._cipher.encrypt(nonce, plain, context.encode())
+        return nonce + self._cipher.encrypt(nonce, plaintext, context.encode())
 
     def open(self, sealed: bytes, context: str) -> bytes:
-        """
+        """Return the plaintext of a sealed value.
+
         Raises:
-            Internal: another key or another context sealed it, or it was changed.
+            Internal: another key or another context sealed the value, or it was changed.
         """
         try:
             return self._cipher.decrypt(sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:], context.encode())
@@ -49,53 +48,45 @@ class SealingKey:
             raise Internal(_UNSEALABLE) from None
 
 
-class _Jwk(Struct, frozen=True):
-    kty: Literal["oct"]
-    k: Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{43}$(?!\n)")]
-
-
-class _JwkSet(Struct, frozen=True):
-    keys: Annotated[list[_Jwk], Meta(min_length=1, max_length=16)]
-
-
 class MasterKeys:
-    """The symmetric keys of a JWK set (RFC 7517, `oct`): the first one seals, all of them open.
+    """The symmetric keys of a JWK set (RFC 7517, `oct`). The first key seals; all keys open.
 
-    To rotate: put a new key behind the old one everywhere, then move it to the front everywhere, seal again what the old one has sealed, and
-    drop that.
+    To rotate: append a new key in every process, move it to the front in every process, reseal what the old key has sealed, and remove the
+    old key.
     """
 
     def __init__(self, jwk_set: str) -> None:
         """
         Raises:
-            StartupRefused: it is not a JWK set of keys of 256 bits.
+            StartupRefused: `jwk_set` is not a JWK set of keys of 256 bits, or contains one key twice.
         """
         raws = self._decode(jwk_set)
         self._keys = {self._name(raw): SealingKey(raw) for raw in raws}
         if len(self._keys) < len(raws):
-            raise StartupRefused("the master keys hold one key twice")
+            raise StartupRefused("the master keys contain one key twice")
         self.current = next(iter(self._keys))
-        """The name of the key that seals: what is stored beside a cipher text, so that a rotation finds what is left to do."""
+        """Name of the key that seals. It is stored before the cipher text, so that a rotation finds the values that are left."""
 
     @classmethod
     def generate(cls, *, beside: str | None = None) -> str:
-        """Return a JWK set with one new key, as JSON; with `beside`, behind the keys of that set.
+        """Return a JWK set with one new key, as JSON. With `beside`, the new key follows the keys of that set.
 
         Raises:
-            StartupRefused: `beside` is no set of master keys.
+            StartupRefused: `beside` is not a set of master keys.
         """
         key = {"kty": "oct", "k": urlsafe_b64encode(SealingKey.generate()).decode()}
         known = [] if beside is None else [{"kty": "oct", "k": urlsafe_b64encode(raw).decode()} for raw in cls._decode(beside)]
         return msgspec.json.encode({"keys": [*known, key]}).decode()
 
-    def seal(self, plain: bytes, context: str) -> bytes:
-        """Return the name of the sealing key, nonce and cipher text."""
-        return self.current + self._keys[self.current].seal(plain, context)
+    def seal(self, plaintext: bytes, context: str) -> bytes:
+        """Return the name of the sealing key, the nonce and the cipher text."""
+        return self.current + self._keys[self.current].seal(plaintext, context)
 
     def open(self, sealed: bytes, context: str) -> bytes:
-        """
+        """Return the plaintext of a sealed value.
+
         Raises:
-            Internal: none of these keys sealed it, or it belongs to another context, or it was changed.
+            Internal: none of these keys sealed the value, it belongs to another context, or it was changed.
         """
         key = self._keys.get(sealed[:_NAME_BYTES])
         if key is None:
@@ -103,21 +94,21 @@ class MasterKeys:
         return key.open(sealed[_NAME_BYTES:], context)
 
     def is_current(self, sealed: bytes) -> bool:
-        """Tell whether the first key sealed this; if not, a rotation is still to seal it again."""
+        """Return True if the first key sealed this value. Otherwise a rotation has yet to reseal it."""
         return sealed[:_NAME_BYTES] == self.current
 
     @staticmethod
     def _decode(jwk_set: str) -> list[bytes]:
         """
         Raises:
-            StartupRefused: it is not a JWK set of keys of 256 bits.
+            StartupRefused: `jwk_set` is not a JWK set of keys of 256 bits.
         """
         try:
-            raws = [urlsafe_b64decode(jwk.k.encode()) for jwk in msgspec.json.decode(jwk_set.encode(), type=_JwkSet).keys]
+            raws = [urlsafe_b64decode(jwk.k.encode()) for jwk in msgspec.json.decode(jwk_set.encode(), type=SymmetricJwkSet).keys]
         except (msgspec.MsgspecError, UnicodeError, ValueError):
             raws = []
         if not raws or any(len(raw) != KEY_BYTES for raw in raws):
-            # Not the library's sentence: it could quote a key.
+            # The library's message could quote a key, so it is not repeated.
             raise StartupRefused("the master keys are not a JWK set of `oct` keys of 256 bits")
         return raws
 

@@ -1,4 +1,7 @@
-"""What makes a secret unfit for production: who else may read its file, or that it could be guessed. Nothing here repeats a secret."""
+"""Checks for secrets that are unfit for production: a file that others may read, or a value that can be guessed.
+
+No message repeats a secret.
+"""
 
 import base64
 import binascii
@@ -15,66 +18,67 @@ SECRET_BYTES_MAX = 64 * 1024
 PASSWORD_LENGTH_MIN = 16
 PASSWORD_LETTERS_MIN = 8
 KEY_BYTE_VALUES_MIN = 16
-"""Different values among the 32 bytes of a key. Of random keys, fewer than one in 10^9 has so few."""
-_PRINTED = {"nWGxne_9WmC6hEr0kuwsxERJxWl7MmkZcDusAxyuf2A"}
-"""Keys that stand in a specification: RFC 8037, appendix A."""
+"""Minimum number of different values among the 32 bytes of a key. Fewer than one random key in 10^9 has less."""
+_PUBLISHED = {"nWGxne_9WmC6hEr0kuwsxERJxWl7MmkZcDusAxyuf2A"}
+"""Keys that are printed in a specification: RFC 8037, appendix A."""
 _OBVIOUS = re.compile(r"password|passw0rd|changeme|change-me|secret|example|guerdon|mongodb|letmein|qwert|12345", re.IGNORECASE)
 _WITHOUT_PASSWORD = {"MONGODB-X509", "MONGODB-AWS", "MONGODB-OIDC", "GSSAPI"}
-_HERE = re.compile(r"(localhost|127(\.[0-9]{1,3}){3}|\[::1\]|%2f[^:]*\.sock)(:[0-9]+)?\Z", re.IGNORECASE)
+_LOCAL_HOST = re.compile(r"(localhost|127(\.[0-9]{1,3}){3}|\[::1\]|%2f[^:]*\.sock)(:[0-9]+)?\Z", re.IGNORECASE)
 
 
 def read_file(path: Path) -> tuple[str, str | None]:
-    """Return what a secret's file holds, and what is wrong with who may read it. Links are followed: the file they lead to counts.
+    """Return the content of a secret's file, and the fault of its permissions or None. Links are followed to the file itself.
 
-    A file of ours is ours alone. One of root's may also be read by a group, since that is how secrets are handed to a process that is not
-    root: Kubernetes gives them to a group, and systemd to an access list that shows as a group's right.
+    A file that belongs to this user must not be accessible to any other user. A file that belongs to root may also be readable by its group,
+    which is how secrets reach a process that is not root: Kubernetes sets a group, and systemd an access list that shows as group rights.
 
     Raises:
-        OSError, UnicodeDecodeError: it cannot be read, or is larger than 64 KiB.
+        OSError, UnicodeDecodeError: the file cannot be read, or is larger than 64 KiB.
     """
     with path.open("rb") as file:
-        facts = os.fstat(file.fileno())
+        status = os.fstat(file.fileno())
         raw = file.read(SECRET_BYTES_MAX + 1)
     if len(raw) > SECRET_BYTES_MAX:
-        raise OSError("larger than any secret")
-    return raw.decode("utf-8").strip(), _openness_of(facts)
+        raise OSError(f"larger than {SECRET_BYTES_MAX // 1024} KiB")
+    return raw.decode("utf-8").strip(), _openness_of(status)
 
 
-def _openness_of(facts: os.stat_result) -> str | None:
-    mode = stat.S_IMODE(facts.st_mode)
-    if facts.st_uid == os.geteuid():
-        others = 0o077
-    elif facts.st_uid == 0:
-        others = 0o027
+def _openness_of(status: os.stat_result) -> str | None:
+    mode = stat.S_IMODE(status.st_mode)
+    if status.st_uid == os.geteuid():
+        forbidden = 0o077
+    elif status.st_uid == 0:
+        forbidden = 0o027
     else:
-        return f"its file belongs to user {facts.st_uid}, neither to root nor to whoever runs this: chown it"
-    if mode & others:
-        return f"its file has mode {mode:04o}, so that others may read or change it: chmod 0600 it"
+        return f"the file belongs to user {status.st_uid}, not to root or to the user of this process: chown it"
+    if mode & forbidden:
+        return f"the file has mode {mode:04o}, so others can read or change it: chmod 0600 it"
     return None
 
 
 def weakness_of_keys(text: str) -> str | None:
-    """Say what is weak about a JWK set of secret keys. Whether it is one at all, its reader says."""
+    """Return the weakness of a JWK set of secret keys, or None. Text that is not a JWK set has none: its reader rejects it."""
     for raw in _keys_in(text):
-        if raw in (_raw_of(printed) for printed in _PRINTED):
-            return "holds a key that is printed in a specification: make one"
+        if raw in (_raw_of(published) for published in _PUBLISHED):
+            return "contains a key that is printed in a specification: generate a new key"
         if len(set(raw)) < KEY_BYTE_VALUES_MIN:
-            return "holds a key that is short or not random: make one"
+            return "contains a key that is short or not random: generate a new key"
     return None
 
 
-class _Jwk(Struct):
+# Not the classes of `crypto.jwk`: a key that its reader rejects is examined too, and this module is imported before any cryptography.
+class _AnyJwk(Struct):
     d: str | None = None
     k: str | None = None
 
 
-class _JwkSet(Struct):
-    keys: list[_Jwk]
+class _AnyJwkSet(Struct):
+    keys: list[_AnyJwk]
 
 
 def _keys_in(text: str) -> list[bytes]:
     try:
-        keys = msgspec.json.decode(text.encode(), type=_JwkSet).keys
+        keys = msgspec.json.decode(text.encode(), type=_AnyJwkSet).keys
     except (msgspec.MsgspecError, UnicodeError):
         return []
     return [_raw_of(value) for jwk in keys if (value := jwk.d or jwk.k) is not None]
@@ -88,25 +92,25 @@ def _raw_of(value: str) -> bytes:
 
 
 def weakness_of_database(url: str, *, open_network: bool) -> str | None:
-    """Say what is weak about the way to a MongoDB. With `open_network` nobody else is on the network, so only a weak password counts."""
+    """Return the weakness of the connection to a MongoDB, or None. With `open_network` the network is trusted, so only a weak password counts."""
     scheme, _, rest = url.partition("://")
-    place, _, asked = rest.partition("?")
-    user, at, hosts = place.partition("/")[0].rpartition("@")
-    options = {name.lower(): values[-1] for name, values in parse_qs(asked).items()}
+    location, _, query = rest.partition("?")
+    user, at, hosts = location.partition("/")[0].rpartition("@")
+    options = {name.lower(): values[-1] for name, values in parse_qs(query).items()}
     name, _, password = user.partition(":")
     if password:
-        weak = unquote(password)
-        if len(weak) < PASSWORD_LENGTH_MIN or len(set(weak)) < PASSWORD_LETTERS_MIN or _OBVIOUS.search(weak):
-            return f"has a password that is short or could be guessed: take at least {PASSWORD_LENGTH_MIN} random characters"
+        decoded = unquote(password)
+        if len(decoded) < PASSWORD_LENGTH_MIN or len(set(decoded)) < PASSWORD_LETTERS_MIN or _OBVIOUS.search(decoded):
+            return f"has a password that is short or can be guessed: use at least {PASSWORD_LENGTH_MIN} random characters"
     if open_network:
         return None
     mechanism = options.get("authmechanism", "").upper()
     if mechanism not in _WITHOUT_PASSWORD and not (at and name and password):
-        return "names no user and password: give the database access control"
+        return "has no user and password: enable access control in the database"
     tls = options.get("tls", options.get("ssl", "true" if scheme == "mongodb+srv" else "false")).lower() == "true"
-    if not tls and not all(_HERE.match(host) for host in hosts.split(",")):
-        return "goes over the network in clear: add tls=true"
-    doubts = ("tlsinsecure", "tlsallowinvalidcertificates", "tlsallowinvalidhostnames", "ssl_cert_reqs")
-    if tls and any(options.get(doubt, "false").lower() not in ("false", "cert_required") for doubt in doubts):
-        return "does not check whose certificate it is shown: remove tlsInsecure and tlsAllowInvalid…"
+    if not tls and not all(_LOCAL_HOST.match(host) for host in hosts.split(",")):
+        return "sends data over the network unencrypted: add tls=true"
+    insecure = ("tlsinsecure", "tlsallowinvalidcertificates", "tlsallowinvalidhostnames", "ssl_cert_reqs")
+    if tls and any(options.get(option, "false").lower() not in ("false", "cert_required") for option in insecure):
+        return "does not verify the server's certificate: remove tlsInsecure and tlsAllowInvalid…"
     return None

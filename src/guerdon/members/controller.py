@@ -1,4 +1,4 @@
-"""Routes of members, of the keys of services, and of the keys that sign."""
+"""Routes of members: registration, lookup, roles, disabling."""
 
 from guerdon.errors import AlreadyExists, Forbidden, InvalidState, NotFound, Overloaded, StoreUnavailable
 from guerdon.http.body import read
@@ -14,8 +14,8 @@ from guerdon.permissions import OWN, PUBLIC, ROLES_SCOPE, scope
 class RegistrationResource:
     """`/v1/auth/…`"""
 
-    def __init__(self, identity: Members) -> None:
-        self._identity = identity
+    def __init__(self, members: Members) -> None:
+        self._members = members
 
     @operation(
         "registerMember",
@@ -28,9 +28,9 @@ class RegistrationResource:
         quota="entry",
     )
     async def on_post_register(self, req: Request, resp: Response) -> None:
-        """Become a member with an e-mail address and a password of 8 to 128 characters."""
+        """Register a new member with an e-mail address and a password of 8 to 128 characters."""
         body, _ = await read(req, RegisterCreate)
-        person = await self._identity.register(body.email, body.password)
+        person = await self._members.register(body.email, body.password)
         resp.set_header("Location", f"/v1/members/{person.id}")
         send(resp, view_member(person), 201)
 
@@ -38,13 +38,13 @@ class RegistrationResource:
 class MembersResource:
     """`/v1/members` and `/v1/me`"""
 
-    def __init__(self, identity: Members) -> None:
-        self._identity = identity
+    def __init__(self, members: Members) -> None:
+        self._members = members
 
     @operation("getMe", OWN, tag="members", answers={200: MemberView}, errors=(NotFound,))
     async def on_get_me(self, req: Request, resp: Response) -> None:
-        """Read who has logged in."""
-        send(resp, view_member(await self._identity.get_person(actor_of(req).id)))
+        """Return the member who is logged in."""
+        send(resp, view_member(await self._members.get_person(actor_of(req).id)))
 
     @operation(
         "createMember",
@@ -56,26 +56,26 @@ class MembersResource:
         example={"external_id": "17850", "email": None, "attributes": {"country": "GB"}},
     )
     async def on_post(self, req: Request, resp: Response) -> None:
-        """Create a member by the id that your system knows them by, by an e-mail address, or both."""
+        """Create a member with an external id (the member's id in your system), an e-mail address, or both."""
         body, _ = await read(req, MemberCreate)
-        person = await self._identity.create_member(body.external_id, body.email, body.attributes)
+        person = await self._members.create_member(body.external_id, body.email, body.attributes)
         resp.set_header("Location", f"/v1/members/{person.id}")
         send(resp, view_member(person), 201)
 
     @operation("listMembers", scope("members:read"), tag="members", query=MemberQuery, answers={200: MemberPage})
     async def on_get(self, req: Request, resp: Response) -> None:
-        """List members, newest first, or find the one with an external id."""
+        """List members, newest first, or find the member with an external id."""
         query = read_query(req, MemberQuery)
         before = None if query.cursor is None else decode_cursor(query.cursor)
-        people, following = await self._identity.find_people(query.external_id, query.limit, before)
-        cursor = None if following is None else encode_cursor(following)
+        people, next_before = await self._members.find_people(query.external_id, query.limit, before)
+        cursor = None if next_before is None else encode_cursor(next_before)
         send(resp, MemberPage([view_member(person) for person in people], cursor))
 
     @operation("getMember", scope("members:read", own=True), tag="members", answers={200: MemberView}, errors=(NotFound,))
     async def on_get_one(self, req: Request, resp: Response, member_id: str) -> None:
-        """Read a member."""
+        """Return a member."""
         actor_of(req).require_reach(member_id)
-        send(resp, view_member(await self._identity.get_person(member_id)))
+        send(resp, view_member(await self._members.get_person(member_id)))
 
     @operation(
         "disableMember",
@@ -85,8 +85,8 @@ class MembersResource:
         errors=(NotFound, Forbidden, InvalidState),
     )
     async def on_post_disable(self, req: Request, resp: Response, member_id: str) -> None:
-        """Let somebody in no longer, by no session that is open either. Their wallets stay as they are."""
-        send(resp, view_member(await self._identity.set_disabled(member_id, actor_of(req), disabled=True)))
+        """Disable a member: they cannot log in, and their sessions no longer work. Their wallets do not change."""
+        send(resp, view_member(await self._members.set_disabled(member_id, actor_of(req), disabled=True)))
 
     @operation(
         "enableMember",
@@ -96,8 +96,8 @@ class MembersResource:
         errors=(NotFound, Forbidden, InvalidState),
     )
     async def on_post_enable(self, req: Request, resp: Response, member_id: str) -> None:
-        """Let somebody in again."""
-        send(resp, view_member(await self._identity.set_disabled(member_id, actor_of(req), disabled=False)))
+        """Enable a disabled member: they can log in again."""
+        send(resp, view_member(await self._members.set_disabled(member_id, actor_of(req), disabled=False)))
 
     @operation(
         "setRole",
@@ -109,10 +109,10 @@ class MembersResource:
         example={"role": "support"},
     )
     async def on_put_role(self, req: Request, resp: Response, member_id: str) -> None:
-        """Make somebody a member, or one of those who work here."""
+        """Set the role of a member: `member`, or a role of staff."""
         body, _ = await read(req, RoleUpdate)
         note(req, role=body.role)
-        send(resp, view_member(await self._identity.set_role(member_id, actor_of(req), body.role)))
+        send(resp, view_member(await self._members.set_role(member_id, actor_of(req), body.role)))
 
 
 def routes(members: Members) -> list[tuple[str, object, str | None]]:

@@ -1,10 +1,10 @@
-"""Letters that look like Latin ones. Two addresses that nobody can tell apart are not to belong to two members.
+"""Letters that look like Latin letters. Two addresses that look the same must not belong to two members.
 
-From the confusables of Unicode (UTS 39): every letter whose prototype is one Latin letter, as it is left by normalization and case folding.
-Letters of ASCII stay what they are, since people do have addresses with `1` and with `l`.
+From the confusables of Unicode (UTS 39): every letter whose prototype is one Latin letter, after normalization and case folding. ASCII
+characters are not replaced, since people have addresses with `1` and with `l`.
 """
 
-# ruff: noqa: RUF001 - letters that look like others are what this is about
+# ruff: noqa: RUF001 - this table consists of letters that look like others
 
 LIKE = {
     "a": "ɑαаᎪᗅꓮ𐊠𖽀",
@@ -35,4 +35,4 @@ LIKE = {
     "z": "Ꮓᴢꓜ𑣄",
 }
 LOOKALIKES = str.maketrans({letter: latin for latin, letters in LIKE.items() for letter in letters})
-"""For `str.translate`."""
+"""Table for `str.translate`."""

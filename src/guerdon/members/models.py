@@ -1,4 +1,4 @@
-"""Stored and wire shapes of members, their unique claims, and service keys."""
+"""Stored and wire shapes of members, their unique claims and their keys."""
 
 from datetime import datetime
 from typing import Annotated, Literal
@@ -11,7 +11,7 @@ from guerdon.permissions import Role
 from guerdon.types import ExternalId, PageQuery, Text
 
 MEMBERS = "members"
-NO_MEMBER = "there is no such member"
+NO_MEMBER = "this member does not exist"
 CLAIMS = "claims"
 PERSON_KEYS = "person_keys"
 LOOKUP_KEYS = "lookup_keys"
@@ -19,19 +19,19 @@ _EXPIRY = IndexModel(
     [("expires_at", 1)], name="expiry", expireAfterSeconds=0, partialFilterExpression={"expires_at": {"$exists": True}}
 )
 INDEXES: dict[str, list[IndexModel]] = {MEMBERS: [], CLAIMS: [_EXPIRY], PERSON_KEYS: [], LOOKUP_KEYS: []}
-"""A member is found by id, or by a claim whose `_id` stands for the claimed value. Only claims of erased people expire."""
+"""A member is found by id, or by a claim whose `_id` is a digest of the claimed value. Only the claims of erased members expire."""
 
 PASSWORD_LENGTH_MIN = 8
 PASSWORD_LENGTH_MAX = 128
 """Characters, so at most 512 bytes of UTF-8 reach the hash."""
 EMAIL_LENGTH_MAX = 254
 SAFE_INTEGER_MAX = 2**53 - 1
-"""The largest whole number that every JSON reader keeps exact."""
+"""Largest integer that every JSON reader represents exactly."""
 
 AttributeValue = Text | Annotated[int, Meta(ge=-SAFE_INTEGER_MAX, le=SAFE_INTEGER_MAX)] | bool
 Attributes = Annotated[
     dict[Annotated[str, Meta(min_length=1, max_length=40, pattern=r"^[A-Za-z0-9_-]+$(?!\n)")], AttributeValue],
-    Meta(max_length=20, description="Up to 20 facts about the member that campaigns may ask for.", examples=[{"country": "GB"}]),
+    Meta(max_length=20, description="Up to 20 attributes of the member that campaigns can read.", examples=[{"country": "GB"}]),
 ]
 MemberStatus = Literal["active", "disabled", "erasing", "erased"]
 Email = Annotated[str, Meta(min_length=3, max_length=EMAIL_LENGTH_MAX, examples=["ada@example.com"])]
@@ -41,47 +41,48 @@ Email = Annotated[str, Meta(min_length=3, max_length=EMAIL_LENGTH_MAX, examples=
 
 
 class Profile(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Who a member is: everything personal about them, and only ever stored sealed."""
+    """The personal data of a member. It is stored only in sealed form."""
 
     external_id: str | None = None
     email: str | None = None
-    """The address as validated; its normalised form makes the claim."""
+    """The address as validated. The claim is made from its normalised form."""
     attributes: dict[str, str | int | bool] = {}
 
 
 class Member(Struct, frozen=True, kw_only=True):
-    """A person with wallets, or an operator, as far as anybody may know. `password_hash` is None for one who cannot log in."""
+    """A person with wallets, or a staff person, without their personal data. Times are milliseconds since the epoch."""
 
     id: str = field(name="_id")
-    """Random: it says nothing about the person."""
+    """Random id, which reveals nothing about the person."""
     sealed: bytes | None = None
-    """The `Profile`, under the person's own key."""
+    """The `Profile`, sealed under the person's own key."""
     claims: list[str] = []
-    """The ids of the claims that are theirs."""
+    """Ids of the member's claims."""
     password_hash: str | None = None
+    """Encoded argon2id hash. None for a member who cannot log in."""
     role: Role = "member"
     created_at: int
-    """Milliseconds since the epoch."""
     disabled_at: int | None = None
-    """Since when this member cannot log in."""
+    """Time from which the member cannot log in."""
     epoch: int = 0
-    """How often the password was set anew. Sessions that began in an earlier epoch have ended."""
+    """Number of password changes. Sessions that began in an earlier epoch have ended."""
     spared: str | None = None
-    """The one of them that goes on: in it the password was changed."""
+    """Id of the session that continues across the latest password change, because the change was made in it."""
     erasing_at: int | None = None
-    """Since when nothing about the person is shown, and `disabled_at` is set for good."""
+    """Time at which an erasure began. From then on no personal data is shown, and `disabled_at` stays set."""
     erased_at: int | None = None
-    """When the last of it was gone."""
+    """Time at which the erasure was complete."""
 
     @property
     def status(self) -> "MemberStatus":
+        """The status as the API shows it."""
         if self.erasing_at is not None:
             return "erasing" if self.erased_at is None else "erased"
         return "active" if self.disabled_at is None else "disabled"
 
 
 class Person(Struct, frozen=True):
-    """A member with an opened profile."""
+    """A member with their personal data."""
 
     member: Member
     profile: Profile
@@ -92,86 +93,103 @@ class Person(Struct, frozen=True):
 
 
 class PersonKey(Struct, frozen=True, kw_only=True):
-    """The key of one person. Without it, what it has sealed is noise, in every backup too: so it lies apart."""
+    """The key of one person. It is stored apart from the data it seals: deleting it makes that data unreadable, in every backup too."""
 
     id: str = field(name="_id")
-    """The member's."""
+    """Id of the member."""
     wrapped: bytes
-    """Sealed by a master key."""
+    """The key, sealed by a master key."""
     created_at: int
 
 
 class LookupKey(Struct, frozen=True, kw_only=True):
-    """The key of the digests by which people are found. There is one, and it never changes."""
+    """The key of the digests by which members are found. A database has one, which never changes."""
 
     id: str = field(name="_id")
     wrapped: bytes
-    """Sealed by a master key."""
+    """The key, sealed by a master key."""
     created_at: int
 
 
 class Claim(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One member owns this value. The `_id` index decides races, on a sharded cluster too."""
+    """The ownership of a unique value by a member. The unique `_id` index decides races, on a sharded cluster too."""
 
     id: str = field(name="_id")
-    """`email:` or `external_id:`, and the keyed digest of the value."""
+    """`email:` or `external_id:`, followed by the keyed digest of the value."""
     member: str
+    """Id of the member."""
     created_at: int
     expires_at: datetime | None = None
-    """Only where the person was erased: when MongoDB takes the claim away, and the value is nobody's."""
+    """Set when the member is erased: the time at which MongoDB deletes the claim and the value is free again."""
 
 
 # --- wire -----------------------------------------------------------------------------------------------------------
 
 
 class RegisterCreate(Struct, frozen=True, forbid_unknown_fields=True):
-    """A person who wants to be a member."""
+    """The registration of a new member."""
 
     email: Email
+    """E-mail address with which the member logs in."""
     password: Annotated[str, Meta(min_length=PASSWORD_LENGTH_MIN, max_length=PASSWORD_LENGTH_MAX)]
+    """Password of 8 to 128 characters."""
 
 
 class MemberCreate(Struct, frozen=True, forbid_unknown_fields=True):
-    """A member whom a service knows by its own id, by an e-mail address, or both."""
+    """A member to create, with an external id, an e-mail address, or both."""
 
     external_id: ExternalId | None = None
+    """Id of the member in your system, compared exactly."""
     email: Email | None = None
+    """E-mail address of the member."""
     attributes: Attributes | None = None
+    """Up to 20 attributes of the member that campaigns can read."""
 
 
 class RoleUpdate(Struct, frozen=True, forbid_unknown_fields=True):
-    """What somebody is to be from now on."""
+    """The new role of a member."""
 
     role: Role
+    """Role from now on: `member`, or `support`, `operator` or `admin` for staff."""
 
 
 class MemberView(Struct, frozen=True):
     """A member."""
 
     id: str
+    """Id of the member."""
     external_id: str | None
+    """Id of the member in your system, or null."""
     email: str | None
+    """E-mail address of the member, or null."""
     role: Role
+    """Role of the member. Every role but `member` is a role of staff."""
     attributes: dict[str, str | int | bool]
+    """Attributes of the member that campaigns can read."""
     status: MemberStatus
-    """`erasing` and `erased`: nothing is known about the person any more, and the id on the ledger still leads here."""
+    """`disabled` members cannot log in. Of members that are `erasing` or `erased` no personal data remains."""
     created_at: str
+    """Time when the member was created, RFC 3339 in UTC."""
 
 
 class MemberPage(Struct, frozen=True):
-    """Members, newest first."""
+    """One page of members, newest first."""
 
     items: list[MemberView]
+    """The members of this page."""
     next_cursor: str | None
+    """Cursor of the next page. Null on the last page."""
 
 
 class MemberQuery(PageQuery, frozen=True, forbid_unknown_fields=True):
-    """One page of members, or the one member that has an external id."""
+    """One page of members, or the one member with an external id."""
 
     external_id: ExternalId | None = None
+    """Return only the member with this external id."""
 
 
 def view_member(person: Person) -> MemberView:
+    """Return the wire shape of a member."""
     member, profile = person.member, person.profile
     return MemberView(
         id=member.id,

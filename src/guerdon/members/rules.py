@@ -1,4 +1,4 @@
-"""Pure decisions about addresses, claims and scopes."""
+"""Pure rules for e-mail addresses, claims and changes of a member."""
 
 import re
 import unicodedata
@@ -16,28 +16,28 @@ _INVISIBLE = re.compile(
     "[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u2800\u3164\ufe00-\ufe0f\ufeff\uffa0"
     "\ufff0-\ufff8\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
 )
-"""What Unicode lets a display leave out (Default_Ignorable_Code_Point), and the blank of Braille."""
+"""Characters that a display may omit (Unicode: Default_Ignorable_Code_Point), and the blank Braille pattern."""
 
 
 def valid_email(text: str) -> str:
-    """Return the address as it is stored: syntax checked, Unicode composed, domain in lower case; nothing is looked up.
+    """Check the syntax of an address, without any look-up. Return its stored form: Unicode composed, domain in lower case.
 
     Raises:
-        Validation: it is not an e-mail address, or one with characters that nobody sees.
+        Validation: `text` is not an e-mail address, or contains invisible characters.
     """
     try:
         if _INVISIBLE.search(text):
             raise EmailNotValidError
-        # `test_environment` also accepts *.test, which RFC 6761 reserves for trying things out; `strict` bounds the local part.
+        # `test_environment` also accepts *.test, which RFC 6761 reserves for tests; `strict` limits the length of the local part.
         checked = validate_email(text[: EMAIL_LENGTH_MAX + 1], strict=True, check_deliverability=False, test_environment=True)
     except EmailNotValidError:
-        # The library's sentence quotes parts of the address, and a detail may end up in a log.
+        # The library's message quotes parts of the address, and a detail may be logged.
         raise Validation.at("/email", "not a valid e-mail address") from None
     return checked.normalized
 
 
 def normal_email(address: str) -> str:
-    """Return the form in which a valid address is compared: the same for two spellings that people take for the same address."""
+    """Return the form in which valid addresses are compared: equal for two spellings that look the same."""
     return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", address).casefold()).translate(LOOKALIKES)
 
 
@@ -47,12 +47,12 @@ def claimed_field(claim_id: str) -> str:
 
 
 def require_authority(actor: Actor, member: Member) -> None:
-    """Hold a change of somebody's standing to who asks for it.
+    """Check that the caller may change the role of a member, or disable or enable them.
 
     Raises:
-        Forbidden: it is the caller's own, or that of somebody who works here and the caller is no admin.
+        Forbidden: the member is the caller, or the member is staff and the caller is not an admin.
     """
     if actor.id == member.id:
-        raise Forbidden("nobody changes their own standing")
+        raise Forbidden("you cannot change your own role or disable yourself")
     if member.role != "member" and not actor.may(ROLES_SCOPE):
-        raise Forbidden("only an admin changes the standing of somebody who works here")
+        raise Forbidden("only an admin can change the role of staff, or disable or enable staff")

@@ -1,1 +1,1 @@
-"""What happens around every request: observation, authentication, and one shape for every error."""
+"""Middlewares of every request: body, queue, log, authentication, rate limits, audit log, and one shape for every error."""

@@ -1,4 +1,4 @@
-"""Every error, ours or the framework's or nobody's, leaves as one problem document (RFC 9457)."""
+"""Error handlers: every error of the service, the framework or a fault becomes one problem document (RFC 9457)."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -29,10 +29,10 @@ _BY_STATUS: dict[int, type[GuerdonError]] = {413: BodyTooLarge, 415: Unsupported
 
 
 class Problems:
-    """The three error handlers of the application."""
+    """The error handlers of the application."""
 
     def __init__(self, log: FilteringBoundLogger, routes: Iterable[tuple[str, str]]) -> None:
-        """`routes` are the (path, method) pairs that are served."""
+        """`routes` are the (path, method) pairs of all routes."""
         self._log = log
         self._methods: dict[str, list[str]] = {}
         for path, method in routes:
@@ -58,27 +58,27 @@ class Problems:
 
     async def on_framework_error(self, req: Request, resp: Response, error: HTTPError, _params: dict[str, Any]) -> None:
         if isinstance(error, HTTPNotFound):
-            shaped: GuerdonError = NotFound("there is no such route")
+            problem: GuerdonError = NotFound("this route does not exist")
         elif isinstance(error, HTTPMethodNotAllowed) or req.method not in COMBINED_METHODS:
-            shaped = MethodNotAllowed(f"{req.method[:20]} is not one of this route's methods")
+            problem = MethodNotAllowed(f"this route does not support the method {req.method[:20]}; see the Allow header")
             resp.set_header("Allow", ", ".join(self._methods.get(req.uri_template or "", [])))
         else:
             kind = _BY_STATUS.get(error.status_code, BadRequest)
-            shaped = kind(error.description or error.title or "the request could not be understood")
+            problem = kind(error.description or error.title or "the request is not valid")
             resp.set_headers(error.headers or {})
-        self._send(req, resp, shaped)
+        self._send(req, resp, problem)
 
     async def on_database_error(self, req: Request, resp: Response, error: PyMongoError, params: dict[str, Any]) -> None:
-        unavailable = DatabaseUnavailable("the database does not answer; try again", retry_after_seconds=1)
+        unavailable = DatabaseUnavailable("the database does not respond; try again", retry_after_seconds=1)
         unavailable.__cause__ = error
         await self.on_error(req, resp, unavailable, params)
 
     async def on_fault(self, req: Request, resp: Response, error: Exception, _params: dict[str, Any]) -> None:
         self._log.error("unhandled", request_id=req.context.request_id, route=req.uri_template, exc_info=error)
-        self._send(req, resp, Internal("an unexpected fault; the log names it under this request id"))
+        self._send(req, resp, Internal("an unexpected error; the log contains it under this request id"))
 
     def _send(self, req: Request, resp: Response, error: GuerdonError) -> None:
-        # Not the error itself: its traceback leads to the request, and the two would keep each other, and the connection, until a collection.
+        # Not the error itself: its traceback refers to the request, and the cycle would keep the connection open until a garbage collection.
         req.context.refusal = AnsweredError(error.code, error.status, error.incident, error.members.get("violated-policies"))
         resp.status = error.status
         resp.content_type = PROBLEM_TYPE

@@ -1,6 +1,6 @@
-"""Holds callers to their quotas and tells them how they stand (draft-ietf-httpapi-ratelimit-headers).
+"""Applies rate limits and sends their status to the caller (draft-ietf-httpapi-ratelimit-headers).
 
-Whoever has not proven anything is counted by address, everybody else by who they are.
+Anonymous callers are counted by address, others by their identity.
 """
 
 from collections.abc import Iterable, Mapping
@@ -15,19 +15,20 @@ from guerdon.rate_limits.rules import QuotaStatus, fields
 from guerdon.rate_limits.service import RateLimiter, WithoutStore
 
 FORWARDED_MAX = 20
-"""Hops that are looked at: nobody has so many proxies of their own."""
+"""Maximum number of hops that are examined, which is more than any chain of own proxies."""
 NO_ADDRESS = "unknown"
 IPV6_PREFIX = 64
-"""A household or a server has so many bits of an IPv6 address to itself; one caller is to be one address."""
+"""Length of the IPv6 prefix that counts as one address: a household or a server usually has a whole /64 network."""
 
 
 class Addresses:
-    """Tells where a request came from. Only a configured proxy is believed when it says for whom it asks (ASVS 4.1.3)."""
+    """Determines the network address of a caller. `X-Forwarded-For` is used only from configured proxies (ASVS 4.1.3)."""
 
     def __init__(self, trusted: Iterable[IPv4Network | IPv6Network]) -> None:
         self._trusted = tuple(trusted)
 
     def of(self, request: Request) -> str:
+        """Return the address of the caller: an IPv4 address, or an IPv6 network of 64 bits."""
         client = request.scope.get("client")
         peer = _parsed(client[0]) if client else None
         if peer is None:
@@ -37,9 +38,9 @@ class Addresses:
         return str(peer) if isinstance(peer, IPv4Address) else str(IPv6Network((peer, IPV6_PREFIX), strict=False))
 
     def _forwarded(self, request: Request, peer: IPv4Address | IPv6Address) -> IPv4Address | IPv6Address:
-        """Walk the list from its end, which our own proxies have written, to the first address that is not one of them."""
-        given = ",".join(value.decode("latin-1") for name, value in request.scope["headers"] if name == b"x-forwarded-for")
-        for text in reversed(given.split(",")[-FORWARDED_MAX:]):
+        """Return the last address of the list that is not a trusted proxy. Only the end of the list was written by trusted proxies."""
+        forwarded = ",".join(value.decode("latin-1") for name, value in request.scope["headers"] if name == b"x-forwarded-for")
+        for text in reversed(forwarded.split(",")[-FORWARDED_MAX:]):
             hop = _parsed(text.strip())
             if hop is None:
                 break
@@ -61,17 +62,17 @@ def _parsed(text: str) -> IPv4Address | IPv6Address | None:
     return mapped or address
 
 
-_OF_STRANGERS: Mapping[str, tuple[str, WithoutStore]] = {"usual": ("stranger", "local"), "entry": ("entry", "closed")}
-"""By what a route declares: the quota, and what happens when nobody counts. Where secrets could be guessed, nobody is let in then."""
+_ANONYMOUS_QUOTAS: Mapping[str, tuple[str, WithoutStore]] = {"usual": ("stranger", "local"), "entry": ("entry", "closed")}
+"""Quota, and behaviour without the store, by the `quota` of a route. Routes on which secrets could be guessed are then closed."""
 
 
 class AnonymousLimit:
-    """Stands before the authentication: counts who shows nothing, and who has shown too much that proves nothing."""
+    """Limits requests without credentials, and requests with invalid credentials, by address. Runs before the authentication."""
 
     def __init__(
-        self, throttle: RateLimiter, addresses: Addresses, access: Access, operations: Mapping[tuple[str, str], Operation]
+        self, limiter: RateLimiter, addresses: Addresses, access: Access, operations: Mapping[tuple[str, str], Operation]
     ) -> None:
-        self._throttle = throttle
+        self._limiter = limiter
         self._addresses = addresses
         self._access = access
         self._operations = operations
@@ -81,33 +82,33 @@ class AnonymousLimit:
         if declared is None or declared.quota == "none":
             return
         if not declared.policy.public and req.get_header("Authorization") is not None:
-            return  # Whoever shows something is the authentication's business.
+            return  # Credentials are checked by the authentication.
         req.context.address = self._addresses.of(req)
-        name, without_store = _OF_STRANGERS[declared.quota]
-        _tell(resp, await in_time(req, self._throttle.spend(name, req.context.address, without_store=without_store)))
+        name, without_store = _ANONYMOUS_QUOTAS[declared.quota]
+        _set_headers(resp, await in_time(req, self._limiter.spend(name, req.context.address, without_store=without_store)))
 
     def require_credit(self, req: Request, authorization: str | None) -> None:
-        """Hold back credentials from where many came that proved nothing, unless these have proven something before.
+        """Refuse credentials from an address that has sent too many invalid ones, unless this process has accepted them before.
 
         Raises:
-            TooManyRequests: they are not to be looked at.
+            TooManyRequests: the address has sent too many invalid credentials.
         """
         if authorization is not None:
             req.context.address = self._addresses.of(req)
             if not self._access.knows(authorization):
-                self._throttle.require_credit_here("invalid", req.context.address)
+                self._limiter.require_credit_here("invalid", req.context.address)
 
     def count_invalid(self, req: Request) -> None:
-        """Count credentials that `require_credit` has let pass and that have proven nothing."""
-        self._throttle.count_here("invalid", req.context.address)
+        """Count invalid credentials of a request that `require_credit` has admitted."""
+        self._limiter.count_here("invalid", req.context.address)
 
 
 class CallerLimit:
-    """Stands behind the authentication: counts everybody by who they are."""
+    """Limits the requests of each authenticated caller. Runs after the authentication."""
 
-    def __init__(self, throttle: RateLimiter, without_store: WithoutStore) -> None:
-        """`without_store` is for what changes something; reading goes on uncounted."""
-        self._throttle = throttle
+    def __init__(self, limiter: RateLimiter, without_store: WithoutStore) -> None:
+        """`without_store` applies to requests that change something. Requests that only read are then not counted."""
+        self._limiter = limiter
         self._without_store: WithoutStore = without_store
 
     async def process_resource(self, req: Request, resp: Response, resource: object, params: dict[str, Any]) -> None:
@@ -115,23 +116,23 @@ class CallerLimit:
         if actor.kind == "anonymous":
             return
         name = "key" if actor.kind == "service_key" else "person"
-        if self._throttle.is_shared:
+        if self._limiter.is_shared:
             without_store: WithoutStore = "open" if req.method in SAFE_METHODS else self._without_store
-            _tell(resp, await in_time(req, self._throttle.spend(name, actor.id, without_store=without_store)))
+            _set_headers(resp, await in_time(req, self._limiter.spend(name, actor.id, without_store=without_store)))
         else:
-            # Every debit comes here: what needs no waiting is not to pay for a deadline.
-            _tell(resp, self._throttle.spend_here(name, actor.id))
+            # Without a deadline, because counting in this process does not wait, and every debit comes here.
+            _set_headers(resp, self._limiter.spend_here(name, actor.id))
 
 
 class GuessLimit:
-    """Stands behind all that may refuse a request: whoever has asked for many codes that there are not is not to go on.
+    """Limits the guessing of codes: a caller who has requested many codes that do not exist is refused. Runs after the other checks.
 
-    A code that is found costs nothing. One that is not is counted for who asks and for the address, after it was looked up; of many that are
-    under way together the quota hides how those above it went. While nobody counts for all processes, each counts for itself.
+    A code that exists is not counted. One that does not exist is counted for the caller and for the address after the look-up. Of concurrent
+    requests, the quota hides the results of those above it. Without the shared store, each process counts for itself.
     """
 
-    def __init__(self, throttle: RateLimiter, addresses: Addresses, operations: Mapping[tuple[str, str], Operation]) -> None:
-        self._throttle = throttle
+    def __init__(self, limiter: RateLimiter, addresses: Addresses, operations: Mapping[tuple[str, str], Operation]) -> None:
+        self._limiter = limiter
         self._addresses = addresses
         self._routes = frozenset(route for route, declared in operations.items() if declared.guesses)
 
@@ -146,10 +147,10 @@ class GuessLimit:
 
     async def _spend(self, req: Request, cost: int) -> None:
         actor, address = req.context.actor, self._addresses.of(req)
-        for who in (address,) if actor.kind == "anonymous" else (actor.id, address):
-            await in_time(req, self._throttle.spend("code", who, cost=cost))
+        for key in (address,) if actor.kind == "anonymous" else (actor.id, address):
+            await in_time(req, self._limiter.spend("code", key, cost=cost))
 
 
-def _tell(resp: Response, standing: QuotaStatus | None) -> None:
-    if standing is not None:
-        resp.set_headers(fields(standing))
+def _set_headers(resp: Response, status: QuotaStatus | None) -> None:
+    if status is not None:
+        resp.set_headers(fields(status))

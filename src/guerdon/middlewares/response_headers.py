@@ -1,4 +1,4 @@
-"""What every answer tells a browser, and which pages of other origins may read the answers."""
+"""Response headers of every response, and cross-origin access."""
 
 from collections.abc import Sequence
 
@@ -8,25 +8,26 @@ from guerdon.http.operation import Request, Response
 
 HSTS_SECONDS = 31_536_000
 NOT_A_PAGE = "default-src 'none'; frame-ancestors 'none'"
-"""An answer of the API is data. Routes that are pages set a policy of their own."""
+"""Content security policy of API responses, which are data. Routes that serve pages set their own policy."""
 _ALWAYS = (
     ("Cache-Control", "no-store"),
     ("Content-Security-Policy", NOT_A_PAGE),
     ("Cross-Origin-Resource-Policy", "same-origin"),
     ("Permissions-Policy", "camera=(), geolocation=(), microphone=(), payment=()"),
     ("Referrer-Policy", "no-referrer"),
-    # Without a name here, the server puts its own.
+    # Without this header the server sends its own name.
     ("Server", "guerdon"),
     ("X-Content-Type-Options", "nosniff"),
 )
 EXPOSED = "ETag, Idempotency-Replayed, Location, RateLimit, RateLimit-Policy, Retry-After, X-Request-Id"
-"""What a script of another origin may read besides what the Fetch standard lets it."""
+"""Response headers that scripts of another origin may read in addition to those of the Fetch standard."""
 ACCEPTED = "Authorization, Content-Type, Idempotency-Key, If-Match, If-None-Match, Last-Event-ID, X-Request-Id"
+"""Request headers that scripts of another origin may send."""
 PREFLIGHT_SECONDS = 600
 
 
 class Headers:
-    """Puts the same headers on every answer. What a route has set itself stays."""
+    """Sets the same headers on every response. Headers that a route has set take precedence."""
 
     def __init__(self, *, behind_tls: bool) -> None:
         fixed = dict(_ALWAYS)
@@ -35,15 +36,15 @@ class Headers:
         self._fixed = {name.lower(): value for name, value in fixed.items()}
 
     async def process_response(self, req: Request, resp: Response, resource: object, req_succeeded: bool) -> None:
-        # All at once: one by one, through Falcon's methods, they would cost five microseconds of every request.
+        # Merged in one step: setting each header with Falcon's methods would take five microseconds of every request.
         resp._headers = self._fixed | resp._headers  # pyright: ignore[reportPrivateUsage]
 
 
 class CrossOrigin:
-    """Lets pages of the listed origins call the API (Fetch standard, 3.2). Credentials are bearer tokens, so cookies are never allowed.
+    """Allows pages of the listed origins to call the API (Fetch standard, 3.2). Credentials are bearer tokens, so cookies are not allowed.
 
-    Falcon has a middleware for this, but its answers do not vary by origin, so that a cache could hand one origin's answer to another, and it
-    repeats whatever headers a preflight asks for.
+    Falcon's own middleware is not used: its responses do not vary by origin, so that a cache could send the response for one origin to
+    another, and it allows any header that a preflight requests.
     """
 
     def __init__(self, origins: Sequence[str]) -> None:
@@ -55,9 +56,9 @@ class CrossOrigin:
         if origin is None or origin not in self._origins:
             return
         resp.set_header("Access-Control-Allow-Origin", origin)
-        wanted = req.get_header("Access-Control-Request-Method") if req.method == "OPTIONS" else None
+        requested = req.get_header("Access-Control-Request-Method") if req.method == "OPTIONS" else None
         allowed = resp.get_header("Allow")
-        if wanted is None or allowed is None or wanted not in COMBINED_METHODS:
+        if requested is None or allowed is None or requested not in COMBINED_METHODS:
             resp.set_header("Access-Control-Expose-Headers", EXPOSED)
             return
         resp.set_header("Access-Control-Allow-Methods", allowed)

@@ -1,7 +1,7 @@
-"""One line in the log for everything that somebody who looks after security wants to see (ASVS 16.3), and nothing for the rest.
+"""One log line for each security-relevant event (ASVS 16.3), and none for other requests.
 
-What happened is told by the operation, the status, and what the error says besides. A route that matters joins the table below; a service that
-knows more than status and code say it with `GuerdonError.concerning`, and a handler names what was changed with `http.note`.
+The event follows from the operation, the status and the error. To log another operation, add it to the tables below. A service adds details
+of an error with `GuerdonError.concerning`, and a handler adds details of a change with `http.operation.note`.
 """
 
 import re
@@ -30,22 +30,22 @@ DONE: Mapping[str, str] = {
     "exportMember": "member_exported",
     "exportMe": "member_exported",
 }
-"""By operation: what it is called when it has succeeded."""
+"""Event of a successful operation."""
 BY_PEOPLE: Mapping[str, str] = dict.fromkeys(
     ("creditWallet", "debitWallet", "createTransfer", "runBulk", "reverseTransaction"), "manual_adjustment"
 )
-"""The same for what services do all day, and people who work here seldom."""
+"""Event of a successful operation of staff. The same operations of services are routine and are not logged."""
 ENTRIES: Mapping[str, str] = {"logIn": "login_failed", "resetPassword": "password_reset_failed"}
-"""Operations that let somebody in: what it is called when they do not."""
+"""Event of a refused operation that authenticates the caller."""
 PROVING = frozenset({"refresh"})
-"""Operations whose body holds credentials."""
+"""Operations whose body contains credentials."""
 _ID = re.compile(r"([a-z]{3}_([a-z]{3}_)?[0-9a-f]{32}(:[A-Za-z0-9]{1,20}){0,2}|[0-9A-Za-z]{12})\Z")
-"""An id of ours. What else stands in a path may be anything, a name or an address too."""
+"""An id of this service. Other text in a path is not logged, because it may be a name or an address."""
 _WORD = re.compile(r"[A-Za-z0-9_:.*, -]{1,500}\Z")
 
 
 class SecurityEvents:
-    """Stands outside of whatever may refuse a request."""
+    """Logs the security event of a response. It must run outside of every middleware that may refuse a request."""
 
     def __init__(self, log: FilteringBoundLogger, operations: Mapping[tuple[str, str], Operation]) -> None:
         self._log = log
@@ -60,14 +60,14 @@ class SecurityEvents:
             name = self._named.get((req.uri_template or "", req.method))
             if name is None or (name in BY_PEOPLE and context.actor.kind != "operator"):
                 return
-            self._tell(req, DONE.get(name) or BY_PEOPLE[name], "done", resp.status_code)
+            self._log_event(req, DONE.get(name) or BY_PEOPLE[name], "done", resp.status_code)
         elif refusal.incident is not None or refusal.status in (401, 403, 429):
-            failure = self._failure(req, refusal)
-            if failure is not None:
-                self._tell(req, failure, "refused", resp.status_code)
+            event = self._refusal_event(req, refusal)
+            if event is not None:
+                self._log_event(req, event, "refused", resp.status_code)
 
-    def _failure(self, req: Request, refusal: AnsweredError) -> str | None:
-        """Return what a refusal is called; a request that shows no credentials at all is nothing to write about."""
+    def _refusal_event(self, req: Request, refusal: AnsweredError) -> str | None:
+        """Return the event of a refused request, or None for a request without credentials."""
         if refusal.status == 429:
             return "limit_hit"
         if refusal.incident is not None:
@@ -77,14 +77,14 @@ class SecurityEvents:
         operation = self._operation_of(req)
         if operation in ENTRIES:
             return ENTRIES[operation]
-        shown = operation in PROVING or req.get_header("Authorization") is not None
-        return "credentials_invalid" if shown else None
+        has_credentials = operation in PROVING or req.get_header("Authorization") is not None
+        return "credentials_invalid" if has_credentials else None
 
     def _operation_of(self, req: Request) -> str:
         declared = self._operations.get((req.uri_template or "", req.method))
         return "unmatched" if declared is None else declared.operation_id
 
-    def _tell(self, req: Request, name: str, result: str, status: int) -> None:
+    def _log_event(self, req: Request, name: str, result: str, status: int) -> None:
         context = req.context
         refusal: AnsweredError | None = context.refusal
         subject = {**self._ids_in_path(req), **_words(getattr(context, "facts", None) or {})}
@@ -99,22 +99,22 @@ class SecurityEvents:
             request_id=context.request_id,
             operation=self._operation_of(req),
             status=status,
-            **({} if refusal is None else _about(refusal)),
+            **({} if refusal is None else _error_fields(refusal)),
         )
 
     def _ids_in_path(self, req: Request) -> dict[str, str]:
         declared = self._operations.get((req.uri_template or "", req.method))
         if declared is not None and declared.guesses:
-            return {}  # A code may look like an id.
+            return {}  # The code of a voucher may look like an id.
         template, path = (req.uri_template or "").split("/"), req.path.split("/")
         pairs = zip(template, path, strict=False)
         return {name[1:-1]: value for name, value in pairs if name.startswith("{") and _ID.match(value)}
 
 
-def _about(refusal: AnsweredError) -> dict[str, object]:
+def _error_fields(refusal: AnsweredError) -> dict[str, object]:
     return {"code": refusal.code} if refusal.quota is None else {"code": refusal.code, "quota": refusal.quota}
 
 
 def _words(facts: Mapping[str, Any]) -> dict[str, str]:
-    """What handlers note are ids, roles and scopes; anything else stays out."""
+    """Return the noted details that are ids, roles or scopes. Other text is not logged."""
     return {name: value for name, value in facts.items() if isinstance(value, str) and (_ID.match(value) or _WORD.match(value))}

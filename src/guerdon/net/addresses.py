@@ -1,9 +1,9 @@
-"""Which addresses on the network may be named by whoever uses the service: public ones over https, however they are spelled.
+"""Checks of URLs that callers supply: only public addresses over https are allowed, in every spelling of an address.
 
-A name is judged by what it resolves to, and an address by what it leads to: IPv6 has many ways to write an address of IPv4 (mapped, compatible,
-NAT64, 6to4, Teredo), and Python's `is_global` calls some of them global, and all multicast. Whoever connects must connect to the very address
-that was judged, follow no redirect, and judge again the next time; whoever only shows an address to others accepts a name that resolves to
-nothing.
+A host name is checked by the addresses to which it resolves, and an address by its destination: IPv6 can express an IPv4 address in several
+forms (mapped, compatible, NAT64, 6to4, Teredo), and Python's `is_global` accepts some of them and all multicast addresses. A client must
+connect to the address that was checked, follow no redirect, and check again before the next connection. Code that only displays a URL may
+accept a name that does not resolve.
 """
 
 import asyncio
@@ -18,12 +18,13 @@ URL_CHARACTERS_MAX = 2048
 RESOLVE_SECONDS = 2.0
 Address = IPv4Address | IPv6Address
 Resolve = Callable[[str], Awaitable[Sequence[str]]]
-"""Returns the addresses of a name, and none when it has none."""
+"""Returns the addresses of a host name, or an empty sequence."""
 
 PORTS = frozenset({443, 8443})
+"""Allowed ports."""
 _NUMBER = re.compile(r"(0[xX][0-9a-fA-F]*|[0-9]+)\Z")
 _LABEL = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)\Z")
-_PRINTED = re.compile(r"[!-~]+\Z")
+_VISIBLE = re.compile(r"[!-~]+\Z")
 _MAPPED_LIKE: tuple[tuple[IPv6Network, int], ...] = (
     (IPv6Network("::ffff:0:0/96"), 0),
     (IPv6Network("::ffff:0:0:0/96"), 0),
@@ -31,7 +32,7 @@ _MAPPED_LIKE: tuple[tuple[IPv6Network, int], ...] = (
     (IPv6Network("64:ff9b::/96"), 0),
     (IPv6Network("2002::/16"), 80),
 )
-"""Forms of IPv6 that lead to an address of IPv4, and by how many bits that is shifted in them."""
+"""IPv6 networks whose addresses contain an IPv4 address, and the number of bits to its right."""
 _TEREDO = IPv6Network("2001::/32")
 _REFUSED: tuple[IPv4Network | IPv6Network, ...] = tuple(
     ip_network(text)
@@ -41,45 +42,46 @@ _REFUSED: tuple[IPv4Network | IPv6Network, ...] = tuple(
         "64:ff9b:1::/48", "100::/64", "2001::/23", "2001:db8::/32", "3fff::/20", "5f00::/16", "fc00::/7", "fe80::/10", "fec0::/10", "ff00::/8",
     )
 )  # fmt: skip
-"""What is not the public network, by the registries of special addresses (RFC 6890), whatever the library thinks of it."""
+"""Networks that are not public according to the registries of special-purpose addresses (RFC 6890), independent of Python's tables."""
 _LOCAL_NAMES = ("localhost", "local", "internal", "intranet", "lan", "home", "corp", "private", "arpa", "onion", "test", "invalid")
 
 
 class UnsafeAddress(Exception):
-    """An address that must not be used; the message says why, without repeating it."""
+    """A URL or an address that is not allowed. The message gives the reason and does not repeat the address."""
 
 
 def parse_url(url: str) -> tuple[str, int]:
-    """Return the host, in lower case and ASCII, and the port of an address that may be used as far as it can be told without a resolver.
+    """Check a URL without resolving its host. Return the host, in lower case and ASCII, and the port.
 
     Raises:
-        UnsafeAddress: it may not.
+        UnsafeAddress: the URL is not allowed.
     """
-    if len(url) > URL_CHARACTERS_MAX or not _PRINTED.match(url) or "\\" in url:
+    if len(url) > URL_CHARACTERS_MAX or not _VISIBLE.match(url) or "\\" in url:
         raise UnsafeAddress(
-            "an address has visible ASCII characters only, without backslashes; write an international name as xn--…"
+            f"a URL may have up to {URL_CHARACTERS_MAX} visible ASCII characters and no backslashes; "
+            "write an international name as xn--…"
         )
     try:
         parts = urlsplit(url)
         host, port = parts.hostname, parts.port
     except ValueError:
-        raise UnsafeAddress("this is not an address") from None
+        raise UnsafeAddress("not a valid URL") from None
     if parts.scheme != "https":
-        raise UnsafeAddress("an address begins with https://")
+        raise UnsafeAddress("the URL must begin with https://")
     if "@" in parts.netloc:
-        raise UnsafeAddress("an address names no user")
+        raise UnsafeAddress("the URL must not contain a user name")
     if not host:
-        raise UnsafeAddress("an address names a host")
+        raise UnsafeAddress("the URL must contain a host")
     if port is not None and port not in PORTS:
-        raise UnsafeAddress("the port is 443 or 8443")
+        raise UnsafeAddress("the port must be 443 or 8443")
     return _checked_host(host, bracketed="[" in parts.netloc), 443 if port is None else port
 
 
 async def require_public(url: str, resolve: Resolve | None = None) -> tuple[Address, ...]:
-    """Judge an address, and all that its name resolves to; return those addresses. There are none for a name that nobody knows.
+    """Check a URL and every address to which its host resolves. Return the addresses, or an empty tuple if the name does not resolve.
 
     Raises:
-        UnsafeAddress: it, or one of them, must not be used.
+        UnsafeAddress: the URL or one of the addresses is not allowed.
     """
     host, _ = parse_url(url)
     literal = _literal(host)
@@ -92,9 +94,10 @@ async def require_public(url: str, resolve: Resolve | None = None) -> tuple[Addr
 
 
 def require_public_address(address: Address) -> None:
-    """
+    """Check that an address, and the IPv4 address that it may contain, are public.
+
     Raises:
-        UnsafeAddress: it is not on the public network.
+        UnsafeAddress: the address is not public.
     """
     inner = unwrapped(address)
     for each in (address, inner):
@@ -103,11 +106,11 @@ def require_public_address(address: Address) -> None:
             or (each is inner and not each.is_global)
             or any(each in net for net in _REFUSED if net.version == each.version)
         ):
-            raise UnsafeAddress("it leads to an address that is not public")
+            raise UnsafeAddress("the host has an address that is not public")
 
 
 def unwrapped(address: Address) -> Address:
-    """Return the address that one leads to: that of IPv4 inside of one of IPv6, or itself."""
+    """Return the IPv4 address that an IPv6 address contains, or the address itself."""
     if isinstance(address, IPv4Address):
         return address
     if address in _TEREDO:
@@ -119,7 +122,7 @@ def unwrapped(address: Address) -> Address:
 
 
 async def resolve_by_system(host: str) -> Sequence[str]:
-    """Ask the machine's resolver; what does not answer in time has no address."""
+    """Resolve a name by the operating system. A name that is not resolved within 2 s has no addresses."""
     with suppress(OSError, TimeoutError, UnicodeError):
         async with asyncio.timeout(RESOLVE_SECONDS):
             found = await asyncio.get_running_loop().getaddrinfo(host, 443, type=socket.SOCK_STREAM)
@@ -132,22 +135,22 @@ def _checked_host(host: str, *, bracketed: bool) -> str:
         try:
             require_public_address(IPv6Address(host))
         except ValueError:
-            raise UnsafeAddress("this is not an address of IPv6") from None
+            raise UnsafeAddress("not an IPv6 address") from None
         return host
     if host.endswith("."):
-        raise UnsafeAddress("a name ends without a dot")
+        raise UnsafeAddress("the host name must not end with a dot")
     labels = host.split(".")
-    # What ends in a number is an address to a resolver, in every spelling that C knows: `127.1`, `2130706433`, `0x7f.1`, `0177.0.0.1`.
+    # Resolvers read a name that ends in a number as an address, in every spelling of C: `127.1`, `2130706433`, `0x7f.1`, `0177.0.0.1`.
     if _NUMBER.match(labels[-1]):
         try:
             require_public_address(IPv4Address(host))
         except ValueError:
-            raise UnsafeAddress("an address of IPv4 has four decimal numbers") from None
+            raise UnsafeAddress("an IPv4 address must have four decimal numbers") from None
         return host
     if len(host) > 253 or len(labels) < 2 or not all(map(_LABEL.match, labels)):
-        raise UnsafeAddress("a name has two labels or more, of letters, digits and hyphens")
+        raise UnsafeAddress("a host name must have two or more labels of letters, digits and hyphens")
     if labels[-1] in _LOCAL_NAMES:
-        raise UnsafeAddress("this name is not a public one")
+        raise UnsafeAddress("the host name is not public")
     return host
 
 

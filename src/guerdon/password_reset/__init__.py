@@ -1,1 +1,1 @@
-"""Recovery: a new password for whoever can read what is sent to their address."""
+"""Password resets: a new password for a member who can read the mail that is sent to their address."""

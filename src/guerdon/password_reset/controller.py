@@ -1,4 +1,4 @@
-"""Routes of those who cannot log in."""
+"""Routes of password resets."""
 
 from guerdon.errors import DatabaseUnavailable, Overloaded, StoreUnavailable, Unauthenticated
 from guerdon.http.body import read
@@ -9,11 +9,11 @@ from guerdon.password_reset.service import PasswordResets
 from guerdon.permissions import PUBLIC
 
 
-class RecoveryResource:
+class PasswordResetResource:
     """`/v1/auth/forgot` and `/v1/auth/reset`"""
 
-    def __init__(self, recovery: PasswordResets) -> None:
-        self._recovery = recovery
+    def __init__(self, resets: PasswordResets) -> None:
+        self._resets = resets
 
     @operation(
         "forgotPassword",
@@ -26,9 +26,9 @@ class RecoveryResource:
         quota="entry",
     )
     async def on_post_forgot(self, req: Request, resp: Response) -> None:
-        """Ask for a new password. The answer is the same for an address that nobody has."""
+        """Request a password reset by mail. The response is the same for an address that no member has."""
         body, _ = await read(req, ForgotCreate)
-        await self._recovery.ask(body.email)
+        await self._resets.ask(body.email)
         send(resp, ForgotView(), 202)
 
     @operation(
@@ -44,14 +44,14 @@ class RecoveryResource:
         },
     )
     async def on_post_reset(self, req: Request, resp: Response) -> None:
-        """Set a new password with the token that was sent. It can be used once, and all sessions end."""
+        """Set a new password with a token from the mail, and end all sessions. The token can be used once."""
         body, _ = await read(req, ResetCreate)
-        member_id, device_token = await self._recovery.reset(body.token, body.new_password)
+        member_id, device_token = await self._resets.reset(body.token, body.new_password)
         note(req, member=member_id)
         send(resp, ResetView(device_token))
 
 
-def routes(recovery: PasswordResets) -> list[tuple[str, object, str | None]]:
-    """Return (path, resource, suffix) of every route of this room."""
-    resource = RecoveryResource(recovery)
+def routes(resets: PasswordResets) -> list[tuple[str, object, str | None]]:
+    """Return (path, resource, suffix) of every route of password resets."""
+    resource = PasswordResetResource(resets)
     return [("/v1/auth/forgot", resource, "forgot"), ("/v1/auth/reset", resource, "reset")]

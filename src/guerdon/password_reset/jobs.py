@@ -1,4 +1,4 @@
-"""Background work of recovery: handing out tokens, and sending them."""
+"""Job that sends the mails of password resets."""
 
 from urllib.parse import urlsplit
 
@@ -13,21 +13,21 @@ EVERY_MS = 1000
 PLACE = "{token}"
 _SUBJECT = "Set a new password"
 _TEXT = """\
-Somebody has asked to set a new password for this e-mail address.
+A new password was requested for the account with this e-mail address.
 
-If it was you, open this page. It works once, and for half an hour after the asking:
+If you requested it, open this page. The link works once, within 30 minutes of the request:
 
 {link}
 
-If it was not you, there is nothing to do: the password stays as it is.
+If you did not request it, ignore this message. The password has not changed.
 """
 
 
 def check_link(template: str) -> str:
-    """Return the address of the page that sets a new password, with a place for the token.
+    """Check and return the address of the page that sets a new password, which contains `{token}` once.
 
     Raises:
-        StartupRefused: it has no such place, or would carry the token unprotected.
+        StartupRefused: the address does not contain `{token}` once, or is not protected by TLS.
     """
     try:
         parts = urlsplit(template)
@@ -35,28 +35,28 @@ def check_link(template: str) -> str:
     except ValueError:
         safe = False
     if not safe or template.count(PLACE) != 1 or not template.isprintable() or " " in template:
-        raise StartupRefused(f"GUERDON_RESET_URL must be an https address with {PLACE} in it once, best behind a #")
+        raise StartupRefused(f"GUERDON_RESET_URL must be an https address that contains {PLACE} once, preferably after a #")
     return template
 
 
 class Postman:
-    """Sends the tokens that are to be told by mail."""
+    """Sends the mails of password resets."""
 
-    def __init__(self, recovery: PasswordResets, outbox: Outbox, mailer: Mailer, link: str, log: FilteringBoundLogger) -> None:
-        self._recovery = recovery
+    def __init__(self, resets: PasswordResets, outbox: Outbox, mailer: Mailer, link: str, log: FilteringBoundLogger) -> None:
+        self._resets = resets
         self._outbox = outbox
         self._mailer = mailer
         self._link = check_link(link)
         self._log = log
 
     async def deliver(self) -> int:
-        """Send what is due; return how many letters have left."""
+        """Send the mails that are due, and return their number."""
         sent = 0
         for event in await self._outbox.take(TO_MAIL, BATCH):
-            letter = await self._recovery.letter_for(event)
-            if letter is None:
+            message = await self._resets.letter_for(event)
+            if message is None:
                 await self._outbox.done(event)
-            elif await self._send(event, *letter):
+            elif await self._send(event, *message):
                 await self._outbox.done(event)
                 sent += 1
         return sent
@@ -66,7 +66,7 @@ class Postman:
         try:
             await self._mailer.send(email, _SUBJECT, text, letter_id=event.id)
         except (OSError, ValueError) as error:
-            # Never the sentence: servers repeat the address in it.
+            # The error's message is not logged, because mail servers repeat the address in it.
             pause_ms = await self._outbox.again(event)
             code = getattr(error, "smtp_code", None)
             self._log.warning(

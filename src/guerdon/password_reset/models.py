@@ -1,4 +1,4 @@
-"""Stored and wire shapes of recovery."""
+"""Stored and wire shapes of password resets."""
 
 from datetime import datetime
 from typing import Annotated, Literal
@@ -15,7 +15,7 @@ INDEXES: dict[str, list[IndexModel]] = {RESETS: [IndexModel([("expires_at", 1)],
 
 
 def about(member_id: str) -> Document:
-    """Return the filter of a member's token."""
+    """Return the filter of the reset token of a member."""
     return {"_id": member_id}
 
 
@@ -27,41 +27,45 @@ RESET_TOKEN_LENGTH_MAX = 200
 
 
 class Reset(Struct, frozen=True, kw_only=True):
-    """The one token by which a member can set a new password now."""
+    """The current reset token of a member."""
 
     id: str = field(name="_id")
-    """The member's: a newer token takes the place of the older one."""
+    """Id of the member. A newer token replaces the older one."""
     secret_sha256: bytes
     ends_at: int
-    """Milliseconds since the epoch."""
+    """Time at which the token expires, milliseconds since the epoch."""
     expires_at: datetime
-    """When MongoDB takes the document away."""
+    """Time at which MongoDB deletes the document, equal to `ends_at`."""
 
 
 # --- wire -----------------------------------------------------------------------------------------------------------
 
 
 class ForgotCreate(Struct, frozen=True, forbid_unknown_fields=True):
-    """Somebody who cannot log in."""
+    """A request for a password reset."""
 
     email: Email
+    """E-mail address of the account."""
 
 
 class ResetCreate(Struct, frozen=True, forbid_unknown_fields=True):
-    """What the letter said, and the password that it is to be from now on."""
+    """A reset token and the new password."""
 
     token: Annotated[str, Meta(min_length=1, max_length=RESET_TOKEN_LENGTH_MAX)]
+    """Token from the mail, or from `guerdon admin reset`."""
     new_password: Annotated[str, Meta(min_length=PASSWORD_LENGTH_MIN, max_length=PASSWORD_LENGTH_MAX)]
+    """New password of 8 to 128 characters."""
 
 
 class ResetView(Struct, frozen=True):
-    """The new password holds from now on, and nobody is logged in any more."""
+    """The result of a password reset. The new password is set, and all sessions have ended."""
 
     device_token: str | None
-    """Show it at the log-in that follows: it gets in even while strangers have used up the attempts of unknown devices."""
+    """Device token for the next log-in, which then does not count towards the limit of unknown devices. Null without an e-mail address."""
 
 
 class ForgotView(Struct, frozen=True):
-    """The wish was noted. It says nothing about whether anybody has the address."""
+    """The confirmation of a request. It is the same whether or not a member has the address."""
 
     status: Literal["accepted"] = "accepted"
+    """Always `accepted`."""

@@ -1,7 +1,7 @@
 """The form of a reset token: `gp_<member>_<secret><checksum>`.
 
-It names its member, so that finding it takes one read by `_id`. The secret has 256 random bits, so it cannot be guessed back from its plain
-SHA-256, and the checksum refuses noise without a read.
+The token contains the id of its member, so that finding it takes one read by `_id`. The secret has 256 random bits, so that it cannot be
+recovered from its unsalted SHA-256. The checksum rejects random text without a read.
 """
 
 import re
@@ -13,7 +13,7 @@ from guerdon.errors import Unauthenticated
 from guerdon.ids import checksum62, digest, random_base62
 
 SECRET_LENGTH: Final = 43
-REFUSAL = "the token is not valid, was used, or has expired; ask for a new one"
+REFUSAL = "the token is not valid, was used, or has expired; request a new one"
 _FORM = re.compile(r"gp_([0-9a-f]{32})_([0-9A-Za-z]{43})([0-9A-Za-z]{6})\Z")
 
 
@@ -25,6 +25,7 @@ class ResetToken(Struct, frozen=True):
 
     @property
     def text(self) -> str:
+        """The complete token."""
         body = f"gp_{self.member_id.removeprefix('mem_')}_{self.secret}"
         return body + checksum62(body)
 
@@ -38,10 +39,10 @@ def new_reset_token(member_id: str) -> ResetToken:
 
 
 def parse_reset_token(text: str) -> ResetToken:
-    """Return the parts of a token that has the right form and checksum.
+    """Check the form and the checksum of a token, and return its parts.
 
     Raises:
-        Unauthenticated: it has not.
+        Unauthenticated: the form or the checksum is wrong.
     """
     match = _FORM.match(text)
     if match is None or checksum62(text[:-6]) != match[3]:

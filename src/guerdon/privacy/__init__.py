@@ -1,1 +1,1 @@
-"""What people may ask of those who keep data about them: all of it, and to be forgotten; and the keys that make both possible."""
+"""Privacy: the export of a member's data, the erasure of a member, and the rotation of master keys."""

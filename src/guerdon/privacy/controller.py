@@ -1,4 +1,4 @@
-"""Routes by which people are forgotten, and get all that is kept about them."""
+"""Routes of erasures and exports."""
 
 from collections.abc import AsyncGenerator
 from typing import Any
@@ -28,10 +28,10 @@ class ErasuresResource:
         errors=(NotFound, InvalidState),
     )
     async def on_post_erase(self, req: Request, resp: Response, member_id: str) -> None:
-        """Forget a member for ever: the key, the profile, the address, sessions. There is no way back.
+        """Erase a member permanently: the key, the profile, the address and the sessions. An erasure cannot be undone.
 
-        Wallets and their history stay as they are, under an id that leads to nobody; value in them stays on the books. Repeating the request
-        answers the same certificate.
+        Wallets and their history do not change; they remain under an id without personal data, with the value in them. Repeating the request
+        returns the same certificate.
         """
         certificate = await self._erasures.erase(member_id, actor_of(req), req.context.request_id)
         send(resp, view_certificate(certificate))
@@ -46,14 +46,14 @@ class ErasuresResource:
         example={"current_password": "correct horse battery staple"},
     )
     async def on_post_me(self, req: Request, resp: Response) -> None:
-        """Be forgotten for ever. What is in the caller's wallets is lost to them; the answer is the only proof that they get."""
+        """Erase the caller permanently. The caller loses the value in their wallets. Only this response contains the certificate for them."""
         body, _ = await read(req, OwnErasure)
         certificate = await self._erasures.erase_own(actor_of(req), body.current_password, req.context.request_id)
         send(resp, view_certificate(certificate))
 
     @operation("getErasure", scope("members:read"), tag="privacy", answers={200: CertificateView}, errors=(NotFound,))
     async def on_get_certificate(self, req: Request, resp: Response, member_id: str) -> None:
-        """Read the certificate of a finished erasure."""
+        """Return the certificate of a completed erasure."""
         send(resp, view_certificate(await self._erasures.get_certificate(member_id)))
 
 
@@ -71,7 +71,7 @@ class ExportsResource:
         errors=(Overloaded, DatabaseUnavailable),
     )
     async def on_get_me(self, req: Request, resp: Response) -> None:
-        """Get everything that is kept about the caller, once a day. One that was cut off may be asked for again after ten minutes."""
+        """Export all data about the caller, once a day. An incomplete export can be requested again after ten minutes."""
         actor = actor_of(req)
         _send(resp, actor.id, await self._exports.export_own(actor))
 
@@ -84,7 +84,7 @@ class ExportsResource:
         audited=True,
     )
     async def on_get(self, req: Request, resp: Response, member_id: str) -> None:
-        """Get everything that is kept about a member. That it was asked for goes to the audit log."""
+        """Export all data about a member. The audit log records the request."""
         _send(resp, member_id, await self._exports.export(member_id))
 
 
@@ -95,12 +95,12 @@ def _send(resp: Response, member_id: str, pieces: AsyncGenerator[bytes]) -> None
 
 
 def routes(erasures: Erasures, exports: Exports) -> list[tuple[str, Any, str | None]]:
-    """Return (path, resource, suffix) of every route of this room."""
-    forgetting, getting = ErasuresResource(erasures), ExportsResource(exports)
+    """Return (path, resource, suffix) of every route of erasures and exports."""
+    erasure, export = ErasuresResource(erasures), ExportsResource(exports)
     return [
-        ("/v1/members/{member_id}/erase", forgetting, "erase"),
-        ("/v1/me/erase", forgetting, "me"),
-        ("/v1/members/{member_id}/erasure", forgetting, "certificate"),
-        ("/v1/members/{member_id}/export", getting, None),
-        ("/v1/me/export", getting, "me"),
+        ("/v1/members/{member_id}/erase", erasure, "erase"),
+        ("/v1/me/erase", erasure, "me"),
+        ("/v1/members/{member_id}/erasure", erasure, "certificate"),
+        ("/v1/members/{member_id}/export", export, None),
+        ("/v1/me/export", export, "me"),
     ]

@@ -1,4 +1,4 @@
-"""Everything that is kept about a member, as one JSON document that is made while it is read: it takes the memory of one batch."""
+"""The export of all data about a member, as one JSON document that is streamed in batches, so that it needs the memory of one batch."""
 
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from functools import partial
@@ -50,13 +50,13 @@ from guerdon.wallets.service import Wallets
 FORMAT = "guerdon-export-1"
 BATCH = 100
 EXPORTS_MAX = 8
-"""So many are sent by one process at a time."""
+"""Maximum number of exports that one process sends at a time."""
 EXPORT_SECONDS = 900
 WALLETS_MAX = 1000
 AGAIN_MS = 86_400_000
-"""A member exports once a day."""
+"""Minimum time between two complete exports of a member."""
 RETRY_MS = 600_000
-"""One that was cut off may be asked for again after ten minutes."""
+"""Minimum time between an incomplete export and the next one."""
 _encode = msgspec.json.Encoder().encode
 Pieces = AsyncGenerator[bytes]
 
@@ -67,11 +67,11 @@ class Exports:
     def __init__(
         self,
         database: Database,
-        identity: Members,
+        members: Members,
         sessions: Sessions,
         factors: SecondFactors,
         *,
-        people: Profiles,
+        profiles: Profiles,
         wallets: Wallets,
         vouchers: Vouchers,
         ledger: Ledger,
@@ -81,14 +81,14 @@ class Exports:
         self._entries = database.raw[ENTRIES]
         self._holds = database.collection(HOLD_DOCUMENTS, StoredHold)
         self._events = database.collection(EVENTS, RecordedEvent)
-        self._standings = database.collection(MEMBER_STATES, MemberState)
+        self._member_states = database.collection(MEMBER_STATES, MemberState)
         self._refunds = database.collection(REFUNDS, PurchaseRefunds)
         self._accounts = database.raw[ACCOUNTS]
-        self._marks = database.collection(EXPORTS, ExportMark)
-        self._identity = identity
+        self._limits = database.collection(EXPORTS, ExportMark)
+        self._members = members
         self._sessions = sessions
         self._factors = factors
-        self._people = people
+        self._profiles = profiles
         self._wallets = wallets
         self._vouchers = vouchers
         self._ledger = ledger
@@ -96,63 +96,64 @@ class Exports:
         self._clock = clock
         self._tier_sets = database.collection(TIER_SETS, TierSets)
         self._tier_changes = database.collection(TIER_CHANGES, TierChange)
-        self._places = StreamSlots(EXPORTS_MAX, EXPORT_SECONDS)
+        self._slots = StreamSlots(EXPORTS_MAX, EXPORT_SECONDS)
 
     async def export(self, member_id: str) -> Pieces:
-        """Return the document of a member, in pieces.
+        """Return the export of a member, in pieces.
 
         Raises:
-            NotFound: there is no such member.
+            NotFound: the member does not exist.
             Overloaded: too many exports are being sent by this process.
         """
         head = await self._head(member_id)
         accounts = await self._ledger.list_accounts(member_id, limit=WALLETS_MAX)
-        return self._places.take(self._write(head, accounts))
+        return self._slots.take(self._write(head, accounts))
 
     async def export_own(self, actor: Actor) -> Pieces:
-        """Return the caller's own document.
+        """Return the export of the caller, in pieces.
 
         Raises:
-            TooManyRequests: there was one less than a day ago, or one was begun less than ten minutes ago.
+            TooManyRequests: an export was completed less than a day ago, or began less than ten minutes ago.
             Overloaded: too many exports are being sent by this process.
         """
         await self._admit(actor.id)
-        return self._then_mark(actor.id, await self.export(actor.id))
+        return self._record_completion(actor.id, await self.export(actor.id))
 
     # --- once a day -------------------------------------------------------------------------------------------------
 
     async def _admit(self, member_id: str) -> None:
         now = self._clock.now_ms()
-        free = {"_id": member_id, "not_before": {"$lte": now}}
+        allowed = {"_id": member_id, "not_before": {"$lte": now}}
         try:
-            await self._marks.raw.update_one(free, {"$set": {"not_before": now + RETRY_MS}}, upsert=True)
+            await self._limits.raw.update_one(allowed, {"$set": {"not_before": now + RETRY_MS}}, upsert=True)
         except DuplicateKeyError:
-            mark = await self._marks.get(member_id)
-            left_ms = RETRY_MS if mark is None else max(mark.not_before - now, 1000)
-            raise TooManyRequests.of("export", "there is one export a day", retry_after_seconds=-(-left_ms // 1000)) from None
+            limit = await self._limits.get(member_id)
+            left_ms = RETRY_MS if limit is None else max(limit.not_before - now, 1000)
+            detail = "a member can export once a day"
+            raise TooManyRequests.of("export", detail, retry_after_seconds=-(-left_ms // 1000)) from None
 
-    async def _then_mark(self, member_id: str, pieces: Pieces) -> Pieces:
-        """Only an export that was sent to its end counts for the day."""
+    async def _record_completion(self, member_id: str, pieces: Pieces) -> Pieces:
+        """Yield the pieces, and record the completion after the last one. An incomplete export does not count for the day."""
         async for piece in pieces:
             yield piece
-        later = {"$set": {"not_before": self._clock.now_ms() + AGAIN_MS}}
-        await self._marks.raw.update_one({"_id": member_id}, later)
+        change = {"$set": {"not_before": self._clock.now_ms() + AGAIN_MS}}
+        await self._limits.raw.update_one({"_id": member_id}, change)
 
     # --- the document -----------------------------------------------------------------------------------------------
 
     async def _head(self, member_id: str) -> ExportHead:
-        person = await self._identity.get_person(member_id)
+        person = await self._members.get_person(member_id)
         sessions = await self._sessions.list_of(member_id)
-        standing, sets = await self._standings.get(member_id), await self._tier_sets.get(PROGRAMME)
+        state, tier_sets = await self._member_states.get(member_id), await self._tier_sets.get(PROGRAMME)
         now_ms = self._clock.now_ms()
         return ExportHead(
             format=FORMAT,
             exported_at=rfc3339(now_ms),
             member=view_member(person),
             second_factor=view_factor(await self._factors.get(member_id)),
-            tier=view_tier(sets, standing or MemberState(id=member_id, owner=member_id), now_ms, self._ledger.calendar),
+            tier=view_tier(tier_sets, state or MemberState(id=member_id, owner=member_id), now_ms, self._ledger.calendar),
             sessions=[view_session(session, device, current=False) for session, device in sessions],
-            standing=view_standing(standing),
+            standing=view_standing(state),
         )
 
     async def _write(self, head: ExportHead, accounts: Sequence[Account]) -> Pieces:
@@ -192,16 +193,16 @@ class Exports:
     async def _vouchers_of(self, member_id: str) -> Pieces:
         comma = b""
         async for page in _pages(lambda after: self._vouchers.list_after(member_id, after, BATCH), ""):
-            accounts = await self._ledger.find_accounts([each.voucher.account for each in page])
-            for each in page:
-                yield comma + _encode({"voucher": each.view})[:-1] + b',"steps":['
-                async for piece in _items(self._entries_of(accounts[each.voucher.account]), partial(step_of, each.voucher)):
+            accounts = await self._ledger.find_accounts([item.voucher.account for item in page])
+            for item in page:
+                yield comma + _encode({"voucher": item.view})[:-1] + b',"steps":['
+                async for piece in _items(self._entries_of(accounts[item.voucher.account]), partial(step_of, item.voucher)):
                     yield piece
                 yield b"]}"
                 comma = b","
 
     async def _entries_of(self, account: Account) -> AsyncGenerator[Sequence[Entry]]:
-        """Each batch is a read of its own, so a slow client holds no cursor open."""
+        # Each batch is a separate read, so that a slow client keeps no cursor open.
         for first in range(1, account.seq + 1, BATCH):
             last = min(first + BATCH - 1, account.seq)
             where = {
@@ -210,8 +211,9 @@ class Exports:
             }
             yield [decode_entry(row) async for row in self._entries.find(where, batch_size=BATCH + 1).sort("_id", 1)]
 
+    # The ids of holds, tier changes, refunds and counters begin with the id of their member, so that a range of ids selects them.
+
     def _holds_of(self, member_id: str) -> AsyncGenerator[Sequence[StoredHold]]:
-        """Their ids begin with the member's."""
 
         async def read(after: str) -> list[StoredHold]:
             where: Document = {"_id": {"$gt": after, "$lt": f"hld_{member_id};"}, "owner": member_id}
@@ -220,8 +222,6 @@ class Exports:
         return _pages(read, f"hld_{member_id}:")
 
     def _tier_changes_of(self, member_id: str) -> AsyncGenerator[Sequence[TierChange]]:
-        """Their ids begin with the member's."""
-
         async def read(after: str) -> list[TierChange]:
             where: Document = {"_id": {"$gt": after, "$lt": f"{member_id}#~"}, "owner": member_id}
             return await self._tier_changes.find(where, sort=[("_id", 1)], limit=BATCH)
@@ -236,12 +236,10 @@ class Exports:
         return _pages(read, "")
 
     async def _person_of(self, event: RecordedEvent) -> Subject | None:
-        """The member as the event's conditions saw them, where they looked, and while the key is there."""
-        return None if event.inputs is None or event.inputs.person is None else await self._people.recall(event)
+        """Return the member's data that the conditions of the event have read, or None. It cannot be read after its key was deleted."""
+        return None if event.inputs is None or event.inputs.person is None else await self._profiles.recall(event)
 
     def _refunds_of(self, member_id: str) -> AsyncGenerator[Sequence[PurchaseRefunds]]:
-        """Their ids begin with the member's."""
-
         async def read(after: str) -> list[PurchaseRefunds]:
             where: Document = {"_id": {"$gt": after, "$lt": f"{member_id}0"}, "owner": member_id}
             return await self._refunds.find(where, sort=[("_id", 1)], limit=BATCH)
@@ -249,7 +247,7 @@ class Exports:
         return _pages(read, f"{member_id}/")
 
     async def _counters_of(self, member_id: str) -> AsyncGenerator[Sequence[Account]]:
-        """The accounts of a member that are no wallets: there may be one for each day."""
+        """Yield the caps and redemption counters of a member. There may be one for each day."""
 
         async def read(after: str) -> list[Account]:
             where: Document = {"_id": {"$gt": after, "$lt": f"{member_id};"}, "owner": member_id}
@@ -266,9 +264,9 @@ async def _pages(read: Callable[[Any], Awaitable[list[Any]]], after: str | int) 
 
 
 async def _items(batches: AsyncIterator[Sequence[Any]], view: Callable[[Any], object]) -> Pieces:
-    """The elements of a JSON array, a batch at a time."""
+    """Yield the elements of a JSON array, one batch at a time."""
     comma = b""
     async for batch in batches:
         if batch:
-            yield comma + b",".join(_encode(view(each)) for each in batch)
+            yield comma + b",".join(_encode(view(item)) for item in batch)
             comma = b","

@@ -25,7 +25,7 @@ from guerdon.wallets.models import LotView, WalletView
 
 ERASING, ERASURES, EXPORTS = "erasing", "erasures", "exports"
 INDEXES: dict[str, list[IndexModel]] = {ERASING: [], ERASURES: [], EXPORTS: []}
-"""No secondary index: each row is found by its member, and those of `erasing` are few."""
+"""No secondary index: each row is found by its member, and `erasing` has few rows."""
 
 
 def _of_member(member_id: str) -> Document:
@@ -39,211 +39,269 @@ BELONGINGS = [ErasableRows("exports", EXPORTS, _of_member)]
 
 
 class Head(Struct, frozen=True):
-    """How far a wallet's chain had come."""
+    """The last entry of a wallet at a time."""
 
     wallet: str
+    """Id of the wallet."""
     seq: int
+    """Number of the entry."""
     head: bytes
+    """Hash of the entry."""
 
 
 class ErasureTask(Struct, frozen=True, kw_only=True):
-    """An erasure that was asked for and is not finished. It outlives whoever began it; a worker ends it."""
+    """An erasure that was requested and is not complete. If the process that began it stops, a worker completes it."""
 
     id: str = field(name="_id")
-    """The member's."""
+    """Id of the member."""
     asked_at: int
+    """Time of the request, milliseconds since the epoch."""
     asked_by: str
     request_id: str
     found: dict[str, int]
-    """What there was to destroy, by name."""
+    """Number of items to destroy, by name."""
     heads: list[Head]
 
 
 class StoredCertificate(Struct, frozen=True, kw_only=True):
-    """What was destroyed, when, and for whom. Never changed; all of them together are the log that a restored backup is held to."""
+    """The certificate of an erasure. It never changes. After a restore from a backup, all certificates are applied again."""
 
     id: str = field(name="_id")
-    """The member's."""
+    """Id of the member."""
     asked_at: int
     asked_by: str
     request_id: str
     completed_at: int
     destroyed: dict[str, int]
     external_id_until: int | None
-    """How long the digest of the external id is kept; None when there was none."""
+    """Time until which the digest of the external id is kept. None without an external id."""
     before: list[Head]
     after: list[Head]
 
 
 class ExportMark(Struct, frozen=True, kw_only=True):
-    """When a member may export again."""
+    """The time from which a member may export again."""
 
     id: str = field(name="_id")
+    """Id of the member."""
     not_before: int
+    """Milliseconds since the epoch."""
 
 
 # --- wire: erasures -------------------------------------------------------------------------------------------------
 
 
 class OwnErasure(Struct, frozen=True, forbid_unknown_fields=True):
-    """The proof that it is the member who wants to be forgotten."""
+    """The confirmation of an erasure by the member's password."""
 
     current_password: Annotated[str, Meta(min_length=1, max_length=PASSWORD_LENGTH_MAX)]
+    """Current password of the caller."""
 
 
 class WalletProof(Struct, frozen=True, forbid_unknown_fields=True):
-    """A wallet's chain when the erasure was asked for and when it was finished: the same, unless a late event was booked meanwhile."""
+    """The last entry of a wallet before and after an erasure. They differ only if a late event was booked meanwhile."""
 
     wallet: str
+    """Id of the wallet."""
     seq_before: int
+    """Number of the last entry when the erasure was requested."""
     head_before: str
+    """Hash of that entry, hexadecimal."""
     seq_after: int
+    """Number of the last entry when the erasure was complete."""
     head_after: str
+    """Hash of that entry, hexadecimal."""
 
 
 class Certified(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """What a certificate says."""
+    """The certified data of an erasure."""
 
     member_id: str
+    """Id of the erased member."""
     asked_at: str
+    """Time of the request, RFC 3339 in UTC."""
     asked_by: str
-    """A member's id (perhaps the person's own), or `key_` and a service key's id."""
+    """Id of the member or staff person who requested the erasure, or `key_` and the id of a service key."""
     request_id: str
+    """Id of the request."""
     completed_at: str
+    """Time of the completion, RFC 3339 in UTC."""
     destroyed: dict[str, int]
-    """How much there was of everything that is gone."""
+    """Number of destroyed items, by name."""
     external_id_until: str | None
-    """Until then the keyed digest of the external id is kept, so that late events find the books they belong to."""
+    """Time until which the keyed digest of the external id is kept, so that late events are still assigned to this member. Null without one."""
     wallets: list[WalletProof]
+    """The last entries of the member's wallets, which the erasure has not changed."""
 
 
 class CertificateView(Certified, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """The proof of an erasure. `sha256` is over the other members as JSON with sorted keys; the audit log holds it in its chain."""
+    """The certificate of an erasure."""
 
     sha256: str
+    """SHA-256 over the other members as JSON with sorted keys, hexadecimal. The audit log contains it."""
 
 
 # --- wire: exports --------------------------------------------------------------------------------------------------
 
 
 class ItemExport(Struct, frozen=True):
-    """A line of an event."""
+    """A line item of an event."""
 
     sku: str
+    """SKU of the article."""
     quantity: int
+    """Quantity of the article."""
     unit_price: int
+    """Price of one unit, in minor units of the event's currency."""
     category: str | None
+    """Category of the article, or null."""
 
 
 class PersonExport(Struct, frozen=True):
-    """What campaigns could read of the person when an event was judged."""
+    """Personal data that campaigns have read when an event was evaluated."""
 
     external_id: str | None
+    """External id of the member at that time."""
     attributes: dict[str, str | int | bool]
+    """Attributes of the member at that time."""
 
 
 class EventExport(EventView, frozen=True, kw_only=True):
-    """An event with everything that is kept of it."""
+    """An event with all data that is stored about it."""
 
     items: list[ItemExport]
+    """Line items of the event."""
     attributes: dict[str, str | int | bool]
+    """Attributes of the event."""
     recorded_by: str
+    """Id of the caller that sent the event."""
     person: PersonExport | None
-    """None where no campaign has looked."""
+    """Personal data that campaigns have read for this event. Null if they have read none."""
 
 
 class WalletExport(Struct, frozen=True):
-    """A wallet with its whole history, oldest first."""
+    """A wallet with its complete history."""
 
     wallet: WalletView
+    """The wallet."""
     lots: list[LotView]
+    """Lots of the balance."""
     entries: list[EntryView]
+    """Entries of the wallet, oldest first."""
 
 
 class VoucherExport(Struct, frozen=True):
-    """A voucher with everything that has happened to it, oldest first."""
+    """A voucher with its complete history."""
 
     voucher: VoucherView
+    """The voucher."""
     steps: list[StepView]
+    """Changes of the voucher, oldest first."""
 
 
 class StandingExport(Struct, frozen=True):
-    """What the member's events have made of them, for campaigns that ask for it."""
+    """The state of a member that is derived from their events."""
 
     purchases: int
+    """Number of purchases."""
     last_purchase_at: str | None
+    """Time of the last purchase, RFC 3339 in UTC. Null without a purchase."""
     qualifying: dict[str, dict[str, int]]
-    """By asset and month: what counts for tiers."""
+    """Qualifying points in minor units, by asset and month."""
     referrer_id: str | None
-    """Who has referred the member."""
+    """Id of the member who has referred this member, or null."""
     achievements: dict[str, int]
-    """By campaign: how often it was achieved."""
+    """Number of times that each achievement was reached, by campaign."""
 
 
 class CounterExport(Struct, frozen=True):
-    """How much of a campaign's cap for one member and one period is used. Its steps are the awards of `events`."""
+    """The used part of a cap of one campaign, for one member and one period."""
 
     id: str
+    """Id of the counter, which contains the campaign and the period."""
     used: int
+    """Used amount of the cap. The awards in `events` add up to it."""
 
 
 class RefundExport(Struct, frozen=True):
-    """What has been refunded of a purchase, which may not have arrived yet, and by campaign what that took from its award.
-
-    `confirmed` are the events by type that have confirmed it, and `released` those that made an award spendable, by campaign.
-    """
+    """The refunds and confirmations of a purchase, which may not have arrived yet."""
 
     event_id: str
+    """Id of the purchase event."""
     amount: int
+    """Refunded amount, in minor units of the purchase's currency."""
     taken: dict[str, int]
+    """Amount that refunds have taken from the award, by campaign."""
     confirmed: dict[str, str]
+    """Ids of the events that have confirmed the purchase, by event type."""
     released: dict[str, str]
+    """Ids of the events that have released an award, by campaign."""
 
 
 class ExportHead(Struct, frozen=True):
-    """The beginning of an export."""
+    """The first members of an export."""
 
     format: str
+    """Version of the format."""
     exported_at: str
+    """Time of the export, RFC 3339 in UTC."""
     member: MemberView
+    """The member with their personal data."""
     second_factor: FactorView
+    """State of the second factor."""
     tier: MemberTierView
+    """Tier of the member."""
     sessions: list[SessionView]
+    """Sessions of the member."""
     standing: StandingExport | None
+    """State of the member that is derived from events. Null without an event."""
 
 
 class ExportView(ExportHead, frozen=True):
-    """Everything that is kept about a member. It is sent while it is read, so a document without `complete` was cut off."""
+    """All data about a member. It is streamed, so a document without `complete` is incomplete."""
 
     wallets: list[WalletExport]
+    """Wallets with their entries."""
     holds: list[HoldView]
+    """Holds on the wallets."""
     events: list[EventExport]
+    """Events of the member."""
     refunds: list[RefundExport]
+    """Refunds and confirmations of purchases."""
     counters: list[CounterExport]
+    """Counters of caps and redemptions."""
     tier_changes: list[TierChangeView]
+    """Changes of the tier."""
     vouchers: list[VoucherExport]
+    """Vouchers with their steps."""
     audit: list[RecordView]
+    """Records of the audit log about the member."""
     complete: bool
+    """True, as the last member of a complete export."""
 
 
-def view_standing(standing: MemberState | None) -> StandingExport | None:
-    if standing is None:
+def view_standing(state: MemberState | None) -> StandingExport | None:
+    """Return the wire shape of a member state."""
+    if state is None:
         return None
-    last = None if standing.last_purchase_at is None else rfc3339(standing.last_purchase_at)
-    times = {campaign: state.times for campaign, state in standing.achieved.items()}
-    return StandingExport(standing.purchases, last, standing.qualifying, standing.referrer, times)
+    last = None if state.last_purchase_at is None else rfc3339(state.last_purchase_at)
+    times = {campaign: achieved.times for campaign, achieved in state.achieved.items()}
+    return StandingExport(state.purchases, last, state.qualifying, state.referrer, times)
 
 
-def view_refund(refunded: PurchaseRefunds) -> RefundExport:
-    released = {campaign: each.event for campaign, each in refunded.released.items()}
-    return RefundExport(refunded.id.partition("/")[2], refunded.amount, refunded.taken, refunded.confirmed, released)
+def view_refund(refunds: PurchaseRefunds) -> RefundExport:
+    """Return the wire shape of the refunds of a purchase."""
+    released = {campaign: release.event for campaign, release in refunds.released.items()}
+    return RefundExport(refunds.id.partition("/")[2], refunds.amount, refunds.taken, refunds.confirmed, released)
 
 
 def view_counter(account: Account) -> CounterExport:
+    """Return the wire shape of a counter."""
     return CounterExport(account.id, account.balance)
 
 
 def view_event_export(event: RecordedEvent, person: Subject | None) -> EventExport:
+    """Return the wire shape of an event in an export."""
     view = view_event(event, whole=False)
     return EventExport(
         *(getattr(view, name) for name in EventView.__struct_fields__),

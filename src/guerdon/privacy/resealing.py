@@ -1,7 +1,7 @@
-"""Rotation of the master keys: what an older one has sealed is sealed again by the first.
+"""Rotation of the master keys: values that an older key has sealed are sealed again by the first key.
 
-Each row is changed only if it still is what was read, so the service may run meanwhile, several rotations may run at once, and one that was
-killed is simply run again: what is done already is passed over.
+A row is changed only if it is still the one that was read. So the service may run meanwhile, several rotations may run at once, and an
+interrupted rotation can be run again: it skips the rows that are done.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,61 +18,63 @@ from guerdon.errors import Internal
 BATCH = 500
 NAMED_MAX = 20
 Tell = Callable[[str, int, int], None]
-"""Told (collection, rows looked at, rows that there are about)."""
+"""Receives the collection, the number of rows examined, and the estimated number of rows."""
 
 
 class Resealed(Struct, frozen=True):
-    """How a rotation has left one kind of sealed field."""
+    """The result of a rotation for one sealed field."""
 
     collection: str
     field: str
     current: int
-    """Were sealed by the first key already."""
+    """Number of values that the first key had sealed already."""
     resealed: int
+    """Number of values that were sealed again."""
     unopenable: int
-    """None of the keys opens them: they are left as they are."""
+    """Number of values that none of the keys opens. They are not changed."""
     unopenable_ids: list[str]
-    """Some of them."""
+    """Ids of the first 20 such rows."""
 
 
-async def reseal(database: Database, keys: MasterKeys, places: Sequence[SealedField], tell: Tell) -> list[Resealed]:
-    """Seal again by the first key whatever another one has sealed, in every registered place."""
-    return [await _reseal_place(database, keys, place, tell) for place in places]
+async def reseal(database: Database, keys: MasterKeys, fields: Sequence[SealedField], report_progress: Tell) -> list[Resealed]:
+    """Seal every value of the registered fields by the first key, if another key has sealed it."""
+    return [await _reseal_field(database, keys, field, report_progress) for field in fields]
 
 
-async def _reseal_place(database: Database, keys: MasterKeys, place: SealedField, tell: Tell) -> Resealed:
-    rows = database.raw[place.collection]
-    about = await rows.estimated_document_count()
-    looked = current = resealed = unopenable = 0
-    lost: list[str] = []
+async def _reseal_field(database: Database, keys: MasterKeys, field: SealedField, report_progress: Tell) -> Resealed:
+    rows = database.raw[field.collection]
+    estimated = await rows.estimated_document_count()
+    examined = current = resealed = unopenable = 0
+    unopenable_ids: list[str] = []
     after: object = MinKey()
     while page := await rows.find({"_id": {"$gt": after}}, limit=BATCH).sort("_id", 1).to_list():
         updates: list[UpdateOne] = []
         for row in page:
-            sealed = row.get(place.field)
+            sealed = row.get(field.field)
             if sealed is None:
                 continue
             if keys.is_current(sealed):
                 current += 1
                 continue
             try:
-                updates.append(_update(place, keys, row))
+                updates.append(_update(field, keys, row))
             except Internal:
                 unopenable += 1
-                lost.extend([str(row["_id"])] if len(lost) < NAMED_MAX else [])
+                if len(unopenable_ids) < NAMED_MAX:
+                    unopenable_ids.append(str(row["_id"]))
         if updates:
             resealed += (await rows.bulk_write(updates, ordered=False)).modified_count
         after = page[-1]["_id"]
-        looked += len(page)
-        tell(place.collection, looked, max(about, looked))
-    return Resealed(place.collection, place.field, current, resealed, unopenable, lost)
+        examined += len(page)
+        report_progress(field.collection, examined, max(estimated, examined))
+    return Resealed(field.collection, field.field, current, resealed, unopenable, unopenable_ids)
 
 
-def _update(place: SealedField, keys: MasterKeys, row: Document) -> UpdateOne:
+def _update(field: SealedField, keys: MasterKeys, row: Document) -> UpdateOne:
     """
     Raises:
-        Internal: none of the keys opens it.
+        Internal: none of the keys opens the value.
     """
-    context = place.context(row)
-    again = keys.seal(keys.open(row[place.field], context), context)
-    return UpdateOne({"_id": row["_id"], place.field: row[place.field]}, {"$set": {place.field: again}})
+    context = field.context(row)
+    sealed = keys.seal(keys.open(row[field.field], context), context)
+    return UpdateOne({"_id": row["_id"], field.field: row[field.field]}, {"$set": {field.field: sealed}})

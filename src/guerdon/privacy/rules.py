@@ -1,4 +1,4 @@
-"""What a certificate says, and its digest. Pure."""
+"""Pure rules of erasures: the data to destroy, the certificate and its digest."""
 
 import hashlib
 from collections.abc import Mapping
@@ -18,7 +18,7 @@ _canonical = msgspec.json.Encoder(order="sorted")
 
 
 def inventory(member: Member, rows: Mapping[str, int]) -> dict[str, int]:
-    """Return how much there is to destroy: what stands on the member, and `rows` of other rooms by their names."""
+    """Return the number of items to destroy by name: those of the member's row, and `rows` of other collections."""
     own = {
         "profile": int(member.sealed is not None),
         "key": int(member.sealed is not None),
@@ -37,19 +37,20 @@ def external_id_claims(member: Member) -> list[str]:
 
 
 def filters_of(belongings: ErasableRows, member_id: str, member: Member | None) -> list[Document]:
-    """Return the filters of the rows that are a member's, whose row may be gone."""
+    """Return the filters of a member's rows in another collection. `member` is None if the member's own row does not exist."""
     if belongings.by == "member":
         return [belongings.where(member_id)]
     return [] if member is None else [belongings.where(claim) for claim in address_claims(member)]
 
 
 def digest_of(certified: Certified) -> str:
-    """SHA-256 over the canonical JSON of what is certified, in hexadecimal."""
+    """Return the SHA-256 over the canonical JSON of the certified data, in hexadecimal."""
     members = {name: getattr(certified, name) for name in Certified.__struct_fields__}
     return hashlib.sha256(_canonical.encode(members)).hexdigest()
 
 
 def view_certificate(stored: StoredCertificate) -> CertificateView:
+    """Return the wire shape of a certificate, with its digest."""
     after = {head.wallet: head for head in stored.after}
     view = CertificateView(
         member_id=stored.id,
@@ -70,13 +71,13 @@ def _proof(before: Head, after: Head) -> WalletProof:
 
 
 def stored_certificate(view: CertificateView) -> StoredCertificate:
-    """Return what was stored when a certificate was shown.
+    """Return the stored shape of a certificate.
 
     Raises:
-        Validation: it does not say what its digest says.
+        Validation: the certificate does not match its digest.
     """
     if digest_of(view) != view.sha256:
-        raise Validation.at("/sha256", f"the certificate of {view.member_id} is not what was written")
+        raise Validation.at("/sha256", f"the certificate of {view.member_id} was changed: it does not match its digest")
     return StoredCertificate(
         id=view.member_id,
         asked_at=_ms(view.asked_at),
@@ -85,10 +86,10 @@ def stored_certificate(view: CertificateView) -> StoredCertificate:
         completed_at=_ms(view.completed_at),
         destroyed=view.destroyed,
         external_id_until=None if view.external_id_until is None else _ms(view.external_id_until),
-        before=[Head(each.wallet, each.seq_before, bytes.fromhex(each.head_before)) for each in view.wallets],
-        after=[Head(each.wallet, each.seq_after, bytes.fromhex(each.head_after)) for each in view.wallets],
+        before=[Head(proof.wallet, proof.seq_before, bytes.fromhex(proof.head_before)) for proof in view.wallets],
+        after=[Head(proof.wallet, proof.seq_after, bytes.fromhex(proof.head_after)) for proof in view.wallets],
     )
 
 
-def _ms(moment: str) -> int:
-    return to_ms(msgspec.convert(moment, datetime))
+def _ms(time: str) -> int:
+    return to_ms(msgspec.convert(time, datetime))

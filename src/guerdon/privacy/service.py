@@ -1,7 +1,7 @@
-"""Erasing people: their key first of all, and everything that says who they are; the ledger stays as it is.
+"""Erasures: the permanent removal of a member's key and personal data. The ledger does not change.
 
-An erasure is a task from the moment it is asked for. Every step may be done again, so whoever finds the task ends it: the request itself, the
-same request again, or a worker. The certificate, its place in the audit log and the end of the task are one commit.
+An erasure is stored as a task when it is requested. Every step can be repeated, so any process can complete the task: the request itself, a
+repeated request, or a worker. The certificate, its record in the audit log and the end of the task are one commit.
 """
 
 import asyncio
@@ -23,14 +23,14 @@ from guerdon.sessions.service import Sessions
 ACTION = "memberErased"
 ERASURES_EVERY_MS = 10_000
 TASKS_MAX = 100
-"""So many are ended in one run of the job."""
+"""Maximum number of tasks that one run of the job completes."""
 WALLETS_MAX = 1000
-"""A member has one wallet for each asset at most, and there are no more assets."""
+"""Maximum number of wallets of a member: one for each asset."""
 RECORDS_PAGE = 100
 ATTEMPTS_MAX = 20
 BACKOFF_FIRST_SECONDS, BACKOFF_MAX_SECONDS = 0.002, 0.25
 _DAY_MS = 86_400_000
-_STAFF = "somebody who works here cannot be erased: make them a member first"
+_STAFF = "staff cannot be erased; set the role to member first"
 
 
 class Erasures:
@@ -39,7 +39,7 @@ class Erasures:
     def __init__(
         self,
         database: Database,
-        identity: Members,
+        members: Members,
         sessions: Sessions,
         *,
         ledger: Ledger,
@@ -49,12 +49,12 @@ class Erasures:
         external_id_days: int,
     ) -> None:
         self._database = database
-        self._members = database.collection(MEMBERS, Member)
+        self._member_rows = database.collection(MEMBERS, Member)
         self._claims = database.collection(CLAIMS, Claim)
         self._person_keys = database.collection(PERSON_KEYS, PersonKey)
         self._tasks = database.collection(ERASING, ErasureTask)
         self._certificates = database.collection(ERASURES, StoredCertificate)
-        self._identity = identity
+        self._members = members
         self._sessions = sessions
         self._ledger = ledger
         self._audit = audit
@@ -65,103 +65,107 @@ class Erasures:
     # --- commands ---------------------------------------------------------------------------------------------------
 
     async def erase(self, member_id: str, actor: Actor, request_id: str) -> StoredCertificate:
-        """Make everything unreadable that says who a member is. Erasing twice changes nothing and answers the same certificate.
+        """Remove the personal data of a member permanently. Erasing a member twice returns the same certificate.
 
         Raises:
-            NotFound: there is no such member.
-            InvalidState: it is somebody who works here.
-            DatabaseUnavailable: the database did not settle it in time; a worker goes on with it.
+            NotFound: the member does not exist.
+            InvalidState: the member is staff.
+            DatabaseUnavailable: the database did not commit in time. A worker completes the erasure.
         """
-        done = await self._certificates.get(member_id)
-        if done is not None:
-            return done
+        certificate = await self._certificates.get(member_id)
+        if certificate is not None:
+            return certificate
         return await self._finish(await self._begin(member_id, actor.id, request_id))
 
     async def erase_own(self, actor: Actor, password: str, request_id: str) -> StoredCertificate:
         """Erase the caller.
 
         Raises:
-            Validation: the password is not right.
-            TooManyRequests, StoreUnavailable, Overloaded: as for a change of password.
+            Validation: the password is wrong.
+            TooManyRequests, StoreUnavailable, Overloaded: as for `Sessions.prove`.
             InvalidState, DatabaseUnavailable: as for `erase`.
         """
         await self._sessions.prove(actor, password)
         return await self.erase(actor.id, actor, request_id)
 
     async def finish_begun(self) -> int:
-        """End what was begun and not ended, whoever began it; return how many there were.
+        """Complete the erasures that have begun, and return their number.
 
         Raises:
-            DatabaseUnavailable: one or more could not be settled; the others were.
+            DatabaseUnavailable: at least one could not be completed. The others were.
         """
         tasks = await self._tasks.find({}, sort=[("_id", 1)], limit=TASKS_MAX)
-        unsettled = 0
+        failed = 0
         for task in tasks:
             try:
                 await self._finish(task)
             except InvalidState:
                 continue
             except DatabaseUnavailable:
-                # What a process that died has left open in the database may stand in the way for some seconds more.
-                unsettled += 1
-        if unsettled:
-            raise DatabaseUnavailable(f"{unsettled} erasures could not be ended yet", retry_after_seconds=1)
+                # An open transaction of a process that died may block the erasure for some seconds.
+                failed += 1
+        if failed:
+            raise DatabaseUnavailable(f"{failed} erasures could not be completed yet", retry_after_seconds=1)
         return len(tasks)
 
     async def reapply(self, certificate: StoredCertificate) -> bool:
-        """Erase again somebody whom a restored backup has brought back. Tell whether there was anything left to erase."""
-        member = await self._members.get(certificate.id)
+        """Erase a member again whom a restored backup contains. Return False if there was nothing to erase."""
+        member = await self._member_rows.get(certificate.id)
         rows = await self._count(certificate.id, member)
         key = await self._person_keys.get(certificate.id)
-        again = key is not None or any(rows.values()) or (member is not None and member.erased_at is None)
-        # Whatever they were when the backup was made.
-        marked = {"erasing_at": certificate.asked_at, "disabled_at": certificate.asked_at, "role": "member"}
-        await self._members.raw.update_one({"_id": certificate.id, "erasing_at": None}, {"$set": marked})
+        restored = key is not None or any(rows.values()) or (member is not None and member.erased_at is None)
+        # The role may have been another one when the backup was made.
+        change = {"erasing_at": certificate.asked_at, "disabled_at": certificate.asked_at, "role": "member"}
+        await self._member_rows.raw.update_one({"_id": certificate.id, "erasing_at": None}, {"$set": change})
         await self._destroy(certificate.id, certificate.asked_at, certificate.external_id_until)
-        await self._members.raw.update_one({"_id": certificate.id}, _erased(certificate.completed_at))
-        # The backup's audit log may be older than the erasure as well: its record is written anew, at the time that it is now.
+        await self._member_rows.raw.update_one({"_id": certificate.id}, _erased(certificate.completed_at))
+        # The audit log of the backup may be older than the erasure too. Then the record is written again, with the current time.
         await self._certify(certificate)
         await self._tasks.raw.delete_one({"_id": certificate.id})
-        return again
+        return restored
 
     # --- queries ----------------------------------------------------------------------------------------------------
 
     async def get_certificate(self, member_id: str) -> StoredCertificate:
-        """
+        """Return the certificate of a completed erasure.
+
         Raises:
-            NotFound: no such member was erased, or the erasure is not finished.
+            NotFound: the member was not erased, or the erasure is not complete.
         """
         certificate = await self._certificates.get(member_id)
         if certificate is None:
-            raise NotFound("there is no certificate of an erasure of such a member")
+            raise NotFound("there is no completed erasure of this member")
         return certificate
 
     async def list_certificates(self, after: str, limit: int) -> list[StoredCertificate]:
-        """Return up to `limit` certificates in the order of their members' ids, those after `after`."""
+        """Return up to `limit` certificates with member ids above `after`, in the order of the ids."""
         return await self._certificates.find({"_id": {"$gt": after}}, sort=[("_id", 1)], limit=limit)
 
     async def doubts_about(self, certificate: StoredCertificate) -> list[str]:
-        """Return what speaks against a certificate, as sentences: it must be on record, its person gone, and the ledger as it says."""
-        doubts: list[str] = []
+        """Return the contradictions between a certificate and the database, as messages.
+
+        The certificate must be stored and be in the audit log, the member must be erased, and the ledger must contain its entries.
+        """
+        messages: list[str] = []
         if await self._certificates.get(certificate.id) != certificate:
-            doubts.append("it is not the one that is stored")
+            messages.append("it differs from the stored certificate")
         if not await self._is_on_record(certificate):
-            doubts.append("the audit log does not hold its digest")
-        member = await self._members.get(certificate.id)
+            messages.append("the audit log does not contain its digest")
+        member = await self._member_rows.get(certificate.id)
         if await self._person_keys.get(certificate.id) is not None:
-            doubts.append("the person's key is there")
+            messages.append("the member's key exists")
         if member is None or member.erased_at is None or member.sealed is not None:
-            doubts.append("the person is not erased")
+            messages.append("the member is not erased")
         for head in (*certificate.before, *certificate.after):
             entry = await self._ledger.get_entry(head.wallet, head.seq, certificate.id)
             if entry is None or entry.hash != head.head:
-                doubts.append(f"entry {head.seq} of {head.wallet} is not the one that it names")
-        return doubts
+                messages.append(f"entry {head.seq} of {head.wallet} does not have the certified hash")
+        return messages
 
     # --- inside -----------------------------------------------------------------------------------------------------
 
     async def _begin(self, member_id: str, asked_by: str, request_id: str) -> ErasureTask:
-        member = await self._identity.get_member(member_id)
+        member = await self._members.get_member(member_id)
         if member.role != "member":
             raise InvalidState(_STAFF, status_now=member.role)
         task = ErasureTask(
@@ -179,7 +183,7 @@ class Erasures:
         return task
 
     async def _finish(self, task: ErasureTask) -> StoredCertificate:
-        """Do every step, whether or not it was done before, and certify it once."""
+        """Do every step, including those that were done before, and write the certificate once."""
         external_id_until = task.asked_at + self._external_id_days * _DAY_MS
         had_external_id = await self._destroy(task.id, task.asked_at, external_id_until)
         certificate = StoredCertificate(
@@ -196,23 +200,23 @@ class Erasures:
         return await self._certify(certificate)
 
     async def _destroy(self, member_id: str, asked_at: int, external_id_until: int | None) -> bool:
-        """Lock the member out, and delete what is theirs. Tell whether they had an external id.
+        """Disable the member and delete their data. Return True if they had an external id.
 
         Raises:
-            InvalidState: somebody who works here.
+            InvalidState: the member is staff.
         """
-        marked = {"$set": {"erasing_at": asked_at, "disabled_at": asked_at}}
-        await self._members.raw.update_one({"_id": member_id, "role": "member", "erasing_at": None}, marked)
-        member = await self._members.get(member_id)
+        change = {"$set": {"erasing_at": asked_at, "disabled_at": asked_at}}
+        await self._member_rows.raw.update_one({"_id": member_id, "role": "member", "erasing_at": None}, change)
+        member = await self._member_rows.get(member_id)
         if member is not None and member.erasing_at is None:
-            # Made one of those who work here after it was asked for: they are let in again before anything is lost.
+            # The member became staff after the request. The task is dropped before anything is deleted.
             await self._tasks.raw.delete_one({"_id": member_id})
             raise InvalidState(_STAFF, status_now=member.role)
         await self._person_keys.raw.delete_one({"_id": member_id})
         await self._sessions.end_all(member_id)
-        for each in self._belongings:
-            for where in filters_of(each, member_id, member):
-                await self._database.raw[each.collection].delete_many(where)
+        for erasable in self._belongings:
+            for where in filters_of(erasable, member_id, member):
+                await self._database.raw[erasable.collection].delete_many(where)
         if member is None:
             return False
         external_ids = external_id_claims(member)
@@ -223,17 +227,19 @@ class Erasures:
         return bool(external_ids)
 
     async def _certify(self, certificate: StoredCertificate) -> StoredCertificate:
-        """Write the certificate, its record and the end of the task in one commit; whoever comes second gets the first one's."""
-        proof = view_certificate(certificate).sha256
+        """Write the certificate, its record and the end of the task in one commit. Return the certificate that was committed first."""
+        sha256 = view_certificate(certificate).sha256
         subject = {"member_id": certificate.id}
         for attempt in range(ATTEMPTS_MAX):
-            done = await self._certificates.get(certificate.id)
-            if done is not None:
-                return done
+            committed = await self._certificates.get(certificate.id)
+            if committed is not None:
+                return committed
             try:
                 async with self._database.transaction() as session:
                     await self._certificates.insert(certificate, session)
-                    await self._members.raw.update_one({"_id": certificate.id}, _erased(certificate.completed_at), session=session)
+                    await self._member_rows.raw.update_one(
+                        {"_id": certificate.id}, _erased(certificate.completed_at), session=session
+                    )
                     await self._tasks.raw.delete_one({"_id": certificate.id}, session=session)
                     await self._audit.append_in(
                         session,
@@ -241,28 +247,28 @@ class Erasures:
                         ACTION,
                         subject,
                         request_id=certificate.request_id,
-                        facts={"certificate": proof},
+                        facts={"certificate": sha256},
                     )
             except PyMongoError as error:
                 if not may_try_again(error):
                     raise
                 await asyncio.sleep(min(BACKOFF_FIRST_SECONDS * 2**attempt, BACKOFF_MAX_SECONDS))
-        raise DatabaseUnavailable("the database could not settle this in time; a worker goes on with it", retry_after_seconds=1)
+        raise DatabaseUnavailable("the database did not commit in time; a worker completes the erasure", retry_after_seconds=1)
 
     async def _is_on_record(self, certificate: StoredCertificate) -> bool:
-        proof, after = view_certificate(certificate).sha256, 0
+        sha256, after = view_certificate(certificate).sha256, 0
         while records := await self._audit.list_about(certificate.id, after, RECORDS_PAGE):
-            if any(record.action == ACTION and record.facts.get("certificate") == proof for record in records):
+            if any(record.action == ACTION and record.facts.get("certificate") == sha256 for record in records):
                 return True
             after = records[-1].id
         return False
 
     async def _count(self, member_id: str, member: Member | None) -> dict[str, int]:
-        """How many rows of other rooms are a member's."""
-        rows = dict.fromkeys((each.name for each in self._belongings), 0)
-        for each in self._belongings:
-            for where in filters_of(each, member_id, member):
-                rows[each.name] += len(await self._database.raw[each.collection].find(where, {"_id": 1}).to_list())
+        """Return the number of a member's rows in other collections, by name."""
+        rows = dict.fromkeys((erasable.name for erasable in self._belongings), 0)
+        for erasable in self._belongings:
+            for where in filters_of(erasable, member_id, member):
+                rows[erasable.name] += len(await self._database.raw[erasable.collection].find(where, {"_id": 1}).to_list())
         return rows
 
     async def _heads(self, member_id: str) -> list[Head]:

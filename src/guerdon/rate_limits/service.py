@@ -1,4 +1,4 @@
-"""How much each kind of caller may ask for, and what happens when nobody can count."""
+"""Rate limits of callers, and the behaviour when the shared counters are unavailable."""
 
 from collections.abc import Sequence
 from typing import Literal
@@ -7,16 +7,16 @@ from guerdon.clock import Clock
 from guerdon.errors import StoreUnavailable, TooManyRequests
 from guerdon.rate_limits.counters import LocalCounters
 from guerdon.rate_limits.rules import Quota, QuotaStatus, fields
-from guerdon.rate_limits.shared import SharedCounters
+from guerdon.rate_limits.shared import UNAVAILABLE, SharedCounters
 
 WithoutStore = Literal["local", "open", "closed"]
-"""When the shared store is down: count in this process alone, let everything pass, or refuse with 503."""
+"""Behaviour when the shared store is unavailable: count in this process only, grant every request, or refuse with 503."""
 PAUSE_SECONDS = 1.0
-"""So long nobody asks a store that has just failed."""
+"""Time for which a process does not query a store that has failed."""
 
 
 class RateLimiter:
-    """Counts what callers spend of their quotas."""
+    """Counts the requests of callers against their quotas."""
 
     def __init__(self, clock: Clock, quotas: Sequence[Quota], store: SharedCounters | None = None, *, on: bool = True) -> None:
         self._clock = clock
@@ -24,100 +24,104 @@ class RateLimiter:
         self._local = LocalCounters(clock)
         self._store = store
         self._on = on
-        self._asks_again_at = 0.0
+        self._paused_until = 0.0
 
-    async def spend(self, name: str, who: str, *, cost: int = 1, without_store: WithoutStore = "local") -> QuotaStatus | None:
-        """Take `cost` from a quota; a cost of 0 takes nothing, and is refused when nothing is left. None: nobody counts at the moment, and this kind of request is not to suffer from that.
+    async def spend(self, name: str, key: str, *, cost: int = 1, without_store: WithoutStore = "local") -> QuotaStatus | None:
+        """Take `cost` from the quota `name` of the caller `key`. A cost of 0 takes nothing and is refused when nothing is left.
+
+        Return None if requests are not counted: rate limits are off, or the store is unavailable and `without_store` is `open`.
 
         Raises:
             TooManyRequests: nothing is left.
-            StoreUnavailable: nobody counts at the moment, and this kind of request is not to pass then.
+            StoreUnavailable: the store is unavailable and `without_store` is `closed`.
         """
         if not self._on:
             return None
         quota = self._quotas[name]
         if self._store is None:
-            return _granted(self._local.spend(quota, who, cost))
+            return _granted(self._local.spend(quota, key, cost))
         try:
-            return _granted(await self._ask(self._store, quota, who, cost))
+            return _granted(await self._spend_shared(self._store, quota, key, cost))
         except StoreUnavailable:
             if without_store == "closed":
                 raise
-        return _granted(self._local.spend(quota, who, cost)) if without_store == "local" else None
+        return _granted(self._local.spend(quota, key, cost)) if without_store == "local" else None
 
-    async def give_back(self, name: str, who: str) -> None:
-        """Return what was taken for something that has turned out to be all right. When nobody counts, it simply fades away."""
+    async def give_back(self, name: str, key: str) -> None:
+        """Return one unit that was taken for a request that does not count. Without the store the unit expires with its window."""
         if not self._on:
             return
         if self._store is None:
-            self._local.spend(self._quotas[name], who, -1)
+            self._local.spend(self._quotas[name], key, -1)
             return
         try:
-            await self._ask(self._store, self._quotas[name], who, -1)
+            await self._spend_shared(self._store, self._quotas[name], key, -1)
         except StoreUnavailable:
             return
 
     @property
     def is_shared(self) -> bool:
-        """Whether counting means waiting for somebody else."""
+        """True if counters are in a shared store, so that counting needs a request to it."""
         return self._store is not None
 
-    def spend_here(self, name: str, who: str) -> QuotaStatus | None:
-        """Like `spend`, counted in this process.
+    def spend_here(self, name: str, key: str) -> QuotaStatus | None:
+        """Take 1 from the quota `name` of the caller `key`, with the counters of this process.
 
         Raises:
             TooManyRequests: nothing is left.
         """
-        return _granted(self._local.spend(self._quotas[name], who)) if self._on else None
+        return _granted(self._local.spend(self._quotas[name], key)) if self._on else None
 
-    def count_here(self, name: str, who: str) -> None:
-        """Count in this process alone, whatever is configured: to be turned away must cost us less than to try."""
+    def count_here(self, name: str, key: str) -> None:
+        """Count in this process only, also with a shared store, so that refusing a request costs less than sending it."""
         if self._on:
-            self._local.spend(self._quotas[name], who)
+            self._local.spend(self._quotas[name], key)
 
-    def require_credit_here(self, name: str, who: str) -> None:
-        """
+    def require_credit_here(self, name: str, key: str) -> None:
+        """Check that the quota of this process has units left.
+
         Raises:
-            TooManyRequests: `count_here` has counted too many.
+            TooManyRequests: `count_here` has used up the quota.
         """
-        spent = self._local.is_spent(self._quotas[name], who) if self._on else None
-        if spent is not None:
-            raise refusal(spent)
+        exhausted = self._local.is_spent(self._quotas[name], key) if self._on else None
+        if exhausted is not None:
+            raise refusal(exhausted)
 
     async def close(self) -> None:
+        """Close the connection to the shared store, if there is one."""
         if self._store is not None:
             await self._store.close()
 
-    async def _ask(self, store: SharedCounters, quota: Quota, who: str, cost: int) -> QuotaStatus:
-        if self._clock.monotonic() < self._asks_again_at:
-            raise StoreUnavailable("the counters of requests cannot be reached; try again", retry_after_seconds=1)
+    async def _spend_shared(self, store: SharedCounters, quota: Quota, key: str, cost: int) -> QuotaStatus:
+        if self._clock.monotonic() < self._paused_until:
+            raise StoreUnavailable(UNAVAILABLE, retry_after_seconds=1)
         try:
-            return await store.spend(quota, who, cost)
+            return await store.spend(quota, key, cost)
         except StoreUnavailable:
-            self._asks_again_at = self._clock.monotonic() + PAUSE_SECONDS
+            self._paused_until = self._clock.monotonic() + PAUSE_SECONDS
             raise
 
 
 def quota_of(name: str, text: str) -> Quota:
-    """Read `requests/seconds`, whose form the settings have checked."""
+    """Return the quota of a setting in the form `requests/seconds`, which the settings have checked."""
     amount, seconds = text.split("/")
     return Quota(name, int(amount), int(seconds))
 
 
-def refusal(standing: QuotaStatus) -> TooManyRequests:
-    """The problem of a caller who has spent the quota (draft-ietf-httpapi-ratelimit-headers, problem types)."""
-    quota = standing.quota
-    seconds = -(-standing.wait_ms // 1000)
+def refusal(status: QuotaStatus) -> TooManyRequests:
+    """Return the error for a caller whose quota is exhausted (draft-ietf-httpapi-ratelimit-headers, problem types)."""
+    quota = status.quota
+    seconds = -(-status.wait_ms // 1000)
     error = TooManyRequests.of(
         quota.name,
-        f"{quota.amount} requests in {quota.window_seconds} s are what `{quota.name}` grants; the next one in {seconds} s",
+        f"the limit `{quota.name}` is {quota.amount} requests in {quota.window_seconds} s; try again in {seconds} s",
         retry_after_seconds=max(seconds, 1),
     )
-    error.headers = fields(standing)
+    error.headers = fields(status)
     return error
 
 
-def _granted(standing: QuotaStatus) -> QuotaStatus:
-    if not standing.granted:
-        raise refusal(standing)
-    return standing
+def _granted(status: QuotaStatus) -> QuotaStatus:
+    if not status.granted:
+        raise refusal(status)
+    return status

@@ -1,4 +1,4 @@
-"""Counters in Valkey or Redis, for all processes of a deployment."""
+"""Counters in Valkey or Redis, shared by all processes of a deployment."""
 
 import asyncio
 import hashlib
@@ -12,9 +12,10 @@ from guerdon.errors import StartupRefused, StoreUnavailable
 from guerdon.rate_limits.rules import Quota, QuotaCounter, QuotaStatus, quota_status
 
 TIMEOUT_SECONDS = 1.0
-"""Longer than any healthy answer takes, also to a process that is busy with other things meanwhile."""
+"""Longer than any response of a healthy store, also for a busy process."""
 QUESTIONS_MAX = 256
-"""In one exchange."""
+"""Maximum number of counts in one exchange with the store."""
+UNAVAILABLE = "the request counters are unavailable; try again"
 SCRIPT = """
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
@@ -38,96 +39,99 @@ if granted == 1 and cost ~= 0 then
 end
 return {granted, at, current, previous, now}
 """
-"""`bring_up_to` and `used` of rules.py in one step that nobody comes between. The time is the store's, so that all processes share one."""
+"""`bring_up_to` and `used` of rules.py as one atomic step. The time is the store's, so that all processes use the same clock."""
 _SCRIPT_SHA1 = hashlib.sha1(SCRIPT.encode(), usedforsecurity=False).hexdigest()
-"""The name under which the store knows the script."""
+"""Id of the script in the store."""
 
 
-class _Question(NamedTuple):
+class _Count(NamedTuple):
+    """A count that waits for the store: key, (amount, window, cost), and the result."""
+
     key: str
     arguments: tuple[int, int, int]
-    answer: asyncio.Future[list[int]]
+    result: asyncio.Future[list[int]]
 
 
 class SharedCounters:
-    """The same as `LocalCounters`, for all who have the store's address. Belongs to one event loop; close it at the end.
+    """Counters like `LocalCounters`, shared by all processes that use the store. Belongs to one event loop. Call `close` at the end.
 
-    One exchange with the store is under way at a time, and takes along all who came during the one before: a client of the store costs
-    a process far more for each exchange than for each question in it.
+    One exchange with the store is in progress at a time, and includes all counts that arrived during the one before: an exchange costs a
+    process much more than a single count in it.
     """
 
     def __init__(self, url: str, prefix: str) -> None:
-        """`prefix` keeps two deployments on one store apart.
+        """`prefix` separates two deployments on one store.
 
         Raises:
-            StartupRefused: this is not the URL of a store.
+            StartupRefused: `url` is not the URL of a store.
         """
         try:
             self._client: Any = cast(Any, Valkey).from_url(
                 url, socket_timeout=TIMEOUT_SECONDS, socket_connect_timeout=TIMEOUT_SECONDS
             )
         except ValueError:
-            raise StartupRefused("GUERDON_RATE_LIMIT_STORE is no valkey://, redis:// or rediss:// address") from None
+            raise StartupRefused("GUERDON_RATE_LIMIT_STORE must be a valkey://, redis:// or rediss:// address") from None
         self._prefix = prefix
-        self._waiting: deque[_Question] = deque()
-        self._asking: asyncio.Task[None] | None = None
+        self._waiting: deque[_Count] = deque()
+        self._exchange: asyncio.Task[None] | None = None
 
-    async def spend(self, quota: Quota, who: str, cost: int = 1) -> QuotaStatus:
-        """Like `LocalCounters.spend`.
+    async def spend(self, quota: Quota, key: str, cost: int = 1) -> QuotaStatus:
+        """Take `cost` from the quota of a caller, as `LocalCounters.spend` does.
 
         Raises:
-            StoreUnavailable: it does not answer.
+            StoreUnavailable: the store does not respond.
         """
         loop = asyncio.get_running_loop()
-        question = _Question(f"{self._prefix}:{quota.name}:{who}", (quota.amount, quota.window_ms, cost), loop.create_future())
-        self._waiting.append(question)
-        if self._asking is None:
-            self._asking = loop.create_task(self._ask_all())
-        granted, index, current, previous, now_ms = await question.answer
+        count = _Count(f"{self._prefix}:{quota.name}:{key}", (quota.amount, quota.window_ms, cost), loop.create_future())
+        self._waiting.append(count)
+        if self._exchange is None:
+            self._exchange = loop.create_task(self._send_all())
+        granted, index, current, previous, now_ms = await count.result
         return quota_status(QuotaCounter(index, current, previous), now_ms, quota, granted=bool(granted))
 
     async def close(self) -> None:
-        if self._asking is not None:
-            await self._asking
+        """Wait for the exchange in progress, and close the connection."""
+        if self._exchange is not None:
+            await self._exchange
         await self._client.aclose()
 
-    async def _ask_all(self) -> None:
-        """Ask until nobody waits. Whoever gave up meanwhile has been counted; that is all right."""
+    async def _send_all(self) -> None:
+        """Send the waiting counts until none is left. A count whose caller gave up meanwhile still counts."""
         try:
             while self._waiting:
-                asked = [self._waiting.popleft() for _ in range(min(len(self._waiting), QUESTIONS_MAX))]
+                counts = [self._waiting.popleft() for _ in range(min(len(self._waiting), QUESTIONS_MAX))]
                 try:
                     async with asyncio.timeout(2 * TIMEOUT_SECONDS):
-                        rows = await self._ask(asked)
-                except Exception as error:  # Whatever it was, nobody may be left waiting.
-                    rows = [error] * len(asked)
-                for question, row in zip(asked, rows, strict=True):
-                    _settle(question, row)
+                        rows = await self._send(counts)
+                except Exception as error:  # After any error, no caller may be left waiting.
+                    rows = [error] * len(counts)
+                for count, row in zip(counts, rows, strict=True):
+                    _resolve(count, row)
         finally:
-            self._asking = None
+            self._exchange = None
 
-    async def _ask(self, asked: list[_Question]) -> list[Any]:
-        """Return the answer to each question, or the error in its place."""
-        rows = await self._evaluate(asked)
+    async def _send(self, counts: list[_Count]) -> list[Any]:
+        """Return the result or the error of each count."""
+        rows = await self._evaluate(counts)
         if any(isinstance(row, NoScriptError) for row in rows):
-            # A store that has just started knows no script; so none of these was counted.
+            # A store that has just started does not have the script, so none of these was counted.
             await self._client.script_load(SCRIPT)
-            rows = await self._evaluate(asked)
+            rows = await self._evaluate(counts)
         return rows
 
-    async def _evaluate(self, asked: list[_Question]) -> list[Any]:
+    async def _evaluate(self, counts: list[_Count]) -> list[Any]:
         pipeline = self._client.pipeline(transaction=False)
-        for question in asked:
-            pipeline.evalsha(_SCRIPT_SHA1, 1, question.key, *question.arguments)
+        for count in counts:
+            pipeline.evalsha(_SCRIPT_SHA1, 1, count.key, *count.arguments)
         return cast(list[Any], await pipeline.execute(raise_on_error=False))
 
 
-def _settle(question: _Question, row: Any) -> None:
-    if question.answer.done():
+def _resolve(count: _Count, row: Any) -> None:
+    if count.result.done():
         return
     if isinstance(row, Exception):
-        error = StoreUnavailable("the counters of requests cannot be reached; try again", retry_after_seconds=1)
+        error = StoreUnavailable(UNAVAILABLE, retry_after_seconds=1)
         error.__cause__ = row
-        question.answer.set_exception(error)
+        count.result.set_exception(error)
     else:
-        question.answer.set_result([int(number) for number in row])
+        count.result.set_result([int(number) for number in row])

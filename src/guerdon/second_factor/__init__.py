@@ -1,1 +1,1 @@
-"""Second factors: a code from an authenticator besides the password, for those who work here."""
+"""Second factors of staff: a code from an authenticator in addition to the password."""

@@ -30,7 +30,7 @@ class FactorsResource:
 
     @operation("getMyFactor", STAFF, tag="auth", answers={200: FactorView})
     async def on_get(self, req: Request, resp: Response) -> None:
-        """Read whether the caller is asked for a second factor."""
+        """Return the state of the caller's second factor."""
         send(resp, view_factor(await self._factors.get(actor_of(req).id)))
 
     @operation(
@@ -43,7 +43,7 @@ class FactorsResource:
         example={"current_password": "correct horse battery staple"},
     )
     async def on_post(self, req: Request, resp: Response) -> None:
-        """Get a secret for an authenticator. Log-ins ask for its code once it was confirmed."""
+        """Enrol a second factor: return a secret for an authenticator. Log-ins require its code once it is confirmed."""
         body, _ = await read(req, FactorCreate)
         secret, uri = await self._factors.begin(actor_of(req).id, body.current_password)
         send(resp, NewFactorView(secret, uri, segno.make(uri, micro=False, error="m").svg_data_uri(scale=4)), 201)
@@ -58,7 +58,7 @@ class FactorsResource:
         example={"code": "492039"},
     )
     async def on_post_confirm(self, req: Request, resp: Response) -> None:
-        """Show that the authenticator works. From now on logging in takes its code; the answer holds ten that replace it once each."""
+        """Confirm the second factor with a code. Log-ins require a code from now on; the response contains ten recovery codes."""
         body, _ = await read(req, FactorConfirm)
         send(resp, RecoveryCodesView(await self._factors.confirm(actor_of(req).id, body.code)))
 
@@ -72,20 +72,20 @@ class FactorsResource:
         example=_PROOF,
     )
     async def on_post_codes(self, req: Request, resp: Response) -> None:
-        """Get ten new recovery codes; the older ones are void."""
+        """Replace the recovery codes by ten new ones. The older codes become invalid."""
         body, _ = await read(req, FactorProof)
         send(resp, RecoveryCodesView(await self._factors.renew_codes(actor_of(req).id, body.current_password, body.code)))
 
     @operation("removeFactor", STAFF, tag="auth", body=FactorProof, answers={204: None}, errors=_ERRORS, example=_PROOF)
     async def on_post_remove(self, req: Request, resp: Response) -> None:
-        """Be asked for no second factor any more."""
+        """Remove the caller's second factor."""
         body, _ = await read(req, FactorProof)
         await self._factors.remove(actor_of(req).id, body.current_password, body.code)
         resp.status = 204
 
 
 def routes(factors: SecondFactors) -> list[tuple[str, object, str | None]]:
-    """Return (path, resource, suffix) of every route of this room."""
+    """Return (path, resource, suffix) of every route of second factors."""
     resource = FactorsResource(factors)
     return [
         ("/v1/me/totp", resource, None),

@@ -12,7 +12,7 @@ from guerdon.members.models import PASSWORD_LENGTH_MAX
 
 FACTORS = "factors"
 INDEXES: dict[str, list[IndexModel]] = {FACTORS: []}
-"""No secondary index: a factor is found by its member's id."""
+"""No secondary index: a factor is found by the id of its member."""
 
 
 def about(member_id: str) -> Document:
@@ -27,23 +27,23 @@ BELONGINGS = [ErasableRows("second_factors", FACTORS, about)]
 
 
 class Factor(Struct, frozen=True, kw_only=True):
-    """Somebody's authenticator. Times are milliseconds since the epoch, where nothing else is said."""
+    """The authenticator of a staff person. Times are milliseconds since the epoch."""
 
     id: str = field(name="_id")
-    """The member's."""
+    """Id of the member."""
     sealed: bytes
-    """The secret that the authenticator shares, under the member's own key."""
+    """Secret of the authenticator, sealed under the member's own key."""
     created_at: int
     confirmed_at: int | None = None
-    """Before this the factor is not asked for."""
+    """Time from which log-ins require the factor, or None."""
     last_step: int = 0
-    """The newest time step (RFC 6238) whose code was accepted: no step is accepted twice, and none before it."""
+    """Newest time step (RFC 6238) whose code was accepted. Codes of this step and of earlier steps are rejected."""
     codes: list[bytes] = []
-    """SHA-256 digests of the recovery codes that are left. They have 120 random bits, so that nobody can guess them back."""
+    """SHA-256 digests of the unused recovery codes. The codes have 120 random bits, so that the digests cannot be inverted."""
     tries: int = 0
-    """Codes that were shown and not accepted, since the last one that was."""
+    """Number of rejected codes since the last accepted one."""
     tries_end_at: int = 0
-    """When these tries are forgotten."""
+    """Time at which `tries` is reset."""
 
 
 # --- wire -----------------------------------------------------------------------------------------------------------
@@ -62,50 +62,59 @@ Code = Annotated[
 
 
 class FactorCreate(Struct, frozen=True, forbid_unknown_fields=True):
-    """The wish to be asked for a second factor."""
+    """The enrolment of a second factor."""
 
     current_password: Password
+    """Current password of the caller."""
 
 
 class FactorConfirm(Struct, frozen=True, forbid_unknown_fields=True):
-    """Proof that the authenticator has the secret."""
+    """A code that proves that the authenticator has the secret."""
 
     code: Code
+    """Current code of the authenticator."""
 
 
 class FactorProof(Struct, frozen=True, forbid_unknown_fields=True):
-    """Both factors, to change one of them."""
+    """Both factors of the caller, required to change one of them."""
 
     current_password: Password
+    """Current password of the caller."""
     code: Code
+    """Current code of the authenticator, or a recovery code."""
 
 
 class NewFactorView(Struct, frozen=True):
-    """What an authenticator needs to know. It is shown once."""
+    """The secret of a new second factor. No later response contains it."""
 
     secret: str
-    """In base 32."""
+    """Secret for the authenticator, in base 32."""
     uri: str
-    """`otpauth://totp/…`, as authenticators read it."""
+    """`otpauth://totp/…` address for the authenticator."""
     qr_svg: str
-    """The same as a picture: a `data:` address of an SVG."""
+    """QR code of `uri`, as a `data:` address of an SVG image."""
 
 
 class RecoveryCodesView(Struct, frozen=True):
-    """Codes that each replace the authenticator once. They are shown once, and the older ones are void."""
+    """New recovery codes, which replace all earlier ones. No later response contains them."""
 
     recovery_codes: list[str]
+    """Codes that can each be used once instead of a code of the authenticator."""
 
 
 class FactorView(Struct, frozen=True):
-    """Whether the caller is asked for a second factor."""
+    """The state of a second factor."""
 
     status: Literal["none", "pending", "confirmed"]
+    """`pending` until the first code was confirmed. Log-ins require a code when it is `confirmed`."""
     confirmed_at: str | None
+    """Time of the confirmation, RFC 3339 in UTC. Null unless `confirmed`."""
     recovery_codes_left: int
+    """Number of unused recovery codes."""
 
 
 def view_factor(factor: Factor | None) -> FactorView:
+    """Return the wire shape of a member's factor, or of its absence."""
     if factor is None or factor.confirmed_at is None:
         return FactorView("none" if factor is None else "pending", None, 0)
     return FactorView("confirmed", rfc3339(factor.confirmed_at), len(factor.codes))

@@ -1,4 +1,4 @@
-"""Enrolling a second factor, asking for it, and taking it away."""
+"""Enrolment, verification and removal of second factors."""
 
 from pymongo import ReturnDocument
 
@@ -6,7 +6,7 @@ from guerdon.clock import Clock
 from guerdon.crypto.sealing import SealingKey
 from guerdon.database import Database, Document, DuplicateKeyError
 from guerdon.errors import InvalidState, NotFound, SecondFactorNeeded, TooManyRequests, Validation
-from guerdon.members.models import Member
+from guerdon.members.models import NO_MEMBER, Member
 from guerdon.members.service import Members
 from guerdon.members.vault import Vault
 from guerdon.rate_limits.service import RateLimiter
@@ -19,42 +19,43 @@ from guerdon.second_factor.rules import (
     is_totp,
     new_codes,
     new_secret,
-    plain,
+    normalized,
     step_of,
     uri_of,
 )
 
 
 class SecondFactors:
-    """The second factors of those who work here."""
+    """The second factors of staff."""
 
     def __init__(
-        self, database: Database, identity: Members, *, vault: Vault, throttle: RateLimiter, clock: Clock, issuer: str
+        self, database: Database, members: Members, *, vault: Vault, limiter: RateLimiter, clock: Clock, issuer: str
     ) -> None:
-        """`issuer` is what an authenticator shows beside the address."""
+        """`issuer` is the name that an authenticator shows beside the address."""
         self._factors = database.collection(FACTORS, Factor)
-        self._identity = identity
+        self._members = members
         self._vault = vault
-        self._throttle = throttle
+        self._limiter = limiter
         self._clock = clock
         self._issuer = issuer
 
     async def get(self, member_id: str) -> Factor | None:
+        """Return the factor of a member, confirmed or not, or None."""
         return await self._factors.get(member_id)
 
     # --- enrolling --------------------------------------------------------------------------------------------------
 
     async def begin(self, member_id: str, password: str) -> tuple[str, str]:
-        """Return a new secret and its `otpauth` address. Nothing is asked for before `confirm`.
+        """Return a new secret and its `otpauth` address. Log-ins require no code before `confirm`.
 
         Raises:
-            InvalidState: there is a confirmed factor; it has to be removed first.
+            InvalidState: a confirmed factor exists, which must be removed first.
             Validation: this is not the current password.
-            TooManyRequests, StoreUnavailable: too many have tried the password, or nobody can count.
+            TooManyRequests, StoreUnavailable: too many attempts at the password, or attempts cannot be counted.
             Overloaded: too many passwords are being hashed.
         """
         await self._require_password(member_id, password)
-        person, key = await self._identity.get_person(member_id), await self._key_of(member_id)
+        person, key = await self._members.get_person(member_id), await self._key_of(member_id)
         secret = new_secret()
         factor = Factor(id=member_id, sealed=key.seal(secret.encode(), _context(member_id)), created_at=self._clock.now_ms())
         where = {"_id": member_id, "confirmed_at": None}
@@ -65,12 +66,12 @@ class SecondFactors:
         return secret, uri_of(secret, self._issuer, person.profile.email or member_id)
 
     async def confirm(self, member_id: str, code: str) -> list[str]:
-        """Begin to ask for the factor, once its code has shown that the authenticator works; return the recovery codes.
+        """Confirm a factor with a code, so that log-ins require it from now on. Return the recovery codes.
 
         Raises:
-            InvalidState: there is nothing to confirm.
-            Validation: the code is not right.
-            TooManyRequests: too many were not.
+            InvalidState: there is no factor, or it is already confirmed.
+            Validation: the code is wrong.
+            TooManyRequests: too many codes were wrong.
         """
         factor = await self._factors.get(member_id)
         if factor is None or factor.confirmed_at is not None:
@@ -81,56 +82,56 @@ class SecondFactors:
         change = {
             "confirmed_at": self._clock.now_ms(),
             "last_step": step,
-            "codes": [code_sha256(member_id, each) for each in codes],
+            "codes": [code_sha256(member_id, recovery_code) for recovery_code in codes],
             "tries": 0,
         }
-        # The very secret that the code belongs to: another one may have taken its place meanwhile.
+        # Only the secret that the code was checked against: another `begin` may have replaced it meanwhile.
         where = {"_id": member_id, "confirmed_at": None, "sealed": factor.sealed}
         if step is None or not (await self._factors.raw.update_one(where, {"$set": change})).matched_count:
             raise _wrong_code()
         return codes
 
     async def renew_codes(self, member_id: str, password: str, code: str) -> list[str]:
-        """Return new recovery codes; the older ones are void.
+        """Replace the recovery codes and return the new ones.
 
         Raises:
             InvalidState: there is no confirmed factor.
-            Validation: the password or the code is not right.
-            TooManyRequests, StoreUnavailable, Overloaded: as elsewhere.
+            Validation: the password or the code is wrong.
+            TooManyRequests, StoreUnavailable, Overloaded: as for `begin`.
         """
         await self._require_both(member_id, password, code)
         codes = new_codes()
-        digests = [code_sha256(member_id, each) for each in codes]
+        digests = [code_sha256(member_id, recovery_code) for recovery_code in codes]
         await self._factors.raw.update_one({"_id": member_id}, {"$set": {"codes": digests}})
         return codes
 
     async def remove(self, member_id: str, password: str, code: str) -> None:
-        """Ask for the factor no longer.
+        """Remove the factor of a member who can prove both factors.
 
         Raises:
             InvalidState: there is no confirmed factor.
-            Validation: the password or the code is not right.
-            TooManyRequests, StoreUnavailable, Overloaded: as elsewhere.
+            Validation: the password or the code is wrong.
+            TooManyRequests, StoreUnavailable, Overloaded: as for `begin`.
         """
         await self._require_both(member_id, password, code)
         await self.forget(member_id)
 
     async def forget(self, member_id: str) -> bool:
-        """Take somebody's factor away, whatever they can prove; false when there is none."""
+        """Remove the factor of a member without any proof. Return False if the member has no factor."""
         return (await self._factors.raw.delete_one({"_id": member_id})).deleted_count > 0
 
     # --- asking -----------------------------------------------------------------------------------------------------
 
     async def require(self, member: Member, code: str | None) -> bool:
-        """Ask somebody who has proven the password for the second factor, if there is one. Return whether there was.
+        """Require the second factor of a member whose password was right. Return False if the member has no confirmed factor.
 
-        A code is good once: of those who show it at the same moment one is let in.
+        A code is accepted once, also when several requests present it at the same time.
 
         Raises:
-            SecondFactorNeeded: no code was shown, or one that is not right.
-            TooManyRequests: too many were not right.
+            SecondFactorNeeded: there is no code, or it is wrong.
+            TooManyRequests: too many codes were wrong.
         """
-        # Members have none, and pay nothing for that.
+        # Members have no factor, so no read is needed.
         factor = None if member.role == "member" else await self._factors.get(member.id)
         if factor is None or factor.confirmed_at is None:
             return False
@@ -142,10 +143,10 @@ class SecondFactors:
         return True
 
     async def _accepts(self, factor: Factor, code: str) -> bool:
-        """Use a code up; false when it is not right, or somebody was quicker. What is right clears the tries.
+        """Consume a code and reset the tries. Return False if the code is wrong or was used already.
 
         Raises:
-            TooManyRequests: too many were not right.
+            TooManyRequests: too many codes were wrong.
         """
         await self._count_try(factor.id)
         if is_recovery_code(code):
@@ -164,19 +165,19 @@ class SecondFactors:
         if not is_totp(code):
             return None
         key = await self._key_of(factor.id)
-        return step_of(key.open(factor.sealed, _context(factor.id)).decode(), plain(code), self._clock.now_ms())
+        return step_of(key.open(factor.sealed, _context(factor.id)).decode(), normalized(code), self._clock.now_ms())
 
     async def _count_try(self, member_id: str) -> None:
-        """Count before looking, so that many at once do not get more tries than one after another.
+        """Count a try before the code is checked, so that concurrent requests get no additional tries.
 
         Raises:
-            TooManyRequests: only waiting helps now.
+            TooManyRequests: too many codes were wrong.
         """
         now = self._clock.now_ms()
-        over: Document = {"$lte": ["$tries_end_at", now]}
+        expired: Document = {"$lte": ["$tries_end_at", now]}
         counted: Document = {
-            "tries": {"$cond": [over, 1, {"$add": ["$tries", 1]}]},
-            "tries_end_at": {"$cond": [{"$or": [over, {"$eq": ["$tries", 0]}]}, now + TRIES_MS, "$tries_end_at"]},
+            "tries": {"$cond": [expired, 1, {"$add": ["$tries", 1]}]},
+            "tries_end_at": {"$cond": [{"$or": [expired, {"$eq": ["$tries", 0]}]}, now + TRIES_MS, "$tries_end_at"]},
         }
         where: Document = {"_id": member_id, "$or": [{"tries": {"$lt": TRIES_MAX}}, {"tries_end_at": {"$lte": now}}]}
         if await self._factors.raw.find_one_and_update(where, [{"$set": counted}], return_document=ReturnDocument.AFTER):
@@ -184,7 +185,9 @@ class SecondFactors:
         factor = await self._factors.get(member_id)
         wait_ms = TRIES_MS if factor is None else factor.tries_end_at - now
         seconds = max(-(-wait_ms // 1000), 1)
-        raise TooManyRequests.of("second-factor", "too many codes were wrong; wait", retry_after_seconds=seconds)
+        raise TooManyRequests.of(
+            "second-factor", f"too many codes were wrong; try again in {seconds} s", retry_after_seconds=seconds
+        )
 
     async def _require_both(self, member_id: str, password: str, code: str) -> None:
         await self._require_password(member_id, password)
@@ -201,21 +204,22 @@ class SecondFactors:
         """
         key = await self._vault.get_key(member_id)
         if key is None:
-            raise NotFound("there is no such member")
+            raise NotFound(NO_MEMBER)
         return key
 
     async def _require_password(self, member_id: str, password: str) -> None:
-        await self._throttle.spend("password", member_id, without_store="closed")
-        await self._identity.require_password(member_id, password)
-        await self._throttle.give_back("password", member_id)
+        await self._limiter.spend("password", member_id, without_store="closed")
+        await self._members.require_password(member_id, password)
+        await self._limiter.give_back("password", member_id)
 
 
-def _state(now: str) -> InvalidState:
-    return InvalidState(f"this is not possible: the second factor is {now}", status_now=now)
+def _state(status: str) -> InvalidState:
+    detail = "there is no second factor" if status == "none" else f"the second factor is already {status}"
+    return InvalidState(detail, status_now=status)
 
 
 def _wrong_code() -> Validation:
-    return Validation.at("/code", "this is not the code of the authenticator now, or it was used already")
+    return Validation.at("/code", "this is not the current code of the authenticator, or it was used already")
 
 
 def _context(member_id: str) -> str:

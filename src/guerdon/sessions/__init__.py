@@ -1,1 +1,1 @@
-"""Sessions: logging in, staying logged in by rotating refresh tokens, and logging out, here or everywhere."""
+"""Sessions: log-in, rotation of refresh tokens, and log-out from one or all sessions."""

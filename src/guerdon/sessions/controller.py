@@ -1,4 +1,4 @@
-"""Routes of logging in and out."""
+"""Routes of log-in, log-out, sessions and the caller's password."""
 
 from guerdon.errors import NotFound, Overloaded, StoreUnavailable, Unauthenticated
 from guerdon.http.body import read
@@ -38,9 +38,9 @@ class LoginResource:
     async def on_post_login(self, req: Request, resp: Response) -> None:
         """Exchange an e-mail address and a password for an access token and a refresh token."""
         body, _ = await read(req, LoginCreate)
-        begun = await self._sessions.log_in(body, device_of(req), address_of(req))
-        note(req, member=begun.member_id)
-        send(resp, begun)
+        tokens = await self._sessions.log_in(body, device_of(req), address_of(req))
+        note(req, member=tokens.member_id)
+        send(resp, tokens)
 
     @operation(
         "refresh",
@@ -52,13 +52,13 @@ class LoginResource:
         example=_EXAMPLE,
     )
     async def on_post_refresh(self, req: Request, resp: Response) -> None:
-        """Exchange a refresh token for the next pair of tokens. It can be used once."""
+        """Exchange a refresh token for a new pair of tokens. A refresh token can be used once."""
         body, _ = await read(req, RefreshCreate)
         send(resp, await self._sessions.refresh(body.refresh_token))
 
     @operation("logOut", PUBLIC, tag="auth", body=RefreshCreate, answers={204: None}, example=_EXAMPLE)
     async def on_post_logout(self, req: Request, resp: Response) -> None:
-        """End the session of a refresh token. The answer is the same when there is no such session any more."""
+        """End the session of a refresh token. The response is the same if the session has already ended."""
         body, _ = await read(req, RefreshCreate)
         await self._sessions.log_out(body.refresh_token)
         resp.status = 204
@@ -72,7 +72,7 @@ class SessionsResource:
 
     @operation("listMySessions", OWN, tag="auth", answers={200: SessionList})
     async def on_get(self, req: Request, resp: Response) -> None:
-        """List where the caller is logged in."""
+        """List the caller's sessions."""
         actor = actor_of(req)
         found = await self._sessions.list_of(actor.id)
         views = [view_session(session, device, current=session.id == actor.session) for session, device in found]
@@ -80,7 +80,7 @@ class SessionsResource:
 
     @operation("logOutEverywhere", OWN, tag="auth", answers={204: None})
     async def on_delete(self, req: Request, resp: Response) -> None:
-        """End all of the caller's sessions, this one too."""
+        """End all of the caller's sessions, including the current one."""
         await self._sessions.end_all(actor_of(req).id)
         resp.status = 204
 
@@ -100,20 +100,20 @@ class SessionsResource:
         example={"current_password": "correct horse battery staple", "new_password": "staple battery horse correct"},
     )
     async def on_put_password(self, req: Request, resp: Response) -> None:
-        """Change the caller's password; every other session ends."""
+        """Change the caller's password and end every other session."""
         body, _ = await read(req, PasswordUpdate)
         await self._sessions.change_password(actor_of(req), body.current_password, body.new_password)
         resp.status = 204
 
 
 def device_of(request: Request) -> str | None:
-    """What the log-in said that it is; only ever shown to the member, and without anything that a console would interpret."""
+    """Return the `User-Agent` without unprintable characters, or None. It is shown only to the member."""
     text = "".join(letter for letter in request.get_header("User-Agent") or "" if letter.isprintable())
     return text[:DEVICE_LENGTH_MAX] or None
 
 
 def routes(sessions: Sessions) -> list[tuple[str, object, str | None]]:
-    """Return (path, resource, suffix) of every route of this room."""
+    """Return (path, resource, suffix) of every route of sessions."""
     auth, own = LoginResource(sessions), SessionsResource(sessions)
     return [
         ("/v1/auth/login", auth, "login"),

@@ -1,8 +1,8 @@
-"""Holds guessing of passwords down without giving strangers a way to lock a member out.
+"""Limits password guessing without letting attackers lock a member out.
 
-After the device cookies of OWASP ("Slow Down Online Guessing Attacks with Device Cookies"): whoever has logged in from somewhere before shows
-the device token of that log-in and has attempts of their own, so that they get in however many strangers guess at the same moment. All
-strangers together share one account's attempts, whether or not there is such an account.
+The method is that of the OWASP device cookies ("Slow Down Online Guessing Attacks with Device Cookies"). A client that has logged in before
+presents the device token of that log-in and has its own limit of attempts, so that it can log in while others guess. All unknown clients
+share one limit per account, which also applies to accounts that do not exist.
 """
 
 from collections.abc import AsyncGenerator
@@ -21,114 +21,118 @@ from guerdon.rate_limits.service import RateLimiter
 
 PREFIX = "gd_"
 KNOWN_MS = 180 * 86_400_000
-"""So long after its last log-in a device is still known."""
+"""Time after its last log-in for which a device is known."""
 EVERYBODY = "all"
+"""Key of the counter of all failed attempts."""
 _CONTEXT = "device token"
 _OWNER_BYTES, _TIME_BYTES, _NAME_BYTES = 32, 8, 12
 
 
 class Attempt(Struct):
-    """One try at an account's password."""
+    """One attempt at the password of an account."""
 
     account: bytes
-    """Stands for the address, whoever it belongs to; made with the vault's key, since counters lie in a store that is not sealed."""
+    """Digest of the address, made with the look-up key, because counters are stored unsealed."""
     device: bytes | None
-    """The name of the known device that it comes from."""
+    """Name of the known device from which the attempt comes, or None."""
 
 
 class LoginGuard:
-    """Admits attempts, and gives out device tokens."""
+    """Limits attempts, and issues device tokens."""
 
-    def __init__(self, throttle: RateLimiter, vault: Vault, identity: Members, clock: Clock) -> None:
-        self._throttle = throttle
+    def __init__(self, limiter: RateLimiter, vault: Vault, members: Members, clock: Clock) -> None:
+        self._limiter = limiter
         self._vault = vault
-        self._identity = identity
+        self._members = members
         self._clock = clock
 
     @asynccontextmanager
     async def attempt(self, email: str, address: str, device_token: str | None) -> AsyncGenerator[Attempt]:
-        """Count an attempt unless it succeeds: one that fails for want of proof stays counted, anything else is given back.
+        """Count an attempt whose body raises `Unauthenticated`. A success and any other error are not counted.
 
         Raises:
-            Validation: the address is none.
-            TooManyRequests: there were too many.
-            StoreUnavailable: nobody can count, and so nobody is let in.
+            Validation: the address is not valid.
+            TooManyRequests: there were too many attempts.
+            StoreUnavailable: attempts cannot be counted, so no log-in is allowed.
         """
         account = self._account_of(valid_email(email))
         attempt = Attempt(account, await self._device_of(device_token, email, account))
-        taken = await self._take(attempt, address)
+        spent = await self._count(attempt, address)
         try:
             yield attempt
         except Unauthenticated:
             raise
         except BaseException:
-            await self._give_back(taken)
+            await self._give_back(spent)
             raise
-        await self._give_back(taken)
+        await self._give_back(spent)
 
     @asynccontextmanager
     async def own_password(self, member_id: str) -> AsyncGenerator[None]:
-        """Count an attempt of somebody who has logged in to prove the password once more, unless it succeeds.
+        """Count an attempt of a logged-in member to confirm the password, unless the body succeeds.
 
         Raises:
-            TooManyRequests: there were too many.
+            TooManyRequests: there were too many attempts.
+            StoreUnavailable: attempts cannot be counted.
         """
-        await self._throttle.spend("password", member_id, without_store="closed")
+        await self._limiter.spend("password", member_id, without_store="closed")
         yield
-        await self._throttle.give_back("password", member_id)
+        await self._limiter.give_back("password", member_id)
 
     def issue(self, attempt: Attempt, member_id: str) -> str:
-        """Return a device token for the next log-ins of this member from where this one came."""
+        """Return a device token for later log-ins of this member from the same device."""
         name = attempt.device or random_bytes(_NAME_BYTES)
-        plain = _owner(attempt.account, member_id) + self._clock.now_ms().to_bytes(_TIME_BYTES) + name
-        return PREFIX + urlsafe_b64encode(self._vault.master.seal(plain, _CONTEXT)).decode()
+        content = _owner(attempt.account, member_id) + self._clock.now_ms().to_bytes(_TIME_BYTES) + name
+        return PREFIX + urlsafe_b64encode(self._vault.master.seal(content, _CONTEXT)).decode()
 
     def issue_for(self, email: str, member_id: str) -> str:
-        """Return a device token for a member who has proven to own an address, but has not logged in."""
+        """Return a device token for a member who has proven to own an address without logging in."""
         return self.issue(Attempt(self._account_of(email), None), member_id)
 
-    async def _take(self, attempt: Attempt, address: str) -> list[tuple[str, str]]:
+    async def _count(self, attempt: Attempt, address: str) -> list[tuple[str, str]]:
+        """Count an attempt, and return the counters (quota, key) from which it was taken."""
         if attempt.device is not None:
             return [await self._spend("device", attempt.device.hex())]
-        taken = [await self._spend("account", attempt.account.hex())]
+        spent = [await self._spend("account", attempt.account.hex())]
         try:
-            taken.append(await self._spend("failures", EVERYBODY))
+            spent.append(await self._spend("failures", EVERYBODY))
         except TooManyRequests:
-            # So many fail everywhere that somebody is trying one password on many accounts: no address has a second try now.
-            taken.append(await self._spend("spray", address))
-        return taken
+            # The number of failures shows that one password is being tried on many accounts: each address has one attempt now.
+            spent.append(await self._spend("spray", address))
+        return spent
 
-    async def _spend(self, name: str, who: str) -> tuple[str, str]:
-        await self._throttle.spend(name, who, without_store="closed")
-        return name, who
+    async def _spend(self, quota: str, key: str) -> tuple[str, str]:
+        await self._limiter.spend(quota, key, without_store="closed")
+        return quota, key
 
-    async def _give_back(self, taken: list[tuple[str, str]]) -> None:
-        for name, who in taken:
-            await self._throttle.give_back(name, who)
+    async def _give_back(self, spent: list[tuple[str, str]]) -> None:
+        for quota, key in spent:
+            await self._limiter.give_back(quota, key)
 
     def _account_of(self, email: str) -> bytes:
         return digest(self._vault.email_claim(email))
 
     async def _device_of(self, token: str | None, email: str, account: bytes) -> bytes | None:
-        """Return the name of the device, if the token is ours, not too old, and this member's to whom the address belongs now.
+        """Return the name of the device, or None if it is not known.
 
-        Else it is a stranger's: also that of somebody who was erased, when somebody else has the address.
+        The token must be genuine, not too old, and issued to the member to whom the address belongs now: after an erasure the address may
+        belong to another member.
         """
         if token is None or not token.startswith(PREFIX):
             return None
         try:
-            plain = self._vault.master.open(urlsafe_b64decode(token.removeprefix(PREFIX).encode()), _CONTEXT)
+            content = self._vault.master.open(urlsafe_b64decode(token.removeprefix(PREFIX).encode()), _CONTEXT)
         except (GuerdonError, ValueError):
             return None
-        issued_at = int.from_bytes(plain[_OWNER_BYTES : _OWNER_BYTES + _TIME_BYTES])
+        issued_at = int.from_bytes(content[_OWNER_BYTES : _OWNER_BYTES + _TIME_BYTES])
         if self._clock.now_ms() - issued_at > KNOWN_MS:
             return None
-        member = await self._identity.find_by_email(email)
-        if member is None or plain[:_OWNER_BYTES] != _owner(account, member.id):
+        member = await self._members.find_by_email(email)
+        if member is None or content[:_OWNER_BYTES] != _owner(account, member.id):
             return None
-        return plain[_OWNER_BYTES + _TIME_BYTES :]
+        return content[_OWNER_BYTES + _TIME_BYTES :]
 
 
 def _owner(account: bytes, member_id: str) -> bytes:
-    """Stands for an address in the hands of one member."""
+    """Return the digest of an address and the member to whom it belongs."""
     return digest(account, member_id)

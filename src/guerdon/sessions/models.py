@@ -14,13 +14,13 @@ from guerdon.second_factor.models import Code
 
 SESSIONS = "sessions"
 INDEXES: dict[str, list[IndexModel]] = {
-    # A session's id begins with its member's, so that a member's sessions lie together and need no index of their own.
+    # The id of a session begins with the id of its member, so that the sessions of a member need no index of their own.
     SESSIONS: [IndexModel([("expires_at", 1)], name="expiry", expireAfterSeconds=0)],
 }
 
 
 def about(member_id: str) -> Document:
-    """Return the filter of a member's sessions: their ids begin with the member's, so they lie together."""
+    """Return the filter of a member's sessions, whose ids begin with the id of the member."""
     return {"_id": {"$gte": f"{member_id}:", "$lt": f"{member_id};"}}
 
 
@@ -34,10 +34,10 @@ DEVICE_TOKEN_LENGTH_MAX = 160
 
 
 class Session(Struct, frozen=True, kw_only=True):
-    """One log-in and all the refresh tokens that followed from it: a family, of which only the newest is alive.
+    """One log-in and the family of refresh tokens that it began, of which only the newest is valid.
 
-    No secret is stored: `family`, `current` and `previous` are SHA-256 digests, and `sealed` can only be opened with the previous token itself.
-    Times are milliseconds since the epoch.
+    No secret is stored: `family`, `current` and `previous` are SHA-256 digests, and `sealed` opens only with the previous token itself. Times
+    are milliseconds since the epoch.
     """
 
     id: str = field(name="_id")
@@ -47,84 +47,102 @@ class Session(Struct, frozen=True, kw_only=True):
     current: bytes
     previous: bytes | None = None
     sealed: bytes | None = None
-    """The current token, for whoever shows the previous one again within the grace."""
+    """The current token, sealed by the previous one, which returns it within the grace."""
     created_at: int
     used_at: int
-    """When it was last rotated, or made."""
+    """Time of the last rotation, or of the creation."""
     ends_at: int
-    """Whatever happens."""
+    """Time at which the session ends at the latest."""
     epoch: int = 0
-    """The member's when the password was proven."""
+    """The member's `epoch` at the log-in."""
     factor: bool = False
-    """Did it begin with a second factor?"""
+    """True if the session began with a second factor."""
     device: bytes | None = None
-    """What the log-in said that it is, under the member's own key."""
+    """`User-Agent` of the log-in, sealed under the member's own key."""
     expires_at: datetime
-    """When MongoDB takes the document away, if nobody has ended the session before: an ended one has none."""
+    """Time at which MongoDB deletes the document, unless the session ends before and its document is deleted then."""
 
 
 # --- wire -----------------------------------------------------------------------------------------------------------
 
 
 class LoginCreate(Struct, frozen=True, forbid_unknown_fields=True):
-    """Proof of being a member. Only the upper bounds are checked: an older password may be shorter than today's rule."""
+    """The credentials of a log-in."""
 
+    # Only the upper limit of the password is checked: an older password may be shorter than the current minimum.
     email: Email
+    """E-mail address of the member."""
     password: Annotated[str, Meta(min_length=1, max_length=PASSWORD_LENGTH_MAX)]
+    """Password of the member."""
     device_token: Annotated[str, Meta(min_length=1, max_length=DEVICE_TOKEN_LENGTH_MAX)] | None = None
-    """As the last log-in from here gave it. One that is not known any more changes nothing."""
+    """Device token from the last log-in on this device. A token that is no longer known is ignored."""
     code: Code | None = None
-    """The second factor of somebody who works here and has one."""
+    """Code of the second factor, for staff who have one."""
 
 
 class RefreshCreate(Struct, frozen=True, forbid_unknown_fields=True):
-    """A refresh token, as the last answer gave it."""
+    """A refresh token."""
 
     refresh_token: Annotated[str, Meta(min_length=1, max_length=REFRESH_TOKEN_LENGTH_MAX)]
+    """Refresh token from the last log-in or refresh."""
 
 
 class PasswordUpdate(Struct, frozen=True, forbid_unknown_fields=True):
-    """A new password, and the proof that it is the member who wants it."""
+    """The current and the new password of the caller."""
 
     current_password: Annotated[str, Meta(min_length=1, max_length=PASSWORD_LENGTH_MAX)]
+    """Current password of the caller."""
     new_password: Annotated[str, Meta(min_length=PASSWORD_LENGTH_MIN, max_length=PASSWORD_LENGTH_MAX)]
+    """New password of 8 to 128 characters."""
 
 
 class TokenView(Struct, frozen=True):
-    """An access token for the `Authorization` header, and the refresh token that gets the next pair, once."""
+    """An access token for the `Authorization` header, and a refresh token for the next pair."""
 
     access_token: str
+    """Access token, sent as `Authorization: Bearer`."""
     token_type: Literal["Bearer"]
+    """Scheme of the `Authorization` header."""
     expires_in_seconds: int
+    """Lifetime of the access token in seconds."""
     member_id: str
+    """Id of the member who is logged in."""
     refresh_token: str
+    """Token that can be exchanged once for the next pair of tokens."""
     session_id: str
+    """Id of the session."""
     session_ends_at: str
-    """When the member has to log in again at the latest."""
+    """Time at which the member must log in again at the latest, RFC 3339 in UTC."""
     device_token: str | None = None
-    """After a log-in: show it at the next one, so that strangers who guess at the password cannot keep the member out. It proves nothing else."""
+    """Device token, returned by a log-in. Send it with the next log-in on this device, so that others who guess the password cannot block it."""
 
 
 class SessionView(Struct, frozen=True):
-    """One place where a member is logged in."""
+    """A session of a member."""
 
     id: str
+    """Id of the session."""
     device: str | None
-    """The `User-Agent` of the log-in."""
+    """`User-Agent` of the log-in, or null."""
     created_at: str
+    """Time of the log-in, RFC 3339 in UTC."""
     used_at: str
+    """Time of the last refresh, or of the log-in, RFC 3339 in UTC."""
     ends_at: str
+    """Time at which the session ends at the latest, RFC 3339 in UTC."""
     current: bool
-    """Is it the one that asks?"""
+    """True for the session of this request."""
 
 
 class SessionList(Struct, frozen=True):
-    """The caller's sessions, the one used last first."""
+    """The caller's sessions, most recently used first."""
 
     items: list[SessionView]
+    """The sessions."""
 
 
 def view_session(session: Session, device: str | None, *, current: bool) -> SessionView:
+    """Return the wire shape of a session."""
     return SessionView(
         id=session.id,
         device=device,

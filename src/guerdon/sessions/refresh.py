@@ -1,8 +1,8 @@
-"""The form of a refresh token: `gr_<member and session>_<family><secret><checksum>`, and how one token keeps the next.
+"""The form of a refresh token, `gr_<member and session>_<family><secret><checksum>`, and the sealing of its successor.
 
-It names its session, so that finding it takes one read by `_id`. `family` (130 random bits) is the same in all tokens of a session and proves
-that a dead token was alive once; `secret` (256 random bits) is this token's own. Neither can be guessed back from its plain SHA-256. The
-checksum refuses noise without a read.
+The token contains the id of its session, so that finding it takes one read by `_id`. `family` (130 random bits) is the same in all tokens of
+a session and proves that a used token was issued in it; `secret` (256 random bits) is different in each token. Neither can be recovered from
+its unsalted SHA-256. The checksum rejects random text without a read.
 """
 
 import hmac
@@ -24,7 +24,7 @@ SECRET_LENGTH: Final = 43
 REFUSAL = "the refresh token is not valid, or its session has ended"
 _FORM = re.compile(r"gr_([0-9a-f]{32})([0-9A-Za-z]{12})_([0-9A-Za-z]{22})([0-9A-Za-z]{43})([0-9A-Za-z]{6})\Z")
 _NONCE = bytes(12)
-"""Each key seals one text only, so the nonce may stand still (NIST SP 800-38D, 8.2)."""
+"""Each key seals one text only, so the nonce may be constant (NIST SP 800-38D, 8.2)."""
 
 
 class RefreshToken(Struct, frozen=True):
@@ -36,6 +36,7 @@ class RefreshToken(Struct, frozen=True):
 
     @property
     def text(self) -> str:
+        """The complete token."""
         member, _, name = self.session_id.removeprefix("mem_").partition(":")
         body = f"gr_{member}{name}_{self.family}{self.secret}"
         return body + checksum62(body)
@@ -49,23 +50,26 @@ class RefreshToken(Struct, frozen=True):
         return digest(self.family)
 
     def is_token(self, stored_sha256: bytes | None) -> bool:
+        """Return True if `stored_sha256` is the digest of this token's secret."""
         return stored_sha256 is not None and hmac.compare_digest(self.sha256, stored_sha256)
 
     def is_of(self, family_sha256: bytes) -> bool:
+        """Return True if this token belongs to the family with this digest."""
         return hmac.compare_digest(self.family_sha256, family_sha256)
 
     def successor(self) -> "RefreshToken":
-        """Another token of the same session; nobody can derive it from this one."""
+        """Return a new token of the same session, which cannot be derived from this one."""
         return RefreshToken(self.session_id, self.family, random_base62(SECRET_LENGTH))
 
     def seal(self, successor: "RefreshToken") -> bytes:
-        """Lock the successor away so that only the holder of this token's secret can open it; its digest is of no help."""
+        """Return the successor, sealed so that it opens only with this token's secret, not with its digest."""
         return self._cipher().encrypt(_NONCE, successor.secret.encode(), self.session_id.encode())
 
     def unseal(self, sealed: bytes) -> "RefreshToken":
-        """
+        """Return the successor that this token has sealed.
+
         Raises:
-            Unauthenticated: it was not sealed by this token.
+            Unauthenticated: another token has sealed it.
         """
         try:
             secret = self._cipher().decrypt(_NONCE, sealed, self.session_id.encode())
@@ -86,10 +90,10 @@ def first_token(session_id: str) -> RefreshToken:
 
 
 def parse_refresh_token(text: str) -> RefreshToken:
-    """Return the parts of a token that has the right form and checksum.
+    """Check the form and the checksum of a token, and return its parts.
 
     Raises:
-        Unauthenticated: it has not.
+        Unauthenticated: the form or the checksum is wrong.
     """
     match = _FORM.match(text)
     if match is None or checksum62(text[:-6]) != match[5]:

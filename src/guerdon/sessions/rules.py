@@ -1,4 +1,4 @@
-"""Pure decisions about sessions: what showing a refresh token at this moment means."""
+"""Pure rules of sessions: their validity, and the effect of presenting a refresh token."""
 
 from typing import Literal
 
@@ -7,25 +7,27 @@ from guerdon.sessions.models import Session
 from guerdon.sessions.refresh import RefreshToken
 
 GRACE_MS = 10_000
-"""So long the previous token gets the current one once more: a client whose answer was lost asks again."""
+"""Time for which the previous token returns the current one again, for a client that has not received the response."""
 
 Meaning = Literal["rotate", "repeat", "ended", "reused", "foreign"]
+"""Effect of a refresh token. `repeat` returns the current token again; `reused` ends the session; `foreign` belongs to no such session."""
 
 
 def is_live(session: Session, now_ms: int, idle_ms: int) -> bool:
+    """Return True until the session ends or has been idle for `idle_ms`."""
     return now_ms < min(session.ends_at, session.used_at + idle_ms)
 
 
 def may_go_on(session: Session, member: Member) -> bool:
-    """Tell whether a member still has this session: they may log in, and have set no new password since, or in this very session."""
+    """Return True if the member is not disabled and has not changed the password since the session began, except in this session."""
     return member.disabled_at is None and (session.epoch == member.epoch or session.id == member.spared)
 
 
 def meaning_of(shown: RefreshToken, session: Session, now_ms: int, idle_ms: int) -> Meaning:
-    """Tell what to do with a token that names this session (RFC 9700, 4.14.2).
+    """Return the effect of a token that names this session (RFC 9700, 4.14.2).
 
-    Of the dead tokens only the direct parent of the living one is forgiven, and only for the grace. Any other one of the family was shown by a
-    thief or after one. What is not of the family proves nothing, or knowing a session's id would be enough to end it.
+    Of the used tokens only the direct predecessor of the current one is accepted, within the grace. Any other token of the family shows that
+    a token was stolen. A token of another family has no effect: otherwise the id of a session would be enough to end it.
     """
     if not shown.is_of(session.family):
         return "foreign"

@@ -1,20 +1,18 @@
 """Ed25519 keys of checkpoints: a JWK set (RFC 7517, RFC 8037). The first key signs; all keys verify. Public keys are sufficient to verify."""
 
 import re
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import msgspec
-from joserfc.errors import JoseError, UnsupportedAlgorithmError
-from joserfc.jwa import JWSAlgModel
+from joserfc.errors import JoseError
 from joserfc.jwk import OKPKey
-from joserfc.jws import JWSRegistry, deserialize_compact, serialize_compact
-from joserfc.registry import HeaderParameter
+from joserfc.jws import deserialize_compact, serialize_compact
 from joserfc.util import urlsafe_b64decode
-from msgspec import Meta, Struct
+from msgspec import Struct
 
+from guerdon.crypto.jwk import ALGORITHM, Ed25519Jwk, Ed25519JwkSet, EdDsaRegistry, MismatchedKey, import_private, import_public
 from guerdon.errors import StartupRefused
 
-ALGORITHM: Literal["EdDSA"] = "EdDSA"
 TYPE: Literal["guerdon-checkpoint"] = "guerdon-checkpoint"
 _COMPACT = re.compile(r"([A-Za-z0-9_-]{1,1000})\.([A-Za-z0-9_-]{1,4000})\.[A-Za-z0-9_-]{86}\Z")
 
@@ -23,38 +21,10 @@ class BadSignature(Exception):
     """The text is not a checkpoint, or not signed by a known key; the message gives the reason."""
 
 
-class _CheckpointJwk(Struct, frozen=True):
-    kty: Literal["OKP"]
-    crv: Literal["Ed25519"]
-    kid: Annotated[str, Meta(min_length=1, max_length=128)]
-    x: str
-    d: str | None = None
-
-
-class _CheckpointJwkSet(Struct, frozen=True):
-    keys: Annotated[list[_CheckpointJwk], Meta(min_length=1, max_length=16)]
-
-
 class _CheckpointHeader(Struct, frozen=True, forbid_unknown_fields=True):
     alg: Literal["EdDSA"]
     typ: Literal["guerdon-checkpoint"]
     kid: str
-
-
-class _EdDsaRegistry(JWSRegistry):
-    """JWS registry with one algorithm and three header fields.
-
-    The registry of the library warns at each use of the name `EdDSA`, which RFC 9864 replaces by `Ed25519`. Most tools know only the older name.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.header_registry = {name: HeaderParameter(name, "str", required=True) for name in ("alg", "typ", "kid")}
-
-    def get_alg(self, name: str) -> JWSAlgModel:
-        if name != ALGORITHM:
-            raise UnsupportedAlgorithmError("only EdDSA is allowed")
-        return self.algorithms[ALGORITHM]
 
 
 class CheckpointKeys:
@@ -66,14 +36,14 @@ class CheckpointKeys:
             StartupRefused: `jwk_set` is not a JWK set of Ed25519 keys with distinct `kid`s.
         """
         try:
-            described = msgspec.json.decode(jwk_set, type=_CheckpointJwkSet).keys
+            described = msgspec.json.decode(jwk_set, type=Ed25519JwkSet).keys
             self._keys = {jwk.kid: _import_key(jwk) for jwk in described}
         except (msgspec.MsgspecError, JoseError, ValueError) as error:
             raise StartupRefused(f"the checkpoint keys are not a JWK set of Ed25519 keys, each with a kid: {error}") from None
         if len(self._keys) < len(described):
             raise StartupRefused("the checkpoint keys contain the same kid twice")
         self._signing = described[0].kid
-        self._registry = _EdDsaRegistry()
+        self._registry = EdDsaRegistry()
 
     def public_set(self) -> str:
         """Return the public keys as a JWK set, for auditors."""
@@ -129,13 +99,10 @@ def _header_of(jws: Any) -> _CheckpointHeader:
         raise BadSignature("the header is not that of a checkpoint") from None
 
 
-def _import_key(jwk: _CheckpointJwk) -> OKPKey:
-    public = OKPKey.import_key({"kty": jwk.kty, "crv": jwk.crv, "x": jwk.x})
+def _import_key(jwk: Ed25519Jwk) -> OKPKey:
     if jwk.d is None:
-        return public
-    private = OKPKey.import_key({"kty": jwk.kty, "crv": jwk.crv, "x": jwk.x, "d": jwk.d}).private_key
-    # The private key is imported again without `x`: the library accepts an `x` that does not belong to `d`.
-    key = OKPKey.import_key(private) if private is not None else None
-    if key is None or key.as_dict(private=False)["x"] != jwk.x:
-        raise ValueError(f"the key {jwk.kid} has an x that does not belong to its d")
-    return key
+        return import_public(jwk.x)
+    try:
+        return import_private(jwk.x, jwk.d)
+    except MismatchedKey:
+        raise ValueError(f"the key {jwk.kid} has an x that does not belong to its d") from None

@@ -18,15 +18,15 @@ from guerdon.history import controller as history
 from guerdon.holds import controller as holds
 from guerdon.http.operation import Operation
 from guerdon.members import controller as members
-from guerdon.middlewares.arrival import Arrival, Refusals
-from guerdon.middlewares.auditing import Auditing
+from guerdon.middlewares.audit_records import AuditRecords
 from guerdon.middlewares.authentication import Authentication
-from guerdon.middlewares.fairness import Fairness
-from guerdon.middlewares.observation import Observation
 from guerdon.middlewares.problems import Problems
 from guerdon.middlewares.rate_limits import Addresses, AnonymousLimit, CallerLimit, GuessLimit
+from guerdon.middlewares.request_body import Refusals, RequestBody
+from guerdon.middlewares.request_log import RequestLog
 from guerdon.middlewares.response_headers import CrossOrigin, Headers
 from guerdon.middlewares.security_events import SecurityEvents
+from guerdon.middlewares.wallet_queue import WalletQueue
 from guerdon.offers import controller as offers
 from guerdon.password_reset import controller as password_reset
 from guerdon.privacy import controller as privacy
@@ -103,7 +103,7 @@ def build_app(services: Services, settings: Settings, log: FilteringBoundLogger)
     strangers = AnonymousLimit(services.rate_limiter, addresses, services.access, operations)
     app: App[Any, Any] = App(
         middleware=[
-            Observation(
+            RequestLog(
                 services.clock,
                 services.ids,
                 metrics,
@@ -118,7 +118,7 @@ def build_app(services: Services, settings: Settings, log: FilteringBoundLogger)
             strangers,
             Authentication(services.access, services.sessions, strangers, operations),
             CallerLimit(services.rate_limiter, settings.rate_limit_without_store),
-            Auditing(services.audit_log, operations),
+            AuditRecords(services.audit_log, operations),
             GuessLimit(services.rate_limiter, addresses, operations),
         ]
     )
@@ -132,5 +132,5 @@ def build_app(services: Services, settings: Settings, log: FilteringBoundLogger)
 
 def with_limits(app: Asgi, settings: Settings, clock: Clock, log: FilteringBoundLogger) -> Asgi:
     """Return the application as the network reaches it: a request arrives whole, and waits its turn at its wallet."""
-    fair = Fairness(app, clock, wait_seconds=settings.ledger_deadline_ms / 1000)
-    return Arrival(fair, clock, log, body_seconds=settings.body_timeout_seconds)
+    fair = WalletQueue(app, clock, wait_seconds=settings.ledger_deadline_ms / 1000)
+    return RequestBody(fair, clock, log, body_seconds=settings.body_timeout_seconds)

@@ -113,10 +113,10 @@ def _services_on(resources: Resources, settings: Settings) -> Services:
     guard = LoginGuard(resources.rate_limiter, vault, members, clock)
     access = Access(database, tokens, clock)
     factors = SecondFactors(
-        database, members, vault=vault, throttle=resources.rate_limiter, clock=clock, issuer=settings.token_issuer
+        database, members, vault=vault, limiter=resources.rate_limiter, clock=clock, issuer=settings.token_issuer
     )
     terms = _terms_of(settings)
-    sessions = Sessions(database, members, vault=vault, tokens=tokens, clock=clock, guard=guard, factors=factors, terms=terms)
+    sessions = Sessions(database, members, vault=vault, tokens=tokens, clock=clock, guard=guard, factors=factors, rules=terms)
     audit = AuditLog(database, clock)
     wallets = Wallets(books, members, assets, clock)
     people = Profiles(members, vault)
@@ -166,7 +166,7 @@ def _services_on(resources: Resources, settings: Settings) -> Services:
             members,
             sessions,
             factors,
-            people=people,
+            profiles=people,
             wallets=wallets,
             vouchers=vouchers,
             ledger=books,

@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 from falcon.asgi import App
 
-from guerdon.middlewares.fairness import Asgi, Fairness
+from guerdon.middlewares.wallet_queue import Asgi, WalletQueue
 from tests.clients import Caller, ManualClock, problem
 from tests.factories import Factory
 from tests.races.test_races import tally
@@ -42,9 +42,9 @@ class Watched:
 @asynccontextmanager
 async def behind_a_door(
     app: App[Any, Any], service: Caller, clock: ManualClock, *, share: int, wait_seconds: float = 60
-) -> AsyncIterator[tuple[Caller, Watched, Fairness]]:
+) -> AsyncIterator[tuple[Caller, Watched, WalletQueue]]:
     watched = Watched(app)
-    door = Fairness(watched, clock, wait_seconds=wait_seconds, share=share)
+    door = WalletQueue(watched, clock, wait_seconds=wait_seconds, share=share)
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app=door), base_url="http://door") as client:
         yield Caller(client, service.token), watched, door
 
@@ -82,7 +82,7 @@ async def test_one_wallet_has_its_share_and_others_do_not_wait_behind_it(
         assert before < 150
         assert tally([*answers, *quiets]) == {(201, ""): 305}
         assert [answer.json()["seq"] for answer in answers] == list(range(2, 302)), "in the order of arrival"
-        assert (door._inside, door._waiting) == ({}, {})
+        assert (door._active, door._waiting) == ({}, {})
     await factory.assert_books_balance()
 
 
@@ -120,7 +120,7 @@ async def test_who_gives_up_outside_or_inside_leaves_its_place(
         watched.held.set()
         results = await asyncio.gather(*tasks, return_exceptions=True)
         assert tally(result for result in results if isinstance(result, httpx.Response)) == {(201, ""): 18}
-        assert (door._inside, door._waiting) == ({}, {})
+        assert (door._active, door._waiting) == ({}, {})
     await factory.assert_books_balance()
 
 
@@ -142,5 +142,5 @@ async def test_who_waits_too_long_is_told_that_nothing_was_done(
         assert (await inside).status_code == 201
         again = await caller.post(path, {"amount": 1}, key="late")
         assert (again.status_code, again.headers.get("idempotency-replayed")) == (201, None)
-        assert (door._inside, door._waiting) == ({}, {})
+        assert (door._active, door._waiting) == ({}, {})
     assert await factory.balance(wallet) == 298

@@ -1,8 +1,8 @@
-"""A request has to arrive before anything is done for it, and it does not get for ever.
+"""Buffers the body of a request within a deadline, before the application handles it.
 
-The server bounds how long the head may take. Here the body gets its time: what arrives too slowly, or breaks off, is answered and closed
-while it holds nothing but its own bytes, no place at a wallet's door and no database session. The application behind sees a request that is
-complete, or one so large that the rest is read by its handler under the same deadline.
+The server limits the time for the headers, this layer the time for the body. A request whose body is too slow or incomplete is refused while
+it holds only its own bytes: no slot in the queue of a wallet and no database session. The application receives a complete request, or a large
+one whose remaining body the handler reads within the same deadline.
 """
 
 import asyncio
@@ -15,24 +15,25 @@ from guerdon.clock import Clock
 from guerdon.errors import BadRequest, GuerdonError, Overloaded, RequestTimeout
 from guerdon.http.body import BODY_ENDS_AT, BROKEN_OFF
 from guerdon.http.operation import Request, Response
-from guerdon.middlewares.connections import KEPT_MAX, KeptConnections, closing
+from guerdon.middlewares.kept_connections import KEPT_MAX, KeptConnections, closing
 
 Asgi = Callable[[Any, Any, Any], Awaitable[None]]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
 REFUSED = "guerdon.refused"
-"""The error that the application answers with at once: the request was judged before it got there."""
+"""Scope key of an error with which the application answers at once, because the request was refused before it."""
 ARRIVED = "guerdon.arrived"
-"""When a request came that had to wait for something (monotonic seconds)."""
+"""Scope key of the time at which a request that had to wait has arrived, in monotonic seconds."""
 GATHERED_BYTES_MAX = 64 * 1024
-"""So much of one body is kept before anybody knows who sends it. More than any command for one wallet needs."""
+"""Maximum number of bytes of one body that are buffered before authentication. Every command for one wallet is smaller."""
 GATHERED_BYTES_TOTAL_MAX = 32 * 1024 * 1024
-"""So much of all the bodies that come in pieces; above it the next one is refused."""
+"""Maximum number of buffered bytes of all bodies that arrive in pieces. Above it, the next body is refused."""
 LOOK_SECONDS = 0.5
-_BROKEN = "the body breaks off, or its framing is not that of HTTP/1.1"
+"""Interval of the check for expired deadlines."""
+_INCOMPLETE = "the body is incomplete, or its framing is not valid HTTP/1.1"
 
 
-class Arrival:
-    """The outermost layer of the application."""
+class RequestBody:
+    """The outermost ASGI layer of the application."""
 
     def __init__(
         self, app: Asgi, clock: Clock, log: FilteringBoundLogger, *, body_seconds: float, kept_max: int = KEPT_MAX
@@ -43,95 +44,95 @@ class Arrival:
         self._body_seconds = body_seconds
         self._gathered_bytes = 0
         self._kept = KeptConnections(kept_max)
-        # Whoever waits for bytes, and until when (the loop's time), in that order: they all get the same time. One timer looks after all of
-        # them, because a timer of its own would cost each request as much as its routing.
+        # Each task that waits for bytes, with its deadline in the loop's time. All tasks have the same time, so they are in the order of their
+        # deadlines. They share one timer, because a timer per request would cost as much as its routing.
         self._waiting: dict[asyncio.Task[Any], float] = {}
         self._timer: asyncio.TimerHandle | None = None
 
     async def __call__(self, scope: Any, receive: Receive, send: Any) -> None:
         if scope["http_version"] == "1":
-            scope["http_version"] = "1.0"  # Granian's word for it, which Falcon does not know.
+            scope["http_version"] = "1.0"  # Granian writes "1", which Falcon does not know.
         if scope["method"] == "WEBSOCKET":
-            scope["method"] = "UNKNOWN"  # Falcon keeps that word for itself, and would raise before there is a request id.
+            scope["method"] = "UNKNOWN"  # Falcon reserves this method name, and would raise before there is a request id.
         began = self._clock.monotonic()
         if not self._kept.may_stay(scope.get("client"), began):
             send = closing(send)
         ends_at = asyncio.get_running_loop().time() + self._body_seconds
         try:
-            event = await self._arrive(receive, ends_at)
+            event = await self._receive_body(receive, ends_at)
             if event.get("more_body"):
                 scope[BODY_ENDS_AT] = ends_at
         except GuerdonError as error:
-            # Without its traceback, which leads back to the scope: the two would keep the connection open until a collection.
+            # Without its traceback, which refers to the scope: the cycle would keep the connection open until a garbage collection.
             scope[REFUSED], scope[ARRIVED] = error.with_traceback(None), began
-            # The application answers it like a request without a body.
+            # The application then handles a request without a body.
             event = {"type": "http.request", "body": b"", "more_body": False}
         try:
-            await self._app(scope, _Rest(scope, event, receive), send)
-        except Exception as error:  # The server would log what it says, and answers 500 as well when nothing was sent.
+            await self._app(scope, _BufferedReceive(scope, event, receive), send)
+        except Exception as error:  # Logged here, so that the server does not log the message. It answers 500 if nothing was sent.
             self._log.error("unhandled", exc_info=error)
 
-    async def _arrive(self, receive: Receive, ends_at: float) -> dict[str, Any]:
-        """Return the body as one event, whole or up to the limit.
+    async def _receive_body(self, receive: Receive, ends_at: float) -> dict[str, Any]:
+        """Return the body as one event, completely or up to the limit.
 
         Raises:
-            RequestTimeout: it does not arrive in time.
-            BadRequest: it breaks off.
-            Overloaded: too much is being gathered already.
+            RequestTimeout: the body does not arrive in time.
+            BadRequest: the body is incomplete.
+            Overloaded: too many bytes are buffered.
         """
         task = cast(asyncio.Task[Any], asyncio.current_task())
         self._waiting[task] = ends_at
         if self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(LOOK_SECONDS, self._look)
+            self._timer = asyncio.get_running_loop().call_later(LOOK_SECONDS, self._cancel_expired)
         try:
             event = await receive()
             if event["type"] != "http.request":
-                raise BadRequest(_BROKEN)
+                raise BadRequest(_INCOMPLETE)
             return await self._gather(event, receive) if event.get("more_body") else event
         except asyncio.CancelledError:
             if task in self._waiting or task.uncancel() > 0:
-                raise  # It was not us.
-            raise RequestTimeout(f"the body did not arrive within {self._body_seconds:g} s; nothing was done") from None
+                raise  # Not cancelled by the timer.
+            raise RequestTimeout(f"the body did not arrive within {self._body_seconds:g} s; nothing was changed") from None
         finally:
             self._waiting.pop(task, None)
 
-    def _look(self) -> None:
+    def _cancel_expired(self) -> None:
         loop = asyncio.get_running_loop()
         for task, ends_at in list(self._waiting.items()):
             if ends_at > loop.time():
                 break
             del self._waiting[task]
             task.cancel()
-        self._timer = loop.call_later(LOOK_SECONDS, self._look) if self._waiting else None
+        self._timer = loop.call_later(LOOK_SECONDS, self._cancel_expired) if self._waiting else None
 
     async def _gather(self, event: dict[str, Any], receive: Receive) -> dict[str, Any]:
-        """Return the body's pieces as one, whole or up to the limit.
+        """Return the pieces of the body as one event, completely or up to the limit.
 
         Raises:
-            BadRequest: it breaks off.
-            Overloaded: too much is being gathered already.
+            BadRequest: the body is incomplete.
+            Overloaded: too many bytes are buffered.
         """
         pieces = [event["body"]]
-        size = held = len(event["body"])
-        self._gathered_bytes += held
+        size = counted = len(event["body"])
+        self._gathered_bytes += counted
         try:
             while event.get("more_body") and size < GATHERED_BYTES_MAX:
                 if self._gathered_bytes > GATHERED_BYTES_TOTAL_MAX:
-                    raise Overloaded("too many bodies arrive slowly at the moment; nothing was done", retry_after_seconds=1)
+                    raise Overloaded("too many slow requests at this moment; nothing was changed", retry_after_seconds=1)
                 event = await receive()
                 if event["type"] != "http.request":
-                    raise BadRequest(_BROKEN)
+                    raise BadRequest(_INCOMPLETE)
                 pieces.append(event["body"])
                 size += len(event["body"])
-                self._gathered_bytes += size - held
-                held = size
+                self._gathered_bytes += size - counted
+                counted = size
         finally:
-            self._gathered_bytes -= held
+            self._gathered_bytes -= counted
         return {**event, "body": b"".join(pieces)}
 
 
-class _Rest:
-    """What the application receives: the event that was waited for, and then what follows it."""
+class _BufferedReceive:
+    """The `receive` of the application: the buffered event first, then the events that follow it."""
 
     __slots__ = ("_first", "_receive", "_scope")
 
@@ -152,9 +153,9 @@ class _Rest:
 
 
 class Refusals:
-    """Answers, as the first thing in the application, what was refused on the way to it."""
+    """Raises the error of a request that an outer layer has refused, as the first middleware of the application."""
 
     async def process_request(self, req: Request, resp: Response) -> None:
         if REFUSED in req.scope:
-            # Taken out of the scope, and kept in no variable: see `Arrival`.
+            # Removed from the scope and kept in no variable; see `RequestBody`.
             raise cast(GuerdonError, req.scope.pop(REFUSED))

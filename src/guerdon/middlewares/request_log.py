@@ -1,4 +1,4 @@
-"""A request id on every answer, one log line and one measurement for every request."""
+"""The request id of every response, and one log line and one measurement of every request."""
 
 import asyncio
 import re
@@ -10,17 +10,20 @@ from guerdon.clock import Clock
 from guerdon.http.deadline import Deadlines
 from guerdon.http.operation import Request, Response
 from guerdon.ids import IdSource
-from guerdon.middlewares.arrival import ARRIVED
+from guerdon.middlewares.request_body import ARRIVED
 from guerdon.permissions import ANONYMOUS
 from guerdon.system.metrics import Metrics
 
 _GRACE_SECONDS = 0.5
-"""So much longer than a command's deadline a request may take: the ledger's own answer says more, so it comes first."""
+"""Added to the deadline of a command for the whole request, so that the ledger's more specific error comes first."""
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{8,64}\Z")
 
 
-class Observation:
-    """Binds the request id first and measures last. Logs carry route templates and actor ids, never paths or bodies."""
+class RequestLog:
+    """Sets the request id before other middlewares run, and measures and logs after them.
+
+    Log lines contain the route template and the id of the actor, and neither the path nor the body.
+    """
 
     def __init__(
         self, clock: Clock, ids: IdSource, metrics: Metrics, log: FilteringBoundLogger, *, access_log: bool, deadline_ms: int
@@ -41,8 +44,8 @@ class Observation:
         context.deadlines = self._deadlines
         context.actor = ANONYMOUS
         context.refusal = None
-        given = req.get_header("X-Request-Id")
-        context.request_id = given if given is not None and _REQUEST_ID.match(given) else self._ids.new("req")
+        supplied = req.get_header("X-Request-Id")
+        context.request_id = supplied if supplied is not None and _REQUEST_ID.match(supplied) else self._ids.new("req")
         resp.set_header("X-Request-Id", context.request_id)
 
     async def process_response(self, req: Request, resp: Response, resource: object, req_succeeded: bool) -> None:

@@ -1,4 +1,4 @@
-"""Writes down what people who work here change, and whoever changes what others may do: that they asked before it is done, and how they were answered afterwards."""
+"""Records changes by staff, and changes of permissions by any caller, in the audit log: the request before the change, the response after it."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,8 +9,8 @@ from guerdon.http.operation import SAFE_METHODS, Operation, Request, Response
 from guerdon.permissions import ADMIN_SCOPES, Actor
 
 
-class Auditing:
-    """Stands behind the authentication. If the log cannot be written, nothing is done."""
+class AuditRecords:
+    """Writes the records of a request. It must run after the authentication. If the log cannot be written, the request fails."""
 
     def __init__(self, audit: AuditLog, operations: Mapping[tuple[str, str], Operation]) -> None:
         self._audit = audit
@@ -21,7 +21,7 @@ class Auditing:
         actor = req.context.actor
         if declared is None or not _is_audited(declared, actor, req.method):
             return
-        # A code opens something for whoever reads it; the handler notes whose it is.
+        # The code of a voucher is a secret, so it is not recorded. The handler notes the voucher's owner.
         subject = {} if declared.guesses else {name: str(value)[:200] for name, value in params.items()}
         req.context.audited = (actor.id, declared.operation_id, subject)
         await in_time(
@@ -30,10 +30,10 @@ class Auditing:
         )
 
     async def process_response(self, req: Request, resp: Response, resource: object, req_succeeded: bool) -> None:
-        asked = getattr(req.context, "audited", None)
-        if asked is None:
+        audited = getattr(req.context, "audited", None)
+        if audited is None:
             return
-        actor, action, subject = asked
+        actor, action, subject = audited
         facts = getattr(req.context, "facts", None)
         await self._audit.append(
             "answered", actor, action, subject, request_id=req.context.request_id, status=resp.status_code, facts=facts
@@ -43,5 +43,5 @@ class Auditing:
 def _is_audited(declared: Operation, actor: Actor, method: str) -> bool:
     if declared.audited:
         return actor.kind != "member"
-    # A service too, where it changes what others may do.
+    # Services are audited only when they change permissions.
     return method not in SAFE_METHODS and (actor.kind == "operator" or declared.policy.scope in ADMIN_SCOPES)
