@@ -19,7 +19,7 @@ from guerdon.tiers.rules import (
     TierHistory,
     TierProgress,
     advance,
-    counted,
+    add_gains,
     review,
     tier_at,
     tier_rank,
@@ -65,7 +65,7 @@ EDGES: list[tuple[Calendar, TierSet, str, str]] = [
 
 @pytest.mark.parametrize(("calendar", "tiers", "earned", "last"), EDGES)
 def test_a_tier_is_lost_at_its_millisecond(calendar: Calendar, tiers: TierSet, earned: str, last: str) -> None:
-    qualifying = counted({}, [QualifyingGain("PTS", 100, ms(earned), ms(earned))], ms(earned), calendar)
+    qualifying = add_gains({}, [QualifyingGain("PTS", 100, ms(earned), ms(earned))], ms(earned), calendar)
     assert [tier_at([tiers], qualifying, ms(last) + more, calendar) for more in (0, 1)] == ["silver", None]
     course = TierHistory([tiers], qualifying, calendar)
     assert course.next_change(ms(earned)) == ms(last) + 1
@@ -97,7 +97,7 @@ def test_old_months_are_forgotten_whatever_came_first() -> None:
     for order in (gains, gains[::-1]):
         kept = {}
         for gain in order:
-            kept = counted(kept, [gain], now, Calendar())
+            kept = add_gains(kept, [gain], now, Calendar())
         assert sorted(kept["PTS"]) == ["2022-07", "2027-06", "2027-07"], "two months ahead, and 60 months ago, do not count"
     assert MONTHS_KEPT == 60
 
@@ -105,7 +105,7 @@ def test_old_months_are_forgotten_whatever_came_first() -> None:
 def test_no_sum_is_too_large_for_the_database() -> None:
     now = ms("2027-06-15T00:00:00+00:00")
     qualifying = {"PTS": {f"{year}-{month:02}": 10**17 - 1 for year in range(2022, 2028) for month in range(1, 13)}}
-    qualifying = counted(qualifying, [QualifyingGain("PTS", 10**15, now, now)], now, Calendar())
+    qualifying = add_gains(qualifying, [QualifyingGain("PTS", 10**15, now, now)], now, Calendar())
     assert 0 < sum(qualifying["PTS"].values()) < 2**63
 
 
@@ -166,8 +166,8 @@ class Books:
         self.changes: list[TierChange] = []
 
     def keep(self, progress: TierProgress) -> None:
-        if progress.standing != self.standing:
-            self.standing = msgspec.structs.replace(progress.standing, count=self.standing.count + 1)
+        if progress.member_state != self.standing:
+            self.standing = msgspec.structs.replace(progress.member_state, count=self.standing.count + 1)
         self.changes += progress.changes
 
     def history(self) -> list[Any]:
@@ -186,7 +186,7 @@ def assert_can_be_kept(view: MemberTierView, books: Books, sets: TierSets, now_m
     assert tier_at(sets.versions, books.standing.qualifying, until - 1, books.calendar) is not None
     if view.keep.missing is not None:
         gains = [QualifyingGain("PTS", view.keep.missing, at, at) for at in (until - 1,) if at >= counts_from]
-        more = counted(books.standing.qualifying, gains, until - 1, books.calendar)
+        more = add_gains(books.standing.qualifying, gains, until - 1, books.calendar)
         _, kept = TierHistory(sets.versions, more, books.calendar).rank_at(until)
         assert kept >= tier_rank(tiers, view.tier) >= 0
 

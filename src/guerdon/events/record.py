@@ -381,7 +381,7 @@ def member_state_changes(
     event: ShopEvent, before: MemberState, progress: TierProgress, settled: EventOutcome, *, moved: bool
 ) -> list[DocumentChange]:
     """What is written of the standing: a purchase, points for the tier, an achievement, or a tier that has changed by itself."""
-    after = progress.standing
+    after = progress.member_state
     if not before.owner:
         return []
     if event.type == PURCHASE and event.amount > 0:

@@ -27,24 +27,24 @@ class ReferralResource:
         example={"code": "R0NdVkGqZzCbhfcUPYcEVDa"},
     )
     async def on_post(self, req: Request, resp: Response, member_id: str) -> None:
-        """Record once who has referred a member, before their first purchase. The same again answers 200."""
+        """Record the referrer of a member, once and before the member's first purchase. A repetition answers 200."""
         body, _ = await read(req, ReferralCreate)
         referral, before = await self._referrals.record(member_id, body.code)
         send(resp, referral, 200 if before else 201, replayed=before)
 
     @operation("getReferral", scope("members:read", own=True), tag="referrals", answers={200: ReferralView}, errors=(NotFound,))
     async def on_get(self, req: Request, resp: Response, member_id: str) -> None:
-        """Read a member's own code, and who has referred them."""
+        """Read a member's own code and their referrer."""
         send(resp, await self._referrals.get_referral(actor_of(req), member_id))
 
     @operation("getMyReferral", OWN, tag="referrals", answers={200: ReferralView})
     async def on_get_mine(self, req: Request, resp: Response) -> None:
-        """Read the caller's own code, and who has referred them."""
+        """Read the caller's own code and their referrer."""
         actor = actor_of(req)
         send(resp, await self._referrals.get_referral(actor, actor.id))
 
 
 def routes(referrals: Referrals) -> list[tuple[str, Any, str | None]]:
-    """(path, resource, suffix) of every route of referrals."""
+    """Return (path, resource, suffix) of every route of referrals."""
     resource = ReferralResource(referrals)
     return [("/v1/members/{member_id}/referral", resource, None), ("/v1/me/referral", resource, "mine")]

@@ -14,20 +14,25 @@ ReferralCode = Annotated[
 
 
 class ReferralCreate(Struct, frozen=True, forbid_unknown_fields=True):
-    """By whose code the member has come."""
+    """Referral of a new member."""
 
     code: ReferralCode
+    """Code of the referrer."""
 
 
 class ReferralView(Struct, frozen=True):
-    """A member's own code, for others, and who has referred them."""
+    """A member's own referral code and their referrer."""
 
     member_id: str
+    """Id of the member."""
     code: str
+    """The member's own code, to be shared."""
     referrer_id: str | None
+    """Id of the referrer, or null."""
     referred_at: str | None
+    """Time of the referral, RFC 3339 in UTC, or null."""
 
 
-def view_referral(standing: MemberState, code: str) -> ReferralView:
-    at = standing.referred_at
-    return ReferralView(standing.id, code, standing.referrer, None if at is None else rfc3339(at))
+def view_referral(member_state: MemberState, code: str) -> ReferralView:
+    at = member_state.referred_at
+    return ReferralView(member_state.id, code, member_state.referrer, None if at is None else rfc3339(at))

@@ -1,8 +1,8 @@
-"""Who has referred whom: recorded once, before the new member buys for the first time. What it pays is said by campaigns.
+"""Referrals of members by members, recorded once and before the first purchase of the new member. Campaigns pay for them.
 
-A referrer has bought something when they refer, and the one who is referred has not. So nobody refers themselves, and there are no rings:
-along any chain of referrals the first purchases lie ever earlier. Whoever only signs up, a thousand times, has referred nobody and earns
-nothing: the campaigns pay when the new member buys.
+A referrer has a purchase when they refer, and the referred member has none. This rules out self-referrals and cycles: along any chain of
+referrals, the first purchases are ever earlier. Registrations without purchases earn nothing, because campaigns pay when the new member
+buys.
 """
 
 import re
@@ -27,19 +27,19 @@ _MEMBER = "mem_"
 
 
 class Referred(Struct, frozen=True):
-    """What the command answers: the standing, and whether that was recorded before."""
+    """Answer of the command: the member state, and whether the referral was recorded before."""
 
-    standing: MemberState
-    before: bool
+    member_state: MemberState
+    replayed: bool
 
 
 def code_of(member_id: str) -> str:
-    """The member's own code: their id in fewer characters. It is no secret; all it can do is to name them."""
+    """Return a member's referral code: their id in base 62. It identifies the member and is not a secret."""
     return "R" + base62(int(member_id.removeprefix(_MEMBER), 16), CODE_DIGITS)
 
 
 def member_of(code: str) -> str | None:
-    """Return whose code it is, if it can be one."""
+    """Return the member id that a code encodes, or None if it is not a code."""
     if not _CODE.match(code):
         return None
     number = 0
@@ -53,54 +53,54 @@ class Referrals:
 
     def __init__(self, ledger: Ledger, identity: Members, *, database: Database) -> None:
         self._ledger = ledger
-        self._identity = identity
-        self._standings = database.collection(MEMBER_STATES, MemberState)
+        self._members = identity
+        self._member_states = database.collection(MEMBER_STATES, MemberState)
 
     async def record(self, member_id: str, code: str) -> tuple[ReferralView, bool]:
-        """Record who has referred a member; return it, and whether it was recorded before.
+        """Record the referrer of a member; return the referral, and whether it was recorded before.
 
         Raises:
-            NotFound: there is no such member, or nobody has this code.
-            ReferralRefused: it is their own code, somebody else has referred them, they have bought something, or the referrer has not.
+            NotFound: the member does not exist, or no member has this code.
+            ReferralRefused: the code is the member's own, the member has another referrer or a purchase, or the referrer has no purchase.
         """
-        await self._identity.get_member(member_id)
+        await self._members.get_member(member_id)
         referrer = member_of(code)
         if referrer is None:
-            raise NotFound("nobody has this code")
-        member = await self._identity.get_member(referrer)
+            raise NotFound("no member has this code")
+        member = await self._members.get_member(referrer)
         if member.sealed is None or member.erasing_at is not None:
-            raise NotFound("nobody has this code")
-        outcome = await self._ledger.submit(_referral(member_id, referrer))
+            raise NotFound("no member has this code")
+        outcome = await self._ledger.submit(_referral_command(member_id, referrer))
         assert isinstance(outcome.value, Referred)
-        return view_referral(outcome.value.standing, code_of(member_id)), outcome.value.before
+        return view_referral(outcome.value.member_state, code_of(member_id)), outcome.value.replayed
 
     async def get_referral(self, actor: Actor, member_id: str) -> ReferralView:
-        """Return a member's own code, and who has referred them.
+        """Return a member's own code and their referrer.
 
         Raises:
-            NotFound: there is no such member, or not the caller's.
+            NotFound: the member does not exist, or is not the caller.
         """
         actor.require_reach(member_id)
-        await self._identity.get_member(member_id)
-        standing = await self._standings.find_one({"_id": member_id, "owner": member_id})
+        await self._members.get_member(member_id)
+        standing = await self._member_states.find_one({"_id": member_id, "owner": member_id})
         return view_referral(standing or MemberState(id=member_id, owner=member_id), code_of(member_id))
 
 
-def _referral(member_id: str, referrer: str) -> Command:
+def _referral_command(member_id: str, referrer: str) -> Command:
     def decide(view: View) -> Decision:
         standing = member_state_of(member_id, view)
         if standing.referrer == referrer:
-            return Decision(value=Referred(standing, before=True))
+            return Decision(value=Referred(standing, replayed=True))
         if member_id == referrer:
-            raise ReferralRefused("nobody refers themselves", cause="oneself")
+            raise ReferralRefused("a member cannot refer themselves", cause="oneself")
         if standing.referrer is not None:
-            raise ReferralRefused("somebody else has referred this member", cause="referred-already")
+            raise ReferralRefused("another member has referred this member", cause="referred-already")
         if standing.purchases:
-            raise ReferralRefused("the member has bought something already", cause="not-new")
+            raise ReferralRefused("the member already has a purchase", cause="not-new")
         if not member_state_of(referrer, view).purchases:
-            raise ReferralRefused("whoever refers others has bought something before", cause="referrer-has-not-bought")
+            raise ReferralRefused("the referrer has no purchase", cause="referrer-has-not-bought")
         referred = msgspec.structs.replace(standing, referrer=referrer, referred_at=view.now_ms)
-        return Decision(changes=(member_state_change(standing, referred),), value=Referred(referred, before=False))
+        return Decision(changes=(member_state_change(standing, referred),), value=Referred(referred, replayed=False))
 
     documents = tuple(member_state_ref(each) for each in dict.fromkeys((member_id, referrer)))
     return Command(tuple(dict.fromkeys((member_id, referrer))), (member_state_lock(member_id),), decide, documents=documents)

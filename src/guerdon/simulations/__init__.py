@@ -1,1 +1,1 @@
-"""What-if: a campaign tried on recorded events, in the background, against what really happened."""
+"""Simulations: a campaign is tried on recorded events in the background, and compared with the real result."""

@@ -34,7 +34,7 @@ class SimulateResource:
         example=_SIMULATION,
     )
     async def on_post(self, req: Request, resp: Response, campaign_id: str) -> None:
-        """Try a campaign on recorded events, in the background: what it would have paid, beside what was really paid."""
+        """Simulate a campaign on recorded events in the background, and compare its awards with the real ones."""
         body, _ = await read(req, SimulationCreate)
         simulation = await self._simulations.create(actor_of(req), campaign_id, body)
         send(resp, view_simulation(simulation), 202)
@@ -48,17 +48,17 @@ class SimulationResource:
 
     @operation("getSimulation", scope("campaigns:read"), tag="campaigns", answers={200: SimulationView}, errors=(NotFound,))
     async def on_get(self, _req: Request, resp: Response, simulation_id: str) -> None:
-        """Read how far a simulation is, and its report when it is done."""
+        """Read the progress of a simulation, and its report when it is done."""
         send(resp, view_simulation(await self._simulations.get(simulation_id)))
 
     @operation("cancelSimulation", scope("campaigns:write"), tag="campaigns", answers={200: SimulationView}, errors=(NotFound,))
     async def on_post_cancel(self, _req: Request, resp: Response, simulation_id: str) -> None:
-        """End a simulation without a report; one that has ended stays as it is."""
+        """Cancel a simulation. A simulation that has ended does not change."""
         send(resp, view_simulation(await self._simulations.cancel(simulation_id)))
 
 
 def routes(simulations: Simulations) -> list[tuple[str, Any, str | None]]:
-    """(path, resource, suffix) of every route of this room."""
+    """Return (path, resource, suffix) of every route of simulations."""
     simulation = SimulationResource(simulations)
     return [
         ("/v1/campaigns/{campaign_id}/simulate", SimulateResource(simulations), None),

@@ -1,4 +1,4 @@
-"""Wire and stored shapes of simulations."""
+"""Wire and stored models of simulations."""
 
 from datetime import datetime
 from typing import Literal
@@ -13,22 +13,24 @@ from guerdon.clock import rfc3339
 SIMULATIONS, SIMULATED_MEMBERS, SIMULATED_PURCHASES = "simulations", "simulated_members", "simulated_purchases"
 INDEXES: dict[str, list[IndexModel]] = {
     SIMULATIONS: [
-        # The few with work left; workers look for them every second.
+        # Partial: workers search every second for the few simulations with work left.
         IndexModel([("lane", 1), ("_id", 1)], name="open", partialFilterExpression={"lane": {"$gte": 0}}),
         IndexModel([("expires_at", 1)], name="expiry", expireAfterSeconds=0),
     ],
-    # What is kept while a simulation runs is found by `{simulation}/…`.
+    # The working data of a simulation is found by the prefix `{simulation}/` of `_id`.
     SIMULATED_MEMBERS: [],
     SIMULATED_PURCHASES: [],
 }
 LANES = 2
-"""So many simulations run at the same time, however many workers there are."""
+"""Maximum number of simulations that run at the same time, independent of the number of workers."""
 FREE = 0
-"""The lane of a simulation that nobody has taken up."""
+"""Value of `lane` for a simulation that no worker has started."""
 OPEN_MAX = 20
+"""Maximum number of simulations that wait or run."""
 KEPT_DAYS = 30
+"""Days for which a simulation is kept after its end."""
 ROWS_MAX, WINNERS_MAX = 530, 20
-"""Weeks of ten years; what lies in further ones is summed up in one row."""
+"""Maximum number of rows of a breakdown (the weeks of ten years; further rows are added up in one row) and of listed winners."""
 
 Status = Literal["waiting", "running", "done", "cancelled", "failed"]
 
@@ -37,123 +39,167 @@ Status = Literal["waiting", "running", "done", "cancelled", "failed"]
 
 
 class SimulationCreate(Struct, frozen=True, forbid_unknown_fields=True):
-    """What to try, and on what; on all events there are if no moment is named."""
+    """Request to simulate a campaign on recorded events."""
 
     occurred_from: datetime | None = None
+    """Start of the window: events that occurred at or after this time, RFC 3339 with an offset. By default there is no start."""
     occurred_before: datetime | None = None
+    """End of the window: events that occurred before this time, RFC 3339 with an offset. By default there is no end."""
     campaign: CampaignCreate | None = None
-    """Try this instead of what is saved; nothing is saved."""
+    """Campaign to try instead of the saved one. It is not saved."""
     ignore_dates: bool = False
-    """Leave the campaign's own `starts_at` and `ends_at` out, to try on the past what is planned for the future."""
+    """True to ignore `starts_at` and `ends_at` of the campaign, to try a future campaign on past events."""
     unit_cost: Decimal = "1"
-    """What one minor unit of the asset costs, in minor units of money."""
+    """Cost of one minor unit of the asset, in minor units of money."""
 
 
 class Figures(Struct, frozen=True):
-    """What campaigns pay: `points` is what they have awarded less what they have taken back; `members` have got an award."""
+    """Totals of awards."""
 
     awards: int = 0
+    """Number of awards."""
     members: int = 0
+    """Number of members with at least one award."""
     awarded: int = 0
+    """Amount awarded, in minor units of the asset."""
     taken_back: int = 0
+    """Amount taken back by refunds, in minor units of the asset."""
     points: int = 0
+    """`awarded` minus `taken_back`."""
     cost: int = 0
+    """`points` times `unit_cost`, in minor units of money."""
 
 
 class Comparison(Struct, frozen=True):
-    """The same figures three times; the difference is simulated less real."""
+    """Simulated and real figures."""
 
     simulated: Figures
+    """Figures of the simulation."""
     real: Figures
+    """Figures of the recorded events."""
     difference: Figures
+    """`simulated` minus `real`."""
 
 
 class Row(Struct, frozen=True):
-    """One part of the whole: what this campaign pays there, and what all campaigns of its asset pay there."""
+    """Figures of one group of events."""
 
     name: str
+    """Name of the group; `others` for the sum of all groups beyond the first 530."""
     events: int
+    """Number of events in the group. By tier, the real tier of the member counts."""
     campaign: Comparison
+    """Figures of the simulated campaign."""
     programme: Comparison
+    """Figures of all campaigns that pay in the same asset."""
 
 
 class Winner(Struct, frozen=True):
-    """What the campaign pays to one member, and what all campaigns of its asset do."""
+    """Totals of one member, in minor units of the asset."""
 
     member_id: str
+    """Id of the member."""
     campaign_simulated: int
+    """Points from the campaign in the simulation."""
     campaign_real: int
+    """Points from the campaign in the recorded events."""
     programme_simulated: int
+    """Points from all campaigns of the asset in the simulation."""
     programme_real: int
+    """Points from all campaigns of the asset in the recorded events."""
 
 
 class OtherAsset(Struct, frozen=True):
-    """What campaigns pay in another asset: a group can make the campaign stand in their way."""
+    """Totals in another asset, which change if the campaign replaces other campaigns of its stacking group."""
 
     asset: str
+    """Code of the asset; `others` for the sum of all assets beyond the first 50."""
     simulated: int
+    """Points in the simulation, in minor units of the asset."""
     real: int
+    """Points in the recorded events, in minor units of the asset."""
     difference: int
+    """`simulated` minus `real`."""
 
 
 class AsItWas(Struct, frozen=True):
-    """Events that cannot be judged again: they count on both sides as they were."""
+    """Numbers of events that cannot be evaluated again. Their recorded result counts on both sides."""
 
     recorded_without_inputs: int = 0
-    """By an early version, which did not keep what it judged on."""
+    """Events recorded by an early version, which did not store the inputs of the evaluation."""
     version_missing: int = 0
-    """A campaign that was asked then cannot be read any more."""
+    """Events that need a campaign version, a tier set version or a purchase that cannot be read any more."""
     member_erased: int = 0
-    """A campaign reads the profile of somebody who was erased."""
+    """Events of erased members whose profile a campaign reads."""
 
 
 class Report(Struct, frozen=True):
-    """What would have been, beside what was."""
+    """Comparison of the simulation with the recorded events."""
 
     asset: str
+    """Asset of the campaign."""
     events: int
+    """Number of events in the window."""
     total: Row
+    """Figures of all events."""
     by_tier: list[Row]
-    """By the tier that the member had when the event occurred; on the simulated side, would have had."""
+    """Figures by the tier of the member when the event occurred. The simulated side uses the simulated tier."""
     by_segment: list[Row]
-    """By when the member had bought last: new, within_30_days, within_90_days, longer_ago."""
+    """Figures by the time since the member's last purchase: `new`, `within_30_days`, `within_90_days`, `longer_ago` or `unknown`."""
     by_week: list[Row]
+    """Figures by ISO week in the programme's time zone."""
     largest_winners: list[Winner]
+    """Up to 20 members with the most points from the simulated campaign, in descending order."""
     other_assets: list[OtherAsset]
+    """Totals of the campaigns that pay in other assets."""
     as_it_was: AsItWas
+    """Numbers of events that could not be evaluated again."""
     budget_used: int | None
-    """What the simulation has counted against the campaign's budget; null without one."""
+    """Amount that the simulation counted against the budget of the campaign, in minor units of `asset`; null without a budget."""
 
 
 class SimulationView(Struct, frozen=True):
-    """A simulation and how far it is. The report comes with `done`."""
+    """A simulation, its progress and its report."""
 
     id: str
+    """Id of the simulation."""
     campaign_id: str
+    """Id of the campaign."""
     version: int
-    """Of the campaign; 0 is one that is not saved."""
+    """Version of the campaign; 0 for a campaign given in the request."""
     status: Status
+    """State of the simulation: `waiting`, `running`, `done`, `cancelled` or `failed`."""
     occurred_from: str | None
+    """Start of the window, RFC 3339 in UTC, or null."""
     occurred_before: str | None
+    """End of the window, RFC 3339 in UTC, or null."""
     ignore_dates: bool
+    """True if `starts_at` and `ends_at` of the campaign are ignored."""
     unit_cost: str
+    """Cost of one minor unit of the asset, in minor units of money."""
     events_total: int | None
-    """Null until they are counted."""
+    """Number of events in the window; null until they are counted."""
     events_done: int
+    """Number of events processed."""
     at: str | None
-    """Up to where it has come in the past."""
+    """Time of the last processed event, RFC 3339 in UTC; null before the first."""
     created_at: str
+    """Time of creation, RFC 3339 in UTC."""
     ended_at: str | None
+    """Time of the end, RFC 3339 in UTC; null while the simulation waits or runs."""
     expires_at: str | None
+    """Time from which the simulation is removed, RFC 3339 in UTC; null while it waits or runs."""
     error: str | None
+    """Reason of a failure; null unless `status` is `failed`."""
     report: Report | None
+    """Result; null unless `status` is `done`."""
 
 
 # --- stored ---------------------------------------------------------------------------------------------------------
 
 
 class SimulationTally(Struct, kw_only=True, omit_defaults=True):
-    """What was paid, being added up."""
+    """Running totals of one column of a row."""
 
     awards: int = 0
     members: int = 0
@@ -162,42 +208,42 @@ class SimulationTally(Struct, kw_only=True, omit_defaults=True):
 
 
 class Part(Struct, kw_only=True, omit_defaults=True):
-    """A row, being added up: what the campaign and all campaigns of its asset pay, simulated and really."""
+    """Running totals of a row."""
 
     events: int = 0
     tallies: list[SimulationTally] = field(
         default_factory=lambda: [SimulationTally(), SimulationTally(), SimulationTally(), SimulationTally()]
     )
-    """Of the campaign simulated and really, of all of its asset simulated and really."""
+    """The four columns: campaign simulated, campaign real, all campaigns of its asset simulated, all campaigns of its asset real."""
 
 
 class Sums(Struct, kw_only=True, omit_defaults=True):
-    """Everything that is added up; its size is bounded whatever the events are."""
+    """Running totals of a simulation. Their size is bounded for any number of events."""
 
     total: Part = field(default_factory=Part)
     tiers: dict[str, Part] = {}
     segments: dict[str, Part] = {}
     weeks: dict[str, Part] = {}
     other_assets: dict[str, list[int]] = {}
-    """By asset: simulated, real."""
+    """By asset: simulated and real total."""
     without_inputs: int = 0
     version_missing: int = 0
     member_erased: int = 0
 
 
-class Use(Struct, kw_only=True, omit_defaults=True):
-    """What is counted against a cap or a budget."""
+class Usage(Struct, kw_only=True, omit_defaults=True):
+    """Usage of a cap or a budget."""
 
     real: int = 0
-    """When somebody last looked."""
+    """Real usage after the last processed event that shows it."""
     moved: int = 0
-    """What the simulation has counted more than reality, or less."""
+    """Simulated minus real amounts of the processed events."""
     own: int = 0
-    """What the simulation has counted."""
+    """Usage by the simulation alone."""
 
 
 class LotDifference(Struct, kw_only=True, omit_defaults=True):
-    """Value of certain dates that a simulated wallet holds more than the real one, or less."""
+    """Simulated minus real value of the lots with the same dates."""
 
     amount: int
     available_at: int | None = None
@@ -205,50 +251,50 @@ class LotDifference(Struct, kw_only=True, omit_defaults=True):
 
 
 class SimulatedMember(Struct, kw_only=True, omit_defaults=True):
-    """How a member's simulated world differs from the real one, and what they have got in both."""
+    """Difference between the simulated and the real state of a member, and the member's totals."""
 
     id: str = field(name="_id")
     """`{simulation}/{member}`"""
     wallets: dict[str, AwardWallet] = {}
-    """The real ones, when somebody last looked."""
+    """By asset: the real wallet after the last processed event that shows it."""
     changes: dict[str, list[LotDifference]] = {}
-    """By asset."""
-    used: dict[str, Use] = {}
-    """By account: caps of this member."""
+    """By asset: the differences of the lots."""
+    used: dict[str, Usage] = {}
+    """By account: usage of the member's caps."""
     qualifying: dict[str, dict[str, int]] = {}
-    """By asset and month: what counts for the tier more than it really did, or less."""
+    """By asset and month: simulated minus real qualifying points."""
     achieved: dict[str, AchievementProgress] = {}
-    """By campaign: how far they are with its achievement, where that is otherwise than really."""
+    """By campaign: simulated progress of the achievement, where it differs from the real one."""
     got: list[int] = field(default_factory=lambda: [0, 0, 0, 0])
-    """From the campaign simulated and really, from all of its asset simulated and really."""
+    """Points in the four columns of `Part.tallies`."""
     seen: dict[str, str] = {}
-    """In which rows the member is counted; of weeks only the newest, since they come in their order."""
+    """Rows that count the member. Of the weekly rows only the newest is kept, because events are processed in chronological order."""
 
 
 class SimulatedPurchase(Struct, kw_only=True, omit_defaults=True):
-    """What a purchase that is refunded has earned in the simulation."""
+    """Simulated awards of a refunded purchase."""
 
     id: str = field(name="_id")
     """`{simulation}/{event}`"""
     awards: list[Award]
     due: dict[str, int] = {}
-    """By campaign: what refunds have made its award smaller by, more than they really have, or less."""
+    """By campaign: simulated minus real amount by which refunds have reduced the award."""
 
 
 class Position(Struct, frozen=True):
-    """After all events of one moment that were recorded at one moment."""
+    """Position after all events with these two times, in milliseconds since the epoch."""
 
     occurred_at: int
     recorded_at: int
 
 
 class Simulation(Struct, frozen=True, kw_only=True):
-    """A simulation as stored, with all that it takes to go on where it stands."""
+    """A simulation as stored, with the state that a worker needs to resume it."""
 
     id: str = field(name="_id")
     campaign_id: str
     saved: bool
-    """Whether the campaign is a saved version."""
+    """True if the campaign is a saved version."""
     campaign: Campaign
     occurred_from: int | None = None
     occurred_before: int | None = None
@@ -258,17 +304,17 @@ class Simulation(Struct, frozen=True, kw_only=True):
     created_by: str
     status: Status = "waiting"
     lane: int | None = None
-    """Which of the workers' lanes has it; None when nothing is left to do."""
+    """Lane of the workers that runs it, or `FREE`; None when no work is left."""
     tries: int = 0
-    """How often it was taken up since it last came further."""
+    """Number of starts since the last saved page."""
     page: int = 0
-    """How often it came further: whoever was slower than another worker finds it changed, and writes nothing."""
+    """Number of saved pages. Every write requires the number that it read, so that a worker without the lease writes nothing."""
     total: int | None = None
     done: int = 0
     position: Position | None = None
     sums: Sums = field(default_factory=Sums)
-    budgets: dict[str, Use] = {}
-    """By account."""
+    budgets: dict[str, Usage] = {}
+    """By account: usage of budgets."""
     ended_at: int | None = None
     expires_at: datetime | None = None
     error: str | None = None
@@ -276,20 +322,21 @@ class Simulation(Struct, frozen=True, kw_only=True):
 
 
 def view_simulation(stored: Simulation) -> SimulationView:
+    """Return the public view of a simulation."""
     return SimulationView(
         id=stored.id,
         campaign_id=stored.campaign_id,
         version=stored.campaign.version if stored.saved else 0,
         status=stored.status,
-        occurred_from=_time(stored.occurred_from),
-        occurred_before=_time(stored.occurred_before),
+        occurred_from=_optional_time(stored.occurred_from),
+        occurred_before=_optional_time(stored.occurred_before),
         ignore_dates=stored.ignore_dates,
         unit_cost=stored.unit_cost,
         events_total=stored.total,
         events_done=stored.done,
-        at=None if stored.position is None else _time(stored.position.occurred_at),
+        at=None if stored.position is None else _optional_time(stored.position.occurred_at),
         created_at=rfc3339(stored.created_at),
-        ended_at=_time(stored.ended_at),
+        ended_at=_optional_time(stored.ended_at),
         expires_at=None
         if stored.expires_at is None
         else stored.expires_at.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
@@ -298,5 +345,5 @@ def view_simulation(stored: Simulation) -> SimulationView:
     )
 
 
-def _time(at_ms: int | None) -> str | None:
+def _optional_time(at_ms: int | None) -> str | None:
     return None if at_ms is None else rfc3339(at_ms)

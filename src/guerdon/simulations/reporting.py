@@ -1,4 +1,4 @@
-"""What a simulation adds up, and the report that comes of it. Pure."""
+"""Running totals of a simulation, and its report. Pure."""
 
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -27,15 +27,16 @@ from guerdon.simulations.models import (
 OTHERS, NONE = "others", "none"
 ASSETS_SHOWN_MAX = 50
 SUM_MAX = 9 * 10**18
-"""What the database can hold; a sum that passes it says so by being it."""
+"""Maximum of a stored sum, within the 64-bit integers of the database. A larger sum is stored as this value."""
 
 
 def bounded(amount: int) -> int:
+    """Return the amount, limited to -`SUM_MAX` … `SUM_MAX`."""
     return max(-SUM_MAX, min(SUM_MAX, amount))
 
 
 def segment_of(recorded: RecordedEvent) -> str:
-    """Whom the event is by: somebody new, or somebody who had bought so long ago."""
+    """Return the segment of an event: the time since the member's previous purchase."""
     inputs = recorded.inputs
     if inputs is None:
         return "unknown"
@@ -45,8 +46,8 @@ def segment_of(recorded: RecordedEvent) -> str:
     return "within_30_days" if days <= 30 else "within_90_days" if days <= 90 else "longer_ago"
 
 
-class Counting:
-    """Adds up what events pay in both worlds."""
+class Accumulator:
+    """Adds the simulated and the real awards of events to the running totals."""
 
     def __init__(self, sums: Sums, campaign_id: str, asset: str, calendar: Calendar) -> None:
         self._sums = sums
@@ -61,31 +62,31 @@ class Counting:
         tiers: tuple[str | None, str | None],
         members: Mapping[str, SimulatedMember],
     ) -> None:
-        """Count one event: what it pays in the simulation and what it really paid, and the member's tier in both worlds."""
-        sums, names = self._sums, [tier or NONE for tier in tiers]
+        """Add one event. `awards` are the simulated ones; `tiers` are the simulated and the real tier of the member."""
+        sums, tier_names = self._sums, [tier or NONE for tier in tiers]
         segment, week = segment_of(recorded), window_name("week", recorded.occurred_at, self._calendar)
         shared = [(sums.total, "total", ""), (_part(sums.segments, segment), segment, ""), (_part(sums.weeks, week), "week", week)]
-        by_tier = [_part(sums.tiers, name) for name in names]
+        by_tier = [_part(sums.tiers, name) for name in tier_names]
         for part in (*(part for part, _, _ in shared), by_tier[1]):
             part.events += 1
         for side, paid in enumerate((awards, recorded.awards)):
             if not paid:
                 continue
-            rows = [*shared, (by_tier[side], f"tier {names[side]}", "")]
+            rows = [*shared, (by_tier[side], f"tier {tier_names[side]}", "")]
             for award in paid:
                 if award.asset != self._asset:
-                    self._count_other(award, side)
+                    self._add_other_asset(award, side)
                     continue
                 member = members[award.to or recorded.owner]
-                for place in (side, side + 2) if award.campaign == self._campaign_id else (side + 2,):
-                    member.got[place] += award.amount
+                for column in (side, side + 2) if award.campaign == self._campaign_id else (side + 2,):
+                    member.got[column] += award.amount
                     for part, row, name in rows:
-                        _count(part.tallies[place], award.amount, member.seen, row + _PLACES[place], name)
+                        _add_amount(part.tallies[column], award.amount, member.seen, row + _COLUMN_SUFFIXES[column], name)
 
-    def _count_other(self, award: Award, place: int) -> None:
+    def _add_other_asset(self, award: Award, side: int) -> None:
         others = self._sums.other_assets
         name = award.asset if award.asset in others or len(others) < ASSETS_SHOWN_MAX else OTHERS
-        others.setdefault(name, [0, 0])[place] += award.amount
+        others.setdefault(name, [0, 0])[side] += award.amount
 
 
 def _part(rows: dict[str, Part], name: str) -> Part:
@@ -94,8 +95,8 @@ def _part(rows: dict[str, Part], name: str) -> Part:
     return rows.setdefault(name, Part())
 
 
-def _count(tally: SimulationTally, amount: int, seen: dict[str, str], row: str, name: str) -> None:
-    """Add an amount to a row; a member counts where `name` is not what stands in `seen` for that row."""
+def _add_amount(tally: SimulationTally, amount: int, seen: dict[str, str], row: str, name: str) -> None:
+    """Add an amount to a row. The member is counted unless `seen` already maps the row to `name`."""
     if amount < 0:
         tally.taken_back -= amount
         return
@@ -106,12 +107,12 @@ def _count(tally: SimulationTally, amount: int, seen: dict[str, str], row: str, 
         tally.members += 1
 
 
-_PLACES = ("", " really", " all", " really all")
-"""Of a row: by whom something is paid, and in which world."""
+_COLUMN_SUFFIXES = ("", " really", " all", " really all")
+"""Suffixes of the keys of `SimulatedMember.seen` for the four columns of `Part.tallies`."""
 
 
-def hold(sums: Sums, members: Iterable[SimulatedMember]) -> None:
-    """Hold everything to what the database can hold, after each page."""
+def limit_sums(sums: Sums, members: Iterable[SimulatedMember]) -> None:
+    """Limit all running totals to `SUM_MAX`."""
     for part in (sums.total, *sums.tiers.values(), *sums.segments.values(), *sums.weeks.values()):
         for tally in part.tallies:
             tally.awarded, tally.taken_back = min(tally.awarded, SUM_MAX), min(tally.taken_back, SUM_MAX)
@@ -125,10 +126,10 @@ def hold(sums: Sums, members: Iterable[SimulatedMember]) -> None:
 
 
 def report_of(simulation: Simulation, winners: Sequence[Winner], budget: str) -> Report:
-    """The report of a simulation that has come to its end; `budget` is the account of the campaign's budget."""
+    """Return the report of a finished simulation; `budget` is the id of the budget account of its campaign."""
     sums, campaign = simulation.sums, simulation.campaign
     cost = scaled(simulation.unit_cost)
-    used = simulation.budgets.get(budget)
+    usage = simulation.budgets.get(budget)
     return Report(
         asset=campaign.asset,
         events=sums.total.events,
@@ -138,10 +139,11 @@ def report_of(simulation: Simulation, winners: Sequence[Winner], budget: str) ->
         by_week=_rows(sums.weeks, cost),
         largest_winners=list(winners),
         other_assets=[
-            OtherAsset(asset, here, there, bounded(here - there)) for asset, (here, there) in sorted(sums.other_assets.items())
+            OtherAsset(asset, simulated, real, bounded(simulated - real))
+            for asset, (simulated, real) in sorted(sums.other_assets.items())
         ],
         as_it_was=AsItWas(sums.without_inputs, sums.version_missing, sums.member_erased),
-        budget_used=None if campaign.budget is None else 0 if used is None else used.own,
+        budget_used=None if campaign.budget is None else 0 if usage is None else usage.own,
     )
 
 
@@ -159,16 +161,16 @@ def _row(name: str, part: Part, cost: int) -> Row:
 
 
 def _comparison(simulated: SimulationTally, real: SimulationTally, cost: int) -> Comparison:
-    here, there = _figures(simulated, cost), _figures(real, cost)
+    left, right = _figures(simulated, cost), _figures(real, cost)
     difference = Figures(
-        here.awards - there.awards,
-        here.members - there.members,
-        bounded(here.awarded - there.awarded),
-        bounded(here.taken_back - there.taken_back),
-        bounded(here.points - there.points),
-        bounded(here.cost - there.cost),
+        left.awards - right.awards,
+        left.members - right.members,
+        bounded(left.awarded - right.awarded),
+        bounded(left.taken_back - right.taken_back),
+        bounded(left.points - right.points),
+        bounded(left.cost - right.cost),
     )
-    return Comparison(here, there, difference)
+    return Comparison(left, right, difference)
 
 
 def _figures(tally: SimulationTally, cost: int) -> Figures:

@@ -1,6 +1,6 @@
-"""Simulations: asked for, looked at, cancelled. Workers run them (`running.py`)."""
+"""Creation, retrieval and cancellation of simulations. Workers run them (`running.py`)."""
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import msgspec
 from pymongo import ReturnDocument
@@ -15,10 +15,11 @@ from guerdon.permissions import Actor
 from guerdon.simulations.models import FREE, KEPT_DAYS, OPEN_MAX, SIMULATIONS, Simulation, SimulationCreate
 
 ONGOING = {"$in": ["waiting", "running"]}
+"""Query operator for the status of simulations that have not ended."""
 
 
 class Simulations:
-    """Campaigns tried on what has happened."""
+    """Service of simulations."""
 
     def __init__(self, campaigns: Campaigns, *, database: Database, clock: Clock, ids: IdSource) -> None:
         self._collection: Collection[Simulation] = database.collection(SIMULATIONS, Simulation)
@@ -27,26 +28,28 @@ class Simulations:
         self._ids = ids
 
     async def create(self, actor: Actor, campaign_id: str, body: SimulationCreate) -> Simulation:
-        """Ask for a simulation of a campaign, whatever its status, on everything that is recorded by now.
+        """Create a simulation of a campaign in any status, on the events recorded so far.
 
         Raises:
-            NotFound: no such campaign.
-            Validation: the time is empty or has no offset, or the campaign in the body would not be accepted.
-            InvalidState: too many are waiting or running.
+            NotFound: the campaign does not exist.
+            Validation: the window is empty, a time has no offset, or the campaign in the body is not valid.
+            InvalidState: `OPEN_MAX` simulations wait or run.
         """
         since, until = (
-            None if moment is None else utc_ms(moment, pointer)
-            for moment, pointer in ((body.occurred_from, "/occurred_from"), (body.occurred_before, "/occurred_before"))
+            None if time is None else utc_ms(time, pointer)
+            for time, pointer in ((body.occurred_from, "/occurred_from"), (body.occurred_before, "/occurred_before"))
         )
         if since is not None and until is not None and since >= until:
-            raise Validation.at("/occurred_before", "the end must be after the beginning")
+            raise Validation.at("/occurred_before", "must be after occurred_from")
         now_ms = self._clock.now_ms()
         campaign = in_force(await self._campaigns.get_campaign(campaign_id), now_ms)
         if body.campaign is not None:
             campaign = await self._draft(actor, campaign, body)
         dates = {"starts_at": None, "ends_at": None} if body.ignore_dates else {}
         if await self._collection.raw.count_documents({"lane": {"$gte": FREE}}) >= OPEN_MAX:
-            raise InvalidState(f"{OPEN_MAX} simulations are waiting or running; wait, or cancel one", status_now="waiting")
+            raise InvalidState(
+                f"{OPEN_MAX} simulations are waiting or running; wait for one to end, or cancel one", status_now="waiting"
+            )
         simulation = Simulation(
             id=self._ids.new("sim"),
             campaign_id=campaign_id,
@@ -64,9 +67,10 @@ class Simulations:
         return simulation
 
     async def _draft(self, actor: Actor, campaign: Campaign, body: SimulationCreate) -> Campaign:
-        """
+        """Return the campaign of the body as a version of `campaign`.
+
         Raises:
-            Validation: it would not be accepted as a version either.
+            Validation: the campaign is not valid.
         """
         assert body.campaign is not None
         try:
@@ -75,30 +79,31 @@ class Simulations:
             raise error.under("/campaign") from None
 
     async def get(self, simulation_id: str) -> Simulation:
-        """
+        """Return a simulation.
+
         Raises:
-            NotFound: no such simulation, or it has been removed with its time.
+            NotFound: the simulation does not exist, or was removed after its expiry.
         """
         simulation = await self._collection.get(simulation_id)
         if simulation is None:
-            raise NotFound("there is no such simulation")
+            raise NotFound("the simulation does not exist")
         return simulation
 
     async def cancel(self, simulation_id: str) -> Simulation:
-        """End a simulation without a report; one that has ended stays as it is.
+        """Cancel a simulation and return it. A simulation that has ended does not change.
 
         Raises:
-            NotFound: no such simulation.
+            NotFound: the simulation does not exist.
         """
         now_ms = self._clock.now_ms()
         changed = await self._collection.raw.find_one_and_update(
             {"_id": simulation_id, "status": ONGOING},
-            {"$set": {"status": "cancelled", "ended_at": now_ms, "expires_at": expires_at(now_ms)}},
+            {"$set": {"status": "cancelled", "ended_at": now_ms, "expires_at": removal_time(now_ms)}},
             return_document=ReturnDocument.AFTER,
         )
         return self._collection.decode(changed) if changed is not None else await self.get(simulation_id)
 
 
-def expires_at(now_ms: int) -> object:
-    """When one that ends now is removed."""
+def removal_time(now_ms: int) -> datetime:
+    """Return the time from which a simulation that ends at `now_ms` is removed."""
     return to_datetime(now_ms) + timedelta(days=KEPT_DAYS)

@@ -40,14 +40,14 @@ class TiersResource:
         example=_TIERS,
     )
     async def on_put(self, req: Request, resp: Response) -> None:
-        """Say which tiers there are. Members keep what they had for the grace, if these tiers still have it."""
+        """Replace the tier set. Members keep their tier for the grace period if the new set still contains it."""
         body, _ = await read(req, TierSetCreate)
         await self._tiers.replace(actor_of(req), body)
         send(resp, view_tiers(*await self._tiers.get_tiers()))
 
     @operation("getTiers", scope("campaigns:read"), tag="tiers", answers={200: TierSetView})
     async def on_get(self, req: Request, resp: Response) -> None:
-        """Read the tiers in force."""
+        """Read the tier set in force."""
         send(resp, view_tiers(*await self._tiers.get_tiers()))
 
 
@@ -59,7 +59,7 @@ class MemberTierResource:
 
     @operation("getMemberTier", scope("members:read", own=True), tag="tiers", answers={200: MemberTierView}, errors=(NotFound,))
     async def on_get(self, req: Request, resp: Response, member_id: str) -> None:
-        """Read a member's tier, what is missing to the next one, and what it takes to keep it."""
+        """Read a member's tier, the points missing to the next tier, and the points needed to keep it."""
         send(resp, await self._tiers.get_member_tier(actor_of(req), member_id))
 
     @operation("getMyTier", OWN, tag="tiers", answers={200: MemberTierView})
@@ -77,18 +77,18 @@ class MemberTierResource:
         errors=(NotFound,),
     )
     async def on_get_changes(self, req: Request, resp: Response, member_id: str) -> None:
-        """List how a member's tier has changed, and why, newest first."""
+        """List the changes of a member's tier with their reasons, newest first."""
         send(resp, TierChangePage(*await self._tiers.list_changes(actor_of(req), member_id, read_query(req, TierChangeQuery))))
 
     @operation("listMyTierChanges", OWN, tag="tiers", query=TierChangeQuery, answers={200: TierChangePage})
     async def on_get_my_changes(self, req: Request, resp: Response) -> None:
-        """List how the caller's own tier has changed, newest first."""
+        """List the changes of the caller's own tier, newest first."""
         actor = actor_of(req)
         send(resp, TierChangePage(*await self._tiers.list_changes(actor, actor.id, read_query(req, TierChangeQuery))))
 
 
 def routes(tiers: Tiers) -> list[tuple[str, Any, str | None]]:
-    """(path, resource, suffix) of every route of tiers."""
+    """Return (path, resource, suffix) of every route of tiers."""
     member = MemberTierResource(tiers)
     return [
         ("/v1/tiers", TiersResource(tiers), None),

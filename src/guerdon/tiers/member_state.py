@@ -1,4 +1,4 @@
-"""A member's standing among a command's documents: how it is read, and written with the history of its tier. Pure."""
+"""Member state as a document of a command: reading it, and writing it with the tier history. Pure."""
 
 import msgspec
 
@@ -12,7 +12,10 @@ _CLEARED = ("tier", "tier_since", "due_at")
 
 
 def member_state_lock(owner: str) -> str:
-    """A name among a command's accounts that no account has: commands that move one member's standing do not race in one process."""
+    """Return a name for a command's accounts that belongs to no account.
+
+    It serialises the commands of one process that change the state of one member.
+    """
     return f"{owner}:standing"
 
 
@@ -21,7 +24,7 @@ def member_state_ref(owner: str) -> DocumentRef:
 
 
 def member_state_of(owner: str, view: View) -> MemberState:
-    """What is known of the member; of a new one, nothing."""
+    """Return the stored member state, or an empty one for a new member."""
     document = view.documents.get((MEMBER_STATES, owner))
     return MemberState(id=owner, owner=owner) if document is None else msgspec.convert(document, MemberState)
 
@@ -32,24 +35,24 @@ def tiers_of(view: View) -> TierSets | None:
 
 
 def member_state_change(before: MemberState, after: MemberState) -> DocumentChange:
-    """Write a standing that was `before` when it was read."""
-    moved = msgspec.structs.replace(after, count=before.count + 1)
-    change = counted_change(MEMBER_STATES, moved, before.count or None)
+    """Return the change from the member state as it was read to a new one."""
+    changed = msgspec.structs.replace(after, count=before.count + 1)
+    change = counted_change(MEMBER_STATES, changed, before.count or None)
     gone = {name: None for name in _CLEARED if getattr(before, name) is not None and getattr(after, name) is None}
     return msgspec.structs.replace(change, fields={**change.fields, **gone})
 
 
 def counted_change(collection: str, document: MemberState | PurchaseRefunds, count: int | None) -> DocumentChange:
-    """Write a document whose `count` was `count` when it was read, and None when it did not exist."""
+    """Return the change of a document whose `count` was `count` when it was read; None if it did not exist."""
     fields = msgspec.to_builtins(document)
     return DocumentChange(collection, fields.pop("_id"), fields.pop("owner"), fields, counted=True, count=count)
 
 
 def history_of(progress: TierProgress) -> list[tuple[str, dict[str, object]]]:
-    """The changes of the tier as documents to insert."""
+    """Return the tier changes as documents to insert."""
     return [(TIER_CHANGES, msgspec.to_builtins(change)) for change in progress.changes]
 
 
 def tier_step(progress: TierProgress, event_id: str) -> TierStep | None:
-    """What the event itself has made of the tier."""
+    """Return the tier change that the event itself has caused, or None."""
     return next((TierStep(each.before, each.after) for each in progress.changes if each.event == event_id), None)

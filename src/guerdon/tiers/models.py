@@ -21,57 +21,65 @@ INDEXES: dict[str, list[IndexModel]] = {
     TIER_CHANGES: [],
 }
 PROGRAMME = "programme"
-"""The id of the one document that says which tiers there are."""
+"""Id of the only document of the collection `tier_sets`."""
 WALK = "walk"
-"""The id of the document that says how far members have been reviewed since the tiers were changed."""
+"""Id of the document with the progress of the review after a change of the tier set."""
 TIERS_MAX = 20
 WINDOW_MONTHS_MAX, GRACE_MONTHS_MAX, GRACE_DAYS_MAX = 36, 12, 92
 VERSIONS_MAX = 10
-"""Versions that are still looked at: of what was longer ago, the oldest of them is the rule."""
+"""Maximum number of versions kept in force; the oldest of them applies to all earlier times."""
 
 Reason = Literal["earned", "refunded", "lapsed", "rules"]
-"""An event brought it; a refund took it; the time was over; the rules have changed."""
+"""Cause of a tier change: an event, a refund, the end of the grace, or a new tier set. `lapsed` is the stored and public name of an expiry."""
 
 
 # --- what tiers there are ---------------------------------------------------------------------------------------------
 
 
 class RollingWindow(Struct, frozen=True, forbid_unknown_fields=True, tag_field="type", tag="rolling"):
-    """Points count until the end of the month that comes so many months after the one they were earned in."""
+    """Points count until the end of the month that is `months` months after the month of their event."""
 
     months: Annotated[int, Meta(ge=1, le=WINDOW_MONTHS_MAX)]
+    """Length of the window in months."""
 
 
 class CalendarYear(Struct, frozen=True, forbid_unknown_fields=True, tag_field="type", tag="calendar_year"):
-    """Points count until the end of the year they were earned in."""
+    """Points count until the end of the calendar year of their event."""
 
 
 Window = RollingWindow | CalendarYear
 
 
 class Tier(Struct, frozen=True, forbid_unknown_fields=True):
-    """A tier, and the qualifying points from which on a member has it."""
+    """A tier and its threshold."""
 
     code: TierCode
+    """Code of the tier, unique in the set; conditions and multipliers refer to it."""
     name: Text
+    """Display name."""
     points: Annotated[int, Meta(ge=0, le=AMOUNT_MAX, examples=[5000])]
+    """Qualifying points from which a member has the tier."""
 
 
 class TierSetCreate(Struct, frozen=True, forbid_unknown_fields=True):
-    """The tiers of the programme, the lowest first. Qualifying points are what events earn in `asset`."""
+    """The tiers of the programme, lowest first."""
 
     asset: AssetCode
+    """Asset whose awards count as qualifying points."""
     window: Window
+    """Period in which points count."""
     tiers: Annotated[list[Tier], Meta(min_length=1, max_length=TIERS_MAX)]
+    """Tiers in ascending order of `points`."""
     grace_months: Annotated[int, Meta(ge=0, le=GRACE_MONTHS_MAX)] = 0
+    """Months for which a member keeps a tier that their points no longer justify."""
     grace_days: Annotated[int, Meta(ge=0, le=GRACE_DAYS_MAX)] = 0
-    """How long a member keeps a tier that their points do not justify any more: so many months, and then so many days."""
+    """Days of grace after `grace_months`."""
     effective_at: datetime | None = None
-    """From when on it is in force; at once if left out. The first set there is has always been in force, unless this is said."""
+    """Start of the set, RFC 3339 with an offset; at once by default. The first set also applies to the past unless this is given."""
 
 
 class TierSet(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One version of the tiers, as stored."""
+    """One version of the tier set, as stored."""
 
     version: int
     asset: str
@@ -80,48 +88,58 @@ class TierSet(Struct, frozen=True, kw_only=True, omit_defaults=True):
     grace_months: int = 0
     grace_days: int = 0
     effective_at: int | None = None
-    """None: since ever."""
+    """Milliseconds since the epoch; None for a set without a start."""
     created_at: int
     created_by: str
 
 
 class TierSets(Struct, frozen=True, kw_only=True):
-    """The newest versions, in the order in which they come into force."""
+    """The newest versions, in the order of their start."""
 
     id: str = field(name="_id", default=PROGRAMME)
     owner: str = PROGRAMME
     count: int
-    """How often the tiers have been changed: the number of the newest version."""
+    """Number of the newest version."""
     versions: tuple[TierSet, ...]
 
 
 class TierSetVersion(Struct, frozen=True, kw_only=True):
-    """The archive of what a version said."""
+    """Archived version of the tier set."""
 
     id: int = field(name="_id")
     tiers: TierSet
 
 
 class TierSetView(Struct, frozen=True):
-    """The tiers in force; `coming_version` follows them at `coming_at`. Version 0: there are none yet."""
+    """The tier set in force."""
 
     version: int = 0
+    """Number of the version; 0 before the first one."""
     asset: str | None = None
+    """Asset whose awards count as qualifying points."""
     window: Window | None = None
+    """Period in which points count."""
     tiers: list[Tier] = []
+    """Tiers in ascending order of `points`."""
     grace_months: int = 0
+    """Months for which a member keeps a tier that their points no longer justify."""
     grace_days: int = 0
+    """Days of grace after `grace_months`."""
     effective_at: str | None = None
+    """Start of the set, RFC 3339 in UTC; null if it also applies to the past."""
     coming_version: int | None = None
+    """Number of the version that follows, or null."""
     coming_at: str | None = None
+    """Start of the version that follows, RFC 3339 in UTC, or null."""
     created_at: str | None = None
+    """Time of creation, RFC 3339 in UTC."""
 
 
 # --- what a member has ------------------------------------------------------------------------------------------------
 
 
 class TierChange(Struct, frozen=True, kw_only=True):
-    """A member's tier has changed. It is written once, in the commit that moves the member's standing."""
+    """A change of a member's tier, inserted in the commit that changes the member state."""
 
     id: str = field(name="_id")
     """`{member}#{number}` with six digits: the history is a range scan, and a second change of one number cannot be inserted."""
@@ -130,68 +148,90 @@ class TierChange(Struct, frozen=True, kw_only=True):
     after: str | None
     reason: Reason
     points: int
-    """The qualifying points that counted at that moment."""
+    """Qualifying points at the time of the change."""
     version: int
-    """The tiers in force."""
+    """Version of the tier set in force."""
     event: str | None
     at: int
-    """When it changed, which is before it was written where nobody had looked."""
+    """Time of the change in milliseconds since the epoch; earlier than `recorded_at` if a review found it later."""
     recorded_at: int
 
 
 class TierChangeView(Struct, frozen=True):
-    """A change of a member's tier, and why."""
+    """A change of a member's tier and its reason."""
 
     before: str | None = field(name="from")
+    """Code of the previous tier, or null."""
     after: str | None = field(name="to")
+    """Code of the new tier, or null."""
     reason: Reason
+    """Cause: `earned` by an event, `refunded`, `lapsed` at the end of the grace, or `rules` for a new tier set."""
     qualifying_points: int
+    """Qualifying points at the time of the change."""
     version: int
+    """Version of the tier set in force."""
     event_id: str | None
+    """Event that caused the change, or null."""
     at: str
+    """Time of the change, RFC 3339 in UTC."""
     recorded_at: str | None
-    """Null: nobody has written it down yet."""
+    """Time at which the change was stored, RFC 3339 in UTC; null while it is not stored."""
 
 
 class TierChangePage(Struct, frozen=True):
     """Changes of a member's tier, newest first."""
 
     items: list[TierChangeView]
+    """Changes of this page."""
     next_cursor: str | None
+    """Cursor of the next page; null on the last page."""
 
 
 class TierChangeQuery(PageQuery, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """One page."""
+    """Page of tier changes."""
 
 
 class NextTier(Struct, frozen=True):
-    """The tier above, and how many qualifying points are missing to it."""
+    """The next higher tier."""
 
     code: str
+    """Code of the tier."""
     points: int
+    """Qualifying points from which a member has the tier."""
     missing: int
+    """Qualifying points that the member still needs."""
 
 
 class Keep(Struct, frozen=True):
-    """What it takes to keep the tier: at least `missing` more points, earned from `counts_from` on and before `until`, when it is lost."""
+    """Condition to keep the tier: `missing` more points, earned from `counts_from` on and before `until`."""
 
     missing: int | None
-    """Null: it is lost then, whatever is earned."""
+    """Qualifying points needed; null if the tier is lost in any case."""
     counts_from: str
+    """Time from which points count, RFC 3339 in UTC."""
     until: str
+    """Time at which the tier is lost otherwise, RFC 3339 in UTC."""
 
 
 class MemberTierView(Struct, frozen=True):
-    """A member's tier at this moment, by the points that count at this moment."""
+    """A member's current tier."""
 
     member_id: str
+    """Id of the member."""
     tier: str | None
+    """Code of the tier, or null."""
     since: str | None
+    """Time since which the member has the tier, RFC 3339 in UTC, or null."""
     asset: str | None
+    """Asset whose awards count as qualifying points; null without a tier set."""
     qualifying_points: int
+    """Qualifying points that count now."""
     version: int | None
+    """Version of the tier set in force, or null."""
     next: NextTier | None
+    """The next higher tier; null at the highest."""
     keep: Keep | None
+    """Condition to keep the tier; null if there is none."""
 
 
 def view_tiers(tiers: TierSet | None, coming: TierSet | None) -> TierSetView:

@@ -1,4 +1,4 @@
-"""The tiers of the programme and of its members: set by whoever runs it, read by everybody, reviewed in the background."""
+"""Service of the tier set and of the tiers of members, with the background review."""
 
 import msgspec
 
@@ -45,11 +45,14 @@ EFFECTIVE_MS_MAX = 366 * 86_400_000
 REVIEW_EVERY_MS = 60_000
 REVIEW_BATCH, PASSES_MAX = 500, 200
 WALK_AFTER_MS = 60_000
-"""A change of the tiers is left alone so long before everybody is reviewed: what was read before it has been written, or given up, by then."""
+"""Delay between a change of the tier set and the review of all members, in milliseconds.
+
+Commands that read the previous tier set have been committed or abandoned by then.
+"""
 
 
 class Tiers:
-    """Who has which tier, and by which rules."""
+    """Service of tiers."""
 
     def __init__(self, ledger: Ledger, identity: Members, assets: Assets, *, database: Database, clock: Clock) -> None:
         self._ledger = ledger
@@ -64,11 +67,12 @@ class Tiers:
     # --- the rules --------------------------------------------------------------------------------------------------
 
     async def replace(self, actor: Actor, body: TierSetCreate) -> TierSet:
-        """Make a new version, in force from `effective_at` on, or from now; one that was to come and has not is given up for it.
+        """Create a new version of the tier set, in force from `effective_at` on, or at once. It replaces a version that is not yet in force.
 
         Raises:
-            Validation: the tiers do not ascend, a code is there twice, there is no such asset, or the moment has passed or is too far away.
-            InvalidState: somebody else has changed the tiers at the same moment.
+            Validation: the points do not ascend, two tiers have the same code, the asset does not exist, or `effective_at` is not within
+                the next 366 days.
+            InvalidState: another caller changed the tier set at the same time.
         """
         _require_ladder(body)
         if not await self._assets.exists(body.asset):
@@ -107,7 +111,7 @@ class Tiers:
         return tiers
 
     async def get_tiers(self) -> tuple[TierSet | None, TierSet | None]:
-        """Return the tiers in force, and those that are to come."""
+        """Return the tier set in force and the one that follows; each is None if it does not exist."""
         sets = await self._sets.get(PROGRAMME)
         if sets is None:
             return None, None
@@ -119,21 +123,21 @@ class Tiers:
     # --- members ----------------------------------------------------------------------------------------------------
 
     async def get_member_tier(self, actor: Actor, member_id: str) -> MemberTierView:
-        """What the member has at this moment, whether or not anybody has written it down.
+        """Return a member's current tier, including changes that are not stored yet.
 
         Raises:
-            NotFound: no such member, or not the caller.
+            NotFound: the member does not exist, or is not the caller.
         """
         actor.require_reach(member_id)
         sets, standing = await self._read(member_id)
         return view_tier(sets, standing, self._clock.now_ms(), self._ledger.calendar)
 
     async def list_changes(self, actor: Actor, member_id: str, query: TierChangeQuery) -> tuple[list[TierChangeView], str | None]:
-        """Return one page of the changes of a member's tier, newest first, and the cursor of the next.
+        """Return one page of the changes of a member's tier, newest first, and the cursor of the next page.
 
         Raises:
-            NotFound: no such member, or not the caller.
-            Validation: the cursor is not one of this list.
+            NotFound: the member does not exist, or is not the caller.
+            Validation: the cursor does not belong to this list.
         """
         actor.require_reach(member_id)
         sets, standing = await self._read(member_id)
@@ -158,9 +162,9 @@ class Tiers:
     # --- the review -------------------------------------------------------------------------------------------------
 
     async def review_due(self) -> int:
-        """Write down which tiers have changed by themselves; return how many members were looked at.
+        """Store the tier changes that the passing of time has caused; return the number of members reviewed.
 
-        Nothing depends on it but the history and the standing as they are stored: whoever asks for a tier gets the right one.
+        Only the stored history and member state depend on it: requests compute the current tier.
         """
         return await self._review_lapsing() + await self._review_all()
 
@@ -177,7 +181,7 @@ class Tiers:
         return seen
 
     async def _review_all(self) -> int:
-        """After a change of the tiers everybody's tier may be another one. Where this is cut off it goes on the next time."""
+        """Review all members after a change of the tier set. An interrupted review continues in the next run."""
         sets = await self._sets.get(PROGRAMME)
         if sets is None or self._clock.now_ms() < sets.versions[-1].created_at + WALK_AFTER_MS:
             return 0
@@ -205,9 +209,9 @@ class Tiers:
         def decide(view: View) -> Decision:
             standing = member_state_of(member_id, view)
             progress = review(tiers_of(view), standing, view.now_ms, self._ledger.calendar)
-            if progress.standing == standing:
+            if progress.member_state == standing:
                 return Decision()
-            return Decision(inserts=tuple(history_of(progress)), changes=(member_state_change(standing, progress.standing),))
+            return Decision(inserts=tuple(history_of(progress)), changes=(member_state_change(standing, progress.member_state),))
 
         documents = (member_state_ref(member_id), TIERS_REF)
         return Command((member_id,), (member_state_lock(member_id),), decide, documents=documents)
@@ -218,7 +222,7 @@ def _in_force(tiers: TierSet, now_ms: int) -> bool:
 
 
 def _newest(versions: tuple[TierSet, ...]) -> tuple[TierSet, ...]:
-    """The versions that are still looked at; what was before them is forgotten, and the oldest of them stands for it."""
+    """Return the newest `VERSIONS_MAX` versions; the oldest of them applies to all earlier times."""
     if len(versions) <= VERSIONS_MAX:
         return versions
     oldest, *others = versions[-VERSIONS_MAX:]
@@ -226,9 +230,10 @@ def _newest(versions: tuple[TierSet, ...]) -> tuple[TierSet, ...]:
 
 
 def _require_ladder(body: TierSetCreate) -> None:
-    """
+    """Check that points ascend and codes are unique.
+
     Raises:
-        Validation: the tiers do not ascend, or a code is there twice.
+        Validation: the points do not ascend, or two tiers have the same code.
     """
     for number, (below, above) in enumerate(zip(body.tiers, body.tiers[1:], strict=False), start=1):
         if above.points <= below.points:
