@@ -16,6 +16,7 @@ from guerdon.ledger.models import (
     Decision,
     DocumentChange,
     DocumentRef,
+    EntryKind,
     Hold,
     HoldPosting,
     Idempotency,
@@ -36,7 +37,7 @@ class HoldRequest(Struct, frozen=True):
     reason: str | None = None
     metadata: dict[str, str] = {}
 
-    def transaction(self, kind: str, posting: Posting) -> Transaction:
+    def transaction(self, kind: EntryKind, posting: Posting) -> Transaction:
         return Transaction(kind, (posting,), self.actor, self.idempotency, self.reason, self.metadata)
 
 

@@ -19,6 +19,7 @@ from guerdon.ledger.models import (
     AccountRules,
     DocumentChange,
     Entry,
+    EntryKind,
     Hold,
     HoldChange,
     Idempotency,
@@ -119,7 +120,7 @@ def debt_repaid_at(own: Sequence[Lot], plain: int) -> int | None:
 class EntryDetails(Struct, frozen=True):
     """What an entry says besides its amount and its place."""
 
-    kind: str
+    kind: EntryKind
     actor: str
     transaction: str | None = None
     idempotency: Idempotency | None = None

@@ -4,6 +4,7 @@ import hashlib
 import re
 import zlib
 from collections.abc import Callable, Mapping
+from operator import attrgetter
 from typing import Any, Literal
 
 import msgspec
@@ -33,6 +34,11 @@ AWAITING_CONFIRMATION = 253_402_300_799_999
 """`available_at` of value that waits to be confirmed, the last millisecond of the year 9999: nothing but a confirmation makes it spendable."""
 
 Source = Literal["paid", "promotional"]
+EntryKind = Literal[
+    "credit", "debit", "transfer", "award", "clawback", "confirmation", "hold", "capture", "void", "hold_expiry", "expiry", "settlement",
+    "reversal", "freeze", "unfreeze", "close", "terms", "redeem", "issue", "reserve", "release", "use", "unuse", "load", "cancel",
+]  # fmt: skip
+"""Every kind that the product writes. `Entry.kind` is a plain string, so that a changed row is reported and does not fail to decode."""
 
 
 class Lot(Struct, frozen=True, omit_defaults=True):
@@ -237,23 +243,42 @@ def parse_location(name: str) -> tuple[str, int] | None:
     return (match[1], int(match[2])) if match else None
 
 
+HASHED_FIELDS = (
+    "_id", "owner", "asset", "transaction", "kind", "amount", "balance_after", "held_after", "counter", "actor", "at", "reason",
+    "reference", "key", "fingerprint", "metadata", "once",
+    "pair", "lots", "hold", "reverses", "terms", "spent", "spendable_after",
+)  # fmt: skip
+"""Stored names of the hashed fields of an entry: every field except `prev` and `hash`. docs/verify.md publishes this list.
+
+The first `POSITIONAL_FIELDS` names and their order are frozen. Add a new field at the end.
+"""
+POSITIONAL_FIELDS = 17
+"""Number of fields that are always elements of the hashed array; the others form one object at its end, where they are set."""
+
+_NAMES = {info.encode_name: info.name for info in msgspec.structs.fields(Entry)}
+_positional_values = attrgetter(*(_NAMES[stored] for stored in HASHED_FIELDS[:POSITIONAL_FIELDS]))
+_OPTIONAL = HASHED_FIELDS[POSITIONAL_FIELDS:]
+_optional_values = attrgetter(*(_NAMES[stored] for stored in _OPTIONAL))
+_NO_OPTIONAL_VALUES = (None,) * len(_OPTIONAL)
+_Optional = msgspec.defstruct("_Optional", [(stored, Any, None) for stored in _OPTIONAL], omit_defaults=True, frozen=True)
+_FINGERPRINT, _UNIQUE_KEYS = HASHED_FIELDS.index("fingerprint"), HASHED_FIELDS.index("once")
+
+
 def entry_hash(entry: Entry) -> bytes:
-    """SHA-256 over the previous hash and the canonical JSON array of every stored field.
+    """Return the SHA-256 of the previous hash and the canonical JSON array of `HASHED_FIELDS`.
 
-    JSON with sorted keys and no white space, so that any language can check a chain; binary fields go in as hex.
+    Canonical JSON has sorted keys, no white space, and binary values as lower-case hexadecimal, so that a program in any language can
+    check a chain. docs/verify.md specifies it.
     """
-    fingerprint = entry.fingerprint.hex() if entry.fingerprint is not None else None
-    once = [mark.hex() for mark in entry.unique_keys] if entry.unique_keys is not None else None
-    body = (
-        entry.id, entry.owner, entry.asset, entry.transaction, entry.kind, entry.amount, entry.balance_after, entry.held_after,
-        entry.counterparty, entry.actor, entry.at, entry.reason, entry.reference, entry.key, fingerprint, entry.metadata, once,
-    )  # fmt: skip
-    more = {name: value for name in _RARE if (value := getattr(entry, name)) is not None}
-    return hashlib.sha256(entry.prev + _canonical.encode((*body, more) if more else body)).digest()
-
-
-_RARE = ("pair", "lots", "hold", "reverses", "terms", "spent", "spendable_after")
-"""Fields that few entries have; together they are one last object of the hashed array, and nothing where none is set."""
+    elements = [*_positional_values(entry)]
+    if (fingerprint := entry.fingerprint) is not None:
+        elements[_FINGERPRINT] = fingerprint.hex()
+    if (unique_keys := entry.unique_keys) is not None:
+        elements[_UNIQUE_KEYS] = [*map(bytes.hex, unique_keys)]
+    optional = _optional_values(entry)
+    if optional != _NO_OPTIONAL_VALUES:
+        elements.append(_Optional(*optional))
+    return hashlib.sha256(entry.prev + _canonical.encode(elements)).digest()
 
 
 def unique_key(owner: str, *parts: str) -> bytes:
@@ -349,7 +374,7 @@ class Confirmation(Struct, frozen=True):
 class Transaction(Struct, frozen=True):
     """One atomic business fact that a command wants on the ledger. The first posting's entry carries `idempotency`."""
 
-    kind: str
+    kind: EntryKind
     postings: tuple[Posting, ...]
     actor: str
     idempotency: Idempotency | None = None

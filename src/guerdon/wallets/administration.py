@@ -1,6 +1,8 @@
 """What an operator may do to a wallet: freeze, open again, close, set its terms. Each change is an entry of the wallet's own chain."""
 
-from guerdon.ledger.models import RULES, AccountRules, Command, Decision, Limits, Posting, Transaction, View
+from typing import Literal
+
+from guerdon.ledger.models import RULES, AccountRules, Command, Decision, EntryKind, Limits, Posting, Status, Transaction, View
 from guerdon.ledger.service import Ledger
 from guerdon.money import BALANCE_CEILING
 from guerdon.permissions import Actor
@@ -8,7 +10,8 @@ from guerdon.wallets.models import StatusSet, TermsSet, WalletState
 from guerdon.wallets.rules import COMMAND_BYTES, missing_wallet
 from guerdon.wallets.service import Wallets, parse_wallet_id
 
-STATUS_OF = {"freeze": "frozen", "unfreeze": "open", "close": "closed"}
+StatusChange = Literal["freeze", "unfreeze", "close"]
+STATUS_OF: dict[StatusChange, Status] = {"freeze": "frozen", "unfreeze": "open", "close": "closed"}
 
 
 class WalletAdministration:
@@ -18,7 +21,7 @@ class WalletAdministration:
         self._ledger = ledger
         self._wallets = wallets
 
-    async def set_status(self, actor: Actor, wallet_id: str, kind: str, body: StatusSet) -> WalletState:
+    async def set_status(self, actor: Actor, wallet_id: str, kind: StatusChange, body: StatusSet) -> WalletState:
         """Freeze, unfreeze or close; what is so already stays so, without an entry.
 
         Raises:
@@ -26,7 +29,7 @@ class WalletAdministration:
             WalletNotEmpty: it is to be closed with something in it.
             WalletClosed: it was closed before.
         """
-        terms = AccountRules(status=STATUS_OF[kind])  # type: ignore[arg-type]
+        terms = AccountRules(status=STATUS_OF[kind])
         return await self._change(actor, wallet_id, kind, terms, body.reason)
 
     async def set_terms(self, actor: Actor, wallet_id: str, body: TermsSet) -> WalletState:
@@ -43,7 +46,7 @@ class WalletAdministration:
         )
         return await self._change(actor, wallet_id, "terms", terms, body.reason)
 
-    async def _change(self, actor: Actor, wallet_id: str, kind: str, terms: AccountRules, reason: str | None) -> WalletState:
+    async def _change(self, actor: Actor, wallet_id: str, kind: EntryKind, terms: AccountRules, reason: str | None) -> WalletState:
         owner, _ = parse_wallet_id(wallet_id)
         transaction = Transaction(kind, (Posting(wallet_id, 0, RULES, terms=terms),), actor.id, reason=reason)
 

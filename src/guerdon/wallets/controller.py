@@ -23,7 +23,7 @@ from guerdon.http.respond import send
 from guerdon.ledger.models import CommandOutcome
 from guerdon.permissions import OWN, scope
 from guerdon.wallets import service
-from guerdon.wallets.administration import WalletAdministration
+from guerdon.wallets.administration import StatusChange, WalletAdministration
 from guerdon.wallets.assets import Assets
 from guerdon.wallets.models import (
     AssetCreate,
@@ -144,7 +144,7 @@ class TermsResource:
     def __init__(self, terms: WalletAdministration) -> None:
         self._terms = terms
 
-    async def _set_status(self, req: Request, resp: Response, wallet_id: str, kind: str) -> None:
+    async def _set_status(self, req: Request, resp: Response, wallet_id: str, kind: StatusChange) -> None:
         body, _ = await read_optional(req, StatusSet)
         send(resp, view_wallet(await self._terms.set_status(actor_of(req), wallet_id, kind, body)))
 

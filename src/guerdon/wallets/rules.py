@@ -7,7 +7,20 @@ from msgspec import Struct
 
 from guerdon.errors import GuerdonError, IdempotencyKeyReused, NotFound, Validation
 from guerdon.ledger.decide import find_replay
-from guerdon.ledger.models import ISSUER, MERCHANT, Account, Command, Decision, Entry, Idempotency, Lot, Posting, Transaction, View
+from guerdon.ledger.models import (
+    ISSUER,
+    MERCHANT,
+    Account,
+    Command,
+    Decision,
+    Entry,
+    EntryKind,
+    Idempotency,
+    Lot,
+    Posting,
+    Transaction,
+    View,
+)
 
 COMMAND_BYTES = 1024
 
@@ -22,7 +35,7 @@ class Movement(Struct, frozen=True):
     opens: tuple[Account, ...] = ()
 
 
-def postings_of(kind: str, wallet: str, amount: int, to: str | None, lot: Lot | None = None) -> tuple[Posting, ...]:
+def postings_of(kind: EntryKind, wallet: str, amount: int, to: str | None, lot: Lot | None = None) -> tuple[Posting, ...]:
     """The guarded sides of a movement; the primary one, whose entry carries the key, comes first.
 
     `lot` is the dates of a credit. What a transfer takes arrives with its own dates, or it would be a way around them.

@@ -11,7 +11,16 @@ from guerdon.http.respond import problem_of
 from guerdon.ids import digest
 from guerdon.ledger.expiry import bring_up_to
 from guerdon.ledger.lots import is_undated
-from guerdon.ledger.models import AWAITING_CONFIRMATION, Account, CommandOutcome, CommandResult, Idempotency, Lot, Transaction
+from guerdon.ledger.models import (
+    AWAITING_CONFIRMATION,
+    Account,
+    CommandOutcome,
+    CommandResult,
+    EntryKind,
+    Idempotency,
+    Lot,
+    Transaction,
+)
 from guerdon.ledger.service import Ledger
 from guerdon.members.service import Members
 from guerdon.permissions import Actor
@@ -21,6 +30,7 @@ from guerdon.wallets.models import (
     WALLET_ID,
     BulkCreate,
     BulkCredit,
+    BulkDebit,
     BulkItem,
     BulkResult,
     BulkTransfer,
@@ -33,6 +43,7 @@ from guerdon.wallets.models import (
 from guerdon.wallets.rules import Movement, atomic_command_of, command_of, missing_wallet, postings_of, primary_entries
 
 KNOWN_WALLETS_MAX = 50_000
+_BULK_KINDS: dict[type[BulkItem], EntryKind] = {BulkCredit: "credit", BulkDebit: "debit", BulkTransfer: "transfer"}
 _canonical = msgspec.json.Encoder()
 
 
@@ -140,7 +151,12 @@ class Wallets:
     # --- inside -----------------------------------------------------------------------------------------------------
 
     async def _submit(
-        self, request: Request, kind: str, wallet_id: str, body: CreditCreate | DebitCreate | TransferCreate, to: str | None = None
+        self,
+        request: Request,
+        kind: EntryKind,
+        wallet_id: str,
+        body: CreditCreate | DebitCreate | TransferCreate,
+        to: str | None = None,
     ) -> CommandOutcome:
         _check_pair(wallet_id, to)
         opens = await self._to_open([wallet_id if kind == "credit" else to])
@@ -150,7 +166,7 @@ class Wallets:
     def _movement(
         self,
         request: Request,
-        kind: str,
+        kind: EntryKind,
         wallet_id: str,
         body: CreditCreate | DebitCreate | TransferCreate | BulkItem,
         *,
@@ -174,7 +190,7 @@ class Wallets:
 
     async def _prepare_bulk(self, actor: Actor, items: Sequence[BulkItem]) -> list[Movement | GuerdonError]:
         """Make a movement of each item, or the error that its own shape earns it."""
-        kinds = [str(type(item).__struct_config__.tag) for item in items]
+        kinds: list[EntryKind] = [_BULK_KINDS[type(item)] for item in items]
         targets = [item.to if isinstance(item, BulkTransfer) else item.wallet for item in items]
         opens = await self._to_open(t for t, kind in zip(targets, kinds, strict=True) if kind != "debit")
         prepared: list[Movement | GuerdonError] = []
