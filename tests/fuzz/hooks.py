@@ -22,24 +22,24 @@ PLAN: dict[str, Any] = json.loads(Path(os.environ["FUZZ_PLAN"]).read_text(encodi
 SECONDS = 20
 BEYOND_THE_DOCUMENT = {
     r"Expected ([a-z]+ \| )*int( \| [a-z]+)*, got float": "1.0 is an integer to JSON Schema, and not to us: amounts are written in one way",
-    r"cursor that this list has given out|not a place that a sheet has named": "a cursor is opaque",
-    r"Invalid RFC3339 encoded datetime|there is no such time|a time (must|needs)|not a valid e-mail address":
+    r"not a cursor of this list|cursor that this list has given out|not a place that a sheet has named": "a cursor is opaque",
+    r"Invalid RFC3339 encoded datetime|the time does not exist|a time (must|needs)|not a valid e-mail address":
         "formats are hints in JSON Schema, and tried at lengths that nothing of the kind has",
     r"the list of those that are guessed first|the e-mail address, or a part of it": "the list is longer than a document",
     r"not the current password|not the code of the authenticator|was changed at the same moment": "a secret",
     r"an unknown scope": "scopes are those of the routes",
-    r"two different wallets|hold one asset|an external_id, an email, or both|exactly one of external_id and id|needs? (a|its|an) "
+    r"two different wallets|have the same asset|an external_id, an email, or both|exactly one of external_id and id|needs? (a|its|an) "
     r"(period|currency|amount|group)|has no period|the hours are empty|must be after|refund itself|would (lapse|have lapsed)|only a refund|"
     r"at least one category or one sku|needs more points than|is there twice|only discounts have one|is what it takes|the discount is in|leave it out|"
     r"needs (its currency|a cap)|judges no unlinked refunds|confirms nothing|confirm itself|can wait for an event|"
     r"counts for no achievement":
         "two fields are compared, or one needs another",
-    r"there is no (asset|such wallet)|another member's|only a purchase can be (refunded|confirmed)": "what is named is looked up",
+    r"there is no asset|the wallet does not exist|another member's|only a purchase can be (refunded|confirmed)": "what is named is looked up",
     r"takes codes that another house has made|codes of another house are|are not shared|there is this code already|for good; draft another|"
     r"say (who|into whose wallet)|has \d+ at most|needs the (currency of the basket|basket's amount)":
         "it depends on the offer, on who asks, or on what there is",
     r"pattern needs|a secret code needs|a pattern (has|is)|check character|there is no code in it": "a pattern is counted, and a file is read",
-    r"it has passed|the future is not booked yet|more than ten years ahead": "the clock is looked at",
+    r"it has passed|must (not )?be in the future|reserved for value that awaits|more than ten years ahead": "the clock is looked at",
     r"an address (begins|names|has|of)|is not an address|the port is|leads to an address|a name (ends|has)|not a public one":
         "an address is taken apart, and its name resolved",
     r"not a CEL expression|the expression is of type|does not exist; (event|member) has|a condition (tries|walks)|beside a walk":

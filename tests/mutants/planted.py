@@ -68,7 +68,7 @@ MUTANTS = (
     Mutant("captured from the end of the hold", RULES, "taken = lots.split(hold.lots, hold.left, captured)", "taken = lots.split(hold.lots[::-1], hold.left, captured)"),
     Mutant("transfer without dates", WALLETS, "Posting(to, amount, wallet, keeps_dates=True)", "Posting(to, amount, wallet)"),
     Mutant("transfer carries a wrong sign", RULES, "lots=lots.negated(taken)) if taken", "lots=taken) if taken"),
-    Mutant("refund to undated value", REVERSALS, "lots=parts, restores_spending=unspends)", "restores_spending=unspends)"),
+    Mutant("refund to undated value", REVERSALS, "lots=parts, restores_spending=restored)", "restores_spending=restored)"),
     Mutant("refund to the lots that lapse first", LOTS, "sorted(parts, key=spend_order, reverse=True)", "sorted(parts, key=spend_order)"),
     Mutant("taken back from any lot", REVERSALS, "lots=lots.last_of(moved, whole, done, whole - done))", "lots=())"),
     # --- time -----------------------------------------------------------------------------------------------------------
@@ -83,11 +83,11 @@ MUTANTS = (
     Mutant("day never ends", LIMITS, "spent.in_day if spent.day == day else 0", "spent.in_day"),
     Mutant("gives back to another day", LIMITS, "return (amount if spent_names[0] == now[0] else 0,", "return (amount,"),
     Mutant("transfers spend without a limit", WALLETS, "(Posting(wallet, -amount, to, spends=True),", "(Posting(wallet, -amount, to),"),
-    Mutant("holds spend without a limit", HOLDS, "Posting(wish.wallet, 0, HOLDS, spends=True,", "Posting(wish.wallet, 0, HOLDS,"),
+    Mutant("holds spend without a limit", HOLDS, "Posting(request.wallet, 0, HOLDS, spends=True,", "Posting(request.wallet, 0, HOLDS,"),
     # --- reversals ------------------------------------------------------------------------------------------------------
     Mutant("reversal cap dropped", REVERSALS, "if amount == 0 or amount > whole - done:", "if amount == 0:"),
     Mutant("reversals forget each other", REVERSALS, '{"reversed": done + amount, "at"', '{"reversed": amount, "at"'),
-    Mutant("a transfer returns one side", REVERSALS, "calendar, view.now_ms) for side in wanted.sides),", "calendar, view.now_ms) for side in wanted.sides[:1]),"),
+    Mutant("a transfer returns one side", REVERSALS, "calendar, view.now_ms) for side in request.sides),", "calendar, view.now_ms) for side in request.sides[:1]),"),
     # --- once -----------------------------------------------------------------------------------------------------------
     Mutant("retry applies again", RULES, "        return earlier\n    reference_digest =", "        return None\n    reference_digest ="),
     Mutant("fingerprint ignored", RULES, "if earlier.fingerprint != idempotency.fingerprint:", "if False:"),

@@ -1,4 +1,4 @@
-"""What an operator may do to a wallet: freeze, open again, close, set its terms. Each change is an entry of the wallet's own chain."""
+"""Administration of wallets: freeze, unfreeze, close, and set account rules. Each change is an entry in the wallet's chain."""
 
 from typing import Literal
 
@@ -15,29 +15,29 @@ STATUS_OF: dict[StatusChange, Status] = {"freeze": "frozen", "unfreeze": "open",
 
 
 class WalletAdministration:
-    """The rules of single wallets."""
+    """Commands that change the status and the account rules of wallets."""
 
     def __init__(self, ledger: Ledger, wallets: Wallets) -> None:
         self._ledger = ledger
         self._wallets = wallets
 
     async def set_status(self, actor: Actor, wallet_id: str, kind: StatusChange, body: StatusSet) -> WalletState:
-        """Freeze, unfreeze or close; what is so already stays so, without an entry.
+        """Freeze, unfreeze or close a wallet. If it has that status already, nothing is written.
 
         Raises:
-            NotFound: no such wallet.
-            WalletNotEmpty: it is to be closed with something in it.
-            WalletClosed: it was closed before.
+            NotFound: The wallet does not exist.
+            WalletNotEmpty: The wallet is to be closed and is not empty.
+            WalletClosed: The wallet is closed.
         """
         terms = AccountRules(status=STATUS_OF[kind])
         return await self._change(actor, wallet_id, kind, terms, body.reason)
 
     async def set_terms(self, actor: Actor, wallet_id: str, body: TermsSet) -> WalletState:
-        """Replace credit limit, ceiling and spending limits. A limit counts what is spent from its first setting on.
+        """Replace the credit limit, ceiling and spending limits. A limit counts spending from the time it is first set.
 
         Raises:
-            NotFound: no such wallet.
-            WalletClosed: it was closed before.
+            NotFound: The wallet does not exist.
+            WalletClosed: The wallet is closed.
         """
         terms = AccountRules(
             minimum_balance=-body.credit_limit,
