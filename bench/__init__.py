@@ -1,1 +1,1 @@
-"""The speed of Guerdon against what most people write, measured in one run. `python -m bench --help`."""
+"""Benchmarks of Guerdon against a conventional baseline. Run `python -m bench --help`."""

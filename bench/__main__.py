@@ -1,8 +1,8 @@
-"""`python -m bench`: start the product and a baseline, load both, prove the books, print one table.
+"""`python -m bench`: start the product and a baseline, load both, verify the ledger, and print one table.
 
-The product is `guerdon up --no-demo` as anybody starts it, access log and all. The baseline (bench/baseline.py) does the same debit with
-one MongoDB transaction a request, in the same mongod. Each line measures product, baseline, product, so that a drift of the machine
-falls on both. Row 5 measures four processes, one, four, all of the product and on one database.
+The product is `guerdon up --no-demo` with its defaults, including the access log. The baseline (bench/baseline.py) does the same debit with
+one MongoDB transaction per request, in the same mongod. Each row measures product, baseline and product again, so that a drift of the
+machine affects both. Row 5 measures four processes, one and four of the product, on one database.
 """
 
 import argparse
@@ -23,11 +23,11 @@ from bench.table import CEILINGS, SCENARIOS, Line, Scenario, judge, render, say_
 ROWS = frozenset({1, 2, 3, 4, 5})
 QUICK_SECONDS, QUICK_WALLETS, QUICK_CALLERS_MAX = 0.7, 2_000, 64
 BULK_SECONDS_MIN = 5.0
-"""The baseline needs more than a second for one bulk request; a shorter window might see none end."""
+"""The baseline needs more than a second for one bulk request, so a shorter window might contain no response."""
 
 
 class Options(msgspec.Struct, frozen=True):
-    """What the command line asks for."""
+    """Command line options."""
 
     seconds: float
     warmup_seconds: float
@@ -39,7 +39,7 @@ class Options(msgspec.Struct, frozen=True):
 
 
 class Bench:
-    """One run: the servers, the wallets, and how many debits each server has acknowledged."""
+    """One run: the servers, the wallets, and the acknowledged debits by server."""
 
     def __init__(self, servers: Servers, options: Options, wallets_file: Path) -> None:
         self._servers = servers
@@ -49,14 +49,14 @@ class Bench:
         self.acknowledged: Counter[str] = Counter({"product": 0, "baseline": 0})
 
     def run(self) -> list[Line]:
-        """Measure every line that was asked for."""
+        """Measure every requested row."""
         lines: list[Line] = []
         for scenario in CEILINGS:
             say(f"{scenario.what}, {scenario.connections} connections")
             summary = summarise([self._load(self._servers.baseline, scenario, min(self._options.seconds, 3))])
             lines.append(Line(scenario, summary, None, None, []))
         for scenario in SCENARIOS:
-            # The baseline alone needs many seconds until the last of 256 callers of one wallet has an answer.
+            # The baseline needs many seconds until the last of 256 callers of one wallet has a response.
             tedious = scenario.one_wallet and scenario.connections > QUICK_CALLERS_MAX
             if scenario.row in self._options.rows and not (self._options.quick and tedious):
                 say(f"row {scenario.row}, {scenario.connections} connections")
@@ -98,13 +98,13 @@ class Bench:
 
 
 def main() -> None:
-    """Run, print, and end with 1 when an answer was wrong or the books are."""
+    """Run and print; exit with 1 if a response was wrong or the verification failed."""
     options = parse()
     run_in(options.work_dir, lambda directory: run(options, directory))
 
 
 def run(options: Options, directory: Path) -> None:
-    """The whole run inside a directory of its own."""
+    """Do the whole run inside a temporary directory."""
     started, facts = time.monotonic(), machine()
     wallets_file = directory / "wallets.txt"
     with Servers(directory) as servers:

@@ -1,8 +1,8 @@
-"""What most people write: the same debit with one MongoDB transaction for each request.
+"""The baseline: the same debit with one MongoDB transaction per request.
 
-Everything but the ledger is the same as in the product: Falcon, msgspec, Granian with uvloop, PyMongo, the same mongod, the same
-durability (snapshot, majority, journaled, primary) and the same refusal of an overdraft and of a repeated key. It is spared what the
-product does besides: its token is compared in memory, and it writes no access log, no metrics, no hash chain and no fingerprint.
+Everything except the ledger equals the product: Falcon, msgspec, Granian with uvloop, PyMongo, the same mongod, the same durability
+(snapshot, majority, journaled, primary), and the same refusal of an overdraft and of a repeated key. The baseline does less: it compares
+its token in memory, and writes no access log, no metrics, no hash chain and no fingerprint.
 """
 
 import argparse
@@ -27,15 +27,18 @@ from guerdon.embedded import die_with_parent
 
 URL, TOKEN, DATABASE = "BENCH_MONGODB_URL", "BENCH_TOKEN", "baseline"
 TRANSACTIONS_MAX = 32
-"""Transactions that are open at once: the number that served the baseline best. Without a bound its transactions on one wallet collide so
-often that it answers 2 to 14 a second instead of 40 to 60, and leaves callers waiting for more than 30 s; spread, it gains nothing."""
+"""Maximum number of open transactions, chosen for the best result of the baseline.
+
+Without a bound its transactions on one wallet conflict so often that it answers 2 to 14 requests a second instead of 40 to 60, and callers
+wait for more than 30 s. On many wallets the bound makes no difference.
+"""
 NOOP = b'{"id":"txn_00000000000000000000000000000000","kind":"noop"}'
 Key = Annotated[str, Meta(min_length=1, max_length=255)]
 Amount = Annotated[int, Meta(ge=1, le=10**15)]
 
 
 class Debit(Struct, forbid_unknown_fields=True):
-    """The body of a debit."""
+    """Body of a debit."""
 
     amount: Amount
 
@@ -49,7 +52,7 @@ class BulkDebit(Struct, forbid_unknown_fields=True, tag_field="type", tag="debit
 
 
 class Bulk(Struct, forbid_unknown_fields=True):
-    """The body of a bulk request."""
+    """Body of a bulk request."""
 
     commands: Annotated[list[BulkDebit], Meta(min_length=1, max_length=1000)]
 
@@ -60,7 +63,7 @@ _bulk = msgspec.json.Decoder(Bulk)
 
 
 class Store:
-    """Wallets and entries, one transaction a debit."""
+    """Wallets and entries, with one transaction per debit."""
 
     def __init__(self, url: str) -> None:
         self.client: AsyncMongoClient[dict[str, Any]] = AsyncMongoClient(url)
@@ -69,11 +72,11 @@ class Store:
         self._gate = asyncio.Semaphore(TRANSACTIONS_MAX)
 
     async def debit(self, wallet: str, amount: int, key: str) -> dict[str, Any]:
-        """Take `amount` out of `wallet`, once for each key.
+        """Debit `amount` from `wallet`, once per key.
 
         Raises:
-            HTTPConflict: the wallet holds too little.
-            HTTPNotFound: there is no such wallet.
+            HTTPConflict: The balance is too low.
+            HTTPNotFound: The wallet does not exist.
         """
 
         async def work(session: AsyncClientSession) -> dict[str, Any]:
@@ -97,13 +100,13 @@ class Store:
                 entry = await session.with_transaction(
                     work, ReadConcern("snapshot"), WriteConcern("majority", j=True), ReadPreference.PRIMARY
                 )
-        except DuplicateKeyError:  # The same key came in twice at the same moment; the other one has won.
+        except DuplicateKeyError:  # Another request with the same key was faster.
             entry = await self._entries.find_one({"wallet": wallet, "key": key}) or {}
         return {
             "id": str(entry["_id"]),
             "wallet": wallet,
             "amount": amount,
-            "balance": int(entry["balance_after"]),  # BSON's Int64 is no JSON number
+            "balance": int(entry["balance_after"]),  # BSON's Int64 is not a JSON number
             "seq": int(entry["seq"]),
         }
 
@@ -143,7 +146,7 @@ class BulkResource:
 
 
 class NoopResource:
-    """`POST /noop`: reads the body and answers; what the framework and the load generator can do at most."""
+    """`POST /noop`: reads the body and responds; the upper bound of the framework and the load generator."""
 
     async def on_post(self, req: Request, resp: Response) -> None:
         await req.stream.read()
@@ -151,7 +154,7 @@ class NoopResource:
 
 
 class Guard:
-    """The bearer check, and the client of the worker's own loop."""
+    """Bearer token check, and the database client of the worker's loop."""
 
     def __init__(self, token: str, store: Store) -> None:
         self._wanted = f"Bearer {token}".encode()
@@ -188,7 +191,7 @@ def _send(resp: Response, status: int, answer: object) -> None:
 
 
 def main() -> None:
-    """Serve with the product's own server settings."""
+    """Serve with the server settings of the product."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--port", type=int, required=True)
     Granian(

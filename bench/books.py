@@ -1,4 +1,4 @@
-"""Wallets for the run, made through the product's own services, and the proof afterwards that no unit was lost or made."""
+"""Wallets for a run, created through the product's services, and the check afterwards that no unit was lost or created."""
 
 import asyncio
 from pathlib import Path
@@ -25,7 +25,7 @@ _SEEDER = Actor("bench", "system", frozenset({"*"}))
 
 
 class Verified(Struct):
-    """What the product's own verification has found."""
+    """Result of `guerdon verify`."""
 
     accounts: int
     entries: int
@@ -33,7 +33,7 @@ class Verified(Struct):
 
 
 def seed(servers: Servers, count: int, wallets_file: Path) -> None:
-    """Make `count` wallets with a large balance, in the product and in the baseline, under the same ids."""
+    """Create `count` wallets with a large balance and the same ids in the product and in the baseline."""
 
     async def within() -> list[str]:
         with local_database(load({}, data_dir=servers.data_dir), "bench") as settings:
@@ -50,7 +50,7 @@ def seed(servers: Servers, count: int, wallets_file: Path) -> None:
 
 
 async def _open_wallets(services: Services, count: int) -> list[str]:
-    """The members are written in bulk, since nobody measures that; every unit goes through the ledger."""
+    """Create members in bulk, which is not measured, and credit their wallets through the ledger."""
     now = services.clock.now_ms()
     members = [Member(id=services.ids.new("mem"), created_at=now) for _ in range(count)]
     await services.database.raw["members"].insert_many([msgspec.to_builtins(member) for member in members])
@@ -66,10 +66,10 @@ async def _open_wallets(services: Services, count: int) -> list[str]:
 
 
 def check(servers: Servers, wallets: int, acknowledged: dict[str, int]) -> Verified:
-    """Hold the books against what the callers were told: every acknowledged debit took exactly one unit, and nothing else did.
+    """Check that every acknowledged debit took exactly one unit and that nothing else did, and verify the ledger.
 
     Raises:
-        BenchFailed: a unit or an entry too many or too few, or a law of the ledger is broken.
+        BenchFailed: The number of units or entries is wrong, or a law of the ledger is broken.
     """
     with _client(servers) as client:
         sums = {

@@ -1,4 +1,4 @@
-"""One mongod with databases on it, each served by a `guerdon serve` of its own."""
+"""One mongod with several databases, each served by its own `guerdon serve`."""
 
 from pathlib import Path
 from types import TracebackType
@@ -11,7 +11,7 @@ from guerdon import embedded
 
 
 class Deployment:
-    """A context manager that leaves no process behind. `cache_mib` is the cache of mongod; `guerdon up` takes 256."""
+    """Context manager that stops its processes. `cache_mib` is the cache of mongod; `guerdon up` uses 256."""
 
     def __init__(self, work_dir: Path, cache_mib: int) -> None:
         self.processes = Processes(work_dir)
@@ -36,7 +36,7 @@ class Deployment:
             self.processes.__exit__(kind, error, trace)
         finally:
             self.client.close()
-            # Nobody wants this data again, so nobody waits until the last of it is on the disk.
+            # The data is not needed again, so do not wait until it is on disk.
             self._mongo.kill()
             self._lock.release()
 

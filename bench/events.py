@@ -1,7 +1,7 @@
-"""`python -m bench.events`: purchases a second with twenty active campaigns, one in a request and 250 in a request, through one process.
+"""`python -m bench.events`: purchases per second with twenty active campaigns, single and in bulk requests of 250, through one process.
 
-The campaigns are of the kinds that shops run: about a third of them match a purchase, and of those that pay two have a cap or a budget. The
-books are verified afterwards, and the sum of what the events say was paid is held against the entries.
+The campaigns are typical: about a third of them match a purchase, and two of those have a cap or a budget. Afterwards the ledger is
+verified, and the awards in the events are compared with the entries.
 """
 
 import argparse
@@ -23,7 +23,7 @@ WALLETS, BULK = 10_000, 250
 
 
 class Row(Struct, frozen=True):
-    """What is sent, over how many connections, and the rate to reach."""
+    """A load: the request, the number of connections, and the target rate."""
 
     kind: Literal["event", "events"]
     connections: int
@@ -54,7 +54,7 @@ CAMPAIGNS: list[dict[str, Any]] = [
 
 
 class Options(Struct, frozen=True):
-    """What the command line asks for."""
+    """Command line options."""
 
     seconds: float
     rounds: int
@@ -99,7 +99,7 @@ def run(options: Options) -> None:
 
 
 def _measure(row: Row, plan: Plan, rounds: int) -> int:
-    """Print one row; return how many events were acknowledged."""
+    """Measure and print one row; return the number of acknowledged events."""
     samples = [load(msgspec.structs.replace(plan, tag=f"{row.kind}-{row.connections}-{turn}")) for turn in range(rounds)]
     errors = {name: count for sample in samples for name, count in sample.errors.items()}
     if errors:
@@ -126,7 +126,7 @@ def _activate(port: int, token: str) -> None:
 
 
 def _check(servers: Servers, done: int) -> None:
-    """Every acknowledged event is recorded once, what they paid is what the entries say, and the books balance."""
+    """Check that every acknowledged event is recorded once, that awards and entries agree, and that the ledger verifies."""
     with MongoClient[dict[str, Any]](servers.mongodb_url) as client:
         database = client["guerdon"]
         recorded = database["events"].count_documents({})
@@ -148,7 +148,7 @@ def _check(servers: Servers, done: int) -> None:
 
 
 def main() -> None:
-    """Read the command line and run."""
+    """Parse the command line and run."""
     parser = argparse.ArgumentParser(prog="python -m bench.events", description=__doc__)
     parser.add_argument("--seconds", type=float, default=10.0)
     parser.add_argument("--rounds", type=int, default=3)

@@ -1,7 +1,7 @@
-"""Books that nobody measures the making of: decided by the ledger's own pure rules, written in bulk past the ledger's queue.
+"""Bulk creation of wallets and entries, which is not measured: decided by the ledger's rules and written past its queue.
 
-Every id, mark and hash is what the product would have written, so `guerdon verify` holds over them. Run as a program, it opens wallets as
-the `Job` on its command line says: millions of them take more than one process.
+Every id, unique key and hash is what the product would have written, so `guerdon verify` passes. As a program, it opens the wallets of the
+`Job` on its command line, because millions of wallets need several processes.
 """
 
 import asyncio
@@ -32,7 +32,7 @@ from guerdon.wallets.service import fingerprint, new_account
 ASSET = "PTS"
 ACTOR = "system:bench"
 OPENING_BALANCE = 10**9
-"""Ten million of them still add up to a 64-bit number; above, MongoDB's `$sum` answers a float."""
+"""Ten million of them add up to a 64-bit integer; above it, MongoDB's `$sum` returns a float."""
 BATCH = 2000
 PROGRESS_SECONDS = 10.0
 SEED = 20_261_122
@@ -41,7 +41,7 @@ _CALENDAR = Calendar()
 
 
 class Past:
-    """A clock that is set by hand."""
+    """Clock with a settable time."""
 
     def __init__(self, at_ms: int) -> None:
         self.at_ms = at_ms
@@ -54,7 +54,7 @@ class Past:
 
 
 class Job(Struct, frozen=True):
-    """Wallets to open, one after another in time, and a uniform sample of them to write down."""
+    """Wallets to open, in order of time, and the size of the uniform sample to return."""
 
     url: str
     database: str
@@ -66,7 +66,7 @@ class Job(Struct, frozen=True):
 
 
 class Writer:
-    """Inserts in large unordered batches, acknowledged by the primary alone: this data may be lost."""
+    """Writer of large unordered batches, acknowledged by the primary only, because the data may be lost."""
 
     def __init__(self, url: str, database: str) -> None:
         self._client: MongoClient[dict[str, Any]] = MongoClient(url)
@@ -89,7 +89,7 @@ class Writer:
 
 
 def make_empty(url: str, database: str) -> None:
-    """The product's collections and indexes. Before the wallets, and not after them, since that is how they grow in use."""
+    """Create the product's collections and indexes, before the wallets, so that indexes grow as in use."""
 
     async def within() -> None:
         handle = Database(url, database)
@@ -102,14 +102,14 @@ def make_empty(url: str, database: str) -> None:
 
 
 def book(account: Account, transaction: Transaction, at_ms: int) -> tuple[Account, Entry]:
-    """Let the ledger's rules decide a transaction of one side."""
+    """Decide a transaction with one posting by the ledger's rules."""
     moved: dict[str, Account] = {}
     [entry] = post_transaction(transaction, lambda _: account, moved, at_ms, _CALENDAR)
     return moved[account.id], entry
 
 
 def movement(wallet: str, kind: str, amount: int, key: str, reference: str | None = None) -> Transaction:
-    """A credit or a debit, as the wallets' service would hand it to the ledger."""
+    """Return a credit or debit as the wallets service hands it to the ledger."""
     owner = wallet.partition(":")[0]
     body = b'{"amount":%d}' % amount
     idempotency = Idempotency(owner, ACTOR, key, fingerprint(f"POST /v1/wallets/{wallet}/{kind}", body), reference)
@@ -117,10 +117,10 @@ def movement(wallet: str, kind: str, amount: int, key: str, reference: str | Non
 
 
 def open_wallets(processes: Processes, jobs: list[Job], label: str) -> list[str]:
-    """Run the jobs beside each other, each in a process of its own; return the sample.
+    """Run the jobs in parallel, each in its own process, and return the sample.
 
     Raises:
-        BenchFailed: one of them has failed.
+        BenchFailed: A job failed.
     """
     started, wanted = time.monotonic(), sum(job.wallets for job in jobs)
     names = [f"{label} {number}" for number in range(len(jobs))]
@@ -153,7 +153,7 @@ def _opened(job: Job) -> Iterator[tuple[Member, Account, Entry]]:
 
 
 def main() -> None:
-    """Do the job on the command line."""
+    """Run the job on the command line."""
     job = msgspec.json.decode(sys.argv[1], type=Job)
     chosen = set(random.Random(f"{SEED}-{job.since_ms}").sample(range(job.wallets), job.sample))
     sample: list[str] = []

@@ -1,7 +1,7 @@
-"""`python -m bench.flash`: 10,000 members race for 100 vouchers, over HTTP: one process, four, and four of which one is killed with -9.
+"""`python -m bench.flash`: 10,000 members race for 100 vouchers over HTTP, with one process, four, and four of which one is killed.
 
-Exactly 100 vouchers, a definite answer for everybody, and nobody else has lost a point: all of it is counted in the database and held against
-what the callers were told, and the books are verified.
+Checked in the database against the responses: exactly 100 vouchers, a definite response for every member, and no points taken from the
+others. The ledger is verified.
 """
 
 import argparse
@@ -25,7 +25,7 @@ PRICE, TARGET = 100, 2000
 
 
 class Options(Struct, frozen=True):
-    """What the command line asks for."""
+    """Command line options."""
 
     members: int
     units: int
@@ -66,7 +66,7 @@ def run(options: Options) -> None:
 
 
 class Sale:
-    """Flash sales to the same members, one after another, each of an offer of its own."""
+    """Flash sales to the same members, one after another, each with its own offer."""
 
     def __init__(self, servers: Servers, options: Options, token: str, members_file: Path) -> None:
         self._servers = servers
@@ -74,10 +74,10 @@ class Sale:
         self._token = token
         self._members_file = members_file
         self._sold: dict[str, int] = {}
-        """By member: what they have redeemed so far."""
+        """Number of redemptions by member."""
 
     def hold(self, name: str, target: Target, *, kill_after: int = 0) -> None:
-        """Hold one, and print its row."""
+        """Run one sale and print its row."""
         options, offer = self._options, self._offer(target.port)
         rush = Rush(
             port=target.port,
@@ -92,7 +92,7 @@ class Sale:
         self._check(offer, result)
         again = sum(count for name, count in result.answers.items() if name.endswith("asked again"))
         waits = sorted(result.latencies_ms)
-        # What a killed process has used went with it.
+        # The CPU time of a killed process is unknown.
         watched = () if kill_after else ("API", "mongod")
         cpu = ", ".join(f"{result.cpu[each] * 1e6 / options.members:.0f}" for each in watched)
         print(
@@ -143,7 +143,7 @@ class Sale:
 
 
 def _run(rush: Rush) -> Result:
-    """Run the crowd in a process of its own."""
+    """Run the members in their own process."""
     done = subprocess.run(
         [sys.executable, "-m", "bench.rush"],
         input=msgspec.json.encode(rush),
@@ -158,7 +158,7 @@ def _run(rush: Rush) -> Result:
 
 
 def main() -> None:
-    """Read the command line and run."""
+    """Parse the command line and run."""
     parser = argparse.ArgumentParser(prog="python -m bench.flash", description=__doc__)
     parser.add_argument("--members", type=int, default=10_000)
     parser.add_argument("--units", type=int, default=100)

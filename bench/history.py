@@ -1,7 +1,7 @@
-"""`python -m bench.history`: how quickly the past of one wallet is read, and proven, when it is a million entries long.
+"""`python -m bench.history`: time to read and to verify the history of one wallet with a million entries.
 
-The entries are made by the ledger's pure rules and written in bulk. One caller then reads over HTTP, one request after another, and every
-answer is held against what was written. At the end `guerdon verify` proves the whole database.
+The entries are decided by the ledger's rules and written in bulk. One caller then reads over HTTP, one request after another, and every
+response is checked against the written entries. At the end `guerdon verify` checks the whole database.
 """
 
 import argparse
@@ -35,9 +35,9 @@ from guerdon.wallets.service import new_account
 DATABASE = "guerdon_history"
 DEPTHS = (0, 1_000, 100_000, 500_000)
 PAGE, PAGE_MAX, EXAMINED = 50, 100, 1_000
-"""Entries of a page if nothing else is asked for, at most, and looked at for one filtered by kind (docs/api/history.md)."""
+"""Default and maximum page size, and the entries examined for a page filtered by kind (docs/api/history.md)."""
 JITTER = 500
-"""Pages at a depth begin up to so many entries deeper, so that not always the same one is read."""
+"""Range of random offsets added to the depth of a page, so that different pages are read."""
 AGE_DAYS = 365
 CREDIT, DEBIT = 7, 5
 REFERENCE_EVERY = 100
@@ -46,7 +46,7 @@ PROGRESS_EVERY = 100_000
 
 
 class Options(Struct, frozen=True):
-    """What the command line asks for."""
+    """Command line options."""
 
     entries: int
     requests: int
@@ -55,7 +55,7 @@ class Options(Struct, frozen=True):
 
 
 class Written(Struct):
-    """What was written: times and balances by `seq`, both with a zero before the first entry."""
+    """Written entries: times and balances by `seq`, each with a zero before the first entry."""
 
     wallet: str
     times: list[int]
@@ -67,7 +67,7 @@ class Written(Struct):
 
 
 class Question(Struct, frozen=True):
-    """A request, and what a true answer says: the `seq` of each entry, or of the one whose balance it is."""
+    """A request and its expected response: the `seq` of each entry, or of the entry with the balance."""
 
     path: str
     query: dict[str, str]
@@ -77,7 +77,7 @@ class Question(Struct, frozen=True):
 
 
 class Row(Struct, frozen=True):
-    """One kind of question, measured."""
+    """Measurement of one kind of query."""
 
     what: str
     p50_ms: float
@@ -88,7 +88,7 @@ class Row(Struct, frozen=True):
 
 
 def write(deployment: Deployment, entries: int) -> Written:
-    """One wallet with so many entries over a year, the last of them a moment ago: credits and debits, the times at random."""
+    """Write one wallet with `entries` credits and debits at random times over the last year."""
     make_empty(deployment.url, DATABASE)
     draw, started = random.Random(SEED), time.monotonic()
     now_ms = SystemClock().now_ms()
@@ -130,7 +130,7 @@ def reference_of(seq: int) -> str:
 
 
 class Questions:
-    """Makes questions at random, each with its true answer."""
+    """Source of random queries with their expected responses."""
 
     def __init__(self, written: Written) -> None:
         self._written = written
@@ -138,7 +138,7 @@ class Questions:
         self._entries = f"/v1/wallets/{written.wallet}/entries"
 
     def all(self) -> list[tuple[str, Callable[[], Question], bool]]:
-        """What is asked, how, and whether a target is set for it."""
+        """Return the kinds of queries: name, function, and whether a target applies."""
         size = self._written.size
         depths = [*(depth for depth in DEPTHS if depth + 2 * JITTER <= size), size - 2 * JITTER]
         return [
@@ -207,10 +207,10 @@ def _down(newest: int, count: int) -> list[int]:
 
 
 def measure(target: Target, written: Written, requests: int) -> list[Row]:
-    """Ask everything, one request after another on one connection.
+    """Send every query, one request after another on one connection.
 
     Raises:
-        BenchFailed: an answer is wrong.
+        BenchFailed: A response is wrong.
     """
     connection = http.client.HTTPConnection("127.0.0.1", target.port, timeout=60)
     headers = {"Authorization": f"Bearer {target.token}"}
@@ -225,7 +225,7 @@ def measure(target: Target, written: Written, requests: int) -> list[Row]:
             connection.request("GET", path, headers=headers)
             answer = connection.getresponse()
             body = answer.read()
-            if number >= requests // 10:  # What comes before is to warm up.
+            if number >= requests // 10:  # The first tenth is the warm-up.
                 took_us.append(int((time.perf_counter() - started) * 1e6))
             _require_true(question, answer.status, body, written)
         took_us.sort()
@@ -246,13 +246,13 @@ def _require_true(question: Question, status: int, body: bytes, written: Written
 
 
 def main() -> None:
-    """Run, print, and end with 1 when an answer was wrong or the books are."""
+    """Run and print; exit with 1 if a response was wrong or the verification failed."""
     options = parse()
     run_in(options.work_dir, lambda directory: run(options, directory))
 
 
 def run(options: Options, directory: Path) -> None:
-    """The whole run inside a directory of its own."""
+    """Do the whole run inside a temporary directory."""
     started, facts = time.monotonic(), machine()
     with Deployment(directory, options.cache_mib) as deployment:
         written = write(deployment, options.entries)
@@ -272,7 +272,7 @@ def run(options: Options, directory: Path) -> None:
 
 
 def render(rows: list[Row], entries: int, verify_seconds: float) -> str:
-    """The Markdown table and the sentence on `guerdon verify`."""
+    """Return the Markdown table and the sentence on `guerdon verify`."""
     lines = [
         f"| one wallet with {entries:,} entries | requests | p50 ms | p99 ms | max ms | target |",
         "|---|" + "--:|" * 4 + "---|",

@@ -1,8 +1,8 @@
-"""`python -m bench.large`: what ten million wallets take on disk, and whether debits on them are as quick as on ten thousand.
+"""`python -m bench.large`: disk space of ten million wallets, and the speed of debits on them compared with ten thousand.
 
-Both databases lie in one mongod, each has a `guerdon serve` of its own, and they are measured in turn. The wallets are
-made by the ledger's pure rules and written in bulk; only the debits go over HTTP. The generator cannot hold ten million prebuilt
-requests, so it draws from a uniform random sample of the large database's wallets. The small one is used whole.
+Both databases are in one mongod, each with its own `guerdon serve`, and are measured in turn. The wallets are decided by the ledger's
+rules and written in bulk; only the debits use HTTP. The generator cannot hold ten million prebuilt requests, so it draws from a uniform
+random sample of the wallets of the large database, and from all of the small one.
 """
 
 import argparse
@@ -31,13 +31,13 @@ SMALL_WALLETS, SAMPLE_WALLETS = 10_000, 200_000
 CONNECTIONS = 64
 TARGET_RATIO = 0.8
 YEARS = 2
-"""The wallets were opened evenly over so much time: their ids begin with it."""
+"""Time over which the wallets were opened evenly; their ids begin with it."""
 LOADERS = 2
 PROVED = 6
 
 
 class Options(Struct, frozen=True):
-    """What the command line asks for."""
+    """Command line options."""
 
     wallets: int
     seconds: float
@@ -48,7 +48,7 @@ class Options(Struct, frozen=True):
 
 
 class Disk(Struct, frozen=True):
-    """One collection of the large database, in bytes."""
+    """Size of one collection of the large database, in bytes."""
 
     name: str
     documents: int
@@ -61,7 +61,7 @@ class Disk(Struct, frozen=True):
 
 
 class Large:
-    """One run: two databases, their wallets, and how many debits each has acknowledged."""
+    """One run: two databases, their wallets, and the acknowledged debits of each."""
 
     def __init__(self, deployment: Deployment, options: Options, directory: Path) -> None:
         self._deployment = deployment
@@ -73,7 +73,7 @@ class Large:
         self.acknowledged: Counter[str] = Counter({LARGE: 0, SMALL: 0})
 
     def fill(self, database: str, loaders: int) -> None:
-        """Open the wallets of one database and write down the ones that will be debited."""
+        """Open the wallets of one database and keep those that will be debited."""
         make_empty(self._deployment.url, database)
         count = self._count[database]
         sample = min(count, SAMPLE_WALLETS)
@@ -95,7 +95,7 @@ class Large:
         self._wallets_file(database).write_text("\n".join(self._wallets[database]), encoding="ascii")
 
     def measure_disk(self) -> list[Disk]:
-        """After a checkpoint, so that everything is in the files."""
+        """Return the sizes after a checkpoint of the storage engine, so that all data is in the files."""
         self._deployment.client.admin.command("fsync")
         database = self._deployment.client[LARGE]
         found: list[Disk] = []
@@ -105,7 +105,7 @@ class Large:
         return found
 
     def measure_speed(self) -> dict[str, Summary]:
-        """Large and small in turn; who is first changes too, so that a drift of the machine falls on both."""
+        """Measure both in turn, with alternating order, so that a drift of the machine affects both."""
         targets = [self._deployment.serve(database, "wallets:write") for database in (LARGE, SMALL)]
         samples: dict[str, list[Sample]] = {LARGE: [], SMALL: []}
         for number in range(self._options.rounds):
@@ -116,10 +116,10 @@ class Large:
         return {name: summarise(each) for name, each in samples.items()}
 
     def check(self) -> list[str]:
-        """Hold the books of both against what the callers were told, and have the product prove wallets of the large one.
+        """Check both databases against the acknowledged debits, and verify wallets of the large one.
 
         Raises:
-            BenchFailed: a unit or an entry too many or too few, or a law of the ledger is broken.
+            BenchFailed: The number of units or entries is wrong, or a law of the ledger is broken.
         """
         for name, wallets in self._count.items():
             database = self._deployment.client[name]
@@ -162,7 +162,7 @@ class Large:
         return sample
 
     def _choose(self) -> list[str]:
-        """Random wallets of the large database, half of them such as were debited."""
+        """Return random wallets of the large database; half of them were debited."""
         draw = random.Random(SEED)
         wallets = self._wallets[LARGE]
         some = draw.sample(wallets, min(len(wallets), 20_000))
@@ -183,13 +183,13 @@ class Large:
 
 
 def main() -> None:
-    """Run, print, and end with 1 when an answer was wrong or the books are."""
+    """Run and print; exit with 1 if a response was wrong or the verification failed."""
     options = parse()
     run_in(options.work_dir, lambda directory: run(options, directory))
 
 
 def run(options: Options, directory: Path) -> None:
-    """The whole run inside a directory of its own."""
+    """Do the whole run inside a temporary directory."""
     started, facts = time.monotonic(), machine()
     with Deployment(directory, options.cache_mib) as deployment:
         large = Large(deployment, options, directory)
@@ -215,7 +215,7 @@ def run(options: Options, directory: Path) -> None:
 
 
 def render_disk(disk: list[Disk]) -> str:
-    """The first Markdown table: bytes for each document, and what that makes for a wallet and for an entry."""
+    """Return the first Markdown table: bytes per document, per wallet and per entry."""
     lines = ["| collection | documents | BSON, bytes each | data on disk | indexes on disk | in all |", "|---|" + "--:|" * 5]
     for each in disk:
         sizes = [each.each(size) for size in (each.bson, each.data, each.indexes, each.data + each.indexes)]
@@ -227,7 +227,7 @@ def render_disk(disk: list[Disk]) -> str:
 
 
 def render_speed(speed: dict[str, Summary], options: Options) -> str:
-    """The second Markdown table."""
+    """Return the second Markdown table."""
     large, small = speed[LARGE], speed[SMALL]
     ratio = large.rate / small.rate
     target = f"≥ {TARGET_RATIO:g}x: {'reached' if ratio >= TARGET_RATIO else '**missed**'}"

@@ -1,7 +1,7 @@
-"""The load generator: a process of its own that sends prebuilt bytes over raw sockets, so that it is not what is measured.
+"""The load generator: a separate process that sends prebuilt bytes over raw sockets, so that it does not limit the measurement.
 
-It reads a `Plan` from standard input and writes a `Sample` to standard output, both as JSON. A client library would cost more for
-each request than the server under test.
+It reads a `Plan` from standard input and writes a `Sample` to standard output, both as JSON. A client library would need more CPU time per
+request than the server under test.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ import uvloop
 from msgspec import Struct
 
 DRAIN_SECONDS = 30.0
-"""How long the last answers may take after the row's time is over."""
+"""Time for the last responses after the end of the window."""
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)\r\n", re.IGNORECASE)
 _TICKS = os.sysconf("SC_CLK_TCK")
 _ESTABLISHED = "01"
@@ -31,7 +31,7 @@ _BULK_DONE = b'"status":201'
 
 
 class Plan(Struct, frozen=True):
-    """What to send, to whom, and for how long."""
+    """A load: the requests, the server and the duration."""
 
     port: int
     token: str
@@ -40,32 +40,32 @@ class Plan(Struct, frozen=True):
     connections: int
     seconds: float
     tag: str
-    """Starts every idempotency key; no two plans share it."""
+    """Prefix of every idempotency key, unique per plan."""
     warmup_seconds: float = 0.5
     one_wallet: bool = False
     bulk_size: int = 500
     watch: dict[str, list[int]] = {}
-    """Processes whose CPU time is to be reported, by a name."""
+    """Processes whose CPU time is reported, by name."""
 
 
 class Sample(Struct):
-    """What was seen in the timed window; `done` and `errors` also count the warm-up and the answers after the window."""
+    """Result of a timed window. `done` and `errors` include the warm-up and the responses after the window."""
 
     latencies_us: list[int]
     units: int
-    """Debits that were answered within the window."""
+    """Number of debits answered within the window."""
     seconds: float
     done: int
-    """Debits that were ever acknowledged: by so much the balances must have fallen."""
+    """Number of acknowledged debits in total: the expected decrease of the balances."""
     errors: dict[str, int]
     cpu: dict[str, float]
-    """Share of one core in the window: 1.0 is a core that never rested."""
+    """CPU time in the window as a share of one core."""
     connections: list[int] = []
-    """How many of the connections each process under `watch` has taken; those that have none are left out."""
+    """Number of connections accepted by each process in `watch`, without zeros."""
 
 
 class Connection(asyncio.Protocol):
-    """One keep-alive connection with one request under way."""
+    """One keep-alive connection with one request in flight."""
 
     def __init__(self, run: "Run") -> None:
         self._run = run
@@ -107,7 +107,7 @@ class Connection(asyncio.Protocol):
 
 
 class Run:
-    """The state of one plan."""
+    """State of one plan."""
 
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
@@ -121,7 +121,7 @@ class Run:
         self.next_request: Callable[[], bytes] = requests_of(plan)
 
     async def run(self) -> Sample:
-        """Connect, warm up, measure, and wait for the last answers."""
+        """Connect, warm up, measure, and wait for the last responses."""
         loop = asyncio.get_running_loop()
         made = [
             await loop.create_connection(lambda: Connection(self), "127.0.0.1", self._plan.port)
@@ -131,7 +131,7 @@ class Run:
         self._window = (start, start + self._plan.seconds)
         for _, connection in made:
             connection.send()
-        # The last connections are accepted while the first requests are under way.
+        # The last connections are accepted while the first requests are in flight.
         await asyncio.sleep(self._plan.warmup_seconds / 2)
         taken = [connections_of(pid, self._plan.port) for pids in self._plan.watch.values() for pid in pids]
         await asyncio.sleep(max(start - time.perf_counter(), 0))
@@ -148,7 +148,7 @@ class Run:
         )
 
     def answered(self, answer: bytes, sent_at: float) -> bool:
-        """Count one answer; say whether the connection is to go on."""
+        """Count one response; return True if the connection continues."""
         now = time.perf_counter()
         status = answer[9:12]
         if self._plan.kind in ("bulk", "events"):
@@ -167,7 +167,7 @@ class Run:
         return now < end
 
     def lost(self, error: str | None) -> None:
-        """Forget a connection that was closed."""
+        """Remove a closed connection."""
         if error is not None:
             self._errors[error] += 1
         self._open -= 1
@@ -176,7 +176,7 @@ class Run:
 
 
 def requests_of(plan: Plan) -> Callable[[], bytes]:
-    """Return a function that makes the bytes of the next request: another key each time, a wallet chosen uniformly."""
+    """Return a function that returns the bytes of the next request, with a new key and a uniformly chosen wallet."""
     wallets = Path(plan.wallets_file).read_text(encoding="ascii").split()
     common = f"Host: 127.0.0.1\r\nAuthorization: Bearer {plan.token}\r\nContent-Type: application/json\r\nContent-Length: "
     draw = random.Random(plan.tag)
@@ -210,7 +210,7 @@ def requests_of(plan: Plan) -> Callable[[], bytes]:
 
 
 def events_of(plan: Plan, wallets: list[str], common: str) -> Callable[[], bytes]:
-    """Purchases of three lines by the wallets' owners, chosen uniformly; each event is another one."""
+    """Return a function that returns a new purchase of three line items by a uniformly chosen owner of a wallet."""
     draw = random.Random(plan.tag)
     members = [wallet.partition(":")[0] for wallet in wallets]
     categories = ("tea", "toys", "garden", "books")
@@ -246,7 +246,7 @@ def events_of(plan: Plan, wallets: list[str], common: str) -> Callable[[], bytes
 
 
 def cpu_seconds(watch: dict[str, list[int]]) -> dict[str, float]:
-    """CPU time so far of this process and of the watched ones; a process that has ended counts nothing."""
+    """Return the CPU time of this process and of the watched ones; a process that has ended counts 0."""
     used = resource.getrusage(resource.RUSAGE_SELF)
     seconds = {"generator": used.ru_utime + used.ru_stime}
     for name, pids in watch.items():
@@ -263,7 +263,7 @@ def _cpu_seconds_of(pid: int) -> float:
 
 
 def connections_of(pid: int, port: int) -> int:
-    """How many established connections of the local port `port` a process has."""
+    """Return the number of established connections of a process on the local port `port`."""
     inodes: set[str] = set()
     for line in Path("/proc/net/tcp").read_text(encoding="ascii").splitlines()[1:]:
         fields = line.split()
@@ -278,14 +278,14 @@ def connections_of(pid: int, port: int) -> int:
 def _link(file: Path) -> str:
     try:
         return str(file.readlink())
-    except OSError:  # It was closed in this moment.
+    except OSError:  # It was closed meanwhile.
         return ""
 
 
 def main() -> None:
     """Run the plan on standard input."""
     plan = msgspec.json.decode(sys.stdin.buffer.read(), type=Plan)
-    gc.disable()  # Nothing here makes cycles, and a pause would be blamed on the server.
+    gc.disable()  # There are no reference cycles, and a pause would count as latency of the server.
 
     async def measure() -> Sample:
         return await Run(plan).run()

@@ -1,4 +1,4 @@
-"""Child processes of a run: started with a log each, asked whether they answer, and all ended at the end."""
+"""Child processes of a run, each with a log, awaited until they respond and stopped at the end."""
 
 import functools
 import os
@@ -25,11 +25,11 @@ STOP_SECONDS = 20.0
 
 
 class BenchFailed(Exception):
-    """The run cannot go on, or its result is worth nothing."""
+    """The run cannot continue, or its result is invalid."""
 
 
 class Target:
-    """A server that takes load: where it listens, what it accepts as a token, which processes are its own, whose books it writes."""
+    """A server under load: its port, token, processes and database."""
 
     def __init__(self, name: str, port: int, token: str, pids: list[int], *, books: str | None = None) -> None:
         self.name = name
@@ -40,7 +40,7 @@ class Target:
 
 
 class Processes:
-    """A context manager that leaves no process behind. Logs lie in `work_dir`."""
+    """Context manager that stops its processes. Logs are in `work_dir`."""
 
     def __init__(self, work_dir: Path) -> None:
         self._work_dir = work_dir
@@ -57,13 +57,13 @@ class Processes:
         log = self._stack.enter_context((self._work_dir / f"{name}.log").open("wb"))
         process = subprocess.Popen(
             [sys.executable, *arguments],
-            # So that even a killed bench leaves nothing behind. There is only one thread here, so the call after the fork is safe.
+            # The child ends even if the benchmark is killed. There is only one thread, so the call after the fork is safe.
             preexec_fn=functools.partial(embedded.die_with_parent, os.getpid()),  # noqa: PLW1509 (the one moment to ask for it)
             env=environment(**extra),
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
-            start_new_session=True,  # Ctrl-C is for this process, which then stops the servers in order.
+            start_new_session=True,  # Ctrl-C reaches this process only, which stops the servers in order.
         )
         self._stack.callback(_stop, process)
         return process
@@ -79,7 +79,7 @@ class Processes:
                 urllib.request.urlopen(url, timeout=2).close()  # noqa: S310 (our own loopback address)
                 return
             except urllib.error.HTTPError as error:
-                if error.code < 500:  # It answers, if only to say that we may not.
+                if error.code < 500:  # It responds, even if it refuses the request.
                     return
             except OSError:
                 pass
@@ -87,7 +87,7 @@ class Processes:
         raise BenchFailed(f"the {name} server does not answer\n{self.log_tail(name)}")
 
     def log_tail(self, name: str, lines: int = 15) -> str:
-        """The end of a server's output, for the case that it went wrong."""
+        """Return the end of a server's output, for an error message."""
         try:
             with (self._work_dir / f"{name}.log").open("rb") as file:
                 file.seek(max(file.seek(0, os.SEEK_END) - 8192, 0))
@@ -100,7 +100,7 @@ def run_guerdon(*arguments: str, **extra: str) -> str:
     """Run a command of the product and return its standard output.
 
     Raises:
-        BenchFailed: it did not end with 0.
+        BenchFailed: The exit code was not 0.
     """
     done = subprocess.run(
         [sys.executable, "-m", "guerdon", *arguments],
@@ -116,7 +116,7 @@ def run_guerdon(*arguments: str, **extra: str) -> str:
 
 
 def load(plan: Plan) -> Sample:
-    """Run one plan in a generator process of its own."""
+    """Run one plan in its own generator process."""
     limit = plan.warmup_seconds + plan.seconds + DRAIN_SECONDS + 30
     done = subprocess.run(
         [sys.executable, "-m", "bench.load"],
@@ -132,7 +132,7 @@ def load(plan: Plan) -> Sample:
 
 
 def environment(**extra: str) -> dict[str, str]:
-    """This process's environment without settings for Guerdon: the product is to run on its defaults."""
+    """Return this process's environment without settings of Guerdon, so that the product uses its defaults."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("GUERDON_")}
     path = os.pathsep.join(filter(None, [str(ROOT), kept.get("PYTHONPATH", "")]))
     return {**kept, "PYTHONPATH": path, **extra}
@@ -145,7 +145,7 @@ def free_port() -> int:
 
 
 def descendants(root: int) -> list[int]:
-    """`root` and every process below it."""
+    """Return `root` and all its descendants."""
     parents: dict[int, int] = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdecimal():
@@ -167,7 +167,7 @@ def name_of(pid: int) -> str:
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
-    """Ask the server to stop; when it does not, end everything that it has started."""
+    """Stop the server; if it does not end, kill it and all its descendants."""
     if process.poll() is None:
         family = descendants(process.pid)
         process.send_signal(signal.SIGTERM)

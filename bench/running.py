@@ -1,4 +1,4 @@
-"""What every command of this folder needs: a directory that is gone afterwards, words on the way, and the exit code."""
+"""Common parts of the benchmark commands: temporary directory, progress messages and exit code."""
 
 import os
 import platform
@@ -20,7 +20,7 @@ BUSY_WARNING = "others were using this machine, so take the ratios and not the f
 
 
 def run_in(parent: Path | None, work: Callable[[Path], None]) -> None:
-    """Work in a directory below `parent`; end with 1 when an answer was wrong or the books are."""
+    """Run inside a directory below `parent`; exit with 1 if a response was wrong or the verification failed."""
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _stop)
     try:
@@ -39,7 +39,7 @@ def say(text: str) -> None:
 
 
 def machine() -> dict[str, str]:
-    """What the figures were measured on, and whether anybody else was at work there. To be asked before the run."""
+    """Return the description of the machine and its load; call it before the run."""
     busy = os.getloadavg()[0]
     return {
         "machine": f"{os.cpu_count()} cores ({_processor()}), Python {platform.python_version()}, shared by generator, API and mongod",
@@ -49,7 +49,7 @@ def machine() -> dict[str, str]:
 
 @contextmanager
 def _work_dir(parent: Path | None) -> Generator[Path]:
-    """A directory that is gone afterwards, whatever happens."""
+    """Create a directory and remove it at the end."""
     directory = Path(tempfile.mkdtemp(prefix="guerdon-bench-", dir=parent))
     try:
         yield directory

@@ -1,4 +1,4 @@
-"""The crowd of a flash sale, in a process of its own: each member asks once, and asks again with the same key until the answer is definite.
+"""The members of a flash sale, in a separate process: each sends one request and repeats it with the same key until the response is definite.
 
 It reads a `Rush` from standard input and writes a `Result` to standard output, both as JSON.
 """
@@ -24,7 +24,7 @@ GIVE_UP_SECONDS = 120.0
 
 
 class Rush(Struct, frozen=True):
-    """Who asks for what, and over how many connections."""
+    """A rush: the members, the request and the number of connections."""
 
     port: int
     token: str
@@ -32,28 +32,28 @@ class Rush(Struct, frozen=True):
     offer: str
     connections: int
     watch: dict[str, list[int]]
-    """Processes whose CPU time is to be reported, by a name; those called `API` serve."""
+    """Processes whose CPU time is reported, by name; those named `API` serve."""
     kill_after: int = 0
-    """After so many answers one of the API processes is killed; 0 is never."""
+    """Number of responses after which one of the API processes is killed; 0 for never."""
 
 
 class Result(Struct):
-    """What was answered, and how long it took until everybody had an answer."""
+    """Responses, and the time until every member had one."""
 
     answers: dict[str, int]
-    """By status and code of the problem."""
+    """Number of responses by status and problem code."""
     winners: list[str]
     seconds: float
     attempts: int
-    """With those that had to be repeated."""
+    """Number of requests, including repeated ones."""
     killed: int = 0
     latencies_ms: list[int] = []
     cpu: dict[str, float] = {}
-    """Seconds of CPU time. A process that was killed counts nothing."""
+    """CPU time in seconds; a killed process counts 0."""
 
 
 class Caller(asyncio.Protocol):
-    """One keep-alive connection with one request under way."""
+    """One keep-alive connection with one request in flight."""
 
     def __init__(self, crowd: "Crowd") -> None:
         self._crowd = crowd
@@ -65,7 +65,7 @@ class Caller(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)
 
     def ask(self) -> None:
-        """Send what the next member wants; close when nobody is left."""
+        """Send the request of the next member, or close the connection after the last one."""
         assert self._transport is not None
         self._member = self._crowd.take()
         if self._member is None:
@@ -96,7 +96,7 @@ class Caller(asyncio.Protocol):
 
 
 class Crowd:
-    """Everybody who is still to get an answer."""
+    """Members without a response yet."""
 
     def __init__(self, rush: Rush) -> None:
         self._rush = rush
@@ -115,7 +115,7 @@ class Crowd:
         )
 
     async def run(self) -> Result:
-        """Connect, let everybody ask, and wait for the last answer."""
+        """Connect, send all requests, and wait for the last response."""
         callers = [await self._connect() for _ in range(self._rush.connections)]
         before, began = cpu_seconds(self._rush.watch), time.perf_counter()
         for caller in callers:
@@ -138,7 +138,7 @@ class Crowd:
         return f"{self._head}{key}{body}".encode("ascii")
 
     def answered(self, member: int, status: int, code: bytes) -> bool:
-        """Count a definite answer; say whether it was one. What the service could not do now is asked again."""
+        """Count a definite response and return True; return False for one that must be repeated."""
         if status == 503:
             self._waiting.append(member)
             self._answers["503, asked again"] += 1
@@ -154,7 +154,7 @@ class Crowd:
         return True
 
     def broken(self, member: int) -> None:
-        """The process at the other end is gone: ask another one."""
+        """Reconnect to another process after the peer has ended."""
         self._waiting.append(member)
         self._answers["connection lost, asked again"] += 1
         task = asyncio.get_running_loop().create_task(self._again())
@@ -176,7 +176,7 @@ class Crowd:
         return (await loop.create_connection(lambda: Caller(self), "127.0.0.1", self._rush.port))[1]
 
     def _kill(self) -> None:
-        """kill -9 the process that has most of the connections."""
+        """Kill the process with the most connections with SIGKILL."""
         counts = {pid: connections_of(pid, self._rush.port) for pid in self._rush.watch["API"]}
         self._killed = max(counts, key=lambda pid: counts[pid])
         os.kill(self._killed, signal.SIGKILL)

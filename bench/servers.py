@@ -1,4 +1,4 @@
-"""The servers of `python -m bench`: the product as it is started by hand, four processes of it, and the baseline beside them."""
+"""Servers of `python -m bench`: the product with its defaults, four processes of it, and the baseline."""
 
 import secrets
 import time
@@ -15,7 +15,7 @@ WORKERS = 4
 
 
 class Servers:
-    """Product, baseline and their mongod; a context manager that leaves no process behind."""
+    """Context manager of the product, the baseline and their mongod; it stops all processes."""
 
     def __init__(self, work_dir: Path) -> None:
         self.processes = Processes(work_dir)
@@ -55,7 +55,7 @@ class Servers:
 
     @property
     def four(self) -> Target:
-        """Four processes on the product's database, started when they are first asked for: the rows before are not to share with them."""
+        """Return four processes on the product's database, started at first use, so that they do not affect earlier rows."""
         if self._four is None:
             port = free_port()
             secrets = self.data_dir / "secrets"
@@ -64,7 +64,7 @@ class Servers:
             arguments = ("-m", "guerdon", "serve", "--port", str(port), "--workers", str(WORKERS))
             serve = self.processes.spawn("four processes", *arguments, **extra)
             self.processes.await_http(serve, "four processes", f"http://127.0.0.1:{port}/health/ready")
-            # The first to be ready answers; the others are given the time to get there too.
+            # The first process that is ready responds; give the others time to start.
             time.sleep(2)
             self._four = Target("four processes", port, self.product.token, descendants(serve.pid), books="product")
         return self._four

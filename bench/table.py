@@ -1,4 +1,4 @@
-"""What the samples mean: rates, percentiles, targets, and the Markdown table."""
+"""Evaluation of the samples: rates, percentiles, targets, and the Markdown table."""
 
 import math
 from collections import Counter
@@ -10,11 +10,11 @@ from msgspec import Struct
 from bench.load import Sample
 
 GENERATOR_BUSY = 0.9
-"""Above this share of a core the generator, not the server, may have set the pace."""
+"""Share of a core above which the generator, not the server, may limit the rate."""
 
 
 class Scenario(Struct, frozen=True):
-    """One line of the table. `target` is debits/s, or milliseconds for the one caller."""
+    """One row of the table. `target` is in debits per second, or in milliseconds for the row with one caller."""
 
     row: int
     what: str
@@ -24,7 +24,7 @@ class Scenario(Struct, frozen=True):
     target: float | None = None
     target_ratio: float | None = None
     four: bool = False
-    """Four processes against one of the product, instead of the product against the baseline."""
+    """True to compare four processes with one of the product, instead of the product with the baseline."""
 
 
 SCENARIOS = (
@@ -50,18 +50,18 @@ class Summary(Struct, frozen=True):
     errors: dict[str, int]
     cpu: dict[str, float]
     connections: list[list[int]]
-    """For each sample, how many connections each process that took any has had."""
+    """Number of connections by process, for each sample."""
 
 
 class Target(Struct, frozen=True):
-    """A figure that the design asks for, and whether this run has reached it."""
+    """A target of the design, and its result in this run."""
 
     text: str
     reached: bool
 
 
 class Line(Struct, frozen=True):
-    """One finished line of the table. `product` was measured against `other`; the ceilings have none."""
+    """One finished row of the table. `product` is compared with `other`, which the ceilings do not have."""
 
     scenario: Scenario
     product: Summary
@@ -71,7 +71,7 @@ class Line(Struct, frozen=True):
 
 
 def summarise(samples: Sequence[Sample]) -> Summary:
-    """Put the halves of a measurement together."""
+    """Combine the parts of a measurement."""
     latencies = sorted(latency for sample in samples for latency in sample.latencies_us)
     seconds = sum(sample.seconds for sample in samples)
     errors: Counter[str] = Counter()
@@ -91,12 +91,12 @@ def summarise(samples: Sequence[Sample]) -> Summary:
 
 
 def percentile(sorted_us: Sequence[int], share: float) -> float:
-    """Nearest rank, in milliseconds; NaN-free, since a row without answers fails for other reasons."""
+    """Return a percentile in milliseconds by nearest rank; 0 without samples."""
     return sorted_us[max(math.ceil(share * len(sorted_us)) - 1, 0)] / 1000 if sorted_us else 0.0
 
 
 def judge(scenario: Scenario, product: Summary, other: Summary, before: Sequence[Line]) -> Line:
-    """Hold one scenario against the other server and its targets. `before` has the spread rows that the hot ones are compared with."""
+    """Compare one scenario with the other server and its targets. `before` has the spread rows that the hot ones are compared with."""
     targets: list[Target] = []
     if scenario.row == 4:
         ratio = other.p50_ms / product.p50_ms if product.p50_ms else 0.0
@@ -117,7 +117,7 @@ def judge(scenario: Scenario, product: Summary, other: Summary, before: Sequence
 
 
 def render(lines: Sequence[Line], wallets: int) -> str:
-    """The Markdown table."""
+    """Return the Markdown table."""
     names = ["", "what", "conn.", "debits/s", "p50 ms", "p99 ms", "errors", "other/s", "its p50", "its p99", "ratio", "target"]
     head = "| " + " | ".join([*names, "CPU: generator, API, mongod"]) + " |"
     out = [head, "|---|---|" + "--:|" * 9 + "---|---|"]
@@ -147,7 +147,7 @@ def _ms(value: float) -> str:
 
 
 def say_generator(lines: Sequence[Line]) -> str:
-    """Was the generator what set the pace? Its CPU share tells, and so does its ceiling against a route that does nothing."""
+    """Return a sentence on the CPU share of the generator and its rate against a route that does nothing."""
     ceilings = {line.scenario.connections: line.product.rate for line in lines if line.scenario.kind == "noop"}
     measured = [line for line in lines if line.scenario.kind != "noop"]
     busiest = max(measured, key=lambda line: line.product.cpu["generator"])
@@ -162,7 +162,7 @@ def say_generator(lines: Sequence[Line]) -> str:
 
 
 def say_four(lines: Sequence[Line]) -> str:
-    """Did all four processes take part? That is known from whose sockets the connections were."""
+    """Return a sentence on the share of each of the four processes, by the owners of the sockets."""
     taken = [(line.scenario.connections, each) for line in lines if line.scenario.four for each in line.product.connections]
     spread = "; ".join(f"{total} connections as {' + '.join(map(str, each))}" for total, each in taken)
     return f"Row 5 is four processes (`guerdon serve --workers 4`), and the other is one process on the same database. The four took {spread}."

@@ -7,14 +7,14 @@ from guerdon.clock import to_datetime, to_ms
 
 
 class Calendar:
-    """Days and months of one time zone."""
+    """Days and months of one time zone. Times are milliseconds since the epoch."""
 
     def __init__(self, zone: str = "UTC") -> None:
         self.zone = ZoneInfo(zone)
         self._names: dict[int, tuple[str, str]] = {}
 
     def local(self, at_ms: int) -> datetime:
-        """What the clocks of the zone show; at the very ends of the calendar, where they show nothing, those of UTC."""
+        """Return the local time of the zone, or the same digits as in UTC where the local time is outside the years 1 to 9999."""
         moment = to_datetime(at_ms)
         try:
             return moment.astimezone(self.zone)
@@ -22,24 +22,24 @@ class Calendar:
             return moment.replace(tzinfo=self.zone)
 
     def names(self, now_ms: int) -> tuple[str, str]:
-        """Return (day, month), as `2026-11-22` and `2026-11`."""
-        quarter = now_ms // 900_000  # No time zone changes its offset within a quarter of an hour of UTC.
-        names = self._names.get(quarter)
+        """Return (day, month), such as (`2026-11-22`, `2026-11`)."""
+        quarter_hour = now_ms // 900_000  # No time zone changes its offset within a quarter of an hour of UTC.
+        names = self._names.get(quarter_hour)
         if names is None:
             day = self.local(now_ms).date().isoformat()
             if len(self._names) >= QUARTERS_MAX:
                 self._names.clear()
-            names = self._names[quarter] = (day, day[:7])
+            names = self._names[quarter_hour] = (day, day[:7])
         return names
 
     def month_bounds(self, year: int, month: int) -> tuple[int, int]:
-        """Return the first millisecond of a month and that of the next one."""
+        """Return the first milliseconds of a month and of the next one."""
         first = datetime(year, month, 1, tzinfo=self.zone)
         after = datetime(year + month // 12, month % 12 + 1, 1, tzinfo=self.zone)
         return to_ms(first.astimezone(UTC)), to_ms(after.astimezone(UTC))
 
     def end_of_day(self, now_ms: int, days: int = 0) -> int:
-        """Return the midnight at which this day ends, or the one so many days later."""
+        """Return the midnight at which the day of `now_ms` ends, or the midnight `days` days later."""
         today = to_datetime(now_ms).astimezone(self.zone).date()
         return to_ms(datetime.combine(today + timedelta(days=days + 1), datetime.min.time(), self.zone).astimezone(UTC))
 
@@ -50,3 +50,4 @@ class Calendar:
 
 
 QUARTERS_MAX = 4096
+"""Maximum number of quarters of an hour whose names are cached."""

@@ -1,4 +1,4 @@
-"""The only source of time. Everything that needs "now" is handed a `Clock`."""
+"""The only source of time. Code that needs the current time takes a `Clock`."""
 
 import time
 from datetime import UTC, datetime
@@ -9,19 +9,19 @@ from guerdon.errors import Validation
 
 
 class Clock(Protocol):
-    """Tells the time; tests hand in one that they move by hand."""
+    """Source of the current time. Tests pass one that they set."""
 
     def now_ms(self) -> int:
-        """Milliseconds since 1970-01-01T00:00:00Z. The ledger stores this form: BSON dates hold no more either."""
+        """Return milliseconds since 1970-01-01T00:00:00Z, the precision of BSON dates."""
         ...
 
     def monotonic(self) -> float:
-        """Seconds that never run backwards; for measuring durations only."""
+        """Return seconds of a clock that never goes back, for durations only."""
         ...
 
 
 class SystemClock:
-    """The machine's clock."""
+    """Clock of the machine."""
 
     def now_ms(self) -> int:
         return time.time_ns() // 1_000_000
@@ -31,7 +31,7 @@ class SystemClock:
 
 
 class SimulatedClock:
-    """Another clock, put forward; only development has one. Durations are real: a deadline does not pass because a date has."""
+    """A clock that is ahead of another one, for development only. `monotonic` is not changed, so that deadlines stay real."""
 
     def __init__(self, base: Clock) -> None:
         self._base = base
@@ -44,7 +44,7 @@ class SimulatedClock:
         return self._base.monotonic()
 
     def follow(self, offset_ms: int) -> None:
-        """Be at least so much ahead: time never runs backwards."""
+        """Set the offset to at least `offset_ms`; it never decreases, so that time never goes back."""
         self._offset_ms = max(self._offset_ms, offset_ms)
 
 
@@ -54,27 +54,27 @@ def to_datetime(at_ms: int) -> datetime:
 
 
 def to_ms(moment: datetime) -> int:
-    """Return milliseconds since the epoch; exact, because a float would lose the last digit after 2^53 µs."""
+    """Return milliseconds since the epoch. Integer arithmetic, because a float is not exact above 2^53 µs."""
     delta = moment - datetime(1970, 1, 1, tzinfo=UTC)
     return (delta.days * 86_400 + delta.seconds) * 1000 + delta.microseconds // 1000
 
 
 def rfc3339(at_ms: int) -> str:
-    """Return `2026-01-31T12:00:00.000Z`."""
-    return f"{_second(at_ms // 1000)}.{at_ms % 1000:03d}Z"
+    """Return the time in RFC 3339 with milliseconds in UTC, such as `2026-01-31T12:00:00.000Z`."""
+    return f"{_whole_seconds(at_ms // 1000)}.{at_ms % 1000:03d}Z"
 
 
 @lru_cache(maxsize=64)
-def _second(at_seconds: int) -> str:
-    """Thousands of answers fall into one second, so its text is made once."""
+def _whole_seconds(at_seconds: int) -> str:
+    """Return the time without fraction. Cached, because thousands of responses fall into one second."""
     return datetime.fromtimestamp(at_seconds, UTC).isoformat()[:19]
 
 
 def utc_ms(moment: datetime, pointer: str) -> int:
-    """Milliseconds of a time that names its offset.
+    """Return milliseconds since the epoch of a time with an offset.
 
     Raises:
-        Validation: the time has no offset.
+        Validation: The time has no offset, or is outside the years 1 to 9999.
     """
     if moment.tzinfo is None:
         raise Validation.at(pointer, "a time needs an offset, for example 2026-01-31T12:00:00Z")

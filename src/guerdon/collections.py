@@ -1,4 +1,4 @@
-"""Every collection with its indexes, the rows that an erasure deletes, and the fields that a master key has sealed."""
+"""All collections with their indexes, the rows that an erasure deletes, and the fields that are sealed by a master key."""
 
 from guerdon import outbox
 from guerdon.access import models as access
@@ -45,7 +45,7 @@ INDEXES = {
     **workers.INDEXES,
 }
 SEALED_FIELDS = [*vault.MASTER_SEALED, *outbox.MASTER_SEALED]
-"""Fields that a rotation of the master keys seals again."""
+"""Fields that a rotation of the master keys seals with the new key."""
 ERASABLE_ROWS = [
     *sessions.BELONGINGS,
     *second_factor.BELONGINGS,

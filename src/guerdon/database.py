@@ -1,4 +1,4 @@
-"""The MongoDB client of one event loop, typed collections, transactions with explicit concerns, and the start-up checks."""
+"""MongoDB client, typed collections, transactions with explicit concerns, and start-up checks."""
 
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -25,13 +25,13 @@ PRIMARY = ReadPreference.PRIMARY
 SERVER_FLOOR = (6, 0)
 DUPLICATE_KEY, UNAUTHORIZED, WRITE_CONFLICT = 11000, 13, 112
 _NATIVE = (bytes, datetime)
-"""What BSON holds as it is."""
+"""Types that BSON stores unchanged."""
 
 __all__ = ["Collection", "Database", "Document", "DuplicateKeyError", "PyMongoError", "Session", "may_try_again"]
 
 
 class Collection(Generic[T]):
-    """Documents of one struct type. A write is majority-acknowledged and journaled, alone or in a `session`'s transaction."""
+    """Documents of one struct type. Writes are majority-acknowledged and journaled, alone or in the transaction of a `session`."""
 
     def __init__(self, raw: AsyncCollection[Document], kind: type[T]) -> None:
         self.raw = raw
@@ -61,10 +61,10 @@ class Collection(Generic[T]):
         await self.raw.insert_one(self.encode(value), session=session)
 
     async def insert_many(self, values: Sequence[T], session: Session) -> None:
-        """Insert all of them in the session's transaction.
+        """Insert all values in the session's transaction.
 
         Raises:
-            DuplicateKeyError: one exists already; the transaction is lost.
+            DuplicateKeyError: A document exists already; the transaction must be aborted.
         """
         try:
             await self.raw.insert_many([self.encode(value) for value in values], session=session)
@@ -75,7 +75,7 @@ class Collection(Generic[T]):
 
 
 class Database:
-    """One process's handle; create it inside the running loop and close it there."""
+    """Database handle of one event loop. Create and close it inside that loop."""
 
     def __init__(self, url: str, name: str, *, pool_max: int = 32) -> None:
         try:
@@ -85,20 +85,20 @@ class Database:
                 maxPoolSize=pool_max,
                 serverSelectionTimeoutMS=5000,
                 connectTimeoutMS=5000,
-                heartbeatFrequencyMS=2000,  # A server that was lost for a moment is noticed again within it; the default is 10 s.
+                heartbeatFrequencyMS=2000,  # A server that returns is noticed within this time; the default is 10 s.
                 tz_aware=True,
             )
         except (ConfigurationError, ValueError) as error:
-            # Not the driver's sentence: it quotes what it takes for a database name, which may be the end of a password.
+            # The driver's message is left out: it may quote the end of a password as a database name.
             raise StartupRefused(
-                f"the MongoDB URL is not usable ({type(error).__name__}): it is mongodb://user:password@host:port/?options with user and "
+                f"the MongoDB URL is invalid ({type(error).__name__}): write mongodb://user:password@host:port/?options, with user and "
                 "password percent-encoded"
             ) from None
         except OSError as error:
-            raise StartupRefused(f"a file that the MongoDB URL names cannot be read: {error.strerror}") from None
-        asked = self.client.write_concern.document
-        if asked and asked != {"w": "majority"} and asked.get("w") != "majority":
-            raise StartupRefused(f"the MongoDB URL asks for write concern {asked}; remove it or say w=majority")
+            raise StartupRefused(f"a file named in the MongoDB URL cannot be read: {error.strerror}") from None
+        configured = self.client.write_concern.document
+        if configured and configured != {"w": "majority"} and configured.get("w") != "majority":
+            raise StartupRefused(f"the MongoDB URL sets write concern {configured}; remove it or set w=majority")
         self.raw: AsyncDatabase[Document] = self.client.get_database(
             name, write_concern=MAJORITY_JOURNALED, read_concern=ReadConcern("majority"), read_preference=PRIMARY
         )
@@ -115,15 +115,18 @@ class Database:
 
     @asynccontextmanager
     async def transaction(self) -> AsyncGenerator[Session]:
-        """One transaction at snapshot / majority+journal / primary. Concerns of the handle do not reach a transaction."""
+        """Start a transaction with read concern snapshot, write concern majority with journal, and the primary.
+
+        The concerns of the handle do not apply to a transaction.
+        """
         async with self.client.start_session() as session, await session.start_transaction(SNAPSHOT, MAJORITY_JOURNALED, PRIMARY):
             yield session
 
     async def check(self) -> None:
-        """Refuse a server on which an acknowledged write could be lost.
+        """Check that the server cannot lose an acknowledged write.
 
         Raises:
-            StartupRefused: unreachable, standalone, too old, or a weak write concern default.
+            StartupRefused: The server is unreachable, standalone or too old, or has a weak default write concern.
         """
         try:
             hello = await self.client.admin.command("hello")
@@ -131,10 +134,10 @@ class Database:
             self.sharded = hello.get("msg") == "isdbgrid"
             if not self.sharded and "setName" not in hello:
                 raise StartupRefused(
-                    "MongoDB is a standalone server, which has no transactions; start it with --replSet and run rs.initiate()"
+                    "MongoDB is a standalone server, without transactions; start it with --replSet and run rs.initiate()"
                 )
             if tuple(version[:2]) < SERVER_FLOOR:
-                raise StartupRefused(f"MongoDB {'.'.join(map(str, version[:3]))} is too old; 6.0 is the oldest that is supported")
+                raise StartupRefused(f"MongoDB {'.'.join(map(str, version[:3]))} is too old; use 6.0 or later")
             await self._check_concern()
             if not self.sharded:
                 await self._check_journal()
@@ -148,7 +151,7 @@ class Database:
         if found is not None and (default := found.get("defaultWriteConcern", {})).get("w") != "majority":
             raise StartupRefused(
                 f"the cluster's default write concern is {default.get('w')!r}, not majority (an arbiter weakens it); "
-                "run setDefaultRWConcern with w: 'majority' or replace the arbiter by a data-bearing member"
+                "run setDefaultRWConcern with w: 'majority', or replace the arbiter with a data-bearing member"
             )
 
     async def _check_journal(self) -> None:
@@ -159,7 +162,7 @@ class Database:
             )
 
     async def _ask(self, command: str) -> Document | None:
-        """Return the answer, or None where a user with no more rights than it needs may not ask: our own concerns are explicit anyway."""
+        """Return the reply of an admin command, or None if the user lacks the privilege; all concerns are explicit anyway."""
         try:
             return await self.client.admin.command(command)
         except OperationFailure as error:
@@ -168,14 +171,14 @@ class Database:
             raise
 
     async def sync_indexes(self, wanted: Mapping[str, Sequence[IndexModel]]) -> None:
-        """Create the collections and indexes that are missing. Transactions cannot create collections on the fly everywhere."""
+        """Create missing collections and indexes. Transactions cannot create collections on every server."""
         present = set(await self.raw.list_collection_names())
         for name in sorted(set(wanted) - present):
             try:
-                # Without `check_exists` the server decides, and two processes that start together both go on.
+                # Without `check_exists` the server decides, so two processes that start together both continue.
                 await self.raw.create_collection(name, check_exists=False)
             except OperationFailure as error:
-                if error.code != 48:  # NamespaceExists: another process was quicker.
+                if error.code != 48:  # NamespaceExists: another process created it first.
                     raise
         for name, indexes in wanted.items():
             if indexes:
@@ -183,7 +186,7 @@ class Database:
 
 
 def may_try_again(error: PyMongoError) -> bool:
-    """True when a transaction has written nothing, or when a unique `_id` that it has written will tell whether it was committed."""
+    """Return True if the transaction wrote nothing, or if a unique `_id` that it inserts shows whether it was committed."""
     return (
         isinstance(error, DuplicateKeyError)
         or error.has_error_label("TransientTransactionError")

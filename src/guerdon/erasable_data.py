@@ -1,4 +1,4 @@
-"""How a room says what it keeps about people: the rows that an erasure deletes, and the fields that a master key has sealed."""
+"""Declarations of personal data by each package: rows that an erasure deletes, and fields that a master key seals."""
 
 from collections.abc import Callable
 from typing import Literal
@@ -9,21 +9,21 @@ from guerdon.database import Document
 
 
 class ErasableRows(Struct, frozen=True):
-    """Rows about one person that go when the person does."""
+    """Rows about one person that an erasure deletes."""
 
     name: str
-    """What they are called in the certificate of an erasure."""
+    """Name in the certificate of an erasure."""
     collection: str
     where: Callable[[str], Document]
-    """Return the filter of a member's rows; an index must serve it."""
+    """Function that returns the filter of a member's rows; an index must serve it."""
     by: Literal["member", "address"] = "member"
-    """What `where` is asked with: the member's id, or the claim of an address."""
+    """Argument of `where`: the member's id, or the claim of an address."""
 
 
 class SealedField(Struct, frozen=True):
-    """A field that a master key has sealed: what a rotation of the master keys seals again."""
+    """A field that is sealed by a master key; a rotation seals it with the new key."""
 
     collection: str
     field: str
     context: Callable[[Document], str]
-    """Return the context that a document's field is bound to."""
+    """Function that returns the context to which the field of a document is bound."""

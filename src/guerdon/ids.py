@@ -1,7 +1,8 @@
-"""The only source of identifiers, secrets and digests of them.
+"""The only source of ids, random values and digests.
 
-An id is `prefix_` + 12 hex digits of milliseconds + 20 random ones (80 bits): it sorts by birth, so new rows land on the right edge
-of the built-in index, and two processes never meet. It is a name, not a secret. See docs/adr/0003-ids-and-keys.md.
+An id is `prefix_`, 12 hexadecimal digits of milliseconds and 20 random ones (80 bits). Ids sort by time of creation, so new rows are
+inserted at the end of the built-in index, and ids of different processes do not collide. An id is not a secret. See
+docs/adr/0003-ids-and-keys.md.
 """
 
 import hashlib
@@ -20,7 +21,7 @@ MEMBER_ID = re.compile(r"mem_[0-9a-f]{32}\Z")
 
 
 class IdSource:
-    """Mints ids from a clock and the operating system's randomness."""
+    """Source of new ids, from a clock and the operating system's random generator."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -28,13 +29,13 @@ class IdSource:
         self._next = 0
 
     def new(self, prefix: str) -> str:
-        # Randomness is fetched for many ids at once: the system call would cost more than the rest of a request's id work.
-        # The pool belongs to this instance, which a process makes after it was forked.
-        at = self._next
-        if at >= len(self._pool):
-            self._pool, at = os.urandom(_POOL_BYTES).hex(), 0
-        self._next = at + _RANDOM_DIGITS
-        return f"{prefix}_{self._clock.now_ms():012x}{self._pool[at : self._next]}"
+        # Random digits are read for many ids at once, because the system call costs more than the rest. A process creates its instance
+        # after the fork, so no two processes share a pool.
+        start = self._next
+        if start >= len(self._pool):
+            self._pool, start = os.urandom(_POOL_BYTES).hex(), 0
+        self._next = start + _RANDOM_DIGITS
+        return f"{prefix}_{self._clock.now_ms():012x}{self._pool[start : self._next]}"
 
 
 def base62(number: int, width: int) -> str:
@@ -57,31 +58,31 @@ def random_bytes(count: int) -> bytes:
 
 
 def random_text(alphabet: str, count: int) -> str:
-    """Return `count` characters of an alphabet of 1 to 256, each as likely as any other."""
-    table, unfair, fair = _drawing(alphabet)
+    """Return `count` characters of an alphabet of 1 to 256 characters, uniformly distributed."""
+    table, rejected, accepted = _rejection_table(alphabet)
     text = b""
     while len(text) < count:
-        text += os.urandom((count - len(text)) * 256 // fair + 16).translate(table, unfair)
+        text += os.urandom((count - len(text)) * 256 // accepted + 16).translate(table, rejected)
     return text[:count].decode("latin-1")
 
 
 @lru_cache(maxsize=8)
-def _drawing(alphabet: str) -> tuple[bytes, bytes, int]:
-    """Which character each byte is, which bytes are none, and how many are one."""
+def _rejection_table(alphabet: str) -> tuple[bytes, bytes, int]:
+    """Return the character of each byte, the bytes to reject, and the number of accepted bytes (rejection sampling)."""
     characters = alphabet.encode("latin-1")
     size = len(characters)
-    # A byte above the last multiple of the alphabet's size would make its first characters likelier than the others.
-    fair = 256 - 256 % size
-    return bytes(characters[value % size] for value in range(256)), bytes(range(fair, 256)), fair
+    # Bytes above the last multiple of the alphabet's size would make the first characters more likely.
+    accepted = 256 - 256 % size
+    return bytes(characters[value % size] for value in range(256)), bytes(range(accepted, 256)), accepted
 
 
 def checksum62(text: str) -> str:
-    """Six base-62 characters of CRC-32, so that a scanner can tell a leaked key from noise without asking us."""
+    """Return six base-62 characters of the CRC-32 of `text`, so that a secret scanner can recognise a leaked key offline."""
     return base62(zlib.crc32(text.encode()), 6)
 
 
 def digest(*parts: str | bytes) -> bytes:
-    """SHA-256 over length-prefixed parts, so that ("a", "bc") and ("ab", "c") differ."""
+    """Return the SHA-256 of the length-prefixed parts, so that ("a", "bc") and ("ab", "c") differ."""
     hasher = hashlib.sha256()
     for part in parts:
         raw = part.encode() if isinstance(part, str) else part

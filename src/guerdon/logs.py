@@ -1,7 +1,7 @@
-"""One JSON object a line on standard output. Callers log codes, ids and durations; never bodies, tokens or personal data.
+"""Logs: one JSON object per line on standard output. Callers log codes, ids and durations; never bodies, tokens or personal data.
 
-An exception is logged by its type and the places it came through, without its message: a driver's names the database with its password, and
-one about a duplicate names the e-mail address.
+An exception is logged by its type and its stack, without its message: the message of a driver may contain the database password, that of a
+duplicate key an e-mail address.
 """
 
 import asyncio
@@ -29,22 +29,22 @@ LINE_MAX = 16_384
 FIELD_MAX = 1000
 FRAMES_MAX, CHAIN_MAX, DESCRIPTION_MAX = 20, 4, 8000
 FLUSH_SECONDS = 0.05
-_UNSEEN = re.compile("[\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
-"""What a terminal obeys, or shows as something else, and JSON does not escape: DEL, the C1 controls, line ends and directions of Unicode."""
+_INVISIBLE = re.compile("[\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
+"""Characters that control a terminal or change its display and that JSON does not escape: DEL, C1 controls, Unicode line ends and directions."""
 _LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 _encode = msgspec.json.Encoder(enc_hook=repr).encode
 
 
-class _Lines:
-    """Writes lines. Informative ones leave together, on a thread: a file that answers slowly must not hold a busy server up."""
+class _LineWriter:
+    """Writer of lines. Lines up to `info` are written in groups on a thread, so that a slow file does not block the server."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
-        # Filled by the loop and emptied by the thread: each end of a deque is safe to use beside the other.
+        # The loop appends and the thread pops; a deque is safe for that.
         self._waiting: deque[str] = deque()
         self._timer: asyncio.TimerHandle | None = None
         self._writing = Lock()
-        # What still waits when a process ends. Forked workers run this; they do not run `atexit`.
+        # Write the remaining lines at the end of the process. Forked workers run this; they do not run `atexit`.
         Finalize(None, self._flush, exitpriority=0)
 
     def info(self, line: str) -> None:
@@ -52,7 +52,7 @@ class _Lines:
         if self._timer is None:
             try:
                 self._timer = asyncio.get_running_loop().call_later(FLUSH_SECONDS, self._flush_later)
-            except RuntimeError:  # No loop runs: nobody would flush later.
+            except RuntimeError:  # No loop is running, so nothing would flush later.
                 self._flush()
 
     def error(self, line: str) -> None:
@@ -77,10 +77,10 @@ class _Lines:
 
 
 def make_logger(clock: Clock, level: str, stream: TextIO | None = None) -> FilteringBoundLogger:
-    """Return a logger of its own; nothing global is configured. `stream` is standard output unless told."""
+    """Return a new logger, without global configuration. `stream` defaults to standard output."""
 
     def stamp(_logger: Any, method: str, event: EventDict) -> EventDict:
-        # structlog puts the event last, where it would be the first to be cut off.
+        # structlog puts the event last, where a long line is cut.
         return {"at": rfc3339(clock.now_ms()), "level": method, "event": event.pop("event", None), **event}
 
     def render(_logger: Any, _method: str, event: EventDict) -> str:
@@ -95,11 +95,11 @@ def make_logger(clock: Clock, level: str, stream: TextIO | None = None) -> Filte
 
     class Logger(structlog.make_filtering_bound_logger(_LEVELS[level])):
         def always(self, event: str, **facts: Any) -> None:
-            """Write a line that no level hides."""
+            """Write a line at any log level."""
             cast(Any, self)._proxy_to_logger("info", event, **facts)
 
     return structlog.wrap_logger(
-        _Lines(stream or sys.stdout),
+        _LineWriter(stream or sys.stdout),
         processors=[stamp, render],
         wrapper_class=Logger,
         cache_logger_on_first_use=True,
@@ -110,51 +110,51 @@ def _line_of(event: EventDict) -> str:
     try:
         line = _encode(event).decode()
     except UnicodeEncodeError:
-        return json.dumps(event, default=repr, separators=(",", ":"))  # Half of a surrogate pair is no text; so it is escaped.
+        return json.dumps(event, default=repr, separators=(",", ":"))  # A lone surrogate cannot be encoded, so it is escaped.
     if line.isascii() and "\x7f" not in line:
         return line
-    return _UNSEEN.sub(lambda match: f"\\u{ord(match[0]):04x}", line)
+    return _INVISIBLE.sub(lambda match: f"\\u{ord(match[0]):04x}", line)
 
 
 def tell_security(
     log: FilteringBoundLogger, name: str, *, actor: str, subject: dict[str, str], result: str, request_id: str, **facts: object
 ) -> None:
-    """Write the one line of a security event, whatever the log's level. Ids and codes only."""
+    """Write the line of a security event at any log level. Pass ids and codes only."""
     always = cast(Any, log).always
     shown = {key: redacted(value) for key, value in subject.items()}
     always("security_event", name=name, actor=actor, object=shown, result=result, request_id=request_id, **facts)
 
 
 def describe(error: BaseException) -> str:
-    """Return the types of an exception and of what caused it, and where they were raised, innermost last."""
-    return "\n".join(_lines_about(error))[:DESCRIPTION_MAX]
+    """Return the types and stacks of an exception and its causes, innermost frame last, without messages."""
+    return "\n".join(_describe_chain(error))[:DESCRIPTION_MAX]
 
 
-def _lines_about(error: BaseException) -> Iterator[str]:
+def _describe_chain(error: BaseException) -> Iterator[str]:
     current: BaseException | None = error
     for number in range(CHAIN_MAX):
         if current is None:
             return
-        yield f"{'caused by ' if number else ''}{_name_of(current)}"
+        yield f"{'caused by ' if number else ''}{_error_name(current)}"
         frames = traceback.extract_tb(current.__traceback__)
         for frame in frames[-FRAMES_MAX:]:
             yield f"  {frame.filename.rpartition('site-packages/')[2]}:{frame.lineno} in {frame.name}"
         current = current.__cause__ or (None if current.__suppress_context__ else current.__context__)
 
 
-def _name_of(error: BaseException) -> str:
+def _error_name(error: BaseException) -> str:
     kind = type(error)
     name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
     number = getattr(error, "code", None)
     if isinstance(error, OperationsError):
-        return f"{name}: {error.detail}"  # Our own words, for people who operate.
+        return f"{name}: {error.detail}"  # The detail is written by this code, for operators.
     if isinstance(error, OSError) and error.errno is not None:
         return f"{name} {errno.errorcode.get(error.errno, error.errno)}"
     return f"{name} {number}" if isinstance(number, int) else name
 
 
-class _Adopted(logging.Handler):
-    """Log lines of libraries, without what they were about: who, how grave, the wording, and the exception if there is one."""
+class _LibraryHandler(logging.Handler):
+    """Handler that logs records of libraries by logger, level, message template and exception, without their arguments."""
 
     def __init__(self, log: FilteringBoundLogger) -> None:
         super().__init__(logging.WARNING)
@@ -167,18 +167,18 @@ class _Adopted(logging.Handler):
 
 
 def adopt_libraries(log: FilteringBoundLogger) -> None:
-    """Send this process's other log lines through ours, and never more than warnings: a driver's own details hold commands and their values.
+    """Route the log records of libraries, from warnings up, to `log`. Lower levels of a driver contain commands and their values.
 
-    A loop that runs tells us of exceptions that nobody has awaited.
+    Exceptions that no task awaited are logged too.
     """
     root = logging.getLogger()
-    root.handlers = [_Adopted(log)]
+    root.handlers = [_LibraryHandler(log)]
     root.setLevel(logging.WARNING)
     logging.captureWarnings(capture=True)
     for name in ("pymongo", "asyncio", "httpx"):
         logging.getLogger(name).setLevel(logging.WARNING)
 
-    def tell(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    def log_unhandled(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         log.error("loop", wording=context.get("message"), exc_info=context.get("exception"))
 
-    asyncio.get_running_loop().set_exception_handler(tell)
+    asyncio.get_running_loop().set_exception_handler(log_unhandled)

@@ -1,4 +1,4 @@
-"""Letters by SMTP (RFC 5321), over TLS: from the first byte (`smtps`) or by STARTTLS (RFC 3207), which is required except on loopback."""
+"""E-mail by SMTP (RFC 5321) over TLS: implicit (`smtps`) or by STARTTLS (RFC 3207), which is required except on loopback."""
 
 import asyncio
 import ipaddress
@@ -19,12 +19,12 @@ from guerdon.clock import Clock, to_datetime
 from guerdon.errors import StartupRefused
 
 TIMEOUT_SECONDS = 5.0
-"""For each answer of the server."""
+"""Timeout of each reply of the server."""
 _PORTS = {"smtp": 587, "smtps": 465}
 
 
 class MailServer(Struct, frozen=True):
-    """Where letters are handed in."""
+    """SMTP server that accepts outgoing messages."""
 
     host: str
     port: int
@@ -34,10 +34,10 @@ class MailServer(Struct, frozen=True):
 
 
 def parse_smtp_url(url: str) -> MailServer:
-    """Read `smtp://user:password@host:port`, or `smtps://…`.
+    """Parse `smtp://user:password@host:port` or `smtps://…`.
 
     Raises:
-        StartupRefused: it is not like that. The sentence does not repeat it, since it may hold a password.
+        StartupRefused: The URL has another form. The message does not quote it, because it may contain a password.
     """
     try:
         parts = urlsplit(url.strip())
@@ -63,10 +63,10 @@ def is_loopback(host: str) -> bool:
 
 
 def parse_sender(text: str) -> Address:
-    """Read the address, with or without a name, that letters come from.
+    """Parse the sender's address, with or without a display name.
 
     Raises:
-        StartupRefused: it is not exactly one address.
+        StartupRefused: The text is not exactly one address.
     """
     message = EmailMessage()
     try:
@@ -75,19 +75,19 @@ def parse_sender(text: str) -> Address:
     except (ValueError, IndexError, MessageError):
         addresses, faults = (), ()
     if len(addresses) != 1 or faults or not addresses[0].username or not addresses[0].domain:
-        raise StartupRefused("GUERDON_MAIL_FROM is not one e-mail address, with or without a name before it")
+        raise StartupRefused("GUERDON_MAIL_FROM must be one e-mail address, with or without a name before it")
     return addresses[0]
 
 
 def recipient_of(address: str) -> Address:
-    """Return a valid address as it goes into a letter: with the domain in its ASCII form (RFC 5891), which every server knows."""
+    """Return the address of a recipient with its domain in ASCII form (RFC 5891), which every server accepts."""
     local, _, _ = address.rpartition("@")
     domain = validate_email(address, check_deliverability=False, test_environment=True).ascii_domain
     return Address(username=local, domain=domain)
 
 
 class Mailer:
-    """Hands letters in, one connection each: there are few."""
+    """Sender of messages, with one connection each, because they are few."""
 
     def __init__(self, server: MailServer, sender: Address, clock: Clock) -> None:
         self._server = server
@@ -96,10 +96,10 @@ class Mailer:
         self._tls = ssl.create_default_context()
 
     async def send(self, to: str, subject: str, text: str, *, letter_id: str) -> None:
-        """Hand a letter in; when this returns the server has taken it over. `letter_id` is the same when it is sent again.
+        """Send a message; on return the server has accepted it. Use the same `letter_id` when a message is sent again.
 
         Raises:
-            OSError: the server could not be reached, does not protect the connection, or has refused the letter (`smtplib.SMTPException`).
+            OSError: The server is unreachable, offers no TLS, or refused the message (`smtplib.SMTPException` is a subclass).
         """
         message = EmailMessage(policy=SMTP)
         message["From"] = self._sender
@@ -109,11 +109,11 @@ class Mailer:
         message["Message-ID"] = f"<{letter_id}@{self._sender.domain}>"
         message["Auto-Submitted"] = "auto-generated"
         message.set_content(text)
-        await asyncio.to_thread(self._hand_in, message)
+        await asyncio.to_thread(self._deliver, message)
 
-    def _hand_in(self, message: EmailMessage) -> None:
+    def _deliver(self, message: EmailMessage) -> None:
         server = self._server
-        # Its own name would be looked up otherwise, and where nobody answers that takes long.
+        # Without a name, smtplib looks up the host name, which is slow where no name server answers.
         name = self._sender.domain
         if server.protection == "tls":
             connection = smtplib.SMTP_SSL(server.host, server.port, name, timeout=TIMEOUT_SECONDS, context=self._tls)

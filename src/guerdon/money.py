@@ -1,4 +1,4 @@
-"""Amounts: whole numbers of minor units, bounded, and never a float."""
+"""Amounts: bounded integers of minor units, never floats."""
 
 from typing import Annotated, Literal
 
@@ -6,7 +6,7 @@ from msgspec import Meta
 
 AMOUNT_MAX = 10**15
 BALANCE_CEILING = 10**18
-"""No balance goes above this, so 2^63 (where BSON integers end) is out of reach of any sum of two."""
+"""Maximum balance. The sum of any two balances is below 2^63, the limit of BSON integers."""
 
 Amount = Annotated[int, Meta(ge=1, le=AMOUNT_MAX, description="Whole minor units of the asset, 1 to 10^15.", examples=[500])]
 AssetCode = Annotated[
@@ -16,7 +16,7 @@ Rounding = Literal["floor", "ceil", "half_even"]
 
 
 def divide(numerator: int, denominator: int, rounding: Rounding) -> int:
-    """Divide exactly and round once, in the stated direction (`floor` is toward minus infinity)."""
+    """Return the quotient, rounded once in the given direction (`floor` is toward minus infinity)."""
     quotient, remainder = divmod(numerator, denominator)
     if not remainder or rounding == "floor":
         return quotient

@@ -1,9 +1,8 @@
-"""What others are to hear of, kept in the database until they have.
+"""Outbox of events to deliver to other systems, at least once.
 
-An event is appended in the commit of the fact that it tells, one row for each channel that is to carry it. Whoever delivers on a channel takes
-the rows that are due, tells, and marks them. A row that was taken is due again a little later, so what a process leaves behind when it dies is
-told by another one: at least once. What an event says is sealed by the master keys, since it may hold what opens a door; and it goes when it
-was told or is of no use any more.
+An event is inserted in the commit of its fact, with one row per channel. The job of a channel takes the rows that are due, delivers them and
+marks them. A row that was taken is due again after `TAKEN_MS`, so another process delivers the events of a process that died. The content is
+sealed by the master keys, because it may contain secrets, and is deleted after delivery or expiry.
 """
 
 from collections.abc import Sequence
@@ -27,15 +26,15 @@ INDEXES: dict[str, list[IndexModel]] = {
         IndexModel([("expires_at", 1)], name="expiry", expireAfterSeconds=0),
     ]
 }
-_OVER: Document = {"$unset": {"due_at": True, "sealed": True}}
-"""There is nothing left to tell; MongoDB takes the row away in its time."""
+_FINISHED: Document = {"$unset": {"due_at": True, "sealed": True}}
+"""Update of a row that needs no further delivery; MongoDB deletes the row at `expires_at`."""
 TAKEN_MS = 60_000
-"""So long whoever has taken a row has to deliver it, before another one does."""
+"""Time in which a process must deliver a row that it took, before another process may take it."""
 PAUSE_FIRST_MS, PAUSE_MS_MAX = 10_000, 300_000
 
 
 def about(owner: str) -> Document:
-    """Return the filter of the rows about somebody."""
+    """Return the filter of the rows of an owner."""
     return {"_id": {"$gte": f"{owner}:", "$lt": f"{owner};"}}
 
 
@@ -52,29 +51,29 @@ MASTER_SEALED = [SealedField(OUTBOX, "sealed", _context_of_row)]
 
 
 class OutboxMessage(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One event on one channel. Times are milliseconds since the epoch, where nothing else is said."""
+    """One event on one channel. Integer times are milliseconds since the epoch."""
 
     id: str = field(name="_id")
-    """`{owner}:{event}:{channel}`, so that a member's rows lie together."""
+    """`{owner}:{event}:{channel}`, so that the rows of a member are adjacent."""
     event: str
     kind: str
     owner: str
-    """A member, or the digest of an address whose member is still to be found."""
+    """Id of a member, or the digest of an address whose member is not known yet."""
     channel: str
     sealed: bytes | None = None
-    """What it says, as long as it is still to be said."""
+    """Sealed content; None after delivery or expiry."""
     created_at: int
     ends_at: int
-    """From then on it is of no use."""
+    """Time after which it is no longer delivered."""
     due_at: int | None = None
-    """When to tell it, or to try again."""
+    """Time of the next attempt; None after delivery or expiry."""
     tries: int = 0
     delivered_at: int | None = None
     expires_at: datetime
 
 
 class Event(Struct, frozen=True, kw_only=True):
-    """An event that was taken, in order to be told on a channel."""
+    """An event that was taken for delivery on a channel."""
 
     row: OutboxMessage
     data: dict[str, str]
@@ -89,19 +88,19 @@ class Event(Struct, frozen=True, kw_only=True):
 
 
 class Outbox:
-    """The events of this deployment that somebody is still to hear of."""
+    """Events of the deployment that are to be delivered."""
 
     def __init__(self, database: Database, master: MasterKeys | None, ids: IdSource, clock: Clock) -> None:
         self._rows = database.collection(OUTBOX, OutboxMessage)
-        self._given = master
+        self._master_keys = master
         self._ids = ids
         self._clock = clock
 
     @property
     def _master(self) -> MasterKeys:
-        if self._given is None:
-            raise StartupRefused("this needs the master keys of the deployment: set GUERDON_MASTER_KEYS_FILE")
-        return self._given
+        if self._master_keys is None:
+            raise StartupRefused("the outbox needs the master keys of the deployment; set GUERDON_MASTER_KEYS_FILE")
+        return self._master_keys
 
     async def append(
         self,
@@ -113,20 +112,20 @@ class Outbox:
         ttl_seconds: int,
         session: Session | None = None,
     ) -> None:
-        """Add an event, in the transaction of `session` if there is one.
+        """Add an event, in the transaction of `session` if given.
 
         Raises:
-            StartupRefused: this process was started without master keys.
+            StartupRefused: The process was started without master keys.
         """
         event = self._ids.new("evt")
         for channel in channels:
             await self._rows.insert(self._row(kind, owner, data, event, channel=channel, ttl_seconds=ttl_seconds), session)
 
     def row_of(self, kind: str, owner: str, data: dict[str, str], *, channel: str, ttl_seconds: int) -> Document:
-        """Return the row of a new event, for a command of the ledger that inserts it in its commit.
+        """Return the row of a new event, for a ledger command that inserts it in its commit.
 
         Raises:
-            StartupRefused: this process was started without master keys.
+            StartupRefused: The process was started without master keys.
         """
         return self._rows.encode(self._row(kind, owner, data, self._ids.new("evt"), channel=channel, ttl_seconds=ttl_seconds))
 
@@ -148,18 +147,18 @@ class Outbox:
         )
 
     async def take(self, channel: str, limit: int) -> list[Event]:
-        """Take what is due on a channel, the oldest first; nobody else gets it for a minute.
+        """Take up to `limit` events that are due on a channel, oldest first. No other process gets them for `TAKEN_MS`.
 
         Raises:
-            Internal: the master keys do not open it.
-            StartupRefused: this process was started without master keys.
+            Internal: The master keys cannot open the content.
+            StartupRefused: The process was started without master keys.
         """
         now = self._clock.now_ms()
-        due = await self._rows.find({"channel": channel, "due_at": {"$lte": now}}, sort=[("due_at", 1)], limit=limit)
+        rows = await self._rows.find({"channel": channel, "due_at": {"$lte": now}}, sort=[("due_at", 1)], limit=limit)
         taken: list[Event] = []
-        for row in due:
+        for row in rows:
             if row.sealed is None or row.ends_at <= now:
-                await self._change(row, _OVER)
+                await self._change(row, _FINISHED)
                 continue
             lease = msgspec.structs.replace(row, due_at=now + TAKEN_MS, tries=row.tries + 1)
             if await self._change(row, {"$set": {"due_at": lease.due_at, "tries": lease.tries}}):
@@ -168,25 +167,25 @@ class Outbox:
         return taken
 
     async def done(self, event: Event, session: Session | None = None) -> bool:
-        """Mark an event as told, and forget what it said; false when somebody else has taken it meanwhile."""
-        return await self._change(event.row, {"$set": {"delivered_at": self._clock.now_ms()}, **_OVER}, session)
+        """Mark an event as delivered and delete its content; return False if another process has taken it meanwhile."""
+        return await self._change(event.row, {"$set": {"delivered_at": self._clock.now_ms()}, **_FINISHED}, session)
 
     async def again(self, event: Event) -> int | None:
-        """Put an event off that could not be told, for longer each time. Return for how many milliseconds, or None when that was the last try."""
+        """Postpone an event that could not be delivered; return the delay in milliseconds, or None if it expires before the next attempt."""
         pause_ms = pause_ms_after(event.row.tries)
         due_at = self._clock.now_ms() + pause_ms
         if due_at >= event.row.ends_at:
-            await self._change(event.row, _OVER)
+            await self._change(event.row, _FINISHED)
             return None
         await self._change(event.row, {"$set": {"due_at": due_at}})
         return pause_ms
 
     async def _change(self, row: OutboxMessage, change: Document, session: Session | None = None) -> bool:
-        """Change a row if it still is as it was seen."""
-        done = await self._rows.raw.update_one({"_id": row.id, "due_at": row.due_at}, change, session=session)
-        return done.matched_count == 1
+        """Update a row if its `due_at` has not changed since it was read; return True if it was updated."""
+        result = await self._rows.raw.update_one({"_id": row.id, "due_at": row.due_at}, change, session=session)
+        return result.matched_count == 1
 
 
 def pause_ms_after(tries: int) -> int:
-    """Return how long to wait after so many tries."""
+    """Return the delay after `tries` attempts: it doubles from `PAUSE_FIRST_MS` up to `PAUSE_MS_MAX`."""
     return min(PAUSE_FIRST_MS << min(tries - 1, 20), PAUSE_MS_MAX)

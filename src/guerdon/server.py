@@ -1,4 +1,4 @@
-"""What a worker of the HTTP server runs: the application, built inside the running loop, and what is done beside the requests."""
+"""ASGI server of a worker process: the application, built inside the running loop, and its periodic work."""
 
 import asyncio
 import gc
@@ -22,15 +22,15 @@ from guerdon.wiring.routes import Asgi, build_app, with_limits
 from guerdon.wiring.services import Services, open_services
 
 EXIT_STARTUP_REFUSED = 78
-"""EX_CONFIG of sysexits.h."""
-LAST_USES_SECONDS, LAST_WORD_SECONDS = 10.0, 2.0
-"""How often it is written which service keys were used, and how long that may hold up the end of a process."""
+"""Exit code `EX_CONFIG` of sysexits.h."""
+LAST_USES_SECONDS, LAST_WRITE_SECONDS = 10.0, 2.0
+"""Interval at which the use of service keys is written, and the time that the last write may take at shutdown."""
 Works = list[tuple[float, Callable[[], Awaitable[None]]]]
-"""(seconds between two times, work)"""
+"""(interval in seconds, function) pairs."""
 
 
 class Server:
-    """The ASGI callable: it builds the application when the server's loop starts, since a Mongo client belongs to one loop."""
+    """ASGI callable. It builds the application at the start of the loop, because a MongoDB client belongs to one loop."""
 
     def __init__(self, settings: Settings, clock: Clock) -> None:
         self._settings = settings
@@ -42,9 +42,9 @@ class Server:
         if self._app is not None and scope["type"] != "lifespan":
             await self._app(scope, receive, send)
         elif scope["type"] == "lifespan":
-            await self._live(receive, send)
+            await self._run_lifespan(receive, send)
 
-    async def _live(self, receive: Any, send: Any) -> None:
+    async def _run_lifespan(self, receive: Any, send: Any) -> None:
         while True:
             message = await receive()
             if message["type"] == "lifespan.startup":
@@ -56,7 +56,7 @@ class Server:
                 return
 
     async def _start(self) -> None:
-        """A worker that cannot start ends its process: the server would go on without it, answering nothing."""
+        """Start the application, or end the process: otherwise the server would continue without answering."""
         log = make_logger(self._clock, self._settings.log_level)
         adopt_libraries(log)
         try:
@@ -76,30 +76,30 @@ class Server:
 
 @asynccontextmanager
 async def beside_requests(services: Services, settings: Settings, log: FilteringBoundLogger) -> AsyncGenerator[None]:
-    """What a process that serves does besides: it follows the file of its token keys, and writes down which service keys are used."""
+    """Run the periodic work of a serving process: follow the file of token keys, and write the use of service keys."""
     works: Works = [(LAST_USES_SECONDS, services.access.write_last_uses)]
     if settings.token_keys_file is not None:
         file = KeyFile(settings.token_keys_file, services.token_keys, services.clock, log)
         works.append((LOOK_SECONDS, file.look))
     async with clock_followed(services, log):
         try:
-            async with _repeated(works, log):
+            async with _run_all(works, log):
                 yield
         finally:
             with suppress(PyMongoError, TimeoutError):
-                await asyncio.wait_for(services.access.write_last_uses(), LAST_WORD_SECONDS)
+                await asyncio.wait_for(services.access.write_last_uses(), LAST_WRITE_SECONDS)
 
 
 @asynccontextmanager
 async def clock_followed(services: Services, log: FilteringBoundLogger) -> AsyncGenerator[None]:
-    """Follow the simulated clock, where there is one, when another process puts it forward."""
+    """Follow the simulated clock, if there is one, when another process moves it forward."""
     works: Works = [] if services.clock_control is None else [(FOLLOW_SECONDS, services.clock_control.follow)]
-    async with _repeated(works, log):
+    async with _run_all(works, log):
         yield
 
 
 @asynccontextmanager
-async def _repeated(works: Works, log: FilteringBoundLogger) -> AsyncGenerator[None]:
+async def _run_all(works: Works, log: FilteringBoundLogger) -> AsyncGenerator[None]:
     tasks = [asyncio.create_task(_run_periodically(seconds, work, log)) for seconds, work in works]
     try:
         yield
@@ -116,41 +116,41 @@ async def _run_periodically(seconds: float, work: Callable[[], Awaitable[None]],
         except PyMongoError as error:
             log.warning("put_off", work=work.__qualname__, cause=type(error).__name__)
         except Exception as error:
-            # It comes again: a process that no longer follows its keys would be noticed too late.
+            # Try again later: a process must not stop following its keys.
             log.error("unhandled", work=work.__qualname__, exc_info=error)
         await asyncio.sleep(seconds)
 
 
 def _on_stop_signal(act: Callable[[], None]) -> None:
-    """Call `act` when the process is asked to stop, besides what the server does then.
+    """Call `act` on SIGTERM and SIGINT, in addition to the server's own handler.
 
-    The server waits for its open connections before it sends `lifespan.shutdown`, and an event stream would never end by itself.
+    The server waits for open connections before it sends `lifespan.shutdown`, and an event stream does not end by itself.
     """
     loop = asyncio.get_running_loop()
 
-    def also(before: Any) -> Callable[[int, Any], None]:
+    def chained(previous: Any) -> Callable[[int, Any], None]:
         def handle(number: int, frame: Any) -> None:
             loop.call_soon_threadsafe(act)
-            if callable(before):
-                before(number, frame)
+            if callable(previous):
+                previous(number, frame)
 
         return handle
 
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, also(signal.getsignal(number)))
+        signal.signal(number, chained(signal.getsignal(number)))
         signal.siginterrupt(number, False)
 
 
 def _tune_gc() -> None:
-    """What exists now lives as long as the process: the collector need not walk it, nor run every 700 allocations."""
+    """Exclude the objects of the start-up from garbage collection, and collect less often than every 700 allocations."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 100)
 
 
 def create_server() -> Server:
-    """Return the ASGI application of a worker process; the settings come from the environment."""
-    # At once: an orphan would go on holding the port, waiting for a database that has died with the parent as well.
+    """Return the ASGI application of a worker process, with settings from the environment."""
+    # First of all: an orphan would keep the port open and wait for a database that ended with the parent.
     die_with_parent(by=signal.SIGKILL)
     settings = load()
     require_safe(settings)

@@ -23,23 +23,23 @@ SECONDS = 20
 BEYOND_THE_DOCUMENT = {
     r"Expected ([a-z]+ \| )*int( \| [a-z]+)*, got float": "1.0 is an integer to JSON Schema, and not to us: amounts are written in one way",
     r"cursor (that this list has given out|of this list)|not (the position|a position) of a (page|sheet)|not a place that a sheet has named": "a cursor is opaque",
-    r"Invalid RFC3339 encoded datetime|there is no such time|a time (must|needs)|not a valid e-mail address":
+    r"Invalid RFC3339 encoded datetime|the time does not exist|a time (must|needs)|not a valid e-mail address":
         "formats are hints in JSON Schema, and tried at lengths that nothing of the kind has",
     r"this password is too common|the password must not be the e-mail address": "the list is longer than a document",
     r"not the current password|not the current code of the authenticator|changed the password at the same time": "a secret",
     r"a scope does not exist": "scopes are those of the routes",
-    r"two different wallets|hold one asset|an external_id, an email, or both|exactly one of external_id and id|needs? (a|its|an) "
+    r"two different wallets|have the same asset|an external_id, an email, or both|exactly one of external_id and id|needs? (a|its|an) "
     r"(period|currency|amount|group)|has no period|the hours are empty|must be after|refund itself|would (lapse|have lapsed)|only a refund|"
     r"at least one category or one sku|needs more points than|is there twice|only a discount has|takes a value of type|the currency must be|leave it out|omit the field|"
     r"needs (its currency|a cap)|judges no unlinked refunds|confirms nothing|confirm itself|can wait for an event|"
     r"counts for no achievement":
         "two fields are compared, or one needs another",
-    r"there is no (asset|such wallet)|the asset \S+ does not exist|another member's|only a purchase can be (refunded|confirmed)": "what is named is looked up",
+    r"there is no asset|the wallet does not exist|the asset \S+ does not exist|another member's|only a purchase can be (refunded|confirmed)": "what is named is looked up",
     r"can import codes|external codes are|can have a shared code|the code exists already|cannot change; create another|name the member who|"
     r"say (who|into whose wallet)|has (at most \d+|\d+ at most)|needs the (currency|amount) of the basket":
         "it depends on the offer, on who asks, or on what there is",
     r"pattern needs|a secret code needs|a pattern (has|is)|check character|the file has no code": "a pattern is counted, and a file is read",
-    r"it has passed|the future is not booked yet|more than ten years ahead": "the clock is looked at",
+    r"it has passed|must (not )?be in the future|reserved for value that awaits|more than ten years ahead": "the clock is looked at",
     r"the URL must|a URL may have|not a valid URL|not an IPv6 address|an IPv4 address must|the port must be|has an address that is not public|"
     r"a (host )?name must|the host name (must|is)":
         "an address is taken apart, and its name resolved",

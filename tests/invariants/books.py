@@ -128,22 +128,50 @@ def group_answer_of(verdict: CommandResult) -> list[Answer] | str:
     return verdict.code
 
 
+POSITIONAL = [
+    "_id",
+    "owner",
+    "asset",
+    "transaction",
+    "kind",
+    "amount",
+    "balance_after",
+    "held_after",
+    "counter",
+    "actor",
+    "at",
+    "reason",
+    "reference",
+    "key",
+    "fingerprint",
+    "metadata",
+    "once",
+]
+OPTIONAL = ["pair", "lots", "hold", "reverses", "terms", "spent", "spendable_after"]
+
+
 def hash_of(entry: Entry) -> bytes:
-    """The chain's hash as the documentation says it, made with the standard library only."""
-    fields: list[Any] = [
-        f"{entry.account}#{entry.seq:012d}", entry.owner, entry.asset, entry.transaction, entry.kind, entry.amount,
-        entry.balance_after, entry.held_after, entry.counterparty, entry.actor, entry.at, entry.reason, entry.reference, entry.key,
-        entry.fingerprint.hex() if entry.fingerprint else None, entry.metadata,
-        [mark.hex() for mark in entry.unique_keys] if entry.unique_keys else None,
-    ]  # fmt: skip
-    rare = {
-        name: msgspec.to_builtins(value)
-        for name in ("pair", "lots", "hold", "reverses", "terms", "spent", "spendable_after")
-        if (value := getattr(entry, name)) is not None
-    }
-    fields += [rare] if rare else []
-    body = json.dumps(fields, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    return hashlib.sha256(entry.prev + body.encode()).digest()
+    """Return the hash of an entry as docs/verify.md defines it, computed with the standard library."""
+    return hash_of_row(without_bytes(msgspec.to_builtins(entry, builtin_types=(bytes,))))
+
+
+def without_bytes(value: Any) -> Any:
+    """Return a stored document with its binary values as hexadecimal text."""
+    if isinstance(value, bytes):
+        return value.hex()
+    if isinstance(value, list | tuple):
+        return [without_bytes(item) for item in value]
+    if isinstance(value, dict):
+        return {name: without_bytes(item) for name, item in value.items()}
+    return value
+
+
+def hash_of_row(row: dict[str, Any]) -> bytes:
+    """Return the hash of a stored entry, with binary values as hexadecimal text."""
+    array = [row.get(name, {} if name == "metadata" else None) for name in POSITIONAL]
+    optional = {name: row[name] for name in OPTIONAL if row.get(name) is not None}
+    body = json.dumps([*array, optional] if optional else array, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(bytes.fromhex(row["prev"]) + body.encode()).digest()
 
 
 def assert_laws(accounts: dict[str, Account], entries: Sequence[Entry], bounds: dict[str, Bounds]) -> None:

@@ -3,22 +3,18 @@
 import itertools
 import random
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, get_args
 
 from guerdon.access.token_keys import TokenKeys
 from guerdon.ledger.jobs import sweep
-from guerdon.ledger.models import CommandOutcome
+from guerdon.ledger.models import CommandOutcome, EntryKind
 from guerdon.verification.checkpoints import CheckpointKeys, write_checkpoint
 from guerdon.wiring.services import Services
 from tests.clients import Caller, ManualClock
 from tests.invariants.asks import WAITING, Ask, Dates
 from tests.invariants.till import award_command
 
-KINDS = {
-    "credit", "debit", "transfer", "award", "clawback", "hold", "capture", "void", "hold_expiry", "expiry", "settlement", "reversal",
-    "freeze", "unfreeze", "close", "terms", "redeem", "issue", "reserve", "release", "use", "unuse", "cancel", "load",
-    "confirmation",
-}  # fmt: skip
+KINDS: set[str] = set(get_args(EntryKind))
 KEYS = CheckpointKeys(TokenKeys.generate())
 _numbers = itertools.count(1)
 _SETTLED_SECONDS = 95

@@ -7,7 +7,7 @@ from typing import Any
 from guerdon.campaigns.domain import EVENTS
 from guerdon.database import Database, Document
 from guerdon.ledger.expiry import HOLD_DOCUMENTS
-from guerdon.ledger.models import Entry, entry_hash
+from guerdon.ledger.models import HASHED_FIELDS, Entry, entry_hash
 from guerdon.ledger.store import ACCOUNTS, ENTRIES, REVERSALS, decode_entry
 from guerdon.offers.models import OFFER_VERSIONS
 from guerdon.verification.checkpoints import CHECKPOINTS
@@ -355,11 +355,8 @@ def own_words(rng: random.Random, copy: Copy) -> list[Change]:
     return [(ENTRIES, row["_id"], {**row, "expires_at": row["at"]})]
 
 
-_ENTRY_FIELDS = (
-    "owner", "asset", "transaction", "kind", "amount", "balance_after", "held_after", "counter", "actor", "at", "prev", "hash",
-    "reason", "reference", "key", "fingerprint", "metadata", "once", "pair", "lots", "hold", "reverses", "terms", "spent",
-    "spendable_after",
-)  # fmt: skip
+_ENTRY_FIELDS = (*HASHED_FIELDS[1:], "prev", "hash")
+"""Every stored field of an entry but its id, which `delete_row` and `swap_bodies` change."""
 _VOUCHER_FIELDS = (
     "owner", "member", "offer", "offer_version", "name", "kind", "value", "uses", "price", "transaction", "account", "expires_at",
     "state", "reserved_until",

@@ -109,7 +109,7 @@ def test_too_late_is_too_late_whether_or_not_it_was_swept() -> None:
         till = till_with()
         if sweeps:
             till.sweep([WALLET], LIMIT)
-        with pytest.raises(InvalidState, match="100 to confirm, 0 wait"):
+        with pytest.raises(InvalidState, match="100 to confirm, but 0 await confirmation"):
             till.do(CONFIRMATION, LIMIT)
         assert state(till, LIMIT) == (0, 0, 0)
         assert_in_order(till)

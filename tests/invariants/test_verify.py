@@ -1,6 +1,7 @@
 """BIT-1: `verify` names every tampering, and nothing else, also while the books are written to."""
 
 import asyncio
+import json
 import random
 import time
 from collections import Counter
@@ -27,10 +28,12 @@ from guerdon.verification.vouchers import check_vouchers
 from guerdon.wiring.routes import build_app
 from guerdon.wiring.services import Services
 from tests.clients import Caller, Log, ManualClock
+from tests.invariants.books import without_bytes
 from tests.invariants.company import bulk, fresh_key, open_wallets
 from tests.invariants.full_books import KEYS, KINDS, Shop, build
 from tests.invariants.model import Spec
 from tests.invariants.tampering import TAMPERS, VOUCHER_TAMPERS, Copy
+from tests.invariants.test_hashed_fields import GOLDEN
 
 TRIALS = 2
 """`make trust` makes 1,000 trials (tests/trust/test_proof.py)."""
@@ -76,6 +79,18 @@ async def test_untouched_books_are_clean(services: Services, copy: Copy, kept: P
     for account in copy.accounts:
         alone = await verify_account(services.database, account["_id"])
         assert (alone.violations, alone.accounts, alone.entries) == (0, 1, account["seq"]), alone.first
+
+
+def test_the_golden_file_has_an_entry_of_each_kind_and_field(copy: Copy) -> None:
+    """When it fails, append the rows that it prints to `tests/golden/entries.json`; never change the rows that are there."""
+    lacking: list[str] = []
+    kinds, fields = {row["kind"] for row in GOLDEN}, set[str]().union(*GOLDEN)
+    for row in copy.entries:
+        if row["kind"] not in kinds or not fields.issuperset(row):
+            kinds.add(row["kind"])
+            fields.update(row)
+            lacking.append(json.dumps(without_bytes(row), ensure_ascii=False))
+    assert lacking == [], "append to tests/golden/entries.json:\n" + "\n".join(lacking)
 
 
 @pytest.mark.parametrize("name", TAMPERS)

@@ -94,7 +94,7 @@ async def test_processes_race_for_one_account(database: Database, mongodb_url: s
         ]
         results = await asyncio.gather(*started, return_exceptions=True)
         assert sum(ledger.stats.conflicts for ledger in ledgers) < 60, "they should have taken turns"
-    assert tally(results) == {"Outcome": total, "InsufficientFunds": total}
+    assert tally(results) == {"CommandOutcome": total, "InsufficientFunds": total}
     moved = (await numbers_on(database, A))[1:]
     assert len(moved) == total
     for place in range(1, count + 1):
@@ -200,21 +200,21 @@ async def test_turns_go_round_in_the_order_of_asking(database: Database) -> None
     one, two, three = ((each, ContentionLease(A)) for each in turns)
 
     async def ask(who: tuple[ContentionLeases, ContentionLease], *, joins: bool = True, leaves: bool = False) -> bool:
-        return await who[0]._ask(who[1], joins=joins, leaves=leaves)
+        return await who[0]._request_lease(who[1], joins=joins, leaves=leaves)
 
     assert await ask(one)
     assert [await ask(two), await ask(three), await ask(two)] == [False, False, False]
-    assert await standing(database, A) == (turns[0]._me, 2)
+    assert await standing(database, A) == (turns[0]._process_id, 2)
     assert await ask(one), "asking again does not give it away"
     assert not await ask(one, leaves=True)
-    assert await standing(database, A) == (turns[1]._me, 2)
+    assert await standing(database, A) == (turns[1]._process_id, 2)
     assert [await ask(three), await ask(one), await ask(two)] == [False, False, True]
     assert not await ask(two, joins=False, leaves=True)
-    assert await standing(database, A) == (turns[2]._me, 1)
+    assert await standing(database, A) == (turns[2]._process_id, 1)
     # The third never answers. When its time is over the first in line has it, whoever asks.
     await asyncio.sleep(LEASE_SECONDS)
     assert not await ask(two)
-    assert await standing(database, A) == (turns[0]._me, 1)
+    assert await standing(database, A) == (turns[0]._process_id, 1)
     assert await ask(one)
     assert not await ask(one, joins=False, leaves=True)
     assert await ask(two)
@@ -258,7 +258,7 @@ async def test_wrong_clocks_change_nothing(database: Database, mongodb_url: str)
         ]
         results = await asyncio.wait_for(asyncio.gather(*started, return_exceptions=True), SOON_SECONDS)
         assert time.monotonic() - began < SOON_SECONDS
-    assert tally(results) == {"Outcome": 150, "InsufficientFunds": 150}
+    assert tally(results) == {"CommandOutcome": 150, "InsufficientFunds": 150}
     assert (await verify(database)).violations == 0
 
 
@@ -285,7 +285,7 @@ from tests.races.test_turns import A, debit, processes
 
 async def main():
     async with processes(sys.argv[1], 1) as [ledger]:
-        ledger._committer._turns.lost([A])
+        ledger._committer._leases.mark_contended([A])
         number = 10**6
         while True:
             number += 10
@@ -337,5 +337,5 @@ async def test_without_the_turns_the_race_still_decides(database: Database, mong
             ledger.submit(debit(A, 1, 1000 * place + number)) for number in range(50) for place, ledger in enumerate(ledgers, 1)
         ]
         results = await asyncio.wait_for(asyncio.gather(*started, return_exceptions=True), SOON_SECONDS)
-    assert tally(results) == {"Outcome": 50, "InsufficientFunds": 50}
+    assert tally(results) == {"CommandOutcome": 50, "InsufficientFunds": 50}
     assert (await verify(database)).violations == 0

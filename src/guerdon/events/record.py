@@ -38,6 +38,7 @@ from guerdon.ledger.models import (
     Decision,
     DocumentChange,
     DocumentRef,
+    EntryKind,
     Lot,
     Posting,
     Transaction,
@@ -173,7 +174,7 @@ class PostingBuilder:
         self._append("award" if posting.amount > 0 else "clawback", tuple(postings), campaign, version)
         return None if self._recording.preview else transaction_id(wallet.id, wallet.seq + 1)
 
-    def _append(self, kind: str, postings: tuple[Posting, ...], campaign: str, version: int) -> None:
+    def _append(self, kind: EntryKind, postings: tuple[Posting, ...], campaign: str, version: int) -> None:
         metadata = {"event": self._recording.event.id, "campaign": campaign, "version": str(version)}
         self.transactions.append(Transaction(kind, postings, self._recording.actor, metadata=metadata))
 

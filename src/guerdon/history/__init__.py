@@ -1,1 +1,1 @@
-"""What has happened in a wallet: its entries, its balance at any past time, monthly statements, and its changes as they are made."""
+"""History of wallets: entries, balances at past times, monthly statements, and live streams."""

@@ -26,7 +26,7 @@ _READS = (NotFound,)
 
 
 class HistoryResource:
-    """`/v1/wallets/{wallet_id}/…`: what has happened in a wallet."""
+    """`/v1/wallets/{wallet_id}/entries | balance | statements | stream`"""
 
     def __init__(self, history: History, streams: Streams) -> None:
         self._history = history
@@ -41,9 +41,9 @@ class HistoryResource:
         errors=_READS,
     )
     async def on_get_entries(self, req: Request, resp: Response, wallet_id: str) -> None:
-        """Read a wallet's history, newest first, filtered by kind, time and reference.
+        """List the entries of a wallet, newest first, filtered by kind, time and reference.
 
-        A page filtered by `kind` looks at 1,000 entries at most: it may be shorter than `limit` and still have a `next_cursor`.
+        A page filtered by `kind` examines at most 1,000 entries: it may be shorter than `limit` and still have a `next_cursor`.
         """
         query = read_query(req, EntryQuery)
         entries, cursor = await self._history.list_entries(actor_of(req), wallet_id, query)
@@ -58,7 +58,7 @@ class HistoryResource:
         errors=_READS,
     )
     async def on_get_balance(self, req: Request, resp: Response, wallet_id: str) -> None:
-        """Read a wallet's balance as it was booked at a past moment, that moment included; before the first entry it is 0."""
+        """Return the balance of a wallet as it was booked at a time, including entries at that time."""
         query = read_query(req, BalanceQuery)
         send(resp, await self._history.balance_at(actor_of(req), wallet_id, query.at))
 
@@ -72,7 +72,7 @@ class HistoryResource:
         errors=_READS,
     )
     async def on_get_statement(self, req: Request, resp: Response, wallet_id: str, month: str) -> None:
-        """Read a month of a wallet, for example `2026-11`, in the programme's time zone: balances, totals by kind, and entries.
+        """Return the statement of a month such as `2026-11`, in the programme's time zone: balances, totals by kind, and entries.
 
         With `format=csv` the answer is `text/csv; charset=utf-8`, one table with the columns `row` (`opening`, `entry`, `total`,
         and `closing`, or `interim` while the month is not complete), `seq`, `created_at`, `kind`, `amount`, `balance`, `held`, `count`,
@@ -94,31 +94,32 @@ class HistoryResource:
         errors=_READS,
     )
     async def on_get_stream(self, req: Request, resp: Response, wallet_id: str) -> None:
-        """Follow a wallet: server-sent events (`text/event-stream`), one for each new entry.
+        """Stream the changes of a wallet as server-sent events (`text/event-stream`), one for each new entry.
 
-        The first is `balance`, the wallet as it is now. Each `entry` has the entry's `seq` as its `id`, and as data `balance`, `held`,
-        `available` and `seq` right after it, and the `entry`. Send the last id as `Last-Event-ID` to go on after it. A stream lasts 15
-        minutes at most.
+        The first event is `balance`, the wallet at the present time. Each event `entry` has the entry's `seq` as its `id`; its data are
+        `balance`, `held`, `available` and `seq` after the entry, and the `entry`. To resume, send the last id as `Last-Event-ID`. A
+        stream lasts at most 15 minutes.
         """
         resp.sse = await self._streams.open(actor_of(req), wallet_id, _last_seq(req))
         resp.set_header("X-Accel-Buffering", "no")
 
 
 def _last_seq(req: Request) -> int | None:
-    """
+    """Return the value of `Last-Event-ID`, or None without it.
+
     Raises:
-        BadRequest: the header is not an id that a stream has given out.
+        BadRequest: The header is not the id of an event.
     """
     value = req.get_header("Last-Event-ID")
     if value is None:
         return None
     if not (value.isascii() and value.isdecimal() and len(value) <= SEQ_DIGITS):
-        raise BadRequest("Last-Event-ID must be the id of an event that this stream has sent")
+        raise BadRequest("Last-Event-ID must be the id of an event of this stream")
     return int(value)
 
 
 def routes(history: History, streams: Streams) -> list[tuple[str, Any, str | None]]:
-    """(path, resource, suffix) of every route of this room."""
+    """Return (path, resource, suffix) of every route of this package."""
     resource = HistoryResource(history, streams)
     return [
         ("/v1/wallets/{wallet_id}/entries", resource, "entries"),

@@ -1,4 +1,4 @@
-"""Tells who listens that a wallet may have new entries. It carries no data: whoever is woken reads the entries themselves."""
+"""Notifications that a wallet may have new entries. They carry no data: the listener reads the entries."""
 
 import asyncio
 import random
@@ -12,16 +12,16 @@ from guerdon.ledger.models import SEQ_DIGITS
 from guerdon.ledger.store import ENTRIES
 
 WAIT_MS = 1000
-"""How long the server waits for a change before it answers that there is none; so often it is asked whether anybody listens still."""
+"""Time that the server waits for a change before it answers, and thus the interval of the check for listeners."""
 BACKOFF_START_SECONDS, BACKOFF_CAP_SECONDS = 0.1, 5.0
 _PIPELINE: list[Document] = [{"$match": {"operationType": "insert"}}, {"$project": {"documentKey": 1}}]
 
 
 class EntryWatcher:
-    """One change stream on the entries for the whole process, open while somebody listens.
+    """One change stream on the entries for the process, open while there are listeners.
 
-    The driver resumes it by its token when the primary changes. When that fails too it is opened anew, and everybody is woken, since
-    nobody knows what was missed.
+    The driver resumes it by its token when the primary changes. If that fails, it is opened again, and all listeners are woken, because
+    entries may have been missed.
     """
 
     def __init__(self, database: Database) -> None:
@@ -31,7 +31,7 @@ class EntryWatcher:
 
     @contextmanager
     def listening(self, wallet_id: str) -> Generator[asyncio.Event]:
-        """Give a flag that is set when the wallet may have new entries; it is not a queue, so a slow listener costs nothing."""
+        """Yield an event that is set when the wallet may have new entries. It is not a queue, so a slow listener costs nothing."""
         news = asyncio.Event()
         self._listeners.setdefault(wallet_id, set()).add(news)
         if self._watching is None or self._watching.done():

@@ -1,4 +1,4 @@
-"""Wire shapes of history, and how they are made of entries."""
+"""Wire structs of the history, and their construction from entries."""
 
 from datetime import datetime
 from typing import Annotated, Literal
@@ -13,7 +13,7 @@ from guerdon.ledger.models import Entry, hold_id
 from guerdon.types import PageQuery, Reference
 from guerdon.wallets.models import LotView, WalletState, view_lot, view_wallet
 
-# The query reader would take a bare number for seconds since the epoch; what is meant by one is anybody's guess.
+# The query reader would accept a number as seconds since the epoch, which is ambiguous.
 Moment = Annotated[
     str,
     Meta(
@@ -24,56 +24,77 @@ Moment = Annotated[
 
 
 def moment_ms(moment: str, name: str) -> int:
-    """Milliseconds since the epoch.
+    """Return milliseconds since the epoch.
 
     Raises:
-        Validation: there is no such time; `name` is the parameter's.
+        Validation: The time does not exist; `name` is the name of the parameter.
     """
     try:
         return utc_ms(msgspec.convert(moment, datetime), name)
     except msgspec.ValidationError:
-        raise Validation.at(name, "there is no such time") from None
+        raise Validation.at(name, "the time does not exist") from None
 
 
 # --- entries --------------------------------------------------------------------------------------------------------
 
 
 class EntryView(Struct, frozen=True):
-    """One change of a wallet; `amount` is signed."""
+    """One change of a wallet."""
 
     id: str
+    """Id of the entry, `{wallet}#{seq}`."""
     transaction_id: str
+    """Id of the transaction that the entry belongs to."""
     kind: str
+    """Kind of the entry, such as `debit`."""
     amount: int
+    """Signed change of the balance in minor units."""
     balance_after: int
+    """Balance after the entry, in minor units."""
     held_after: int
+    """Held value after the entry, in minor units."""
     seq: int
+    """Number of the entry, from 1 without gaps."""
     counter: str
+    """Counterparty: a system account such as `system:issuer`, or the other wallet of a transfer."""
     reference: str | None
+    """The caller's own name of the business fact, or null."""
     reason: str | None
+    """Reason in the caller's words, or null."""
     metadata: dict[str, str]
+    """The caller's texts by name."""
     hash: str
+    """SHA-256 of the entry in hexadecimal; it includes the hash of the entry before."""
     created_at: str
+    """Time of the entry, RFC 3339 in UTC."""
     lots: list[LotView] | UnsetType = UNSET
-    """The dated part of what moved, signed like what is available: what left the wallet or was held is negative."""
+    """Dated part of the change, signed like the available value: value that left the wallet or was held is negative."""
     hold: str | UnsetType = UNSET
+    """Id of the hold that the entry changed."""
     reverses: str | UnsetType = UNSET
+    """Id of the transaction that the entry reverses."""
 
 
 class EntryPage(Struct, frozen=True):
-    """Entries, newest first. With `kind` a page may hold fewer than `limit`, or none, and still have a `next_cursor`."""
+    """Entries, newest first. With the filter `kind`, a page may have fewer than `limit` items and still a `next_cursor`."""
 
     items: list[EntryView]
+    """Entries, newest first."""
     next_cursor: str | None
+    """Cursor of the next page; null on the last page."""
 
 
 class EntryQuery(PageQuery, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Filters: `kind`; `from` (inclusive) to `to` (exclusive) in RFC 3339 with an offset; the exact `reference`."""
+    """Filters of a wallet's entries."""
 
     kind: Annotated[str, Meta(min_length=1, max_length=20, pattern=r"^[a-z_]+$(?!\n)")] | None = None
+    """Return entries of this kind only."""
     since: Moment | None = field(default=None, name="from")
+    """Return entries at or after this time, RFC 3339 with an offset."""
     until: Moment | None = field(default=None, name="to")
+    """Return entries before this time, RFC 3339 with an offset."""
     reference: Reference | None = None
+    """Return the entry with exactly this reference."""
 
 
 def view_entry(entry: Entry) -> EntryView:
@@ -101,75 +122,102 @@ def view_entry(entry: Entry) -> EntryView:
 
 
 class BalanceQuery(Struct, frozen=True, forbid_unknown_fields=True):
-    """The moment, in RFC 3339 with an offset; if absent, now."""
+    """Time of a balance."""
 
     at: Moment | None = None
+    """Time of the balance, RFC 3339 with an offset; now if absent."""
 
 
 class BalanceView(Struct, frozen=True):
-    """A wallet as it was booked at a moment. `seq` is the newest entry of that moment; 0 before there was one."""
+    """A wallet as it was booked at a time."""
 
     wallet: str
+    """Id of the wallet."""
     asset: str
+    """Code of the asset."""
     at: str
+    """Time of the balance, RFC 3339 in UTC."""
     balance: int
+    """Balance in minor units, including entries at that time."""
     held: int
+    """Held value in minor units."""
     seq: int
+    """Number of the newest entry at that time; 0 before the first entry."""
     entry_created_at: str | None
+    """Time of that entry, RFC 3339 in UTC; null before the first entry."""
 
 
 # --- statements -----------------------------------------------------------------------------------------------------
 
 
 class StatementQuery(Struct, frozen=True, forbid_unknown_fields=True):
-    """`json`, or `csv` for spreadsheets."""
+    """Format of a statement."""
 
     format: Literal["json", "csv"] = "json"
+    """`json`, or `csv` for spreadsheets."""
 
 
 class StatementPoint(Struct, frozen=True):
-    """A wallet at the beginning or the end of a month; `seq` is the newest entry then."""
+    """A wallet at the beginning or the end of a month."""
 
     balance: int
+    """Balance in minor units."""
     held: int
+    """Held value in minor units."""
     seq: int
+    """Number of the newest entry at that time; 0 before the first entry."""
 
 
 class KindTotal(Struct, frozen=True):
-    """How many entries of one kind a month has, and the sums of what they brought in and took out."""
+    """Totals of the entries of one kind in a month."""
 
     kind: str
+    """Kind of the entries."""
     count: int
+    """Number of entries."""
     inflow: int = field(name="in")
+    """Sum of the amounts that increased the balance, in minor units."""
     outflow: int = field(name="out")
+    """Sum of the amounts that decreased the balance, in minor units."""
 
 
 class StatementHead(Struct, frozen=True):
-    """A wallet's month in the programme's time zone. `complete` is false as long as entries can still be added to it."""
+    """A wallet's month in the programme's time zone."""
 
     wallet: str
+    """Id of the wallet."""
     asset: str
+    """Code of the asset."""
     month: str
+    """Month, such as `2026-11`."""
     time_zone: str
+    """IANA name of the programme's time zone."""
     starts_at: str
+    """First millisecond of the month, RFC 3339 in UTC."""
     ends_at: str
+    """First millisecond of the next month, RFC 3339 in UTC."""
     complete: bool
+    """False while entries can still be added to the month."""
     opening: StatementPoint
+    """The wallet before the first entry of the month."""
 
 
 class StatementView(StatementHead, frozen=True):
-    """A wallet's month: `opening` plus all `in` minus all `out` is `closing`. Entries are oldest first.
+    """A wallet's month: the balance of `opening` plus all `in` minus all `out` equals that of `closing`.
 
-    It is sent while it is read, so `closing` comes last; a document without it was cut off.
+    The document is sent while it is read. `closing` comes last; a document without it is incomplete.
     """
 
     entries: list[EntryView]
+    """Entries of the month, oldest first."""
     totals: list[KindTotal]
+    """Totals by kind."""
     closing: StatementPoint
+    """The wallet after the last entry of the month."""
 
 
 class Statement(Struct, frozen=True):
-    """What a statement is made of: the entries `first` to `last`, and the ones that give its opening and closing balance."""
+    """Data of a statement: the entries `first` to `last`, and those with its opening and closing balance."""
 
     wallet: str
     owner: str
@@ -206,24 +254,35 @@ def view_head(statement: Statement) -> StatementHead:
 
 
 class BalanceEvent(Struct, frozen=True):
-    """The wallet now. `reset` says that entries were skipped: too many had been missed to send them one by one."""
+    """The wallet at the start of a stream."""
 
     balance: int
+    """Balance in minor units."""
     held: int
+    """Value set aside by active holds, in minor units."""
     available: int
+    """Value that can be spent now, in minor units."""
     seq: int
+    """Number of the wallet's newest entry."""
     status: str
+    """`open`, `frozen` or `closed`."""
     reset: bool
+    """True if entries were skipped because too many were missed."""
 
 
 class EntryEvent(Struct, frozen=True):
-    """One entry, and the wallet right after it."""
+    """A new entry, and the wallet right after it."""
 
     balance: int
+    """Balance after the entry, in minor units."""
     held: int
+    """Held value after the entry, in minor units."""
     available: int
+    """Value that can be spent after the entry, in minor units."""
     seq: int
+    """Number of the entry."""
     entry: EntryView
+    """The entry."""
 
 
 def balance_event(state: WalletState, *, reset: bool) -> BalanceEvent:

@@ -1,4 +1,4 @@
-"""Queries on the past of a wallet. Nothing here scans: a place in time is found by a search over the numbers of entries."""
+"""Queries on the history of a wallet. Times are found by a search over the numbers of entries, without a scan."""
 
 import asyncio
 from collections.abc import AsyncGenerator
@@ -18,31 +18,31 @@ from guerdon.permissions import Actor
 from guerdon.wallets.service import Wallets
 
 EXAMINED_MAX = 1000
-"""Entries that one page filtered by kind may look at."""
+"""Maximum number of entries that one page filtered by kind examines."""
 BATCH = 100
-"""Entries of a statement that are in memory at once; reading them and making text of them holds the loop for 4 ms."""
+"""Entries of a statement in memory at a time; reading and encoding them takes 4 ms of the event loop."""
 STATEMENTS_MAX = 16
 STATEMENT_SECONDS = 900
 SETTLED_MS = 60_000
-"""An entry is dated when it is decided, and committed within a minute at the longest."""
+"""Time after which no entry with an earlier time can be committed: the time is set at the decision, and a commit takes at most a minute."""
 
 
 class History:
-    """What has happened in wallets."""
+    """Queries on the history of wallets."""
 
     def __init__(self, wallets: Wallets, ledger: Ledger, *, database: Database, clock: Clock) -> None:
         self._wallets = wallets
         self._ledger = ledger
         self._entries = database.raw[ENTRIES]
         self._clock = clock
-        self._places = StreamSlots(STATEMENTS_MAX, STATEMENT_SECONDS)
+        self._slots = StreamSlots(STATEMENTS_MAX, STATEMENT_SECONDS)
 
     async def list_entries(self, actor: Actor, wallet_id: str, query: EntryQuery) -> tuple[list[Entry], str | None]:
-        """Return one page, newest first, and the cursor of the next.
+        """Return one page of entries, newest first, and the cursor of the next page.
 
         Raises:
-            NotFound: no such wallet, or not the caller's.
-            Validation: the cursor or a time is not acceptable.
+            NotFound: The wallet does not exist or is not the caller's.
+            Validation: The cursor or a time is invalid.
         """
         account = await self._wallets.get_account(actor, wallet_id)
         first, last = await self._between(account, query.since, query.until)
@@ -51,7 +51,7 @@ class History:
         if query.reference is not None:
             return await self._find_reference(account, query.reference, query.kind, (first, last)), None
         lowest = max(first, last - (query.limit if query.kind is None else EXAMINED_MAX) + 1)
-        where: Document = _places(account, lowest, last)
+        where: Document = _range_filter(account, lowest, last)
         if query.kind is not None:
             where["kind"] = query.kind
         entries = await self._ledger.list_entries(where, limit=query.limit)
@@ -59,17 +59,17 @@ class History:
         return entries, encode_cursor(str(position)) if position > first else None
 
     async def balance_at(self, actor: Actor, wallet_id: str, moment: str | None) -> BalanceView:
-        """What was booked at a moment, that moment included.
+        """Return the booked balance at a time, including entries at that time.
 
         Raises:
-            NotFound: no such wallet, or not the caller's.
-            Validation: there is no such moment, or it lies in the future.
+            NotFound: The wallet does not exist or is not the caller's.
+            Validation: The time does not exist or is in the future.
         """
         account = await self._wallets.get_account(actor, wallet_id)
         now_ms = self._clock.now_ms()
         at_ms = now_ms if moment is None else moment_ms(moment, "at")
         if at_ms > now_ms:
-            raise Validation.at("at", "the future is not booked yet")
+            raise Validation.at("at", "the time must not be in the future")
         seq = account.seq if moment is None else await self._count_before(account, at_ms + 1)
         entry = await self._entry(account, seq)
         return BalanceView(
@@ -83,17 +83,17 @@ class History:
         )
 
     async def statement(self, actor: Actor, wallet_id: str, month: str) -> Statement:
-        """What is needed to write the statement of a month of the programme's time zone.
+        """Return the data of the statement of a month in the programme's time zone.
 
         Raises:
-            NotFound: no such wallet, or not the caller's, or no month that has begun.
+            NotFound: The wallet does not exist or is not the caller's, or the month is invalid or has not begun.
         """
         account = await self._wallets.get_account(actor, wallet_id)
         parsed = parse_month(month)
         now_ms = self._clock.now_ms()
         starts_ms, ends_ms = (0, 0) if parsed is None else self._ledger.calendar.month_bounds(*parsed)
         if parsed is None or starts_ms > now_ms:
-            raise NotFound("there is no such statement: name a month that has begun, for example 2026-01")
+            raise NotFound("the statement does not exist; give a month that has begun, for example 2026-01")
         before, last = await asyncio.gather(self._count_before(account, starts_ms), self._count_before(account, ends_ms))
         opening, closing = await asyncio.gather(self._entry(account, before), self._entry(account, last))
         return Statement(
@@ -112,13 +112,13 @@ class History:
         )
 
     def write(self, statement: Statement, form: str) -> AsyncGenerator[bytes]:
-        """Return the text of a statement, `json` or `csv`, in pieces.
+        """Return the chunks of a statement in the format `json` or `csv`.
 
         Raises:
-            Overloaded: too many statements are being sent by this process.
+            Overloaded: This process is sending too many statements.
         """
         make = statements.as_csv if form == "csv" else statements.as_json
-        return self._places.take(make(statement, self._batches(statement)))
+        return self._slots.take(make(statement, self._batches(statement)))
 
     # --- inside -----------------------------------------------------------------------------------------------------
 
@@ -127,16 +127,16 @@ class History:
         from_ms = None if since is None else moment_ms(since, "from")
         to_ms = None if until is None else moment_ms(until, "to")
         before, last = await asyncio.gather(
-            _known(0) if from_ms is None else self._count_before(account, from_ms),
-            _known(account.seq) if to_ms is None else self._count_before(account, to_ms),
+            _value(0) if from_ms is None else self._count_before(account, from_ms),
+            _value(account.seq) if to_ms is None else self._count_before(account, to_ms),
         )
         return before + 1, last
 
     async def _count_before(self, account: Account, at_ms: int) -> int:
-        """Return how many entries are older than `at_ms`; it is the newest one's `seq`, since times never fall within an account.
+        """Return the number of entries before `at_ms`. It is the `seq` of the newest of them, because times never decrease in an account.
 
         Raises:
-            DatabaseUnavailable: an entry that must exist cannot be read at the moment.
+            DatabaseUnavailable: An entry that must exist cannot be read now.
         """
         low, high = 0, account.seq + 1
         while seqs := probes(low, high):
@@ -149,10 +149,10 @@ class History:
         return low
 
     async def _entry(self, account: Account, seq: int) -> Entry | None:
-        """The entry number `seq`; None stands for the time before the first.
+        """Return the entry number `seq`, or None for 0.
 
         Raises:
-            DatabaseUnavailable: it cannot be read at the moment.
+            DatabaseUnavailable: The entry cannot be read now.
         """
         if seq == 0:
             return None
@@ -162,7 +162,7 @@ class History:
         return entry
 
     async def _find_reference(self, account: Account, reference: str, kind: str | None, seqs: tuple[int, int]) -> list[Entry]:
-        """The one entry that carries the mark of the reference, if it fits; the index finds it, and nothing else is looked at."""
+        """Return the entry with the reference, if it matches the other filters. The unique index finds it."""
         where: Document = {"owner": account.owner, "once": unique_key(account.owner, "reference", reference)}
         row = await self._entries.find_one(where, hint="once")
         if row is None or "balance_after" not in row:
@@ -172,7 +172,7 @@ class History:
         return [entry] if fits else []
 
     async def _batches(self, statement: Statement) -> AsyncGenerator[list[Entry]]:
-        """The entries of a statement, oldest first. Each batch is a read of its own, so a slow client holds no cursor open."""
+        """Yield the entries of a statement, oldest first. Each batch is a separate read, so a slow client holds no cursor open."""
         for first in range(statement.first, statement.last + 1, BATCH):
             last = min(first + BATCH - 1, statement.last)
             where = {
@@ -182,20 +182,20 @@ class History:
             yield [decode_entry(row) async for row in self._entries.find(where, batch_size=BATCH + 1).sort("_id", 1)]
 
 
-def _places(account: Account, first: int, last: int) -> Document:
+def _range_filter(account: Account, first: int, last: int) -> Document:
     return {"_id": {"$gte": entry_id(account.id, first), "$lte": entry_id(account.id, max(last, 0))}, "owner": account.owner}
 
 
-async def _known(seq: int) -> int:
+async def _value(seq: int) -> int:
     return seq
 
 
 def _unreadable() -> DatabaseUnavailable:
-    return DatabaseUnavailable("a part of this history cannot be read at the moment", retry_after_seconds=1)
+    return DatabaseUnavailable("a part of the history cannot be read now; try again", retry_after_seconds=1)
 
 
 def _seq_of(cursor: str) -> int:
     position = decode_cursor(cursor)
     if not position.isdecimal() or len(position) > 12:
-        raise Validation.at("cursor", "not a cursor that this list has given out")
+        raise Validation.at("cursor", "not a cursor of this list; use a next_cursor that it returned")
     return int(position)

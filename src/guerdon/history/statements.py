@@ -1,4 +1,4 @@
-"""A statement as JSON or CSV, made while the entries are read, so that a month of any size takes the memory of one batch."""
+"""Statements as JSON or CSV, encoded while the entries are read, so that a month of any size takes the memory of one batch."""
 
 import csv
 import io
@@ -16,14 +16,16 @@ COLUMNS = (
     "counter", "reference", "reason", "transaction_id", "hold", "reverses",
 )  # fmt: skip
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\0", "\uff1d", "\uff0b", "\uff0d", "\uff20")
-"""A spreadsheet takes a cell that begins with one of these for a formula, or drops it and looks at what comes next. The last four are
-the full-width forms of the first four."""
+"""Characters at the beginning of a cell that a spreadsheet treats as the start of a formula, or drops before it looks for one.
+
+The last four are the full-width forms of the first four.
+"""
 _encode = msgspec.json.Encoder().encode
 Batches = AsyncIterator[Sequence[Entry]]
 
 
 async def as_json(statement: Statement, batches: Batches) -> AsyncGenerator[bytes]:
-    """The document of `StatementView`, in pieces."""
+    """Yield the chunks of a `StatementView` document."""
     tally = Tally()
     yield _encode(view_head(statement))[:-1] + b',"entries":['
     comma = b""
@@ -36,7 +38,7 @@ async def as_json(statement: Statement, batches: Batches) -> AsyncGenerator[byte
 
 
 async def as_csv(statement: Statement, batches: Batches) -> AsyncGenerator[bytes]:
-    """One table: a row `opening`, the entries, a row `total` for each kind, and at last `closing`, or `interim` in a month that runs."""
+    """Yield the chunks of one table: `opening`, the entries, a `total` for each kind, and `closing`, or `interim` in the current month."""
     tally = Tally()
     opening, closing = view_point(statement.opening), view_point(statement.closing)
     yield _lines([COLUMNS, _row("opening", opening.seq, rfc3339(statement.starts_ms), "", "", opening.balance, opening.held)])
@@ -50,12 +52,12 @@ async def as_csv(statement: Statement, batches: Batches) -> AsyncGenerator[bytes
 
 
 def file_name(statement: Statement) -> str:
-    """Safe in a header and on every disk: a wallet's id holds letters, digits, an underscore and the colon that is replaced."""
+    """Return a file name that is safe in a header and in any file system."""
     return f"statement-{statement.wallet.replace(':', '-')}-{statement.month}.csv"
 
 
 def harmless(cell: str | int) -> str | int:
-    """A text that a spreadsheet would calculate gets an apostrophe in front. Numbers are numbers, negative ones too."""
+    """Return the cell with an apostrophe in front if it is text that a spreadsheet would treat as a formula."""
     return f"'{cell}" if isinstance(cell, str) and cell.startswith(_FORMULA) else cell
 
 

@@ -1,4 +1,4 @@
-"""Room for long answers: so many of them at most, and none for longer than so long."""
+"""A bound on the number and the duration of long responses."""
 
 import asyncio
 from collections.abc import AsyncGenerator
@@ -11,16 +11,16 @@ T = TypeVar("T")
 
 
 class _Slot:
-    """One place; whoever holds the answer holds it."""
+    """Slot token; it is free when the response that holds it is collected."""
 
     __slots__ = ("__weakref__",)
 
 
 class StreamSlots:
-    """The places of one process for answers of one sort. A place is free again when its answer has ended, or was dropped unread."""
+    """Slots of one process for one sort of response. A slot is free again when its response has ended or was dropped unread."""
 
-    def __init__(self, most: int, seconds: float) -> None:
-        self._most = most
+    def __init__(self, slots_max: int, seconds: float) -> None:
+        self._slots_max = slots_max
         self._seconds = seconds
         self._taken: WeakSet[_Slot] = WeakSet()
 
@@ -28,24 +28,24 @@ class StreamSlots:
         return len(self._taken)
 
     def take(self, answer: AsyncGenerator[T]) -> AsyncGenerator[T]:
-        """Return `answer`, ended together with its request when it takes longer than the places' time.
+        """Return `answer` in a slot; it ends with its request when the time of the slot is over.
 
         Raises:
-            Overloaded: every place is taken.
+            Overloaded: Every slot is taken.
         """
-        if len(self._taken) >= self._most:
-            raise Overloaded(f"{self._most} answers of this sort are being sent already; try again", retry_after_seconds=5)
-        place = _Slot()
-        self._taken.add(place)
-        return self._within(place, answer)
+        if len(self._taken) >= self._slots_max:
+            raise Overloaded(f"{self._slots_max} responses of this sort are being sent; try again", retry_after_seconds=5)
+        slot = _Slot()
+        self._taken.add(slot)
+        return self._within(slot, answer)
 
-    async def _within(self, place: _Slot, answer: AsyncGenerator[T]) -> AsyncGenerator[T]:
-        """A client that does not read holds its request up in the middle of sending, where only cancelling reaches it."""
+    async def _within(self, slot: _Slot, answer: AsyncGenerator[T]) -> AsyncGenerator[T]:
+        """Yield the parts of an answer, and cancel the request at the end: a client that does not read blocks it while sending."""
         request = asyncio.current_task()
         assert request is not None
 
         def end() -> None:
-            self._taken.discard(place)
+            self._taken.discard(slot)
             request.cancel()
 
         timer = asyncio.get_running_loop().call_later(self._seconds, end)
@@ -54,5 +54,5 @@ class StreamSlots:
                 yield part
         finally:
             timer.cancel()
-            self._taken.discard(place)
+            self._taken.discard(slot)
             await answer.aclose()

@@ -1,4 +1,4 @@
-"""A wallet's changes as they are made, as server-sent events."""
+"""Live changes of a wallet as server-sent events."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
@@ -19,28 +19,28 @@ from guerdon.wallets.service import Wallets
 
 STREAMS_MAX = 1000
 STREAM_SECONDS = 900
-"""As long as an access token may live."""
+"""Maximum lifetime of an access token."""
 STUCK_SECONDS = STREAM_SECONDS + 60
 HEARTBEAT_SECONDS = 15.0
 RESUME_MAX = 1000
 READ_MAX = 100
 READS_AT_ONCE = 4
-"""Of the process's connections to the database, so that a crowd of listeners does not stand in the way of commits."""
+"""Maximum number of concurrent reads of all streams, so that they leave database connections for commits."""
 RETRY_SECONDS = 1.0
-STANDING_SECONDS = 15.0
-"""So often a stream looks whether its caller may still read; what it learns may itself be half a minute old."""
+RECHECK_SECONDS = 15.0
+"""Interval at which a stream checks its caller's permission again; the answer may be half a minute old."""
 READERS = scope("wallets:read", own=True)
 _encode = msgspec.json.Encoder().encode
 Events = AsyncGenerator[SSEvent | None]
 RecheckActor = Callable[[Actor], Awaitable[Actor]]
-"""Returns what a caller may do now; raises `Unauthenticated` when that is nothing any more."""
+"""Function that returns a caller with its current permissions, or raises `Unauthenticated`."""
 
 
 class Streams:
-    """The open streams of one process.
+    """Open streams of one process.
 
-    A stream is a position in a wallet's history and a flag. Whatever sets the flag, be it the feed, a heartbeat or the opening itself, the
-    stream then reads the entries after its position. `seq` has no gaps, so nothing is lost or sent twice, whatever the feed has missed.
+    A stream is a position in a wallet's history and a flag. When the flag is set, by the watcher, a heartbeat or the start, the stream
+    reads the entries after its position. `seq` has no gaps, so no entry is lost or sent twice, even if the watcher missed some.
     """
 
     def __init__(
@@ -56,30 +56,30 @@ class Streams:
         self._wallets = wallets
         self._entries = database.raw[ENTRIES]
         self._clock = clock
-        self._stand = stand
+        self._recheck = stand
         self._heartbeat_seconds = heartbeat_seconds
-        self._places = StreamSlots(streams_max, STUCK_SECONDS)
+        self._slots = StreamSlots(streams_max, STUCK_SECONDS)
         self._reads = asyncio.Semaphore(READS_AT_ONCE)
         self._ending = False
         self.feed = EntryWatcher(database)
 
     def __len__(self) -> int:
-        return len(self._places)
+        return len(self._slots)
 
     async def open(self, actor: Actor, wallet_id: str, last_seq: int | None) -> Events:
-        """Return the events of a wallet from now on, or from the one after `last_seq` on.
+        """Return the events of a wallet from now, or from the entry after `last_seq`.
 
         Raises:
-            NotFound: no such wallet, or not the caller's.
-            Overloaded: too many streams are open in this process, or it is about to end.
+            NotFound: The wallet does not exist or is not the caller's.
+            Overloaded: Too many streams are open in this process, or it is shutting down.
         """
         account = await self._wallets.get_account(actor, wallet_id)
         if self._ending:
-            raise Overloaded("this process is about to end; try again", retry_after_seconds=1)
-        return self._places.take(self._events(actor, account, last_seq))
+            raise Overloaded("the process is shutting down; try again", retry_after_seconds=1)
+        return self._slots.take(self._events(actor, account, last_seq))
 
     def end(self) -> None:
-        """End every stream. Clients come back with the last id they have seen."""
+        """End every stream. Clients reconnect with the last id that they received."""
         self._ending = True
         self.feed.wake_all()
 
@@ -88,8 +88,8 @@ class Streams:
         await self.feed.close()
 
     async def _events(self, actor: Actor, account: Account, last_seq: int | None) -> Events:
-        looked_at = self._clock.monotonic()
-        ends_at = looked_at + STREAM_SECONDS
+        checked_at = self._clock.monotonic()
+        ends_at = checked_at + STREAM_SECONDS
         with self.feed.listening(account.id) as news:
             seq = account.seq
             if last_seq is not None and 0 <= account.seq - last_seq <= RESUME_MAX:
@@ -98,7 +98,7 @@ class Streams:
                 state = balance_event(self._wallets.state_of(account), reset=last_seq is not None)
                 yield SSEvent(event="balance", event_id=str(seq), data=_encode(state))
             while True:
-                news.clear()  # Before the read: what is written during it sets the flag again.
+                news.clear()  # Before the read, so that an entry written during it sets the flag again.
                 entries = await self._read_after(account, seq)
                 for entry in entries or ():
                     seq = entry.seq
@@ -106,19 +106,19 @@ class Streams:
                 now = self._clock.monotonic()
                 if self._ending or now >= ends_at:
                     return
-                if now >= looked_at + STANDING_SECONDS:
-                    looked_at = now
+                if now >= checked_at + RECHECK_SECONDS:
+                    checked_at = now
                     if not await self._may_follow(actor, account):
                         return
                 if entries is not None and len(entries) == READ_MAX:
                     continue
                 if not await _set_within(news, RETRY_SECONDS if entries is None else self._heartbeat_seconds):
-                    yield None  # A comment: it keeps the connection open, and shows when the client has gone.
+                    yield None  # A comment. It keeps the connection open and shows when the client is gone.
 
     async def _may_follow(self, actor: Actor, account: Account) -> bool:
-        """Ask once more what was asked when the stream was opened. A database that does not answer takes nothing away."""
+        """Return True if the caller may still read the wallet, or if the database does not answer."""
         try:
-            now = await self._stand(actor)
+            now = await self._recheck(actor)
             READERS.check(now)
             now.require_reach(account.owner)
         except CallerError:
@@ -128,7 +128,7 @@ class Streams:
         return True
 
     async def _read_after(self, account: Account, seq: int) -> list[Entry] | None:
-        """The next entries, or None when the database does not answer: a stream outlives a change of the primary."""
+        """Return the next entries, or None if the database does not answer, so that a stream survives a failover."""
         newest = entry_id(account.id, 10**SEQ_DIGITS - 1)
         where = {"_id": {"$gt": entry_id(account.id, seq), "$lte": newest}, "owner": account.owner}
         try:

@@ -1,1 +1,1 @@
-"""Holds: value set aside for a later capture, in parts or whole, until it is captured, voided or expires."""
+"""Holds: value set aside for a later capture, in part or whole."""

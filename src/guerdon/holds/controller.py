@@ -29,7 +29,7 @@ _MOVES = (IdempotencyKeyMissing, IdempotencyKeyReused, NotFound, WalletFrozen, W
 
 
 class HoldsResource:
-    """`/v1/holds` and what happens to a hold."""
+    """`/v1/holds` and single holds."""
 
     def __init__(self, holds: Holds) -> None:
         self._holds = holds
@@ -45,13 +45,13 @@ class HoldsResource:
         example={"wallet": "mem_019a7f3c2d1e4b5a69788796a5b4c3d2:PTS", "amount": 50, "expires_in_seconds": 900},
     )
     async def on_post(self, req: Request, resp: Response) -> None:
-        """Set value aside. It is not available any more, and its lots do not lapse while they are held."""
+        """Create a hold: set value aside for a later capture. Its lots do not expire while they are held."""
         body, raw = await read(req, HoldCreate)
         _send_hold(resp, await self._holds.create(request_of(req, "POST /v1/holds", raw), body))
 
     @operation("getHold", scope("wallets:read", own=True), tag="holds", answers={200: HoldView}, errors=(NotFound,))
     async def on_get_one(self, req: Request, resp: Response, hold_id: str) -> None:
-        """Read a hold. It is over at its millisecond, whether or not that is booked yet."""
+        """Return a hold. It ends at `expires_at`, whether or not that is booked yet."""
         send(resp, await self._holds.get_hold(actor_of(req), hold_id))
 
     @operation(
@@ -66,7 +66,7 @@ class HoldsResource:
         example={"amount": 20, "final": False},
     )
     async def on_post_capture(self, req: Request, resp: Response, hold_id: str) -> None:
-        """Take a part of a hold, several times, or all of it; `final` releases the rest."""
+        """Capture a hold, in part or whole. `final` releases the rest."""
         body, raw = await read_optional(req, CaptureCreate)
         outcome = await self._holds.capture(request_of(req, f"POST /v1/holds/{hold_id}/capture", raw), hold_id, body)
         send(resp, view_transaction(outcome.entries[0]), 201, replayed=outcome.replayed)
@@ -83,7 +83,7 @@ class HoldsResource:
         example={"reason": "order cancelled"},
     )
     async def on_post_void(self, req: Request, resp: Response, hold_id: str) -> None:
-        """Give a hold up: what is left of it returns to the very lots it came from."""
+        """Void a hold: return the rest of it to the lots that it came from."""
         body, raw = await read_optional(req, VoidCreate)
         _send_hold(resp, await self._holds.void(request_of(req, f"POST /v1/holds/{hold_id}/void", raw), hold_id, body))
 
@@ -95,7 +95,7 @@ def _send_hold(resp: Response, outcome: CommandOutcome) -> None:
 
 
 def routes(holds: Holds) -> list[tuple[str, Any, str | None]]:
-    """(path, resource, suffix) of every route of this room."""
+    """Return (path, resource, suffix) of every route of this package."""
     resource = HoldsResource(holds)
     return [
         ("/v1/holds", resource, None),

@@ -1,4 +1,4 @@
-"""Wire and stored shapes of holds."""
+"""Stored and wire structs of holds."""
 
 from typing import Annotated, Literal
 
@@ -18,31 +18,45 @@ class HoldCreate(Struct, frozen=True, forbid_unknown_fields=True):
     """Value to set aside."""
 
     wallet: WalletId
+    """Id of the wallet, `{member_id}:{asset}`."""
     amount: Amount
-    expires_in_seconds: Annotated[int, Meta(ge=1, le=EXPIRY_SECONDS_MAX, description="At most 90 days.")] = 900
+    """Amount to set aside, in minor units of the wallet's asset."""
+    expires_in_seconds: Annotated[
+        int, Meta(ge=1, le=EXPIRY_SECONDS_MAX, description="Time until the hold expires, in seconds, at most 90 days.")
+    ] = 900
+    """Time until the hold expires, in seconds."""
     reason: Reason | None = None
+    """Reason in the caller's words. It is kept permanently, so it must not contain personal data."""
     reference: Reference | None = None
+    """The caller's own name of the business fact, unique per member. It is kept permanently, so it must not contain personal data."""
     metadata: Metadata = {}
+    """Up to 20 texts by name. They are kept permanently, so they must not contain personal data."""
 
 
 class CaptureCreate(Struct, frozen=True, forbid_unknown_fields=True):
-    """What to take out of a hold; null is all that is left. `final` releases the rest with it."""
+    """Value to capture from a hold."""
 
     amount: Amount | None = None
+    """Amount to capture in minor units; null for all that is left."""
     final: bool = False
+    """True to release the rest of the hold with this capture."""
     reason: Reason | None = None
+    """Reason in the caller's words. It is kept permanently, so it must not contain personal data."""
     reference: Reference | None = None
+    """The caller's own name of the business fact, unique per member. It is kept permanently, so it must not contain personal data."""
     metadata: Metadata = {}
+    """Up to 20 texts by name. They are kept permanently, so they must not contain personal data."""
 
 
 class VoidCreate(Struct, frozen=True, forbid_unknown_fields=True):
-    """Why the hold is given up."""
+    """Reason of a void."""
 
     reason: Reason | None = None
+    """Reason in the caller's words. It is kept permanently, so it must not contain personal data."""
 
 
 class StoredHold(Struct, frozen=True):
-    """A hold as it is found by its id; what decides about it stands on the account."""
+    """A hold by its id. Decisions use the account's `holds`, which agree with it."""
 
     id: str = field(name="_id")
     owner: str
@@ -62,24 +76,36 @@ class StoredHold(Struct, frozen=True):
 
 
 class HoldView(Struct, frozen=True):
-    """A hold. `left` is what can still be captured."""
+    """A hold at the present time."""
 
     id: str
+    """Id of the hold."""
     wallet: str
+    """Id of the wallet, `{member_id}:{asset}`."""
     asset: str
+    """Code of the asset."""
     status: Status
+    """State of the hold."""
     amount: int
+    """Original amount of the hold in minor units."""
     captured: int
+    """Value captured so far, in minor units."""
     left: int
+    """Value that can still be captured, in minor units."""
     expires_at: str
+    """Time at which the hold expires, RFC 3339 in UTC."""
     created_at: str
+    """Time at which the hold was created, RFC 3339 in UTC."""
     reference: str | None
+    """The caller's own name of the business fact, or null."""
     reason: str | None
+    """Reason in the caller's words, or null."""
     metadata: dict[str, str]
+    """The caller's texts by name."""
 
 
 def view_stored(hold: StoredHold, now_ms: int) -> HoldView:
-    """A hold is over at its millisecond, whether or not that is booked."""
+    """Return the view of a hold. A hold ends at its expiry, whether or not that is booked yet."""
     expired = hold.status == "held" and hold.expires_at <= now_ms
     return HoldView(
         id=hold.id,
@@ -98,29 +124,46 @@ def view_stored(hold: StoredHold, now_ms: int) -> HoldView:
 
 
 class HoldAnswer(Struct, frozen=True):
-    """A hold right after it was made or voided, with the wallet's state and the transaction that did it."""
+    """A hold right after it was created or voided, with the state of its wallet and the transaction."""
 
     id: str
+    """Id of the hold."""
     wallet: str
+    """Id of the wallet, `{member_id}:{asset}`."""
     asset: str
+    """Code of the asset."""
     status: Status
+    """State of the hold."""
     amount: int
+    """Original amount of the hold in minor units."""
     captured: int
+    """Value captured so far, in minor units."""
     left: int
+    """Value that can still be captured, in minor units."""
     expires_at: str
+    """Time at which the hold expires, RFC 3339 in UTC."""
     balance: int
+    """Balance of the wallet after the transaction, in minor units."""
     held: int
+    """Value held on the wallet after the transaction, in minor units."""
     available: int
+    """Value that can be spent after the transaction, in minor units."""
     seq: int
+    """Number of the wallet's entry of this transaction."""
     transaction_id: str
+    """Id of the transaction that created or voided the hold."""
     reference: str | None
+    """The caller's own name of the business fact, or null."""
     reason: str | None
+    """Reason in the caller's words, or null."""
     metadata: dict[str, str]
+    """The caller's texts by name."""
     created_at: str
+    """Time of the transaction, RFC 3339 in UTC."""
 
 
 def view_answer(entry: Entry, change: HoldChange) -> HoldAnswer:
-    """Made from the stored entry alone, so a replay years later is byte for byte the first answer."""
+    """Return the answer. It depends on the stored entry only, so a replay returns the bytes of the first answer."""
     state = view_hold_state(entry, change)
     return HoldAnswer(
         id=hold_id(entry.account, change.seq),

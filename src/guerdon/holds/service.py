@@ -13,7 +13,7 @@ from guerdon.wallets.service import Request, parse_wallet_id
 
 
 class Holds:
-    """Value set aside on wallets."""
+    """Commands and queries on holds."""
 
     def __init__(self, ledger: Ledger, *, database: Database, clock: Clock) -> None:
         self._ledger = ledger
@@ -21,45 +21,48 @@ class Holds:
         self._clock = clock
 
     async def create(self, request: Request, body: HoldCreate) -> CommandOutcome:
-        """Set value aside; it counts as spent from now on, also against the spending limits.
+        """Create a hold. It counts against the spending limits from now on.
 
         Raises:
-            NotFound: no such wallet.
-            InsufficientFunds, LimitReached, WalletFrozen, WalletClosed, IdempotencyKeyReused, ReferenceReused: see the ledger's rules.
+            NotFound: The wallet does not exist.
+            InsufficientFunds, LimitReached, WalletFrozen, WalletClosed, IdempotencyKeyReused, ReferenceReused: See `ledger.decide`.
         """
         owner, _ = parse_wallet_id(body.wallet)
         idempotency = Idempotency(owner, request.actor.id, request.key, request.fingerprint, body.reference)
-        wish = HoldRequest(body.wallet, request.actor.id, idempotency, body.reason, body.metadata)
-        return await self._ledger.submit(hold_command(wish, body.amount, body.expires_in_seconds * 1000))
+        hold_request = HoldRequest(body.wallet, request.actor.id, idempotency, body.reason, body.metadata)
+        return await self._ledger.submit(hold_command(hold_request, body.amount, body.expires_in_seconds * 1000))
 
     async def capture(self, request: Request, hold_id: str, body: CaptureCreate) -> CommandOutcome:
-        """Take a part of a hold, or all of it.
+        """Capture a hold in part or whole.
 
         Raises:
-            NotFound: no such hold.
-            InvalidState: it has ended. CaptureLimit: less is left.
-            WalletFrozen, WalletClosed, IdempotencyKeyReused, ReferenceReused: see the ledger's rules.
+            NotFound: The hold does not exist.
+            InvalidState: The hold has ended.
+            CaptureLimit: The amount exceeds the rest of the hold.
+            WalletFrozen, WalletClosed, IdempotencyKeyReused, ReferenceReused: See `ledger.decide`.
         """
         wallet, owner, seq = _parse(hold_id)
         idempotency = Idempotency(owner, request.actor.id, request.key, request.fingerprint, body.reference)
-        wish = HoldRequest(wallet, request.actor.id, idempotency, body.reason, body.metadata)
-        return await self._ledger.submit(capture_command(wish, seq, body.amount, final=body.final))
+        hold_request = HoldRequest(wallet, request.actor.id, idempotency, body.reason, body.metadata)
+        return await self._ledger.submit(capture_command(hold_request, seq, body.amount, final=body.final))
 
     async def void(self, request: Request, hold_id: str, body: VoidCreate) -> CommandOutcome:
-        """Give a hold up.
+        """Void a hold.
 
         Raises:
-            NotFound: no such hold. InvalidState: it has ended.
-            WalletClosed, IdempotencyKeyReused: see the ledger's rules.
+            NotFound: The hold does not exist.
+            InvalidState: The hold has ended.
+            WalletClosed, IdempotencyKeyReused: See `ledger.decide`.
         """
         wallet, owner, seq = _parse(hold_id)
         idempotency = Idempotency(owner, request.actor.id, request.key, request.fingerprint)
         return await self._ledger.submit(void_command(HoldRequest(wallet, request.actor.id, idempotency, body.reason), seq))
 
     async def get_hold(self, actor: Actor, hold_id: str) -> HoldView:
-        """
+        """Return a hold.
+
         Raises:
-            NotFound: no such hold, or not the caller's.
+            NotFound: The hold does not exist or is not the caller's.
         """
         _, owner, _ = _parse(hold_id)
         actor.require_reach(owner)
@@ -73,10 +76,10 @@ def _parse(hold_id: str) -> tuple[str, str, int]:
     """Return (wallet, owner, seq).
 
     Raises:
-        NotFound: it has not the shape of a hold's id.
+        NotFound: The text is not the id of a hold.
     """
-    place = parse_location(hold_id) if hold_id.startswith("hld_") else None
-    if place is None:
+    location = parse_location(hold_id) if hold_id.startswith("hld_") else None
+    if location is None:
         raise NotFound(NOBODYS)
-    owner, _ = parse_wallet_id(place[0])
-    return place[0], owner, place[1]
+    owner, _ = parse_wallet_id(location[0])
+    return location[0], owner, location[1]

@@ -1,1 +1,1 @@
-"""Accounts and entries: the only room that writes balances. It knows nothing of HTTP."""
+"""Accounts and entries: the only package that writes balances. It does not depend on HTTP."""

@@ -1,8 +1,8 @@
 """Group commit: commands of concurrent requests share one read, one decision pass and one transaction.
 
-A command waits in a bounded queue. The committer takes what is there, never waiting for more, reads everything the batch needs in one
-snapshot, lets the pure rules decide, and writes accounts, entries and documents in one MongoDB transaction. When many wait, batches that
-touch different accounts run at the same time; accounts that other processes move as well are committed apart from the others. See
+A command waits in a bounded queue. The committer takes the commands that are queued, without waiting for more, reads all that the batch
+needs in one snapshot, decides, and writes accounts, entries and documents in one MongoDB transaction. Under load, batches that touch
+different accounts run at the same time. Accounts that other processes change too are committed in batches of their own. See
 docs/adr/0002-group-commit.md and docs/adr/0010-turns.md.
 """
 
@@ -23,20 +23,22 @@ from guerdon.ledger.models import Command, CommandOutcome, CommandResult
 from guerdon.ledger.store import Store, WriteRaceLost
 
 BEGIN_SHARE = 0.8
-"""After this share of its deadline a command is not begun any more: a definite refusal is worth more than an unknown outcome."""
+"""Share of its deadline after which a queued command is refused: a definite refusal is better than an unknown outcome."""
 FURTHER_MIN = 64
 FURTHER_SECONDS = 0.05
-"""A batch begins beside another one when so many commands wait, or when the other one is late. Small batches cost the API and the database
-more than they gain, but nobody is to wait for a commit that hangs."""
+"""A second batch starts when at least `FURTHER_MIN` commands wait, or when the oldest batch in flight is older than `FURTHER_SECONDS`.
+
+Small batches cost the API and the database more than they gain, but no command may wait for a commit that hangs.
+"""
 BATCH_BYTES_MAX = 8 * 1024 * 1024
 WRITE_CONFLICT = 112
 RETRY_CODES = frozenset({WRITE_CONFLICT, 246, 251})
-"""WriteConflict, SnapshotUnavailable, NoSuchTransaction."""
+"""MongoDB error codes WriteConflict, SnapshotUnavailable and NoSuchTransaction."""
 BACKOFF_START_SECONDS, BACKOFF_CAP_SECONDS = 0.002, 0.1
 
 
 class _Pending:
-    """A command in the queue and the caller who waits for it."""
+    """A queued command and the future of its caller."""
 
     __slots__ = ("arrival", "begin_before", "command", "future", "taken", "timer")
 
@@ -48,19 +50,19 @@ class _Pending:
         self.taken = False
         self.timer: asyncio.TimerHandle | None = None
 
-    def finish(self, verdict: CommandResult) -> None:
+    def finish(self, result: CommandResult) -> None:
         if self.timer is not None:
             self.timer.cancel()
         if self.future.done():
             return
-        if isinstance(verdict, GuerdonError):
-            self.future.set_exception(verdict)
+        if isinstance(result, GuerdonError):
+            self.future.set_exception(result)
         else:
-            self.future.set_result(verdict)
+            self.future.set_result(result)
 
 
 class _Batch:
-    """Commands that are committed together, and the turns that they use."""
+    """Commands that are committed together, and the contention leases that they use."""
 
     __slots__ = ("accounts", "leases", "pendings", "size_bytes")
 
@@ -70,13 +72,13 @@ class _Batch:
         self.leases: set[ContentionLease] = set()
         self.size_bytes = 0
 
-    def add(self, pending: _Pending, turn: ContentionLease | None) -> None:
+    def add(self, pending: _Pending, lease: ContentionLease | None) -> None:
         pending.taken = True
         self.pendings.append(pending)
         self.accounts.update(pending.command.accounts)
         self.size_bytes += pending.command.size_bytes
-        if turn is not None:
-            self.leases.add(turn)
+        if lease is not None:
+            self.leases.add(lease)
 
 
 def _arrival_of(pending: _Pending) -> int:
@@ -84,7 +86,7 @@ def _arrival_of(pending: _Pending) -> int:
 
 
 class LedgerStats:
-    """Counters for `/metrics`: plain numbers, read by the collector."""
+    """Counters for `/metrics`."""
 
     __slots__ = ("batches", "commands", "conflicts", "in_flight", "queued")
 
@@ -93,7 +95,7 @@ class LedgerStats:
 
 
 class Committer:
-    """The queue in front of the database, and the commits. One of them serves one process."""
+    """The command queue of one process, and its commits."""
 
     def __init__(
         self,
@@ -118,8 +120,8 @@ class Committer:
         self._busy: set[str] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._contended_in_flight = 0
-        self._quiet_since: dict[asyncio.Task[None], float] = {}
-        """When each batch of quiet accounts that is in flight was begun, the oldest first; monotonic seconds."""
+        self._uncontended_since: dict[asyncio.Task[None], float] = {}
+        """Start of each batch in flight that uses no contention lease, in monotonic seconds, oldest first."""
         self._pump_scheduled = False
         self._arrivals = 0
         self._closing = False
@@ -128,23 +130,23 @@ class Committer:
         self.stats = LedgerStats()
 
     def enqueue(self, commands: Sequence[Command]) -> list[asyncio.Future[CommandOutcome]]:
-        """Queue commands in their order; each future ends with the outcome or with the error of its command.
+        """Queue commands in order. Each future ends with the outcome or the error of its command.
 
         Raises:
-            Overloaded: they do not all fit into the queue; nothing was done.
+            Overloaded: The queue has no room for all of them; none was queued.
         """
         if self._closing or len(self._ready) + len(self._blocked) + len(commands) > self._queue_max:
             raise Overloaded("the ledger's queue is full; nothing was done", retry_after_seconds=1)
         return [self._enqueue(command) for command in commands]
 
     async def close(self) -> None:
-        """Finish what is in flight or queued, then refuse."""
+        """Refuse new commands and wait for those that are queued or in flight."""
         self._closing = True
         while self._tasks or self._ready or self._blocked or self._leases.tasks:
             if under_way := self._tasks | self._leases.tasks:
                 await asyncio.wait(under_way, return_when=asyncio.FIRST_COMPLETED)
             else:
-                await asyncio.sleep(0)  # The pump is scheduled, but has not run yet.
+                await asyncio.sleep(0)  # The pump is scheduled and has not run yet.
 
     def _enqueue(self, command: Command) -> asyncio.Future[CommandOutcome]:
         loop = asyncio.get_running_loop()
@@ -163,24 +165,24 @@ class Committer:
         return any(account in self._busy or account in self._blocked_accounts for account in command.accounts)
 
     def _block(self, pending: _Pending) -> None:
-        """It steps aside until a batch is done or a turn begins, and so does all that comes after it on its accounts."""
+        """Put a command aside until a batch ends or a lease is granted; later commands on its accounts wait behind it."""
         self._blocked.append(pending)
         self._blocked_accounts.update(pending.command.accounts)
 
     def _schedule_pump(self, loop: asyncio.AbstractEventLoop) -> None:
-        # One turn of the loop later, so that requests which arrived together are taken together; an idle caller pays microseconds.
+        # One iteration of the loop later, so that requests that arrive together form one batch; it costs microseconds.
         if not self._pump_scheduled and self._has_slot():
             self._pump_scheduled = True
             loop.call_soon(self._pump)
 
     def _has_slot(self) -> bool:
-        return self._has_quiet_slot() or (bool(self._leases) and self._has_contended_slot())
+        return self._has_uncontended_slot() or (bool(self._leases) and self._has_contended_slot())
 
-    def _has_quiet_slot(self) -> bool:
-        in_flight = len(self._quiet_since)
+    def _has_uncontended_slot(self) -> bool:
+        in_flight = len(self._uncontended_since)
         if not in_flight or in_flight >= self._in_flight_max:
             return not in_flight
-        oldest = next(iter(self._quiet_since.values()))
+        oldest = next(iter(self._uncontended_since.values()))
         return len(self._ready) >= FURTHER_MIN or self._clock.monotonic() - oldest >= FURTHER_SECONDS
 
     def _has_contended_slot(self) -> bool:
@@ -189,7 +191,7 @@ class Committer:
     def _pump(self) -> None:
         self._pump_scheduled = False
         while self._ready and self._has_slot():
-            batches = [batch for batch in self._take() if batch.pendings]
+            batches = [batch for batch in self._take_batches() if batch.pendings]
             for batch in batches:
                 self._start(batch)
             if not batches:
@@ -197,60 +199,60 @@ class Committer:
         self.stats.queued = len(self._ready) + len(self._blocked)
         self.stats.in_flight = len(self._tasks)
 
-    def _take(self) -> tuple[_Batch, _Batch]:
-        """Take the next batch of quiet accounts, and one of contended accounts whose turn it is; neither waits for the other.
+    def _take_batches(self) -> tuple[_Batch, _Batch]:
+        """Return the next batch of uncontended accounts and the next batch of leased accounts; neither waits for the other.
 
-        What touches an account that is in flight, in the other batch or not in turn steps aside.
+        A command is put aside if one of its accounts is in flight, is in the other batch, or is contended and not leased.
         """
-        quiet, contended = _Batch(), _Batch()
-        quiet_slot = self._has_quiet_slot()
+        uncontended, contended = _Batch(), _Batch()
+        uncontended_slot = self._has_uncontended_slot()
         now = self._clock.monotonic()
-        while self._ready and max(len(quiet.pendings), len(contended.pendings)) < self._batch_max:
+        while self._ready and max(len(uncontended.pendings), len(contended.pendings)) < self._batch_max:
             pending = self._ready[0]
             command = pending.command
-            if (size := max(quiet.size_bytes, contended.size_bytes)) and size + command.size_bytes > BATCH_BYTES_MAX:
+            if (size := max(uncontended.size_bytes, contended.size_bytes)) and size + command.size_bytes > BATCH_BYTES_MAX:
                 break
             self._ready.popleft()
             if pending.begin_before < now:
                 self._expire(pending)
             if pending.future.done():
                 continue
-            turn = self._leases.lease_of(command.accounts) if self._leases else None
-            mine, other = (quiet, contended) if turn is None else (contended, quiet)
-            slot = quiet_slot if turn is None else self._leases.is_open(turn) and not self._contended_in_flight
+            lease = self._leases.lease_of(command.accounts) if self._leases else None
+            batch, other = (uncontended, contended) if lease is None else (contended, uncontended)
+            slot = uncontended_slot if lease is None else self._leases.is_open(lease) and not self._contended_in_flight
             if slot and not self._must_wait(command) and other.accounts.isdisjoint(command.accounts):
-                mine.add(pending, turn)
+                batch.add(pending, lease)
             else:
                 self._block(pending)
-        return quiet, contended
+        return uncontended, contended
 
     def _start(self, batch: _Batch) -> None:
         self._busy |= batch.accounts
         self._contended_in_flight += bool(batch.leases)
-        for turn in batch.leases:
-            turn.begin()
+        for lease in batch.leases:
+            lease.begin()
         loop = asyncio.get_running_loop()
         task = loop.create_task(self._run(batch))
         if not batch.leases:
-            self._quiet_since[task] = self._clock.monotonic()
-            # A little later than late: the loop's timers count in whole milliseconds.
+            self._uncontended_since[task] = self._clock.monotonic()
+            # A little more than the limit, because the loop's timers have a resolution of milliseconds.
             loop.call_later(FURTHER_SECONDS * 1.1, self._schedule_pump, loop)
         self._tasks.add(task)
         task.add_done_callback(lambda done: self._release(done, batch))
 
     def _release(self, task: asyncio.Task[None], batch: _Batch) -> None:
         self._tasks.discard(task)
-        self._quiet_since.pop(task, None)
+        self._uncontended_since.pop(task, None)
         self._busy -= batch.accounts
         self._contended_in_flight -= bool(batch.leases)
-        for turn in batch.leases:
-            turn.end()
+        for lease in batch.leases:
+            lease.end()
         self._resume()
 
     def _resume(self) -> None:
-        """Look at everything that has stepped aside again."""
+        """Move all commands that were put aside back into the queue."""
         if self._blocked:
-            # Back into the order of arrival, or a command could overtake an older one on the same account.
+            # In order of arrival, so that no command overtakes an older one on the same account.
             self._ready = deque(sorted((*self._blocked, *self._ready), key=_arrival_of))
             self._blocked.clear()
             self._blocked_accounts.clear()
@@ -261,108 +263,112 @@ class Committer:
             return
         if pending.taken:
             error: GuerdonError = OutcomeUnknown(
-                "the deadline passed before the database answered; repeat with the same key", retry_after_seconds=1
+                "the database did not answer before the deadline; repeat the request with the same key", retry_after_seconds=1
             )
         else:
-            error = Overloaded("the deadline passed in the queue; nothing was done", retry_after_seconds=1)
+            error = Overloaded("the deadline passed while the request was queued; nothing was done", retry_after_seconds=1)
         pending.future.set_exception(error)
 
     # --- the commit -------------------------------------------------------------------------------------------------
 
     async def _run(self, batch: _Batch) -> None:
         commands = [pending.command for pending in batch.pendings]
-        verdicts: Sequence[CommandResult | None]
+        results: Sequence[CommandResult | None]
         try:
-            verdicts = await self._commit(commands)
+            results = await self._commit(commands)
         except PyMongoError as error:
-            verdicts = [_operational(error)] * len(commands)
-        except Exception as error:  # A fault of ours must reach every waiting caller, or they would hang.
-            fault = Internal("an unexpected fault in the ledger")
-            fault.__cause__ = error
-            verdicts = [fault] * len(commands)
+            results = [_operations_error(error)] * len(commands)
+        except Exception as error:  # Every waiting caller must get an answer, or it would hang.
+            internal = Internal("unexpected error in the ledger")
+            internal.__cause__ = error
+            results = [internal] * len(commands)
         self.stats.batches += 1
-        for pending, verdict in zip(batch.pendings, verdicts, strict=True):
-            if verdict is None:
+        for pending, result in zip(batch.pendings, results, strict=True):
+            if result is None:
                 pending.taken = False
                 self._block(pending)
             else:
                 self.stats.commands += 1
-                pending.finish(verdict)
+                pending.finish(result)
 
     async def _commit(self, commands: Sequence[Command]) -> Sequence[CommandResult | None]:
-        """Read, decide, write; again from the read when another process was quicker. Commands are recognised by key or document.
+        """Read, decide and write. Repeat from the read when another process wrote first; keys and documents make that safe.
 
-        None is the verdict on a command whose account another process has moved meanwhile: nothing was written for it, and it is to
-        wait for its turn, so that the other commands of the batch do not lose the next race with it.
+        The result is None for a command on an account that another process has changed meanwhile. Nothing was written for it, and it must
+        wait for a contention lease, so that the other commands of the batch do not lose the next race with it.
         """
         deadline = self._clock.monotonic() + self._deadline_seconds
         backoff = BACKOFF_START_SECONDS
-        verdicts: list[CommandResult | None] = [None] * len(commands)
-        places = list(range(len(commands)))
-        lost: dict[str, int] | None = None
+        results: list[CommandResult | None] = [None] * len(commands)
+        indexes = list(range(len(commands)))
+        lost_seqs: dict[str, int] | None = None
         certain = True
         while True:
             seqs: dict[str, int] = {}
             try:
-                found = await self.store.read([commands[place] for place in places])
+                found = await self.store.read([commands[index] for index in indexes])
                 seqs = {account.id: account.seq for account in found[0].values()}
-                if lost is not None and certain:
-                    places = self._put_off(commands, places, {name for name, seq in seqs.items() if seq != lost.get(name, 0)})
-                plan = decide_batch([commands[place] for place in places], found, self._clock.now_ms(), self._calendar)
+                if lost_seqs is not None and certain:
+                    indexes = self._put_off_moved(
+                        commands, indexes, {name for name, seq in seqs.items() if seq != lost_seqs.get(name, 0)}
+                    )
+                plan = decide_batch([commands[index] for index in indexes], found, self._clock.now_ms(), self._calendar)
                 if plan.writes:
                     await self.store.write(plan)
-                for place, verdict in zip(places, plan.results, strict=True):
-                    verdicts[place] = verdict
-                return verdicts
+                for index, result in zip(indexes, plan.results, strict=True):
+                    results[index] = result
+                return results
             except WriteRaceLost:
                 pass
             except PyMongoError as error:
                 if not _may_retry(error) or self._clock.monotonic() > deadline:
                     raise
-                # Without this certainty a command may have been applied, and must not be told later that it was never begun.
+                # If not certain, a command may have been applied, and its caller must not learn that nothing was written.
                 certain = certain and _is_conflict(error)
             if self._clock.monotonic() > deadline:
                 if certain:
                     raise Overloaded("too many conflicts with other processes; nothing was done", retry_after_seconds=1)
-                raise OutcomeUnknown("the database did not confirm the commit; repeat with the same key", retry_after_seconds=1)
-            lost = seqs
+                raise OutcomeUnknown(
+                    "the database did not confirm the commit; repeat the request with the same key", retry_after_seconds=1
+                )
+            lost_seqs = seqs
             self.stats.conflicts += 1
             await asyncio.sleep(random.uniform(0, backoff))
             backoff = min(backoff * 2, BACKOFF_CAP_SECONDS)
 
-    def _put_off(self, commands: Sequence[Command], places: Sequence[int], moved: set[str]) -> list[int]:
-        """Declare contended what another process has moved; return the places of the commands that do not depend on it."""
+    def _put_off_moved(self, commands: Sequence[Command], indexes: Sequence[int], moved: set[str]) -> list[int]:
+        """Mark the accounts that another process has moved as contended; return the indexes of commands that do not depend on them."""
         if not moved:
-            return list(places)
+            return list(indexes)
         self._leases.mark_contended(moved)
         kept: list[int] = []
-        for place in places:
-            accounts = commands[place].accounts
+        for index in indexes:
+            accounts = commands[index].accounts
             if moved.isdisjoint(accounts):
-                kept.append(place)
+                kept.append(index)
             else:
-                moved.update(accounts)  # What comes after it must not overtake it.
+                moved.update(accounts)  # Later commands must not overtake it.
         return kept
 
 
 def _may_retry(error: PyMongoError) -> bool:
-    """True when nothing was written, or when reading again by key will tell whether it was."""
+    """Return True if nothing was written, or if a new read by key shows whether it was."""
     labels = ("TransientTransactionError", "UnknownTransactionCommitResult", "RetryableWriteError")
     if any(error.has_error_label(label) for label in labels):
         return True
-    # Not primary any more, or no connection: the read is outside of a transaction and carries no label.
+    # The server is no longer primary, or the connection is lost. The read is outside a transaction and has no label.
     return isinstance(error, AutoReconnect) or (isinstance(error, OperationFailure) and error.code in RETRY_CODES)
 
 
 def _is_conflict(error: PyMongoError) -> bool:
-    """True when another transaction was quicker, and nothing of ours was written."""
+    """Return True if another transaction wrote first and nothing of this one was written."""
     return isinstance(error, OperationFailure) and error.code == WRITE_CONFLICT
 
 
-def _operational(error: PyMongoError) -> GuerdonError:
+def _operations_error(error: PyMongoError) -> GuerdonError:
     if error.has_error_label("UnknownTransactionCommitResult"):
-        unknown: GuerdonError = OutcomeUnknown("the database did not confirm the commit; repeat with the same key")
+        result: GuerdonError = OutcomeUnknown("the database did not confirm the commit; repeat the request with the same key")
     else:
-        unknown = DatabaseUnavailable("the database does not answer; repeat with the same key", retry_after_seconds=1)
-    unknown.__cause__ = error
-    return unknown
+        result = DatabaseUnavailable("the database does not answer; repeat the request with the same key", retry_after_seconds=1)
+    result.__cause__ = error
+    return result

@@ -1,9 +1,9 @@
-"""Turns: processes that move the same account take it in turns, instead of losing races to each other.
+"""Contention leases: processes that change the same account do so in turn, instead of losing races to each other.
 
-An account on which a race was lost is *contended* for a while. A process then begins commits on it only in its turn, a short time that a
-document of `turns` gives to one process after another, in the order in which they asked; only the database's clock counts. A turn is a
-courtesy and no lock: what is true is decided by the entries' `_id`. A process that knows of no turns, a holder that is too slow, and a
-lost turn cost time and nothing else. See docs/adr/0010-turns.md.
+An account on which a race was lost is *contended* for a while. A process then starts commits on it only while it holds the account's
+lease. A document of the collection `turns` grants the lease to one process after another, in order of request, by the database's clock. A
+lease is advisory: the `_id` of the entries decides every race. A process without leases, a slow holder or a lost lease costs time and
+nothing else. See docs/adr/0010-turns.md.
 """
 
 import asyncio
@@ -18,28 +18,29 @@ from guerdon.database import Database, Document
 from guerdon.ids import random_base62
 
 CONTENTION_LEASES = "turns"
+"""Stored name of the collection of contention leases."""
 HOLD_SECONDS = 0.06
-"""How long a holder goes on beginning commits, while others wait or not."""
+"""Time in which a holder starts commits."""
 LEASE_MS = 400
-"""When the others stop waiting for a holder that does not say that it is done; so much time a dead one costs, once."""
+"""Time after which a lease that was not given up is granted to the next process, which is the cost of a dead holder."""
 POLL_SECONDS = 0.003
 CALM_SECONDS = 2.0
-"""An account that no other process has wanted for so long is not contended any more."""
+"""Time without another process after which an account is no longer contended."""
 _NEVER = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class ContentionLease:
-    """What this process knows of one contended account."""
+    """State of one contended account in this process."""
 
     __slots__ = ("account", "begun", "idle", "others_wait", "shared_at", "task", "usable_until", "wanted")
 
     def __init__(self, account: str) -> None:
         self.account = account
         self.shared_at = 0.0
-        """When another process was last seen on the account; monotonic seconds, like `usable_until`."""
+        """Time at which another process last used the account, in monotonic seconds, like `usable_until`."""
         self.usable_until = 0.0
         self.wanted = False
-        """Commands wait for it."""
+        """True while commands of this process wait for the lease."""
         self.others_wait = False
         self.begun = asyncio.Event()
         self.idle = asyncio.Event()
@@ -47,168 +48,177 @@ class ContentionLease:
         self.task: asyncio.Task[None] | None = None
 
     def begin(self) -> None:
-        """A batch on the account goes to the database."""
+        """Record that a batch on the account has started."""
         self.begun.set()
         self.idle.clear()
 
     def end(self) -> None:
-        """The batch is done."""
+        """Record that the batch has ended."""
         self.begun.clear()
         self.idle.set()
 
 
 class ContentionLeases:
-    """The contended accounts of one process. The committer asks here before it begins a command on one of them."""
+    """Contended accounts of one process. The committer checks here before it starts a command on one of them."""
 
     def __init__(self, database: Database, clock: Clock, on_change: Callable[[], None]) -> None:
         self._database = database
         self._clock = clock
         self._on_change = on_change
-        """Called when commands that were kept waiting may be looked at again."""
-        self._me = random_base62(12)
+        """Callback for a lease that was granted or is no longer needed."""
+        self._process_id = random_base62(12)
         self._leases: dict[str, ContentionLease] = {}
 
     def __bool__(self) -> bool:
-        """Is any account contended?"""
+        """True if any account is contended."""
         return bool(self._leases)
 
     @property
     def tasks(self) -> set[asyncio.Task[None]]:
-        return {turn.task for turn in self._leases.values() if turn.task is not None}
+        return {lease.task for lease in self._leases.values() if lease.task is not None}
 
     @property
     def any_open(self) -> bool:
         now = self._clock.monotonic()
-        return any(now < turn.usable_until for turn in self._leases.values())
+        return any(now < lease.usable_until for lease in self._leases.values())
 
     def mark_contended(self, account_ids: Iterable[str]) -> None:
-        """Another process has moved these accounts before us: they are contended."""
+        """Mark accounts as contended because another process changed them first."""
         now = self._clock.monotonic()
-        for name, turn in list(self._leases.items()):
-            if turn.task is None and now - turn.shared_at > CALM_SECONDS:
+        for name, lease in list(self._leases.items()):
+            if lease.task is None and now - lease.shared_at > CALM_SECONDS:
                 del self._leases[name]
         for name in account_ids:
             self._leases.setdefault(name, ContentionLease(name)).shared_at = now
 
     def lease_of(self, account_ids: Sequence[str]) -> ContentionLease | None:
-        """Return the turn that a command on these accounts has to wait for, if any.
+        """Return the lease that a command on these accounts needs, or None.
 
-        Where several are contended it is the first: two processes that each hold one turn and want the other's would wait for nothing.
+        If several accounts are contended, the smallest id decides, so that two processes do not each hold a lease that the other needs.
         """
         contended = [name for name in account_ids if name in self._leases]
         return self._leases[min(contended)] if contended else None
 
-    def is_open(self, turn: ContentionLease) -> bool:
-        """Is it this process's turn? If not, it stands in line from now on."""
-        if self._clock.monotonic() < turn.usable_until:
+    def is_open(self, lease: ContentionLease) -> bool:
+        """Return True if this process holds the lease; otherwise start to request it."""
+        if self._clock.monotonic() < lease.usable_until:
             return True
-        turn.wanted = True
-        if turn.task is None:
-            turn.task = asyncio.get_running_loop().create_task(self._attend(turn))
+        lease.wanted = True
+        if lease.task is None:
+            lease.task = asyncio.get_running_loop().create_task(self._keep_lease(lease))
         return False
 
-    async def _attend(self, turn: ContentionLease) -> None:
-        """Stand in line, let the committer use the turn, pass it on; again as long as commands wait for it."""
+    async def _keep_lease(self, lease: ContentionLease) -> None:
+        """Acquire the lease, let the committer use it and pass it on, for as long as commands wait for it."""
         held = False
         try:
-            while turn.wanted:
-                turn.wanted = False
+            while lease.wanted:
+                lease.wanted = False
                 while not held:
-                    held = await self._ask(turn, joins=True)
+                    held = await self._request_lease(lease, joins=True)
                 self._on_change()
-                await self._used_up(turn)
-                turn.usable_until = 0.0
-                calm = self._clock.monotonic() - turn.shared_at > CALM_SECONDS
-                held = turn.wanted and not calm and await self._ask(turn, joins=True, leaves=True)
-                if calm or not turn.wanted:
-                    await self._leave(turn)
+                await self._wait_until_used(lease)
+                lease.usable_until = 0.0
+                calm = self._clock.monotonic() - lease.shared_at > CALM_SECONDS
+                held = lease.wanted and not calm and await self._request_lease(lease, joins=True, leaves=True)
+                if calm or not lease.wanted:
+                    await self._give_up_lease(lease)
                 if calm:
-                    del self._leases[turn.account]
+                    del self._leases[lease.account]
                     self._on_change()
                     return
         finally:
-            turn.task = None
+            lease.task = None
 
-    async def _used_up(self, turn: ContentionLease) -> None:
-        """Return when the time is over, or when there is nothing left to commit and others wait; never while a batch is under way."""
+    async def _wait_until_used(self, lease: ContentionLease) -> None:
+        """Wait until the lease ends, or until no batch uses it and another process waits."""
         while True:
-            await turn.idle.wait()
-            left_seconds = turn.usable_until - self._clock.monotonic()
-            if turn.idle.is_set():
-                if turn.others_wait or left_seconds <= 0:
+            await lease.idle.wait()
+            left_seconds = lease.usable_until - self._clock.monotonic()
+            if lease.idle.is_set():
+                if lease.others_wait or left_seconds <= 0:
                     return
                 try:
                     async with asyncio.timeout(left_seconds):
-                        await turn.begun.wait()
+                        await lease.begun.wait()
                 except TimeoutError:
                     return
 
-    async def _leave(self, turn: ContentionLease) -> None:
-        """Give the place up for good: pass it on, or take the document away when nobody waits for it."""
-        if not turn.others_wait:
-            nobody: list[str] = []
-            alone: Document = {"_id": turn.account, "holder": self._me, "line": nobody}
+    async def _give_up_lease(self, lease: ContentionLease) -> None:
+        """Pass the lease on, or delete its document if no other process waits."""
+        if not lease.others_wait:
+            empty_queue: list[str] = []
+            unshared: Document = {"_id": lease.account, "holder": self._process_id, "line": empty_queue}
             try:
-                if (await self._send({"query": alone, "remove": True}))["value"] is not None:
+                if (await self._send({"query": unshared, "remove": True}))["value"] is not None:
                     return
             except PyMongoError:
                 return
-        await self._ask(turn, joins=False, leaves=True)
+        await self._request_lease(lease, joins=False, leaves=True)
 
-    async def _ask(self, turn: ContentionLease, *, joins: bool, leaves: bool = False) -> bool:
-        """Leave the place, stand in line, or both; say whether it is our turn now. If it is not, a moment has passed."""
-        asked_at = self._clock.monotonic()
+    async def _request_lease(self, lease: ContentionLease, *, joins: bool, leaves: bool = False) -> bool:
+        """Join the queue (`joins`), give up the lease (`leaves`), or both; return True if this process holds the lease now.
+
+        If it joined and does not hold the lease, it has slept for an estimate of the remaining wait.
+        """
+        requested_at = self._clock.monotonic()
         try:
             reply = await self._send(
                 {
-                    "query": {"_id": turn.account},
-                    "update": _step(self._me, joins=joins, leaves=leaves),
+                    "query": {"_id": lease.account},
+                    "update": _lease_update(self._process_id, joins=joins, leaves=leaves),
                     "upsert": True,
                     "new": True,
                     "fields": {"holder": 1, "line": 1, "took_ms": 1, "left_ms": {"$subtract": ["$until", "$$NOW"]}},
                 }
             )
         except PyMongoError:
-            # Without turns there is still the race that decides. A database that is gone says so to the commit.
-            turn.usable_until = asked_at + HOLD_SECONDS
+            # Without a lease the race decides. If the database is unavailable, the commit reports it.
+            lease.usable_until = requested_at + HOLD_SECONDS
             return joins
         found, now = reply["value"], self._clock.monotonic()
-        line: list[str] = found["line"]
-        turn.others_wait = bool(line)
-        if line or found["holder"] not in {self._me, None}:
-            turn.shared_at = now
-        if found["holder"] == self._me:
-            turn.usable_until = min(now + HOLD_SECONDS, asked_at + found["left_ms"] / 1000)
+        queue: list[str] = found["line"]
+        lease.others_wait = bool(queue)
+        if queue or found["holder"] not in {self._process_id, None}:
+            lease.shared_at = now
+        if found["holder"] == self._process_id:
+            lease.usable_until = min(now + HOLD_SECONDS, requested_at + found["left_ms"] / 1000)
             return True
         if joins:
-            # The closer the turn, the sooner the next question.
-            rest_ms = max(found["took_ms"] - (LEASE_MS - found["left_ms"]), 0) + found["took_ms"] * line.index(self._me)
+            # The shorter the expected wait, the sooner the next request.
+            rest_ms = max(found["took_ms"] - (LEASE_MS - found["left_ms"]), 0) + found["took_ms"] * queue.index(self._process_id)
             await asyncio.sleep(max(rest_ms / 2000, POLL_SECONDS) * random.uniform(0.8, 1.2))
         return False
 
     async def _send(self, command: Document) -> Document:
-        """A turn need not outlive its primary, so nobody waits for the journal."""
+        """Run `findAndModify` without waiting for the journal: a lease need not survive a failover."""
         return await self._database.raw.command({"findAndModify": CONTENTION_LEASES, **command, "writeConcern": {"w": 1}})
 
 
-def _step(me: str, *, joins: bool, leaves: bool) -> list[Document]:
-    """The change of a turn's document: its `holder`, `until` when, the `line` of those who wait, and how long the last turn took.
+def _lease_update(process_id: str, *, joins: bool, leaves: bool) -> list[Document]:
+    """Return the update of a lease document: its `holder`, `until`, the queue (`line`) and the duration of the last lease (`took_ms`).
 
-    Who asks stands in line first. If the place is vacant then (nobody's, left just now, or its time is over), the first in line has it.
+    The caller joins the queue first. If the lease is vacant then (never held, given up, or expired), the first of the queue gets it.
     """
-    nobody: list[str] = []
-    mine = {"$eq": ["$holder", me]}
-    over = {"$lte": [{"$ifNull": ["$until", _NEVER]}, "$$NOW"]}
-    line: Document = {"$ifNull": ["$line", nobody]}
+    empty_queue: list[str] = []
+    mine = {"$eq": ["$holder", process_id]}
+    expired = {"$lte": [{"$ifNull": ["$until", _NEVER]}, "$$NOW"]}
+    queue: Document = {"$ifNull": ["$line", empty_queue]}
     if joins:
-        stays: list[Document] = [{"$in": [me, line]}]
+        keeps_queue: list[Document] = [{"$in": [process_id, queue]}]
         if not leaves:
-            stays.append({"$and": [mine, {"$not": [over]}]})
-        line = {"$cond": [{"$or": stays}, line, {"$concatArrays": [line, [me]]}]}
-    until = {"$cond": [{"$eq": ["$line", nobody]}, "$$NOW", {"$add": ["$$NOW", LEASE_MS]}]}
+            keeps_queue.append({"$and": [mine, {"$not": [expired]}]})
+        queue = {"$cond": [{"$or": keeps_queue}, queue, {"$concatArrays": [queue, [process_id]]}]}
+    until = {"$cond": [{"$eq": ["$line", empty_queue]}, "$$NOW", {"$add": ["$$NOW", LEASE_MS]}]}
     took_ms = {"$subtract": [LEASE_MS, {"$subtract": ["$until", "$$NOW"]}]}
     return [
-        {"$set": {"line": line, "vacant": {"$or": [over, mine]} if leaves else over, "took_ms": {"$ifNull": ["$took_ms", 0]}}},
+        {
+            "$set": {
+                "line": queue,
+                "vacant": {"$or": [expired, mine]} if leaves else expired,
+                "took_ms": {"$ifNull": ["$took_ms", 0]},
+            }
+        },
         {
             "$set": {
                 "holder": {"$cond": ["$vacant", {"$ifNull": [{"$first": "$line"}, None]}, "$holder"]},

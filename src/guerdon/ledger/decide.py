@@ -1,4 +1,4 @@
-"""The pure heart: a batch of commands, the accounts they touch and the time go in; entries and answers come out."""
+"""Pure decision logic: commands, account state and a time in; entries, documents and results out."""
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
@@ -24,8 +24,7 @@ from guerdon.errors import (
     WalletNotEmpty,
     registry,
 )
-from guerdon.ledger import expiry as due
-from guerdon.ledger import lots
+from guerdon.ledger import expiry, lots
 from guerdon.ledger import spending_limits as limits
 from guerdon.ledger.expiry import AccountNow, EntryDetails
 from guerdon.ledger.models import (
@@ -56,7 +55,7 @@ Documents = dict[tuple[str, str], dict[str, Any]]
 
 
 class WritePlan:
-    """Everything one database transaction is to write, and the verdict on each command, in their order."""
+    """All that one database transaction writes, and the result of each command, in order."""
 
     def __init__(self) -> None:
         self.results: list[CommandResult] = []
@@ -72,23 +71,23 @@ class WritePlan:
         return bool(self.entries or self.opened or self.refusals or self.inserts or self.changes)
 
     def change(self, change: DocumentChange, documents: Documents) -> None:
-        """Add fields to set; a document inserted by the same batch simply has them from the start."""
-        place = (change.collection, change.id)
-        known = documents.get(place)
-        documents[place] = {**(known or {"_id": change.id, "owner": change.owner}), **change.fields}
-        for number, document in enumerate(self.inserts.get(change.collection, ())):
+        """Add fields to set; a document that the same batch inserts gets them at once."""
+        document_key = (change.collection, change.id)
+        current = documents.get(document_key)
+        documents[document_key] = {**(current or {"_id": change.id, "owner": change.owner}), **change.fields}
+        for index, document in enumerate(self.inserts.get(change.collection, ())):
             if document["_id"] == change.id:
-                self.inserts[change.collection][number] = documents[place]
+                self.inserts[change.collection][index] = documents[document_key]
                 return
-        earlier = self.changes.get(place)
-        # The first of them says what was read.
-        self.changes[place] = (
+        earlier = self.changes.get(document_key)
+        # The first change has the count that was read.
+        self.changes[document_key] = (
             change if earlier is None else msgspec.structs.replace(earlier, fields={**earlier.fields, **change.fields})
         )
 
 
 class _State(Struct):
-    """The working copy of the snapshot, which the commands of a batch move on."""
+    """Working copy of the snapshot, updated by each command of a batch."""
 
     accounts: dict[str, Account]
     recorded: dict[bytes, Entry | RecordedRefusal]
@@ -96,7 +95,7 @@ class _State(Struct):
     now_ms: int
     calendar: Calendar
     expired: dict[str, AccountNow] = {}
-    """What has to be booked first on an account that moves."""
+    """Expiry to book first on an account that changes."""
 
 
 def decide_batch(
@@ -105,60 +104,60 @@ def decide_batch(
     now_ms: int,
     calendar: Calendar,
 ) -> WritePlan:
-    """Decide `commands` one after another; each sees what the ones before it did. A refused one changes nothing.
+    """Decide `commands` one after another; each sees the effects of those before it. A refused command changes nothing.
 
-    `found` is a working copy of the snapshot (accounts, earlier facts by mark, documents by collection and id); it is moved on.
+    `found` (accounts by id, entries and refusals by unique key, documents by collection and id) is updated in place.
     """
-    accounts, once, documents = found
-    state = _State(accounts, once, documents, now_ms, calendar)
+    accounts, recorded, documents = found
+    state = _State(accounts, recorded, documents, now_ms, calendar)
     for account in accounts.values():
         if account.lots is not None:
-            booked = due.bring_up_to(account, now_ms, calendar)
-            accounts[account.id] = booked.account
-            if booked.entries:
-                state.expired[account.id] = booked
+            current = expiry.bring_up_to(account, now_ms, calendar)
+            accounts[account.id] = current.account
+            if current.entries:
+                state.expired[account.id] = current
     plan = WritePlan()
-    view = View(accounts, once, documents, now_ms)
-    for place, command in enumerate(commands):
-        view.position = place
+    view = View(accounts, recorded, documents, now_ms)
+    for position, command in enumerate(commands):
+        view.position = position
         try:
-            verdict = _apply_decision(command.decide(view), plan, state)
+            result = _apply_decision(command.decide(view), plan, state)
         except GuerdonError as refusal:
-            # Its traceback leads to this frame, whose plan holds it: a ring around all that was read, until the collector comes by.
-            verdict = refusal.with_traceback(None)
-            _remember(refusal, command.idempotency, plan, once)
-        plan.results.append(verdict)
+            # The traceback refers to this frame, whose plan refers to the error: a reference cycle around all that was read.
+            result = refusal.with_traceback(None)
+            _remember_refusal(refusal, command.idempotency, plan, recorded)
+        plan.results.append(result)
     return plan
 
 
 def _apply_decision(decision: Decision, plan: WritePlan, state: _State) -> CommandOutcome:
-    """Apply one decision to the working state, wholly or (by raising) not at all."""
+    """Apply one decision to the working state, or raise and change nothing."""
     if decision.replayed:
         return CommandOutcome(decision.replayed, decision.value, replayed=True)
     scratch: dict[str, Account] = {}
     opened = {account.id: account for account in decision.opens if account.id not in state.accounts}
     entries: list[Entry] = []
-    fresh: set[bytes] = set()
+    new_keys: set[bytes] = set()
 
     def lookup(account_id: str) -> Account:
         account = scratch.get(account_id) or state.accounts.get(account_id) or opened.get(account_id)
         if account is None:
-            raise NotFound("there is no such wallet")
+            raise NotFound("the wallet does not exist")
         return account
 
     for transaction in decision.transactions:
         try:
-            settled = post_transaction(transaction, lookup, scratch, state.now_ms, state.calendar)
-            marks = {mark for entry in settled for mark in entry.unique_keys or ()}
-            if not marks.isdisjoint(fresh):
-                if transaction.idempotency is not None and transaction.idempotency.key_digest not in fresh:
-                    raise ReferenceReused("a reference is used twice in one request")
-                raise IdempotencyKeyReused("a key is used twice in one request")
+            posted = post_transaction(transaction, lookup, scratch, state.now_ms, state.calendar)
+            unique_keys = {key for entry in posted for key in entry.unique_keys or ()}
+            if not unique_keys.isdisjoint(new_keys):
+                if transaction.idempotency is not None and transaction.idempotency.key_digest not in new_keys:
+                    raise ReferenceReused("a reference occurs twice in the request")
+                raise IdempotencyKeyReused("a key occurs twice in the request")
         except GuerdonError as error:
             error.subject = transaction
             raise
-        fresh |= marks
-        entries.extend(settled)
+        new_keys |= unique_keys
+        entries.extend(posted)
 
     plan.opened.update(opened)
     _book_expired((*scratch, *decision.books_expired), plan, state)
@@ -167,8 +166,8 @@ def _apply_decision(decision: Decision, plan: WritePlan, state: _State) -> Comma
     plan.moved.update(scratch)
     plan.entries.extend(entries)
     for entry in entries:
-        for mark in entry.unique_keys or ():
-            state.recorded[mark] = entry
+        for unique_key in entry.unique_keys or ():
+            state.recorded[unique_key] = entry
     for collection, document in decision.inserts:
         plan.inserts[collection].append(document)
         state.documents[collection, document["_id"]] = document
@@ -178,32 +177,32 @@ def _apply_decision(decision: Decision, plan: WritePlan, state: _State) -> Comma
 
 
 def _book_expired(accounts: Sequence[str], plan: WritePlan, state: _State) -> None:
-    """Write what has lapsed on these accounts before anything else that moves on them."""
+    """Add the expiry entries of these accounts to the plan, before their other entries."""
     for account_id in accounts:
-        booked = state.expired.pop(account_id, None)
-        if booked is not None:
-            plan.entries.extend(booked.entries)
-            plan.moved[account_id] = booked.account
-            for change in booked.changes:
+        current = state.expired.pop(account_id, None)
+        if current is not None:
+            plan.entries.extend(current.entries)
+            plan.moved[account_id] = current.account
+            for change in current.changes:
                 plan.change(change, state.documents)
 
 
 def post_transaction(
     transaction: Transaction, lookup: Callable[[str], Account], scratch: dict[str, Account], now_ms: int, calendar: Calendar
 ) -> list[Entry]:
-    """Turn one transaction into entries, moving its accounts on in `scratch`.
+    """Return the entries of one transaction, and put its changed accounts into `scratch`.
 
     Raises:
-        InsufficientFunds, BalanceLimit, LimitReached, CaptureLimit, WalletFrozen, WalletClosed, WalletNotEmpty: a posting breaks a
+        InsufficientFunds, BalanceLimit, LimitReached, CaptureLimit, WalletFrozen, WalletClosed, WalletNotEmpty: A posting violates a
             guard of its account.
     """
     entries: list[Entry] = []
     for posting in transaction.postings:
         account = lookup(posting.account)
-        marks = _entry_details(transaction, posting, entries, lookup)
-        carries = posting.keeps_dates and entries[-1].lots
-        whole = msgspec.structs.replace(posting, lots=lots.negated(carries)) if carries else posting
-        for moved, entry in _post(account, whole, marks, now_ms, calendar):
+        details = _entry_details(transaction, posting, entries, lookup)
+        taken = posting.keeps_dates and entries[-1].lots
+        dated = msgspec.structs.replace(posting, lots=lots.negated(taken)) if taken else posting
+        for moved, entry in _post(account, dated, details, now_ms, calendar):
             scratch[account.id] = moved
             entries.append(entry)
     return entries
@@ -215,7 +214,7 @@ def _entry_details(
     idempotency = transaction.idempotency
     pair = None
     if not posting.counterparty.startswith(SYSTEM):
-        # The other side is the newest entry of its account, or will be.
+        # The entry of the counterparty is the newest of its account, or will be.
         other = lookup(posting.counterparty).seq
         pair = other if entries else other + 1
     return EntryDetails(
@@ -231,67 +230,81 @@ def _entry_details(
     )
 
 
-def _post(account: Account, posting: Posting, marks: EntryDetails, now_ms: int, calendar: Calendar) -> list[tuple[Account, Entry]]:
-    """The entries of one posting, each with the account as it is after it."""
+def _post(
+    account: Account, posting: Posting, details: EntryDetails, now_ms: int, calendar: Calendar
+) -> list[tuple[Account, Entry]]:
+    """Return the entries of one posting, each with the account after it."""
     guard(account, posting)
     now_ms = max(now_ms, account.at)
     if posting.terms is not None:
-        return [_set_rules(account, posting, marks, now_ms)]
+        return [_set_rules(account, posting, details, now_ms)]
     if posting.confirms is not None:
-        return [_confirm(account, posting, posting.confirms, marks, now_ms)]
+        return [_confirm(account, posting, posting.confirms, details, now_ms)]
     if posting.hold is not None and posting.hold.seq:
-        return _end_hold(account, posting, marks, now_ms, calendar)
+        return _end_hold(account, posting, details, now_ms, calendar)
     if account.limits is not None:
-        account, marks = _count(account, posting, marks, now_ms, calendar)
+        account, details = _count_spending(account, posting, details, now_ms, calendar)
     if posting.hold is not None:
-        return [_make_hold(account, posting, marks, now_ms)]
+        return [_make_hold(account, posting, details, now_ms)]
     if posting.amount < 0:
         if account.lots:
             first = lots.as_of(posting.lots, now_ms)
             taken = lots.take(account.lots, account.undated_balance, -posting.amount, first)
-            marks = msgspec.structs.replace(marks, lots=lots.negated(taken))
+            details = msgspec.structs.replace(details, lots=lots.negated(taken))
     elif posting.lots:
         if any(lot.awaits_confirmation and (lot.source == "paid" or lot.expires_at is None) for lot in posting.lots):
-            raise InvalidState("only what is awarded can wait to be confirmed, and not for ever", status_now=account.status)
-        marks = msgspec.structs.replace(
-            marks,
+            raise InvalidState("only promotional value with an expiry date can await confirmation", status_now=account.status)
+        details = msgspec.structs.replace(
+            details,
             lots=lots.give(
-                posting.lots, account.undated_balance, posting.amount, now_ms, back_at_ms=now_ms if marks.reverses else 0
+                posting.lots, account.undated_balance, posting.amount, now_ms, back_at_ms=now_ms if details.reverses else 0
             ),
         )
-    moved = due.append(account, posting, marks, now_ms)
-    if posting.amount > 0 and moved[0].lots and len(moved[0].lots) > max(LOTS_MAX, len(account.lots or ())) and not marks.reverses:
+    moved = expiry.append(account, posting, details, now_ms)
+    if (
+        posting.amount > 0
+        and moved[0].lots
+        and len(moved[0].lots) > max(LOTS_MAX, len(account.lots or ()))
+        and not details.reverses
+    ):
         raise LimitReached(f"the wallet already holds {LOTS_MAX} lots of different dates", limit=LOTS_MAX)
     return [moved]
 
 
-def _confirm(account: Account, posting: Posting, wish: Confirmation, marks: EntryDetails, now_ms: int) -> tuple[Account, Entry]:
-    """Give value that waits its own dates; a debt is paid out of it first. Nothing else is ever dated anew.
+def _confirm(
+    account: Account, posting: Posting, confirmation: Confirmation, details: EntryDetails, now_ms: int
+) -> tuple[Account, Entry]:
+    """Make value that awaits confirmation available with its own expiry date; a debt is repaid from it first.
 
     Raises:
-        InvalidState: there is not so much that waits, or it would lapse before it could be spent.
-        LimitReached: the wallet has no room for another lot.
+        InvalidState: Less value awaits confirmation, or the expiry date has passed.
+        LimitReached: The wallet has no room for another lot.
     """
-    lot, until = wish.lot, wish.expires_at
-    own = account.lots or ()
-    there = lots.total(each for each in own if each.dates == lot.dates)
-    if not lot.awaits_confirmation or not 0 < lot.amount <= there or (until is not None and until <= now_ms):
-        raise InvalidState(f"{lot.amount} to confirm, {there if lot.awaits_confirmation else 0} wait", status_now=account.status)
-    spendable = msgspec.structs.replace(lot, available_at=None, expires_at=until)
+    lot, expires_at = confirmation.lot, confirmation.expires_at
+    account_lots = account.lots or ()
+    waiting = lots.total(each for each in account_lots if each.dates == lot.dates)
+    if not lot.awaits_confirmation or not 0 < lot.amount <= waiting or (expires_at is not None and expires_at <= now_ms):
+        raise InvalidState(
+            f"{lot.amount} to confirm, but {waiting if lot.awaits_confirmation else 0} await confirmation",
+            status_now=account.status,
+        )
+    spendable = msgspec.structs.replace(lot, available_at=None, expires_at=expires_at)
     arrived = lots.give((spendable,), account.undated_balance, lot.amount, now_ms)
-    moved = due.append(account, posting, msgspec.structs.replace(marks, lots=lots.merge([*lots.negated((lot,)), *arrived])), now_ms)
-    if len(moved[0].lots or ()) > max(LOTS_MAX, len(own)):
+    moved = expiry.append(
+        account, posting, msgspec.structs.replace(details, lots=lots.merge([*lots.negated((lot,)), *arrived])), now_ms
+    )
+    if len(moved[0].lots or ()) > max(LOTS_MAX, len(account_lots)):
         raise LimitReached(f"the wallet already holds {LOTS_MAX} lots of different dates", limit=LOTS_MAX)
     return moved
 
 
-def _count(
-    account: Account, posting: Posting, marks: EntryDetails, now_ms: int, calendar: Calendar
+def _count_spending(
+    account: Account, posting: Posting, details: EntryDetails, now_ms: int, calendar: Calendar
 ) -> tuple[Account, EntryDetails]:
-    """Count what is spent, or given back, against the limits.
+    """Count spent or returned value against the limits.
 
     Raises:
-        LimitReached: it is too much for the day or the month.
+        LimitReached: The amount exceeds the rest of the daily or monthly limit.
     """
     change = (-posting.restores_spending[0], -posting.restores_spending[1])
     if posting.spends:
@@ -299,33 +312,33 @@ def _count(
         limits.require_within(account, amount, calendar, now_ms)
         change = (amount, amount)
     if change == (0, 0):
-        return account, marks
+        return account, details
     spent = limits.counted(account, change, calendar, now_ms)
-    return msgspec.structs.replace(account, spent=spent), msgspec.structs.replace(marks, spent=change)
+    return msgspec.structs.replace(account, spent=spent), msgspec.structs.replace(details, spent=change)
 
 
-def _make_hold(account: Account, posting: Posting, marks: EntryDetails, now_ms: int) -> tuple[Account, Entry]:
+def _make_hold(account: Account, posting: Posting, details: EntryDetails, now_ms: int) -> tuple[Account, Entry]:
     assert posting.hold is not None
     amount, expires_at = posting.hold.amount, posting.hold.expires_at
     if len(account.holds) >= HOLDS_MAX:
         raise LimitReached(f"the wallet already has {HOLDS_MAX} active holds", limit=HOLDS_MAX)
     taken = lots.take(account.lots or (), account.undated_balance, amount)
-    counted_at = None if marks.spent is None else now_ms
+    counted_at = None if details.spent is None else now_ms
     hold = Hold(account.seq + 1, amount, amount, expires_at, counted_at=counted_at, lots=taken)
-    marks = msgspec.structs.replace(
-        marks, lots=lots.negated(taken), hold=HoldChange(hold.seq, amount, amount, amount, expires_at, counted_at=counted_at)
+    details = msgspec.structs.replace(
+        details, lots=lots.negated(taken), hold=HoldChange(hold.seq, amount, amount, amount, expires_at, counted_at=counted_at)
     )
-    return due.append(msgspec.structs.replace(account, holds=(*account.holds, hold)), posting, marks, now_ms)
+    return expiry.append(msgspec.structs.replace(account, holds=(*account.holds, hold)), posting, details, now_ms)
 
 
 def _end_hold(
-    account: Account, posting: Posting, marks: EntryDetails, now_ms: int, calendar: Calendar
+    account: Account, posting: Posting, details: EntryDetails, now_ms: int, calendar: Calendar
 ) -> list[tuple[Account, Entry]]:
-    """Capture a part or all of a hold (`posting.amount` is negative), or release it."""
+    """Capture a hold in part or whole (`posting.amount` is negative), or release it."""
     assert posting.hold is not None
     hold = next((hold for hold in account.holds if hold.seq == posting.hold.seq), None)
     if hold is None:
-        raise NotFound("there is no such hold")
+        raise NotFound("the hold does not exist")
     steps: list[tuple[Account, Entry]] = []
     if posting.amount:
         captured = -posting.amount
@@ -343,37 +356,37 @@ def _end_hold(
             hold.seq, -captured, hold.size, 0 if ends else left.left, hold.expires_at, left.captured, hold.counted_at
         )
         rest = tuple(left if other.seq == hold.seq else other for other in account.holds if other.seq != hold.seq or left.left)
-        marks = msgspec.structs.replace(marks, lots=lots.negated(taken), hold=change)
-        steps.append(due.append(msgspec.structs.replace(account, holds=rest), posting, marks, now_ms))
+        details = msgspec.structs.replace(details, lots=lots.negated(taken), hold=change)
+        steps.append(expiry.append(msgspec.structs.replace(account, holds=rest), posting, details, now_ms))
         if not ends or left.left == 0:
             return steps
         account, hold = steps[0][0], left
-        marks = msgspec.structs.replace(marks, kind="void", transaction=steps[0][1].transaction_id, idempotency=None)
-    steps.append(due.release(account, hold, marks, now_ms=now_ms, calendar=calendar))
+        details = msgspec.structs.replace(details, kind="void", transaction=steps[0][1].transaction_id, idempotency=None)
+    steps.append(expiry.release(account, hold, details, now_ms=now_ms, calendar=calendar))
     return steps
 
 
-def _set_rules(account: Account, posting: Posting, marks: EntryDetails, now_ms: int) -> tuple[Account, Entry]:
-    terms = posting.terms
-    assert terms is not None
+def _set_rules(account: Account, posting: Posting, details: EntryDetails, now_ms: int) -> tuple[Account, Entry]:
+    rules = posting.terms
+    assert rules is not None
     account = msgspec.structs.replace(
         account,
-        status=terms.status or account.status,
-        minimum_balance=account.minimum_balance if terms.minimum_balance is None else terms.minimum_balance,
-        ceiling=account.ceiling if terms.ceiling is None else terms.ceiling,
-        limits=account.limits if terms.limits is None else terms.limits if terms.limits != Limits() else None,
+        status=rules.status or account.status,
+        minimum_balance=account.minimum_balance if rules.minimum_balance is None else rules.minimum_balance,
+        ceiling=account.ceiling if rules.ceiling is None else rules.ceiling,
+        limits=account.limits if rules.limits is None else rules.limits if rules.limits != Limits() else None,
     )
-    return due.append(account, posting, msgspec.structs.replace(marks, terms=terms), now_ms)
+    return expiry.append(account, posting, msgspec.structs.replace(details, terms=rules), now_ms)
 
 
 def guard(account: Account, posting: Posting) -> None:
-    """Refuse a posting that breaks its account's status, floor or ceiling.
+    """Refuse a posting that violates the status, minimum balance or ceiling of its account.
 
     Raises:
-        WalletFrozen, WalletClosed: the account is not open.
-        WalletNotEmpty: it is to be closed with something in it.
-        InsufficientFunds: it would leave less than the floor available.
-        BalanceLimit: it would rise above the ceiling.
+        WalletFrozen, WalletClosed: The account is not open.
+        WalletNotEmpty: The account is to be closed and is not empty.
+        InsufficientFunds: The amount exceeds the available value.
+        BalanceLimit: The balance would rise above the ceiling, or the debt beyond its limit.
     """
     if account.status != "open":
         _guard_status(account, posting)
@@ -386,79 +399,79 @@ def guard(account: Account, posting: Posting) -> None:
     hold = posting.hold
     needed = -posting.amount if hold is None else 0 if hold.seq else hold.amount
     if needed > 0:
-        there = account.spendable
+        available = account.spendable
         if posting.lots and account.lots:
-            # What the caller may take first may include value that is not yet available to anybody else.
+            # The lots to take first may include pending value.
             pending = {lot.dates: lot.amount for lot in account.lots if lot.available_at is not None}
-            there += sum(min(pending.get(lot.dates, 0), lot.amount) for lot in posting.lots)
-        if there < needed and not posting.below_minimum:
+            available += sum(min(pending.get(lot.dates, 0), lot.amount) for lot in posting.lots)
+        if available < needed and not posting.below_minimum:
             raise InsufficientFunds(
-                f"{needed} {account.asset} are needed, {max(there, 0)} are available",
+                f"{needed} {account.asset} are needed, {max(available, 0)} are available",
                 asset=account.asset,
-                available=max(there, 0),
+                available=max(available, 0),
                 needed=needed,
                 wallet=account.id,
             )
         if account.balance + posting.amount < -BALANCE_CEILING:
-            raise BalanceLimit("the debt would pass the limit of the account", asset=account.asset)
+            raise BalanceLimit("the debt would exceed the limit of the account", asset=account.asset)
     elif account.balance + posting.amount > account.ceiling and posting.amount > 0:
-        raise BalanceLimit(f"the balance would pass {account.ceiling}", asset=account.asset)
+        raise BalanceLimit(f"the balance would exceed {account.ceiling}", asset=account.asset)
 
 
 def _guard_status(account: Account, posting: Posting) -> None:
-    """On a frozen account no value moves in or out; its terms may change, and a hold may be given up. A closed one is at its end."""
+    """Refuse any posting on a closed account; on a frozen one allow only changes of rules and the release of a hold."""
     if account.status == "closed":
         raise WalletClosed("the wallet is closed", wallet=account.id)
-    gives_up = posting.hold is not None and posting.hold.seq and not posting.amount
-    if posting.terms is None and not gives_up:
+    voids_hold = posting.hold is not None and posting.hold.seq and not posting.amount
+    if posting.terms is None and not voids_hold:
         raise WalletFrozen("the wallet is frozen", wallet=account.id)
 
 
 def find_replay(view: View, idempotency: Idempotency) -> Entry | None:
-    """Return the entry that an earlier run of this very command made, or None when it is new.
+    """Return the entry of an earlier run of the same command, or None for a new one.
 
     Raises:
-        IdempotencyKeyReused: the key belongs to another request.
-        ReferenceReused: another command has used the reference.
-        GuerdonError: the refusal that the first run ended with.
+        IdempotencyKeyReused: The key belongs to another request.
+        ReferenceReused: Another command has used the reference.
+        GuerdonError: The refusal of the first run.
     """
     earlier = view.recorded.get(idempotency.key_digest)
     if earlier is not None:
         if earlier.fingerprint != idempotency.fingerprint:
-            raise IdempotencyKeyReused("this Idempotency-Key was used for a request with other content")
+            raise IdempotencyKeyReused("the Idempotency-Key was used before, for a request with other content")
         if isinstance(earlier, RecordedRefusal):
             raise rebuild_refusal(earlier)
         return earlier
-    mark = idempotency.reference_digest
-    if mark is not None and (other := view.recorded.get(mark)) is not None:
-        where = other.transaction_id if isinstance(other, Entry) else None
-        raise ReferenceReused(f"reference {idempotency.reference!r} is already on this member's ledger", transaction_id=where)
+    reference_digest = idempotency.reference_digest
+    if reference_digest is not None and (other := view.recorded.get(reference_digest)) is not None:
+        transaction = other.transaction_id if isinstance(other, Entry) else None
+        raise ReferenceReused(f"reference {idempotency.reference!r} is already on this member's ledger", transaction_id=transaction)
     return None
 
 
 def rebuild_refusal(refusal: RecordedRefusal) -> GuerdonError:
-    """Rebuild the error that a remembered refusal stands for, marked as a replay."""
+    """Return the error of a recorded refusal, marked as a replay."""
     error = registry()[refusal.code](refusal.detail)
     error.members = refusal.members
     error.replayed = True
     return error
 
 
-def _remember(
-    refusal: GuerdonError, idempotency: Idempotency | None, plan: WritePlan, once: dict[bytes, Entry | RecordedRefusal]
+def _remember_refusal(
+    refusal: GuerdonError, idempotency: Idempotency | None, plan: WritePlan, recorded: dict[bytes, Entry | RecordedRefusal]
 ) -> None:
-    """Bind a definite business refusal to the key, so that a late retry cannot succeed by surprise."""
+    """Record a business refusal under its key, so that a late retry cannot succeed."""
     if idempotency is None or refusal.replayed or not isinstance(refusal, BusinessError):
         return
-    mark = idempotency.key_digest
-    row = RecordedRefusal(
-        id=REFUSAL + mark.hex(),
+    key_digest = idempotency.key_digest
+    remembered = RecordedRefusal(
+        id=REFUSAL + key_digest.hex(),
         owner=idempotency.owner,
-        unique_keys=[mark],
+        unique_keys=[key_digest],
         fingerprint=idempotency.fingerprint,
         code=refusal.code,
         detail=refusal.detail,
         members=refusal.members,
     )
-    plan.refusals.append(row)
-    once[mark] = row
+    plan.refusals.append(remembered)
+    recorded[key_digest] = remembered

@@ -1,7 +1,7 @@
-"""What time does to an account: holds end and lots lapse at their millisecond, whether or not anybody has booked it. Pure.
+"""Expiry: holds and lots end at their millisecond, whether or not that is booked yet. Pure.
 
-An account is brought up to the present before it is judged. What that takes, entries that release or write off, is booked together with
-the next movement of the account, or by the sweeper.
+Every decision is made on an account that is brought up to the present. The entries that this takes (releases and write-offs) are booked
+with the next movement of the account, or by the sweeper.
 """
 
 from collections.abc import Sequence
@@ -19,6 +19,7 @@ from guerdon.ledger.models import (
     AccountRules,
     DocumentChange,
     Entry,
+    EntryKind,
     Hold,
     HoldChange,
     Idempotency,
@@ -35,7 +36,7 @@ _ZERO_HASH = bytes(32)
 
 
 class AccountNow(Struct, frozen=True):
-    """An account in the present, and what has to be written to get it there."""
+    """An account at the present time, and the entries and document changes that book the difference."""
 
     account: Account
     entries: tuple[Entry, ...] = ()
@@ -43,9 +44,9 @@ class AccountNow(Struct, frozen=True):
 
 
 def bring_up_to(account: Account, now_ms: int, calendar: Calendar) -> AccountNow:
-    """Release holds that have ended and let dated value pay a debt, in the order of their moments; then write off what has lapsed.
+    """Release expired holds and repay a debt from dated value, in order of time; then write off expired lots.
 
-    The order is time's, not the booking's: swept at every moment or only now, the account ends the same.
+    The result does not depend on the times of earlier calls.
     """
     if account.lots is None:
         return AccountNow(account)
@@ -62,21 +63,21 @@ def bring_up_to(account: Account, now_ms: int, calendar: Calendar) -> AccountNow
                 entries.append(entry)
                 ended = {"status": "expired", "left": 0, "ended_at": hold.expires_at}
                 changes.append(DocumentChange(HOLD_DOCUMENTS, hold_id(account.id, hold.seq), account.owner, ended))
-        if owed := _debt_repayment(account):
-            marks = EntryDetails("settlement", ACTOR, lots=lots.negated(owed))
-            account, entry = append(account, Posting(account.id, 0, BREAKAGE), marks, now_ms)
+        if repayment := _debt_repayment(account):
+            details = EntryDetails("settlement", ACTOR, lots=lots.negated(repayment))
+            account, entry = append(account, Posting(account.id, 0, BREAKAGE), details, now_ms)
             entries.append(entry)
-    # What is spendable and a debt never lie beside each other after a moment, so that all that has lapsed can go at once.
+    # After each of these times there is no debt beside spendable value, so all expired lots can be written off in one entry.
     account = msgspec.structs.replace(account, lots=lots.mature(account.lots or (), now_ms))
-    if gone := tuple(lot for lot in account.lots or () if lot.expires_at is not None and lot.expires_at <= now_ms):
-        lapse = Posting(account.id, -lots.total(gone), BREAKAGE)
-        account, entry = append(account, lapse, EntryDetails("expiry", ACTOR, lots=lots.negated(gone)), now_ms)
+    if expired := tuple(lot for lot in account.lots or () if lot.expires_at is not None and lot.expires_at <= now_ms):
+        write_off = Posting(account.id, -lots.total(expired), BREAKAGE)
+        account, entry = append(account, write_off, EntryDetails("expiry", ACTOR, lots=lots.negated(expired)), now_ms)
         entries.append(entry)
     return AccountNow(account, tuple(entries), tuple(changes))
 
 
 def _moments(account: Account, now_ms: int) -> list[int]:
-    """When holds have ended and, while there is a debt, when value has become available."""
+    """Return the times up to now at which holds ended and, while there is a debt, value became available, in order."""
     moments = {hold.expires_at for hold in account.holds}
     if account.undated_balance < 0:
         moments |= {lot.available_at for lot in account.lots or () if lot.available_at is not None}
@@ -84,32 +85,32 @@ def _moments(account: Account, now_ms: int) -> list[int]:
 
 
 def _debt_repayment(account: Account) -> tuple[Lot, ...]:
-    """A debt is paid by the first dated value that has become available, even if that has lapsed since."""
+    """Return the available lots that repay the debt; a lot may have expired since it became available."""
     if account.undated_balance >= 0:
         return ()
-    there = [lot for lot in account.lots or () if lot.available_at is None]
-    return lots.take(there, 0, min(-account.undated_balance, lots.total(there)))
+    available = [lot for lot in account.lots or () if lot.available_at is None]
+    return lots.take(available, 0, min(-account.undated_balance, lots.total(available)))
 
 
 def next_expiry_at(account: Account) -> int | None:
-    """The next millisecond at which something on the account lapses or has to be settled."""
+    """Return the next time at which a hold or lot of the account expires or a debt is repaid, in milliseconds, or None."""
     moments = [hold.expires_at for hold in account.holds]
     moments += [lot.expires_at for lot in account.lots or () if lot.expires_at is not None]
-    settles = debt_repaid_at(account.lots or (), account.undated_balance)
-    return min(moments if settles is None else [*moments, settles], default=None)
+    repaid_at = debt_repaid_at(account.lots or (), account.undated_balance)
+    return min(moments if repaid_at is None else [*moments, repaid_at], default=None)
 
 
-def debt_repaid_at(own: Sequence[Lot], plain: int) -> int | None:
-    """The next millisecond at which a dated lot becomes available and pays a debt.
+def debt_repaid_at(account_lots: Sequence[Lot], undated_balance: int) -> int | None:
+    """Return the next time at which a dated lot becomes available and repays a debt, in milliseconds, or None.
 
-    Undated value pays it without an entry, by becoming a part of the rest; when that is enough, nothing is left to settle.
+    Undated value repays it without an entry, because it becomes part of the undated balance.
     """
-    waiting = sorted((lot for lot in own if lot.available_at is not None), key=lambda lot: lot.available_at or 0)
+    waiting = sorted((lot for lot in account_lots if lot.available_at is not None), key=lambda lot: lot.available_at or 0)
     for moment in dict.fromkeys(lot.available_at for lot in waiting):
         arrived = [lot for lot in waiting if lot.available_at == moment]
         undated = [lot for lot in arrived if lots.is_undated(msgspec.structs.replace(lot, available_at=None))]
-        plain += lots.total(undated)
-        if plain >= 0:
+        undated_balance += lots.total(undated)
+        if undated_balance >= 0:
             return None
         if len(undated) < len(arrived):
             return moment
@@ -117,13 +118,13 @@ def debt_repaid_at(own: Sequence[Lot], plain: int) -> int | None:
 
 
 class EntryDetails(Struct, frozen=True):
-    """What an entry says besides its amount and its place."""
+    """Fields of an entry that do not follow from its account and its posting."""
 
-    kind: str
+    kind: EntryKind
     actor: str
     transaction: str | None = None
     idempotency: Idempotency | None = None
-    """Only on the first entry of its transaction."""
+    """Set on the first entry of a transaction only."""
     reference: str | None = None
     reason: str | None = None
     metadata: dict[str, str] = {}
@@ -135,9 +136,9 @@ class EntryDetails(Struct, frozen=True):
     spent: tuple[int, int] | None = None
 
 
-def release(account: Account, hold: Hold, marks: EntryDetails, *, now_ms: int, calendar: Calendar) -> tuple[Account, Entry]:
-    """End a hold: what is left of it returns to the very lots it came from."""
-    back = lots.give(hold.lots, account.undated_balance, hold.left, now_ms, back_at_ms=min(now_ms, hold.expires_at))
+def release(account: Account, hold: Hold, details: EntryDetails, *, now_ms: int, calendar: Calendar) -> tuple[Account, Entry]:
+    """End a hold: the rest of it returns to the lots that it was taken from."""
+    returned = lots.give(hold.lots, account.undated_balance, hold.left, now_ms, back_at_ms=min(now_ms, hold.expires_at))
     spent = None
     if account.limits is not None and hold.counted_at is not None:
         in_day, in_month = limits.restored_by(hold.left, hold.counted_at, calendar, now_ms)
@@ -148,53 +149,58 @@ def release(account: Account, hold: Hold, marks: EntryDetails, *, now_ms: int, c
         spent=account.spent if spent is None else limits.counted(account, spent, calendar, now_ms),
     )
     change = HoldChange(hold.seq, -hold.left, hold.size, 0, hold.expires_at, hold.captured, hold.counted_at)
-    marks = msgspec.structs.replace(marks, lots=back, hold=change, spent=spent)
-    return append(account, Posting(account.id, 0, HOLDS), marks, now_ms)
+    details = msgspec.structs.replace(details, lots=returned, hold=change, spent=spent)
+    return append(account, Posting(account.id, 0, HOLDS), details, now_ms)
 
 
-def append(account: Account, posting: Posting, marks: EntryDetails, now_ms: int) -> tuple[Account, Entry]:
-    """Move the account on by one entry; its lots and its sum of held value follow from `marks`, the list of holds does not."""
+def append(account: Account, posting: Posting, details: EntryDetails, now_ms: int) -> tuple[Account, Entry]:
+    """Return the account after one new entry, and the entry.
+
+    Lots and held value follow from `details`. The caller has already updated the list of holds.
+    """
     now_ms = max(now_ms, account.at)
-    balance, held, own = account.balance + posting.amount, account.held, account.lots
+    balance, held, account_lots = account.balance + posting.amount, account.held, account.lots
     spendable_after = None
-    if marks.hold is not None:
-        held += marks.hold.change
-    if own is not None or marks.lots or marks.hold is not None or marks.terms is not None:
-        # What is captured comes out of the hold, not out of the lots that are still free.
-        captured = marks.hold is not None and posting.amount != 0
-        own = own or () if captured else lots.merge([*(own or ()), *marks.lots])
-        pending = sum(lot.amount for lot in own if lot.available_at is not None and lot.available_at > now_ms)
+    if details.hold is not None:
+        held += details.hold.change
+    if account_lots is not None or details.lots or details.hold is not None or details.terms is not None:
+        # Captured value leaves the hold, not the free lots.
+        captured = details.hold is not None and posting.amount != 0
+        account_lots = account_lots or () if captured else lots.merge([*(account_lots or ()), *details.lots])
+        pending = sum(lot.amount for lot in account_lots if lot.available_at is not None and lot.available_at > now_ms)
         spendable_after = balance - held - pending - account.minimum_balance if pending or account.minimum_balance else None
-    idempotency = marks.idempotency
+    idempotency = details.idempotency
     entry = Entry(
         id=entry_id(account.id, account.seq + 1),
         owner=account.owner,
         asset=account.asset,
-        kind=marks.kind,
+        kind=details.kind,
         amount=posting.amount,
         balance_after=balance,
         held_after=held,
         counterparty=posting.counterparty,
-        actor=marks.actor,
+        actor=details.actor,
         at=now_ms,
         prev=account.head,
         hash=_ZERO_HASH,
-        transaction=marks.transaction,
-        reason=marks.reason,
-        reference=marks.reference,
+        transaction=details.transaction,
+        reason=details.reason,
+        reference=details.reference,
         key=idempotency.key if idempotency else None,
         fingerprint=idempotency.fingerprint if idempotency else None,
-        metadata=marks.metadata,
+        metadata=details.metadata,
         unique_keys=list(idempotency.unique_keys) if idempotency else None,
-        pair=marks.pair,
-        lots=marks.lots or None,
-        hold=marks.hold,
-        reverses=marks.reverses,
-        terms=marks.terms,
-        spent=marks.spent,
+        pair=details.pair,
+        lots=details.lots or None,
+        hold=details.hold,
+        reverses=details.reverses,
+        terms=details.terms,
+        spent=details.spent,
         spendable_after=spendable_after,
     )
-    # The entry is not published yet; this is cheaper than building it twice.
+    # The entry is not shared yet, and this is cheaper than a second instance.
     msgspec.structs.force_setattr(entry, "hash", entry_hash(entry))
-    moved = msgspec.structs.replace(account, balance=balance, held=held, seq=account.seq + 1, head=entry.hash, at=now_ms, lots=own)
-    return (moved if own is None else msgspec.structs.replace(moved, due_at=next_expiry_at(moved))), entry
+    moved = msgspec.structs.replace(
+        account, balance=balance, held=held, seq=account.seq + 1, head=entry.hash, at=now_ms, lots=account_lots
+    )
+    return (moved if account_lots is None else msgspec.structs.replace(moved, due_at=next_expiry_at(moved))), entry

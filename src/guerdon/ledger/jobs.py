@@ -1,4 +1,4 @@
-"""Background work of the ledger: booking what time has already done."""
+"""Background job of the ledger: book holds and lots that have expired."""
 
 from guerdon.clock import Clock
 from guerdon.database import Database
@@ -12,14 +12,14 @@ SWEEP_EVERY_MS = 2000
 
 
 async def sweep(ledger: Ledger, database: Database, clock: Clock) -> int:
-    """Book ended holds and lapsed lots; return on how many accounts. Nothing depends on it but the books' tidiness."""
+    """Book expired holds and lots, and return the number of accounts. Balances are right without it: reads apply expiry themselves."""
     swept = 0
     for _ in range(PASSES_MAX):
         where = {"due_at": {"$lte": clock.now_ms()}}
         found = database.raw[ACCOUNTS].find(where, {"owner": 1}, limit=SWEEP_BATCH).sort("due_at")
-        commands = [_booking(str(row["_id"]), str(row["owner"])) async for row in found]
-        verdicts = await ledger.submit_all(commands) if commands else []
-        refused = [verdict for verdict in verdicts if isinstance(verdict, GuerdonError)]
+        commands = [_expiry_command(str(row["_id"]), str(row["owner"])) async for row in found]
+        results = await ledger.submit_all(commands) if commands else []
+        refused = [result for result in results if isinstance(result, GuerdonError)]
         if refused:
             raise refused[0]
         swept += len(commands)
@@ -28,7 +28,7 @@ async def sweep(ledger: Ledger, database: Database, clock: Clock) -> int:
     return swept
 
 
-def _booking(account_id: str, owner: str) -> Command:
+def _expiry_command(account_id: str, owner: str) -> Command:
     def decide(view: View) -> Decision:
         return Decision(books_expired=(account_id,))
 

@@ -1,8 +1,8 @@
-"""The arithmetic of lots: in which order value is spent, where it comes from, and where it returns to. Pure.
+"""Arithmetic of lots: the order in which value is spent, the lots it is taken from, and the lots it returns to. Pure.
 
-The spend order is total: what expires first, then promotional before paid, then what was available first. Undated paid value is the rest
-of the balance and comes last. Two lots with the same source and dates are one, and a date that has passed is forgotten, so that the
-number of lots is that of different dates; an expiry is never moved.
+The spend order is total: earliest expiry first, then promotional before paid, then earliest availability. Undated paid value is the rest of
+the balance and comes last. Lots with the same source and dates are one lot, and an availability date that has passed is removed, so that the
+number of lots is the number of different dates. An expiry date never changes.
 """
 
 from collections.abc import Iterable, Sequence
@@ -13,7 +13,7 @@ from guerdon.ledger.models import LOTS_MAX, Account, Lot
 
 NEVER = 1 << 62
 GRACE_MS = 7 * 86_400_000
-"""Value that comes back (a refund, a released hold) after its date has passed lives so much longer."""
+"""Grace for value that returns (by a refund or a released hold) after its expiry date."""
 
 
 def spend_order(lot: Lot) -> tuple[int, bool, int]:
@@ -21,14 +21,14 @@ def spend_order(lot: Lot) -> tuple[int, bool, int]:
 
 
 def mature(lots: Sequence[Lot], now_ms: int) -> tuple[Lot, ...]:
-    """Forget the available dates that have passed."""
+    """Return the lots without availability dates that have passed, merged."""
     if all(lot.available_at is None or lot.available_at > now_ms for lot in lots):
         return tuple(lots)
     return merge(as_of(lots, now_ms))
 
 
 def as_of(lots: Iterable[Lot], now_ms: int) -> tuple[Lot, ...]:
-    """The same lots in the same order, without the available dates that have passed; some may be undated paid value by now."""
+    """Return the lots in the same order, without availability dates that have passed; a result may be undated paid value."""
     return tuple(
         msgspec.structs.replace(lot, available_at=None) if lot.available_at is not None and lot.available_at <= now_ms else lot
         for lot in lots
@@ -36,11 +36,11 @@ def as_of(lots: Iterable[Lot], now_ms: int) -> tuple[Lot, ...]:
 
 
 def merge(lots: Iterable[Lot]) -> tuple[Lot, ...]:
-    """Add up what has the same source and dates, drop what is empty, and put the rest into spend order."""
+    """Add up lots with the same source and dates, drop empty and undated ones, and sort the rest in spend order."""
     sums: dict[tuple[object, ...], Lot] = {}
     for lot in lots:
-        known = sums.get(lot.dates)
-        sums[lot.dates] = lot if known is None else msgspec.structs.replace(lot, amount=lot.amount + known.amount)
+        same = sums.get(lot.dates)
+        sums[lot.dates] = lot if same is None else msgspec.structs.replace(lot, amount=lot.amount + same.amount)
     return tuple(sorted((lot for lot in sums.values() if lot.amount and not is_undated(lot)), key=spend_order))
 
 
@@ -49,9 +49,9 @@ def is_undated(lot: Lot) -> bool:
 
 
 def fits(account: Account, lot: Lot) -> bool:
-    """Whether a lot may arrive: it is one that the account has, or there is room for another."""
-    own = account.lots or ()
-    return len(own) < LOTS_MAX or is_undated(lot) or any(lot.dates == other.dates for other in own)
+    """Return True if the account can take this lot: it has one with the same dates, or room for another."""
+    account_lots = account.lots or ()
+    return len(account_lots) < LOTS_MAX or is_undated(lot) or any(lot.dates == other.dates for other in account_lots)
 
 
 def total(lots: Iterable[Lot]) -> int:
@@ -62,25 +62,25 @@ def negated(lots: Iterable[Lot]) -> tuple[Lot, ...]:
     return tuple(msgspec.structs.replace(lot, amount=-lot.amount) for lot in lots)
 
 
-def take(lots: Sequence[Lot], plain: int, amount: int, first: Sequence[Lot] = ()) -> tuple[Lot, ...]:
-    """Return which lots `amount` is taken from; what they do not cover is undated paid value, which may fall below zero.
+def take(lots: Sequence[Lot], undated_balance: int, amount: int, first: Sequence[Lot] = ()) -> tuple[Lot, ...]:
+    """Return the parts of lots that make up `amount`; the rest of it is undated paid value, which may fall below zero.
 
-    `first` names lots to take from before all others, at most so much of each; they may be pending. Undated paid value among them is
-    taken only as far as there is any.
+    `first` lists lots to take from before all others, each with its maximum; they may be pending. Undated paid value in `first` is
+    taken down to zero only.
     """
     left = {lot.dates: lot.amount for lot in lots}
     taken: list[Lot] = []
-    for wish in first:
-        there = max(plain, 0) if is_undated(wish) else left.get(wish.dates, 0)
-        part = min(there, wish.amount, amount)
+    for preferred in first:
+        available = max(undated_balance, 0) if is_undated(preferred) else left.get(preferred.dates, 0)
+        part = min(available, preferred.amount, amount)
         if part <= 0:
             continue
         amount -= part
-        if is_undated(wish):
-            plain -= part
+        if is_undated(preferred):
+            undated_balance -= part
         else:
-            left[wish.dates] -= part
-            taken.append(msgspec.structs.replace(wish, amount=part))
+            left[preferred.dates] -= part
+            taken.append(msgspec.structs.replace(preferred, amount=part))
     for lot in lots:
         part = min(left[lot.dates], amount)
         if part > 0 and lot.available_at is None:
@@ -89,35 +89,35 @@ def take(lots: Sequence[Lot], plain: int, amount: int, first: Sequence[Lot] = ()
     return merge(taken)
 
 
-def give(parts: Iterable[Lot], plain: int, amount: int, now_ms: int, *, back_at_ms: int | None = None) -> tuple[Lot, ...]:
-    """Return the lots that arrive when `amount` comes in, of which `parts` are dated; a debt is paid out of it first.
+def give(parts: Iterable[Lot], undated_balance: int, amount: int, now_ms: int, *, back_at_ms: int | None = None) -> tuple[Lot, ...]:
+    """Return the lots that are added when `amount` arrives, of which `parts` are dated; a debt is repaid from it first.
 
-    A part that had lapsed when it came back gets `GRACE_MS` from then on. It came back now, or at `back_at_ms`, when a hold ended that is
-    only booked now: what becomes of it must not depend on when somebody gets round to booking.
+    A part that has expired at the time of its return expires `GRACE_MS` after that time. The return is now, or at `back_at_ms` if a hold
+    ended then and is booked now: the result must not depend on the time of booking.
     """
     back_at_ms = now_ms if back_at_ms is None else back_at_ms
     arriving: list[Lot] = []
     for part in parts:
         if is_undated(part):
             continue
-        lapsed = part.expires_at is not None and part.expires_at <= back_at_ms
+        expired = part.expires_at is not None and part.expires_at <= back_at_ms
         arrived = part.available_at is not None and part.available_at <= now_ms
         arriving.append(
             msgspec.structs.replace(
                 part,
-                expires_at=back_at_ms + GRACE_MS if lapsed else part.expires_at,
+                expires_at=back_at_ms + GRACE_MS if expired else part.expires_at,
                 available_at=None if arrived else part.available_at,
             )
         )
-    debt = max(0, -plain - (amount - total(arriving)))
-    owed = take(merge(arriving), 0, min(debt, total(lot for lot in arriving if lot.available_at is None))) if debt else ()
-    return merge([*arriving, *negated(owed)])
+    debt = max(0, -undated_balance - (amount - total(arriving)))
+    repayment = take(merge(arriving), 0, min(debt, total(lot for lot in arriving if lot.available_at is None))) if debt else ()
+    return merge([*arriving, *negated(repayment)])
 
 
 def last_of(lots: Sequence[Lot], whole: int, skip: int, amount: int) -> tuple[Lot, ...]:
-    """Return the lots of a part of a movement of `whole`, counted from its end: after the last `skip`, the `amount` before them.
+    """Return the lots of `amount` of a movement of `whole`, counted from its end after skipping `skip`.
 
-    What was taken last returns first, so that a partial refund gives back the value that lives longest.
+    Value that was taken last returns first, so that a partial refund gives back the value with the latest expiry.
     """
     parts = [*lots, Lot(whole - total(lots))]
     chosen: list[Lot] = []
@@ -132,7 +132,7 @@ def last_of(lots: Sequence[Lot], whole: int, skip: int, amount: int) -> tuple[Lo
 
 
 def split(lots: Sequence[Lot], whole: int, amount: int) -> tuple[Lot, ...]:
-    """Return the lots of the first `amount` of a hold of `whole`, in spend order."""
+    """Return the dated lots of the first `amount` of a hold of `whole`, in spend order."""
     chosen: list[Lot] = []
     for lot in [*lots, Lot(whole - total(lots))]:
         part = min(lot.amount, amount)

@@ -1,9 +1,10 @@
-"""What the ledger stores, and the words in which other rooms ask it to write."""
+"""Stored structs of the ledger, and the commands and transactions that other packages hand to it."""
 
 import hashlib
 import re
 import zlib
 from collections.abc import Callable, Mapping
+from operator import attrgetter
 from typing import Any, Literal
 
 import msgspec
@@ -19,35 +20,41 @@ GENESIS = bytes(32)
 SEQ_DIGITS = 12
 REFUSAL = "refusal#"
 SYSTEM = "system:"
-"""Prefix of the unguarded accounts on the other side of a posting; their balances are projections, never rows."""
+"""Prefix of system accounts. They have no row; their balance is the sum of the entries that name them."""
 
 ISSUER, MERCHANT, CASH = SYSTEM + "issuer", SYSTEM + "merchant", SYSTEM + "cash"
 BREAKAGE, HOLDS, RULES = SYSTEM + "breakage", SYSTEM + "holds", SYSTEM + "terms"
-"""Where lapsed value goes, and the nominal other side of entries that move no value."""
+"""Counterparty of expired value, and the nominal counterparties of entries that move no value."""
 COUNTED = SYSTEM + "counted"
-"""The other side of accounts that hold no value and only count: what a cap or a budget has been used for."""
+"""Counterparty of accounts that count and hold no value: caps, budgets and stocks."""
 LOTS_MAX, HOLDS_MAX = 100, 100
-"""Lots of different dates in one wallet, and active holds on it; what comes on top is refused."""
+"""Maximum number of lots with different dates, and of active holds, in one wallet."""
 
 AWAITING_CONFIRMATION = 253_402_300_799_999
-"""`available_at` of value that waits to be confirmed, the last millisecond of the year 9999: nothing but a confirmation makes it spendable."""
+"""`available_at` of value that awaits a confirmation: the last millisecond of the year 9999."""
 
 Source = Literal["paid", "promotional"]
+EntryKind = Literal[
+    "credit", "debit", "transfer", "award", "clawback", "confirmation", "hold", "capture", "void", "hold_expiry", "expiry", "settlement",
+    "reversal", "freeze", "unfreeze", "close", "terms", "redeem", "issue", "reserve", "release", "use", "unuse", "load", "cancel",
+]  # fmt: skip
+"""Every kind of entry that the product writes. `Entry.kind` is `str`, so that `guerdon verify` can read and report a row that was tampered
+with."""
 
 
 class Lot(Struct, frozen=True, omit_defaults=True):
-    """Value of one source with one pair of dates. Two lots with the same source and dates are one lot.
+    """Value with one source and one pair of dates. Lots with the same source and dates are one lot.
 
-    On an account `amount` is what is left of it; on an entry it is the signed change; on a hold it is what was set aside. Undated paid
-    value is never listed: it is the rest of the balance.
+    Undated paid value is not listed: it is the rest of the balance.
     """
 
     amount: int
+    """Minor units: the rest on an account, the signed change on an entry, the value set aside on a hold."""
     source: Source = "paid"
     available_at: int | None = None
-    """Spendable from this millisecond on; None once it has passed."""
+    """Time from which the value can be spent, in milliseconds; None after it has passed."""
     expires_at: int | None = None
-    """Lapsed from this millisecond on."""
+    """Time from which the value is expired, in milliseconds; None for value that does not expire."""
 
     @property
     def dates(self) -> tuple[Source, int | None, int | None]:
@@ -55,27 +62,29 @@ class Lot(Struct, frozen=True, omit_defaults=True):
 
     @property
     def awaits_confirmation(self) -> bool:
-        """Whether it is to be confirmed."""
+        """True while the lot awaits confirmation."""
         return self.available_at == AWAITING_CONFIRMATION
 
 
 class Hold(Struct, frozen=True, omit_defaults=True):
-    """Value set aside on an account. While it is held its lots do not lapse."""
+    """Value set aside on an account. Its lots do not expire while they are held."""
 
     seq: int
-    """The entry that made it; with the account it is the hold's id."""
+    """Number of the entry that made the hold. With the account it identifies the hold."""
     size: int
+    """Original amount in minor units."""
     left: int
+    """Amount that is still held, in minor units."""
     expires_at: int
     captured: int = 0
     counted_at: int | None = None
-    """When it was counted against the spending limits; None when there were none."""
+    """Time at which it was counted against spending limits; None if there were none."""
     lots: tuple[Lot, ...] = ()
-    """The dated part of `left`, in spend order; undated paid value comes last."""
+    """Dated part of `left`, in spend order; undated paid value comes last."""
 
 
 class HoldChange(Struct, frozen=True, omit_defaults=True):
-    """What an entry did to a hold: `change` is the signed change of what is held; the rest is the hold right after."""
+    """Change of a hold by an entry: `change` is the signed change of the held value; the other fields are the hold after it."""
 
     seq: int
     change: int
@@ -87,14 +96,14 @@ class HoldChange(Struct, frozen=True, omit_defaults=True):
 
 
 class Limits(Struct, frozen=True, omit_defaults=True):
-    """What may be spent in a calendar day and month of the programme's time zone; None is no limit."""
+    """Spending limits per calendar day and month of the programme's time zone, in minor units; None means no limit."""
 
     day: int | None = None
     month: int | None = None
 
 
 class Spent(Struct, frozen=True, omit_defaults=True):
-    """What counted against the limits in the current day (`2026-11-22`) and month (`2026-11`)."""
+    """Minor units counted against the limits in a day (`2026-11-22`) and a month (`2026-11`)."""
 
     day: str
     month: str
@@ -103,7 +112,7 @@ class Spent(Struct, frozen=True, omit_defaults=True):
 
 
 class AccountRules(Struct, frozen=True, omit_defaults=True):
-    """The rules of an account as an entry has changed them; None leaves a rule as it was."""
+    """Change of account rules by an entry; None leaves a rule unchanged."""
 
     status: Status | None = None
     minimum_balance: int | None = field(name="floor", default=None)
@@ -113,9 +122,9 @@ class AccountRules(Struct, frozen=True, omit_defaults=True):
 
 
 class Account(Struct, frozen=True):
-    """A guarded balance. It changes only together with a new entry of its own, so `seq` counts its changes.
+    """A guarded balance. It changes only together with a new entry, so `seq` counts its changes.
 
-    Amounts are minor units of `asset`; `floor` and `ceiling` bound `balance - held` and `balance`.
+    Amounts are minor units of `asset`. `minimum_balance` bounds `balance - held` from below, `ceiling` bounds `balance` from above.
     """
 
     id: str = field(name="_id")
@@ -129,18 +138,18 @@ class Account(Struct, frozen=True):
     ceiling: int = BALANCE_CEILING
     seq: int = 0
     head: bytes = GENESIS
-    """`hash` of the newest entry; the anchor that shows a cut-off tail."""
+    """`hash` of the newest entry; it reveals a truncated history."""
     status: Status = "open"
     opened_at: int = 0
     at: int = 0
-    """Time of the newest entry. Time never runs backwards on an account, whatever the clocks of the processes say."""
+    """Time of the newest entry. It never decreases, even if the clocks of the processes differ."""
     lots: tuple[Lot, ...] | None = None
-    """In spend order. None: it has never had a dated lot, a hold or terms of its own, so its row need not carry them."""
+    """Dated lots in spend order. None on an account that never had a dated lot, a hold or rules of its own."""
     holds: tuple[Hold, ...] = ()
     limits: Limits | None = None
     spent: Spent | None = None
     due_at: int | None = None
-    """When something on it lapses next; the sweeper finds the account by it."""
+    """Time of the next expiry or debt repayment; the sweeper finds the account by it."""
 
     @property
     def pending(self) -> int:
@@ -148,54 +157,55 @@ class Account(Struct, frozen=True):
 
     @property
     def undated_balance(self) -> int:
-        """Undated paid value; negative where there is a debt."""
+        """Undated paid value in minor units; negative if there is a debt."""
         return self.balance - self.held - sum(lot.amount for lot in self.lots or ())
 
     @property
     def spendable(self) -> int:
-        """What may be taken, down to the floor. Only right for an account that `due.bring_up_to` has brought to the present."""
+        """Minor units that can be spent. Correct only after `expiry.bring_up_to`."""
         return self.balance - self.held - self.minimum_balance - (self.pending if self.lots else 0)
 
 
 class Entry(Struct, frozen=True):
-    """One change of one account, never altered afterwards. `amount` is signed minor units."""
+    """One change of one account. It never changes afterwards."""
 
     id: str = field(name="_id")
-    """`{account}#{seq}` with twelve digits: history is a range scan, and a second change number `seq` cannot be inserted."""
+    """`{account}#{seq}` with twelve digits: history is a range scan, and a second change with the same `seq` cannot be inserted."""
     owner: str
     asset: str
     kind: str
     amount: int
+    """Signed change of the balance in minor units."""
     balance_after: int
     held_after: int
     counterparty: str = field(name="counter")
-    """The account on the other side: a system account, or the other wallet of a transfer. Stored as `counter`."""
+    """Counterparty: a system account, or the other wallet of a transfer. Stored as `counter`."""
     actor: str
     at: int
     """Milliseconds since the epoch."""
     prev: bytes
     hash: bytes
     transaction: str | None = None
-    """The transaction that this entry is a further side of; its first entry does not say it, since its own place is the id."""
+    """Id of the transaction; None on its first entry, whose position is the id."""
     reason: str | None = None
     reference: str | None = None
     key: str | None = None
     fingerprint: bytes | None = None
-    """Digest of the request that `key` belongs to; it tells a retry from a reuse."""
+    """Digest of the request that `key` belongs to; it distinguishes a retry from a reuse."""
     metadata: dict[str, str] = {}
     unique_keys: list[bytes] | None = field(name="once", default=None)
-    """What must never happen again for this owner: the key, the reference. Only a transaction's first entry carries it."""
+    """Unique keys: digests of the idempotency key and the reference. Set on the first entry of a transaction. Stored as `once`."""
     pair: int | None = None
-    """`seq` of the other side, where `counter` is a guarded account."""
+    """`seq` of the counterparty's entry, if the counterparty is a guarded account."""
     lots: tuple[Lot, ...] | None = None
-    """The dated part of what moved; the rest is undated paid value. A capture's lots come out of its hold."""
+    """Dated part of the moved value; the rest is undated paid value. The lots of a capture leave its hold."""
     hold: HoldChange | None = None
     reverses: str | None = None
     terms: AccountRules | None = None
     spent: tuple[int, int] | None = None
-    """By how much it counts against the limits of its day and its month."""
+    """Change of the spending counters of its day and its month."""
     spendable_after: int | None = None
-    """Where it is not simply `balance_after - held_after`: a part is pending, or the floor is not zero."""
+    """Spendable value after the entry; None if it equals `balance_after - held_after`."""
 
     @property
     def available_after(self) -> int:
@@ -223,7 +233,7 @@ def entry_id(account: str, seq: int) -> str:
 
 
 def transaction_id(account: str, seq: int) -> str:
-    """A transaction is named by the place of its first entry: it is found, and routed to its shard, without an index of its own."""
+    """Return the id of the transaction whose first entry is number `seq`: it is found without an index of its own."""
     return f"txn_{account}:{seq}"
 
 
@@ -232,41 +242,59 @@ def hold_id(account: str, seq: int) -> str:
 
 
 def parse_location(name: str) -> tuple[str, int] | None:
-    """Return (account, seq) of a transaction's or hold's id, or None when it is not one."""
+    """Return (account, seq) of the id of a transaction or hold, or None for any other text."""
     match = _LOCATED.match(name)
     return (match[1], int(match[2])) if match else None
 
 
+HASHED_FIELDS = (
+    "_id", "owner", "asset", "transaction", "kind", "amount", "balance_after", "held_after", "counter", "actor", "at", "reason",
+    "reference", "key", "fingerprint", "metadata", "once",
+    "pair", "lots", "hold", "reverses", "terms", "spent", "spendable_after",
+)  # fmt: skip
+"""Stored names of the hashed fields of an entry: every field except `prev` and `hash`. docs/verify.md publishes this list.
+
+The first `POSITIONAL_FIELDS` names and their order are frozen. Add a new field at the end.
+"""
+POSITIONAL_FIELDS = 17
+"""Number of fields that are always elements of the hashed array; the others form one object at its end, where they are set."""
+
+_NAMES = {info.encode_name: info.name for info in msgspec.structs.fields(Entry)}
+_positional_values = attrgetter(*(_NAMES[stored] for stored in HASHED_FIELDS[:POSITIONAL_FIELDS]))
+_OPTIONAL = HASHED_FIELDS[POSITIONAL_FIELDS:]
+_optional_values = attrgetter(*(_NAMES[stored] for stored in _OPTIONAL))
+_NO_OPTIONAL_VALUES = (None,) * len(_OPTIONAL)
+_Optional = msgspec.defstruct("_Optional", [(stored, Any, None) for stored in _OPTIONAL], omit_defaults=True, frozen=True)
+_FINGERPRINT, _UNIQUE_KEYS = HASHED_FIELDS.index("fingerprint"), HASHED_FIELDS.index("once")
+
+
 def entry_hash(entry: Entry) -> bytes:
-    """SHA-256 over the previous hash and the canonical JSON array of every stored field.
+    """Return the SHA-256 of the previous hash and the canonical JSON array of `HASHED_FIELDS`.
 
-    JSON with sorted keys and no white space, so that any language can check a chain; binary fields go in as hex.
+    Canonical JSON has sorted keys, no white space, and binary values as lower-case hexadecimal, so that a program in any language can
+    check a chain. docs/verify.md specifies it.
     """
-    fingerprint = entry.fingerprint.hex() if entry.fingerprint is not None else None
-    once = [mark.hex() for mark in entry.unique_keys] if entry.unique_keys is not None else None
-    body = (
-        entry.id, entry.owner, entry.asset, entry.transaction, entry.kind, entry.amount, entry.balance_after, entry.held_after,
-        entry.counterparty, entry.actor, entry.at, entry.reason, entry.reference, entry.key, fingerprint, entry.metadata, once,
-    )  # fmt: skip
-    more = {name: value for name in _RARE if (value := getattr(entry, name)) is not None}
-    return hashlib.sha256(entry.prev + _canonical.encode((*body, more) if more else body)).digest()
-
-
-_RARE = ("pair", "lots", "hold", "reverses", "terms", "spent", "spendable_after")
-"""Fields that few entries have; together they are one last object of the hashed array, and nothing where none is set."""
+    elements = [*_positional_values(entry)]
+    if (fingerprint := entry.fingerprint) is not None:
+        elements[_FINGERPRINT] = fingerprint.hex()
+    if (unique_keys := entry.unique_keys) is not None:
+        elements[_UNIQUE_KEYS] = [*map(bytes.hex, unique_keys)]
+    optional = _optional_values(entry)
+    if optional != _NO_OPTIONAL_VALUES:
+        elements.append(_Optional(*optional))
+    return hashlib.sha256(entry.prev + _canonical.encode(elements)).digest()
 
 
 def unique_key(owner: str, *parts: str) -> bytes:
-    """Return the 20 bytes that stand for "this owner, this key" (or reference) in the unique index.
+    """Return the 20 bytes that represent an owner and a key (or reference) in the unique index.
 
-    The first four bytes depend on the owner alone: the marks of one owner lie together, so a read for 256 owners at once jumps
-    over an owner's other entries instead of walking them.
+    The first four bytes depend on the owner only. The keys of one owner are adjacent, so a read for 256 owners skips their other entries.
     """
     return zlib.crc32(owner.encode()).to_bytes(4) + digest(owner, *parts)[:16]
 
 
 class Idempotency(Struct, frozen=True):
-    """Whose command this is and how to know it again: the idempotency key and the digest of the request."""
+    """Identity of a command: its owner and caller, the idempotency key, and the digest of the request."""
 
     owner: str
     actor: str
@@ -274,13 +302,13 @@ class Idempotency(Struct, frozen=True):
     fingerprint: bytes
     reference: str | None = None
     unique_keys: tuple[bytes, ...] = ()
-    """The key's mark and, if there is a reference, the reference's; made once, because every step of a command asks for them."""
+    """Unique key of the idempotency key and, if there is one, of the reference. Computed once, because every step uses it."""
 
     def __post_init__(self) -> None:
-        marks = [unique_key(self.owner, "key", self.actor, self.key)]
+        keys = [unique_key(self.owner, "key", self.actor, self.key)]
         if self.reference is not None:
-            marks.append(unique_key(self.owner, "reference", self.reference))
-        msgspec.structs.force_setattr(self, "unique_keys", tuple(marks))
+            keys.append(unique_key(self.owner, "reference", self.reference))
+        msgspec.structs.force_setattr(self, "unique_keys", tuple(keys))
 
     @property
     def key_digest(self) -> bytes:
@@ -292,14 +320,14 @@ class Idempotency(Struct, frozen=True):
 
 
 class RecordedRefusal(Struct, frozen=True):
-    """A refused command, kept for some days so that its key goes on giving the first answer.
+    """A refused command, kept for `REFUSAL_TTL_DAYS` so that its key returns the first answer.
 
-    It lies among the entries and carries the same mark that its success would have carried: the unique index lets only one of the two
-    become true, whichever processes they meet in. It is no entry: it has no account, no `seq` and no place in a chain.
+    It is stored among the entries with the unique key that its success would have had, so the unique index admits only one of the two,
+    across processes. It is not an entry: it has no account, no `seq` and no position in a chain.
     """
 
     id: str = field(name="_id")
-    """`refusal#{mark}`"""
+    """`refusal#{unique key in hexadecimal}`"""
     owner: str
     unique_keys: list[bytes] = field(name="once")
     fingerprint: bytes
@@ -309,47 +337,47 @@ class RecordedRefusal(Struct, frozen=True):
 
 
 class Posting(Struct, frozen=True):
-    """Move `amount` (signed minor units) on a guarded account, against `counter`; or change its holds or terms, with amount 0."""
+    """Change of a guarded account: `amount` (signed minor units) against `counterparty`, or 0 with a hold, a confirmation or rules."""
 
     account: str
     amount: int
     counterparty: str
     below_minimum: bool = False
-    """Allow a debt: only clawbacks do."""
+    """Allow a debt. Set for clawbacks only."""
     spends: bool = False
-    """Counts against the spending limits."""
+    """Count the amount against the spending limits."""
     lots: tuple[Lot, ...] = ()
-    """What arrives: its dated part. What leaves: where to take it first, at most so much of each; pending lots too."""
+    """For a credit: its dated part. For a debit: the lots to take first, each with its maximum; they may be pending."""
     keeps_dates: bool = False
-    """What arrives has the dates of what the posting before has taken."""
+    """Give the credited value the dates of the value that the previous posting took."""
     hold: "HoldPosting | None" = None
     confirms: "Confirmation | None" = None
     terms: AccountRules | None = None
     restores_spending: tuple[int, int] = (0, 0)
-    """By how much it gives back to the spending limits of this day and month."""
+    """Reduction of the spending counters of the current day and month."""
 
 
 class HoldPosting(Struct, frozen=True):
-    """What a posting does to a hold: makes one (`seq` 0) of `amount`, or captures or releases so much of the hold `seq`."""
+    """Change of a hold by a posting: create a hold of `amount` (`seq` 0), or capture or release `amount` of the hold `seq`."""
 
     amount: int
     seq: int = 0
     expires_at: int = 0
     final: bool = False
-    """The last capture of this hold: its answer says that nothing is left, since the rest is released with it."""
+    """End the hold with this capture; the rest is released in the same transaction."""
 
 
 class Confirmation(Struct, frozen=True):
-    """What a posting of amount 0 makes spendable at once: so much of a lot that waits, which then lapses at `expires_at`."""
+    """Amount of a lot that awaits confirmation and becomes spendable now, and its new expiry, in a posting of amount 0."""
 
     lot: Lot
     expires_at: int | None
 
 
 class Transaction(Struct, frozen=True):
-    """One atomic business fact that a command wants on the ledger. The first posting's entry carries `idempotency`."""
+    """One atomic business fact to write. The entry of the first posting carries `idempotency`."""
 
-    kind: str
+    kind: EntryKind
     postings: tuple[Posting, ...]
     actor: str
     idempotency: Idempotency | None = None
@@ -359,10 +387,10 @@ class Transaction(Struct, frozen=True):
 
 
 class DocumentChange(Struct, frozen=True):
-    """Fields to set on a document, which is made if it does not exist.
+    """Fields to set on a document, which is created if it does not exist.
 
-    What was read of it must be guarded: by an account that moves in the same commit, or by `count`, the field of this name as it was
-    read (None: there was no document). `fields` then moves it on.
+    A decision that depends on the document must be guarded: by an account that changes in the same commit, or by `counted` and `count`,
+    the value of its field `count` as it was read (None if there was no document), which `fields` then increases.
     """
 
     collection: str
@@ -374,23 +402,23 @@ class DocumentChange(Struct, frozen=True):
 
 
 class Decision(Struct, frozen=True):
-    """What a command decided: transactions and documents to write (all or none), and an answer of its own."""
+    """Result of `decide`: transactions and documents to write, all or none, and a value for the caller."""
 
     transactions: tuple[Transaction, ...] = ()
     opens: tuple[Account, ...] = ()
     """Accounts to open first if they do not exist yet."""
     inserts: tuple[tuple[str, dict[str, Any]], ...] = ()
-    """(collection, document) pairs; the collection's `_id` index decides races between processes."""
+    """(collection, document) pairs to insert; the `_id` index of the collection decides races between processes."""
     changes: tuple[DocumentChange, ...] = ()
     books_expired: tuple[str, ...] = ()
-    """Accounts on which to book what has lapsed, though nothing else moves on them."""
+    """Accounts on which to book expired holds and lots, although nothing else changes on them."""
     replayed: tuple[Entry, ...] = ()
-    """Entries of an earlier run of the same command; nothing is written then."""
+    """Entries of an earlier run of the same command; if set, nothing is written."""
     value: object = None
 
 
 class DocumentRef(Struct, frozen=True):
-    """A document that a command reads because it may exist already."""
+    """Reference to a document that a command reads; it need not exist."""
 
     collection: str
     id: str
@@ -398,29 +426,29 @@ class DocumentRef(Struct, frozen=True):
 
 
 class View:
-    """The state a command is judged on: accounts, earlier facts and documents, all of one snapshot; time is an argument."""
+    """State that a command is decided on: accounts, recorded entries and refusals, and documents of one snapshot, and the time."""
 
     __slots__ = ("accounts", "documents", "now_ms", "position", "recorded")
 
     def __init__(
         self,
         accounts: dict[str, Account],
-        once: dict[bytes, Entry | RecordedRefusal],
+        recorded: dict[bytes, Entry | RecordedRefusal],
         documents: dict[tuple[str, str], dict[str, Any]],
         now_ms: int,
     ) -> None:
         self.accounts: Mapping[str, Account] = accounts
-        self.recorded: Mapping[bytes, Entry | RecordedRefusal] = once
+        self.recorded: Mapping[bytes, Entry | RecordedRefusal] = recorded
         self.documents: Mapping[tuple[str, str], dict[str, Any]] = documents
         self.now_ms = now_ms
         self.position = 0
-        """Which command of its batch is being decided: those of one batch are of one moment, and this is their order."""
+        """Index of the command in its batch. All commands of a batch have the same time; this is their order."""
 
 
 class Command(Struct, frozen=True):
-    """What may be touched, what may exist already, and a pure `decide` over both.
+    """Names of all that a change may read or write, and the pure function that decides it.
 
-    `decide` gets a `View` and returns a `Decision`, or raises a `GuerdonError` to refuse. It may run several times.
+    `decide` takes a `View` and returns a `Decision`, or raises a `GuerdonError` to refuse. It may run several times.
     """
 
     owners: tuple[str, ...]
@@ -429,13 +457,13 @@ class Command(Struct, frozen=True):
     unique_keys: tuple[bytes, ...] = ()
     documents: tuple[DocumentRef, ...] = ()
     idempotency: Idempotency | None = None
-    """Set when a refusal is to be remembered under the key."""
+    """Set if a refusal is to be recorded under the key."""
     size_bytes: int = 512
-    """About what it may write; bounds the batch, since one database message holds 16 MiB."""
+    """Estimate of the bytes that it writes; it bounds a batch, because one database message holds 16 MiB."""
 
 
 class CommandOutcome(Struct, frozen=True):
-    """What a command did. `replayed` says that an earlier run of the same command did it."""
+    """Result of a command. `replayed` is true if an earlier run of the same command wrote it."""
 
     entries: tuple[Entry, ...] = ()
     value: object = None

@@ -1,4 +1,4 @@
-"""The ledger: commands go in and outcomes come out; balances and histories are read here too."""
+"""The ledger service: commits commands, and reads accounts and entries."""
 
 import asyncio
 from collections.abc import Collection, Sequence
@@ -16,7 +16,7 @@ from guerdon.ledger.store import ACCOUNTS, ENTRIES, decode_account, decode_entry
 
 
 class Ledger:
-    """Decides and commits commands; the only writer of `accounts` and `entries`."""
+    """The only writer of `accounts` and `entries`."""
 
     def __init__(
         self,
@@ -47,47 +47,48 @@ class Ledger:
     # --- commands ---------------------------------------------------------------------------------------------------
 
     async def submit(self, command: Command) -> CommandOutcome:
-        """Commit one command and return what it did.
+        """Commit one command and return its outcome.
 
         Raises:
-            GuerdonError: the refusal that `decide` raised.
-            Overloaded: the queue is full, or the deadline passed before the command was begun; nothing was done.
-            OutcomeUnknown: the deadline passed in the middle; repeat with the same key to learn the outcome.
-            DatabaseUnavailable: no primary within the deadline; nothing was done.
+            GuerdonError: The refusal that `decide` raised.
+            Overloaded: The queue is full, or the deadline passed before the command started; nothing was written.
+            OutcomeUnknown: The deadline passed during the commit; repeat with the same key to learn the outcome.
+            DatabaseUnavailable: No primary answered before the deadline; nothing was written.
         """
         return await self._committer.enqueue((command,))[0]
 
     async def submit_all(self, commands: Sequence[Command]) -> list[CommandResult]:
-        """Commit many independent commands, in order where they share an account; each has its own verdict.
+        """Commit independent commands, in order where they share an account, and return the result of each.
 
         Raises:
-            Overloaded: they do not all fit into the queue; nothing was done.
+            Overloaded: The queue has no room for all of them; nothing was written.
         """
         results = await asyncio.gather(*self._committer.enqueue(commands), return_exceptions=True)
-        verdicts: list[CommandResult] = []
+        outcomes: list[CommandResult] = []
         for result in results:
             if isinstance(result, BaseException) and not isinstance(result, GuerdonError):
                 raise result
-            verdicts.append(result)
-        return verdicts
+            outcomes.append(result)
+        return outcomes
 
     async def preview(self, command: Command) -> CommandOutcome:
-        """Read and decide like `submit`, and write nothing.
+        """Return the outcome that `submit` would have, and write nothing.
 
         Raises:
-            GuerdonError: the refusal that `decide` raised.
+            GuerdonError: The refusal that `decide` raised.
+            DatabaseUnavailable: The database did not answer.
         """
         try:
             plan = decide_batch([command], await self._committer.store.read([command]), self._clock.now_ms(), self.calendar)
         except PyMongoError as error:
             raise DatabaseUnavailable("the database does not answer", retry_after_seconds=1) from error
-        verdict = plan.results[0]
-        if isinstance(verdict, GuerdonError):
-            raise verdict
-        return verdict
+        result = plan.results[0]
+        if isinstance(result, GuerdonError):
+            raise result
+        return result
 
     async def close(self) -> None:
-        """Finish what is in flight or queued, then refuse."""
+        """Refuse new commands and wait for those that are queued or in flight."""
         await self._committer.close()
 
     # --- queries ----------------------------------------------------------------------------------------------------
@@ -97,21 +98,21 @@ class Ledger:
         return None if document is None else decode_account(document)
 
     async def find_accounts(self, account_ids: Collection[str]) -> dict[str, Account]:
-        """Fetch accounts as they are booked, as far as they exist."""
+        """Return the stored accounts with these ids, by id; ids without an account are left out."""
         owners = sorted({account_id.rpartition(":")[0] for account_id in account_ids})
         cursor = self._accounts.find({"_id": {"$in": sorted(account_ids)}, "owner": {"$in": owners}})
         return {account.id: account async for document in cursor if (account := decode_account(document))}
 
     async def find_existing_ids(self, account_ids: Collection[str]) -> set[str]:
-        """Return which of these accounts exist."""
+        """Return the ids of the accounts that exist."""
         owners = sorted({account_id.rpartition(":")[0] for account_id in account_ids})
         cursor = self._accounts.find({"_id": {"$in": sorted(account_ids)}, "owner": {"$in": owners}}, {"_id": 1})
         return {str(document["_id"]) async for document in cursor}
 
     async def list_accounts(self, owner: str, *, limit: int = 100) -> list[Account]:
-        """A member's wallets, in the order of their assets."""
-        # Their ids begin with the owner's: they lie together, in this order, and need no index of their own. An asset begins with a
-        # capital letter; what only counts does not.
+        """Return a member's wallets, ordered by asset."""
+        # The ids begin with the owner's id, so the `_id` index serves this query. An asset code begins with a capital letter; the
+        # names of counting accounts do not.
         where = {"_id": {"$gte": f"{owner}:A", "$lt": f"{owner}:["}, "owner": owner}
         cursor = self._accounts.find(where, limit=limit).sort("_id")
         return [decode_account(document) async for document in cursor]
@@ -121,6 +122,6 @@ class Ledger:
         return None if document is None else decode_entry(document)
 
     async def list_entries(self, where: Document, *, limit: int) -> list[Entry]:
-        """Newest first. `where` is built by the calling service from typed values; it bounds `_id` to one account."""
+        """Return entries, newest first. `where` must bound `_id` to one account, and consist of typed values."""
         cursor = self._database.raw[ENTRIES].find(where, limit=limit).sort("_id", -1)
         return [decode_entry(document) async for document in cursor]

@@ -1,4 +1,4 @@
-"""Spending limits: what counts against which day and month. Pure; the time zone is the programme's."""
+"""Spending limits: the day and the month that an amount counts against, in the programme's time zone. Pure."""
 
 import msgspec
 
@@ -9,7 +9,7 @@ from guerdon.ledger.models import Account, Spent
 
 
 def spent_in_periods(account: Account, calendar: Calendar, now_ms: int) -> Spent:
-    """What has been counted in the day and the month of `now_ms`."""
+    """Return the counters of the day and the month of `now_ms`."""
     day, month = calendar.names(now_ms)
     spent = account.spent
     if spent is None:
@@ -18,9 +18,10 @@ def spent_in_periods(account: Account, calendar: Calendar, now_ms: int) -> Spent
 
 
 def require_within(account: Account, amount: int, calendar: Calendar, now_ms: int) -> None:
-    """
+    """Check that spending `amount` stays within the limits.
+
     Raises:
-        LimitReached: the day's or the month's limit would be passed.
+        LimitReached: The amount exceeds the rest of the daily or monthly limit.
     """
     limits = account.limits
     if limits is None:
@@ -42,12 +43,15 @@ def require_within(account: Account, amount: int, calendar: Calendar, now_ms: in
 
 
 def counted(account: Account, change: tuple[int, int], calendar: Calendar, now_ms: int) -> Spent:
-    """Return the counters after `change` (of the day, of the month); they do not fall below zero."""
+    """Return the counters after `change` (day, month); they do not fall below zero."""
     spent = spent_in_periods(account, calendar, now_ms)
     return msgspec.structs.replace(spent, in_day=max(0, spent.in_day + change[0]), in_month=max(0, spent.in_month + change[1]))
 
 
 def restored_by(amount: int, spent_at_ms: int, calendar: Calendar, now_ms: int) -> tuple[int, int]:
-    """By how much the counters fall when what was spent at `spent_at_ms` comes back: only those of the same day and month do."""
-    then, now = calendar.names(spent_at_ms), calendar.names(now_ms)
-    return (amount if then[0] == now[0] else 0, amount if then[1] == now[1] else 0)
+    """Return the reduction of the (day, month) counters when `amount`, spent at `spent_at_ms`, is returned at `now_ms`.
+
+    A counter is reduced only if both times are in its period.
+    """
+    spent_names, now = calendar.names(spent_at_ms), calendar.names(now_ms)
+    return (amount if spent_names[0] == now[0] else 0, amount if spent_names[1] == now[1] else 0)

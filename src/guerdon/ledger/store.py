@@ -1,4 +1,4 @@
-"""How the ledger reads and writes: one snapshot read for a batch, one transaction for its plan. It decides nothing."""
+"""Reads and writes of the ledger: one snapshot read per batch, and one transaction for its plan. No decisions."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -19,12 +19,12 @@ REFUSAL_TTL_DAYS = 30
 READ_ROWS_MAX = 100_000
 INDEXES: dict[str, list[IndexModel]] = {
     ACCOUNTS: [
-        # Only accounts with lots or holds that can lapse have the field; the sweeper finds them by it.
+        # Only accounts with lots or holds that can expire have the field; the sweeper finds them by it.
         IndexModel([("due_at", 1)], name="due_at", partialFilterExpression={"due_at": {"$exists": True}}),
     ],
     ENTRIES: [
         IndexModel([("owner", 1), ("once", 1)], name="once", unique=True, partialFilterExpression={"once": {"$exists": True}}),
-        # Only refusals have the field, so an entry pays nothing for this index.
+        # Only refusals have the field, so the index costs an entry nothing.
         IndexModel(
             [("expires_at", 1)], name="expiry", expireAfterSeconds=0, partialFilterExpression={"expires_at": {"$exists": True}}
         ),
@@ -35,15 +35,15 @@ INDEXES: dict[str, list[IndexModel]] = {
 }
 _BYTES = (bytes,)
 Found = tuple[dict[str, Account], dict[bytes, Entry | RecordedRefusal], dict[tuple[str, str], Document]]
-"""Accounts by id, earlier facts by mark, documents by collection and id."""
+"""Accounts by id, entries and refusals by unique key, documents by (collection, id)."""
 
 
 class WriteRaceLost(Exception):
-    """Another process has moved an account or used a key since the read; nothing was written."""
+    """Another process changed an account or used a key after the read; nothing was written."""
 
 
 class Store:
-    """The collections of the ledger in one database."""
+    """Collections of the ledger in one database."""
 
     def __init__(self, database: Database, clock: Clock, deadline_seconds: float) -> None:
         self._database = database
@@ -51,17 +51,17 @@ class Store:
         self._deadline_seconds = deadline_seconds
 
     async def read(self, commands: Sequence[Command]) -> Found:
-        """Fetch everything the batch needs in one round trip, from one majority-committed snapshot."""
+        """Return all that the commands name, read in one round trip from one majority-committed snapshot."""
         owners = sorted({owner for command in commands for owner in command.owners})
         account_ids = sorted({account for command in commands for account in command.accounts})
-        marks = sorted({mark for command in commands for mark in command.unique_keys})
+        unique_keys = sorted({unique_key for command in commands for unique_key in command.unique_keys})
         wanted: dict[str, set[str]] = {}
         for command in commands:
             for ref in command.documents:
                 wanted.setdefault(ref.collection, set()).add(ref.id)
         pipeline: list[Document] = [{"$match": {"_id": {"$in": account_ids}, "owner": {"$in": owners}}}]
-        if marks:
-            pipeline.append(_union(ENTRIES, {"owner": {"$in": owners}, "once": {"$in": marks}}))
+        if unique_keys:
+            pipeline.append(_union(ENTRIES, {"owner": {"$in": owners}, "once": {"$in": unique_keys}}))
         pipeline.extend(_union(name, {"_id": {"$in": sorted(ids)}}, tag=name) for name, ids in wanted.items())
         reply = await self._database.raw.command(
             {
@@ -75,7 +75,7 @@ class Store:
         return _sort_rows(await self._all_rows(reply["cursor"]))
 
     async def _all_rows(self, cursor: Document) -> list[Document]:
-        """A first reply holds 16 MiB; the rest of a larger read has to be asked for."""
+        """Return the rows of a reply and of its cursor: one reply holds at most 16 MiB."""
         rows: list[Document] = cursor["firstBatch"]
         while cursor["id"]:
             reply = await self._database.raw.command({"getMore": cursor["id"], "collection": ACCOUNTS})
@@ -86,9 +86,12 @@ class Store:
     async def write(self, plan: WritePlan) -> None:
         """Write the plan in one transaction.
 
-        An account is updated by `_id` alone: the condition "`seq` is still what was read" is carried by the entries' `_id`. Whoever moved
-        the account has inserted entry `seq + 1`, so inserting ours again aborts the whole transaction. Measured: the conditional update
-        costs the server twice as much.
+        An account is updated by `_id` alone, because the `_id` of the entries guards `seq`: a process that changed the account after the
+        read has inserted entry `seq + 1`, so inserting it again aborts this transaction. A conditional update was measured to cost the
+        server twice as much.
+
+        Raises:
+            WriteRaceLost: Another process wrote first; nothing was written.
         """
         async with self._database.client.start_session() as session:
             await session.start_transaction(SNAPSHOT, MAJORITY_JOURNALED, PRIMARY)
@@ -99,18 +102,18 @@ class Store:
                 opened = [plan.moved.get(account.id, account) for account in plan.opened.values()]
                 await self._insert(ACCOUNTS, [encode(account) for account in opened], session)
                 moved = [account for account in plan.moved.values() if account.id not in plan.opened]
-                await self._update(moved, session)
+                await self._update_accounts(moved, session)
                 for collection, documents in plan.inserts.items():
                     await self._insert(collection, documents, session)
                 for collection in {change.collection for change in plan.changes.values()}:
-                    await self._change(collection, plan, session)
+                    await self._change_documents(collection, plan, session)
             except BaseException:
                 await session.abort_transaction()
                 raise
             await self._commit_transaction(session)
 
     async def _commit_transaction(self, session: Session) -> None:
-        """Commit; an unknown result repeats the commit and nothing else (driver specification, "Convenient API for transactions")."""
+        """Commit, and repeat only the commit if its result is unknown (driver specification, "Convenient API for Transactions")."""
         deadline = self._clock.monotonic() + self._deadline_seconds
         while True:
             try:
@@ -124,26 +127,26 @@ class Store:
         if documents:
             await self._write_command({"insert": collection, "documents": documents, "ordered": True}, len(documents), session)
 
-    async def _update(self, accounts: Iterable[Account], session: Session) -> None:
-        updates = [{"q": self._place(account.id, account.owner), "u": _fields_of(account)} for account in accounts]
+    async def _update_accounts(self, accounts: Iterable[Account], session: Session) -> None:
+        updates = [{"q": self._account_filter(account.id, account.owner), "u": _account_update(account)} for account in accounts]
         if updates:
             await self._write_command({"update": ACCOUNTS, "updates": updates, "ordered": True}, len(updates), session)
 
-    async def _change(self, collection: str, plan: WritePlan, session: Session) -> None:
+    async def _change_documents(self, collection: str, plan: WritePlan, session: Session) -> None:
         changes = [change for change in plan.changes.values() if change.collection == collection]
         updates = [
             {
-                # An upsert that does not find what was read inserts, and meets the `_id` of the document that has moved on.
+                # If the document has changed, the filter does not match, and the upsert fails on its `_id`.
                 "q": {"_id": each.id, "owner": each.owner, **({"count": each.count} if each.counted else {})},
                 "u": {"$set": each.fields},
-                "upsert": True,  # With the equalities of the condition: the new document gets its owner from there.
+                "upsert": True,  # A new document takes its owner from the equality in the filter.
             }
             for each in changes
         ]
         await self._write_command({"update": collection, "updates": updates, "ordered": True}, len(updates), session)
 
-    def _place(self, document_id: str, owner: str) -> Document:
-        """On a sharded cluster the owner routes the update; on a replica set it would only slow it down."""
+    def _account_filter(self, document_id: str, owner: str) -> Document:
+        """Return the filter of an account. Only a sharded cluster needs the owner, for routing; a replica set is faster without it."""
         return {"_id": document_id, "owner": owner} if self._database.sharded else {"_id": document_id}
 
     async def _write_command(self, command: Document, expected: int, session: Session) -> None:
@@ -157,7 +160,7 @@ class Store:
 
 
 def encode(value: msgspec.Struct) -> Document:
-    """Return the stored form: `_id` for `id`, and no fields that say nothing."""
+    """Return the stored form: `_id` for `id`, without fields that are None or an empty object."""
     document: Document = msgspec.to_builtins(value, builtin_types=_BYTES)
     return {name: item for name, item in document.items() if item is not None and item != {}}
 
@@ -170,9 +173,9 @@ def decode_entry(document: Document) -> Entry:
     return msgspec.convert(document, Entry, builtin_types=_BYTES)
 
 
-def _fields_of(account: Account) -> Document:
-    """The update of an account that has moved; one without lots, holds and terms has only five fields that can."""
-    moved: Document = {
+def _account_update(account: Account) -> Document:
+    """Return the update of a changed account. Without lots, holds and rules of its own, only five fields can change."""
+    fields: Document = {
         "balance": account.balance,
         "held": account.held,
         "seq": account.seq,
@@ -180,13 +183,13 @@ def _fields_of(account: Account) -> Document:
         "at": account.at,
     }
     if account.lots is None:
-        return {"$set": moved}
-    whole = encode(account)
+        return {"$set": fields}
+    document = encode(account)
     for name in ("lots", "holds", "floor", "ceiling", "status", "limits", "spent"):
-        moved[name] = whole.get(name)
+        fields[name] = document.get(name)
     if account.due_at is None:
-        return {"$set": moved, "$unset": {"due_at": ""}}
-    return {"$set": {**moved, "due_at": account.due_at}}
+        return {"$set": fields, "$unset": {"due_at": ""}}
+    return {"$set": {**fields, "due_at": account.due_at}}
 
 
 def _union(collection: str, match: Document, tag: str | None = None) -> Document:
@@ -198,7 +201,7 @@ def _union(collection: str, match: Document, tag: str | None = None) -> Document
 
 def _sort_rows(rows: Iterable[Document]) -> Found:
     accounts: dict[str, Account] = {}
-    once: dict[bytes, Entry | RecordedRefusal] = {}
+    recorded: dict[bytes, Entry | RecordedRefusal] = {}
     documents: dict[tuple[str, str], Document] = {}
     for row in rows:
         if "_collection" in row:
@@ -207,9 +210,9 @@ def _sort_rows(rows: Iterable[Document]) -> Found:
             accounts[row["_id"]] = decode_account(row)
         elif "balance_after" in row:
             entry = decode_entry(row)
-            for mark in entry.unique_keys or ():
-                once[mark] = entry
+            for unique_key in entry.unique_keys or ():
+                recorded[unique_key] = entry
         else:
             refusal = msgspec.convert(row, RecordedRefusal, builtin_types=_BYTES)
-            once[refusal.unique_keys[0]] = refusal
-    return accounts, once, documents
+            recorded[refusal.unique_keys[0]] = refusal
+    return accounts, recorded, documents

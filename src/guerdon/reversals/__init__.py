@@ -1,1 +1,1 @@
-"""Reversals: what a transaction moved goes back, in parts or whole, to the very lots it came from."""
+"""Reversals: return the value of a transaction, in part or whole, to the lots that it came from."""

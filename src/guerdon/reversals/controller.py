@@ -39,7 +39,7 @@ class TransactionResource:
         errors=(NotFound,),
     )
     async def on_get(self, req: Request, resp: Response, transaction_id: str) -> None:
-        """Read a transaction, and how much of it was reversed."""
+        """Return a transaction, and the amount of it that was reversed."""
         send(resp, await self._reversals.get_transaction(actor_of(req), transaction_id))
 
     @operation(
@@ -66,7 +66,7 @@ class TransactionResource:
         example={"amount": None, "reason": "returned goods"},
     )
     async def on_post_reverse(self, req: Request, resp: Response, transaction_id: str) -> None:
-        """Take a transaction back, in parts or whole: value returns to the very lots it came from, at most once."""
+        """Reverse a transaction, in part or whole: its value returns to the lots that it came from."""
         body, raw = await read_optional(req, ReversalCreate)
         request = request_of(req, f"POST /v1/transactions/{transaction_id}/reverse", raw)
         outcome = await self._reversals.reverse(request, transaction_id, body)
@@ -74,7 +74,7 @@ class TransactionResource:
 
 
 def routes(reversals: Reversals) -> list[tuple[str, Any, str | None]]:
-    """(path, resource, suffix) of every route of this room."""
+    """Return (path, resource, suffix) of every route of this package."""
     resource = TransactionResource(reversals)
     return [
         ("/v1/transactions/{transaction_id}", resource, None),

@@ -1,4 +1,4 @@
-"""Wire shapes of transactions as they are read and reversed."""
+"""Wire structs of transactions and reversals."""
 
 from msgspec import Struct
 
@@ -8,18 +8,24 @@ from guerdon.wallets.models import TransactionView
 
 
 class ReversalCreate(Struct, frozen=True, forbid_unknown_fields=True):
-    """How much of a transaction to take back; null is all that is left of it."""
+    """Value of a transaction to reverse."""
 
     amount: Amount | None = None
+    """Amount to reverse in minor units; null for all that is left."""
     reason: Reason | None = None
+    """Reason in the caller's words. It is kept permanently, so it must not contain personal data."""
     reference: Reference | None = None
+    """The caller's own name of the business fact, unique per member. It is kept permanently, so it must not contain personal data."""
     metadata: Metadata = {}
+    """Up to 20 texts by name. They are kept permanently, so they must not contain personal data."""
 
 
 class TransactionState(Struct, frozen=True):
-    """A transaction, and how much of it was reversed so far."""
+    """A transaction, and the amount of it that was reversed."""
 
     transaction: TransactionView
+    """The transaction as it was first answered."""
     reversed: int
+    """Amount reversed so far, in minor units."""
     left: int
-    """What can still be reversed; 0 where nothing has moved."""
+    """Amount that can still be reversed, in minor units; 0 for a transaction that moved no value."""

@@ -1,7 +1,7 @@
-"""Reversing a transaction, as a command for the ledger. Pure: time and the original are arguments.
+"""Reversals as ledger commands. Pure: time and the original transaction are arguments.
 
-What has left a wallet returns to the very lots it came from, what was taken last first. What has come into a wallet is taken out of the
-lots that it made, then out of whatever may be spent; when that is not enough the reversal is refused, never an overdraft.
+Value that left a wallet returns to the lots that it came from, in reverse order. Value that came into a wallet is taken from the lots that
+it created, then from other available value; if that is not enough, the reversal is refused.
 """
 
 from collections.abc import Sequence
@@ -18,11 +18,11 @@ from guerdon.ledger.store import REVERSALS
 from guerdon.wallets.rules import COMMAND_BYTES
 
 VOUCHER_KINDS = frozenset({"redeem", "issue", "reserve", "release", "use", "unuse", "load", "cancel"})
-"""What vouchers make of wallets: taken back alone, there would be a voucher that nobody has paid for."""
+"""Kinds of transactions of vouchers. A reversal of one of them alone would leave an unpaid voucher."""
 
 
 class Reversal(Struct, frozen=True):
-    """What is asked for. `sides` are the original's entries, the one that names it first; they never change."""
+    """A requested reversal. `sides` are the entries of the original transaction, its first entry first."""
 
     sides: Sequence[Entry]
     amount: int | None
@@ -32,62 +32,63 @@ class Reversal(Struct, frozen=True):
 
 
 def require_reversible(original: Entry) -> None:
-    """
+    """Check that a transaction can be reversed.
+
     Raises:
-        NotReversible: it has moved no value, or something was got for it that only another room takes back.
+        NotReversible: The transaction moved no value, or belongs to a voucher.
     """
     if original.kind in VOUCHER_KINDS:
-        raise NotReversible("this belongs to a voucher: cancel the voucher, or undo its use")
+        raise NotReversible("the transaction belongs to a voucher; cancel the voucher or undo its use")
     if original.amount == 0:
-        raise NotReversible(f"a {original.kind} has moved no value")
+        raise NotReversible(f"the transaction ({original.kind}) moved no value")
 
 
-def reversal_command(wanted: Reversal, calendar: Calendar) -> Command:
-    """Move `wanted.amount` back (None: all that is left), together at most the original's amount."""
-    original = wanted.sides[0]
+def reversal_command(request: Reversal, calendar: Calendar) -> Command:
+    """Return the command that reverses `request.amount` (None: all that is left). All reversals together never exceed the original."""
+    original = request.sides[0]
     name, whole = original.transaction_id, abs(original.amount)
     reference = DocumentRef(REVERSALS, name, original.owner)
 
     def decide(view: View) -> Decision:
-        earlier = find_replay(view, wanted.idempotency)
+        earlier = find_replay(view, request.idempotency)
         if earlier is not None:
             return Decision(replayed=(earlier,))
         document = view.documents.get((REVERSALS, name))
         done: int = document["reversed"] if document else 0
-        amount = whole - done if wanted.amount is None else wanted.amount
+        amount = whole - done if request.amount is None else request.amount
         if amount == 0 or amount > whole - done:
-            raise ReversalLimit(f"{wanted.amount or whole} to reverse, {whole - done} are left", left=whole - done, amount=whole)
+            raise ReversalLimit(f"{request.amount or whole} to reverse, {whole - done} are left", left=whole - done, amount=whole)
         transaction = Transaction(
             kind="reversal",
-            postings=tuple(back(side, done, amount, calendar, view.now_ms) for side in wanted.sides),
-            actor=wanted.idempotency.actor,
-            idempotency=wanted.idempotency,
-            reason=wanted.reason,
-            metadata=wanted.metadata,
+            postings=tuple(back(side, done, amount, calendar, view.now_ms) for side in request.sides),
+            actor=request.idempotency.actor,
+            idempotency=request.idempotency,
+            reason=request.reason,
+            metadata=request.metadata,
             reverses=name,
         )
-        counted = DocumentChange(REVERSALS, name, original.owner, {"reversed": done + amount, "at": view.now_ms})
-        return Decision((transaction,), changes=(counted,))
+        document_change = DocumentChange(REVERSALS, name, original.owner, {"reversed": done + amount, "at": view.now_ms})
+        return Decision((transaction,), changes=(document_change,))
 
     return Command(
-        owners=tuple({side.owner for side in wanted.sides}),
-        accounts=tuple(side.account for side in wanted.sides),
+        owners=tuple({side.owner for side in request.sides}),
+        accounts=tuple(side.account for side in request.sides),
         decide=decide,
-        unique_keys=wanted.idempotency.unique_keys,
+        unique_keys=request.idempotency.unique_keys,
         documents=(reference,),
-        idempotency=wanted.idempotency,
+        idempotency=request.idempotency,
         size_bytes=COMMAND_BYTES,
     )
 
 
 def back(side: Entry, done: int, amount: int, calendar: Calendar, now_ms: int) -> Posting:
-    """The posting that undoes `amount` of one entry, of which `done` is undone already."""
+    """Return the posting that reverses `amount` of one entry, of which `done` is already reversed."""
     whole = abs(side.amount)
     moved = side.lots or ()
     if side.amount < 0:
         parts = lots.last_of(lots.negated(moved), whole, done, amount)
         counted_at = side.hold.counted_at if side.hold is not None else side.at if side.spent is not None else None
-        unspends = (0, 0) if counted_at is None else limits.restored_by(amount, counted_at, calendar, now_ms)
-        return Posting(side.account, amount, side.counterparty, lots=parts, restores_spending=unspends)
-    # A part of what arrived may have paid a debt at once: it is in no lot, and neither is what was undated.
+        restored = (0, 0) if counted_at is None else limits.restored_by(amount, counted_at, calendar, now_ms)
+        return Posting(side.account, amount, side.counterparty, lots=parts, restores_spending=restored)
+    # Value that repaid a debt on arrival, and undated value, is in no lot.
     return Posting(side.account, -amount, side.counterparty, lots=lots.last_of(moved, whole, done, whole - done))

@@ -1,4 +1,4 @@
-"""Commands and queries on single transactions."""
+"""Queries on single transactions, and their reversal."""
 
 from guerdon.database import Database
 from guerdon.errors import NotFound
@@ -13,31 +13,33 @@ from guerdon.wallets.service import Request, parse_wallet_id
 
 
 class Reversals:
-    """Transactions, read and taken back."""
+    """Queries and reversals of transactions."""
 
     def __init__(self, ledger: Ledger, *, database: Database) -> None:
         self._ledger = ledger
         self._reversals = database.raw[REVERSALS]
 
     async def reverse(self, request: Request, transaction_id: str, body: ReversalCreate) -> CommandOutcome:
-        """Take a transaction back, wholly or in part.
+        """Reverse a transaction in part or whole.
 
         Raises:
-            NotFound: no such transaction.
-            NotReversible: it has moved no value. ReversalLimit: less of it is left.
-            InsufficientFunds: what is to be taken back has been spent.
-            BalanceLimit, WalletFrozen, WalletClosed, IdempotencyKeyReused, ReferenceReused: see the ledger's rules.
+            NotFound: The transaction does not exist.
+            NotReversible: The transaction moved no value, or belongs to a voucher.
+            ReversalLimit: The amount exceeds what is left to reverse.
+            InsufficientFunds: The value to take back has been spent.
+            BalanceLimit, WalletFrozen, WalletClosed, IdempotencyKeyReused, ReferenceReused: See `ledger.decide`.
         """
         sides = await self._sides(transaction_id)
         require_reversible(sides[0])
         idempotency = Idempotency(sides[0].owner, request.actor.id, request.key, request.fingerprint, body.reference)
-        wanted = Reversal(sides, body.amount, idempotency, body.reason, body.metadata)
-        return await self._ledger.submit(reversal_command(wanted, self._ledger.calendar))
+        reversal = Reversal(sides, body.amount, idempotency, body.reason, body.metadata)
+        return await self._ledger.submit(reversal_command(reversal, self._ledger.calendar))
 
     async def get_transaction(self, actor: Actor, transaction_id: str) -> TransactionState:
-        """
+        """Return a transaction and its reversed amount.
+
         Raises:
-            NotFound: no such transaction, or none of the caller's wallets is in it.
+            NotFound: The transaction does not exist or changes no wallet of the caller.
         """
         sides = await self._sides(transaction_id)
         if actor.id not in {side.owner for side in sides}:
@@ -47,15 +49,15 @@ class Reversals:
         return TransactionState(view_transaction(sides[0]), done, abs(sides[0].amount) - done)
 
     async def _sides(self, transaction_id: str) -> list[Entry]:
-        """The entries on guarded accounts that a transaction consists of; they never change, so any read of them is good.
+        """Return the entries of a transaction on guarded accounts. They never change, so any read is sufficient.
 
         Raises:
-            NotFound: there is no such transaction.
+            NotFound: The transaction does not exist.
         """
-        place = parse_location(transaction_id) if transaction_id.startswith("txn_") else None
-        if place is None:
+        location = parse_location(transaction_id) if transaction_id.startswith("txn_") else None
+        if location is None:
             raise NotFound(NOBODYS)
-        first = await self._entry(*place)
+        first = await self._entry(*location)
         if first.transaction is not None:
             raise NotFound(NOBODYS)
         if first.counterparty.startswith(SYSTEM) or first.pair is None:

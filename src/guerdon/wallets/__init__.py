@@ -1,1 +1,1 @@
-"""A member's wallets: credit, debit, transfer, bulk, balance and history."""
+"""Wallets of members: credit, debit, transfer, bulk commands, balances and account rules."""

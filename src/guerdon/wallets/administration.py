@@ -1,6 +1,8 @@
-"""What an operator may do to a wallet: freeze, open again, close, set its terms. Each change is an entry of the wallet's own chain."""
+"""Administration of wallets: freeze, unfreeze, close, and set account rules. Each change is an entry in the wallet's chain."""
 
-from guerdon.ledger.models import RULES, AccountRules, Command, Decision, Limits, Posting, Transaction, View
+from typing import Literal
+
+from guerdon.ledger.models import RULES, AccountRules, Command, Decision, EntryKind, Limits, Posting, Status, Transaction, View
 from guerdon.ledger.service import Ledger
 from guerdon.money import BALANCE_CEILING
 from guerdon.permissions import Actor
@@ -8,33 +10,34 @@ from guerdon.wallets.models import StatusSet, TermsSet, WalletState
 from guerdon.wallets.rules import COMMAND_BYTES, missing_wallet
 from guerdon.wallets.service import Wallets, parse_wallet_id
 
-STATUS_OF = {"freeze": "frozen", "unfreeze": "open", "close": "closed"}
+StatusChange = Literal["freeze", "unfreeze", "close"]
+STATUS_OF: dict[StatusChange, Status] = {"freeze": "frozen", "unfreeze": "open", "close": "closed"}
 
 
 class WalletAdministration:
-    """The rules of single wallets."""
+    """Commands that change the status and the account rules of wallets."""
 
     def __init__(self, ledger: Ledger, wallets: Wallets) -> None:
         self._ledger = ledger
         self._wallets = wallets
 
-    async def set_status(self, actor: Actor, wallet_id: str, kind: str, body: StatusSet) -> WalletState:
-        """Freeze, unfreeze or close; what is so already stays so, without an entry.
+    async def set_status(self, actor: Actor, wallet_id: str, kind: StatusChange, body: StatusSet) -> WalletState:
+        """Freeze, unfreeze or close a wallet. If it has that status already, nothing is written.
 
         Raises:
-            NotFound: no such wallet.
-            WalletNotEmpty: it is to be closed with something in it.
-            WalletClosed: it was closed before.
+            NotFound: The wallet does not exist.
+            WalletNotEmpty: The wallet is to be closed and is not empty.
+            WalletClosed: The wallet is closed.
         """
-        terms = AccountRules(status=STATUS_OF[kind])  # type: ignore[arg-type]
+        terms = AccountRules(status=STATUS_OF[kind])
         return await self._change(actor, wallet_id, kind, terms, body.reason)
 
     async def set_terms(self, actor: Actor, wallet_id: str, body: TermsSet) -> WalletState:
-        """Replace credit limit, ceiling and spending limits. A limit counts what is spent from its first setting on.
+        """Replace the credit limit, ceiling and spending limits. A limit counts spending from the time it is first set.
 
         Raises:
-            NotFound: no such wallet.
-            WalletClosed: it was closed before.
+            NotFound: The wallet does not exist.
+            WalletClosed: The wallet is closed.
         """
         terms = AccountRules(
             minimum_balance=-body.credit_limit,
@@ -43,7 +46,7 @@ class WalletAdministration:
         )
         return await self._change(actor, wallet_id, "terms", terms, body.reason)
 
-    async def _change(self, actor: Actor, wallet_id: str, kind: str, terms: AccountRules, reason: str | None) -> WalletState:
+    async def _change(self, actor: Actor, wallet_id: str, kind: EntryKind, terms: AccountRules, reason: str | None) -> WalletState:
         owner, _ = parse_wallet_id(wallet_id)
         transaction = Transaction(kind, (Posting(wallet_id, 0, RULES, terms=terms),), actor.id, reason=reason)
 

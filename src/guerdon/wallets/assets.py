@@ -1,4 +1,4 @@
-"""Assets: made once, never changed, so they may be remembered."""
+"""Assets. They never change, so they are cached."""
 
 from guerdon.clock import Clock
 from guerdon.database import Database, DuplicateKeyError
@@ -10,7 +10,7 @@ ASSETS_MAX = 1000
 
 
 class Assets:
-    """The units of value that wallets may hold."""
+    """Units of value that wallets can hold."""
 
     def __init__(self, database: Database, clock: Clock) -> None:
         self._collection = database.collection(ASSETS, Asset)
@@ -18,19 +18,20 @@ class Assets:
         self._known: dict[str, Asset] = {}
 
     async def create(self, body: AssetCreate) -> Asset:
-        """
+        """Create an asset.
+
         Raises:
-            AlreadyExists: the code is taken.
+            AlreadyExists: The code is in use.
         """
         asset = Asset(code=body.code, scale=body.scale, created_at=self._clock.now_ms())
         try:
             await self._collection.insert(asset)
         except DuplicateKeyError:
-            raise AlreadyExists(f"there is an asset {body.code} already", field="code") from None
+            raise AlreadyExists(f"the asset {body.code} already exists", field="code") from None
         return asset
 
     async def create_built_in(self) -> None:
-        """Make PTS and GBP exist; several processes may do this at once."""
+        """Create PTS and GBP if they do not exist; several processes may do this concurrently."""
         for code, scale in BUILT_IN.items():
             if not await self.exists(code):
                 try:

@@ -23,7 +23,7 @@ from guerdon.http.respond import send
 from guerdon.ledger.models import CommandOutcome
 from guerdon.permissions import OWN, scope
 from guerdon.wallets import service
-from guerdon.wallets.administration import WalletAdministration
+from guerdon.wallets.administration import StatusChange, WalletAdministration
 from guerdon.wallets.assets import Assets
 from guerdon.wallets.models import (
     AssetCreate,
@@ -52,7 +52,7 @@ _EXAMPLE_WALLET = "mem_019a7f3c2d1e4b5a69788796a5b4c3d2:PTS"
 
 
 def request_of(req: Request, route: str, raw: bytes) -> service.Request:
-    """What makes this request the same request when it is sent again."""
+    """Return the identity of a request, by which a repeated request is recognised."""
     return service.Request(actor_of(req), idempotency_key(req), service.fingerprint(route, raw))
 
 
@@ -76,7 +76,7 @@ class AssetsResource:
         example={"code": "STARS", "scale": 0},
     )
     async def on_post(self, req: Request, resp: Response) -> None:
-        """Create an asset: a unit of value with a number of decimal places, neither of which ever changes."""
+        """Create an asset. Its code and number of decimal places never change."""
         body, _ = await read(req, AssetCreate)
         asset = await self._assets.create(body)
         send(resp, AssetView(asset.code, asset.scale), 201)
@@ -89,19 +89,19 @@ class AssetsResource:
 
 
 class WalletResource:
-    """`/v1/wallets/{wallet_id}` and what happens to it."""
+    """`/v1/wallets/{wallet_id}`, its lots, credits and debits."""
 
     def __init__(self, wallets: Wallets) -> None:
         self._wallets = wallets
 
     @operation("getWallet", scope("wallets:read", own=True), tag="wallets", answers={200: WalletView}, errors=(NotFound,))
     async def on_get(self, req: Request, resp: Response, wallet_id: str) -> None:
-        """Read a wallet's balance."""
+        """Return a wallet with its balance."""
         send(resp, view_wallet(await self._wallets.get_wallet(actor_of(req), wallet_id)))
 
     @operation("listLots", scope("wallets:read", own=True), tag="wallets", answers={200: LotList}, errors=(NotFound,))
     async def on_get_lots(self, req: Request, resp: Response, wallet_id: str) -> None:
-        """List what a wallet holds now by source and dates, in the order in which it is spent. Held value is not in it."""
+        """List the lots of a wallet in the order in which they are spent. Held value is not included."""
         state = await self._wallets.get_wallet(actor_of(req), wallet_id)
         send(resp, LotList([view_lot(lot) for lot in lots_of(state.present)]))
 
@@ -116,7 +116,7 @@ class WalletResource:
         example={"amount": 500, "reason": "welcome", "reference": "signup-17850", "expires_at": None},
     )
     async def on_post_credit(self, req: Request, resp: Response, wallet_id: str) -> None:
-        """Put value into a wallet; the first credit opens it."""
+        """Credit a wallet. The first credit opens it."""
         body, raw = await read(req, CreditCreate)
         request = request_of(req, f"POST /v1/wallets/{wallet_id}/credit", raw)
         _send_transaction(resp, await self._wallets.credit(request, wallet_id, body))
@@ -132,7 +132,7 @@ class WalletResource:
         example={"amount": 500, "reference": "order-1001"},
     )
     async def on_post_debit(self, req: Request, resp: Response, wallet_id: str) -> None:
-        """Take value out of a wallet; never below its floor."""
+        """Debit a wallet. The amount may not exceed the available value."""
         body, raw = await read(req, DebitCreate)
         request = request_of(req, f"POST /v1/wallets/{wallet_id}/debit", raw)
         _send_transaction(resp, await self._wallets.debit(request, wallet_id, body))
@@ -144,7 +144,7 @@ class TermsResource:
     def __init__(self, terms: WalletAdministration) -> None:
         self._terms = terms
 
-    async def _set_status(self, req: Request, resp: Response, wallet_id: str, kind: str) -> None:
+    async def _set_status(self, req: Request, resp: Response, wallet_id: str, kind: StatusChange) -> None:
         body, _ = await read_optional(req, StatusSet)
         send(resp, view_wallet(await self._terms.set_status(actor_of(req), wallet_id, kind, body)))
 
@@ -159,7 +159,7 @@ class TermsResource:
         example={"reason": "card reported stolen"},
     )
     async def on_post_freeze(self, req: Request, resp: Response, wallet_id: str) -> None:
-        """Freeze a wallet: no value moves in or out, from the next commit on. A frozen one stays frozen."""
+        """Freeze a wallet: no value moves in or out until it is unfrozen. A frozen wallet stays frozen."""
         await self._set_status(req, resp, wallet_id, "freeze")
 
     @operation(
@@ -173,7 +173,7 @@ class TermsResource:
         example={"reason": "identity confirmed"},
     )
     async def on_post_unfreeze(self, req: Request, resp: Response, wallet_id: str) -> None:
-        """Open a frozen wallet again."""
+        """Unfreeze a wallet."""
         await self._set_status(req, resp, wallet_id, "unfreeze")
 
     @operation(
@@ -187,7 +187,7 @@ class TermsResource:
         example={"reason": "member has left"},
     )
     async def on_post_close(self, req: Request, resp: Response, wallet_id: str) -> None:
-        """Close a wallet for ever, at a balance of zero with nothing on hold."""
+        """Close a wallet permanently. It must have a balance of zero and no active hold."""
         await self._set_status(req, resp, wallet_id, "close")
 
     @operation(
@@ -200,7 +200,7 @@ class TermsResource:
         example={"credit_limit": 0, "ceiling": None, "day_limit": 10000, "month_limit": None},
     )
     async def on_put_terms(self, req: Request, resp: Response, wallet_id: str) -> None:
-        """Replace a wallet's terms: credit limit, ceiling, and what may be spent in a day and a month."""
+        """Replace the account rules of a wallet: credit limit, ceiling, and spending limits per day and month."""
         body, _ = await read(req, TermsSet)
         send(resp, view_wallet(await self._terms.set_terms(actor_of(req), wallet_id, body)))
 
@@ -222,7 +222,7 @@ class TransfersResource:
         example={"from": _EXAMPLE_WALLET, "to": "mem_019a7f3c2d1e00000000000000000001:PTS", "amount": 1},
     )
     async def on_post(self, req: Request, resp: Response) -> None:
-        """Move value between two wallets of one asset, in one commit."""
+        """Transfer value between two wallets of the same asset, atomically."""
         body, raw = await read(req, TransferCreate)
         note(req, source=body.source, target=body.target)
         request = request_of(req, "POST /v1/transfers", raw)
@@ -248,7 +248,7 @@ class BulkResource:
         },
     )
     async def on_post(self, req: Request, resp: Response) -> None:
-        """Run up to 1,000 commands, each with its own key and outcome, or all of them atomically."""
+        """Run up to 1,000 credits, debits and transfers, each with its own key and result, or all of them atomically."""
         body, _ = await read(req, BulkCreate, bytes_max=BULK_BODY_BYTES_MAX)
         note(req, commands=str(len(body.commands)))
         send(resp, BulkAnswer(await self._wallets.run_bulk(actor_of(req), body)))
@@ -275,7 +275,7 @@ class MemberWalletsResource:
 
 
 def routes(wallets: Wallets, terms: WalletAdministration, assets: Assets) -> list[tuple[str, Any, str | None]]:
-    """(path, resource, suffix) of every route of this room."""
+    """Return (path, resource, suffix) of every route of this package."""
     wallet, members, rules = WalletResource(wallets), MemberWalletsResource(wallets), TermsResource(terms)
     return [
         ("/v1/assets", AssetsResource(assets), None),

@@ -1,4 +1,4 @@
-"""Wire and stored shapes of wallets and assets."""
+"""Stored and wire structs of wallets and assets."""
 
 import re
 from datetime import datetime
@@ -24,19 +24,22 @@ WalletId = Annotated[
     Meta(max_length=60, description="`{member_id}:{asset}`", examples=["mem_019a7f3c2d1e4b5a69788796a5b4c3d2:PTS"]),
 ]
 Key = Annotated[str, Meta(min_length=1, max_length=255, pattern=r"^[\u0021-\u007e]+$(?!\n)", examples=["till-4-000017"])]
-AvailableAt = Annotated[datetime, Meta(description="Not spendable before this moment; with an offset.")]
-ExpiresAt = Annotated[datetime, Meta(description="Not spendable from this moment on; with an offset.")]
+AvailableAt = Annotated[datetime, Meta(description="Time from which the value can be spent, RFC 3339 with an offset.")]
+ExpiresAt = Annotated[datetime, Meta(description="Time from which the value is expired, RFC 3339 with an offset.")]
 
 
 # --- stored ---------------------------------------------------------------------------------------------------------
 
 
 class Asset(Struct, frozen=True, kw_only=True):
-    """A unit of value; one unit is 10^scale minor units. Neither field ever changes."""
+    """A unit of value. Code and scale never change."""
 
     code: str = field(name="_id")
+    """Asset code, such as `PTS` or `GBP`."""
     scale: int
+    """Number of decimal places: one unit is 10^`scale` minor units."""
     created_at: int
+    """Milliseconds since the epoch."""
 
 
 # --- wire -----------------------------------------------------------------------------------------------------------
@@ -46,176 +49,281 @@ class AssetCreate(Struct, frozen=True, forbid_unknown_fields=True):
     """A new unit of value."""
 
     code: AssetCode
+    """Asset code, such as `PTS` or `GBP`."""
     scale: Annotated[int, Meta(ge=0, le=SCALE_MAX, description="Decimal places of one unit: GBP has 2.")]
+    """Number of decimal places: one unit is 10^`scale` minor units."""
 
 
 class AssetView(Struct, frozen=True):
     """A unit of value."""
 
     code: str
+    """Asset code, such as `PTS` or `GBP`."""
     scale: int
+    """Number of decimal places: one unit is 10^`scale` minor units."""
 
 
 class AssetList(Struct, frozen=True):
     """All assets."""
 
     items: list[AssetView]
+    """Items of the list."""
     next_cursor: None = None
+    """Always null: the list is complete."""
 
 
 class CreditCreate(Struct, frozen=True, forbid_unknown_fields=True):
-    """Value to put into a wallet. A `reference` is accepted once per member, for ever."""
+    """Value to credit to a wallet."""
 
     amount: Amount
+    """Amount in minor units of the asset."""
     reason: Reason | None = None
+    """Reason in the caller's words. It is kept permanently, so it must not contain personal data."""
     reference: Reference | None = None
+    """The caller's own name of the business fact, unique per member. It is kept permanently, so it must not contain personal data."""
     source: Source = "paid"
+    """`paid`, or `promotional` for value that was awarded."""
     available_at: AvailableAt | None = None
+    """Time from which the value can be spent, RFC 3339 with an offset; null for at once."""
     expires_at: ExpiresAt | None = None
+    """Time from which the value is expired, RFC 3339 with an offset; null for never."""
     metadata: Metadata = {}
+    """Up to 20 texts by name. They are kept permanently, so they must not contain personal data."""
 
 
 class DebitCreate(Struct, frozen=True, forbid_unknown_fields=True):
-    """Value to take from a wallet."""
+    """Value to debit from a wallet."""
 
     amount: Amount
+    """Amount in minor units of the asset."""
     reason: Reason | None = None
+    """Reason in the caller's words. It is kept permanently, so it must not contain personal data."""
     reference: Reference | None = None
+    """The caller's own name of the business fact, unique per member. It is kept permanently, so it must not contain personal data."""
     metadata: Metadata = {}
+    """Up to 20 texts by name. They are kept permanently, so they must not contain personal data."""
 
 
 class TransferCreate(Struct, frozen=True, forbid_unknown_fields=True):
-    """Value to move between two wallets of one asset."""
+    """Value to transfer between two wallets of the same asset."""
 
     source: WalletId = field(name="from")
+    """Id of the wallet to debit."""
     target: WalletId = field(name="to")
+    """Id of the wallet to credit."""
     amount: Amount
+    """Amount in minor units of the asset."""
     reason: Reason | None = None
+    """Reason in the caller's words. It is kept permanently, so it must not contain personal data."""
     reference: Reference | None = None
+    """The caller's own name of the business fact, unique per member. It is kept permanently, so it must not contain personal data."""
     metadata: Metadata = {}
+    """Up to 20 texts by name. They are kept permanently, so they must not contain personal data."""
 
 
 class BulkCredit(Struct, frozen=True, forbid_unknown_fields=True, tag_field="type", tag="credit"):
     """A credit inside a bulk request."""
 
     wallet: WalletId
+    """Id of the wallet, `{member_id}:{asset}`."""
     amount: Amount
+    """Amount in minor units of the asset."""
     key: Key
+    """Idempotency key of this command."""
     reason: Reason | None = None
+    """Reason in the caller's words. It is kept permanently, so it must not contain personal data."""
     reference: Reference | None = None
+    """The caller's own name of the business fact, unique per member. It is kept permanently, so it must not contain personal data."""
     source: Source = "paid"
+    """`paid`, or `promotional` for value that was awarded."""
     available_at: AvailableAt | None = None
+    """Time from which the value can be spent, RFC 3339 with an offset; null for at once."""
     expires_at: ExpiresAt | None = None
+    """Time from which the value is expired, RFC 3339 with an offset; null for never."""
     metadata: Metadata = {}
+    """Up to 20 texts by name. They are kept permanently, so they must not contain personal data."""
 
 
 class BulkDebit(Struct, frozen=True, forbid_unknown_fields=True, tag_field="type", tag="debit"):
     """A debit inside a bulk request."""
 
     wallet: WalletId
+    """Id of the wallet, `{member_id}:{asset}`."""
     amount: Amount
+    """Amount in minor units of the asset."""
     key: Key
+    """Idempotency key of this command."""
     reason: Reason | None = None
+    """Reason in the caller's words. It is kept permanently, so it must not contain personal data."""
     reference: Reference | None = None
+    """The caller's own name of the business fact, unique per member. It is kept permanently, so it must not contain personal data."""
     metadata: Metadata = {}
+    """Up to 20 texts by name. They are kept permanently, so they must not contain personal data."""
 
 
 class BulkTransfer(Struct, frozen=True, forbid_unknown_fields=True, tag_field="type", tag="transfer"):
     """A transfer from `wallet` to `to` inside a bulk request."""
 
     wallet: WalletId
+    """Id of the wallet to debit."""
     to: WalletId
+    """Id of the wallet to credit."""
     amount: Amount
+    """Amount in minor units of the asset."""
     key: Key
+    """Idempotency key of this command."""
     reason: Reason | None = None
+    """Reason in the caller's words. It is kept permanently, so it must not contain personal data."""
     reference: Reference | None = None
+    """The caller's own name of the business fact, unique per member. It is kept permanently, so it must not contain personal data."""
     metadata: Metadata = {}
+    """Up to 20 texts by name. They are kept permanently, so they must not contain personal data."""
 
 
 BulkItem = BulkCredit | BulkDebit | BulkTransfer
 
 
 class BulkCreate(Struct, frozen=True, forbid_unknown_fields=True):
-    """Up to 1,000 commands. Each has its own key and outcome; with `atomic` all of them are applied or none."""
+    """Up to 1,000 commands, each with its own key and result."""
 
     commands: Annotated[list[BulkItem], Meta(min_length=1, max_length=BULK_MAX)]
+    """Commands to run, in order."""
     atomic: bool = False
+    """True to apply all commands or none."""
 
 
 class TermsView(Struct, frozen=True):
-    """How far a wallet may go; null is no limit."""
+    """Account rules of a wallet."""
 
     credit_limit: int
+    """Minor units by which the balance may fall below zero."""
     ceiling: int | None
+    """Highest balance that a credit may produce, in minor units; null for no ceiling."""
     day_limit: int | None
+    """Maximum spending per calendar day in minor units; null for no limit."""
     month_limit: int | None
+    """Maximum spending per calendar month in minor units; null for no limit."""
 
 
 class TermsSet(Struct, frozen=True, forbid_unknown_fields=True):
-    """All terms of a wallet; what is left out is set to its default."""
+    """Account rules of a wallet. An omitted rule is set to its default."""
 
-    credit_limit: Annotated[int, Meta(ge=0, le=AMOUNT_MAX, description="How far the wallet may go below zero.")] = 0
-    ceiling: Annotated[int, Meta(ge=0, le=BALANCE_CEILING, description="The highest balance a credit may make.")] | None = None
-    day_limit: Annotated[int, Meta(ge=0, le=AMOUNT_MAX, description="Spending in a calendar day of the programme.")] | None = None
-    month_limit: Annotated[int, Meta(ge=0, le=AMOUNT_MAX, description="Spending in a calendar month.")] | None = None
+    credit_limit: Annotated[int, Meta(ge=0, le=AMOUNT_MAX, description="Minor units by which the balance may fall below zero.")] = 0
+    """Minor units by which the balance may fall below zero."""
+    ceiling: (
+        Annotated[int, Meta(ge=0, le=BALANCE_CEILING, description="Highest balance that a credit may produce, in minor units.")]
+        | None
+    ) = None
+    """Highest balance that a credit may produce, in minor units; null for no ceiling."""
+    day_limit: (
+        Annotated[
+            int,
+            Meta(
+                ge=0, le=AMOUNT_MAX, description="Maximum spending in a calendar day of the programme's time zone, in minor units."
+            ),
+        ]
+        | None
+    ) = None
+    """Maximum spending per calendar day of the programme's time zone, in minor units; null for no limit."""
+    month_limit: (
+        Annotated[
+            int,
+            Meta(
+                ge=0,
+                le=AMOUNT_MAX,
+                description="Maximum spending in a calendar month of the programme's time zone, in minor units.",
+            ),
+        ]
+        | None
+    ) = None
+    """Maximum spending per calendar month of the programme's time zone, in minor units; null for no limit."""
     reason: Reason | None = None
+    """Reason in the caller's words. It is kept permanently, so it must not contain personal data."""
 
 
 class StatusSet(Struct, frozen=True, forbid_unknown_fields=True):
-    """Why; it stands on the wallet's history."""
+    """Reason of a change of status."""
 
     reason: Reason | None = None
+    """Reason in the caller's words. It is kept permanently, so it must not contain personal data."""
 
 
 class WalletState(Struct, frozen=True):
-    """An account as booked, and as it is at the moment of asking."""
+    """An account as booked, and as it is now with all expiry applied."""
 
     account: Account
     present: Account
 
 
 class WalletView(Struct, frozen=True):
-    """A wallet now, in minor units. `balance` is what its entries add up to; `available` is what a debit may take."""
+    """A wallet at the present time. All amounts are minor units."""
 
     id: str
+    """Id of the wallet, `{member_id}:{asset}`."""
     member_id: str
+    """Id of the member who owns the wallet."""
     asset: str
+    """Code of the asset."""
     balance: int
+    """Sum of the wallet's entries in minor units."""
     held: int
+    """Value set aside by active holds, in minor units."""
     available: int
+    """Value that can be spent now, in minor units."""
     pending: int
+    """Value that is not available yet, in minor units."""
     expired: int
-    """A part of the balance that has lapsed and is written off with the next movement, or by the sweeper."""
+    """Expired part of `balance` in minor units; it is written off with the next change of the wallet or by a background job."""
     status: str
+    """`open`, `frozen` or `closed`."""
     seq: int
+    """Number of the wallet's newest entry."""
     terms: "TermsView"
+    """Account rules."""
 
 
 class WalletList(Struct, frozen=True):
     """All wallets of a member."""
 
     items: list[WalletView]
+    """Items of the list."""
     next_cursor: None = None
+    """Always null: the list is complete."""
 
 
 class TransactionView(Struct, frozen=True):
-    """What was done. `balance`, `available` and `seq` are the wallet's right after it."""
+    """A transaction, and the wallet right after it."""
 
     id: str
+    """Id of the transaction."""
     kind: str
+    """Kind of the transaction, such as `debit`."""
     wallet: str
+    """Id of the wallet, `{member_id}:{asset}`."""
     asset: str
+    """Code of the asset."""
     amount: int
+    """Amount moved in minor units, without a sign."""
     balance: int
+    """Balance of the wallet after the transaction, in minor units."""
     available: int
+    """Value that can be spent after the transaction, in minor units."""
     seq: int
+    """Number of the wallet's entry of this transaction."""
     reference: str | None
+    """The caller's own name of the business fact, or null."""
     reason: str | None
+    """Reason in the caller's words, or null."""
     metadata: dict[str, str]
+    """The caller's texts by name."""
     created_at: str
+    """Time of the transaction, RFC 3339 in UTC."""
     to: str | UnsetType = UNSET
+    """Id of the target wallet of a transfer."""
     hold: "HoldState | UnsetType" = UNSET
+    """State of the hold after the transaction."""
     reverses: str | UnsetType = UNSET
+    """Id of the transaction that this one reverses."""
     lots: "list[LotView] | UnsetType" = UNSET
     """The dated part of what moved; the rest is undated paid value."""
 
@@ -224,45 +332,61 @@ class HoldState(Struct, frozen=True):
     """A hold right after a transaction."""
 
     id: str
+    """Id of the hold."""
     status: Literal["held", "captured", "voided", "expired"]
+    """State of the hold."""
     amount: int
+    """Original amount of the hold in minor units."""
     captured: int
+    """Value captured so far, in minor units."""
     left: int
+    """Value that can still be captured, in minor units."""
 
 
 class LotView(Struct, frozen=True):
-    """Value of one source with one pair of dates."""
+    """Value with one source and one pair of dates."""
 
     amount: int
+    """Amount in minor units of the asset."""
     source: Source
+    """`paid`, or `promotional` for value that was awarded."""
     available_at: str | None
+    """Time from which the value can be spent, RFC 3339 in UTC; null for value that is available."""
     expires_at: str | None
+    """Time from which the value is expired, RFC 3339 in UTC; null for value that does not expire."""
 
 
 class LotList(Struct, frozen=True):
-    """What a wallet holds now, in the order in which it is spent; held value is not in it."""
+    """Lots of a wallet in the order in which they are spent, without held value."""
 
     items: list[LotView]
+    """Items of the list."""
     next_cursor: None = None
+    """Always null: the list is complete."""
 
 
 class BulkResult(Struct, frozen=True, omit_defaults=True):
-    """The outcome of one command of a bulk request: a transaction or a problem."""
+    """Result of one command of a bulk request: a transaction or a problem."""
 
     status: int
+    """HTTP status that the command alone would have: 201, or that of the problem."""
     transaction: TransactionView | None = None
+    """The transaction, if the command was applied."""
     problem: dict[str, Any] | None = None
+    """The problem document, if the command was refused."""
     replayed: bool = False
+    """True if an earlier request with the same key had this result."""
 
 
 class BulkAnswer(Struct, frozen=True):
-    """One result for each command, in their order."""
+    """Results of a bulk request."""
 
     results: list[BulkResult]
+    """One result for each command, in the order of the commands."""
 
 
 def view_wallet(state: WalletState) -> WalletView:
-    """The books as they stand, and what time has made of them: value that has lapsed is not available before it is booked."""
+    """Return the view of a wallet. Expired value is not available, even before it is booked."""
     account, present = state.account, state.present
     return WalletView(
         id=account.id,
@@ -286,12 +410,12 @@ def view_terms(account: Account) -> TermsView:
 
 
 def lots_of(present: Account) -> list[Lot]:
-    """What an account holds now, in spend order; undated paid value comes last."""
+    """Return the lots of an account in spend order; undated paid value comes last."""
     return [*(present.lots or ()), *([Lot(present.undated_balance)] if present.undated_balance > 0 else [])]
 
 
 def view_transaction(entry: Entry) -> TransactionView:
-    """The answer is made from the stored entry alone, so a replay years later is byte for byte the first answer."""
+    """Return the view of a transaction. It depends on the stored entry only, so a replay returns the bytes of the first answer."""
     return TransactionView(
         id=entry.transaction_id,
         kind=entry.kind,

@@ -1,4 +1,4 @@
-"""What a credit, a debit and a transfer mean, as commands for the ledger. Pure: ids and time are arguments."""
+"""Credits, debits and transfers as ledger commands. Pure: ids and time are arguments."""
 
 from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
@@ -7,25 +7,39 @@ from msgspec import Struct
 
 from guerdon.errors import GuerdonError, IdempotencyKeyReused, NotFound, Validation
 from guerdon.ledger.decide import find_replay
-from guerdon.ledger.models import ISSUER, MERCHANT, Account, Command, Decision, Entry, Idempotency, Lot, Posting, Transaction, View
+from guerdon.ledger.models import (
+    ISSUER,
+    MERCHANT,
+    Account,
+    Command,
+    Decision,
+    Entry,
+    EntryKind,
+    Idempotency,
+    Lot,
+    Posting,
+    Transaction,
+    View,
+)
 
 COMMAND_BYTES = 1024
 
 
 class Movement(Struct, frozen=True):
-    """One credit, debit or transfer, ready to be decided."""
+    """One credit, debit or transfer to decide."""
 
     transaction: Transaction
     idempotency: Idempotency
     accounts: tuple[str, ...]
-    """The wallets that the transaction touches."""
+    """Wallets that the transaction changes."""
     opens: tuple[Account, ...] = ()
+    """Accounts to open if they do not exist."""
 
 
-def postings_of(kind: str, wallet: str, amount: int, to: str | None, lot: Lot | None = None) -> tuple[Posting, ...]:
-    """The guarded sides of a movement; the primary one, whose entry carries the key, comes first.
+def postings_of(kind: EntryKind, wallet: str, amount: int, to: str | None, lot: Lot | None = None) -> tuple[Posting, ...]:
+    """Return the postings of a movement; the entry of the first carries the key.
 
-    `lot` is the dates of a credit. What a transfer takes arrives with its own dates, or it would be a way around them.
+    `lot` has the dates of a credit. Transferred value keeps its dates; otherwise a transfer would remove them.
     """
     if kind == "credit":
         return (Posting(wallet, amount, ISSUER, lots=() if lot is None else (lot,)),)
@@ -35,7 +49,7 @@ def postings_of(kind: str, wallet: str, amount: int, to: str | None, lot: Lot | 
 
 
 def command_of(movement: Movement, owners: tuple[str, ...]) -> Command:
-    """One movement with its own outcome."""
+    """Return the command of one movement."""
 
     def decide(view: View) -> Decision:
         earlier = find_replay(view, movement.idempotency)
@@ -56,9 +70,9 @@ def command_of(movement: Movement, owners: tuple[str, ...]) -> Command:
 
 
 def atomic_command_of(movements: Sequence[Movement], owners: tuple[str, ...]) -> Command:
-    """Many movements, applied together or not at all.
+    """Return a command that applies all movements or none.
 
-    When every key is known already the first answers are recalled; a mixture of known and new keys is a reuse.
+    If all keys are known, the first results are returned. A mixture of known and new keys is refused as a reuse.
     """
 
     def decide(view: View) -> Decision:
@@ -79,7 +93,7 @@ def atomic_command_of(movements: Sequence[Movement], owners: tuple[str, ...]) ->
         if len(earlier) == len(movements):
             return Decision(replayed=tuple(earlier))
         if earlier:
-            reused = IdempotencyKeyReused("this key was applied by another request, which was not atomic with the rest")
+            reused = IdempotencyKeyReused("the key was used before, in a request without the other commands")
             reused.subject = next(m.transaction for m in movements if m.idempotency.key == earlier[0].key)
             raise reused
         opens = tuple({account.id: account for movement in movements for account in movement.opens}.values())
@@ -89,13 +103,13 @@ def atomic_command_of(movements: Sequence[Movement], owners: tuple[str, ...]) ->
         owners=owners,
         accounts=tuple({account for movement in movements for account in movement.accounts}),
         decide=decide,
-        unique_keys=tuple(mark for movement in movements for mark in movement.idempotency.unique_keys),
+        unique_keys=tuple(key for movement in movements for key in movement.idempotency.unique_keys),
         size_bytes=COMMAND_BYTES * len(movements),
     )
 
 
 def primary_entries(entries: Sequence[Entry]) -> list[Entry]:
-    """Of all entries of an outcome, the ones that stand for their transaction: those that carry the key."""
+    """Return the first entry of each transaction: those that carry a key."""
     return [entry for entry in entries if entry.key is not None]
 
 
@@ -107,14 +121,15 @@ def _require_accounts(view: View, movement: Movement, opened: AbstractSet[str] =
 
 
 def require_future(transaction: Transaction, now_ms: int) -> None:
-    """
+    """Check that credited value has not expired yet.
+
     Raises:
-        Validation: a credit would have lapsed before it exists.
+        Validation: `expires_at` is not in the future.
     """
     for lot in transaction.postings[0].lots:
         if lot.expires_at is not None and lot.expires_at <= now_ms:
-            raise Validation.at("/expires_at", "the value would have lapsed already; expires_at must lie in the future")
+            raise Validation.at("/expires_at", "expires_at must be in the future")
 
 
 def missing_wallet(wallet_id: str) -> GuerdonError:
-    return NotFound("there is no such wallet", wallet=wallet_id)
+    return NotFound("the wallet does not exist", wallet=wallet_id)

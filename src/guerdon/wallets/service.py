@@ -1,4 +1,4 @@
-"""Commands and queries on wallets. Every command ends in the ledger; nothing here writes a balance."""
+"""Commands and queries on wallets. Only the ledger writes balances."""
 
 from collections.abc import Iterable, Sequence
 
@@ -11,7 +11,16 @@ from guerdon.http.respond import problem_of
 from guerdon.ids import digest
 from guerdon.ledger.expiry import bring_up_to
 from guerdon.ledger.lots import is_undated
-from guerdon.ledger.models import AWAITING_CONFIRMATION, Account, CommandOutcome, CommandResult, Idempotency, Lot, Transaction
+from guerdon.ledger.models import (
+    AWAITING_CONFIRMATION,
+    Account,
+    CommandOutcome,
+    CommandResult,
+    EntryKind,
+    Idempotency,
+    Lot,
+    Transaction,
+)
 from guerdon.ledger.service import Ledger
 from guerdon.members.service import Members
 from guerdon.permissions import Actor
@@ -21,6 +30,7 @@ from guerdon.wallets.models import (
     WALLET_ID,
     BulkCreate,
     BulkCredit,
+    BulkDebit,
     BulkItem,
     BulkResult,
     BulkTransfer,
@@ -33,11 +43,12 @@ from guerdon.wallets.models import (
 from guerdon.wallets.rules import Movement, atomic_command_of, command_of, missing_wallet, postings_of, primary_entries
 
 KNOWN_WALLETS_MAX = 50_000
+_BULK_KINDS: dict[type[BulkItem], EntryKind] = {BulkCredit: "credit", BulkDebit: "debit", BulkTransfer: "transfer"}
 _canonical = msgspec.json.Encoder()
 
 
 class Request(Struct, frozen=True):
-    """What makes a request the same request: who sent it, its key, and the digest of its route and bytes."""
+    """Identity of a request: its caller, its idempotency key, and the digest of its route and body."""
 
     actor: Actor
     key: str
@@ -45,77 +56,78 @@ class Request(Struct, frozen=True):
 
 
 def fingerprint(route: str, raw: bytes) -> bytes:
-    """16 bytes over the route (with its ids) and the raw body: two parsers cannot disagree about bytes."""
+    """Return 16 bytes of a digest of the route (with its ids) and the raw body, so that it does not depend on a parser."""
     return digest(route, raw)[:16]
 
 
 class Wallets:
-    """A member's wallets."""
+    """Commands and queries on the wallets of members."""
 
     def __init__(self, ledger: Ledger, identity: Members, assets: Assets, clock: Clock) -> None:
         self._ledger = ledger
-        self._identity = identity
+        self._members = identity
         self._assets = assets
         self._clock = clock
-        self._known: set[str] = set()
+        self._known_ids: set[str] = set()
 
     # --- commands ---------------------------------------------------------------------------------------------------
 
     async def credit(self, request: Request, wallet_id: str, body: CreditCreate) -> CommandOutcome:
-        """Put value into a wallet; the first credit opens it.
+        """Credit a wallet. The first credit opens it.
 
         Raises:
-            NotFound: no such member or asset.
-            BalanceLimit, WalletFrozen, IdempotencyKeyReused, ReferenceReused: see the ledger's rules.
+            NotFound: The member or the asset does not exist.
+            BalanceLimit, WalletFrozen, IdempotencyKeyReused, ReferenceReused: See `ledger.decide`.
         """
         return await self._submit(request, "credit", wallet_id, body)
 
     async def debit(self, request: Request, wallet_id: str, body: DebitCreate) -> CommandOutcome:
-        """Take value out of a wallet.
+        """Debit a wallet.
 
         Raises:
-            NotFound: no such wallet.
-            InsufficientFunds, WalletFrozen, IdempotencyKeyReused, ReferenceReused: see the ledger's rules.
+            NotFound: The wallet does not exist.
+            InsufficientFunds, WalletFrozen, IdempotencyKeyReused, ReferenceReused: See `ledger.decide`.
         """
         return await self._submit(request, "debit", wallet_id, body)
 
     async def transfer(self, request: Request, body: TransferCreate) -> CommandOutcome:
-        """Move value between two wallets of one asset.
+        """Transfer value between two wallets of the same asset. The first transfer to a wallet opens it.
 
         Raises:
-            NotFound: the source does not exist, or the target's member does not.
-            Validation: the wallets are the same, or of two assets.
-            InsufficientFunds, BalanceLimit, WalletFrozen, IdempotencyKeyReused, ReferenceReused: see the ledger's rules.
+            NotFound: The source wallet or the member of the target wallet does not exist.
+            Validation: The wallets are the same, or have different assets.
+            InsufficientFunds, BalanceLimit, WalletFrozen, IdempotencyKeyReused, ReferenceReused: See `ledger.decide`.
         """
         return await self._submit(request, "transfer", body.source, body, to=body.target)
 
     async def run_bulk(self, actor: Actor, body: BulkCreate) -> list[BulkResult]:
-        """Run up to 1,000 commands; a refused one never stops the others, unless the request is atomic.
+        """Run up to 1,000 commands and return one result each. A refused command stops the others only if the request is atomic.
 
         Raises:
-            Overloaded: the queue cannot take them all; nothing was done.
+            Overloaded: The queue has no room for all of them; nothing was done.
         """
         prepared = await self._prepare_bulk(actor, body.commands)
         if body.atomic:
             return await self._run_atomic(prepared)
         movements = [item for item in prepared if isinstance(item, Movement)]
-        verdicts = iter(await self._ledger.submit_all([command_of(m, _owners(m.accounts)) for m in movements]))
-        return [_result(next(verdicts) if isinstance(item, Movement) else item) for item in prepared]
+        results = iter(await self._ledger.submit_all([command_of(m, _owners(m.accounts)) for m in movements]))
+        return [_result(next(results) if isinstance(item, Movement) else item) for item in prepared]
 
     # --- queries ----------------------------------------------------------------------------------------------------
 
     async def get_wallet(self, actor: Actor, wallet_id: str) -> WalletState:
-        """
+        """Return a wallet as booked and at the present time.
+
         Raises:
-            NotFound: no such wallet, or not the caller's.
+            NotFound: The wallet does not exist or is not the caller's.
         """
         return self.state_of(await self.get_account(actor, wallet_id))
 
     async def get_account(self, actor: Actor, wallet_id: str) -> Account:
-        """The account as booked.
+        """Return the account as booked.
 
         Raises:
-            NotFound: no such wallet, or not the caller's.
+            NotFound: The wallet does not exist or is not the caller's.
         """
         member_id, _ = parse_wallet_id(wallet_id)
         actor.require_reach(member_id)
@@ -125,32 +137,38 @@ class Wallets:
         return account
 
     def state_of(self, account: Account) -> WalletState:
-        """What time has made of an account, booked or not."""
+        """Return an account as booked and with all expiry up to now applied."""
         return WalletState(account, bring_up_to(account, self._clock.now_ms(), self._ledger.calendar).account)
 
     async def list_wallets(self, actor: Actor, member_id: str) -> list[WalletState]:
-        """
+        """Return the wallets of a member, ordered by asset.
+
         Raises:
-            NotFound: no such member, or not the caller.
+            NotFound: The member does not exist or is not the caller.
         """
         actor.require_reach(member_id)
-        await self._identity.get_member(member_id)
+        await self._members.get_member(member_id)
         return [self.state_of(account) for account in await self._ledger.list_accounts(member_id)]
 
     # --- inside -----------------------------------------------------------------------------------------------------
 
     async def _submit(
-        self, request: Request, kind: str, wallet_id: str, body: CreditCreate | DebitCreate | TransferCreate, to: str | None = None
+        self,
+        request: Request,
+        kind: EntryKind,
+        wallet_id: str,
+        body: CreditCreate | DebitCreate | TransferCreate,
+        to: str | None = None,
     ) -> CommandOutcome:
         _check_pair(wallet_id, to)
-        opens = await self._to_open([wallet_id if kind == "credit" else to])
+        opens = await self._accounts_to_open([wallet_id if kind == "credit" else to])
         movement = self._movement(request, kind, wallet_id, body, to=to, opens=opens)
         return await self._ledger.submit(command_of(movement, _owners(movement.accounts)))
 
     def _movement(
         self,
         request: Request,
-        kind: str,
+        kind: EntryKind,
         wallet_id: str,
         body: CreditCreate | DebitCreate | TransferCreate | BulkItem,
         *,
@@ -173,10 +191,10 @@ class Wallets:
         )
 
     async def _prepare_bulk(self, actor: Actor, items: Sequence[BulkItem]) -> list[Movement | GuerdonError]:
-        """Make a movement of each item, or the error that its own shape earns it."""
-        kinds = [str(type(item).__struct_config__.tag) for item in items]
+        """Return the movement of each item, or the error of its validation."""
+        kinds: list[EntryKind] = [_BULK_KINDS[type(item)] for item in items]
         targets = [item.to if isinstance(item, BulkTransfer) else item.wallet for item in items]
-        opens = await self._to_open(t for t, kind in zip(targets, kinds, strict=True) if kind != "debit")
+        opens = await self._accounts_to_open(t for t, kind in zip(targets, kinds, strict=True) if kind != "debit")
         prepared: list[Movement | GuerdonError] = []
         for item, kind in zip(items, kinds, strict=True):
             to = item.to if isinstance(item, BulkTransfer) else None
@@ -189,59 +207,59 @@ class Wallets:
         return prepared
 
     async def _run_atomic(self, prepared: Sequence[Movement | GuerdonError]) -> list[BulkResult]:
-        """One command for all. When one is refused, its result says why and the others say that they were not applied."""
+        """Run all movements as one command. If one is refused, its result has the problem, and the others are `not-applied`."""
         movements = [item for item in prepared if isinstance(item, Movement)]
         if len(movements) < len(prepared):
             return [_result(_not_applied() if isinstance(item, Movement) else item) for item in prepared]
         owners = _owners([account for movement in movements for account in movement.accounts])
-        [verdict] = await self._ledger.submit_all([atomic_command_of(movements, owners)])
-        if isinstance(verdict, CommandOutcome):
-            return [_result(CommandOutcome((entry,), replayed=verdict.replayed)) for entry in primary_entries(verdict.entries)]
-        if verdict.subject is None:
-            raise verdict
-        return [_result(verdict if movement.transaction is verdict.subject else _not_applied()) for movement in movements]
+        [result] = await self._ledger.submit_all([atomic_command_of(movements, owners)])
+        if isinstance(result, CommandOutcome):
+            return [_result(CommandOutcome((entry,), replayed=result.replayed)) for entry in primary_entries(result.entries)]
+        if result.subject is None:
+            raise result
+        return [_result(result if movement.transaction is result.subject else _not_applied()) for movement in movements]
 
-    async def _to_open(self, wallet_ids: Iterable[str | None]) -> dict[str, Account]:
-        """Of the wallets that value is to flow into, return the ones that do not exist but may: member and asset are known.
+    async def _accounts_to_open(self, wallet_ids: Iterable[str | None]) -> dict[str, Account]:
+        """Return new accounts for those wallets that do not exist and whose member and asset exist.
 
-        An account is never deleted, so "it exists" may be remembered.
+        Accounts are never deleted, so existing ids are cached.
         """
-        wanted = {wallet for wallet in wallet_ids if wallet is not None and wallet not in self._known}
+        wanted = {wallet for wallet in wallet_ids if wallet is not None and wallet not in self._known_ids}
         wanted = {wallet for wallet in wanted if WALLET_ID.match(wallet)}
         if not wanted:
             return {}
         existing = await self._ledger.find_existing_ids(wanted)
-        if len(self._known) > KNOWN_WALLETS_MAX:
-            self._known.clear()
-        self._known |= existing
+        if len(self._known_ids) > KNOWN_WALLETS_MAX:
+            self._known_ids.clear()
+        self._known_ids |= existing
         return {account.id: account for wallet in wanted - existing if (account := await self._new_account(wallet)) is not None}
 
     async def _new_account(self, wallet_id: str) -> Account | None:
         member_id, asset = parse_wallet_id(wallet_id)
-        if not await self._assets.exists(asset) or not await self._identity.exists(member_id):
+        if not await self._assets.exists(asset) or not await self._members.exists(member_id):
             return None
         return new_account(member_id, asset, self._clock.now_ms())
 
 
 def new_account(member_id: str, asset: str, now_ms: int) -> Account:
-    """An empty wallet, as the ledger opens it with its first entry."""
+    """Return an empty wallet, which the ledger opens with its first entry."""
     return Account(id=f"{member_id}:{asset}", owner=member_id, asset=asset, kind=WALLET, opened_at=now_ms)
 
 
 def lot_of(body: CreditCreate | DebitCreate | TransferCreate | BulkItem) -> Lot | None:
-    """The lot that a credit makes; None for undated paid value, and for everything that is no credit.
+    """Return the lot of a credit; None for undated paid value, and for debits and transfers.
 
     Raises:
-        Validation: a time has no offset, or the value would lapse before it is available.
+        Validation: A time has no offset, or the value would expire before it is available.
     """
     if not isinstance(body, CreditCreate | BulkCredit):
         return None
     available_at = None if body.available_at is None else utc_ms(body.available_at, "/available_at")
     expires_at = None if body.expires_at is None else utc_ms(body.expires_at, "/expires_at")
     if available_at == AWAITING_CONFIRMATION:
-        raise Validation.at("/available_at", "this moment stands for value that an event has to confirm")
+        raise Validation.at("/available_at", "this time is reserved for value that awaits confirmation; use an earlier one")
     if available_at is not None and expires_at is not None and expires_at <= available_at:
-        raise Validation.at("/expires_at", "the value would lapse before it is available")
+        raise Validation.at("/expires_at", "expires_at must be after available_at")
     lot = Lot(body.amount, body.source, available_at, expires_at)
     return None if is_undated(lot) else lot
 
@@ -250,11 +268,11 @@ def parse_wallet_id(wallet_id: str) -> tuple[str, str]:
     """Return (member id, asset).
 
     Raises:
-        NotFound: it has not the shape of a wallet id, so there can be no such wallet.
+        NotFound: The text is not a wallet id.
     """
     match = WALLET_ID.match(wallet_id)
     if match is None:
-        raise NotFound("there is no such wallet")
+        raise NotFound("the wallet does not exist")
     return match[1], match[2]
 
 
@@ -266,7 +284,7 @@ def _check_pair(wallet_id: str, to: str | None) -> None:
     if wallet_id == to:
         raise Validation.at("/to", "a transfer needs two different wallets")
     if asset != other:
-        raise Validation.at("/to", f"both wallets must hold one asset, not {asset} and {other}")
+        raise Validation.at("/to", f"both wallets must have the same asset, not {asset} and {other}")
 
 
 def _owners(accounts: Iterable[str]) -> tuple[str, ...]:
@@ -277,7 +295,7 @@ def _not_applied() -> GuerdonError:
     return NotApplied("another command of this atomic request was refused")
 
 
-def _result(verdict: CommandResult) -> BulkResult:
-    if isinstance(verdict, CommandOutcome):
-        return BulkResult(201, view_transaction(verdict.entries[0]), replayed=verdict.replayed)
-    return BulkResult(verdict.status, problem=problem_of(verdict), replayed=verdict.replayed)
+def _result(result: CommandResult) -> BulkResult:
+    if isinstance(result, CommandOutcome):
+        return BulkResult(201, view_transaction(result.entries[0]), replayed=result.replayed)
+    return BulkResult(result.status, problem=problem_of(result), replayed=result.replayed)

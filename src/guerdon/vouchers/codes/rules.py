@@ -19,6 +19,7 @@ from guerdon.ledger.models import (
     Decision,
     DocumentChange,
     DocumentRef,
+    EntryKind,
     Idempotency,
     Posting,
     Transaction,
@@ -46,7 +47,7 @@ class CodeBatchRequest(Struct, frozen=True):
     idempotency: Idempotency
     calendar: Calendar
 
-    def transaction(self, kind: str, *postings: Posting) -> Transaction:
+    def transaction(self, kind: EntryKind, *postings: Posting) -> Transaction:
         return Transaction(kind, postings, self.idempotency.actor, self.idempotency, metadata={"batch": self.batch})
 
     def to_batch(self, offer: Offer, now_ms: int, *, pattern: str | None = None, done: bool = False) -> CodeBatch:
