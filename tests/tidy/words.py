@@ -15,7 +15,7 @@ WORDS = {
     r"laps(?:e|es|ed|ing)": "expire, expires, expired",
     r"for ever": "permanently",
     r"anew": "again",
-    r"is none\b": "does not exist, None",
+    r"(?-i:is none)\b": "does not exist, None",
     r"who(?:m)?ever|what(?:so)?ever": "the caller, the value; or: regardless of",
     r"somebody|nobody|everybody": "a member, no member, every caller",
     r"people who work here|who works here": "staff",
