@@ -167,7 +167,7 @@ def test_each_thing_that_is_not_safe_is_refused(production: Production, tmp_path
     loose.chmod(0o644)
     url = "mongodb://db.internal/"
     for change, named in (
-        ({"GUERDON_MONGODB_URL_FILE": None, "GUERDON_MONGODB_URL": url}, "GUERDON_MONGODB_URL names no user"),
+        ({"GUERDON_MONGODB_URL_FILE": None, "GUERDON_MONGODB_URL": url}, "GUERDON_MONGODB_URL has no user"),
         ({"GUERDON_TOKEN_KEYS_FILE": str(loose)}, "GUERDON_TOKEN_KEYS_FILE: the file has mode 0644"),
         ({"GUERDON_MASTER_KEYS_FILE": None}, "GUERDON_MASTER_KEYS_FILE is needed"),
         ({"GUERDON_RATE_LIMIT": "off"}, "GUERDON_RATE_LIMIT=off"),

@@ -105,7 +105,7 @@ async def test_the_command_tells_how_far_it_is(
     await database.raw["person_keys"].update_one({"_id": people[0]}, {"$set": {"wrapped": foreign}})
     both = {**places(settings), "GUERDON_MASTER_KEYS": with_new_first(master_keys)}
     first = await guerdon("keys", "rotate-master", **both)
-    assert (first.status, people[0] in first.out, "or it is lost" in first.err) == (3, True, True), first.err
+    assert (first.status, people[0] in first.out, "without them the data is lost" in first.err) == (3, True, True), first.err
     await database.raw["person_keys"].delete_one({"_id": people[0]})
     second = await guerdon_here("keys", "rotate-master", "--json", **both)
     assert (second.status, "can be dropped" in second.err) == (0, True)

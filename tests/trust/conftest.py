@@ -18,7 +18,7 @@ from guerdon.collections import INDEXES
 from guerdon.config import Settings
 from guerdon.database import Database
 from tests.trust.figures import Check, Figure, table, take
-from tests.trust.groups import MARKER, group_of, is_alone, order_of
+from tests.trust.groups import group_of, is_alone, order_of
 
 _databases = itertools.count(1)
 _names: dict[str, str] = {}
@@ -51,7 +51,6 @@ async def database(mongodb_url: str, settings: Settings) -> AsyncIterator[Databa
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", MARKER)
 
 
 class Scheduling(LoadScopeScheduling):

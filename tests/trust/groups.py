@@ -4,7 +4,6 @@ import pytest
 
 ALONE = pytest.mark.alone
 """For a check that measures time: it runs when no other check does."""
-MARKER = "alone: a check that measures time and runs when no other check does"
 REPLICA_SET = ("test_bank_faults", "test_failover")
 """Modules whose checks run three mongods under load: one worker runs them all, so that two never run at once."""
 LONGEST = (*REPLICA_SET, "test_fuzz", "test_world", "test_seasoned", "test_proof", "test_campaigns", "test_vouchers")

@@ -231,7 +231,7 @@ class MemberTierView(Struct, frozen=True):
     next: NextTier | None
     """The next higher tier; null at the highest."""
     keep: Keep | None
-    """Condition to keep the tier; null if there is none."""
+    """Condition to keep the tier; null if it needs no points."""
 
 
 def view_tiers(tiers: TierSet | None, coming: TierSet | None) -> TierSetView:
