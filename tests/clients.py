@@ -11,6 +11,8 @@ import httpx
 from falcon.asgi import App
 
 from guerdon.clock import Clock
+from guerdon.middlewares.problems import PROBLEM_TYPE
+from guerdon.system.openapi import errors_of
 from tests.leaks import assert_keeps_secrets
 
 _keys = itertools.count(1)
@@ -64,10 +66,30 @@ async def keep_secrets(answer: httpx.Response) -> None:
         assert_keeps_secrets(answer.text, "an error answer")
 
 
+def undeclared(app: App[Any, Any], answer: httpx.Response) -> str | None:
+    """The problem that an answer has and its operation does not declare, or None."""
+    if answer.headers.get("content-type") != PROBLEM_TYPE:
+        return None
+    found = app._router.find(answer.request.url.path)
+    operation = None if found is None else getattr(found[1].get(answer.request.method), "operation", None)
+    if operation is None:
+        return None  # No such route, or no such method.
+    code = answer.json()["code"]
+    known = {error.code for error in errors_of(operation)}
+    return None if code in known else f"{operation.operation_id} answers {code}: declare it in `errors=`"
+
+
 def client_of(app: App[Any, Any]) -> httpx.AsyncClient:
-    """A client of an application in this process."""
+    """A client of an application in this process. Every answer is checked: it shows no secret and only problems that its route declares."""
+
+    async def declared_problems(answer: httpx.Response) -> None:
+        if answer.status_code >= 400:
+            await answer.aread()
+            assert undeclared(app, answer) is None, undeclared(app, answer)
+
     transport = httpx.ASGITransport(app=app)
-    return httpx.AsyncClient(transport=transport, base_url="http://test", event_hooks={"response": [keep_secrets]})
+    hooks = [keep_secrets, declared_problems]
+    return httpx.AsyncClient(transport=transport, base_url="http://test", event_hooks={"response": hooks})
 
 
 class Caller:

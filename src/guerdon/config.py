@@ -1,4 +1,4 @@
-"""Settings: from `GUERDON_*` variables, or from the file that `GUERDON_*_FILE` names; nothing secret has a default."""
+"""Settings, read from `GUERDON_*` variables or from the files that `GUERDON_*_FILE` variables name. Secrets have no defaults."""
 
 import os
 import re
@@ -20,8 +20,11 @@ _ORIGIN = re.compile(r"https?://[a-z0-9.-]{1,253}(:[1-9][0-9]{0,4})?\Z")
 
 
 class Settings(BaseSettings):
-    """All settings of a deployment. A unit stands at the end of a name. `make docs` prints this class as docs/configuration.md:
-    a comment with three dashes begins a section there, and the text below a field is its meaning."""
+    """All settings of a deployment. The name of a quantity ends with its unit.
+
+    `make docs` prints this class as docs/configuration.md: a comment with three dashes begins a section, and the text below a field
+    is its meaning.
+    """
 
     model_config = SettingsConfigDict(env_prefix=_PREFIX, extra="ignore", frozen=True)
 
@@ -160,22 +163,26 @@ class Settings(BaseSettings):
 
     @property
     def open_files(self) -> tuple[str, ...]:
-        """A sentence for each secret's file that others can read or change."""
+        """Findings about files of secrets that other users can read or change."""
         return self._open_files
 
     def remember_open_files(self, sentences: tuple[str, ...]) -> None:
+        """Set `open_files`."""
         self._open_files = sentences
 
     @property
     def serves_docs(self) -> bool:
+        """True if `/docs` and `/openapi.json` are served."""
         return (self.docs or ("off" if self.profile == "production" else "on")) == "on"
 
     @property
     def opens_metrics(self) -> bool:
+        """True if `/metrics` needs no credentials."""
         return (self.metrics or ("key" if self.profile == "production" else "open")) == "open"
 
     @property
     def origins(self) -> list[str]:
+        """Origins of `cors_origins`."""
         return [origin for origin in self.cors_origins.split(",") if origin]
 
     @field_validator("cors_origins")
@@ -185,7 +192,7 @@ class Settings(BaseSettings):
         for origin in origins:
             if not _ORIGIN.match(origin):
                 raise ValueError(
-                    "name each origin as a browser does: scheme, host in lower case, a port if it is unusual; no *, no path"
+                    "write each origin as a browser does: scheme, host in lower case, and a port unless it is the default; no * and no path"
                 )
         return ",".join(origins)
 
@@ -197,6 +204,7 @@ class Settings(BaseSettings):
 
     @property
     def second_factor_required(self) -> bool:
+        """True if staff need a session that began with a second factor."""
         return (self.operator_second_factor or ("required" if self.profile == "production" else "optional")) == "required"
 
     @field_validator("time_zone")
@@ -209,15 +217,16 @@ class Settings(BaseSettings):
 
 
 def networks_of(text: str) -> list[IPv4Network | IPv6Network]:
-    """
+    """Return the networks of a comma-separated list.
+
     Raises:
-        ValueError: one of them is no network.
+        ValueError: an item is not a network.
     """
     return [ip_network(part.strip()) for part in text.split(",") if part.strip()]
 
 
 def load(environment: dict[str, str] | None = None, **overrides: object) -> Settings:
-    """Read the settings; `overrides` win over the environment (command-line options).
+    """Return the settings. `overrides` (options of the command line) take precedence over the environment.
 
     Raises:
         StartupRefused: a value is not acceptable, a file cannot be read, or a secret is set twice.
@@ -255,7 +264,7 @@ def _from_environment(source: dict[str, str]) -> tuple[dict[str, object], tuple[
 
 
 def environment_of(settings: Settings, names: Iterable[str]) -> dict[str, str]:
-    """Return the variables from which another process loads the same values. Keys from a file go on as that file, which may change."""
+    """Return the variables from which another process loads the same values. Token keys that come from a file are passed as that file."""
     variables: dict[str, str] = {}
     for name in names:
         value = getattr(settings, name)
@@ -265,43 +274,43 @@ def environment_of(settings: Settings, names: Iterable[str]) -> dict[str, str]:
 
 
 def require_safe(settings: Settings) -> list[str]:
-    """Hold a process that serves to its profile; commands at a terminal issue no tokens and need no keys.
+    """Check the settings of a process that serves against its profile.
 
-    Return what production would refuse about the secrets that are there.
+    In development, return the findings that production would refuse.
 
     Raises:
-        StartupRefused: the production profile brings its own database and its own keys, and nobody else can read or guess them.
+        StartupRefused: the profile is production, and a database or key is missing, weak, or readable by other users.
     """
-    doubts = _doubts_about(settings)
+    findings = _secret_findings(settings)
     if settings.profile != "production":
-        return doubts
-    wanting = [
+        return findings
+    missing = [
         f"{_PREFIX}{field.upper()}{suffix} is needed: {what}" for field, suffix, what in _NEEDED if getattr(settings, field) is None
     ]
     if settings.mongodb_url is not None:
         weakness = weakness_of_database(settings.mongodb_url.get_secret_value(), open_network=settings.mongodb_insecure)
         if weakness is not None:
-            wanting.append(f"GUERDON_MONGODB_URL {weakness}{'' if settings.mongodb_insecure else _OR_INSECURE}")
+            missing.append(f"GUERDON_MONGODB_URL {weakness}{'' if settings.mongodb_insecure else _OR_INSECURE}")
     if settings.rate_limit == "off":
-        wanting.append("GUERDON_RATE_LIMIT=off is for measuring: remove it")
-    if wanting or doubts:
-        raise StartupRefused("profile production refuses this:\n  " + "\n  ".join([*wanting, *doubts]))
+        missing.append("GUERDON_RATE_LIMIT=off is for load tests: remove it")
+    if missing or findings:
+        raise StartupRefused("profile production refuses this:\n  " + "\n  ".join([*missing, *findings]))
     return []
 
 
 _NEEDED = (
-    ("mongodb_url", "", "the embedded database is for trying and testing"),
-    ("token_keys", "_FILE", "make one with `guerdon keys new-token-keys`"),
-    ("master_keys", "_FILE", "make one with `guerdon keys new-master-keys`"),
+    ("mongodb_url", "", "the embedded database is for trials and tests"),
+    ("token_keys", "_FILE", "create one with `guerdon keys new-token-keys`"),
+    ("master_keys", "_FILE", "create one with `guerdon keys new-master-keys`"),
 )
-_OR_INSECURE = ", or say GUERDON_MONGODB_INSECURE=true if nobody else is on that network"
+_OR_INSECURE = ", or set GUERDON_MONGODB_INSECURE=true if no one else can reach that network"
 
 
-def _doubts_about(settings: Settings) -> list[str]:
-    doubts = list(settings.open_files)
+def _secret_findings(settings: Settings) -> list[str]:
+    findings = list(settings.open_files)
     for field in ("token_keys", "master_keys", "checkpoint_key"):
         secret: SecretStr | None = getattr(settings, field)
         weakness = None if secret is None else weakness_of_keys(secret.get_secret_value())
         if weakness is not None:
-            doubts.append(f"{_PREFIX}{field.upper()} {weakness}")
-    return doubts
+            findings.append(f"{_PREFIX}{field.upper()} {weakness}")
+    return findings

@@ -1,43 +1,48 @@
-"""The error tree. Every failure that can leave the service is a class here, with a stable code.
+"""Errors that the service answers with. Each class has a stable code and the text of its page at `/problems/{code}`.
 
-Three families, three treatments:
-
-* `CallerError`: the request is wrong; the answer says what to change; nothing was written.
-* `BusinessError`: the request is right but the books refuse it; definite and safe to show to a person.
-* `OperationsError`: we could not do it now; retry later, with the same key where value moves.
-
-Each class carries the text of its page under `/problems/{code}`, so the registry cannot drift from the code.
+* `CallerError`: the request is wrong. The answer states what to change; nothing was written.
+* `BusinessError`: the request is right, but a rule refuses it. The refusal is definite and safe to show to a person.
+* `OperationsError`: the service cannot do it now. Retry later, with the same key where value moves.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import ClassVar, Self, cast
+
+from guerdon.money import AmountText, ScaleOf, scale_unknown
 
 
 class GuerdonError(Exception):
-    """An error that has a code, an HTTP status and a page of its own."""
+    """An error with a code, an HTTP status and a page."""
 
     code: ClassVar[str]
     status: ClassVar[int]
     title: ClassVar[str]
     page: ClassVar[str]
 
-    def __init__(self, detail: str, *, retry_after_seconds: int | None = None, **members: object) -> None:
-        super().__init__(detail)
-        self.detail = detail
+    def __init__(self, detail: str | AmountText, *, retry_after_seconds: int | None = None, **members: object) -> None:
+        self._wording = None if isinstance(detail, str) else detail
+        self.detail = detail if isinstance(detail, str) else detail.text(scale_unknown)
+        super().__init__(self.detail)
         self.retry_after_seconds = retry_after_seconds
         self.members = members
-        """Extra members of the problem document: only what a client can act on."""
+        """Further members of the problem document: only what a client can act on."""
         self.replayed = False
-        """True when this is the remembered answer to an earlier run of the same request."""
+        """True if this is the remembered answer to an earlier run of the same request."""
         self.headers: dict[str, str] = {}
-        """Header fields that say the same to machines."""
+        """Header fields of the answer."""
         self.subject: object = None
-        """The transaction that was refused, where a command holds several."""
+        """The refused transaction of a command with several."""
         self.incident: tuple[str, str] | None = None
-        """What the security log calls this failure and whom it concerns, where status and code do not say it."""
+        """Name and subject of the event in the security log, where status and code do not determine them."""
+
+    def write_amounts(self, scale_of: ScaleOf) -> None:
+        """Write the amounts of the detail as people read them: `£6.99`. A detail without amounts stays as it is."""
+        if self._wording is not None:
+            self.detail = self._wording.text(scale_of)
+            self.args = (self.detail,)
 
     def concerning(self, name: str, about: str) -> Self:
-        """Tell the security log more than the caller is told."""
+        """Set the event of the security log, which the answer does not show."""
         self.incident = (name, about)
         return self
 
@@ -47,14 +52,11 @@ class CallerError(GuerdonError):
 
 
 class BusinessError(GuerdonError):
-    """The books refuse the request as they stand."""
+    """A rule refuses the request in the present state."""
 
 
 class OperationsError(GuerdonError):
     """The service cannot do it now."""
-
-
-# --- the caller's ---------------------------------------------------------------------------------------------------
 
 
 class MalformedJson(CallerError):
@@ -72,20 +74,30 @@ class Validation(CallerError):
     status = 422
     title = "Invalid request"
     page = (
-        "The JSON is well-formed, but a value is not acceptable. `errors` lists each fault with a JSON Pointer (RFC 6901) and a "
-        "sentence that states what is expected. Amounts are whole numbers of minor units, 1 to 10^15."
+        "The JSON is well-formed, but a value is not acceptable. `errors` lists up to 20 faults, each with a JSON Pointer (RFC "
+        "6901) or the name of a query parameter, and the words that state what it must be. Amounts are whole numbers of minor units, 1 to 10^15."
     )
 
     @classmethod
-    def at(cls, pointer: str, detail: str, **place: int) -> "Validation":
-        """One value is wrong; `pointer` is its JSON Pointer in the body, or the parameter's name, and `place` where it is within it."""
+    def at(cls, pointer: str, detail: str, **position: int) -> "Validation":
+        """Return the error of one value.
+
+        `pointer` is its JSON Pointer in the body or the name of the parameter; `position` is the place of the fault within the value.
+        """
         where = f"{pointer}: " if pointer else ""
-        return cls(f"{where}{detail}", errors=[{"pointer": pointer, "detail": detail, **place}])
+        return cls(f"{where}{detail}", errors=[{"pointer": pointer, "detail": detail, **position}])
+
+    @classmethod
+    def of(cls, faults: Sequence[tuple[str, str]]) -> "Validation":
+        """Return the error of several values, each given by its pointer and a phrase such as `must be at least 1`."""
+        sentences = [f"{pointer}: {words}" if pointer else f"the request {words}" for pointer, words in faults[:3]]
+        more = f"; and {len(faults) - 3} more" if len(faults) > 3 else ""
+        return cls("; ".join(sentences) + more, errors=[{"pointer": pointer, "detail": words} for pointer, words in faults])
 
     def under(self, pointer: str) -> "Validation":
-        """The same of a value that is a part of a larger one, which `pointer` names."""
-        found = cast(list[dict[str, object]], self.members.get("errors", []))
-        errors = [{**each, "pointer": f"{pointer}{each['pointer']}"} for each in found]
+        """Return the same error for a value that is part of a larger one, to which `pointer` points."""
+        inner = cast(list[dict[str, object]], self.members.get("errors", []))
+        errors = [{**each, "pointer": f"{pointer}{each['pointer']}"} for each in inner]
         return Validation(f"{pointer}{self.detail}", errors=errors)
 
 
@@ -125,7 +137,7 @@ class Unauthenticated(CallerError):
     title = "Credentials are missing or not valid"
     page = "Send `Authorization: Bearer …` with a service key or an access token that has not expired."
     is_guess = True
-    """False when the credentials were ours and good once. The caller is told the same."""
+    """False if this service issued the credentials and they were valid once. The answer is the same."""
 
 
 class SecondFactorNeeded(Unauthenticated):
@@ -212,7 +224,7 @@ class TooManyRequests(CallerError):
 
     @classmethod
     def of(cls, policy: str, detail: str, *, retry_after_seconds: int) -> Self:
-        """Name the quota that is spent."""
+        """Return the error of a quota that is used up."""
         return cls(detail, retry_after_seconds=retry_after_seconds, **{"violated-policies": [policy]})
 
 
@@ -221,9 +233,6 @@ class BadRequest(CallerError):
     status = 400
     title = "Bad request"
     page = "The request line, a header or a parameter could not be understood."
-
-
-# --- the business's -------------------------------------------------------------------------------------------------
 
 
 class InsufficientFunds(BusinessError):
@@ -417,9 +426,6 @@ class InvalidState(BusinessError):
     page = "The object exists, but its status does not allow this action. `status_now` is its status."
 
 
-# --- operations' ----------------------------------------------------------------------------------------------------
-
-
 class Overloaded(OperationsError):
     code = "overloaded"
     status = 503
@@ -462,7 +468,7 @@ class Internal(OperationsError):
 
 
 class StartupRefused(OperationsError):
-    """The process must not start like this; the message is written for the person at the terminal."""
+    """The process must not start. The message is for the person at the terminal."""
 
     code = "startup-refused"
     status = 500

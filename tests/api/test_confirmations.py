@@ -281,7 +281,7 @@ async def test_what_cannot_confirm(service: Caller, factory: Factory, changes: d
         ({"pending": {**WAITS, "event_type": "purchase"}}, "/pending/event_type"),
         ({"pending": {**WAITS, "within_days": 0}}, "/pending/within_days"),
         ({"pending": {**WAITS, "within_days": 367}}, "/pending/within_days"),
-        ({"pending": {"type": "event", "event_type": "delivered"}}, "/pending"),
+        ({"pending": {"type": "event", "event_type": "delivered"}}, "/pending/within_days"),
         ({"pending": WAITS, "event_types": ["signup"]}, "/pending"),
         (
             {"pending": WAITS, "event_types": ["purchase"], "achievement": {"events": 2, "within": {"type": "days", "days": 7}}},

@@ -125,6 +125,7 @@ async def use_wallets(service: Caller, services: Services, factory: Factory) -> 
     await sent(service.get("/v1/assets"))
     wallet, other = await factory.wallet(500), await factory.wallet(50)
     owner = wallet.partition(":")[0]
+    await sent(service.post(f"/v1/wallets/{owner}:NONE/credit", {"amount": 1}), 404)
     await sent(service.get(f"/v1/wallets/{wallet}"))
     await sent(service.get(f"/v1/members/{owner}/wallets"))
     paid = await sent(service.post(f"/v1/wallets/{wallet}/debit", {"amount": 7, "reference": "order-1"}), 201)

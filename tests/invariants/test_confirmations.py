@@ -63,7 +63,7 @@ def test_nothing_that_waits_can_be_spent_held_sent_or_pay_a_debt() -> None:
         Ask("hold", WALLET, "hold", 1, ttl_ms=1000),
         Ask("transfer", WALLET, "sent", 1, to=wallet_id(2)),
     ):
-        with pytest.raises(GuerdonError, match="1 PTS are needed, 0 are available"):
+        with pytest.raises(GuerdonError, match="0 minor units of PTS available, 1 minor unit of PTS needed"):
             till.do(ask, NOW_MS)
     till.do(Ask("terms", WALLET, "", terms=AWARD.terms._replace(floor=-30)), NOW_MS)
     till.do(Ask("debit", WALLET, "owed", 30), NOW_MS)
@@ -109,7 +109,7 @@ def test_too_late_is_too_late_whether_or_not_it_was_swept() -> None:
         till = till_with()
         if sweeps:
             till.sweep([WALLET], LIMIT)
-        with pytest.raises(InvalidState, match="100 to confirm, but 0 await confirmation"):
+        with pytest.raises(InvalidState, match="0 minor units of PTS awaiting confirmation, 100 minor units of PTS to confirm"):
             till.do(CONFIRMATION, LIMIT)
         assert state(till, LIMIT) == (0, 0, 0)
         assert_in_order(till)

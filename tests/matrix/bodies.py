@@ -39,12 +39,6 @@ class Leaf(NamedTuple):
     kinds: tuple[mi.Type, ...]
     name: str
 
-    @property
-    def told(self) -> str:
-        """The pointer by which a refusal names it: of a free mapping's value, the mapping's."""
-        parent, _, last = self.pointer.rpartition("/")
-        return self.pointer if last == self.name or last.isdigit() else parent
-
     def of(self, *wanted: type[mi.Type]) -> bool:
         return any(isinstance(kind, wanted) for kind in self.kinds)
 

@@ -51,7 +51,7 @@ async def test_no_number_of_any_body_takes_anything_else(scene: Scene, factory: 
                     told = answer.json()
                     assert (answer.status_code, told["code"]) == HOSTILE[text], (route.path, leaf.pointer, text[:40], told)
                     if HOSTILE[text] == INVALID:
-                        assert told["errors"][0]["pointer"] == leaf.told, (route.path, text)
+                        assert told["errors"][0]["pointer"] == leaf.pointer, (route.path, text)
     assert amounts >= AMOUNTS_MIN
     assert await rows(database) == before
     await factory.assert_books_balance()

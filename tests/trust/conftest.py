@@ -50,9 +50,6 @@ async def database(mongodb_url: str, settings: Settings) -> AsyncIterator[Databa
 # --- scheduling -----------------------------------------------------------------------------------------------------
 
 
-def pytest_configure(config: pytest.Config) -> None:
-
-
 class Scheduling(LoadScopeScheduling):
     """Hands out the groups in the order of the collection, each to the first worker that is free."""
 

@@ -8,7 +8,7 @@ from pymongo import IndexModel
 
 from guerdon.clock import rfc3339
 from guerdon.money import Amount, AssetCode, Rounding
-from guerdon.types import DefinitionStatus, PageQuery, Text
+from guerdon.types import EXPECTED, DefinitionStatus, PageQuery, Text
 
 CAMPAIGNS, CAMPAIGN_VERSIONS = "campaigns", "campaign_versions"
 INDEXES: dict[str, list[IndexModel]] = {
@@ -26,15 +26,50 @@ Period = Literal["day", "week", "month", "year", "ever"]
 PaidTo = Literal["member", "referrer"]
 Weekday = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
 WEEKDAYS: tuple[Weekday, ...] = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
-EventType = Annotated[str, Meta(pattern=r"^[a-z][a-z0-9_]{0,39}$(?!\n)", examples=["purchase"])]
-ConfirmingType = Annotated[str, Meta(pattern=r"^(?!(?:purchase|refund)$)[a-z][a-z0-9_]{0,39}$(?!\n)", examples=["delivered"])]
-TierCode = Annotated[str, Meta(pattern=r"^[a-z][a-z0-9_]{0,29}$(?!\n)", examples=["gold"])]
+EventType = Annotated[
+    str,
+    Meta(
+        pattern=r"^[a-z][a-z0-9_]{0,39}$(?!\n)",
+        extra={EXPECTED: "must be a lower-case name: a letter, then letters, digits and _, at most 40 characters"},
+        examples=["purchase"],
+    ),
+]
+ConfirmingType = Annotated[
+    str,
+    Meta(
+        pattern=r"^(?!(?:purchase|refund)$)[a-z][a-z0-9_]{0,39}$(?!\n)",
+        extra={
+            EXPECTED: "must be a lower-case name: a letter, then letters, digits and _, at most 40 characters, other than purchase and refund"
+        },
+        examples=["delivered"],
+    ),
+]
+TierCode = Annotated[
+    str,
+    Meta(
+        pattern=r"^[a-z][a-z0-9_]{0,29}$(?!\n)",
+        extra={EXPECTED: "must be a lower-case name: a letter, then letters, digits and _, at most 30 characters"},
+        examples=["gold"],
+    ),
+]
 Expression = Annotated[str, Meta(min_length=1, max_length=2000, description="A CEL condition over event, member and now.")]
 Decimal = Annotated[
     str,
-    Meta(pattern=r"^(0|[1-9][0-9]{0,5})(\.[0-9]{1,4})?$(?!\n)", description="A decimal of at most four places.", examples=["2.5"]),
+    Meta(
+        pattern=r"^(0|[1-9][0-9]{0,5})(\.[0-9]{1,4})?$(?!\n)",
+        extra={EXPECTED: 'must be a decimal below 1,000,000 with at most four places, such as "2.5"'},
+        description="A decimal of at most four places.",
+        examples=["2.5"],
+    ),
 ]
-TimeOfDay = Annotated[str, Meta(pattern=r"^(([01][0-9]|2[0-3]):[0-5][0-9]|24:00)$(?!\n)", examples=["09:00"])]
+TimeOfDay = Annotated[
+    str,
+    Meta(
+        pattern=r"^(([01][0-9]|2[0-3]):[0-5][0-9]|24:00)$(?!\n)",
+        extra={EXPECTED: "must be a time of day from 00:00 to 24:00, such as 09:00"},
+        examples=["09:00"],
+    ),
+]
 
 
 # --- what is paid ---------------------------------------------------------------------------------------------------
@@ -85,7 +120,18 @@ class Hours(Struct, frozen=True, forbid_unknown_fields=True):
 class Stacking(Struct, frozen=True, forbid_unknown_fields=True):
     """Campaigns of one group answer to the policy of the first of them: all pay, the best, or the first by priority that can pay."""
 
-    group: Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9_-]{0,39}$(?!\n)")] | None = None
+    group: (
+        Annotated[
+            str,
+            Meta(
+                pattern=r"^[a-z0-9][a-z0-9_-]{0,39}$(?!\n)",
+                extra={
+                    EXPECTED: "must be lower-case letters, digits, _ and -, at most 40 characters, and begin with a letter or digit"
+                },
+            ),
+        ]
+        | None
+    ) = None
     policy: Literal["all", "best", "first"] = "all"
     priority: Annotated[int, Meta(ge=0, le=1000, description="Higher comes first.")] = 0
 

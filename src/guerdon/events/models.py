@@ -9,7 +9,7 @@ from pymongo import IndexModel
 from guerdon.campaigns.domain import EVENTS, REFUNDS
 from guerdon.campaigns.models import EventType
 from guerdon.money import AMOUNT_MAX, Amount
-from guerdon.types import EventId, ExternalId, MemberId, Text
+from guerdon.types import EXPECTED, EventId, ExternalId, MemberId, Text
 
 INDEXES: dict[str, list[IndexModel]] = {
     # What is kept about a member is asked for by the member.
@@ -22,8 +22,18 @@ INDEXES: dict[str, list[IndexModel]] = {
 }
 ITEMS_MAX, EVENTS_BULK_MAX = 1000, 500
 
-Currency = Annotated[str, Meta(pattern=r"^[A-Z]{3}$(?!\n)", examples=["GBP"])]
-AttributeName = Annotated[str, Meta(min_length=1, max_length=40, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$(?!\n)")]
+Currency = Annotated[
+    str, Meta(pattern=r"^[A-Z]{3}$(?!\n)", extra={EXPECTED: "must be a three-letter currency code in capitals"}, examples=["GBP"])
+]
+AttributeName = Annotated[
+    str,
+    Meta(
+        min_length=1,
+        max_length=40,
+        pattern=r"^[A-Za-z_][A-Za-z0-9_]*$(?!\n)",
+        extra={EXPECTED: "must consist of letters, digits and _, and not begin with a digit"},
+    ),
+]
 AttributeInt = Annotated[int, Meta(ge=-(2**53), le=2**53)]
 Attributes = Annotated[dict[AttributeName, Text | AttributeInt | bool], Meta(max_length=20)]
 Quantity = Annotated[int, Meta(ge=1, le=1_000_000)]

@@ -22,6 +22,11 @@ from guerdon.ledger.models import SEQ_DIGITS
 from guerdon.permissions import scope
 
 CSV_TYPE = "text/csv; charset=utf-8"
+CSV_EXAMPLE = (
+    "row,seq,created_at,kind,amount,balance,held,count,in,out,counter,reference,reason,transaction_id,hold,reverses\r\n"
+    "opening,0,2026-01-01T00:00:00.000Z,,,0,0,,,,,,,,,\r\n"
+)
+STREAM_EXAMPLE = {"event": "balance", "id": "3", "data": '{"balance":189,"held":0,"available":189,"seq":3}'}
 _READS = (NotFound,)
 
 
@@ -68,7 +73,7 @@ class HistoryResource:
         tag="wallets",
         query=StatementQuery,
         answers={200: StatementView},
-        media=("text/csv",),
+        media={"text/csv": CSV_EXAMPLE},
         errors=_READS,
     )
     async def on_get_statement(self, req: Request, resp: Response, wallet_id: str, month: str) -> None:
@@ -90,7 +95,7 @@ class HistoryResource:
         READERS,
         tag="wallets",
         answers={200: None},
-        media=("text/event-stream",),
+        media={"text/event-stream": STREAM_EXAMPLE},
         errors=_READS,
     )
     async def on_get_stream(self, req: Request, resp: Response, wallet_id: str) -> None:

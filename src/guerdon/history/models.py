@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from guerdon.clock import rfc3339, utc_ms
 from guerdon.errors import Validation
 from guerdon.ledger.models import Entry, hold_id
-from guerdon.types import PageQuery, Reference
+from guerdon.types import EXPECTED, PageQuery, Reference
 from guerdon.wallets.models import LotView, WalletState, view_lot, view_wallet
 
 # The query reader would accept a number as seconds since the epoch, which is ambiguous.
@@ -18,6 +18,7 @@ Moment = Annotated[
     str,
     Meta(
         pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,9})?([Zz]|[+-][0-9]{2}:[0-9]{2})$(?!\n)",
+        extra={EXPECTED: "must be a time such as 2026-01-31T12:00:00Z"},
         examples=["2026-01-31T12:00:00Z"],
     ),
 ]
@@ -87,7 +88,18 @@ class EntryPage(Struct, frozen=True):
 class EntryQuery(PageQuery, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Filters of a wallet's entries."""
 
-    kind: Annotated[str, Meta(min_length=1, max_length=20, pattern=r"^[a-z_]+$(?!\n)")] | None = None
+    kind: (
+        Annotated[
+            str,
+            Meta(
+                min_length=1,
+                max_length=20,
+                pattern=r"^[a-z_]+$(?!\n)",
+                extra={EXPECTED: "must consist of lower-case letters and _"},
+            ),
+        ]
+        | None
+    ) = None
     """Return entries of this kind only."""
     since: Moment | None = field(default=None, name="from")
     """Return entries at or after this time, RFC 3339 with an offset."""

@@ -1,1 +1,1 @@
-"""What every controller uses: declared operations, bodies, queries, cursors, responses and deadlines."""
+"""Shared parts of controllers: declared operations, bodies, queries, cursors, responses and deadlines."""

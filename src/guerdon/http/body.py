@@ -1,4 +1,4 @@
-"""Request bodies."""
+"""Reading of request bodies."""
 
 import asyncio
 import json
@@ -13,7 +13,7 @@ from falcon.asgi import Request
 
 from guerdon.errors import BadRequest, BodyTooLarge, MalformedJson, RequestTimeout, UnsupportedMediaType
 from guerdon.http.respond import JSON_TYPE
-from guerdon.http.validation import raise_validation
+from guerdon.http.validation import raise_body_validation
 
 T = TypeVar("T")
 
@@ -21,25 +21,25 @@ BODY_BYTES_MAX = 256 * 1024
 BULK_BODY_BYTES_MAX = 2 * 1024 * 1024
 DEPTH_MAX = 32
 BODY_ENDS_AT, BROKEN_OFF = "guerdon.body_ends_at", "guerdon.broken_off"
-"""In the scope of a request whose body is still arriving: until when it may (the loop's time), and that it never will."""
+"""Keys of the scope of a request whose body is still arriving: its deadline in the time of the loop, and a mark that it is incomplete."""
 OBJECT_KEYS_MAX = 200
 
 
 async def read(request: Request, kind: type[T], *, bytes_max: int = BODY_BYTES_MAX) -> tuple[T, bytes]:
-    """Read and decode the body; also return its raw bytes, which the idempotency fingerprint covers.
+    """Return the decoded body and its raw bytes, which the idempotency fingerprint covers.
 
     Raises:
-        UnsupportedMediaType, BodyTooLarge, MalformedJson, Validation: one of the four gates.
+        UnsupportedMediaType, BodyTooLarge, MalformedJson, Validation: the body is refused by one of the four checks.
     """
     raw = await read_bytes(request, bytes_max)
     return decode(raw, kind), raw
 
 
 async def read_optional(request: Request, kind: type[T]) -> tuple[T, bytes]:
-    """Like `read`, for a body whose every field has a default: no body at all says the same as `{}`.
+    """Return the decoded body like `read`. All its fields have defaults, and a missing body is read as `{}`.
 
     Raises:
-        UnsupportedMediaType, BodyTooLarge, MalformedJson, Validation: one of the four gates.
+        UnsupportedMediaType, BodyTooLarge, MalformedJson, Validation: the body is refused by one of the four checks.
     """
     if not request.content_length and request.get_header("Transfer-Encoding") is None:
         return decode(b"{}", kind), b""
@@ -47,17 +47,17 @@ async def read_optional(request: Request, kind: type[T]) -> tuple[T, bytes]:
 
 
 def decode(raw: bytes, kind: type[T]) -> T:
-    """Decode one JSON document.
+    """Return a JSON document as a struct.
 
     Raises:
-        MalformedJson: it is not JSON that can be read in one way only.
-        Validation: it does not fit `kind`.
+        MalformedJson: it is not JSON, or two parsers could read it differently.
+        Validation: it does not match `kind`.
     """
     _check_document(raw)
     try:
         return _decoder(kind).decode(raw)
-    except msgspec.ValidationError as error:
-        raise_validation(error, body=True)
+    except msgspec.ValidationError:
+        raise_body_validation(kind, raw)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise MalformedJson(f"the body is not JSON: {error}") from None
 
@@ -68,20 +68,23 @@ def _decoder(kind: type[T]) -> msgspec.json.Decoder[T]:
 
 
 async def read_bytes(request: Request, bytes_max: int, media: str = JSON_TYPE) -> bytes:
-    """Read a body of this media type: the first two gates.
+    """Return the bytes of a body of one media type.
 
     Raises:
-        UnsupportedMediaType, BodyTooLarge: see above.
+        UnsupportedMediaType: the body has another media type or is compressed.
+        BodyTooLarge: it has more than `bytes_max` bytes.
+        RequestTimeout: it did not arrive in time.
+        BadRequest: its length is not declared properly, or it is incomplete.
     """
     content_type = (request.content_type or "").partition(";")[0].strip().lower()
     if content_type != media:
-        raise UnsupportedMediaType(f"send Content-Type: {media}, not {content_type[:80] or 'nothing'}")
+        raise UnsupportedMediaType(f"send Content-Type: {media}, not {content_type[:80] or 'none'}")
     if request.get_header("Content-Encoding", default="identity") != "identity":
         raise UnsupportedMediaType("send the body without Content-Encoding")
     if (request.content_length or 0) > bytes_max:
         raise BodyTooLarge(f"the body is larger than {bytes_max} bytes", limit_bytes=bytes_max)
     if request.get_header("Transfer-Encoding", default="chunked").lower() != "chunked":
-        raise BadRequest("send the body with Content-Length or Transfer-Encoding: chunked, and nothing else")
+        raise BadRequest("send the body with Content-Length or with Transfer-Encoding: chunked")
     ends_at: float | None = request.scope.get(BODY_ENDS_AT)
     try:
         raw = await request.stream.read(bytes_max + 1) if ends_at is None else await _read_rest(request, bytes_max, ends_at)
@@ -96,20 +99,20 @@ async def _read_rest(request: Request, bytes_max: int, ends_at: float) -> bytes:
     async with asyncio.timeout_at(ends_at):
         raw = await request.stream.read(bytes_max + 1)
     if BROKEN_OFF in request.scope:
-        # Falcon takes the end of the connection for the end of the body.
-        raise BadRequest("the body breaks off; nothing was done")
+        # Falcon reads the end of the connection as the end of the body.
+        raise BadRequest("the body is incomplete; nothing was done")
     return raw
 
 
-# A text that never ends matches to the end of the body, and nothing is tried twice (`*+`): the cost grows with the length and no faster.
+# A text without an end matches to the end of the body. Possessive quantifiers (`*+`) never backtrack, so the cost is linear.
 _STRINGS = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)
 _NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 _STEPS = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")
-"""Each bracket as a signed byte: one level down, or one up."""
+"""Each bracket as a signed byte: +1 for an opening one, -1 for a closing one."""
 
 
 def _check_document(raw: bytes) -> None:
-    """Refuse what two parsers could read differently, and what is too deep to be meant well."""
+    """Refuse a document that two parsers could read differently or that is nested too deeply."""
     if raw.count(b"{") + raw.count(b"[") > DEPTH_MAX:
         _check_depth(raw)
     try:
@@ -119,12 +122,12 @@ def _check_document(raw: bytes) -> None:
     except RecursionError:
         raise MalformedJson(f"the body is nested deeper than {DEPTH_MAX} levels") from None
     except ValueError as error:
-        # json's own message names the position; ours name the key. Neither repeats the body.
+        # The message of json names a position and those of this module name a key. Neither repeats other parts of the body.
         raise MalformedJson(f"the body is not acceptable JSON: {str(error)[:200]}") from None
 
 
 def _check_depth(raw: bytes) -> None:
-    """Count the levels. Whether what is opened is closed by its own kind is left to the parser."""
+    """Count the levels of brackets. The parser checks that brackets match."""
     brackets = _STRINGS.sub(b"", raw).translate(None, _NOT_BRACKETS)
     if max(accumulate(array("b", brackets.translate(_STEPS))), default=0) > DEPTH_MAX:
         raise MalformedJson(f"the body is nested deeper than {DEPTH_MAX} levels")
@@ -144,4 +147,4 @@ def _refuse_constant(name: str) -> NoReturn:
 
 
 _STRICT = json.JSONDecoder(object_pairs_hook=_unique_keys, parse_constant=_refuse_constant, parse_int=len, parse_float=len)
-"""Only checks: numbers are not converted, since the typed decoder does that (and `int` refuses 4,301 digits by an error of its own)."""
+"""Checks only. It does not convert numbers: the typed decoder does, and `int` would raise an error of its own at 4,301 digits."""

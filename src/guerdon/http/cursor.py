@@ -7,14 +7,15 @@ from guerdon.errors import Validation
 
 
 def encode_cursor(position: str) -> str:
+    """Return the cursor of a position."""
     return base64.urlsafe_b64encode(position.encode()).decode().rstrip("=")
 
 
 def decode_cursor(cursor: str, prefix: str = "") -> str:
-    """Return the position that `encode_cursor` was given; in this list it begins with `prefix`.
+    """Return the position in a cursor. Positions in this list begin with `prefix`.
 
     Raises:
-        Validation: the cursor is not one of ours.
+        Validation: this list has not issued the cursor.
     """
     try:
         position = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True).decode("ascii")

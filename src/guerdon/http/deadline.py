@@ -10,56 +10,56 @@ from guerdon.errors import OutcomeUnknown
 
 T = TypeVar("T")
 
-DEADLINE_LOOK_SECONDS = 0.1
-"""How late a request's deadline may be noticed."""
+CHECK_SECONDS = 0.1
+"""Interval at which deadlines are checked: the maximum delay after one."""
 
 
 class Deadlines:
-    """Ends what requests wait for at their own ends. One timer looks after all of them, since one each would cost a request 25 us."""
+    """Cancels requests at their deadlines. One timer serves all of them: a timer for each would cost 25 us a request."""
 
     def __init__(self) -> None:
         self._ends: dict[asyncio.Task[Any], float] = {}
-        """Until when each task may wait, in the loop's time."""
+        """Deadline of each task in the time of the loop."""
         self._timer: asyncio.TimerHandle | None = None
 
     async def hold(self, ends_at: float, work: Coroutine[Any, Any, T]) -> T:
-        """Await `work` until `ends_at`, or up to `DEADLINE_LOOK_SECONDS` longer.
+        """Await `work` until `ends_at`, or at most `CHECK_SECONDS` longer.
 
         Raises:
-            TimeoutError: the time is over.
+            TimeoutError: the deadline has passed.
         """
         task = cast("asyncio.Task[Any]", asyncio.current_task())
         if task in self._ends:
-            return await work  # It is held already.
+            return await work  # The task has a deadline already.
         self._ends[task] = ends_at
         if self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(DEADLINE_LOOK_SECONDS, self._look)
+            self._timer = asyncio.get_running_loop().call_later(CHECK_SECONDS, self._check)
         try:
             return await work
         except asyncio.CancelledError:
             if task in self._ends or task.uncancel() > 0:
-                raise  # It was not us.
+                raise  # Another caller has cancelled the task.
             raise TimeoutError from None
         finally:
             self._ends.pop(task, None)
 
-    def _look(self) -> None:
+    def _check(self) -> None:
         loop = asyncio.get_running_loop()
         now = loop.time()
         for task in [task for task, ends_at in self._ends.items() if ends_at <= now]:
             del self._ends[task]
             task.cancel()
-        self._timer = loop.call_later(DEADLINE_LOOK_SECONDS, self._look) if self._ends else None
+        self._timer = loop.call_later(CHECK_SECONDS, self._check) if self._ends else None
 
 
 async def in_time(request: Request, work: Coroutine[Any, Any, T]) -> T:
-    """Hold whatever a request waits for to the request's own end.
+    """Await `work` until the deadline of the request.
 
-    The ledger holds its commands to their deadline. What a request reads before it gets there (who calls, whether a member exists) has no
-    deadline of its own: a connection on which nothing comes back is noticed after 7 s, and a primary is then looked for during 5 s more.
+    Commands of the ledger have a deadline of their own. Reads before them (the caller, the member) do not: the driver notices a silent
+    connection after 7 s and then looks for a primary for up to 5 s.
 
     Raises:
-        OutcomeUnknown: the time is over.
+        OutcomeUnknown: the deadline has passed.
     """
     deadlines: Deadlines = request.context.deadlines
     try:

@@ -1,7 +1,7 @@
-"""What every controller shares: how a route is declared, how a body is read, how an answer is written.
+"""Declarations of operations.
 
-A body passes four gates before a handler sees it: media type, size, an unambiguous JSON document (no repeated key, no NaN, at most 32 levels),
-and the typed struct of the route, which bounds every value and forbids unknown fields.
+A body passes four checks before a handler sees it: media type, size, an unambiguous JSON document (no repeated key, no NaN, at most 32 levels),
+and the struct of the route, which bounds every value and forbids unknown fields.
 """
 
 from collections.abc import Callable
@@ -11,15 +11,13 @@ from typing import Any, Literal, TypeVar, cast
 from falcon.asgi import Request, Response
 from msgspec import Struct
 
-from guerdon.errors import (
-    GuerdonError,
-)
+from guerdon.errors import GuerdonError
 from guerdon.http.deadline import in_time
 from guerdon.http.query import NoQuery, read_query
 from guerdon.permissions import Actor, Policy
 
 SAFE_METHODS = frozenset({"GET", "HEAD"})
-"""What changes nothing (RFC 9110, 9.2.1)."""
+"""Methods that change nothing (RFC 9110, section 9.2.1)."""
 
 
 Quotas = Literal["usual", "entry", "none"]
@@ -27,40 +25,50 @@ Handler = TypeVar("Handler", bound=Callable[..., Any])
 
 
 class AnsweredError(Struct, frozen=True):
-    """What is known about an error after it has been answered."""
+    """Facts about an error that are kept after it has been answered."""
 
     code: str
     status: int
     incident: tuple[str, str] | None
+    """Name and subject of the event in the security log, if the error sets them."""
     quota: object
-    """The names of the quotas that are spent."""
+    """Names of the quotas that are used up."""
 
 
 class Operation(Struct, frozen=True):
-    """What a handler declares about itself: its name, who may call it, what goes in and out. Documentation and guards read it."""
+    """Declaration of a handler. Middlewares and the OpenAPI document read it."""
 
     operation_id: str
+    """Stable name of the operation in the OpenAPI document and the audit log."""
     policy: Policy
+    """Callers who may call it."""
     tag: str
+    """Section of the documentation."""
     answers: dict[int, type[Struct] | None]
+    """Struct of each successful answer by its status. None: no JSON body."""
     body: type[Struct] | None = None
+    """Struct of the JSON body, if it takes one."""
     query: type[Struct] | None = None
+    """Struct of the query parameters, if it takes any."""
     errors: tuple[type[GuerdonError], ...] = ()
+    """Errors of this operation, besides those that every operation of its kind can answer."""
     idempotent: bool = False
+    """True if it needs an `Idempotency-Key`."""
     example: dict[str, Any] | str | None = None
+    """Example of the body."""
     body_optional: bool = False
-    """Every field of the body has a default, so that it may be left out."""
+    """True if the body may be left out: all its fields have defaults."""
     quota: Quotas = "usual"
-    """`entry`: where secrets could be guessed. `none`: what a machine asks that looks after this one."""
-    media: tuple[str, ...] = ()
-    """Media types of a good answer besides JSON."""
+    """`entry`: an operation on which secrets could be guessed. `none`: an operation for health checks."""
+    media: dict[str, Any] = {}
+    """Media types of a successful answer other than the struct, each with an example."""
     audited: bool = False
-    """Written into the audit log although it changes nothing."""
+    """True if it is written into the audit log although it changes nothing."""
     guesses: bool = False
-    """Takes a code that could be guessed: whatever is not found there is counted, and too much of it is refused unseen. What stands in its path
-    is not written into the audit log or the other logs."""
+    """True if its path holds a code that could be guessed. Look-ups that find nothing are counted, and refused when there are too many. The code
+    is not written into the audit log or other logs."""
     takes: str | None = None
-    """The media type of a body that is no JSON."""
+    """Media type of a body other than JSON."""
 
 
 def operation(
@@ -76,14 +84,14 @@ def operation(
     example: dict[str, Any] | str | None = None,
     body_optional: bool = False,
     quota: Quotas = "usual",
-    media: tuple[str, ...] = (),
+    media: dict[str, Any] | None = None,
     audited: bool = False,
     guesses: bool = False,
     takes: str | None = None,
 ) -> Callable[[Handler], Handler]:
-    """Declare a handler. A responder without a declaration stops the start-up."""
+    """Return a decorator that attaches a declaration to a handler. The app refuses to start if a handler has none."""
 
-    # Links to pages may carry what the linking site has added; a call of the API says what it means.
+    # A link to a public page may carry parameters that the linking site has added.
     takes_no_query = query is None and (body is not None or not policy.public)
 
     def attach(handler: Handler) -> Handler:
@@ -99,7 +107,7 @@ def operation(
             example,
             body_optional,
             quota,
-            media,
+            media or {},
             audited,
             guesses,
             takes,
@@ -117,21 +125,16 @@ def operation(
     return attach
 
 
-# --- reading --------------------------------------------------------------------------------------------------------
-
-
 def actor_of(request: Request) -> Actor:
+    """Return the authenticated caller."""
     return cast(Actor, request.context.actor)
 
 
 def address_of(request: Request) -> str:
-    """The address that the request came from; see middlewares/rate_limits.py for whom to believe."""
+    """Return the client's address, as middlewares/rate_limits.py has determined it."""
     return cast(str, request.context.address)
 
 
 def note(request: Request, **facts: str) -> None:
-    """Say what the audit log should know besides the operation and the ids in the path. No personal data."""
+    """Add facts to the audit log, besides the operation and the ids in the path. They must not be personal data."""
     request.context.facts = facts
-
-
-# --- writing --------------------------------------------------------------------------------------------------------

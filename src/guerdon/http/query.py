@@ -11,13 +11,13 @@ from msgspec import Struct
 from msgspec.inspect import IntType, StructType, type_info
 
 from guerdon.errors import IdempotencyKeyMissing
-from guerdon.http.validation import raise_validation
+from guerdon.http.validation import raise_query_validation
 
 T = TypeVar("T")
 
 
 def read_query(request: SyncRequest, kind: type[T]) -> T:
-    """Decode the query string; an unknown or repeated parameter is an error, not a wish that is ignored.
+    """Return the query string as a struct.
 
     Raises:
         Validation: a parameter is unknown, repeated or not acceptable.
@@ -28,13 +28,13 @@ def read_query(request: SyncRequest, kind: type[T]) -> T:
             given[name] = int(given[name])
     try:
         return msgspec.convert(given, kind)
-    except msgspec.ValidationError as error:
-        raise_validation(error, body=False)
+    except msgspec.ValidationError:
+        raise_query_validation(kind, given)
 
 
 @cache
 def _numbers_of(kind: type[Struct]) -> frozenset[str]:
-    """The parameters that are whole numbers. msgspec's own lax reading would also take `1e1` for one, and `null` for a parameter left out."""
+    """Return the names of the integer parameters. The lax mode of msgspec would also accept `1e1`, and `null` as a missing parameter."""
     return frozenset(field.encode_name for field in cast(StructType, type_info(kind)).fields if isinstance(field.type, IntType))
 
 
@@ -43,12 +43,12 @@ _KEY = re.compile(r"[\x21-\x7e]{1,255}\Z")
 
 
 def idempotency_key(request: Request) -> str:
-    """Return the request's key without the optional quotes of the structured-field form (draft-ietf-httpapi-idempotency-key-header).
+    """Return the idempotency key without its optional quotes (draft-ietf-httpapi-idempotency-key-header).
 
     Raises:
-        IdempotencyKeyMissing: there is none, more than one, or it is not 1 to 255 visible ASCII characters.
+        IdempotencyKeyMissing: the request has no key or several, or the key is not 1 to 255 visible ASCII characters.
     """
-    # Not `get_header`: it joins repeated headers into one value.
+    # `get_header` joins repeated headers into one value.
     values = [value for name, value in request.scope["headers"] if name == b"idempotency-key"]
     if len(values) != 1:
         raise IdempotencyKeyMissing("send one Idempotency-Key header: this request moves value")

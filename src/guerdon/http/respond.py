@@ -13,7 +13,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 def send(response: Response, answer: Struct, status: int = 200, *, replayed: bool = False) -> None:
-    """Write a JSON answer: a struct, so that nothing leaves that is not declared. `replayed` marks it as the first answer to a key that was used before."""
+    """Write a JSON answer. It is a struct, so that it has declared fields only. `replayed` marks the answer of an earlier run of the request."""
     response.status = status
     response.content_type = JSON_TYPE
     response.data = _encode(answer)
@@ -22,7 +22,7 @@ def send(response: Response, answer: Struct, status: int = 200, *, replayed: boo
 
 
 def problem_of(error: GuerdonError) -> dict[str, Any]:
-    """Return the members of an error's RFC 9457 document."""
+    """Return the members of the problem document of an error (RFC 9457)."""
     return {
         "type": f"/problems/{error.code}",
         "title": error.title,
@@ -34,5 +34,5 @@ def problem_of(error: GuerdonError) -> dict[str, Any]:
 
 
 def problem_document(error: GuerdonError, request_id: str) -> bytes:
-    """Return the RFC 9457 document of an error."""
+    """Return the problem document of an error as JSON."""
     return _encode({**problem_of(error), "request_id": request_id})

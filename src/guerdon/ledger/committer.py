@@ -21,6 +21,7 @@ from guerdon.ledger.contention import ContentionLease, ContentionLeases
 from guerdon.ledger.decide import decide_batch
 from guerdon.ledger.models import Command, CommandOutcome, CommandResult
 from guerdon.ledger.store import Store, WriteRaceLost
+from guerdon.money import ScaleOf, scale_unknown
 
 BEGIN_SHARE = 0.8
 """Share of its deadline after which a queued command is refused: a definite refusal is better than an unknown outcome."""
@@ -103,6 +104,7 @@ class Committer:
         clock: Clock,
         calendar: Calendar,
         *,
+        scale_of: ScaleOf = scale_unknown,
         queue_max: int,
         batch_max: int,
         in_flight_max: int,
@@ -110,6 +112,7 @@ class Committer:
     ) -> None:
         self._clock = clock
         self._calendar = calendar
+        self._scale_of = scale_of
         self._queue_max = queue_max
         self._batch_max = batch_max
         self._in_flight_max = in_flight_max
@@ -312,7 +315,8 @@ class Committer:
                     indexes = self._put_off_moved(
                         commands, indexes, {name for name, seq in seqs.items() if seq != lost_seqs.get(name, 0)}
                     )
-                plan = decide_batch([commands[index] for index in indexes], found, self._clock.now_ms(), self._calendar)
+                chosen = [commands[index] for index in indexes]
+                plan = decide_batch(chosen, found, self._clock.now_ms(), self._calendar, scale_of=self._scale_of)
                 if plan.writes:
                     await self.store.write(plan)
                 for index, result in zip(indexes, plan.results, strict=True):

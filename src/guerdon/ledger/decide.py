@@ -49,7 +49,7 @@ from guerdon.ledger.models import (
     Transaction,
     View,
 )
-from guerdon.money import BALANCE_CEILING
+from guerdon.money import BALANCE_CEILING, AmountText, ScaleOf, scale_unknown
 
 Documents = dict[tuple[str, str], dict[str, Any]]
 
@@ -103,10 +103,13 @@ def decide_batch(
     found: tuple[dict[str, Account], dict[bytes, Entry | RecordedRefusal], Documents],
     now_ms: int,
     calendar: Calendar,
+    *,
+    scale_of: ScaleOf = scale_unknown,
 ) -> WritePlan:
     """Decide `commands` one after another; each sees the effects of those before it. A refused command changes nothing.
 
-    `found` (accounts by id, entries and refusals by unique key, documents by collection and id) is updated in place.
+    `found` (accounts by id, entries and refusals by unique key, documents by collection and id) is updated in place. `scale_of` returns the
+    scale of an asset; the details of refusals are written with it before they are remembered.
     """
     accounts, recorded, documents = found
     state = _State(accounts, recorded, documents, now_ms, calendar)
@@ -125,6 +128,7 @@ def decide_batch(
         except GuerdonError as refusal:
             # The traceback refers to this frame, whose plan refers to the error: a reference cycle around all that was read.
             result = refusal.with_traceback(None)
+            refusal.write_amounts(scale_of)
             _remember_refusal(refusal, command.idempotency, plan, recorded)
         plan.results.append(result)
     return plan
@@ -284,8 +288,9 @@ def _confirm(
     account_lots = account.lots or ()
     waiting = lots.total(each for each in account_lots if each.dates == lot.dates)
     if not lot.awaits_confirmation or not 0 < lot.amount <= waiting or (expires_at is not None and expires_at <= now_ms):
+        waiting = waiting if lot.awaits_confirmation else 0
         raise InvalidState(
-            f"{lot.amount} to confirm, but {waiting if lot.awaits_confirmation else 0} await confirmation",
+            AmountText("{waiting} awaiting confirmation, {amount} to confirm", account.asset, waiting=waiting, amount=lot.amount),
             status_now=account.status,
         )
     spendable = msgspec.structs.replace(lot, available_at=None, expires_at=expires_at)
@@ -343,7 +348,8 @@ def _end_hold(
     if posting.amount:
         captured = -posting.amount
         if captured > hold.left:
-            raise CaptureLimit(f"{captured} to capture, {hold.left} are left", left=hold.left, needed=captured)
+            wording = AmountText("the hold has {left} left, {needed} requested", account.asset, left=hold.left, needed=captured)
+            raise CaptureLimit(wording, left=hold.left, needed=captured)
         taken = lots.split(hold.lots, hold.left, captured)
         left = msgspec.structs.replace(
             hold,
@@ -393,7 +399,10 @@ def guard(account: Account, posting: Posting) -> None:
     if posting.terms is not None:
         if posting.terms.status == "closed" and (account.balance or account.held):
             raise WalletNotEmpty(
-                f"{account.balance} {account.asset} are in it", wallet=account.id, balance=account.balance, held=account.held
+                AmountText("the wallet still holds {balance}", account.asset, balance=account.balance),
+                wallet=account.id,
+                balance=account.balance,
+                held=account.held,
             )
         return
     hold = posting.hold
@@ -406,7 +415,7 @@ def guard(account: Account, posting: Posting) -> None:
             available += sum(min(pending.get(lot.dates, 0), lot.amount) for lot in posting.lots)
         if available < needed and not posting.below_minimum:
             raise InsufficientFunds(
-                f"{needed} {account.asset} are needed, {max(available, 0)} are available",
+                AmountText("{available} available, {needed} needed", account.asset, available=max(available, 0), needed=needed),
                 asset=account.asset,
                 available=max(available, 0),
                 needed=needed,
@@ -415,7 +424,8 @@ def guard(account: Account, posting: Posting) -> None:
         if account.balance + posting.amount < -BALANCE_CEILING:
             raise BalanceLimit("the debt would exceed the limit of the account", asset=account.asset)
     elif account.balance + posting.amount > account.ceiling and posting.amount > 0:
-        raise BalanceLimit(f"the balance would exceed {account.ceiling}", asset=account.asset)
+        wording = AmountText("the balance would exceed {ceiling}", account.asset, ceiling=account.ceiling)
+        raise BalanceLimit(wording, asset=account.asset)
 
 
 def _guard_status(account: Account, posting: Posting) -> None:

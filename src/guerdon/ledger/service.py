@@ -13,6 +13,7 @@ from guerdon.ledger.committer import Committer
 from guerdon.ledger.decide import decide_batch
 from guerdon.ledger.models import Account, Command, CommandOutcome, CommandResult, Entry, entry_id
 from guerdon.ledger.store import ACCOUNTS, ENTRIES, decode_account, decode_entry
+from guerdon.money import ScaleOf, scale_unknown
 
 
 class Ledger:
@@ -24,12 +25,14 @@ class Ledger:
         clock: Clock,
         calendar: Calendar,
         *,
+        scale_of: ScaleOf = scale_unknown,
         queue_max: int,
         batch_max: int,
         in_flight_max: int,
         deadline_ms: int,
     ) -> None:
         self.calendar = calendar
+        self._scale_of = scale_of
         self._database = database
         self._clock = clock
         self._accounts = database.raw[ACCOUNTS]
@@ -37,6 +40,7 @@ class Ledger:
             database,
             clock,
             calendar,
+            scale_of=scale_of,
             queue_max=queue_max,
             batch_max=batch_max,
             in_flight_max=in_flight_max,
@@ -79,7 +83,8 @@ class Ledger:
             DatabaseUnavailable: The database did not answer.
         """
         try:
-            plan = decide_batch([command], await self._committer.store.read([command]), self._clock.now_ms(), self.calendar)
+            found = await self._committer.store.read([command])
+            plan = decide_batch([command], found, self._clock.now_ms(), self.calendar, scale_of=self._scale_of)
         except PyMongoError as error:
             raise DatabaseUnavailable("the database does not answer", retry_after_seconds=1) from error
         result = plan.results[0]

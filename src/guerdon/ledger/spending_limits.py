@@ -6,6 +6,9 @@ from guerdon.calendar import Calendar
 from guerdon.clock import rfc3339
 from guerdon.errors import LimitReached
 from guerdon.ledger.models import Account, Spent
+from guerdon.money import AmountText
+
+_NAMES = {"day": "daily", "month": "monthly"}
 
 
 def spent_in_periods(account: Account, calendar: Calendar, now_ms: int) -> Spent:
@@ -32,7 +35,13 @@ def require_within(account: Account, amount: int, calendar: Calendar, now_ms: in
             year, month = int(spent.month[:4]), int(spent.month[5:])
             resets_at = calendar.end_of_day(now_ms) if period == "day" else calendar.month_bounds(year, month)[1]
             raise LimitReached(
-                f"{used} of {limit} {account.asset} are spent this {period}; {amount} more are not allowed",
+                AmountText(
+                    f"the {_NAMES[period]} limit is {{limit}}: {{spent}} spent, {{needed}} needed",
+                    account.asset,
+                    limit=limit,
+                    spent=used,
+                    needed=amount,
+                ),
                 asset=account.asset,
                 period=period,
                 limit=limit,

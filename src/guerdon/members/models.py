@@ -8,7 +8,7 @@ from pymongo import IndexModel
 
 from guerdon.clock import rfc3339
 from guerdon.permissions import Role
-from guerdon.types import ExternalId, PageQuery, Text
+from guerdon.types import EXPECTED, KEY_WORDS, ExternalId, PageQuery, Text
 
 MEMBERS = "members"
 NO_MEMBER = "this member does not exist"
@@ -30,7 +30,10 @@ SAFE_INTEGER_MAX = 2**53 - 1
 
 AttributeValue = Text | Annotated[int, Meta(ge=-SAFE_INTEGER_MAX, le=SAFE_INTEGER_MAX)] | bool
 Attributes = Annotated[
-    dict[Annotated[str, Meta(min_length=1, max_length=40, pattern=r"^[A-Za-z0-9_-]+$(?!\n)")], AttributeValue],
+    dict[
+        Annotated[str, Meta(min_length=1, max_length=40, pattern=r"^[A-Za-z0-9_-]+$(?!\n)", extra={EXPECTED: KEY_WORDS})],
+        AttributeValue,
+    ],
     Meta(max_length=20, description="Up to 20 attributes of the member that campaigns can read.", examples=[{"country": "GB"}]),
 ]
 MemberStatus = Literal["active", "disabled", "erasing", "erased"]

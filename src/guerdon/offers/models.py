@@ -10,7 +10,7 @@ from guerdon.campaigns.models import TierCode
 from guerdon.clock import rfc3339
 from guerdon.ledger.models import Account
 from guerdon.money import BALANCE_CEILING, Amount, AssetCode, Rounding
-from guerdon.types import DefinitionStatus, LongText, PageQuery, Text
+from guerdon.types import EXPECTED, DefinitionStatus, LongText, PageQuery, Text
 
 OFFERS, OFFER_VERSIONS = "offers", "offer_versions"
 OFFERS_LIVE_MAX = 200
@@ -33,15 +33,25 @@ ImageUrl = Annotated[
     Meta(
         max_length=500,
         pattern=r"^[!-~]+$(?!\n)",
+        extra={EXPECTED: "must be visible ASCII characters"},
         description="A public https address.",
         examples=["https://192.0.0.9/cup.png"],
     ),
 ]
-CodePattern = Annotated[str, Meta(max_length=64, pattern=r"^[A-Za-z0-9#-]+$(?!\n)", examples=["SUMMER-#####-#####-#####"])]
+CodePattern = Annotated[
+    str,
+    Meta(
+        max_length=64,
+        pattern=r"^[A-Za-z0-9#-]+$(?!\n)",
+        extra={EXPECTED: "must consist of letters, digits, # and -"},
+        examples=["SUMMER-#####-#####-#####"],
+    ),
+]
 Percent = Annotated[
     str,
     Meta(
         pattern=r"^(100(\.0{1,4})?|[1-9]?[0-9](\.[0-9]{1,4})?)$(?!\n)",
+        extra={EXPECTED: 'must be a decimal from 0 to 100 with at most four places, such as "12.5"'},
         description="A decimal number of at most 100, with at most four decimal places.",
         examples=["12.5"],
     ),
@@ -76,7 +86,16 @@ class PercentValue(Struct, frozen=True, forbid_unknown_fields=True, tag_field="t
 class ItemValue(Struct, frozen=True, forbid_unknown_fields=True, tag_field="type", tag="item"):
     """An item that is handed over."""
 
-    sku: Annotated[str, Meta(min_length=1, max_length=64, pattern=r"^[!-~]+$(?!\n)", examples=["85123A"])]
+    sku: Annotated[
+        str,
+        Meta(
+            min_length=1,
+            max_length=64,
+            pattern=r"^[!-~]+$(?!\n)",
+            extra={EXPECTED: "must be visible ASCII characters"},
+            examples=["85123A"],
+        ),
+    ]
     """Stock keeping unit of the item."""
     quantity: Annotated[int, Meta(ge=1, le=1000)] = 1
     """Number of items."""

@@ -6,10 +6,17 @@ from msgspec import Meta, Struct
 
 from guerdon.campaigns.domain import MemberState
 from guerdon.clock import rfc3339
+from guerdon.types import EXPECTED
 
 CODE_DIGITS = 22
 ReferralCode = Annotated[
-    str, Meta(pattern=rf"^R[0-9A-Za-z]{{{CODE_DIGITS}}}$(?!\n)", max_length=CODE_DIGITS + 1, examples=["R0NdVkGqZzCbhfcUPYcEVDa"])
+    str,
+    Meta(
+        pattern=rf"^R[0-9A-Za-z]{{{CODE_DIGITS}}}$(?!\n)",
+        max_length=CODE_DIGITS + 1,
+        extra={EXPECTED: "must be a referral code"},
+        examples=["R0NdVkGqZzCbhfcUPYcEVDa"],
+    ),
 ]
 
 

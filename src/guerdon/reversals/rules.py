@@ -15,6 +15,7 @@ from guerdon.ledger import spending_limits as limits
 from guerdon.ledger.decide import find_replay
 from guerdon.ledger.models import Command, Decision, DocumentChange, DocumentRef, Entry, Idempotency, Posting, Transaction, View
 from guerdon.ledger.store import REVERSALS
+from guerdon.money import AmountText
 from guerdon.wallets.rules import COMMAND_BYTES
 
 VOUCHER_KINDS = frozenset({"redeem", "issue", "reserve", "release", "use", "unuse", "load", "cancel"})
@@ -57,7 +58,9 @@ def reversal_command(request: Reversal, calendar: Calendar) -> Command:
         done: int = document["reversed"] if document else 0
         amount = whole - done if request.amount is None else request.amount
         if amount == 0 or amount > whole - done:
-            raise ReversalLimit(f"{request.amount or whole} to reverse, {whole - done} are left", left=whole - done, amount=whole)
+            left, requested = whole - done, request.amount or whole
+            wording = AmountText("{left} left to reverse, {requested} requested", original.asset, left=left, requested=requested)
+            raise ReversalLimit(wording, left=left, amount=whole)
         transaction = Transaction(
             kind="reversal",
             postings=tuple(back(side, done, amount, calendar, view.now_ms) for side in request.sides),

@@ -9,6 +9,7 @@ from guerdon.clock import rfc3339
 from guerdon.database import Document
 from guerdon.erasable_data import ErasableRows
 from guerdon.members.models import PASSWORD_LENGTH_MAX
+from guerdon.types import EXPECTED
 
 FACTORS = "factors"
 INDEXES: dict[str, list[IndexModel]] = {FACTORS: []}
@@ -55,6 +56,7 @@ Code = Annotated[
         min_length=6,
         max_length=40,
         pattern=r"^[0-9A-Za-z -]+$(?!\n)",
+        extra={EXPECTED: "must consist of letters, digits, spaces and hyphens"},
         description="Six digits, or a recovery code.",
         examples=["492039"],
     ),

@@ -1,6 +1,6 @@
 """Routes of log-in, log-out, sessions and the caller's password."""
 
-from guerdon.errors import NotFound, Overloaded, StoreUnavailable, Unauthenticated
+from guerdon.errors import NotFound, Overloaded, SecondFactorNeeded, StoreUnavailable, Unauthenticated
 from guerdon.http.body import read
 from guerdon.http.operation import Request, Response, actor_of, address_of, note, operation
 from guerdon.http.respond import send
@@ -31,7 +31,7 @@ class LoginResource:
         tag="auth",
         body=LoginCreate,
         answers={200: TokenView},
-        errors=(Unauthenticated, StoreUnavailable, Overloaded),
+        errors=(Unauthenticated, SecondFactorNeeded, StoreUnavailable, Overloaded),
         example={"email": "ada@example.com", "password": "correct horse battery staple"},
         quota="entry",
     )

@@ -1,4 +1,4 @@
-"""Health, metrics, the OpenAPI document, its page, and one page for each problem type."""
+"""Routes for health, metrics, the OpenAPI document and its page, and the pages of problem types."""
 
 from collections.abc import Awaitable, Callable
 from html import escape
@@ -24,13 +24,16 @@ _DOCS_PAGE = """<!doctype html><html lang="en"><head><meta charset="utf-8"><titl
 <body><div id="ui"></div><script src="/docs/swagger-ui-bundle.js"></script><script src="/docs/start.js"></script>
 <noscript>The document itself is at <a href="/openapi.json">/openapi.json</a>.</noscript></body></html>"""
 _DOCS_START = 'SwaggerUIBundle({url: "/openapi.json", dom_id: "#ui", deepLinking: true, validatorUrl: null});'
+_HTML_EXAMPLE = "<!doctype html><title>…</title>"
+_METRICS_EXAMPLE = 'guerdon_http_requests_total{method="POST",route="/v1/wallets/{wallet_id}/debit",status="201"} 42.0\n'
 _PAGE_POLICY = f"default-src 'none'; style-src 'unsafe-inline'; {_PAGE}"
 
 
 class Health(Struct, frozen=True):
-    """`ok`, or the answer is a problem."""
+    """State of the service. If it is not `ok`, the answer is a problem."""
 
     status: Literal["ok"]
+    """Always `ok`."""
 
 
 class HealthResource:
@@ -41,12 +44,12 @@ class HealthResource:
 
     @operation("getLiveness", PUBLIC, tag="operations", answers={200: Health}, quota="none")
     async def on_get_live(self, _req: Request, resp: Response) -> None:
-        """Say that the process answers; a failing database does not make it restart."""
+        """Check that the process answers. A database that fails does not change the answer."""
         send(resp, Health("ok"))
 
     @operation("getReadiness", PUBLIC, tag="operations", answers={200: Health}, errors=(DatabaseUnavailable,), quota="none")
     async def on_get_ready(self, _req: Request, resp: Response) -> None:
-        """Say whether the database answers."""
+        """Check that the database answers."""
         await self._ping()
         send(resp, Health("ok"))
 
@@ -57,14 +60,14 @@ class MetricsResource:
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
 
-    @operation("getMetrics", PUBLIC, tag="operations", answers={200: None}, media=("text/plain",), quota="none")
+    @operation("getMetrics", PUBLIC, tag="operations", answers={200: None}, media={"text/plain": _METRICS_EXAMPLE}, quota="none")
     async def on_get_open(self, _req: Request, resp: Response) -> None:
-        """Prometheus text, for everybody. It holds no personal data; a gateway must not expose it."""
+        """Read the metrics (Prometheus text format). No credentials are needed, so a gateway must not expose it. No personal data."""
         self._render(resp)
 
-    @operation("getMetrics", scope(METRICS_SCOPE), tag="operations", answers={200: None}, media=("text/plain",))
+    @operation("getMetrics", scope(METRICS_SCOPE), tag="operations", answers={200: None}, media={"text/plain": _METRICS_EXAMPLE})
     async def on_get_guarded(self, _req: Request, resp: Response) -> None:
-        """Prometheus text. In development it needs no credentials, unless `GUERDON_METRICS=key`."""
+        """Read the metrics (Prometheus text format). In development no credentials are needed, unless `GUERDON_METRICS=key`."""
         self._render(resp)
 
     def _render(self, resp: Response) -> None:
@@ -79,26 +82,38 @@ class DocsResource:
         self._document = b"{}"
 
     def publish(self, document: bytes) -> None:
+        """Set the document to serve."""
         self._document = document
 
-    @operation("getOpenapi", PUBLIC, tag="operations", answers={200: None}, media=("application/json",))
+    @operation(
+        "getOpenapi",
+        PUBLIC,
+        tag="operations",
+        answers={200: None},
+        media={"application/json": {"openapi": "3.1.0", "info": {"title": "Guerdon", "version": "…"}, "paths": {}}},
+    )
     async def on_get_document(self, _req: Request, resp: Response) -> None:
-        """The OpenAPI 3.1 document."""
+        """Read this document (OpenAPI 3.1)."""
         resp.content_type = "application/json"
         resp.data = self._document
 
-    @operation("getDocs", PUBLIC, tag="operations", answers={200: None}, media=("text/html",))
+    @operation("getDocs", PUBLIC, tag="operations", answers={200: None}, media={"text/html": _HTML_EXAMPLE})
     async def on_get_page(self, _req: Request, resp: Response) -> None:
-        """This documentation as a page; it works offline."""
+        """Open this documentation as a page. It loads nothing from other servers."""
         resp.content_type = "text/html; charset=utf-8"
         resp.set_header("Content-Security-Policy", _DOCS_POLICY)
         resp.text = _DOCS_PAGE
 
     @operation(
-        "getDocsFile", PUBLIC, tag="operations", answers={200: None}, media=("text/css", "text/javascript"), errors=(NotFound,)
+        "getDocsFile",
+        PUBLIC,
+        tag="operations",
+        answers={200: None},
+        media={"text/css": "…", "text/javascript": "…"},
+        errors=(NotFound,),
     )
     async def on_get_file(self, _req: Request, resp: Response, name: str) -> None:
-        """A script or style of the documentation page."""
+        """Read a script or style of the documentation page."""
         resp.set_header("Cache-Control", "public, max-age=86400")
         if name == "start.js":
             resp.content_type, resp.text = "text/javascript", _DOCS_START
@@ -110,30 +125,30 @@ class DocsResource:
 
 
 class ProblemsResource:
-    """`/problems/{code}`: what a problem's `type` points to."""
+    """`/problems` and `/problems/{code}`, to which the `type` of a problem points."""
 
     def __init__(self) -> None:
         self._registry = registry()
 
-    @operation("listProblems", PUBLIC, tag="operations", answers={200: None}, media=("text/html",))
+    @operation("listProblems", PUBLIC, tag="operations", answers={200: None}, media={"text/html": _HTML_EXAMPLE})
     async def on_get(self, _req: Request, resp: Response) -> None:
-        """List every problem type."""
+        """List all problem types."""
         rows = "".join(
             f'<li><a href="/problems/{escape(code)}">{escape(code)}</a> ({error.status}): {escape(error.title)}</li>'
             for code, error in sorted(self._registry.items())
         )
         _send_page(resp, "Problem types", f"<ul>{rows}</ul>")
 
-    @operation("getProblem", PUBLIC, tag="operations", answers={200: None}, media=("text/html",), errors=(NotFound,))
+    @operation("getProblem", PUBLIC, tag="operations", answers={200: None}, media={"text/html": _HTML_EXAMPLE}, errors=(NotFound,))
     async def on_get_one(self, _req: Request, resp: Response, code: str) -> None:
-        """Explain one problem type: what happened and what to change."""
+        """Read the page of a problem type: its meaning and what to change."""
         error = self._registry.get(code)
         if error is None:
             raise NotFound("there is no such problem type")
-        _send_page(resp, f"{error.title} ({error.status})", f"<p><code>{escape(code)}</code></p><p>{_prose(error)}</p>")
+        _send_page(resp, f"{error.title} ({error.status})", f"<p><code>{escape(code)}</code></p><p>{_html_of(error)}</p>")
 
 
-def _prose(error: type[GuerdonError]) -> str:
+def _html_of(error: type[GuerdonError]) -> str:
     parts = escape(error.page).split("`")
     return "".join(f"<code>{part}</code>" if index % 2 else part for index, part in enumerate(parts))
 
@@ -149,7 +164,7 @@ def _send_page(resp: Response, title: str, body: str) -> None:
 
 
 def routes(docs: DocsResource | None, metrics: Metrics, ping: Callable[[], Awaitable[None]], *, open_metrics: bool) -> Routes:
-    """(path, resource, suffix) of every route of this room; without `docs` there is no documentation."""
+    """Return (path, resource, suffix) of every route. Without `docs` the documentation is not served."""
     health, problems = HealthResource(ping), ProblemsResource()
     pages: Routes = [("/openapi.json", docs, "document"), ("/docs", docs, "page"), ("/docs/{name}", docs, "file")]
     return [

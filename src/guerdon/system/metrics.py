@@ -1,4 +1,4 @@
-"""Prometheus metrics. Labels are route templates and classes of status: no ids, no paths, no personal data."""
+"""Prometheus metrics. Labels are methods, route templates and statuses: no ids, no paths, no personal data."""
 
 from collections.abc import Iterator
 
@@ -13,7 +13,7 @@ CONTENT_TYPE = CONTENT_TYPE_LATEST
 
 
 class Metrics:
-    """One registry of one process; with several workers each scrape meets one of them (see docs/operations.md)."""
+    """Metrics of one process. With several workers, each scrape reads one of them (see docs/operations.md)."""
 
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
@@ -29,11 +29,11 @@ class Metrics:
         self._children: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
 
     def watch(self, ledger: Ledger) -> None:
-        """Show the ledger's own counters."""
+        """Export the counters of the ledger."""
         self._registry.register(_LedgerCollector(ledger))
 
     def observe(self, method: str, route: str, status: int, seconds: float) -> None:
-        """Count one request. Looking a labelled child up costs more than counting, so it is remembered."""
+        """Count one request. Labelled children are kept, because looking one up costs more than counting."""
         child = self._children.get((method, route, status))
         if child is None:
             child = (self._requests.labels(method, route, str(status)), self._seconds.labels(method, route))
@@ -42,6 +42,7 @@ class Metrics:
         child[1].observe(seconds)
 
     def render(self) -> bytes:
+        """Return all metrics in the Prometheus text format."""
         return generate_latest(self._registry)
 
 

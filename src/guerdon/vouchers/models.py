@@ -8,7 +8,7 @@ from pymongo import IndexModel
 from guerdon.clock import rfc3339
 from guerdon.ledger.models import COUNTED, ISSUER, Account, Lot, Posting
 from guerdon.offers.models import BasketMinimum, FixedValue, OfferKind, Price, Value, optional_time
-from guerdon.types import MemberId, PageQuery, Reference
+from guerdon.types import EXPECTED, MemberId, PageQuery, Reference
 from guerdon.wallets.models import TransactionView
 
 VOUCHERS, VOUCHER_CODES, DEALT_CODES, POOL_CODES = "vouchers", "voucher_codes", "dealt_codes", "pool_codes"
@@ -25,7 +25,12 @@ INDEXES: dict[str, list[IndexModel]] = {
 
 VoucherState = Literal["issued", "partly_used", "used", "cancelled"]
 VoucherStatus = Literal["issued", "partly_used", "reserved", "used", "cancelled", "expired"]
-OfferId = Annotated[str, Meta(max_length=40, pattern=r"^off_[0-9a-f]{32}$(?!\n)")]
+OfferId = Annotated[
+    str,
+    Meta(
+        max_length=40, pattern=r"^off_[0-9a-f]{32}$(?!\n)", extra={EXPECTED: "must be an offer id: off_ and 32 hexadecimal digits"}
+    ),
+]
 
 
 # --- stored ---------------------------------------------------------------------------------------------------------

@@ -32,7 +32,7 @@ from guerdon.ledger.models import (
     transaction_id,
 )
 from guerdon.members.models import MEMBERS
-from guerdon.money import BALANCE_CEILING
+from guerdon.money import BALANCE_CEILING, AmountText
 from guerdon.offers.models import OFFERS, FixedValue, LimitPeriod, Offer
 from guerdon.outbox import OUTBOX
 from guerdon.tiers.member_state import TIERS_REF, member_state_of, member_state_ref, tiers_of
@@ -279,7 +279,7 @@ def unaffordable(offer: Offer, context: RedeemContext) -> BusinessError | None:
     if available >= price.amount:
         return None
     return InsufficientFunds(
-        f"{price.amount} {price.asset} are needed, {available} are available",
+        AmountText("{available} available, {needed} needed", price.asset, available=available, needed=price.amount),
         asset=price.asset,
         available=available,
         needed=price.amount,

@@ -28,16 +28,23 @@ class Assets:
             await self._collection.insert(asset)
         except DuplicateKeyError:
             raise AlreadyExists(f"the asset {body.code} already exists", field="code") from None
+        self._known[asset.code] = asset
         return asset
 
-    async def create_built_in(self) -> None:
-        """Create PTS and GBP if they do not exist; several processes may do this concurrently."""
+    async def open(self) -> None:
+        """Create PTS and GBP where they do not exist, and read all assets. Several processes may do this at the same time."""
         for code, scale in BUILT_IN.items():
             if not await self.exists(code):
                 try:
                     await self._collection.insert(Asset(code=code, scale=scale, created_at=self._clock.now_ms()))
                 except DuplicateKeyError:
                     continue
+        self._known = {asset.code: asset for asset in await self.list_assets()}
+
+    def scale_of(self, code: str) -> int | None:
+        """Return the decimal places of an asset. None if another process has created it and this one has not met it yet."""
+        asset = self._known.get(code)
+        return None if asset is None else asset.scale
 
     async def exists(self, code: str) -> bool:
         if code not in self._known:

@@ -10,7 +10,7 @@ from pymongo import IndexModel
 from guerdon.clock import rfc3339
 from guerdon.ledger.models import Account, Entry, HoldChange, Limits, Lot, Source, hold_id
 from guerdon.money import AMOUNT_MAX, BALANCE_CEILING, Amount, AssetCode
-from guerdon.types import Metadata, Reason, Reference
+from guerdon.types import EXPECTED, Metadata, Reason, Reference
 
 ASSETS = "assets"
 INDEXES: dict[str, list[IndexModel]] = {ASSETS: []}
@@ -23,7 +23,16 @@ WalletId = Annotated[
     str,
     Meta(max_length=60, description="`{member_id}:{asset}`", examples=["mem_019a7f3c2d1e4b5a69788796a5b4c3d2:PTS"]),
 ]
-Key = Annotated[str, Meta(min_length=1, max_length=255, pattern=r"^[\u0021-\u007e]+$(?!\n)", examples=["till-4-000017"])]
+Key = Annotated[
+    str,
+    Meta(
+        min_length=1,
+        max_length=255,
+        pattern=r"^[\u0021-\u007e]+$(?!\n)",
+        extra={EXPECTED: "must be visible ASCII characters"},
+        examples=["till-4-000017"],
+    ),
+]
 AvailableAt = Annotated[datetime, Meta(description="Time from which the value can be spent, RFC 3339 with an offset.")]
 ExpiresAt = Annotated[datetime, Meta(description="Time from which the value is expired, RFC 3339 with an offset.")]
 

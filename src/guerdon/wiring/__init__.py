@@ -1,1 +1,1 @@
-"""The composition root: resources, services, routes and jobs. No other package chooses implementations."""
+"""The composition root: resources, services, routes and jobs. Only this package chooses implementations."""

@@ -23,18 +23,18 @@ from guerdon.workers.models import Job
 
 
 def jobs_of(services: Services, settings: Settings, log: FilteringBoundLogger) -> list[Job]:
-    """Return what the workers do in the background. Without a key to sign with there are no checkpoints; without a mail server, no letters.
+    """Return the background jobs of a worker. Checkpoints need a key that signs them, and e-mails need a mail server.
 
     Raises:
         StartupRefused: a setting is missing or not acceptable.
     """
     database, clock = services.database, services.clock
 
-    def book() -> Awaitable[int]:
+    def sweep() -> Awaitable[int]:
         return ledger_jobs.sweep(services.ledger, database, clock)
 
     jobs = [
-        Job("sweep", ledger_jobs.SWEEP_EVERY_MS, book),
+        Job("sweep", ledger_jobs.SWEEP_EVERY_MS, sweep),
         Job("tiers", REVIEW_EVERY_MS, services.tiers.review_due),
         Job("erasures", ERASURES_EVERY_MS, services.erasures.finish_begun),
         Job("codes", GENERATE_EVERY_MS, services.code_generation.generate_open),
@@ -59,7 +59,7 @@ def jobs_of(services: Services, settings: Settings, log: FilteringBoundLogger) -
 
 
 def simulation_jobs(services: Services) -> list[Job]:
-    """Return the lanes of simulations: each has a lease of its own, so that several run at the same time, in any workers."""
+    """Return one job for each lane of simulations. Each lane has a lease, so that several simulations run at the same time."""
     return [
         Job(f"simulations-{lane}", SIMULATIONS_EVERY_MS, partial(services.simulator.work, lane)) for lane in range(1, LANES + 1)
     ]
@@ -67,7 +67,7 @@ def simulation_jobs(services: Services) -> list[Job]:
 
 def _postman_of(services: Services, settings: Settings, log: FilteringBoundLogger) -> recovery_jobs.Postman:
     if settings.smtp_url is None or settings.mail_from is None or settings.reset_url is None:
-        raise StartupRefused("GUERDON_SMTP_URL needs GUERDON_MAIL_FROM and GUERDON_RESET_URL beside it")
+        raise StartupRefused("GUERDON_SMTP_URL also needs GUERDON_MAIL_FROM and GUERDON_RESET_URL")
     server, sender = parse_smtp_url(settings.smtp_url.get_secret_value()), parse_sender(settings.mail_from)
     mailer = Mailer(server, sender, services.clock)
     return recovery_jobs.Postman(services.password_resets, services.outbox, mailer, settings.reset_url, log)

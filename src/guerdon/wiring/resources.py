@@ -1,4 +1,4 @@
-"""Resources that a process opens first and closes last: the database, the clock, keys and the ledger."""
+"""Resources that a process opens first and closes last: database, clock, keys, ledger."""
 
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ from guerdon.wallets.assets import Assets
 
 @dataclass(frozen=True)
 class Resources:
-    """What is opened first, and closed again at the end."""
+    """Resources of one process."""
 
     database: Database
     clock: Clock
@@ -44,7 +44,7 @@ async def open_resources(settings: Settings, clock: Clock, stack: AsyncExitStack
     """Open every resource; `stack` closes them in the reverse order.
 
     Raises:
-        StartupRefused: the settings or the server are not safe to run on.
+        StartupRefused: a setting is missing or not safe, or the database server is not suitable.
     """
     if settings.mongodb_url is None or settings.token_keys is None:
         raise StartupRefused("GUERDON_MONGODB_URL and GUERDON_TOKEN_KEYS_FILE must both be set")
@@ -54,7 +54,8 @@ async def open_resources(settings: Settings, clock: Clock, stack: AsyncExitStack
     vault = Vault(database, master, clock)
     await vault.open()
     ids = IdSource(clock)
-    ledger = _ledger_of(settings, database, clock)
+    assets = await _assets_of(database, clock)
+    ledger = _ledger_of(settings, database, clock, assets)
     stack.push_async_callback(ledger.close)
     return Resources(
         database=database,
@@ -64,10 +65,10 @@ async def open_resources(settings: Settings, clock: Clock, stack: AsyncExitStack
         token_keys=TokenKeys(settings.token_keys.get_secret_value(), settings.jwks_max_age_seconds),
         vault=vault,
         passwords=_hasher_of(settings, stack),
-        rate_limiter=_throttle_of(settings, clock, stack),
+        rate_limiter=_rate_limiter_of(settings, clock, stack),
         outbox=Outbox(database, master, ids, clock),
         ledger=ledger,
-        assets=await _assets_of(database, clock),
+        assets=assets,
     )
 
 
@@ -81,12 +82,12 @@ async def _open_database(settings: Settings, url: str, stack: AsyncExitStack) ->
 
 async def _assets_of(database: Database, clock: Clock) -> Assets:
     assets = Assets(database, clock)
-    await assets.create_built_in()
+    await assets.open()
     return assets
 
 
 async def _clock_of(settings: Settings, database: Database, clock: Clock) -> tuple[Clock, ClockControl | None]:
-    """In development, a clock that can be put forward, as far ahead as this database's has been."""
+    """Return the clock. In development it can be advanced, and starts as far ahead as the clock of this database."""
     if settings.profile == "production":
         return clock, None
     simulated = SimulatedClock(clock)
@@ -95,10 +96,10 @@ async def _clock_of(settings: Settings, database: Database, clock: Clock) -> tup
     return simulated, control
 
 
-def _throttle_of(settings: Settings, clock: Clock, stack: AsyncExitStack) -> RateLimiter:
-    throttle = RateLimiter(clock, _quotas_of(settings), _shared_counters(settings), on=settings.rate_limit == "on")
-    stack.push_async_callback(throttle.close)
-    return throttle
+def _rate_limiter_of(settings: Settings, clock: Clock, stack: AsyncExitStack) -> RateLimiter:
+    rate_limiter = RateLimiter(clock, _quotas_of(settings), _shared_counters(settings), on=settings.rate_limit == "on")
+    stack.push_async_callback(rate_limiter.close)
+    return rate_limiter
 
 
 def _quotas_of(settings: Settings) -> list[Quota]:
@@ -131,15 +132,16 @@ def _hasher_of(settings: Settings, stack: AsyncExitStack) -> PasswordHasher:
 
 
 def _master_keys_of(settings: Settings) -> MasterKeys | None:
-    """Commands that neither read nor make people, and let nobody log in, do without."""
+    """Return the master keys, or None: commands that use no personal data and no log-ins need none."""
     return None if settings.master_keys is None else MasterKeys(settings.master_keys.get_secret_value())
 
 
-def _ledger_of(settings: Settings, database: Database, clock: Clock) -> Ledger:
+def _ledger_of(settings: Settings, database: Database, clock: Clock, assets: Assets) -> Ledger:
     return Ledger(
         database,
         clock,
         Calendar(settings.time_zone),
+        scale_of=assets.scale_of,
         queue_max=settings.ledger_queue_max,
         batch_max=settings.ledger_batch_max,
         in_flight_max=settings.ledger_in_flight_max,

@@ -100,7 +100,7 @@ def build_app(services: Services, settings: Settings, log: FilteringBoundLogger)
         for method, declared in operations_of(path, resource, suffix).items()
     }
     addresses = Addresses(networks_of(settings.trusted_proxies))
-    strangers = AnonymousLimit(services.rate_limiter, addresses, services.access, operations)
+    anonymous_limit = AnonymousLimit(services.rate_limiter, addresses, services.access, operations)
     app: App[Any, Any] = App(
         middleware=[
             RequestLog(
@@ -115,8 +115,8 @@ def build_app(services: Services, settings: Settings, log: FilteringBoundLogger)
             SecurityEvents(log, operations),
             Headers(behind_tls=settings.behind_tls),
             *([CrossOrigin(settings.origins)] if settings.origins else []),
-            strangers,
-            Authentication(services.access, services.sessions, strangers, operations),
+            anonymous_limit,
+            Authentication(services.access, services.sessions, anonymous_limit, operations),
             CallerLimit(services.rate_limiter, settings.rate_limit_without_store),
             AuditRecords(services.audit_log, operations),
             GuessLimit(services.rate_limiter, addresses, operations),
@@ -131,6 +131,6 @@ def build_app(services: Services, settings: Settings, log: FilteringBoundLogger)
 
 
 def with_limits(app: Asgi, settings: Settings, clock: Clock, log: FilteringBoundLogger) -> Asgi:
-    """Return the application as the network reaches it: a request arrives whole, and waits its turn at its wallet."""
-    fair = WalletQueue(app, clock, wait_seconds=settings.ledger_deadline_ms / 1000)
-    return RequestBody(fair, clock, log, body_seconds=settings.body_timeout_seconds)
+    """Return the application behind its limits: buffer the body of a request, then queue the request at its wallet."""
+    queued = WalletQueue(app, clock, wait_seconds=settings.ledger_deadline_ms / 1000)
+    return RequestBody(queued, clock, log, body_seconds=settings.body_timeout_seconds)

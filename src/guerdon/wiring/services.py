@@ -1,4 +1,4 @@
-"""The composition root: builds services, controllers and middlewares; nothing else picks implementations."""
+"""Services of one process, built over its resources."""
 
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -51,7 +51,7 @@ from guerdon.wiring.resources import Resources, open_resources
 
 @dataclass(frozen=True)
 class Services:
-    """Everything that can be asked to do something, wired to one database and one clock."""
+    """All services of one process, over one database and one clock."""
 
     database: Database
     clock: Clock
@@ -89,15 +89,15 @@ class Services:
     erasures: Erasures
     exports: Exports
     clock_control: ClockControl | None
-    """Only in development."""
+    """None in production."""
 
 
 @asynccontextmanager
 async def open_services(settings: Settings, clock: Clock) -> AsyncGenerator[Services]:
-    """Connect, check the server, create what is missing, and close in the reverse order.
+    """Open the resources, build the services, and close them in the reverse order.
 
     Raises:
-        StartupRefused: the settings or the server are not safe to run on.
+        StartupRefused: a setting is missing or not safe, or the database server is not suitable.
     """
     async with AsyncExitStack() as stack:
         services = _services_on(await open_resources(settings, clock, stack), settings)
@@ -107,7 +107,7 @@ async def open_services(settings: Settings, clock: Clock) -> AsyncGenerator[Serv
 
 def _services_on(resources: Resources, settings: Settings) -> Services:
     database, clock, ids, vault = resources.database, resources.clock, resources.ids, resources.vault
-    books, assets = resources.ledger, resources.assets
+    ledger, assets = resources.ledger, resources.assets
     tokens = Tokens(resources.token_keys, clock, settings.token_issuer, settings.token_audience, settings.access_token_ttl_seconds)
     members = Members(database, vault, resources.passwords, ids, clock)
     guard = LoginGuard(resources.rate_limiter, vault, members, clock)
@@ -115,14 +115,14 @@ def _services_on(resources: Resources, settings: Settings) -> Services:
     factors = SecondFactors(
         database, members, vault=vault, limiter=resources.rate_limiter, clock=clock, issuer=settings.token_issuer
     )
-    terms = _terms_of(settings)
-    sessions = Sessions(database, members, vault=vault, tokens=tokens, clock=clock, guard=guard, factors=factors, rules=terms)
+    rules = _session_rules_of(settings)
+    sessions = Sessions(database, members, vault=vault, tokens=tokens, clock=clock, guard=guard, factors=factors, rules=rules)
     audit = AuditLog(database, clock)
-    wallets = Wallets(books, members, assets, clock)
-    people = Profiles(members, vault)
+    wallets = Wallets(ledger, members, assets, clock)
+    profiles = Profiles(members, vault)
     campaigns = Campaigns(database, assets, clock, ids, approval=settings.campaign_approval == "required")
-    offers = Offers(books, assets, database=database, clock=clock, ids=ids)
-    vouchers = Vouchers(books, offers, people, outbox=resources.outbox, database=database, clock=clock, ids=ids)
+    offers = Offers(ledger, assets, database=database, clock=clock, ids=ids)
+    vouchers = Vouchers(ledger, offers, profiles, outbox=resources.outbox, database=database, clock=clock, ids=ids)
     days = settings.erased_external_id_days
     return Services(
         database=database,
@@ -138,38 +138,38 @@ def _services_on(resources: Resources, settings: Settings) -> Services:
         outbox=resources.outbox,
         password_resets=PasswordResets(database, members, sessions, vault=vault, guard=guard, outbox=resources.outbox, clock=clock),
         audit_log=audit,
-        ledger=books,
+        ledger=ledger,
         assets=assets,
         wallets=wallets,
-        wallet_administration=WalletAdministration(books, wallets),
-        history=History(wallets, books, database=database, clock=clock),
+        wallet_administration=WalletAdministration(ledger, wallets),
+        history=History(wallets, ledger, database=database, clock=clock),
         streams=Streams(wallets, database=database, clock=clock, stand=recheck_actor(access, sessions)),
-        holds=Holds(books, database=database, clock=clock),
-        reversals=Reversals(books, database=database),
+        holds=Holds(ledger, database=database, clock=clock),
+        reversals=Reversals(ledger, database=database),
         campaigns=campaigns,
-        events=Events(books, members, campaigns, people=people, database=database, clock=clock),
-        referrals=Referrals(books, members, database=database),
-        tiers=Tiers(books, members, assets, database=database, clock=clock),
-        event_replays=EventReplays(campaigns, people, database),
+        events=Events(ledger, members, campaigns, people=profiles, database=database, clock=clock),
+        referrals=Referrals(ledger, members, database=database),
+        tiers=Tiers(ledger, members, assets, database=database, clock=clock),
+        event_replays=EventReplays(campaigns, profiles, database),
         simulations=Simulations(campaigns, database=database, clock=clock, ids=ids),
-        simulator=Simulator(campaigns, people, database=database, clock=clock, calendar=books.calendar),
+        simulator=Simulator(campaigns, profiles, database=database, clock=clock, calendar=ledger.calendar),
         offers=offers,
         vouchers=vouchers,
-        code_batches=CodeBatches(books, offers, database=database, clock=clock, ids=ids),
-        code_generation=CodeGeneration(books, offers, database=database, clock=clock),
-        point_of_sale=PointOfSale(books, vouchers, offers, members, outbox=resources.outbox, clock=clock, ids=ids),
+        code_batches=CodeBatches(ledger, offers, database=database, clock=clock, ids=ids),
+        code_generation=CodeGeneration(ledger, offers, database=database, clock=clock),
+        point_of_sale=PointOfSale(ledger, vouchers, offers, members, outbox=resources.outbox, clock=clock, ids=ids),
         erasures=Erasures(
-            database, members, sessions, ledger=books, audit=audit, clock=clock, belongings=ERASABLE_ROWS, external_id_days=days
+            database, members, sessions, ledger=ledger, audit=audit, clock=clock, belongings=ERASABLE_ROWS, external_id_days=days
         ),
         exports=Exports(
             database,
             members,
             sessions,
             factors,
-            profiles=people,
+            profiles=profiles,
             wallets=wallets,
             vouchers=vouchers,
-            ledger=books,
+            ledger=ledger,
             audit=audit,
             clock=clock,
         ),
@@ -178,13 +178,13 @@ def _services_on(resources: Resources, settings: Settings) -> Services:
 
 
 def recheck_actor(access: Access, sessions: Sessions) -> RecheckActor:
-    """Return what tells what a caller, who has proven who it is some time ago, may do now."""
+    """Return a function that re-checks a caller's current permissions."""
 
-    async def stand(actor: Actor) -> Actor:
+    async def recheck(actor: Actor) -> Actor:
         return await (access.stand(actor) if actor.session is None else sessions.stand(actor, fresh=False))
 
-    return stand
+    return recheck
 
 
-def _terms_of(settings: Settings) -> SessionRules:
+def _session_rules_of(settings: Settings) -> SessionRules:
     return SessionRules(settings.session_idle_hours, settings.session_absolute_hours, settings.second_factor_required)

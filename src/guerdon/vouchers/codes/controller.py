@@ -125,7 +125,7 @@ class BatchesResource:
         scope("offers:write"),
         tag="codes",
         answers={200: None},
-        media=("text/csv",),
+        media={"text/csv": "code,voucher\r\nSUMMER-7K2QM-9XW4T-B6HJD,\r\n"},
         errors=_DONE,
         audited=True,
     )
@@ -144,7 +144,7 @@ class BatchesResource:
         tag="codes",
         query=SheetQuery,
         answers={200: None},
-        media=("text/html",),
+        media={"text/html": "<!doctype html><title>…</title>"},
         errors=_DONE,
         audited=True,
     )
@@ -170,7 +170,7 @@ class QrCodesResource:
         tag="codes",
         query=PictureQuery,
         answers={200: None},
-        media=(SVG_TYPE,),
+        media={SVG_TYPE: "<svg …></svg>"},
         errors=(NotFound,),
         guesses=True,
     )
@@ -186,7 +186,7 @@ class QrCodesResource:
         tag="codes",
         query=PictureQuery,
         answers={200: None},
-        media=(PNG_TYPE,),
+        media={PNG_TYPE: "iVBORw0KGgo…"},
         errors=(NotFound,),
         guesses=True,
     )

@@ -8,7 +8,7 @@ from pymongo import IndexModel
 
 from guerdon.clock import rfc3339
 from guerdon.offers.models import CodePattern, optional_time
-from guerdon.types import PageQuery
+from guerdon.types import EXPECTED, PageQuery
 
 CODE_BATCHES, STAGED_CODES = "voucher_batches", "staged_codes"
 INDEXES: dict[str, list[IndexModel]] = {
@@ -102,7 +102,14 @@ class SharedCodeCreate(Struct, frozen=True, forbid_unknown_fields=True):
     """A code that many members can use."""
 
     code: Annotated[
-        str, Meta(min_length=4, max_length=64, pattern=r"^[A-Za-z0-9]+(-[A-Za-z0-9]+)*$(?!\n)", examples=["WELCOME-10"])
+        str,
+        Meta(
+            min_length=4,
+            max_length=64,
+            pattern=r"^[A-Za-z0-9]+(-[A-Za-z0-9]+)*$(?!\n)",
+            extra={EXPECTED: "must be groups of letters and digits, joined by single hyphens"},
+            examples=["WELCOME-10"],
+        ),
     ]
     """The code. Case, spaces and hyphens do not matter when it is entered."""
     uses: Annotated[int, Meta(ge=1, le=10**9, examples=[500])]

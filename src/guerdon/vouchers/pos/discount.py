@@ -4,7 +4,7 @@ from msgspec import Struct
 
 from guerdon.campaigns.award_amounts import PLACES, scaled
 from guerdon.errors import NotApplicable, Validation
-from guerdon.money import divide
+from guerdon.money import AmountText, divide
 from guerdon.offers.models import FixedValue, ItemValue, PercentValue
 from guerdon.vouchers.models import GIFT_CARD, Voucher
 from guerdon.vouchers.pos.models import Basket, BasketItem
@@ -74,7 +74,9 @@ def _require_minimum(voucher: Voucher, basket: Basket) -> None:
     minimum = voucher.minimum_basket
     if minimum is not None and (amount := _amount_in(basket, minimum.currency)) < minimum.amount:
         raise NotApplicable(
-            f"the basket must come to {minimum.amount} {minimum.currency}, it comes to {amount}",
+            AmountText(
+                "the basket must be at least {minimum}; it is {amount}", minimum.currency, minimum=minimum.amount, amount=amount
+            ),
             reason="minimum_basket",
             minimum=minimum.amount,
             currency=minimum.currency,

@@ -5,18 +5,39 @@ from typing import Annotated, Any
 from msgspec import Meta, Struct
 
 from guerdon.money import Amount, AssetCode
-from guerdon.types import MemberId, PageQuery, Reason, Reference
+from guerdon.types import EXPECTED, MemberId, PageQuery, Reason, Reference
 from guerdon.vouchers.models import VoucherView
 
 RESERVATION_SECONDS_MAX = 7 * 86_400
 ITEMS_MAX = 200
 ReservationId = Annotated[
-    str, Meta(max_length=140, pattern=r"^hld_[\u0021-\u007e]+$(?!\n)", description="Id of a reservation, as `reserve` returned it.")
+    str,
+    Meta(
+        max_length=140,
+        pattern=r"^hld_[\u0021-\u007e]+$(?!\n)",
+        extra={EXPECTED: "must be the id of a reservation: hld_ and visible ASCII characters"},
+        description="Id of a reservation, as `reserve` returned it.",
+    ),
 ]
 UseId = Annotated[
-    str, Meta(max_length=140, pattern=r"^txn_[\u0021-\u007e]+$(?!\n)", description="The `transaction_id` that the use returned.")
+    str,
+    Meta(
+        max_length=140,
+        pattern=r"^txn_[\u0021-\u007e]+$(?!\n)",
+        extra={EXPECTED: "must be the id of a transaction: txn_ and visible ASCII characters"},
+        description="The `transaction_id` that the use returned.",
+    ),
 ]
-Sku = Annotated[str, Meta(min_length=1, max_length=64, pattern=r"^[!-~]+$(?!\n)", examples=["85123A"])]
+Sku = Annotated[
+    str,
+    Meta(
+        min_length=1,
+        max_length=64,
+        pattern=r"^[!-~]+$(?!\n)",
+        extra={EXPECTED: "must be visible ASCII characters"},
+        examples=["85123A"],
+    ),
+]
 
 
 class BasketItem(Struct, frozen=True, forbid_unknown_fields=True):

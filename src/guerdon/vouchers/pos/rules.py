@@ -27,6 +27,7 @@ from guerdon.ledger.models import (
     transaction_id,
 )
 from guerdon.ledger.store import REVERSALS
+from guerdon.money import AmountText
 from guerdon.vouchers.models import GIFT_CARD, Reserved, Voucher, VoucherState, VoucherStatus
 from guerdon.vouchers.pos.discount import Discount
 
@@ -324,7 +325,7 @@ def load(before: VoucherBefore, wallet: str, amount: int | None, metadata: dict[
     moved = account.spendable if amount is None else amount
     if moved > account.spendable:
         raise InsufficientFunds(
-            f"{moved} {account.asset} are needed, {account.spendable} are on the card",
+            AmountText("the card has {available} left, {needed} needed", account.asset, available=account.spendable, needed=moved),
             asset=account.asset,
             available=account.spendable,
             needed=moved,
