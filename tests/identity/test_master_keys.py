@@ -108,7 +108,7 @@ async def test_the_command_tells_how_far_it_is(
     assert (first.status, people[0] in first.out, "without them the data is lost" in first.err) == (3, True, True), first.err
     await database.raw["person_keys"].delete_one({"_id": people[0]})
     second = await guerdon_here("keys", "rotate-master", "--json", **both)
-    assert (second.status, "can be dropped" in second.err) == (0, True)
+    assert (second.status, "can be removed" in second.err) == (0, True)
     said = {each["collection"]: (each["resealed"], each["current"]) for each in second.summary["places"]}
     assert (said["lookup_keys"], said["person_keys"]) == ((0, 1), (0, 2))
     log = [(record.phase, record.action) async for record in services.audit_log.read()]
