@@ -10,11 +10,11 @@ from guerdon.campaigns.domain import EVENTS, REFUNDS, Award
 from guerdon.campaigns.outcome import confirmation_outcome
 from guerdon.campaigns.refunds import award_wallet_name, wallet_of
 from guerdon.campaigns.releases import lot_of
+from guerdon.errors import Retry
 from guerdon.events.record import (
     AWARD_BYTES,
     EVENT_BYTES,
     ITEM_BYTES,
-    REREAD,
     EventCodec,
     OpenWallet,
     PostingBuilder,
@@ -41,7 +41,7 @@ class ConfirmationRule:
         original = recording.original
         self._waiting = [award for award in (original.awards if original is not None else ()) if award.waits is not None]
 
-    def command(self) -> Command:
+    def command(self) -> Command[RecordResult]:
         recording, event, owner = self._recording, self._recording.event, self._recording.owner
         purchase = event.about or ""
         documents = [
@@ -60,14 +60,14 @@ class ConfirmationRule:
             size_bytes=EVENT_BYTES + ITEM_BYTES * len(event.items) + 2 * AWARD_BYTES * len(self._waiting),
         )
 
-    def _decide(self, view: View) -> Decision:
+    def _decide(self, view: View) -> Decision[RecordResult]:
         recording, event, owner = self._recording, self._recording.event, self._recording.owner
         purchase = event.about or ""
         recalled = find_replay(recording, view, self._stored.decode)
         if recalled is not None:
             return recalled
         if recording.original is None and (EVENTS, purchase) in view.documents:
-            return Decision(value=REREAD)
+            raise Retry
         accounts = {award_wallet_name(award): view.accounts.get(wallet_of(award, owner)) for award in self._waiting}
         inputs = msgspec.structs.replace(
             inputs_of(recording, view),

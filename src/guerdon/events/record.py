@@ -28,7 +28,7 @@ from guerdon.campaigns.evaluation import Evaluation, LiveCampaign, Subject, eval
 from guerdon.campaigns.models import Campaign
 from guerdon.campaigns.outcome import EventOutcome, award_of, clawback_award, event_outcome
 from guerdon.campaigns.refunds import AwardClawback
-from guerdon.errors import EventReused, NotFound
+from guerdon.errors import EventReused, NotFound, Retry
 from guerdon.ledger.models import (
     COUNTED,
     ISSUER,
@@ -102,10 +102,6 @@ class RecordResult(Struct, frozen=True):
 
     event: RecordedEvent
     replayed: bool
-
-
-REREAD = "reread"
-"""What the command answers when what it was made of has changed since it was looked for: nothing was written, look again."""
 
 
 def already_recorded(event_id: str) -> EventReused:
@@ -213,7 +209,7 @@ class EventRule:
         self._late = [live for live in recording.campaigns if live.reads_member_state]
         self._counted: dict[str, list[CapAccount]] = {}
 
-    def command(self) -> Command:
+    def command(self) -> Command[RecordResult]:
         recording, event = self._recording, self._recording.event
         wanted = [each.campaign for each in self._early.values() if each.outcome == "awarded"]
         wanted += [live.campaign for live in self._late if event.type in live.campaign.event_types]
@@ -258,7 +254,7 @@ class EventRule:
     def _judge(self, campaigns: Sequence[LiveCampaign], inputs: EvaluationInputs) -> list[Evaluation]:
         return evaluate(self._recording.event, self._recording.subject, campaigns, inputs, self._recording.calendar)
 
-    def _decide(self, view: View) -> Decision:
+    def _decide(self, view: View) -> Decision[RecordResult]:
         recording, event = self._recording, self._recording.event
         if recording.subject.unproven and (MEMBERS, recording.owner) not in view.documents:
             raise NotFound(NO_MEMBER)
@@ -267,7 +263,7 @@ class EventRule:
             return recalled
         standing, sets = member_state_of(recording.owner, view), tiers_of(view)
         if standing.referrer != recording.referrer and reads_referrer(event, self._late, recording.calendar):
-            return Decision(value=REREAD)
+            raise Retry
         inputs = msgspec.structs.replace(
             with_tiers(inputs_of(recording, view), sets, standing),
             tier=tier_at(_versions(sets), standing.qualifying, event.occurred_at, recording.calendar),
@@ -321,7 +317,7 @@ class EventRule:
         )
 
 
-def find_replay(recording: RecordRequest, view: View, decode: Decode) -> Decision | None:
+def find_replay(recording: RecordRequest, view: View, decode: Decode) -> Decision[RecordResult] | None:
     """Return the answer of an earlier run, or None when the event is new.
 
     Raises:

@@ -9,11 +9,11 @@ from guerdon.campaigns.allocation import wallet_state
 from guerdon.campaigns.domain import EVENTS, REFUNDS, AchievementProgress, Award, RecordedEvent
 from guerdon.campaigns.outcome import refund_outcome
 from guerdon.campaigns.refunds import Refundable, award_wallet_name, wallet_of
+from guerdon.errors import Retry
 from guerdon.events.record import (
     AWARD_BYTES,
     EVENT_BYTES,
     ITEM_BYTES,
-    REREAD,
     EventCodec,
     OpenWallet,
     PostingBuilder,
@@ -50,7 +50,7 @@ class RefundRule:
         self._open_wallet = open_wallet
         self._stored = stored
 
-    def command(self) -> Command:
+    def command(self) -> Command[RecordResult]:
         recording, event, original = self._recording, self._recording.event, self._recording.original
         owner = recording.owner
         assert event.refund_of is not None
@@ -69,14 +69,14 @@ class RefundRule:
             size_bytes=EVENT_BYTES + ITEM_BYTES * len(event.items) + AWARD_BYTES * len(awards),
         )
 
-    def _decide(self, view: View) -> Decision:
+    def _decide(self, view: View) -> Decision[RecordResult]:
         recording, event, original = self._recording, self._recording.event, self._recording.original
         assert event.refund_of is not None
         recalled = find_replay(recording, view, self._stored.decode)
         if recalled is not None:
             return recalled
         if original is None and (EVENTS, event.refund_of) in view.documents:
-            return Decision(value=REREAD)
+            raise Retry
         standing, sets = member_state_of(recording.owner, view), tiers_of(view)
         inputs = with_tiers(inputs_of(recording, view), sets, standing)
         inputs = msgspec.structs.replace(inputs, before=refunded_of(recording.owner, event.refund_of, view))
@@ -90,7 +90,7 @@ class RefundRule:
         achieved = touching(standing.achieved, event.refund_of)
         resting = _rest_on(achieved)
         if resting != _rest_on(recording.achieved):
-            return Decision(value=REREAD)
+            raise Retry
         accounts = {
             award_wallet_name(award): view.accounts.get(wallet_of(award, recording.owner)) for award in [*original.awards, *resting]
         }
@@ -106,7 +106,7 @@ class RefundRule:
 
     def _write(
         self, recorded: RecordedEvent, books: PostingBuilder, changes: list[DocumentChange], progress: TierProgress | None = None
-    ) -> Decision:
+    ) -> Decision[RecordResult]:
         return Decision(
             tuple(books.transactions),
             (),

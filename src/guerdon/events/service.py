@@ -27,10 +27,10 @@ from guerdon.campaigns.profiles import Profiles
 from guerdon.campaigns.service import Campaigns
 from guerdon.clock import Clock, utc_ms
 from guerdon.database import Database
-from guerdon.errors import GuerdonError, NotFound, Overloaded, Validation
+from guerdon.errors import GuerdonError, NotFound, Overloaded, Retry, Validation
 from guerdon.events.commands import event_command
 from guerdon.events.models import EventCreate
-from guerdon.events.record import REREAD, EventCodec, RecordRequest, RecordResult, already_recorded
+from guerdon.events.record import EventCodec, RecordRequest, RecordResult, already_recorded
 from guerdon.ids import digest
 from guerdon.ledger.models import Command, CommandOutcome
 from guerdon.ledger.service import Ledger
@@ -95,7 +95,7 @@ class Events:
         """
         results: list[Result | None] = [None] * len(events)
         subjects = await self._subjects(events, campaigns)
-        plain: list[tuple[int, Command]] = []
+        plain: list[tuple[int, Command[RecordResult]]] = []
         standings = await self._referred(events, subjects, campaigns)
         for place, (event, subject) in enumerate(zip(events, subjects, strict=True)):
             if isinstance(subject, GuerdonError):
@@ -107,8 +107,13 @@ class Events:
                 plain.append((place, await self._command(actor, event, subject, campaigns, standing=standing)))
         verdicts = await self._ledger.submit_all([command for _, command in plain])
         for (place, _), verdict in zip(plain, verdicts, strict=True):
-            results[place] = None if _is_stale(verdict) else _answer(verdict) if isinstance(verdict, CommandOutcome) else verdict
-            if isinstance(verdict, CommandOutcome) and isinstance(subject := subjects[place], Subject):
+            if isinstance(verdict, Retry):
+                continue
+            if isinstance(verdict, GuerdonError):
+                results[place] = verdict
+                continue
+            results[place] = _answer(verdict)
+            if isinstance(subject := subjects[place], Subject):
                 self._remember(subject)
         for place, (event, subject) in enumerate(zip(events, subjects, strict=True)):
             if results[place] is None and isinstance(subject, Subject):
@@ -160,10 +165,12 @@ class Events:
             original = None if event.about is None else await self._original(event, event.about, subject)
             standing = await self._standing(event, subject, campaigns, original)
             command = await self._command(actor, event, subject, campaigns, original=original, standing=standing, preview=preview)
-            outcome = await submit(command)
-            if outcome.value != REREAD:
-                self._remember(subject)
-                return _answer(outcome)
+            try:
+                outcome = await submit(command)
+            except Retry:
+                continue
+            self._remember(subject)
+            return _answer(outcome)
         raise Overloaded("the purchase is being recorded; nothing was done", retry_after_seconds=1)
 
     def _remember(self, subject: Subject) -> None:
@@ -215,7 +222,7 @@ class Events:
         original: RecordedEvent | None = None,
         standing: MemberState | None = None,
         preview: bool = False,
-    ) -> Command:
+    ) -> Command[RecordResult]:
         recording = RecordRequest(
             event=event,
             subject=subject,
@@ -340,10 +347,5 @@ def _fingerprint(owner: str, event: ShopEvent) -> bytes:
     return digest(owner, _canonical.encode(msgspec.structs.replace(event, external_id=None, member_id=None)))[:16]
 
 
-def _answer(outcome: CommandOutcome) -> tuple[RecordedEvent, bool]:
-    written = cast(RecordResult, outcome.value)
-    return written.event, written.replayed
-
-
-def _is_stale(verdict: CommandOutcome | GuerdonError) -> bool:
-    return isinstance(verdict, CommandOutcome) and verdict.value == REREAD
+def _answer(outcome: CommandOutcome[RecordResult]) -> tuple[RecordedEvent, bool]:
+    return outcome.value.event, outcome.value.replayed

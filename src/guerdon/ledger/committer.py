@@ -10,6 +10,7 @@ import asyncio
 import random
 from collections import deque
 from collections.abc import Sequence
+from typing import Any
 
 from pymongo.errors import AutoReconnect, OperationFailure, PyMongoError
 
@@ -19,7 +20,7 @@ from guerdon.database import Database
 from guerdon.errors import DatabaseUnavailable, GuerdonError, Internal, OutcomeUnknown, Overloaded
 from guerdon.ledger.contention import ContentionLease, ContentionLeases
 from guerdon.ledger.decide import decide_batch
-from guerdon.ledger.models import Command, CommandOutcome, CommandResult
+from guerdon.ledger.models import Command, CommandOutcome, CommandResult, T
 from guerdon.ledger.store import Store, WriteRaceLost
 
 BEGIN_SHARE = 0.8
@@ -40,7 +41,9 @@ class _Pending:
 
     __slots__ = ("arrival", "begin_before", "command", "future", "taken", "timer")
 
-    def __init__(self, command: Command, future: asyncio.Future[CommandOutcome], arrival: int, begin_before: float) -> None:
+    def __init__(
+        self, command: Command[Any], future: asyncio.Future[CommandOutcome[Any]], arrival: int, begin_before: float
+    ) -> None:
         self.command = command
         self.arrival = arrival
         self.begin_before = begin_before
@@ -48,7 +51,7 @@ class _Pending:
         self.taken = False
         self.timer: asyncio.TimerHandle | None = None
 
-    def finish(self, verdict: CommandResult) -> None:
+    def finish(self, verdict: CommandResult[Any]) -> None:
         if self.timer is not None:
             self.timer.cancel()
         if self.future.done():
@@ -127,7 +130,7 @@ class Committer:
         self.store = Store(database, clock, self._deadline_seconds)
         self.stats = LedgerStats()
 
-    def enqueue(self, commands: Sequence[Command]) -> list[asyncio.Future[CommandOutcome]]:
+    def enqueue(self, commands: Sequence[Command[T]]) -> list[asyncio.Future[CommandOutcome[T]]]:
         """Queue commands in their order; each future ends with the outcome or with the error of its command.
 
         Raises:
@@ -146,7 +149,7 @@ class Committer:
             else:
                 await asyncio.sleep(0)  # The pump is scheduled, but has not run yet.
 
-    def _enqueue(self, command: Command) -> asyncio.Future[CommandOutcome]:
+    def _enqueue(self, command: Command[T]) -> asyncio.Future[CommandOutcome[T]]:
         loop = asyncio.get_running_loop()
         self._arrivals += 1
         begin_before = self._clock.monotonic() + self._deadline_seconds * BEGIN_SHARE
@@ -159,7 +162,7 @@ class Committer:
             self._schedule_pump(loop)
         return pending.future
 
-    def _must_wait(self, command: Command) -> bool:
+    def _must_wait(self, command: Command[Any]) -> bool:
         return any(account in self._busy or account in self._blocked_accounts for account in command.accounts)
 
     def _block(self, pending: _Pending) -> None:
@@ -271,7 +274,7 @@ class Committer:
 
     async def _run(self, batch: _Batch) -> None:
         commands = [pending.command for pending in batch.pendings]
-        verdicts: Sequence[CommandResult | None]
+        verdicts: Sequence[CommandResult[Any] | None]
         try:
             verdicts = await self._commit(commands)
         except PyMongoError as error:
@@ -289,7 +292,7 @@ class Committer:
                 self.stats.commands += 1
                 pending.finish(verdict)
 
-    async def _commit(self, commands: Sequence[Command]) -> Sequence[CommandResult | None]:
+    async def _commit(self, commands: Sequence[Command[Any]]) -> Sequence[CommandResult[Any] | None]:
         """Read, decide, write; again from the read when another process was quicker. Commands are recognised by key or document.
 
         None is the verdict on a command whose account another process has moved meanwhile: nothing was written for it, and it is to
@@ -297,7 +300,7 @@ class Committer:
         """
         deadline = self._clock.monotonic() + self._deadline_seconds
         backoff = BACKOFF_START_SECONDS
-        verdicts: list[CommandResult | None] = [None] * len(commands)
+        verdicts: list[CommandResult[Any] | None] = [None] * len(commands)
         places = list(range(len(commands)))
         lost: dict[str, int] | None = None
         certain = True
@@ -330,7 +333,7 @@ class Committer:
             await asyncio.sleep(random.uniform(0, backoff))
             backoff = min(backoff * 2, BACKOFF_CAP_SECONDS)
 
-    def _put_off(self, commands: Sequence[Command], places: Sequence[int], moved: set[str]) -> list[int]:
+    def _put_off(self, commands: Sequence[Command[Any]], places: Sequence[int], moved: set[str]) -> list[int]:
         """Declare contended what another process has moved; return the places of the commands that do not depend on it."""
         if not moved:
             return list(places)

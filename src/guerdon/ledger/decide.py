@@ -47,6 +47,7 @@ from guerdon.ledger.models import (
     Limits,
     Posting,
     RecordedRefusal,
+    T,
     Transaction,
     View,
 )
@@ -59,7 +60,7 @@ class WritePlan:
     """Everything one database transaction is to write, and the verdict on each command, in their order."""
 
     def __init__(self) -> None:
-        self.results: list[CommandResult] = []
+        self.results: list[CommandResult[Any]] = []
         self.entries: list[Entry] = []
         self.opened: dict[str, Account] = {}
         self.moved: dict[str, Account] = {}
@@ -100,7 +101,7 @@ class _State(Struct):
 
 
 def decide_batch(
-    commands: Sequence[Command],
+    commands: Sequence[Command[Any]],
     found: tuple[dict[str, Account], dict[bytes, Entry | RecordedRefusal], Documents],
     now_ms: int,
     calendar: Calendar,
@@ -131,7 +132,7 @@ def decide_batch(
     return plan
 
 
-def _apply_decision(decision: Decision, plan: WritePlan, state: _State) -> CommandOutcome:
+def _apply_decision(decision: Decision[T], plan: WritePlan, state: _State) -> CommandOutcome[T]:
     """Apply one decision to the working state, wholly or (by raising) not at all."""
     if decision.replayed:
         return CommandOutcome(decision.replayed, decision.value, replayed=True)

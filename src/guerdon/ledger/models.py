@@ -4,7 +4,7 @@ import hashlib
 import re
 import zlib
 from collections.abc import Callable, Mapping
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Generic, Literal
 
 import msgspec
 from msgspec import Struct, field
@@ -12,6 +12,18 @@ from msgspec import Struct, field
 from guerdon.errors import GuerdonError
 from guerdon.ids import digest
 from guerdon.money import BALANCE_CEILING
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeVar
+
+    T = TypeVar("T", default=None)
+    T_co = TypeVar("T_co", covariant=True, default=None)
+else:  # Python 3.11 has no defaults for type variables.
+    from typing import TypeVar
+
+    T = TypeVar("T")
+    T_co = TypeVar("T_co", covariant=True)
+"""Type of a command's own answer. Without a parameter, `Command`, `Decision` and `CommandOutcome` have none: their `value` is None."""
 
 Status = Literal["open", "frozen", "closed"]
 GENESIS = bytes(32)
@@ -373,8 +385,8 @@ class DocumentChange(Struct, frozen=True):
     count: int | None = None
 
 
-class Decision(Struct, frozen=True):
-    """What a command decided: transactions and documents to write (all or none), and an answer of its own."""
+class Decision(Struct, Generic[T_co], frozen=True):
+    """Result of deciding a command: transactions and documents to write (all or none), and the command's own answer."""
 
     transactions: tuple[Transaction, ...] = ()
     opens: tuple[Account, ...] = ()
@@ -386,7 +398,8 @@ class Decision(Struct, frozen=True):
     """Accounts on which to book what has lapsed, though nothing else moves on them."""
     replayed: tuple[Entry, ...] = ()
     """Entries of an earlier run of the same command; nothing is written then."""
-    value: object = None
+    value: T_co = None  # pyright: ignore[reportAssignmentType]
+    """The command's own answer."""
 
 
 class DocumentRef(Struct, frozen=True):
@@ -417,15 +430,15 @@ class View:
         """Which command of its batch is being decided: those of one batch are of one moment, and this is their order."""
 
 
-class Command(Struct, frozen=True):
+class Command(Struct, Generic[T_co], frozen=True):
     """What may be touched, what may exist already, and a pure `decide` over both.
 
-    `decide` gets a `View` and returns a `Decision`, or raises a `GuerdonError` to refuse. It may run several times.
+    `decide` gets a `View` and returns a `Decision`, or raises a `GuerdonError` to refuse, or `Retry`. It may run several times.
     """
 
     owners: tuple[str, ...]
     accounts: tuple[str, ...]
-    decide: Callable[[View], Decision]
+    decide: Callable[[View], Decision[T_co]]
     unique_keys: tuple[bytes, ...] = ()
     documents: tuple[DocumentRef, ...] = ()
     idempotency: Idempotency | None = None
@@ -434,12 +447,12 @@ class Command(Struct, frozen=True):
     """About what it may write; bounds the batch, since one database message holds 16 MiB."""
 
 
-class CommandOutcome(Struct, frozen=True):
-    """What a command did. `replayed` says that an earlier run of the same command did it."""
+class CommandOutcome(Struct, Generic[T_co], frozen=True):
+    """Entries that a command wrote, and its own answer. `replayed` is true when an earlier run of the same command wrote them."""
 
     entries: tuple[Entry, ...] = ()
-    value: object = None
+    value: T_co = None  # pyright: ignore[reportAssignmentType]
     replayed: bool = False
 
 
-CommandResult = CommandOutcome | GuerdonError
+CommandResult = CommandOutcome[T] | GuerdonError

@@ -11,7 +11,7 @@ from guerdon.database import Database, Document
 from guerdon.errors import DatabaseUnavailable, GuerdonError
 from guerdon.ledger.committer import Committer
 from guerdon.ledger.decide import decide_batch
-from guerdon.ledger.models import Account, Command, CommandOutcome, CommandResult, Entry, entry_id
+from guerdon.ledger.models import Account, Command, CommandOutcome, CommandResult, Entry, T, entry_id
 from guerdon.ledger.store import ACCOUNTS, ENTRIES, decode_account, decode_entry
 
 
@@ -46,45 +46,50 @@ class Ledger:
 
     # --- commands ---------------------------------------------------------------------------------------------------
 
-    async def submit(self, command: Command) -> CommandOutcome:
+    async def submit(self, command: Command[T]) -> CommandOutcome[T]:
         """Commit one command and return what it did.
 
         Raises:
             GuerdonError: the refusal that `decide` raised.
+            Retry: the state that the command was made from has changed; nothing was done.
             Overloaded: the queue is full, or the deadline passed before the command was begun; nothing was done.
             OutcomeUnknown: the deadline passed in the middle; repeat with the same key to learn the outcome.
             DatabaseUnavailable: no primary within the deadline; nothing was done.
         """
         return await self._committer.enqueue((command,))[0]
 
-    async def submit_all(self, commands: Sequence[Command]) -> list[CommandResult]:
+    async def submit_all(self, commands: Sequence[Command[T]]) -> list[CommandResult[T]]:
         """Commit many independent commands, in order where they share an account; each has its own verdict.
 
         Raises:
             Overloaded: they do not all fit into the queue; nothing was done.
         """
         results = await asyncio.gather(*self._committer.enqueue(commands), return_exceptions=True)
-        verdicts: list[CommandResult] = []
+        verdicts: list[CommandResult[T]] = []
         for result in results:
             if isinstance(result, BaseException) and not isinstance(result, GuerdonError):
                 raise result
             verdicts.append(result)
         return verdicts
 
-    async def preview(self, command: Command) -> CommandOutcome:
+    async def preview(self, command: Command[T]) -> CommandOutcome[T]:
         """Read and decide like `submit`, and write nothing.
 
         Raises:
             GuerdonError: the refusal that `decide` raised.
+            Retry: the state that the command was made from has changed.
         """
         try:
-            plan = decide_batch([command], await self._committer.store.read([command]), self._clock.now_ms(), self.calendar)
+            found = await self._committer.store.read([command])
         except PyMongoError as error:
             raise DatabaseUnavailable("the database does not answer", retry_after_seconds=1) from error
-        verdict = plan.results[0]
-        if isinstance(verdict, GuerdonError):
-            raise verdict
-        return verdict
+        [result] = decide_batch([command], found, self._clock.now_ms(), self.calendar).results
+        if isinstance(result, GuerdonError):
+            try:
+                raise result
+            finally:
+                del result  # The traceback of the error holds this frame: they would keep each other until a collection.
+        return result
 
     async def close(self) -> None:
         """Finish what is in flight or queued, then refuse."""

@@ -71,7 +71,6 @@ class Referrals:
         if member.sealed is None or member.erasing_at is not None:
             raise NotFound("nobody has this code")
         outcome = await self._ledger.submit(_referral(member_id, referrer))
-        assert isinstance(outcome.value, Referred)
         return view_referral(outcome.value.standing, code_of(member_id)), outcome.value.before
 
     async def get_referral(self, actor: Actor, member_id: str) -> ReferralView:
@@ -86,8 +85,8 @@ class Referrals:
         return view_referral(standing or MemberState(id=member_id, owner=member_id), code_of(member_id))
 
 
-def _referral(member_id: str, referrer: str) -> Command:
-    def decide(view: View) -> Decision:
+def _referral(member_id: str, referrer: str) -> Command[Referred]:
+    def decide(view: View) -> Decision[Referred]:
         standing = member_state_of(member_id, view)
         if standing.referrer == referrer:
             return Decision(value=Referred(standing, before=True))

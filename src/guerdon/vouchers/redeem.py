@@ -16,7 +16,7 @@ from guerdon.campaigns.domain import PURCHASE, EvaluationInputs, MemberState, Sh
 from guerdon.campaigns.evaluation import Subject, member_facts
 from guerdon.campaigns.periods import window_name
 from guerdon.clock import rfc3339
-from guerdon.errors import BusinessError, InsufficientFunds, LimitReached, NotEligible, NotFound, OfferUnavailable, SoldOut
+from guerdon.errors import BusinessError, InsufficientFunds, LimitReached, NotEligible, NotFound, OfferUnavailable, Retry, SoldOut
 from guerdon.ledger.decide import find_replay
 from guerdon.ledger.models import (
     COUNTED,
@@ -50,9 +50,6 @@ from guerdon.vouchers.models import (
 )
 
 REDEEM_BYTES = 4096
-STALE = "stale"
-"""What the command answers when the offer, the day or the code is not what it was made for, or something was not made or not read that is
-needed after all: nothing was written, make it anew and whole."""
 
 
 class NewVoucher(Struct, frozen=True):
@@ -125,10 +122,11 @@ def documents_of(offers: Sequence[Offer], member: str) -> list[DocumentRef]:
     return documents
 
 
-def redeem_command(asked: RedeemRequest) -> Command:
+def redeem_command(asked: RedeemRequest) -> Command[Voucher | None]:
     """Issue a voucher and take its price in one commit. The same request again recalls the first answer.
 
-    `decide` raises NotFound, OfferUnavailable, NotEligible, LimitReached, SoldOut or InsufficientFunds, in this order.
+    `decide` raises NotFound, OfferUnavailable, NotEligible, LimitReached, SoldOut or InsufficientFunds, in this order; and Retry when the
+    offer, the day or the code is not the one that the command was made for, or when it lacks a voucher or a document that is needed.
     """
     offer, member = asked.offer, asked.member
     counters = redemption_counters(offer, member, asked.now_ms, asked.calendar)
@@ -140,7 +138,7 @@ def redeem_command(asked: RedeemRequest) -> Command:
     if asked.blank is not None and asked.blank.code_id is not None:
         documents.append(DocumentRef(VOUCHER_CODES, asked.blank.code_id, member))
 
-    def decide(view: View) -> Decision:
+    def decide(view: View) -> Decision[Voucher | None]:
         earlier = find_replay(view, asked.idempotency)
         if earlier is not None:
             return Decision(replayed=(earlier,))
@@ -153,12 +151,12 @@ def redeem_command(asked: RedeemRequest) -> Command:
             or document["count"] != offer.count
             or counters != redemption_counters(offer, member, view.now_ms, asked.calendar)
         ):
-            return Decision(value=STALE)
+            raise Retry
         hindrance = rejection_reason(offer, RedeemContext.of(asked.subject, view, asked.calendar), counters)
         if hindrance is not None:
             raise hindrance
         if asked.blank is None or (VOUCHER_CODES, asked.blank.code_id) in view.documents:
-            return Decision(value=STALE)
+            raise Retry
         return _issue(asked, asked.blank, counters, view)
 
     return Command(
@@ -297,7 +295,7 @@ def unaffordable(offer: Offer, seen: RedeemContext) -> BusinessError | None:
 # --- what is issued -------------------------------------------------------------------------------------------------
 
 
-def _issue(asked: RedeemRequest, blank: NewVoucher, counters: Sequence[RedemptionCounter], view: View) -> Decision:
+def _issue(asked: RedeemRequest, blank: NewVoucher, counters: Sequence[RedemptionCounter], view: View) -> Decision[Voucher | None]:
     offer, member, now_ms = asked.offer, asked.member, view.now_ms
     stock = view.accounts[offer.stock_account]
     metadata = {"offer": offer.id, "version": str(offer.version), "voucher": blank.voucher_id}

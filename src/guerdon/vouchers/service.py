@@ -1,7 +1,5 @@
 """Vouchers: redeemed from offers, listed, and found by their codes."""
 
-from typing import cast
-
 import msgspec
 from msgspec import Struct
 
@@ -9,7 +7,7 @@ from guerdon.campaigns.evaluation import Subject
 from guerdon.campaigns.profiles import Profiles
 from guerdon.clock import Clock
 from guerdon.database import Database
-from guerdon.errors import NotFound, Overloaded, SoldOut, Validation
+from guerdon.errors import NotFound, Overloaded, Retry, SoldOut, Validation
 from guerdon.http.cursor import decode_cursor, encode_cursor
 from guerdon.ids import IdSource
 from guerdon.ledger.expiry import bring_up_to
@@ -41,7 +39,7 @@ from guerdon.vouchers.models import (
     status_of,
     view_voucher,
 )
-from guerdon.vouchers.redeem import STALE, NewVoucher, RedeemRequest, reads_member, redeem_command
+from guerdon.vouchers.redeem import NewVoucher, RedeemRequest, reads_member, redeem_command
 from guerdon.wallets.models import view_transaction
 from guerdon.wallets.service import Request
 
@@ -108,9 +106,10 @@ class Vouchers:
             except SoldOut:
                 self._sold_out.add(offer_id)
                 raise
-            if outcome.value != STALE:
-                return await self._answer(outcome), outcome.replayed
-            self._sold_out.discard(offer_id)
+            except Retry:
+                self._sold_out.discard(offer_id)
+                continue
+            return await self._answer(outcome), outcome.replayed
         raise Overloaded("the offer is being changed; nothing was done", retry_after_seconds=1)
 
     def _redemption(self, offer: Offer, subject: Subject, idempotency: Idempotency, *, whole: bool) -> RedeemRequest:
@@ -135,10 +134,10 @@ class Vouchers:
         row = self._outbox.row_of(ISSUED_EVENT, member, said, channel=CHANNEL, ttl_seconds=TOLD_SECONDS)
         return NewVoucher(voucher_id, code, None if code is None else normalise(code), row)
 
-    async def _answer(self, outcome: CommandOutcome) -> Redeemed:
+    async def _answer(self, outcome: CommandOutcome[Voucher | None]) -> Redeemed:
         """The answer is made from the first entry and from what never changes, so a replay is the first answer again."""
         paid: Entry = outcome.entries[0]
-        voucher = outcome.value if isinstance(outcome.value, Voucher) else await self._vouchers.get(paid.metadata["voucher"])
+        voucher = outcome.value or await self._vouchers.get(paid.metadata["voucher"])
         assert voucher is not None
         issued = msgspec.structs.replace(voucher, state="issued", reserved_until=None)
         view = view_voucher(issued, None, voucher.issued_at, code=await self.code_of(voucher))
@@ -156,7 +155,7 @@ class Vouchers:
         offers = on_sale(await self._offers.list_live(), now_ms)
         subject = await self._subject(actor.id, reads=any(map(reads_member, offers)))
         outcome = await self._ledger.preview(catalogue_command(offers, subject, self._ledger.calendar, now_ms))
-        return cast(list[CatalogueItem], outcome.value)
+        return outcome.value
 
     async def list_vouchers(self, actor: Actor, member_id: str, query: VoucherQuery) -> tuple[list[VoucherView], str | None]:
         """Return one page of a member's vouchers, newest first, and the cursor of the next.

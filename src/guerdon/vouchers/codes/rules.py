@@ -70,13 +70,13 @@ class CodeBatchRequest(Struct, frozen=True):
         )
 
 
-def generate_command(wish: CodeBatchRequest, pattern: str | None) -> Command:
+def generate_command(wish: CodeBatchRequest, pattern: str | None) -> Command[CodeBatch | None]:
     """Begin to make secret codes: all of them count against the stock from now on.
 
     `decide` raises NotFound, InvalidState, Validation or SoldOut.
     """
 
-    def begin(view: View, offer: Offer, stock: Account) -> Decision:
+    def begin(view: View, offer: Offer, stock: Account) -> Decision[CodeBatch | None]:
         if offer.kind == "external_code":
             raise Validation.at("", "codes of another house are imported: POST /v1/offers/{offer_id}/codes/import")
         if offer.kind == GIFT_CARD and wish.wanted > CARDS_MAX:
@@ -91,7 +91,7 @@ def generate_command(wish: CodeBatchRequest, pattern: str | None) -> Command:
     return _beginning(wish, begin)
 
 
-def shared_command(wish: CodeBatchRequest, code: str, uses: int) -> Command:
+def shared_command(wish: CodeBatchRequest, code: str, uses: int) -> Command[CodeBatch | None]:
     """Issue one code for many uses, all of which count against the stock from now on.
 
     `decide` raises NotFound, InvalidState, Validation or SoldOut.
@@ -99,7 +99,7 @@ def shared_command(wish: CodeBatchRequest, code: str, uses: int) -> Command:
     shown = code.upper()
     known = normalise(shown)
 
-    def begin(view: View, offer: Offer, stock: Account) -> Decision:
+    def begin(view: View, offer: Offer, stock: Account) -> Decision[CodeBatch | None]:
         if offer.kind not in {"discount", "item"}:
             raise Validation.at("", "gift cards and codes of another house are not shared")
         if (VOUCHER_CODES, known) in view.documents:
@@ -129,13 +129,13 @@ def shared_command(wish: CodeBatchRequest, code: str, uses: int) -> Command:
     )
 
 
-def import_command(wish: CodeBatchRequest, parts: Sequence[StagedCodes], size_bytes: int) -> Command:
+def import_command(wish: CodeBatchRequest, parts: Sequence[StagedCodes], size_bytes: int) -> Command[CodeBatch | None]:
     """Take a file of codes over. None of them can be had before all of them are in the pool.
 
     `decide` raises NotFound, InvalidState or Validation.
     """
 
-    def begin(view: View, offer: Offer, stock: Account) -> Decision:
+    def begin(view: View, offer: Offer, stock: Account) -> Decision[CodeBatch | None]:
         if offer.kind != "external_code":
             raise Validation.at("", "only an offer of the kind external_code takes codes that another house has made")
         batch = wish.made_of(offer, view.now_ms)
@@ -149,16 +149,16 @@ def import_command(wish: CodeBatchRequest, parts: Sequence[StagedCodes], size_by
 
 def _beginning(
     wish: CodeBatchRequest,
-    begin: Callable[[View, Offer, Account], Decision],
+    begin: Callable[[View, Offer, Account], Decision[CodeBatch | None]],
     *,
     owners: tuple[str, ...] = (),
     accounts: tuple[str, ...] = (),
     documents: tuple[DocumentRef, ...] = (),
     size_bytes: int = BATCH_BYTES,
-) -> Command:
+) -> Command[CodeBatch | None]:
     stock = f"{wish.offer}:{STOCK}"
 
-    def decide(view: View) -> Decision:
+    def decide(view: View) -> Decision[CodeBatch | None]:
         earlier = find_replay(view, wish.idempotency)
         if earlier is not None:
             return Decision(replayed=(earlier,))
@@ -194,7 +194,7 @@ def _require_left(stock: Account, wanted: int) -> None:
 # --- the worker's ---------------------------------------------------------------------------------------------------
 
 
-def finish_import_command(batch: CodeBatch) -> Command:
+def finish_import_command(batch: CodeBatch) -> Command[bool]:
     """Raise the stock to the codes that are in the pool: from now on they can be had.
 
     The answer is False when the batch was cancelled meanwhile, or the stock is not what it was: nothing is written then.
@@ -204,7 +204,7 @@ def finish_import_command(batch: CodeBatch) -> Command:
     stock = f"{batch.owner}:{STOCK}"
     idempotency = _worker_key(batch, "finish")
 
-    def decide(view: View) -> Decision:
+    def decide(view: View) -> Decision[bool]:
         earlier = find_replay(view, idempotency)
         if earlier is not None:
             return Decision(replayed=(earlier,), value=True)
@@ -223,12 +223,12 @@ def finish_import_command(batch: CodeBatch) -> Command:
     return _ending(batch, idempotency, decide)
 
 
-def give_back_command(batch: CodeBatch) -> Command:
+def give_back_command(batch: CodeBatch) -> Command[bool]:
     """Count what was never made, or is void, against the stock no more, and close the batch."""
     stock = f"{batch.owner}:{STOCK}"
     idempotency = _worker_key(batch, "give back")
 
-    def decide(view: View) -> Decision:
+    def decide(view: View) -> Decision[bool]:
         earlier = find_replay(view, idempotency)
         if earlier is not None:
             return Decision(replayed=(earlier,), value=True)
@@ -242,7 +242,7 @@ def give_back_command(batch: CodeBatch) -> Command:
     return _ending(batch, idempotency, decide)
 
 
-def _ending(batch: CodeBatch, idempotency: Idempotency, decide: Callable[[View], Decision]) -> Command:
+def _ending(batch: CodeBatch, idempotency: Idempotency, decide: Callable[[View], Decision[bool]]) -> Command[bool]:
     return Command(
         owners=(batch.owner,),
         accounts=(f"{batch.owner}:{STOCK}",),
@@ -261,7 +261,7 @@ def _decided(batch: CodeBatch, count: int, fields: dict[str, Any]) -> DocumentCh
     return DocumentChange(CODE_BATCHES, batch.id, batch.owner, {**fields, "count": count + 1}, counted=True, count=count)
 
 
-def card_command(batch: CodeBatch, offer: Offer, number: int, candidates: Sequence[tuple[str, str]]) -> Command:
+def card_command(batch: CodeBatch, offer: Offer, number: int, candidates: Sequence[tuple[str, str]]) -> Command[bool]:
     """Issue the gift card `number` of a batch under the first code, (shown, known), that is free. The same number again recalls.
 
     The answer is False when none of the codes is free.
@@ -272,7 +272,7 @@ def card_command(batch: CodeBatch, offer: Offer, number: int, candidates: Sequen
     def issued(shown: str, issued_at: int) -> Voucher:
         return bearer_voucher(offer, voucher_id, shown, batch=batch.id, expires_at=batch.expires_at, issued_at=issued_at)
 
-    def decide(view: View) -> Decision:
+    def decide(view: View) -> Decision[bool]:
         earlier = find_replay(view, idempotency)
         if earlier is not None:
             return Decision(replayed=(earlier,), value=True)
