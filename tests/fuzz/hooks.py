@@ -31,10 +31,10 @@ BEYOND_THE_DOCUMENT = {
     r"two different wallets|hold one asset|an external_id, an email, or both|exactly one of external_id and id|needs? (a|its|an) "
     r"(period|currency|amount|group)|has no period|the hours are empty|must be after|refund itself|would (lapse|have lapsed)|only a refund|"
     r"at least one category or one sku|needs more points than|is there twice|only discounts have one|is what it takes|the discount is in|leave it out|"
-    r"needs (its currency|a cap)|judges no unlinked refunds|confirms nothing|confirm itself|can wait for an event|"
+    r"needs (its currency|a cap)|judges no unlinked refunds|cannot confirm|confirm itself|can wait for an event|"
     r"counts for no achievement":
         "two fields are compared, or one needs another",
-    r"there is no (asset|such wallet)|another member's|only a purchase can be (refunded|confirmed)": "what is named is looked up",
+    r"there is no (asset|such wallet)|another member|only a purchase can be (refunded|confirmed)": "what is named is looked up",
     r"takes codes that another house has made|codes of another house are|are not shared|there is this code already|for good; draft another|"
     r"say (who|into whose wallet)|has \d+ at most|needs the (currency of the basket|basket's amount)":
         "it depends on the offer, on who asks, or on what there is",
