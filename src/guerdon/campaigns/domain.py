@@ -1,10 +1,11 @@
 """Domain types of events, awards and member state, shared by campaigns, tiers and events."""
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 from msgspec import UNSET, Struct, UnsetType, field
 
-from guerdon.campaigns.models import Clawback, Expiry, ItemsOf
+from guerdon.campaigns.models import Clawback, Expiry, ItemsOf, RefundRule
 from guerdon.money import BALANCE_CEILING
 
 
@@ -90,6 +91,16 @@ class Award(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """It rests on several events, and is taken back when one of them stops counting."""
     waits: AwaitedEvent | None = None
     """It cannot be spent before it is released, and lapses at `expires_at`."""
+    refund_rule: RefundRule = "proportional"
+    """Rule that says which share of it a refund takes back."""
+
+
+class Refundable(Struct, frozen=True):
+    """A purchase to refund."""
+
+    amount: int
+    awards: Sequence[Award]
+    items: Sequence[Item] = ()
 
 
 class Release(Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -8,13 +8,13 @@ from msgspec import Struct
 
 from guerdon.calendar import Calendar
 from guerdon.campaigns.achievements import Step, step
-from guerdon.campaigns.award_amounts import award_amount
+from guerdon.campaigns.award_types import award_amount, formula_of
 from guerdon.campaigns.birthdays import BIRTHDAY, NO_BIRTHDAY, birthday_on
 from guerdon.campaigns.cel import Condition, Formula, compile_condition, compile_formula, facts_of
 from guerdon.campaigns.cel_cost import CONDITION_US_MAX, ITEMS_SURE, STANDING_US_MAX
 from guerdon.campaigns.domain import PURCHASE, REFUND, AchievementProgress, EvaluationInputs, ShopEvent
 from guerdon.campaigns.line_items import chosen, cost_of
-from guerdon.campaigns.models import Achievement, Campaign, FormulaAward
+from guerdon.campaigns.models import Achievement, Campaign
 from guerdon.campaigns.periods import is_open, local_date
 from guerdon.clock import rfc3339
 
@@ -39,10 +39,10 @@ class LiveCampaign(Struct, frozen=True):
 
     @classmethod
     def of(cls, campaign: Campaign) -> "LiveCampaign":
-        award = campaign.award
+        expression = formula_of(campaign.award)
         audience = compile_condition(campaign.audience, "/audience")
         condition = compile_condition(campaign.condition, "/condition")
-        formula = compile_formula(award.expression, "/award/expression") if isinstance(award, FormulaAward) else None
+        formula = None if expression is None else compile_formula(expression, "/award/expression")
         parts = [part for part in (audience, condition, formula) if part is not None]
         return cls(
             campaign,

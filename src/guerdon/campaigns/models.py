@@ -24,6 +24,9 @@ CampaignStatus = Literal["draft", "active", "paused", "ended"]
 Clawback = Literal["none", "up_to_balance", "debt"]
 Period = Literal["day", "week", "month", "year", "ever"]
 PaidTo = Literal["member", "referrer"]
+RefundRule = Literal["proportional"]
+"""Name of a rule that says which share of an award a refund takes back. A paid award is stored with it, so that its refund does not depend on
+later versions of the campaign."""
 Weekday = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
 WEEKDAYS: tuple[Weekday, ...] = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 EventType = Annotated[str, Meta(pattern=r"^[a-z][a-z0-9_]{0,39}$(?!\n)", examples=["purchase"])]
@@ -47,7 +50,7 @@ class FixedAward(Struct, frozen=True, forbid_unknown_fields=True, tag_field="typ
 
 
 class PerAmountAward(Struct, frozen=True, forbid_unknown_fields=True, tag_field="type", tag="per_amount"):
-    """event.amount x points / per, rounded once."""
+    """`event.amount * points / per`, computed exactly and rounded once."""
 
     points: Amount
     per: Amount
@@ -55,14 +58,14 @@ class PerAmountAward(Struct, frozen=True, forbid_unknown_fields=True, tag_field=
 
 
 class PercentAward(Struct, frozen=True, forbid_unknown_fields=True, tag_field="type", tag="percent"):
-    """So many percent of event.amount, in minor units, rounded once."""
+    """A percentage of `event.amount` in minor units, computed exactly and rounded once."""
 
     percent: Decimal
     rounding: Rounding = "floor"
 
 
 class FormulaAward(Struct, frozen=True, forbid_unknown_fields=True, tag_field="type", tag="formula"):
-    """What a CEL expression over event, member and now says, rounded once. CEL divides whole numbers toward zero."""
+    """The value of a CEL expression over `event`, `member` and `now`, rounded once. CEL divides whole numbers toward zero."""
 
     expression: Expression
     rounding: Rounding = "floor"

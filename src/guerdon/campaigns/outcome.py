@@ -11,6 +11,7 @@ from msgspec import Struct
 from guerdon.calendar import Calendar
 from guerdon.campaigns.achievements import reach, without
 from guerdon.campaigns.allocation import Allocation, allocate, apply_allocation, wallet_after
+from guerdon.campaigns.award_types import AWARD_TYPES
 from guerdon.campaigns.domain import (
     PURCHASE,
     AchievementProgress,
@@ -21,6 +22,7 @@ from guerdon.campaigns.domain import (
     DecisionView,
     EvaluationInputs,
     PurchaseRefunds,
+    Refundable,
     Release,
     Released,
     ShopEvent,
@@ -28,7 +30,7 @@ from guerdon.campaigns.domain import (
 from guerdon.campaigns.evaluation import Evaluation
 from guerdon.campaigns.line_items import add_up
 from guerdon.campaigns.models import Campaign, PendingEvent
-from guerdon.campaigns.refunds import AwardClawback, Refundable, RefundRequest, award_wallet_name, refund, take_whole
+from guerdon.campaigns.refunds import AwardClawback, RefundRequest, award_wallet_name, refund, take_whole
 from guerdon.campaigns.releases import CONFIRMED_MAX, lot_of, released_now
 
 
@@ -75,6 +77,7 @@ def award_of(allocation: Allocation, transaction_id: str | None = None) -> Award
         to=allocation.to,
         achievement=campaign.achievement is not None,
         waits=waiting_of(campaign) if lot is not None and lot.awaits_confirmation else None,
+        refund_rule=AWARD_TYPES[type(campaign.award)].refund_rule,
     )
 
 

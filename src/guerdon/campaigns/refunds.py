@@ -5,24 +5,24 @@ purchase is refunded, in any number of refunds. Together the refunds of a purcha
 of the award first, and gives back to the caps and the budget that the award counted against.
 """
 
-from collections.abc import Mapping, Sequence
-from fractions import Fraction
+from collections.abc import Mapping
 
 import msgspec
 from msgspec import Struct
 
 from guerdon.campaigns.allocation import clawed_back, wallet_after
+from guerdon.campaigns.award_types import taken_back
 from guerdon.campaigns.domain import (
     REFERRERS,
     AchievementReached,
     Award,
     AwardWallet,
     DecisionView,
-    Item,
     PurchaseRefunds,
+    Refundable,
     ReturnedItem,
 )
-from guerdon.campaigns.line_items import chosen, merged, returned_share
+from guerdon.campaigns.line_items import merged
 from guerdon.ledger.models import Lot
 
 _RESTS = "it was paid for several events, and stays as long as less than half of each of them is refunded"
@@ -55,20 +55,6 @@ class RefundRequest(Struct, frozen=True):
     items: tuple[ReturnedItem, ...] = ()
 
 
-def share(award: Award, refunded: PurchaseRefunds, purchase: "Refundable") -> int:
-    """Return what has to be taken back of an award when so much of its purchase is refunded.
-
-    Of an award for certain items, a refund that names its items takes the share that these are of them, and any other the share that its
-    amount is of the purchase.
-    """
-    if award.items is None:
-        gone = Fraction(refunded.amount, purchase.amount)
-    else:
-        gone = returned_share(chosen(purchase.items, award.items), refunded.items)
-        gone = min(1, gone + Fraction(refunded.amount - refunded.itemised, purchase.amount))
-    return award.amount - award.amount * (gone.denominator - gone.numerator) // gone.denominator
-
-
 def award_wallet_name(award: Award) -> str:
     """Return the key of the award's wallet in `EvaluationInputs.wallets`."""
     return award.asset if award.to is None else f"{REFERRERS}{award.asset}"
@@ -95,14 +81,6 @@ def take_whole(reached: AchievementReached, reason: str, outcome: RefundOutcome,
     return RefundOutcome(outcome.refunded, [*outcome.decisions, decision], taken, {**outcome.wallets, award.asset: left})
 
 
-class Refundable(Struct, frozen=True):
-    """A purchase to refund."""
-
-    amount: int
-    awards: Sequence[Award]
-    items: Sequence[Item] = ()
-
-
 def refund(
     known: PurchaseRefunds, request: RefundRequest, purchase: Refundable, wallets: Mapping[str, AwardWallet], now_ms: int
 ) -> RefundOutcome:
@@ -127,7 +105,7 @@ def refund(
         if award.achievement:
             decisions.append(DecisionView(award.campaign, award.version, "not_matched", 0, [_RESTS]))
             continue
-        due = share(award, refunded, purchase) - done.get(award.campaign, 0)
+        due = taken_back(award, refunded, purchase) - done.get(award.campaign, 0)
         reasons = [f"{now_refunded} of {whole} are refunded: {due} of {award.amount} to take back now"]
         if beyond:
             reasons.append(f"{beyond} more than the purchase are left out")

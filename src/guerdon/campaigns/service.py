@@ -6,6 +6,7 @@ from collections.abc import Iterable
 import msgspec
 
 from guerdon.campaigns.approvals import approved, require_approved
+from guerdon.campaigns.award_types import formula_of
 from guerdon.campaigns.cel import compile_condition, compile_formula, require_bounded
 from guerdon.campaigns.cel_cost import CONDITION_US_MAX
 from guerdon.campaigns.domain import PURCHASE, REFUND
@@ -19,7 +20,6 @@ from guerdon.campaigns.models import (
     CampaignQuery,
     CampaignStatus,
     CampaignVersion,
-    FormulaAward,
     PendingEvent,
     in_force,
 )
@@ -183,9 +183,10 @@ class Campaigns:
         for source, pointer in ((body.audience, "/audience"), (body.condition, "/condition")):
             require_bounded(source, pointer)
             compile_condition(source, pointer)
-        if isinstance(body.award, FormulaAward):
-            require_bounded(body.award.expression, "/award/expression")
-            compile_formula(body.award.expression, "/award/expression")
+        formula = formula_of(body.award)
+        if formula is not None:
+            require_bounded(formula, "/award/expression")
+            compile_formula(formula, "/award/expression")
         _require_sense(body)
         if not await self._assets.exists(body.asset):
             raise Validation.at("/asset", f"there is no asset {body.asset}")

@@ -6,9 +6,9 @@ import msgspec
 
 from guerdon.campaigns.achievements import touching
 from guerdon.campaigns.allocation import wallet_state
-from guerdon.campaigns.domain import EVENTS, REFUNDS, AchievementProgress, Award, RecordedEvent
+from guerdon.campaigns.domain import EVENTS, REFUNDS, AchievementProgress, Award, RecordedEvent, Refundable
 from guerdon.campaigns.outcome import refund_outcome
-from guerdon.campaigns.refunds import Refundable, award_wallet_name, wallet_of
+from guerdon.campaigns.refunds import award_wallet_name, wallet_of
 from guerdon.errors import Retry
 from guerdon.events.record import (
     AWARD_BYTES,

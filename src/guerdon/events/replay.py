@@ -10,12 +10,11 @@ import msgspec
 from msgspec import UNSET, Struct
 
 from guerdon.calendar import Calendar
-from guerdon.campaigns.domain import EVENTS, DecisionView, EvaluationInputs, RecordedEvent, ShopEvent
+from guerdon.campaigns.domain import EVENTS, DecisionView, EvaluationInputs, RecordedEvent, Refundable, ShopEvent
 from guerdon.campaigns.engine import ENGINE
 from guerdon.campaigns.evaluation import LiveCampaign, Subject, evaluate
 from guerdon.campaigns.outcome import EventOutcome, confirmation_outcome, event_outcome, refund_outcome
 from guerdon.campaigns.profiles import Profiles
-from guerdon.campaigns.refunds import Refundable
 from guerdon.campaigns.service import Campaigns
 from guerdon.database import Database
 from guerdon.errors import Validation
