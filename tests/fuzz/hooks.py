@@ -31,18 +31,18 @@ BEYOND_THE_DOCUMENT = {
     r"two different wallets|hold one asset|an external_id, an email, or both|exactly one of external_id and id|needs? (a|its|an) "
     r"(period|currency|amount|group)|has no period|the hours are empty|must be after|refund itself|would (lapse|have lapsed)|only a refund|"
     r"at least one category or one sku|needs more points than|is there twice|only discounts have one|is what it takes|the discount is in|leave it out|"
-    r"needs (its currency|a cap)|judges no unlinked refunds|cannot confirm|confirm itself|can wait for an event|"
-    r"counts for no achievement":
+    r"needs (its currency|a cap)|cannot evaluate refunds|cannot confirm|confirm itself|can wait for an event|"
+    r"cannot count towards an achievement":
         "two fields are compared, or one needs another",
     r"there is no (asset|such wallet)|another member|only a purchase can be (refunded|confirmed)": "what is named is looked up",
     r"takes codes that another house has made|codes of another house are|are not shared|there is this code already|for good; draft another|"
     r"say (who|into whose wallet)|has \d+ at most|needs the (currency of the basket|basket's amount)":
         "it depends on the offer, on who asks, or on what there is",
     r"pattern needs|a secret code needs|a pattern (has|is)|check character|there is no code in it": "a pattern is counted, and a file is read",
-    r"it has passed|the future is not booked yet|more than ten years ahead": "the clock is looked at",
+    r"(it|the time) has passed|the future is not booked yet|more than ten years ahead": "the clock is looked at",
     r"an address (begins|names|has|of)|is not an address|the port is|leads to an address|a name (ends|has)|not a public one":
         "an address is taken apart, and its name resolved",
-    r"not a CEL expression|the expression is of type|does not exist; (event|member) has|a condition (tries|walks)|beside a walk":
+    r"not a CEL expression|the expression is of type|does not exist; (event|member) has|a condition can(not| use)|beside a list macro|could take too long":
         "an expression is a program",
 }  # fmt: skip
 """Details of refusals of requests that fit the document, with the reason for which that is right."""

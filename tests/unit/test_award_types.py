@@ -5,7 +5,7 @@ from fractions import Fraction
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from guerdon.campaigns.award_types import AWARD_TYPES, REFUND_SHARES, AwardType, taken_back
@@ -39,6 +39,7 @@ def refund_all(purchase: Refundable, parts: Sequence[RefundRequest]) -> tuple[Pu
 
 
 @every_type
+@settings(deadline=None)
 @given(paid=st.integers(0, 10**9), whole=amounts, parts=st.lists(amounts, min_size=1, max_size=6))
 def test_refunds_by_amount(award_type: AwardType[Any], paid: int, whole: int, parts: list[int]) -> None:
     award = award_of(award_type, paid)
@@ -55,6 +56,7 @@ def test_refunds_by_amount(award_type: AwardType[Any], paid: int, whole: int, pa
 
 
 @every_type
+@settings(deadline=None)
 @given(paid=st.integers(0, 10**9), bought=items, wanted=st.sets(st.sampled_from(SKUS), min_size=1), data=st.data())
 def test_refunds_by_item(award_type: AwardType[Any], paid: int, bought: list[Item], wanted: set[str], data: st.DataObject) -> None:
     whole = max(1, sum(item.quantity * item.unit_price for item in bought))
@@ -77,6 +79,7 @@ def test_refunds_by_item(award_type: AwardType[Any], paid: int, bought: list[Ite
 
 
 @every_type
+@settings(deadline=None)
 @given(first=amounts, second=amounts)
 def test_more_refunded_is_more_taken_back(award_type: AwardType[Any], first: int, second: int) -> None:
     award, purchase = award_of(award_type, 0), Refundable(40_000, [award_of(award_type, 0)])

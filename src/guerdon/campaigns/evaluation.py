@@ -11,7 +11,7 @@ from guerdon.campaigns.achievements import Step, step
 from guerdon.campaigns.award_types import award_amount, formula_of
 from guerdon.campaigns.birthdays import BIRTHDAY, NO_BIRTHDAY, birthday_on
 from guerdon.campaigns.cel import Condition, Formula, compile_condition, compile_formula, facts_of
-from guerdon.campaigns.cel_cost import CONDITION_US_MAX, ITEMS_SURE, STANDING_US_MAX
+from guerdon.campaigns.cel_cost import COMMIT_US_MAX, CONDITION_US_MAX, ITEMS_SURE
 from guerdon.campaigns.domain import PURCHASE, REFUND, AchievementProgress, EvaluationInputs, ShopEvent
 from guerdon.campaigns.line_items import chosen, cost_of
 from guerdon.campaigns.models import Achievement, Campaign
@@ -149,7 +149,7 @@ class Evaluator:
         if cost > CONDITION_US_MAX or not live.reads_member_state:
             return cost > CONDITION_US_MAX
         self._in_commit_us += cost
-        return self._in_commit_us > STANDING_US_MAX
+        return self._in_commit_us > COMMIT_US_MAX
 
 
 def _inactive_reason(event: ShopEvent, campaign: Campaign, calendar: Calendar) -> str | None:
