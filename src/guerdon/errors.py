@@ -433,6 +433,16 @@ class Overloaded(OperationsError):
     page = "The queue is full, and nothing was done. Retry after `Retry-After`, with the same key."
 
 
+class Retry(Overloaded):
+    """The state that a command was made from has changed, and nothing was written: read it again and submit a new command.
+
+    Raised by `decide`, and caught by the service that made the command. A caller sees it, as `overloaded`, only where no service does.
+    """
+
+    def __init__(self) -> None:
+        super().__init__("the state that the command was made from has changed; nothing was done", retry_after_seconds=1)
+
+
 class StoreUnavailable(OperationsError):
     code = "temporary-reduced-capacity"
     status = 503

@@ -129,13 +129,13 @@ async def test_what_is_missing_is_named(service: Caller, factory: Factory, datab
         return list(found["missing"])
 
     assert await missing(back["id"]) == [f"the purchase that it refunds, {refunded['id']}"]
-    assert await missing(old["id"]) == ["what it was judged on: it was recorded by an earlier version, which did not keep it"]
-    assert await missing(other["id"]) == [f"the engine guerdon-deciding/0; {ENGINE} judges otherwise"]
+    assert await missing(old["id"]) == ["the inputs, which the version that recorded the event did not store"]
+    assert await missing(other["id"]) == [f"the engine guerdon-deciding/0; {ENGINE} decides differently"]
     await database.raw[CAMPAIGN_VERSIONS].delete_one({"_id": f"{campaign}/1"})
     await database.raw[PERSON_KEYS].delete_one({"_id": plain["member_id"]})
     assert await missing(plain["id"]) == [
         f"version 1 of campaign {campaign}",
-        "what the campaigns read of the member, who was erased",
+        "the profile fields that the campaigns read, which were erased with the member",
     ]
     problem(await service.post("/v1/events/nothing/replay", key=None), 404, "not-found")
 

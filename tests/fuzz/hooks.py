@@ -31,19 +31,19 @@ BEYOND_THE_DOCUMENT = {
     r"two different wallets|have the same asset|an external_id, an email, or both|exactly one of external_id and id|needs? (a|its|an) "
     r"(period|currency|amount|group)|has no period|the hours are empty|must be after|refund itself|would (lapse|have lapsed)|only a refund|"
     r"at least one category or one sku|needs more points than|is there twice|only a discount has|takes a value of type|the currency must be|leave it out|omit the field|"
-    r"needs (its currency|a cap)|judges no unlinked refunds|confirms nothing|confirm itself|can wait for an event|"
-    r"counts for no achievement":
+    r"needs (its currency|a cap)|cannot evaluate refunds|cannot confirm|confirm itself|can wait for an event|"
+    r"cannot count towards an achievement":
         "two fields are compared, or one needs another",
-    r"there is no asset|the wallet does not exist|the asset \S+ does not exist|another member's|only a purchase can be (refunded|confirmed)": "what is named is looked up",
+    r"there is no asset|the wallet does not exist|the asset \S+ does not exist|another member|only a purchase can be (refunded|confirmed)": "what is named is looked up",
     r"can import codes|external codes are|can have a shared code|the code exists already|cannot change; create another|name the member who|"
     r"say (who|into whose wallet)|has (at most \d+|\d+ at most)|needs the (currency|amount) of the basket":
         "it depends on the offer, on who asks, or on what there is",
     r"pattern needs|a secret code needs|a pattern (has|is)|check character|the file has no code": "a pattern is counted, and a file is read",
-    r"it has passed|must (not )?be in the future|reserved for value that awaits|more than ten years ahead": "the clock is looked at",
+    r"(it|the time) has passed|must (not )?be in the future|reserved for value that awaits|more than ten years ahead": "the clock is looked at",
     r"the URL must|a URL may have|not a valid URL|not an IPv6 address|an IPv4 address must|the port must be|has an address that is not public|"
     r"a (host )?name must|the host name (must|is)":
         "an address is taken apart, and its name resolved",
-    r"not a CEL expression|the expression is of type|does not exist; (event|member) has|a condition (tries|walks)|beside a walk":
+    r"not a CEL expression|the expression is of type|does not exist; (event|member) has|a condition can(not| use)|beside a list macro|could take too long":
         "an expression is a program",
 }  # fmt: skip
 """Details of refusals of requests that fit the document, with the reason for which that is right."""

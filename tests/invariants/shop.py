@@ -29,12 +29,11 @@ from guerdon.campaigns.models import (
     Stacking,
 )
 from guerdon.database import Collection
-from guerdon.errors import GuerdonError
-from guerdon.events.commands import event_command
 from guerdon.events.record import EventCodec, RecordRequest, RecordResult
 from guerdon.events.replay import ReplayMaterial, canonical, decide_again
+from guerdon.events.service import event_command
 from guerdon.ledger.decide import WritePlan, decide_batch
-from guerdon.ledger.models import Account, Command, CommandOutcome, Entry
+from guerdon.ledger.models import Account, Command, CommandOutcome, CommandResult, Entry
 from guerdon.wallets.service import new_account
 from tests.invariants.books import NOW_MS, assert_holds_and_lots, assert_laws
 from tests.invariants.model import Bounds
@@ -99,10 +98,11 @@ class Shop:
         """Decide, and write nothing."""
         return _event_of(self._decide([self._command(event, preview=True)]).results[0])
 
-    def _command(self, event: ShopEvent, *, preview: bool = False) -> Command:
+    def _command(self, event: ShopEvent, *, preview: bool = False) -> Command[RecordResult]:
         found = self.documents.get((EVENTS, event.about or ""))
         recording = RecordRequest(
             event=event,
+            owner=event.member_id or "",
             subject=Subject(event.member_id),
             actor="key_tests",
             fingerprint=repr(event).encode()[:16],
@@ -114,7 +114,7 @@ class Shop:
         )
         return event_command(recording, new_account, STORED)
 
-    def _decide(self, commands: Sequence[Command]) -> WritePlan:
+    def _decide(self, commands: Sequence[Command[RecordResult]]) -> WritePlan:
         """A batch is given only what it has asked for."""
         names = {name for command in commands for name in command.accounts}
         owners = {owner for command in commands for owner in command.owners}
@@ -168,10 +168,9 @@ class Shop:
             assert canonical(settled) == canonical(event), event.id
 
 
-def _event_of(verdict: CommandOutcome | GuerdonError) -> RecordedEvent:
-    assert isinstance(verdict, CommandOutcome), verdict
-    assert isinstance(verdict.value, RecordResult)
-    return verdict.value.event
+def _event_of(result: CommandResult[RecordResult]) -> RecordedEvent:
+    assert isinstance(result, CommandOutcome), result
+    return result.value.event
 
 
 def told(event: RecordedEvent) -> bytes:

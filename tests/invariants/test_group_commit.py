@@ -1,21 +1,25 @@
 """The queue in front of the database: order, fairness, deadlines, cancelled callers and faults."""
 
 import asyncio
+import contextlib
+import gc
 import random
 import time
+import weakref
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
+import msgspec
 import pytest
 
 from guerdon.calendar import Calendar
 from guerdon.clock import SystemClock
 from guerdon.config import Settings
 from guerdon.database import Database
-from guerdon.errors import GuerdonError, InsufficientFunds, Internal, OutcomeUnknown, Overloaded
+from guerdon.errors import GuerdonError, InsufficientFunds, Internal, OutcomeUnknown, Overloaded, Retry
 from guerdon.ledger.committer import FURTHER_SECONDS
-from guerdon.ledger.models import Command, CommandOutcome, Decision, View, entry_id
+from guerdon.ledger.models import REFUSAL, Command, CommandOutcome, Decision, View, entry_id
 from guerdon.ledger.service import Ledger
 from guerdon.ledger.store import ENTRIES, decode_entry
 from guerdon.verification.service import verify
@@ -244,6 +248,42 @@ async def test_refusals_among_successes_reach_their_own_callers(database: Databa
         {"wallet": A, "asset": "PTS", "available": 0, "needed": 1},
     ]
     assert await numbers_on(database, A) == [1, 3]
+
+
+async def test_a_retry_is_neither_remembered_nor_a_conflict_and_leaves_nothing_behind(database: Database) -> None:
+    """A command whose state has changed is refused for this attempt only; the exception is gone without the collector."""
+    made = credit(A, 5, 1)
+    left: list[weakref.ref[Retry]] = []
+    changed = True
+
+    def decide(view: View) -> Decision:
+        if changed:
+            retry = Retry()
+            left.append(weakref.ref(retry))
+            raise retry
+        return made.decide(view)
+
+    command = msgspec.structs.replace(made, decide=decide)
+    gc.collect()
+    gc.disable()
+    try:
+        async with ledger_on(database) as ledger:
+            assert command.idempotency is not None
+            for attempt in (ledger.submit, ledger.preview):
+                with contextlib.suppress(Retry):
+                    await attempt(command)
+            [retried, done] = await ledger.submit_all([command, credit(B, 1, 2)])
+            assert (type(retried), type(done)) == (Retry, CommandOutcome)
+            del retried, done
+            await asyncio.sleep(0)
+            assert [ref() for ref in left] == [None] * 3
+            changed = False
+            assert (await ledger.submit(command)).replayed is False
+            assert ledger.stats.conflicts == 0
+    finally:
+        gc.enable()
+    assert await database.raw[ENTRIES].count_documents({"_id": {"$regex": f"^{REFUSAL}"}}) == 0
+    assert await numbers_on(database, A) == [1]
 
 
 async def test_closing_finishes_what_is_queued(database: Database, settings: Settings) -> None:

@@ -111,7 +111,7 @@ MUTANTS = (
     Mutant("a document changes once", STORE, '"u": {"$set": each.fields},', '"u": {"$setOnInsert": each.fields},', (MACHINE,)),
     Mutant("terms are not stored", STORE, '("lots", "holds", "floor", "ceiling", "status", "limits", "spent")', '("lots", "holds", "status")', (TERMS,)),
     Mutant("hold documents are not ended", HOLDS, 'fields = {"left": 0, "status": "voided"', 'fields = {"left": 0, "status": "held"'),
-    Mutant("an event's content is not compared", REWARDS, "stored.owner != recording.owner or stored.fingerprint != recording.fingerprint", "stored.owner != recording.owner", (EVENTS,)),
+    Mutant("an event's content is not compared", REWARDS, "recorded.owner != request.owner or recorded.fingerprint != request.fingerprint", "recorded.owner != request.owner", (EVENTS,)),
     # --- faults that were found once, planted again -----------------------------------------------------------------------
     Mutant("found: time in one step", DUE, "for moment in _moments(account, now_ms):", "for moment in _moments(account, now_ms)[-1:]:", (REGRESSIONS, WORLD)),
     Mutant("found: every hold gives back", DUE, "if account.limits is not None and hold.counted_at is not None:", "if account.limits is not None:", (REGRESSIONS, WORLD)),
@@ -119,7 +119,7 @@ MUTANTS = (
     Mutant("found: refund of a capture gives nothing back", REVERSALS, "counted_at = side.hold.counted_at if side.hold is not None else side.at", "counted_at = side.at", (REGRESSIONS, WORLD)),
     Mutant("found: debt bounded by the ceiling", RULES, "if account.balance + posting.amount < -BALANCE_CEILING:", "if account.balance + posting.amount < -account.ceiling:", (REGRESSIONS, WORLD)),
     Mutant("found: sides of a reversal in two orders", REVERSALS, "lots=lots.last_of(moved, whole, done, whole - done))", "lots=(*moved, lots.Lot(whole - lots.total(moved))))", (REGRESSIONS, WORLD)),
-    Mutant("found: clawback uses the credit line", DECIDING, "there = account.spendable + min(account.minimum_balance, 0)", "there = account.spendable", (REGRESSIONS,)),
+    Mutant("found: clawback uses the credit line", DECIDING, "available = account.spendable + min(account.minimum_balance, 0)", "available = account.spendable", (REGRESSIONS,)),
     Mutant("found: award without a lot", DECIDING, "if wallet.full is not None and lot.dates not in wallet.full:", "if False:", (REGRESSIONS,)),
     # --- campaigns --------------------------------------------------------------------------------------------------------
     Mutant("a cap has a unit more", "src/guerdon/campaigns/caps.py", "counter.limit - used.get(counter.account, 0)", "counter.limit + 1 - used.get(counter.account, 0)", CAMPAIGNS),

@@ -3,10 +3,10 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.tidy import access, commands, configuration, ladder, openapi, problems, scopes
+from tests.tidy import access, award_types, commands, configuration, ladder, openapi, problems, scopes
 
 PAGES: dict[Path, Callable[[], str]] = {
-    each.PATH: each.current for each in (access, commands, configuration, ladder, openapi, problems, scopes)
+    each.PATH: each.current for each in (access, award_types, commands, configuration, ladder, openapi, problems, scopes)
 }
 
 

@@ -1,4 +1,4 @@
-"""What is paid: judgements, cut by groups, caps, budgets and wallets. Pure: the same inputs give the same verdicts, byte for byte."""
+"""Allocation of awards: evaluations, limited by stacking groups, caps, budgets and wallets. Pure: equal inputs give equal allocations."""
 
 from collections.abc import Sequence
 from typing import Literal
@@ -7,32 +7,32 @@ import msgspec
 from msgspec import Struct
 
 from guerdon.calendar import Calendar
-from guerdon.campaigns import periods
 from guerdon.campaigns.caps import BUDGET, CapAccount, cap_accounts, limit_by_caps
-from guerdon.campaigns.domain import REFERRERS, REFUND, AwardWallet, EvaluationInputs, ShopEvent
+from guerdon.campaigns.domain import REFERRERS, REFUND, AwardWallet, EvaluationInputs, PurchaseRefunds, ShopEvent
 from guerdon.campaigns.evaluation import Evaluation
-from guerdon.campaigns.models import Campaign, Clawback, Expiry, Pending, PendingEvent
+from guerdon.campaigns.models import Campaign, Clawback, PendingEvent
+from guerdon.campaigns.periods import dates_of
 from guerdon.ledger.models import LOTS_MAX, Account, Lot
 from guerdon.money import BALANCE_CEILING
 
 
 class Allocation(Struct, frozen=True):
-    """What one campaign pays (or takes back, negative), and why."""
+    """What one campaign pays for an event (or takes back, negative), and why."""
 
     campaign: Campaign
     outcome: Literal["awarded", "capped", "refused", "not_matched"]
     amount: int
     reasons: list[str]
     lot: Lot | None = None
-    """What the award arrives as."""
+    """Lot in which the award arrives."""
     counters: tuple[CapAccount, ...] = ()
-    """What it counts against, or gives back to."""
+    """Caps and budget that the award counts against, or gives back to."""
     to: str | None = None
-    """Whoever is paid instead of the member: their referrer."""
+    """Id of the referrer, if the award is paid to the referrer and not to the member."""
 
 
 class AwardAllocator:
-    """Pays one event's awards one after another, each on the state that the ones before it leave."""
+    """Allocates the awards of one event one after another, each on the state that the ones before it leave."""
 
     def __init__(self, event: ShopEvent, owner: str, inputs: EvaluationInputs, calendar: Calendar) -> None:
         self.event = event
@@ -42,139 +42,134 @@ class AwardAllocator:
         self._wallets = dict(inputs.wallets)
         self._used = dict(inputs.used)
 
-    def offer(self, judgement: Evaluation) -> Allocation:
-        """Say what the campaign would pay now; nothing is taken yet."""
-        to = payee(judgement.campaign, self._owner, self._inputs.referrer)
-        counters = cap_accounts(judgement.campaign, to, self.event.occurred_at, self._calendar)
+    def offer(self, evaluation: Evaluation) -> Allocation:
+        """Return what the campaign would pay on the present state, which stays as it is."""
+        campaign = evaluation.campaign
+        to = payee(campaign, self._owner, self._inputs.referrer)
+        caps = cap_accounts(campaign, to, self.event.occurred_at, self._calendar)
         if self.event.type == REFUND:
-            return self._take_back(judgement, [counter for counter in counters if counter.kind == BUDGET])
-        campaign = judgement.campaign
-        amount, reasons = limit_by_caps(campaign, judgement.amount, counters, self._used)
-        reasons = [judgement.reason, *reasons]
+            return self._take_back(evaluation, [cap for cap in caps if cap.kind == BUDGET])
+        amount, reasons = limit_by_caps(campaign, evaluation.amount, caps, self._used)
+        reasons = [evaluation.reason, *reasons]
         if amount == 0:
             return Allocation(campaign, "capped", 0, reasons)
-        confirmed = self._confirmed(campaign)
+        pending = campaign.pending
+        confirmed = None if self._inputs.before is None else _confirming_event(campaign, self._inputs.before)
         if confirmed is not None:
             reasons = [*reasons, f"{confirmed} had confirmed it before it arrived: it waits for nothing"]
-        pending = campaign.pending if confirmed is None else None
-        lot = award_lot(pending, campaign.expiry, amount, self._inputs.decided_at, self._calendar)
-        hindrance = rejection_reason(self._wallets.get(wallet_name(campaign), AwardWallet()), lot)
-        if hindrance is not None:
-            return Allocation(campaign, "refused", 0, [*reasons, hindrance])
-        return Allocation(campaign, "awarded", amount, reasons, lot, tuple(counters), None if to == self._owner else to)
+            pending = None
+        lot = Lot(amount, "promotional", *dates_of(pending, campaign.expiry, self._inputs.decided_at, self._calendar))
+        rejection = rejection_reason(self._wallets.get(wallet_name(campaign), AwardWallet()), lot)
+        if rejection is not None:
+            return Allocation(campaign, "refused", 0, [*reasons, rejection])
+        return Allocation(campaign, "awarded", amount, reasons, lot, tuple(caps), None if to == self._owner else to)
 
-    def _confirmed(self, campaign: Campaign) -> str | None:
-        """Which event has confirmed the purchase already, of the type that the award is to wait for."""
-        before, pending = self._inputs.before, campaign.pending
-        if before is None or not isinstance(pending, PendingEvent):
-            return None
-        return before.confirmed.get(pending.event_type)
-
-    def _take_back(self, judgement: Evaluation, budget: list[CapAccount]) -> Allocation:
-        campaign = judgement.campaign
-        amount, reasons = limit_by_caps(campaign, judgement.amount, [], {})
-        reasons = [judgement.reason, *reasons]
+    def _take_back(self, evaluation: Evaluation, budget: list[CapAccount]) -> Allocation:
+        campaign = evaluation.campaign
+        amount, reasons = limit_by_caps(campaign, evaluation.amount, [], {})
+        reasons = [evaluation.reason, *reasons]
         taken, note = clawed_back(campaign.clawback, amount, self._wallets.get(campaign.asset, AwardWallet()))
         if note is not None:
             reasons.append(note)
         outcome = "awarded" if taken else "refused"
         return Allocation(campaign, outcome, -taken, reasons, None, tuple(budget) if taken else ())
 
-    def take(self, verdict: Allocation) -> None:
-        """Move the state on by what a verdict pays."""
-        apply_allocation(self._wallets, verdict)
-        for counter in verdict.counters:
-            self._used[counter.account] = max(0, self._used.get(counter.account, 0) + verdict.amount)
+    def take(self, allocation: Allocation) -> None:
+        """Apply an allocation to the state of wallets, caps and budgets."""
+        apply_allocation(self._wallets, allocation)
+        for cap in allocation.counters:
+            self._used[cap.account] = max(0, self._used.get(cap.account, 0) + allocation.amount)
+
+
+def _confirming_event(campaign: Campaign, before: PurchaseRefunds) -> str | None:
+    """Return the id of the event that confirmed the purchase already, if the campaign's awards wait for its type."""
+    pending = campaign.pending
+    return before.confirmed.get(pending.event_type) if isinstance(pending, PendingEvent) else None
 
 
 def payee(campaign: Campaign, owner: str, referrer: str | None) -> str:
-    """Whom the campaign pays; without a referrer it wants to pay nobody."""
+    """Return the id of the member whom the campaign pays, or an empty text if the referrer is paid and there is none."""
     return referrer or "" if campaign.pays == "referrer" else owner
 
 
 def wallet_name(campaign: Campaign) -> str:
-    """Under which name the wallet that it pays into stands among the wallets of a decision."""
+    """Return the key of the campaign's wallet in `EvaluationInputs.wallets`."""
     return f"{REFERRERS}{campaign.asset}" if campaign.pays == "referrer" else campaign.asset
 
 
-def apply_allocation(wallets: dict[str, AwardWallet], verdict: Allocation) -> None:
-    """Move the wallets on by what a verdict pays; what is still pending is not available."""
-    asset = wallet_name(verdict.campaign)
-    wallet = wallets.get(asset, AwardWallet())
-    pending = verdict.lot is not None and verdict.lot.available_at is not None
-    wallets[asset] = wallet_after(wallet, verdict.amount, verdict.amount if pending else 0)
+def apply_allocation(wallets: dict[str, AwardWallet], allocation: Allocation) -> None:
+    """Apply what an allocation pays to the wallets. A pending award does not add to what is available."""
+    name = wallet_name(allocation.campaign)
+    pending = allocation.lot is not None and allocation.lot.available_at is not None
+    wallets[name] = wallet_after(wallets.get(name, AwardWallet()), allocation.amount, allocation.amount if pending else 0)
 
 
 def wallet_after(wallet: AwardWallet, amount: int, pending: int = 0) -> AwardWallet:
-    """The wallet after a movement, of which `pending` is of value that is not available. What arrives pays first what is owed."""
-    there = wallet.available - wallet.owed + amount - pending
-    return msgspec.structs.replace(wallet, balance=wallet.balance + amount, available=max(there, 0), owed=max(-there, 0))
+    """Return the wallet after a movement of `amount`, of which `pending` is not available. A credit first pays what is owed."""
+    available = wallet.available - wallet.owed + amount - pending
+    return msgspec.structs.replace(wallet, balance=wallet.balance + amount, available=max(available, 0), owed=max(-available, 0))
 
 
 def allocate(
-    event: ShopEvent, owner: str, judgements: Sequence[Evaluation], inputs: EvaluationInputs, calendar: Calendar
+    event: ShopEvent, owner: str, evaluations: Sequence[Evaluation], inputs: EvaluationInputs, calendar: Calendar
 ) -> list[Allocation]:
-    """Pay what the campaigns want, in their order, as far as groups, caps, budgets and wallets let them.
+    """Allocate the awards of the campaigns, in their order, as far as groups, caps, budgets and wallets allow.
 
-    In a group only one pays when the policy of its first campaign that wants to is `best` or `first`; which one is settled by what each
-    could really pay, so that an exhausted campaign does not stand in the way of another.
+    In a stacking group with the policy `best` or `first` (that of its first campaign with an award) only one campaign pays. It is chosen by
+    what each could pay on the present state, so that an exhausted campaign does not exclude another.
     """
-    desk = AwardAllocator(event, owner, inputs, calendar)
+    allocator = AwardAllocator(event, owner, inputs, calendar)
     chosen: dict[str, Allocation | None] = {}
-    verdicts: list[Allocation] = []
-    for judgement in judgements:
-        campaign = judgement.campaign
-        if judgement.outcome != "awarded":
-            verdicts.append(Allocation(campaign, judgement.outcome, 0, [judgement.reason]))
+    allocations: list[Allocation] = []
+    for evaluation in evaluations:
+        campaign = evaluation.campaign
+        if evaluation.outcome != "awarded":
+            allocations.append(Allocation(campaign, evaluation.outcome, 0, [evaluation.reason]))
             continue
-        verdict, group = desk.offer(judgement), campaign.stacking.group
+        allocation, group = allocator.offer(evaluation), campaign.stacking.group
         if group is not None:
             if group not in chosen:
-                chosen[group] = _choose(desk, group, judgements)
+                chosen[group] = _choose(allocator, group, evaluations)
             winner = chosen[group]
-            if winner is not None and winner.campaign.id != campaign.id and verdict.amount:
-                why = f"in group {group}, {winner.campaign.id} pays {abs(winner.amount)}"
-                verdict = Allocation(campaign, "refused", 0, [*verdict.reasons, why])
-        if verdict.amount:
-            desk.take(verdict)
-        verdicts.append(verdict)
-    return verdicts
+            if winner is not None and winner.campaign.id != campaign.id and allocation.amount:
+                reason = f"in group {group}, {winner.campaign.id} pays {abs(winner.amount)}"
+                allocation = Allocation(campaign, "refused", 0, [*allocation.reasons, reason])
+        if allocation.amount:
+            allocator.take(allocation)
+        allocations.append(allocation)
+    return allocations
 
 
-def _choose(desk: AwardAllocator, group: str, judgements: Sequence[Evaluation]) -> Allocation | None:
-    """Return what the only campaign of a group that pays would pay, or None where all of them do or nobody can."""
-    rivals = [each for each in judgements if each.outcome == "awarded" and each.campaign.stacking.group == group]
+def _choose(allocator: AwardAllocator, group: str, evaluations: Sequence[Evaluation]) -> Allocation | None:
+    """Return the allocation of the one campaign of a group that pays, or None if all of them pay or none can."""
+    rivals = [each for each in evaluations if each.outcome == "awarded" and each.campaign.stacking.group == group]
     policy = rivals[0].campaign.stacking.policy
     if policy == "all":
         return None
-    offers = [offer for offer in map(desk.offer, rivals) if offer.amount]
+    offers = [offer for offer in map(allocator.offer, rivals) if offer.amount]
     if not offers:
         return None
     return offers[0] if policy == "first" else max(offers, key=lambda offer: abs(offer.amount))
 
 
-def award_lot(pending: Pending | None, expiry: Expiry | None, amount: int, now_ms: int, calendar: Calendar) -> Lot:
-    """What an award arrives as."""
-    return Lot(amount, "promotional", *periods.dates_of(pending, expiry, now_ms, calendar))
-
-
 def wallet_state(account: Account | None) -> AwardWallet:
-    """What matters of a wallet; one that does not exist yet is empty and open."""
+    """Return the state of a wallet as far as awards depend on it. A wallet that does not exist is empty and open."""
     if account is None:
         return AwardWallet()
-    own = account.lots or ()
-    there = account.spendable + min(account.minimum_balance, 0)
+    lots = account.lots or ()
+    available = account.spendable + min(account.minimum_balance, 0)
     return AwardWallet(
         balance=account.balance,
-        available=max(there, 0),
-        owed=max(-there, 0),
+        available=max(available, 0),
+        owed=max(-available, 0),
         status=account.status,
         ceiling=account.ceiling,
-        full=tuple(lot.dates for lot in own) if len(own) >= LOTS_MAX else None,
+        full=tuple(lot.dates for lot in lots) if len(lots) >= LOTS_MAX else None,
     )
 
 
 def rejection_reason(wallet: AwardWallet, lot: Lot) -> str | None:
+    """Return why the wallet cannot take the lot, or None if it can."""
     if wallet.status != "open":
         return f"the wallet is {wallet.status}"
     if wallet.balance + lot.amount > wallet.ceiling:
@@ -192,16 +187,16 @@ def rejection_reason(wallet: AwardWallet, lot: Lot) -> str | None:
 
 
 def clawed_back(policy: Clawback, amount: int, wallet: AwardWallet, own: int = 0) -> tuple[int, str | None]:
-    """Return what is really taken back, and a note when that is not `amount`; `own` of it is still pending and only waits to be taken.
+    """Return the amount that a refund takes back, and a note if it is not `amount`. `own` is the part of the award that is still pending.
 
-    What is pending is needed for what is owed, as far as the ledger is concerned, so that it cannot be taken beside a debt.
+    In the ledger a pending part first covers what is owed, so it cannot be taken back in addition to a debt.
     """
     if wallet.status != "open":
         return 0, f"the wallet is {wallet.status}"
     if policy == "none":
         return 0, "this campaign takes nothing back on refunds"
     if policy == "up_to_balance":
-        # The credit line is no balance: taking from it would make the debt that this policy rules out.
+        # A credit limit is not balance: taking from it would make the debt that this policy excludes.
         taken = min(amount, max(0, wallet.available - wallet.owed + own))
         return taken, None if taken == amount else f"{amount} to take back, {taken} available"
     if wallet.balance - amount < -BALANCE_CEILING:

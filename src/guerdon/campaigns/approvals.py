@@ -1,4 +1,4 @@
-"""Four eyes: a campaign's version is approved by somebody else than who made it. Pure."""
+"""Approval of campaign versions by a second person. Pure."""
 
 import msgspec
 
@@ -10,7 +10,7 @@ from guerdon.permissions import Actor
 def require_approved(campaign: Campaign, now_ms: int) -> None:
     """
     Raises:
-        ApprovalMissing: nobody has approved the version that would decide now, or one that follows at its moment.
+        ApprovalMissing: the version in force, or the one that follows at its `effective_at`, is not approved.
     """
     current = in_force(campaign, now_ms)
     for version in (current, current.coming):
@@ -19,20 +19,22 @@ def require_approved(campaign: Campaign, now_ms: int) -> None:
 
 
 def approved(campaign: Campaign, number: int, actor: Actor, now_ms: int) -> Campaign:
-    """Return the campaign with a version approved; what was to follow follows at its moment, or now.
+    """Return the campaign with a version approved. A version that waited follows at its `effective_at`, or now if that has passed.
 
     Raises:
-        Forbidden: it is a service key that asks, or whoever made the version.
-        InvalidState: this is not the version in force, nor the one that follows.
+        Forbidden: the caller is a service key, or created the version.
+        InvalidState: the version is neither in force nor the next one.
     """
     current = in_force(campaign, now_ms)
     version = next((each for each in (current, current.coming) if each is not None and each.version == number), None)
     if version is None:
-        raise InvalidState(f"version {number} neither decides nor follows; read the campaign again", status_now=campaign.status)
+        raise InvalidState(
+            f"version {number} is neither in force nor the next one; read the campaign again", status_now=campaign.status
+        )
     if actor.kind != "operator":
-        raise Forbidden("a person who has logged in approves, and no service key")
+        raise Forbidden("a version is approved by a person who has logged in, not by a service key")
     if actor.id == version.created_by:
-        raise Forbidden("whoever made a version does not approve it")
+        raise Forbidden("a version cannot be approved by the person who created it")
     if version.approved_by is not None:
         return campaign
     agreed = msgspec.structs.replace(version, approved_by=actor.id, changed_at=now_ms)

@@ -1,7 +1,7 @@
-"""The member's birthday, as conditions see it. Pure.
+"""The member's birthday in conditions. Pure.
 
-It is an attribute like others, `birthday`, and so sealed with the profile: nothing can be looked up by it, and no job walks through
-everybody's to find those of today. A condition asks when an event occurs, which is right whether or not a job has run.
+The birthday is the attribute `birthday`, sealed with the profile like the others: members cannot be searched by it, and no job reads all
+profiles each day. A condition reads it when an event occurs, so the result does not depend on a job.
 """
 
 from calendar import isleap
@@ -13,23 +13,28 @@ BIRTHDAY = "birthday"
 
 
 class Birthday(Struct, frozen=True):
-    """Whether an event lies on the member's birthday, and in its month."""
+    """Position of an event relative to the member's birthday."""
 
     today: bool = False
+    """True on the birthday."""
     month: bool = False
+    """True in the month of the birthday."""
+
+
+NO_BIRTHDAY = Birthday()
 
 
 def birthday_on(day: date, attribute: object) -> Birthday:
-    """Say what a day is for whoever has this `birthday`, `1990-02-28`; what is no date is nobody's birthday.
+    """Return what a day is for a member whose attribute `birthday` has this value, such as `1990-02-28`.
 
-    Who was born on 29 February has their birthday on 28 February in years without one.
+    A value that is not a date is no birthday. The birthday of 29 February is on 28 February in years without a leap day.
     """
     if not isinstance(attribute, str):
-        return Birthday()
+        return NO_BIRTHDAY
     try:
         born = date.fromisoformat(attribute)
     except ValueError:
-        return Birthday()
+        return NO_BIRTHDAY
     on = 28 if (born.month, born.day) == (2, 29) and not isleap(day.year) else born.day
     month = day.month == born.month
     return Birthday(month and day.day == on, month)

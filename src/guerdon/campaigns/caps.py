@@ -1,9 +1,9 @@
-"""Caps and budgets: accounts that hold no value and only count. Pure.
+"""Caps and budgets, kept as accounts that hold no value and only count. Pure.
 
-The balance of such an account is what has been paid against it. An award moves it in the commit that moves the wallet, so it is judged on
-the very state that is committed, and every use of a cap or a budget is an entry with a hash like any other. A member's caps belong to the
-member, a budget to its campaign. A cap has an account for each calendar period, named after the period in which the event occurred:
-nothing has to be reset, late events count where they belong, and a refund gives back to the period that its purchase counted in.
+The balance of such an account is the amount paid against it. An award changes it in the commit that changes the wallet, so caps are checked
+on the state that is committed, and every use of a cap or a budget is a hashed entry like any other. The caps of a member belong to the
+member, a budget belongs to its campaign. A cap has one account for each calendar period, named after the period in which the event
+occurred: nothing has to be reset, a late event counts in its own period, and a refund gives back to the period of its purchase.
 """
 
 from collections.abc import Mapping
@@ -19,23 +19,23 @@ CAP, BUDGET = "cap", "budget"
 
 
 class CapAccount(Struct, frozen=True):
-    """An account that counts, and how far it may."""
+    """The account of a cap or a budget, and its limit in minor units."""
 
     account: str
     owner: str
     kind: str
     limit: int
     says: str
-    """Whose limit it is, in a reason."""
+    """Scope of the limit, as worded in a reason."""
 
     def opened(self, now_ms: int) -> Account:
-        """The account as it begins."""
+        """Return the account in its first state."""
         asset = self.account.rpartition(":")[2]
         return Account(id=self.account, owner=self.owner, asset=asset, kind=self.kind, opened_at=now_ms)
 
 
 def cap_accounts(campaign: Campaign, owner: str, occurred_at: int, calendar: Calendar) -> list[CapAccount]:
-    """Everything that an award of this campaign to this member counts against; several caps of one period are the smallest of them."""
+    """Return the accounts that an award of this campaign to this member counts against. Of several caps of one period the smallest counts."""
     limits: dict[Period, int] = {}
     for cap in campaign.caps:
         if cap.scope == "member" and cap.period is not None:
@@ -59,13 +59,14 @@ _SAYS: dict[Period, str] = {
 
 
 def limit_by_caps(campaign: Campaign, amount: int, counters: list[CapAccount], used: Mapping[str, int]) -> tuple[int, list[str]]:
-    """Return what of an award the caps and the budget leave, and a reason for every one that is in its way."""
+    """Return the amount that caps and budget leave of an award, and a reason for each limit that reduces it."""
     allowed = amount
     reasons: list[str] = []
-    per_event = min((cap.limit for cap in campaign.caps if cap.scope == "event"), default=amount)
-    if per_event < amount:
-        allowed = per_event
-        reasons.append(f"at most {per_event} for one event")
+    for cap in campaign.caps:
+        if cap.scope == "event":
+            allowed = min(allowed, cap.limit)
+    if allowed < amount:
+        reasons.append(f"at most {allowed} for one event")
     for counter in counters:
         left = max(0, counter.limit - used.get(counter.account, 0))
         if left < allowed:

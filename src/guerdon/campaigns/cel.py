@@ -1,7 +1,7 @@
-"""The one door to the CEL engine (https://github.com/google/cel-spec), with its traps closed.
+"""The only interface to the CEL engine (https://github.com/google/cel-spec).
 
-A failed evaluation is a value of type ERROR that is truthy in Python, so only a value of type BOOL that `is True` counts as true.
-Conditions are compiled, checked for type BOOL and for known field names when a campaign is saved. The engine bounds loops and depth.
+A failed evaluation is a value of type ERROR, which is truthy in Python, so only a value of type BOOL that `is True` counts as true.
+Conditions are compiled and checked for type BOOL and for known field names when a campaign is saved. The engine bounds loops and depth.
 """
 
 import re
@@ -16,11 +16,11 @@ from guerdon.errors import Validation
 
 EVENT_FIELDS = frozenset({"id", "type", "amount", "currency", "items", "attributes", "occurred_at"})
 PERSONAL_FIELDS = frozenset({"external_id", "attributes", "birthday_today", "birthday_month"})
-STANDING_FIELDS = frozenset({"tier", "segments", "first_purchase", "days_since_last", "referred"})
-MEMBER_FIELDS = PERSONAL_FIELDS | STANDING_FIELDS | {"id"}
+MEMBER_STATE_FIELDS = frozenset({"tier", "segments", "first_purchase", "days_since_last", "referred"})
+MEMBER_FIELDS = PERSONAL_FIELDS | MEMBER_STATE_FIELDS | {"id"}
 _FIELDS = {"event": EVENT_FIELDS, "member": MEMBER_FIELDS}
-# What is no code: comments, and texts in the forms that CEL knows. One that never ends matches to the end of its line or of the source, and
-# nothing is tried twice (`*+`); the compiler says what is wrong with it.
+# Comments, and string literals in every form of CEL. An unterminated literal matches to the end of its line or of the source, without
+# backtracking (`*+`); the compiler reports it.
 _STRINGS = re.compile(
     r"""
       //[^\n\r]*+
@@ -31,21 +31,21 @@ _STRINGS = re.compile(
     re.DOTALL | re.VERBOSE,
 )
 _ACCESS = re.compile(r"(?<!\w)(?<![\w)\]}]\.)(event|member)\.([A-Za-z_]\w*)")
-"""A dot before a variable changes nothing (`.event.amount`), unless something is before the dot."""
+"""A dot before a variable (`.event.amount`) has no effect, unless an expression precedes the dot."""
 _MEMBER = re.compile(r"\bmember\b(?:\.([A-Za-z_]\w*))?")
 _FLAGS = frozenset({"member.first_purchase", "member.birthday_today", "member.birthday_month", "member.referred"})
-"""The fields that are conditions by themselves; the engine knows the types of fields only when it reads them."""
-_WALK = re.compile(r"\.(all|exists|exists_one|filter|map)\(")
+"""Fields that are a condition on their own. The engine learns the type of a field only at evaluation."""
+_MACRO = re.compile(r"\.(all|exists|exists_one|filter|map)\(")
 _PARTS = re.compile(
     r"\bevent\.(?:(?!items\b)[A-Za-z_]\w*|items\.(?:all|exists|exists_one|filter|map|size)\()|\bsize\(event\.items(?= ?\))"
 )
 _WHOLE = re.compile(r"(?<!\w)(?<![\w)\]}]\.)event\b")
-_PLACE = re.compile(r"<input>:([0-9]{1,9}):([0-9]{1,9})")
+_POSITION = re.compile(r"<input>:([0-9]{1,9}):([0-9]{1,9})")
 _MATCHES = re.compile(r"\bmatches\(")
-WALKS_MAX, JOINS_MAX = 3, 2
-"""Walks through lists in one condition, and `+` beside a single one. The engine bounds the turns of a walk, but not what each of them makes:
-24 walks, each of which doubled a list, took 46 seconds and gigabytes; one that compares the items with themselves 60 times took a minute, and
-one that tries a pattern of 100 characters on each item, 43 seconds: the engine compiles it at each turn."""
+MACROS_MAX, JOINS_MAX = 3, 2
+"""Maximum number of list macros in a condition, and of `+` beside a single one. The engine bounds the iterations of a macro, but not the cost
+of each: 24 macros that each doubled a list took 46 seconds and gigabytes, one that compared the items with themselves 60 times a minute, and
+one that matched a pattern of 100 characters on each item 43 seconds, because the engine compiles the pattern at each iteration."""
 _COMPILED_MAX = 4096
 _KEY_NOT_FOUND = "Key not found in map"
 
@@ -59,17 +59,17 @@ class _Compiled:
         self._code = _code_of(source)
         read = set(_MEMBER.findall(self._code))
         self.source = source
-        # Whoever takes the whole member, as in `member["tier"]`, may read anything of it.
-        self.reads_member = not read <= STANDING_FIELDS
-        self.reads_standing = not read.isdisjoint({"", *STANDING_FIELDS})
+        # An expression that uses the whole member, as in `member["tier"]`, may read any field.
+        self.reads_member = not read <= MEMBER_STATE_FIELDS
+        self.reads_standing = not read.isdisjoint({"", *MEMBER_STATE_FIELDS})
         self._expression = expression
 
     def cost_us(self, items: int) -> float:
-        """At most so long does it take on an event of so many items."""
+        """Return the maximum cost on an event with this number of items, in microseconds."""
         return cost_us(self._code, items)
 
     def _value(self, facts: Any, *wanted: Any) -> tuple[Any, str | None]:
-        """Return (value, None), or (None, why there is none)."""
+        """Return (value, None), or (None, error)."""
         try:
             value = self._expression.eval(facts)
         except RuntimeError as error:
@@ -80,7 +80,7 @@ class _Compiled:
         return None, self._reason(str(value.value()) if kind == cel.Type.ERROR else f"it is of type {kind.name()}")
 
     def _reason(self, error: str) -> str:
-        """What may stand in a decision, which is kept for ever: the library's sentence can quote what is known about the member."""
+        """Return the error as it may be stored in a decision. Decisions are permanent, and the library's text can quote personal data."""
         if not self.reads_member:
             return error[:200]
         code = error.partition(":")[0][:40]
@@ -88,20 +88,20 @@ class _Compiled:
 
 
 class Condition(_Compiled):
-    """It holds, or it does not."""
+    """A compiled expression that is true or false."""
 
     __slots__ = ()
 
     def judge(self, facts: Any) -> tuple[bool, str | None]:
-        """Return (holds, error) for the facts that `facts_of` made. What cannot be evaluated does not hold, and says why."""
+        """Return (holds, error) for facts from `facts_of`. A condition that cannot be evaluated does not hold, and has an error."""
         if self.source == "true":
-            return True, None  # Most audiences: they need no engine.
+            return True, None  # The usual audience needs no engine.
         value, error = self._value(facts, cel.Type.BOOL)
         return value is True, error
 
 
 class Formula(_Compiled):
-    """It gives a number."""
+    """A compiled expression that gives a number."""
 
     __slots__ = ()
 
@@ -111,7 +111,7 @@ class Formula(_Compiled):
 
 
 def _code_of(source: str) -> str:
-    """The source with empty texts, without comments and without spaces around dots and opening brackets."""
+    """Return the source with empty string literals, without comments, and without spaces around dots and opening brackets."""
     code = _STRINGS.sub(lambda found: " " if found[0].startswith("//") else "''", source)
     code = " ".join(code.split())
     for sign in ".(":
@@ -127,62 +127,60 @@ def _environment() -> Any:
 
 @lru_cache(maxsize=1)
 def _environment_of_members() -> Any:
-    """Where there is no event: what an offer asks."""
+    """Return the environment of the eligibility of an offer, which has no event."""
     return cel.NewEnv(variables={"member": cel.Type.Map(cel.Type.STRING, cel.Type.DYN), "now": cel.Type.TIMESTAMP})
 
 
 def facts_of(event: dict[str, Any], member: dict[str, Any], now_ms: int) -> Any:
-    """Convert what conditions see, once for all conditions: amounts as integers, times inside `event` as RFC 3339 text."""
+    """Return the variables of conditions, converted once for all conditions. Amounts are integers, times in `event` are RFC 3339 text."""
     now = datetime.fromtimestamp(now_ms / 1000, UTC)
     return _environment().Activation({"event": event, "member": member, "now": now})
 
 
 def facts_of_member(member: dict[str, Any], now_ms: int) -> Any:
-    """Convert what an eligibility sees, once for all of them."""
+    """Return the variables of eligibilities, converted once for all of them."""
     return _environment_of_members().Activation({"member": member, "now": datetime.fromtimestamp(now_ms / 1000, UTC)})
 
 
 def require_bounded(source: str, pointer: str) -> None:
-    """Hold a new condition to a form that cannot make much of little; `pointer` names it in the error.
+    """Require that the cost of a new expression is bounded; `pointer` names the expression in the error.
 
     Raises:
-        Validation: it walks through lists too often, joins or compares too much while it does, or tries a pattern.
+        Validation: the expression has too many list macros, joins or compares whole lists within one, or matches a pattern.
     """
     code = _code_of(source)
-    walks, joins = _WALK.findall(code), code.count("+")
-    if len(walks) > WALKS_MAX or walks.count("map") > 1 or joins > (JOINS_MAX if len(walks) == 1 else 0 if walks else joins):
+    macros, joins = _MACRO.findall(code), code.count("+")
+    if len(macros) > MACROS_MAX or macros.count("map") > 1 or joins > (JOINS_MAX if len(macros) == 1 else 0 if macros else joins):
         raise Validation.at(
             pointer,
-            f"a condition walks through lists at most {WALKS_MAX} times and maps once; `+` stands beside one walk, at most twice",
+            f"a condition can use list macros at most {MACROS_MAX} times, `map` once, and `+` at most twice beside a single macro",
         )
-    if walks and _WHOLE.search(_PARTS.sub("_", code)):
+    if macros and _WHOLE.search(_PARTS.sub("_", code)):
         raise Validation.at(
-            pointer, "beside a walk through a list, `event` stands before a field, and `event.items` before a walk or in `size`"
+            pointer, "beside a list macro, `event` must be followed by a field, and `event.items` by a macro or used in `size`"
         )
     if cost_us(code, ITEMS_SURE) > CONDITION_US_MAX:
-        raise Validation.at(
-            pointer, f"a condition that could take so long on an event of {ITEMS_SURE} items would hold up everybody else"
-        )
+        raise Validation.at(pointer, f"the condition could take too long on an event of {ITEMS_SURE} items")
     if _MATCHES.search(code):
-        raise Validation.at(pointer, "a condition tries no patterns: use startsWith, endsWith, contains or ==")
+        raise Validation.at(pointer, "a condition cannot match patterns; use startsWith, endsWith, contains or ==")
 
 
 @lru_cache(maxsize=_COMPILED_MAX)
 def compile_condition(source: str, pointer: str) -> Condition:
-    """Compile and check a condition; `pointer` names it in the error. Equal texts share one compiled form.
+    """Compile and check a condition; `pointer` names it in the error. Equal sources share one compiled form.
 
     Raises:
-        Validation: it does not compile, is not of type bool, or names a field that neither event nor member has.
+        Validation: the condition does not compile, is not of type bool, or names an unknown field of `event` or `member`.
     """
     return _condition(source, _compile(source, pointer, _environment()), pointer)
 
 
 @lru_cache(maxsize=_COMPILED_MAX)
 def compile_eligibility(source: str, pointer: str) -> Condition:
-    """Like `compile_condition`, for a condition over `member` and `now` alone.
+    """Compile and check a condition over `member` and `now`, like `compile_condition`.
 
     Raises:
-        Validation: it does not compile, is not of type bool, or names something else.
+        Validation: the condition does not compile, is not of type bool, or names another variable or an unknown field.
     """
     return _condition(source, _compile(source, pointer, _environment_of_members()), pointer)
 
@@ -196,10 +194,10 @@ def _condition(source: str, expression: Any, pointer: str) -> Condition:
 
 @lru_cache(maxsize=_COMPILED_MAX)
 def compile_formula(source: str, pointer: str) -> Formula:
-    """Compile and check a formula. What it reads of the event has no type before there is one, so DYN passes and is checked then.
+    """Compile and check a formula. Fields have no type before evaluation, so DYN passes and the value is checked then.
 
     Raises:
-        Validation: it does not compile, gives no number, or names a field that neither event nor member has.
+        Validation: the formula does not compile, gives no number, or names an unknown field of `event` or `member`.
     """
     expression = _compile(source, pointer, _environment())
     if expression.return_type() not in (cel.Type.INT, cel.Type.UINT, cel.Type.DOUBLE, cel.Type.DYN):
@@ -219,7 +217,7 @@ def _compile(source: str, pointer: str, environment: Any) -> Any:
 
 
 def _refused(pointer: str, error: str) -> Validation:
-    """What the compiler says; where it says so too, as `line` and `column`, both counted from 1."""
-    place = _PLACE.search(error)
-    where = {} if place is None else {"line": int(place[1]), "column": int(place[2])}
+    """Return the compiler's error, with its `line` and `column` (both counted from 1) if it names them."""
+    position = _POSITION.search(error)
+    where = {} if position is None else {"line": int(position[1]), "column": int(position[2])}
     return Validation.at(pointer, f"not a CEL expression: {error[:300]}", **where)

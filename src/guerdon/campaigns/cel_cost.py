@@ -1,23 +1,22 @@
-"""How long a condition may take, by its text and the number of items of the event. Pure.
+"""Upper bound of the time that a condition takes, from its source and the number of line items of the event. Pure.
 
-The engine holds the whole process while it evaluates, and cannot be told to stop: a condition that takes a second stops everybody for a
-second. So what it may take is worked out before, from above, and what would take too long is an error of its campaign. The figures are
-microseconds of a slow core for what the engine was seen to do most slowly; `tests/unit/test_costs.py` measures the worst that they let pass.
+The engine blocks the process while it evaluates and cannot be interrupted: a condition that takes a second delays every request for a
+second. Its cost is therefore bounded before the evaluation, and a condition that could take too long is an error of its campaign. The figures
+are microseconds on a slow core for the slowest operations that were measured.
 """
 
 import re
 from functools import lru_cache
 
 CONDITION_US_MAX = 30_000
-"""What a condition may take on one event."""
-STANDING_US_MAX = 40_000
-"""What all conditions of an event together may take that are evaluated in the commit; all others let the process do something else between
-one and the next."""
+"""Maximum cost of a condition on one event, in microseconds."""
+COMMIT_US_MAX = 40_000
+"""Maximum cost of all conditions of an event that are evaluated in the commit, in microseconds. Other tasks run between all other conditions."""
 ITEMS_SURE = 100
-"""A condition that takes too long on so many items is refused when it is saved."""
+"""Number of line items for which the cost of a condition is checked when it is saved."""
 _TURN_US, _NAME_US, _OTHER_US, _ITEM_US, _PART_US, _ADDED_US = 1.0, 1.5, 0.4, 5.0, 0.5, 0.14
-"""A turn of a walk; a name that is read; everything else in a condition; an item, and an attribute, of what is compared or joined whole; and,
-since the engine copies a list for each item that it adds, an item that `filter` or `map` has kept already."""
+"""Cost of an iteration of a list macro, of a name, and of any other token; of an item, and of an attribute, that is compared or joined as a
+whole; and of an item that `filter` or `map` has kept before, because the engine copies the list for each item that it adds."""
 _TOKEN = re.compile(
     r"""
       \.(?P<walk>all|exists|exists_one|filter|map)\(
@@ -32,17 +31,17 @@ _TOKEN = re.compile(
 
 
 PARTS_MIN = 20
-"""So many attributes may an event and a member have."""
+"""Maximum number of attributes of an event or a member."""
 
 
 @lru_cache(maxsize=16384)
 def cost_us(code: str, items: int) -> float:
-    """At most so long does this code, without its texts and comments, take on an event of so many items."""
+    """Return the maximum cost of code without string literals and comments on an event with this number of items, in microseconds."""
     return _cost_us(code, items, max(items, PARTS_MIN, code.count(",") + 1))
 
 
 def _cost_us(code: str, items: int, parts: int) -> float:
-    """`parts`: no list and no map in it has more."""
+    """Return the cost; `parts` is the maximum length of any other list or map."""
     total, at = 0.0, 0
     while (token := _TOKEN.search(code, at)) is not None:
         at = token.end()
@@ -65,10 +64,10 @@ def _cost_us(code: str, items: int, parts: int) -> float:
 
 
 def _closing(code: str, at: int) -> int:
-    """The place of the bracket that closes the one right before `at`; the end where none does."""
+    """Return the index of the bracket that closes the one before `at`, or the end if none does."""
     depth = 1
-    for place in range(at, len(code)):
-        depth += (code[place] in "([{") - (code[place] in ")]}")
+    for index in range(at, len(code)):
+        depth += (code[index] in "([{") - (code[index] in ")]}")
         if not depth:
-            return place
+            return index
     return len(code)

@@ -50,7 +50,7 @@ class CampaignsResource:
         example=_CAMPAIGN,
     )
     async def on_post(self, req: Request, resp: Response) -> None:
-        """Draft a campaign; its conditions are compiled and type-checked now."""
+        """Create a campaign as a draft. Its expressions are compiled and type-checked."""
         body, _ = await read(req, CampaignCreate)
         send(resp, self._view(await self._campaigns.create(actor_of(req), body)), 201)
 
@@ -62,7 +62,7 @@ class CampaignsResource:
 
     @operation("getCampaign", scope("campaigns:read"), tag="campaigns", answers={200: CampaignView}, errors=(NotFound,))
     async def on_get_one(self, req: Request, resp: Response, campaign_id: str) -> None:
-        """Read a campaign's newest version."""
+        """Return the version of a campaign that is in force."""
         send(resp, self._view(await self._campaigns.get_campaign(campaign_id)))
 
     @operation(
@@ -75,7 +75,7 @@ class CampaignsResource:
         example=_CAMPAIGN,
     )
     async def on_put_one(self, req: Request, resp: Response, campaign_id: str) -> None:
-        """Make a new version that decides events from now on; what was paid keeps the version it was born with."""
+        """Create a new version, which evaluates events from now on or from `effective_at`. Awards that were paid keep their version."""
         body, _ = await read(req, CampaignCreate)
         send(resp, self._view(await self._campaigns.replace(actor_of(req), campaign_id, body)))
 
@@ -89,7 +89,7 @@ class CampaignsResource:
         example={"version": 1},
     )
     async def on_post_approve(self, req: Request, resp: Response, campaign_id: str) -> None:
-        """Approve a version that somebody else has made. Service keys cannot."""
+        """Approve a version that another person created. Service keys cannot approve."""
         body, _ = await read(req, CampaignApprove)
         send(resp, self._view(await self._campaigns.approve(actor_of(req), campaign_id, body.version)))
 
@@ -101,21 +101,21 @@ class CampaignsResource:
         errors=(NotFound, InvalidState, ApprovalMissing),
     )
     async def on_post_activate(self, _req: Request, resp: Response, campaign_id: str) -> None:
-        """Let a campaign decide events."""
+        """Activate a campaign, so that it evaluates events."""
         send(resp, self._view(await self._campaigns.set_status(campaign_id, "active")))
 
     @operation(
         "pauseCampaign", scope("campaigns:write"), tag="campaigns", answers={200: CampaignView}, errors=(NotFound, InvalidState)
     )
     async def on_post_pause(self, _req: Request, resp: Response, campaign_id: str) -> None:
-        """Stop a campaign from deciding events."""
+        """Pause a campaign, so that it evaluates no events."""
         send(resp, self._view(await self._campaigns.set_status(campaign_id, "paused")))
 
     @operation(
         "endCampaign", scope("campaigns:write"), tag="campaigns", answers={200: CampaignView}, errors=(NotFound, InvalidState)
     )
     async def on_post_end(self, _req: Request, resp: Response, campaign_id: str) -> None:
-        """End a campaign for good; what it has paid stays as it is."""
+        """End a campaign permanently. Awards that were paid stay."""
         send(resp, self._view(await self._campaigns.set_status(campaign_id, "ended")))
 
 

@@ -1,38 +1,46 @@
 """Domain types of events, awards and member state, shared by campaigns, tiers and events."""
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 from msgspec import UNSET, Struct, UnsetType, field
 
-from guerdon.campaigns.models import Clawback, Expiry, ItemsOf
+from guerdon.campaigns.models import Clawback, Expiry, ItemsOf, RefundRule
 from guerdon.money import BALANCE_CEILING
 
 
 class TierStep(Struct, frozen=True):
-    """From one tier to another; null is none."""
+    """A change of tier."""
 
     before: str | None = field(name="from")
+    """Tier before the event. Null: no tier."""
     after: str | None = field(name="to")
+    """Tier after the event. Null: no tier."""
 
 
 EVENTS, REFUNDS, MEMBER_STATES = "events", "refunds", "standings"
 REFERRERS = "referrer:"
-"""What stands before the asset of the referrer's wallet."""
+"""Prefix of the asset in the key of a referrer's wallet."""
 PURCHASE, REFUND = "purchase", "refund"
 
 
 class DecisionView(Struct, frozen=True):
-    """What one campaign said about the event, and why."""
+    """Decision of one campaign on an event."""
 
     campaign: str
+    """Id of the campaign."""
     version: int
+    """Number of its version."""
     outcome: Literal["awarded", "capped", "refused", "not_matched"]
+    """`awarded`, `capped` (a cap or the budget left nothing), `refused`, or `not_matched`."""
     amount: int
+    """Amount in minor units of the campaign's asset; negative if it was taken back."""
     reasons: list[str]
+    """Reasons in words, in the order in which they applied."""
 
 
 class Item(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A line as it is kept. Imports may hold what the API refuses: returned quantities, free lines."""
+    """A line item as stored. Imports may hold negative quantities and prices of zero, which the API refuses."""
 
     sku: str
     quantity: int
@@ -41,7 +49,7 @@ class Item(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class ShopEvent(Struct, frozen=True, kw_only=True):
-    """An event on its way to the ledger. `amount` may be zero or negative here: history is recorded as it was."""
+    """An event to record. Imports may hold amounts of zero or below, which the API refuses."""
 
     id: str
     type: str
@@ -54,23 +62,23 @@ class ShopEvent(Struct, frozen=True, kw_only=True):
     items: tuple[Item, ...] = ()
     attributes: dict[str, str | int | bool] = {}
     confirms: str | UnsetType = UNSET
-    """Nothing where it confirms nothing, so that what tells an event from another one is what it was before there was this."""
+    """Unset if the event confirms no purchase, so that the fingerprint of older events stays the same."""
 
     @property
     def about(self) -> str | None:
-        """The purchase that it refunds or confirms."""
+        """Id of the purchase that the event refunds or confirms, or None."""
         return self.refund_of if self.confirms is UNSET else self.confirms
 
 
 class AwaitedEvent(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What an award waits for, and how long it lives from then on."""
+    """Event that an award waits for, and the expiry of the award after it."""
 
     event_type: str
     expiry: Expiry | None = None
 
 
 class Award(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What a campaign paid, or took back (negative), as stored: enough to take it back in turn, whatever the campaign says by then."""
+    """An award or a clawback (negative) as stored, with all that a refund needs, whatever later versions of the campaign contain."""
 
     campaign: str
     version: int
@@ -80,20 +88,30 @@ class Award(Struct, frozen=True, kw_only=True, omit_defaults=True):
     available_at: int | None = None
     expires_at: int | None = None
     counted: tuple[str, ...] = ()
-    """The accounts of the caps and the budget that it counts against."""
+    """Accounts of the caps and the budget that the award counts against."""
     clawback: Clawback = "debt"
     items: ItemsOf | None = None
-    """The lines that it was worked out on."""
+    """Line items that the award was computed on. None: the whole event."""
     to: str | None = None
-    """Whoever has been paid instead of the member: their referrer."""
+    """Id of the referrer, if the award was paid to the referrer and not to the member."""
     achievement: bool = False
-    """It rests on several events, and is taken back when one of them stops counting."""
+    """True if the award was earned by several events. It is taken back when one of them stops counting."""
     waits: AwaitedEvent | None = None
-    """It cannot be spent before it is released, and lapses at `expires_at`."""
+    """Event that releases the award. Until then it cannot be spent, and it expires at `expires_at`."""
+    refund_rule: RefundRule = "proportional"
+    """Rule for the share that a refund takes back."""
+
+
+class Refundable(Struct, frozen=True):
+    """A purchase to refund."""
+
+    amount: int
+    awards: Sequence[Award]
+    items: Sequence[Item] = ()
 
 
 class Release(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What was made spendable of an award that waited, as stored."""
+    """Release of a waiting award, as stored."""
 
     campaign: str
     version: int
@@ -105,21 +123,23 @@ class Release(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Released(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """By which event an award was released, and when it lapses now."""
+    """Event that released an award, and the expiry of the award since then."""
 
     event: str
     expires_at: int | None = None
 
 
 class CountedEvent(Struct, frozen=True, kw_only=True):
-    """An event that counts for an achievement: when, and a digest of its id."""
+    """An event that counts towards an achievement."""
 
     unit: int
+    """Number of the day, week or month."""
     event: str
+    """Digest of the event's id."""
 
 
 class AchievementReached(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A goal that was achieved: by what, and what was paid for it, if anything was."""
+    """A goal that was reached: the events that count for it, and its award if there is one."""
 
     kind: str
     marks: tuple[CountedEvent, ...]
@@ -129,123 +149,127 @@ class AchievementReached(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class AchievementProgress(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """How far a member is with one campaign's achievement."""
+    """A member's progress in the achievement of one campaign."""
 
     kind: str = ""
-    """What its window is counted in."""
+    """Unit of `CountedEvent.unit`."""
     marks: tuple[CountedEvent, ...] = ()
     times: int = 0
+    """Number of times that the goal was reached."""
     reached: tuple[AchievementReached, ...] = ()
 
 
 class ReturnedItem(Struct, frozen=True, kw_only=True):
-    """How much of an article has come back."""
+    """Returned quantity of one article."""
 
     sku: str
     quantity: int
 
 
 class PurchaseRefunds(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What has been refunded of one purchase, which may not have arrived yet, and what has confirmed it."""
+    """Refunds and confirmations of one purchase, which may not have arrived yet."""
 
     id: str = field(name="_id")
     """`{member}/{purchase}`"""
     owner: str
     count: int = 0
-    """How often it has changed."""
+    """Number of changes of this document."""
     amount: int = 0
+    """Refunded amount in minor units."""
     taken: dict[str, int] = {}
-    """By campaign: what its award has been made smaller by."""
+    """By campaign: amount by which its award was reduced."""
     itemised: int = 0
-    """How much of `amount` is of refunds that name their items, which are these."""
+    """Part of `amount` that belongs to refunds with line items, which are `items`."""
     items: tuple[ReturnedItem, ...] = ()
     spared: dict[str, int] = {}
-    """By campaign: what of `taken` was left in the wallet all the same."""
+    """By campaign: part of `taken` that stayed in the wallet."""
     confirmed: dict[str, str] = {}
-    """By type: the first event that confirmed it."""
+    """By event type: id of the first event that confirmed the purchase."""
     released: dict[str, Released] = {}
-    """By campaign: what has become of an award that waited."""
+    """By campaign: release of an award that waited."""
 
 
 class AwardWallet(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What matters of a wallet for an award."""
+    """State of a wallet as far as an award depends on it."""
 
     balance: int = 0
     available: int = 0
-    """What may be taken back without making a debt; a credit line is none of it."""
+    """Amount that can be taken back without a debt. A credit limit is not part of it."""
     owed: int = 0
-    """What has to arrive before anything is available."""
+    """Amount that has to arrive before value is available."""
     status: str = "open"
     ceiling: int = BALANCE_CEILING
     full: tuple[tuple[str, int | None, int | None], ...] | None = None
-    """The lots of a wallet that has no room for further ones."""
+    """Dates of the lots, if the wallet has room for no further lot. None: it has room."""
 
 
 class EvaluationInputs(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Everything that an event was judged on besides itself and the campaigns' versions, so that it can be judged again."""
+    """Everything that the decisions on an event depend on besides the event and the campaign versions, so that they can be made again."""
 
     judged_at: int
-    """`now`, as conditions saw it."""
+    """`now` in conditions."""
     decided_at: int = 0
     tier: str | None = None
-    """What the member had when the event occurred, as far as it was known."""
+    """Tier of the member at the time of the event, as known when it was recorded."""
     tier_versions: tuple[int, ...] = ()
-    """The versions of the tiers that it was looked up in, and by asset and month what was earned until then."""
+    """Versions of the tier sets that `tier` was derived from."""
     qualifying: dict[str, dict[str, int]] = {}
+    """By asset and month: qualifying points before the event."""
     purchases: int = 0
     last_purchase_at: int | None = None
     achieved: dict[str, AchievementProgress] = {}
-    """By campaign: how far the member was."""
+    """By campaign: progress in its achievement before the event."""
     referrer: str | None = None
-    """Who has referred the member."""
+    """Id of the member's referrer."""
     wallets: dict[str, AwardWallet] = {}
     used: dict[str, int] = {}
-    """By account: what was counted against caps and budgets."""
+    """By account: amount counted against caps and budgets before the event."""
     waiting: dict[str, int] | None = None
-    """By name of the lot: what lay in those from which a confirmation releases. None sets no bounds."""
+    """By lot name: amount in the lots from which a confirmation releases. None: no bound."""
     person: bytes | None = None
-    """What conditions could read of the member's profile, under the member's own key."""
+    """Profile fields that conditions could read, sealed under the member's own key."""
     before: PurchaseRefunds | None = None
-    """What had been refunded before: of this purchase before it arrived, or of the purchase that this refund is about."""
+    """Earlier refunds of this purchase, or of the purchase that this event refunds or confirms."""
     awaits: bool = False
-    """The purchase that it refunds had not arrived."""
+    """True if the purchase that the event refunds or confirms had not arrived."""
     engine: str = ""
-    """What has judged: see `engine.py`."""
+    """Version of the engine, see `engine.py`."""
     zone: str = "UTC"
-    """The programme's time zone."""
+    """Time zone of the programme."""
     place: int = 0
-    """Of the events of one commit, which are of one moment, the first has the lowest."""
+    """Position among the events of the same commit, which have the same time."""
 
 
 class MemberState(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What is known about a member because of their events; `count` says how often it has changed."""
+    """State of a member derived from events. `count` is the number of changes."""
 
     id: str = field(name="_id")
-    """The member's."""
+    """Id of the member."""
     owner: str = ""
     count: int = 0
     purchases: int = 0
     last_purchase_at: int | None = None
     qualifying: dict[str, dict[str, int]] = {}
-    """By asset and month: what was earned in it, less what was refunded of that."""
+    """By asset and month: points earned in the month, less the refunds of its purchases."""
     tier: str | None = None
-    """The tier when somebody last looked; `tiers.py` tells the one of any moment."""
+    """Tier at the last look. `tiers/rules.py` derives the tier of any time."""
     tier_since: int | None = None
     tier_seen_at: int = 0
     tier_version: int = 0
-    """The count of the tiers by which `tier` and `due_at` were found."""
+    """Count of the tier sets that `tier` and `due_at` were derived from."""
     tier_changes: int = 0
     referrer: str | None = None
-    """Who has referred the member, and when."""
+    """Id of the referrer."""
     referred_at: int | None = None
+    """Time at which the referral was recorded."""
     achieved: dict[str, AchievementProgress] = {}
-    """By campaign."""
+    """By campaign: progress in its achievement."""
     due_at: int | None = None
-    """When the tier changes by itself; the review finds the member by it."""
+    """Time of the next change of tier without an event; the review finds the member by it."""
 
 
 class RecordedEvent(Struct, frozen=True, kw_only=True):
-    """An event as stored, with what was decided. It never changes."""
+    """An event as stored, with its decisions and awards. It never changes."""
 
     id: str = field(name="_id")
     owner: str
@@ -270,5 +294,5 @@ class RecordedEvent(Struct, frozen=True, kw_only=True):
 
     @property
     def about(self) -> str | None:
-        """The purchase that it refunds or confirms."""
+        """Id of the purchase that the event refunds or confirms, or None."""
         return self.refund_of or self.confirms

@@ -1,4 +1,4 @@
-"""What each campaign wants for an event, before any balance, cap or budget is looked at. Pure: the time is an argument."""
+"""Evaluation of an event by each campaign, before balances, caps and budgets. Pure: the time is an argument."""
 
 from collections.abc import Sequence
 from typing import Any, Literal
@@ -8,41 +8,41 @@ from msgspec import Struct
 
 from guerdon.calendar import Calendar
 from guerdon.campaigns.achievements import Step, step
-from guerdon.campaigns.award_amounts import award_amount
-from guerdon.campaigns.birthdays import BIRTHDAY, birthday_on
+from guerdon.campaigns.award_types import award_amount, formula_of
+from guerdon.campaigns.birthdays import BIRTHDAY, NO_BIRTHDAY, birthday_on
 from guerdon.campaigns.cel import Condition, Formula, compile_condition, compile_formula, facts_of
-from guerdon.campaigns.cel_cost import CONDITION_US_MAX, ITEMS_SURE, STANDING_US_MAX
+from guerdon.campaigns.cel_cost import COMMIT_US_MAX, CONDITION_US_MAX, ITEMS_SURE
 from guerdon.campaigns.domain import PURCHASE, REFUND, AchievementProgress, EvaluationInputs, ShopEvent
 from guerdon.campaigns.line_items import chosen, cost_of
-from guerdon.campaigns.models import Achievement, Campaign, FormulaAward
+from guerdon.campaigns.models import Achievement, Campaign
 from guerdon.campaigns.periods import is_open, local_date
 from guerdon.clock import rfc3339
 
 MONETARY = (PURCHASE, REFUND)
-"""Events of these types are about an amount, and earn nothing without one."""
+"""Event types that have an amount, and earn nothing without one."""
 DAY_MS = 86_400_000
 
 
 class LiveCampaign(Struct, frozen=True):
-    """A campaign's version with its expressions compiled."""
+    """A version of a campaign with its expressions compiled."""
 
     campaign: Campaign
     audience: Condition
     condition: Condition
     formula: Formula | None
     reads_member: bool
-    """Whether it asks for what only the member's sealed profile tells."""
+    """True if an expression reads the member's sealed profile."""
     reads_member_state: bool
-    """Whether it asks for what earlier events have made of the member: then it is judged in the commit."""
+    """True if the evaluation depends on earlier events of the member. It then takes place in the commit."""
     bounded_cost_us: float
-    """What it takes at most on an event of up to `ITEMS_SURE` items; nothing where nobody has bounded it."""
+    """Maximum cost on an event of up to `ITEMS_SURE` items, in microseconds; 0 for a campaign that was saved before costs were bounded."""
 
     @classmethod
     def of(cls, campaign: Campaign) -> "LiveCampaign":
-        award = campaign.award
+        expression = formula_of(campaign.award)
         audience = compile_condition(campaign.audience, "/audience")
         condition = compile_condition(campaign.condition, "/condition")
-        formula = compile_formula(award.expression, "/award/expression") if isinstance(award, FormulaAward) else None
+        formula = None if expression is None else compile_formula(expression, "/award/expression")
         parts = [part for part in (audience, condition, formula) if part is not None]
         return cls(
             campaign,
@@ -58,62 +58,62 @@ class LiveCampaign(Struct, frozen=True):
         )
 
     def cost_us(self, items: int) -> float:
-        """What it takes at most on an event of so many items."""
+        """Return the maximum cost on an event with this number of items, in microseconds."""
         if items <= ITEMS_SURE or not self.campaign.bounded:
             return self.bounded_cost_us
         return sum(part.cost_us(items) for part in (self.audience, self.condition, self.formula) if part is not None)
 
 
 class Evaluation(Struct, frozen=True):
-    """What a campaign wants. `amount` is positive; an unlinked refund takes it back."""
+    """Result of one campaign for one event. `amount` is positive; an unlinked refund takes it back."""
 
     campaign: Campaign
     outcome: Literal["awarded", "refused", "not_matched"]
     amount: int
     reason: str
     considered: bool = False
-    """True when the campaign's conditions held: then the member's wallet is opened even if the event earns nothing."""
+    """True if the conditions held. The member's wallet is then opened, even if the event earns nothing."""
     step: Step | None = None
-    """What the event is to the campaign's achievement."""
+    """Progress that the event makes in the campaign's achievement."""
 
 
 class Subject(Struct, frozen=True):
-    """The member an event belongs to, as conditions see them. `id` is None for a preview of somebody unknown."""
+    """The member of an event, as conditions read it. `id` is None in a preview of an unknown member."""
 
     id: str | None
     external_id: str | None = None
     attributes: dict[str, Any] = {}
     sealed: bytes | None = None
-    """The same under the member's own key, to be kept with the decision; None when nobody reads it."""
+    """The profile sealed under the member's own key, kept with the decision. None if no campaign reads it."""
     unproven: bool = False
-    """Nobody has looked yet whether there is such a member: the commit does."""
+    """True if the member's existence has not been checked. The commit checks it."""
 
 
 def reads_member(event: ShopEvent, campaigns: Sequence[LiveCampaign], calendar: Calendar) -> bool:
-    """Whether a campaign that will be asked about the event reads what only the member's sealed profile tells."""
+    """Return whether a campaign that evaluates the event reads the member's sealed profile."""
     return any(live.reads_member and _inactive_reason(event, live.campaign, calendar) is None for live in campaigns)
 
 
 def reads_referrer(event: ShopEvent, campaigns: Sequence[LiveCampaign], calendar: Calendar) -> bool:
-    """Whether a campaign that will be asked about the event pays whoever has referred the member."""
+    """Return whether a campaign that evaluates the event pays the member's referrer."""
     return any(live.campaign.pays == "referrer" and _inactive_reason(event, live.campaign, calendar) is None for live in campaigns)
 
 
 def sort_by_priority(campaigns: Sequence[LiveCampaign]) -> list[LiveCampaign]:
-    """The order in which campaigns are asked and paid: the higher priority first, then the older id."""
+    """Return campaigns in the order in which they are evaluated and paid: by priority, the highest first, then by id, the oldest first."""
     return sorted(campaigns, key=lambda live: (-live.campaign.stacking.priority, live.campaign.id))
 
 
 def evaluate(
     event: ShopEvent, subject: Subject, campaigns: Sequence[LiveCampaign], inputs: EvaluationInputs, calendar: Calendar
 ) -> list[Evaluation]:
-    """Ask the campaigns, in their order, by what `inputs` says of the member's standing."""
-    judging = Evaluator(event, subject, inputs, calendar)
-    return [judging.evaluate(live) for live in campaigns]
+    """Evaluate an event by campaigns, in their order, on the member state in `inputs`."""
+    evaluator = Evaluator(event, subject, inputs, calendar)
+    return [evaluator.evaluate(live) for live in campaigns]
 
 
 class Evaluator:
-    """Asks one campaign after another about one event."""
+    """Evaluates one event by one campaign after another."""
 
     def __init__(self, event: ShopEvent, subject: Subject, inputs: EvaluationInputs, calendar: Calendar) -> None:
         self._event = event
@@ -124,43 +124,43 @@ class Evaluator:
         self._in_commit_us = 0.0
 
     def evaluate(self, live: LiveCampaign) -> Evaluation:
-        """What the campaign wants for the event."""
+        """Return the campaign's result for the event."""
         event, inputs = self._event, self._inputs
-        why_not = _inactive_reason(event, live.campaign, self._calendar)
-        if why_not is not None:
-            return Evaluation(live.campaign, "not_matched", 0, why_not)
-        if self._takes_too_long(live):
-            why = f"its conditions could take too long on an event of {len(event.items)} items"
-            return Evaluation(live.campaign, "refused", 0, why)
+        inactive = _inactive_reason(event, live.campaign, self._calendar)
+        if inactive is not None:
+            return Evaluation(live.campaign, "not_matched", 0, inactive)
+        if (live.reads_member_state or len(event.items) > ITEMS_SURE) and self._takes_too_long(live):
+            reason = f"its conditions could take too long on an event of {len(event.items)} items"
+            return Evaluation(live.campaign, "refused", 0, reason)
         if self._facts is None:
             member = member_facts(self._subject, event, inputs, self._calendar)
             self._facts = facts_of(_event_facts(event), member, inputs.judged_at)
-        judgement = _evaluate_one(event, live, self._facts, inputs)
-        if live.campaign.achievement is not None and judgement.outcome == "awarded":
-            judgement = _count(event, judgement, live.campaign.achievement, inputs, self._calendar)
-        return judgement
+        evaluation = _evaluate_one(event, live, self._facts, inputs)
+        if live.campaign.achievement is not None and evaluation.outcome == "awarded":
+            evaluation = _count(event, evaluation, live.campaign.achievement, inputs, self._calendar)
+        return evaluation
 
     def _takes_too_long(self, live: LiveCampaign) -> bool:
-        """Whether the campaign alone, or with the others that are asked in the commit, would hold up everybody else."""
-        items = len(self._event.items)
-        if items <= ITEMS_SURE and not live.reads_member_state:
-            return False  # It was looked at when it was saved.
-        cost = live.cost_us(items)
+        """Return whether the campaign alone, or together with the others in the commit, could block the process for too long.
+
+        A campaign that does not read the member state was checked for events of up to `ITEMS_SURE` items when it was saved.
+        """
+        cost = live.cost_us(len(self._event.items))
         if cost > CONDITION_US_MAX or not live.reads_member_state:
             return cost > CONDITION_US_MAX
         self._in_commit_us += cost
-        return self._in_commit_us > STANDING_US_MAX
+        return self._in_commit_us > COMMIT_US_MAX
 
 
 def _inactive_reason(event: ShopEvent, campaign: Campaign, calendar: Calendar) -> str | None:
-    """Say why the campaign is not about events of this type and time, or None when it is."""
+    """Return why the campaign does not evaluate an event of this type and time, or None if it does."""
     if event.type not in campaign.event_types:
         return f"a {event.type} is not one of {', '.join(campaign.event_types)}"
     if campaign.starts_at is not None and event.occurred_at < campaign.starts_at:
         return f"the event is before the campaign's start, {rfc3339(campaign.starts_at)}"
     if campaign.ends_at is not None and event.occurred_at >= campaign.ends_at:
         return f"the event is not before the campaign's end, {rfc3339(campaign.ends_at)}"
-    if not is_open(campaign.schedule, event.occurred_at, calendar):
+    if campaign.schedule is not None and not is_open(campaign.schedule, event.occurred_at, calendar):
         return f"the event is outside of the campaign's hours ({calendar.zone.key})"
     return None
 
@@ -177,33 +177,33 @@ def _evaluate_one(event: ShopEvent, live: LiveCampaign, facts: Any, inputs: Eval
             return Evaluation(campaign, "not_matched", 0, f"the {name} is false: {condition.source[:200]}")
     if event.amount <= 0 and (event.type in MONETARY or event.amount < 0):
         return Evaluation(campaign, "not_matched", 0, f"the amount {event.amount} earns nothing", considered=True)
-    of_it, among = event.amount, ""
+    base, share = event.amount, ""
     if campaign.items is not None:
         lines = chosen(event.items, campaign.items)
         if not lines:
             return Evaluation(campaign, "not_matched", 0, "none of its items is one of the campaign's")
-        of_it = min(cost_of(lines), event.amount)
-        among = f"{of_it} of {event.amount} is of the campaign's items; "
-    amount, why = award_amount(campaign, live.formula, of_it, inputs.tier, facts)
-    why = among + why
+        base = min(cost_of(lines), event.amount)
+        share = f"{base} of {event.amount} is of the campaign's items; "
+    amount, reason = award_amount(campaign, live.formula, base, inputs.tier, facts)
+    reason = share + reason
     if amount is None:
-        return Evaluation(campaign, "refused", 0, why, considered=True)
-    return Evaluation(campaign, "awarded" if amount else "not_matched", amount, why, considered=True)
+        return Evaluation(campaign, "refused", 0, reason, considered=True)
+    return Evaluation(campaign, "awarded" if amount else "not_matched", amount, reason, considered=True)
 
 
 def _count(
-    event: ShopEvent, judgement: Evaluation, wanted: Achievement, inputs: EvaluationInputs, calendar: Calendar
+    event: ShopEvent, evaluation: Evaluation, achievement: Achievement, inputs: EvaluationInputs, calendar: Calendar
 ) -> Evaluation:
-    """Count an event that the campaign would pay, and pay it only when it completes the goal."""
+    """Count an event towards the campaign's achievement; it earns the award only if it completes the goal."""
     if inputs.before is not None and 2 * inputs.before.amount >= event.amount > 0:
         return msgspec.structs.replace(
-            judgement, outcome="not_matched", amount=0, reason="half of it was refunded before it arrived"
+            evaluation, outcome="not_matched", amount=0, reason="half of it was refunded before it arrived"
         )
-    known = inputs.achieved.get(judgement.campaign.id, AchievementProgress())
-    taken = step(known, wanted, event.id, local_date(event.occurred_at, calendar))
+    progress = inputs.achieved.get(evaluation.campaign.id, AchievementProgress())
+    taken = step(progress, achievement, event.id, local_date(event.occurred_at, calendar))
     if taken.completed:
-        return msgspec.structs.replace(judgement, reason=f"{taken.reason}; {judgement.reason}", step=taken)
-    return msgspec.structs.replace(judgement, outcome="not_matched", amount=0, reason=taken.reason, step=taken)
+        return msgspec.structs.replace(evaluation, reason=f"{taken.reason}; {evaluation.reason}", step=taken)
+    return msgspec.structs.replace(evaluation, outcome="not_matched", amount=0, reason=taken.reason, step=taken)
 
 
 def _event_facts(event: ShopEvent) -> dict[str, Any]:
@@ -222,9 +222,11 @@ def _event_facts(event: ShopEvent) -> dict[str, Any]:
 
 
 def member_facts(subject: Subject, event: ShopEvent, inputs: EvaluationInputs, calendar: Calendar) -> dict[str, Any]:
-    """What conditions see of the member at an event."""
+    """Return what conditions read of the member at the time of an event."""
     last = inputs.last_purchase_at
-    birthday = birthday_on(local_date(event.occurred_at, calendar), subject.attributes.get(BIRTHDAY))
+    birthday = NO_BIRTHDAY
+    if BIRTHDAY in subject.attributes:
+        birthday = birthday_on(local_date(event.occurred_at, calendar), subject.attributes[BIRTHDAY])
     return {
         "id": subject.id or "",
         "external_id": subject.external_id or "",

@@ -1,7 +1,7 @@
-"""The lines of an event that a campaign is about, and which share of them comes back. Pure.
+"""Line items of an event that a campaign applies to, and the share of them that is returned. Pure.
 
-A line counts with what it costs, `quantity` times `unit_price`; where none of them has a price, with its quantity. Lines of one article
-are one. Imports may hold returned quantities and free lines: they count for nothing.
+A line item counts by its cost, `quantity` times `unit_price`, or by its quantity if no line item has a price. Line items of one article are
+added up. Imports may hold negative quantities and prices; these do not count.
 """
 
 from collections.abc import Iterable, Sequence
@@ -14,14 +14,14 @@ from guerdon.campaigns.models import ItemsOf
 
 
 class Lines(Struct, frozen=True):
-    """What of an article is on an event."""
+    """Quantity and cost (in minor units) of one article."""
 
     quantity: int
     cost: int
 
 
 def chosen(items: Iterable[Item], wanted: ItemsOf) -> dict[str, Lines]:
-    """Return the articles that the campaign is about."""
+    """Return, by SKU, the articles that match the campaign's `items`."""
     lines: dict[str, Lines] = {}
     for item in items:
         if item.quantity > 0 and (item.sku in wanted.skus or item.category in wanted.categories):
@@ -36,7 +36,7 @@ def cost_of(lines: dict[str, Lines]) -> int:
 
 
 def returned_share(lines: dict[str, Lines], returned: Sequence[ReturnedItem]) -> Fraction:
-    """Return which share of the articles has come back; of each at most what was bought."""
+    """Return the share of the articles that was returned, 0 to 1. Of each article at most the bought quantity counts."""
     whole = cost_of(lines)
     share = Fraction(0)
     for item in returned:
@@ -52,7 +52,7 @@ def _count(lines: dict[str, Lines]) -> int:
 
 
 def add_up(items: Iterable[Item], known: Sequence[ReturnedItem] = ()) -> tuple[ReturnedItem, ...]:
-    """Return what has come back of each article, with what had before."""
+    """Return the returned quantity of each article, including earlier returns."""
     return merged(known, [ReturnedItem(sku=item.sku, quantity=item.quantity) for item in items if item.quantity > 0])
 
 

@@ -12,7 +12,7 @@ from guerdon.types import EXPECTED, DefinitionStatus, PageQuery, Text
 
 CAMPAIGNS, CAMPAIGN_VERSIONS = "campaigns", "campaign_versions"
 INDEXES: dict[str, list[IndexModel]] = {
-    # Events ask for the active campaigns every second; paused ones and drafts pile up.
+    # Active campaigns are read every second; paused ones and drafts accumulate.
     CAMPAIGNS: [IndexModel([("status", 1), ("_id", -1)], name="status")],
     CAMPAIGN_VERSIONS: [],
 }
@@ -24,6 +24,9 @@ CampaignStatus = DefinitionStatus
 Clawback = Literal["none", "up_to_balance", "debt"]
 Period = Literal["day", "week", "month", "year", "ever"]
 PaidTo = Literal["member", "referrer"]
+RefundRule = Literal["proportional"]
+"""Name of a rule that says which share of an award a refund takes back. A paid award is stored with it, so that its refund does not depend on
+later versions of the campaign."""
 Weekday = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
 WEEKDAYS: tuple[Weekday, ...] = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 EventType = Annotated[
@@ -79,28 +82,36 @@ class FixedAward(Struct, frozen=True, forbid_unknown_fields=True, tag_field="typ
     """The same amount for every event."""
 
     amount: Amount
+    """Amount of the award in minor units of the campaign's asset."""
 
 
 class PerAmountAward(Struct, frozen=True, forbid_unknown_fields=True, tag_field="type", tag="per_amount"):
-    """event.amount x points / per, rounded once."""
+    """`event.amount * points / per`, computed exactly and rounded once."""
 
     points: Amount
+    """Minor units of the campaign's asset that each `per` earns."""
     per: Amount
+    """Part of `event.amount` that earns `points`, in minor units of the event's currency."""
     rounding: Rounding = "floor"
+    """Direction of the one rounding."""
 
 
 class PercentAward(Struct, frozen=True, forbid_unknown_fields=True, tag_field="type", tag="percent"):
-    """So many percent of event.amount, in minor units, rounded once."""
+    """A percentage of `event.amount` in minor units, computed exactly and rounded once."""
 
     percent: Decimal
+    """Percentage of `event.amount`, a decimal with at most four places."""
     rounding: Rounding = "floor"
+    """Direction of the one rounding."""
 
 
 class FormulaAward(Struct, frozen=True, forbid_unknown_fields=True, tag_field="type", tag="formula"):
-    """What a CEL expression over event, member and now says, rounded once. CEL divides whole numbers toward zero."""
+    """The value of a CEL expression over `event`, `member` and `now`, rounded once. CEL divides whole numbers toward zero."""
 
     expression: Expression
+    """CEL expression that gives a number of minor units of the campaign's asset."""
     rounding: Rounding = "floor"
+    """Direction of the one rounding."""
 
 
 Award = FixedAward | PerAmountAward | PercentAward | FormulaAward
@@ -110,15 +121,18 @@ Award = FixedAward | PerAmountAward | PercentAward | FormulaAward
 
 
 class Hours(Struct, frozen=True, forbid_unknown_fields=True):
-    """Hours of some weekdays, by the clocks of the programme's time zone; an end before the start is on the day after."""
+    """Hours on some weekdays, in the programme's time zone. An end before the start is on the next day."""
 
     days: Annotated[list[Weekday], Meta(min_length=1, max_length=7)]
+    """Weekdays on which the hours begin."""
     starts: TimeOfDay = "00:00"
+    """First minute, local time `HH:MM`."""
     ends: TimeOfDay = "24:00"
+    """First minute after the hours, local time `HH:MM`. Before `starts`, it is on the next day."""
 
 
 class Stacking(Struct, frozen=True, forbid_unknown_fields=True):
-    """Campaigns of one group answer to the policy of the first of them: all pay, the best, or the first by priority that can pay."""
+    """Order and exclusion of campaigns. The policy of a group is that of its first campaign with an award."""
 
     group: (
         Annotated[
@@ -132,60 +146,75 @@ class Stacking(Struct, frozen=True, forbid_unknown_fields=True):
         ]
         | None
     ) = None
+    """Name of the stacking group. Null: the campaign is in no group."""
     policy: Literal["all", "best", "first"] = "all"
+    """Which campaigns of the group pay: all, the one with the largest award, or the first by priority that can pay."""
     priority: Annotated[int, Meta(ge=0, le=1000, description="Higher comes first.")] = 0
+    """Rank of the campaign; the highest is evaluated and paid first."""
 
 
 class ItemsOf(Struct, frozen=True, forbid_unknown_fields=True):
-    """Lines of an event: those of one of the categories, and those of one of the articles."""
+    """Selection of line items: those with one of the categories or one of the SKUs."""
 
     categories: Annotated[list[Text], Meta(max_length=50)] = []
+    """Categories whose line items match."""
     skus: Annotated[list[Text], Meta(max_length=200)] = []
+    """SKUs whose line items match."""
 
 
 class Streak(Struct, frozen=True, forbid_unknown_fields=True, tag_field="type", tag="streak"):
-    """An event in each of so many days, weeks or months in a row, by the calendar of the programme's time zone."""
+    """One event in each of `events` consecutive days, weeks or months."""
 
     unit: Literal["day", "week", "month"]
+    """Length of one period, a calendar day, week or month in the programme's time zone."""
 
 
 class WithinDays(Struct, frozen=True, forbid_unknown_fields=True, tag_field="type", tag="days"):
-    """So many events within so many days, today among them."""
+    """The events lie within a window of days."""
 
     days: Annotated[int, Meta(ge=1, le=366)]
+    """Length of the window in calendar days, including the day of the last event."""
 
 
 class Achievement(Struct, frozen=True, forbid_unknown_fields=True):
-    """Pay only the event that completes so many; each event is used once."""
+    """A goal of several events. Only the event that completes it earns the award, and each event counts once."""
 
     events: Annotated[int, Meta(ge=2, le=31)]
+    """Number of events that complete the goal."""
     within: Streak | WithinDays
+    """Window in which the events must occur."""
     repeats: bool = True
-    """Begin anew when it is achieved, or pay each member once."""
+    """True: the goal starts again once it is reached. False: each member reaches it once."""
 
 
 class Cap(Struct, frozen=True, forbid_unknown_fields=True):
-    """At most `limit` for one event, or for one member in each calendar period in which their events occurred."""
+    """Maximum that a campaign pays for one event, or to one member in each calendar period."""
 
     scope: Literal["event", "member"]
+    """`event`: maximum for one event. `member`: maximum for one member in each period."""
     limit: Amount
+    """Maximum in minor units of the campaign's asset."""
     period: Period | None = None
+    """Calendar period of a cap of scope `member`, in the programme's time zone. It is chosen by the time of the event."""
 
 
 class PendingDays(Struct, frozen=True, forbid_unknown_fields=True, tag_field="type", tag="days"):
-    """The award can be spent from the midnight that follows so many days."""
+    """The award becomes available at the first midnight after a number of days."""
 
     days: Annotated[int, Meta(ge=1, le=WAITING_DAYS_MAX)]
+    """Days until the award can be spent; it becomes available at the midnight after them."""
 
 
 class PendingEvent(Struct, frozen=True, forbid_unknown_fields=True, tag_field="type", tag="event"):
-    """The award can be spent once an event of this type confirms the purchase; it lapses when none does within so many days.
+    """The award becomes available when an event of this type confirms the purchase, and expires if none does in time.
 
-    The days end like those of an expiry: at the next midnight, and of more than 31 days with the week.
+    The days end like those of an expiry: at the next midnight, or with the week if they are more than 31.
     """
 
     event_type: ConfirmingType
+    """Type of the event that confirms the purchase."""
     within_days: Annotated[int, Meta(ge=1, le=WAITING_DAYS_MAX)]
+    """Days in which the event must occur; otherwise the award expires."""
 
 
 Pending = PendingDays | PendingEvent
@@ -196,27 +225,31 @@ class NeverExpires(Struct, frozen=True, forbid_unknown_fields=True, tag_field="t
 
 
 class AfterDays(Struct, frozen=True, forbid_unknown_fields=True, tag_field="type", tag="after_days"):
-    """It lapses after so many days, at the next midnight; of more than 31 days at the end of the week."""
+    """The award expires after a number of days, at the next midnight; after more than 31 days at the end of the week."""
 
     days: Annotated[int, Meta(ge=1, le=3660)]
+    """Days until the award expires."""
 
 
 class AfterMonths(Struct, frozen=True, forbid_unknown_fields=True, tag_field="type", tag="after_months"):
-    """It lapses after so many months, at the end of the week."""
+    """The award expires after a number of months, at the end of the week."""
 
     months: Annotated[int, Meta(ge=1, le=EXPIRY_MONTHS_MAX)]
+    """Months until the award expires."""
 
 
 class EndOfMonth(Struct, frozen=True, forbid_unknown_fields=True, tag_field="type", tag="end_of_month"):
-    """It lapses with the month that comes so many months after this one."""
+    """The award expires at the end of the present month, or of a later one."""
 
     months: Annotated[int, Meta(ge=0, le=EXPIRY_MONTHS_MAX)] = 0
+    """Months between the present month and the last one of the award."""
 
 
 class EndOfYear(Struct, frozen=True, forbid_unknown_fields=True, tag_field="type", tag="end_of_year"):
-    """It lapses with the year that comes so many years after this one."""
+    """The award expires at the end of the present year, or of a later one."""
 
     years: Annotated[int, Meta(ge=0, le=10)] = 0
+    """Years between the present year and the last one of the award."""
 
 
 Expiry = NeverExpires | AfterDays | AfterMonths | EndOfMonth | EndOfYear
@@ -229,34 +262,51 @@ class CampaignCreate(Struct, frozen=True, forbid_unknown_fields=True):
     """An earn rule."""
 
     name: Text
+    """Name for people."""
     asset: AssetCode
+    """Code of the asset that is paid."""
     event_types: Annotated[list[EventType], Meta(min_length=1, max_length=20)]
+    """Types of the events that the campaign evaluates."""
     award: Award
+    """Type and size of the award."""
     starts_at: datetime | None = None
+    """Time of the first event that the campaign evaluates, RFC 3339 with an offset. Null: no start."""
     ends_at: datetime | None = None
+    """Time after the last event that the campaign evaluates, RFC 3339 with an offset. Null: no end."""
     schedule: Annotated[list[Hours], Meta(min_length=1, max_length=HOURS_MAX)] | None = None
+    """Weekly hours in which an event must occur. Null: always."""
     audience: Expression = "true"
+    """CEL condition that selects members."""
     condition: Expression = "true"
+    """CEL condition that selects events."""
     items: ItemsOf | None = None
-    """Only these lines of the event: there has to be one, and the award is worked out on what they cost."""
+    """Line items that the campaign applies to. An event needs at least one of them, and the award is computed on their cost. Null: the whole event."""
     achievement: Achievement | None = None
+    """Goal that the events must complete. Null: each event earns the award."""
     pays: PaidTo = "member"
-    """The member whose event it is, or whoever has referred them."""
+    """Who is paid: the member of the event, or the member's referrer."""
     tier_multipliers: Annotated[dict[TierCode, Decimal], Meta(max_length=20)] = {}
+    """By tier code: factor by which the award of a member in that tier is multiplied, a decimal."""
     stacking: Stacking = Stacking()
+    """Order and exclusion among campaigns."""
     caps: Annotated[list[Cap], Meta(max_length=CAPS_MAX)] = []
+    """Maxima for one event or one member."""
     budget: Amount | None = None
+    """Maximum that the campaign pays in total, in minor units of `asset`. Null: no maximum."""
     partial_award: bool = True
-    """At the edge of a cap or the budget: pay what is left of it, or nothing."""
+    """True: an award that exceeds a cap or the budget is reduced to what is left. False: it is not paid."""
     pending: Pending | None = None
+    """When the award becomes available. Null: at once."""
     expiry: Expiry | None = None
+    """When the award expires. Null: never."""
     clawback: Clawback = "debt"
+    """What a refund takes back: nothing, at most the available balance, or all, even if a debt remains."""
     effective_at: datetime | None = None
-    """From when on a new version of an active campaign decides; at once if left out."""
+    """Time from which a new version of an active campaign evaluates events, RFC 3339 with an offset. Null: at once."""
 
 
 class Campaign(Struct, frozen=True, kw_only=True):
-    """One version of a campaign as stored; times in milliseconds."""
+    """One version of a campaign as stored. Times are milliseconds since the epoch."""
 
     id: str = field(name="_id")
     version: int
@@ -286,16 +336,16 @@ class Campaign(Struct, frozen=True, kw_only=True):
     expiry: Expiry | None = None
     effective_at: int | None = None
     bounded: bool = False
-    """Whether its conditions are held to what they may take; those of campaigns that were saved before there were bounds are not."""
+    """True if the cost of the expressions was bounded when the version was saved. False for campaigns that are older than the bounds."""
     approved_by: str | None = None
     waits: bool = False
-    """Its version is to follow, and decides nothing before it is approved."""
+    """True while the version waits for its approval; it evaluates nothing before."""
     coming: "Campaign | None" = None
-    """The version that follows at its `effective_at`."""
+    """Version that follows at its `effective_at`."""
 
 
 class CampaignVersion(Struct, frozen=True, kw_only=True):
-    """The archive of what a version said: decisions refer to it for ever."""
+    """An archived version of a campaign. Recorded decisions refer to it permanently."""
 
     id: str = field(name="_id")
     """`{campaign}/{version}`"""
@@ -303,63 +353,97 @@ class CampaignVersion(Struct, frozen=True, kw_only=True):
 
 
 class CampaignView(Struct, frozen=True):
-    """A campaign's version in force; `coming_version` follows it at `coming_at`."""
+    """The version of a campaign that is in force. `coming_version` follows it at `coming_at`."""
 
     id: str
+    """Id of the campaign."""
     version: int
+    """Number of the version in force."""
     status: CampaignStatus
+    """Status of the campaign."""
     name: str
+    """Name for people."""
     asset: str
+    """Code of the asset that is paid."""
     event_types: list[str]
+    """Types of the events that the campaign evaluates."""
     award: Award
+    """Type and size of the award."""
     starts_at: str | None
+    """Time of the first event that the campaign evaluates, RFC 3339 in UTC. Null: no start."""
     ends_at: str | None
+    """Time after the last event that the campaign evaluates, RFC 3339 in UTC. Null: no end."""
     schedule: list[Hours] | None
+    """Weekly hours in which an event must occur. Null: always."""
     audience: str
+    """CEL condition that selects members."""
     condition: str
+    """CEL condition that selects events."""
     items: ItemsOf | None
+    """Line items that the campaign applies to. An event needs at least one of them, and the award is computed on their cost. Null: the whole event."""
     achievement: Achievement | None
+    """Goal that the events must complete. Null: each event earns the award."""
     pays: PaidTo
+    """Who is paid: the member of the event, or the member's referrer."""
     tier_multipliers: dict[str, str]
+    """By tier code: factor by which the award of a member in that tier is multiplied, a decimal."""
     stacking: Stacking
+    """Order and exclusion among campaigns."""
     caps: list[Cap]
+    """Maxima for one event or one member."""
     budget: int | None
+    """Maximum that the campaign pays in total, in minor units of `asset`. Null: no maximum."""
     partial_award: bool
+    """True: an award that exceeds a cap or the budget is reduced to what is left. False: it is not paid."""
     pending: Pending | None
+    """When the award becomes available. Null: at once."""
     expiry: Expiry | None
+    """When the award expires. Null: never."""
     clawback: str
+    """What a refund takes back: nothing, at most the available balance, or all, even if a debt remains."""
     effective_at: str | None
+    """Time from which this version evaluates events, RFC 3339 in UTC. Null: since it was saved."""
     created_by: str
+    """Id of the actor who saved the version."""
     approved_by: str | None
+    """Id of the person who approved the version. Null: not approved."""
     awaits_approval: int | None
-    """The version that follows once somebody else has approved it."""
+    """Number of the version that follows once another person approves it. Null: none."""
     coming_version: int | None
+    """Number of the version that follows. Null: none."""
     coming_at: str | None
+    """Time at which `coming_version` follows, RFC 3339 in UTC."""
     created_at: str
+    """Time at which the campaign was created, RFC 3339 in UTC."""
     changed_at: str
+    """Time of the last change, RFC 3339 in UTC."""
 
 
 class CampaignApprove(Struct, frozen=True, forbid_unknown_fields=True):
-    """Which version was read and is approved."""
+    """Approval of a version."""
 
     version: Annotated[int, Meta(ge=1, le=1_000_000)]
+    """Number of the version that the caller has read."""
 
 
 class CampaignPage(Struct, frozen=True):
-    """Campaigns, newest first."""
+    """One page of campaigns, newest first."""
 
     items: list[CampaignView]
+    """Campaigns of the page."""
     next_cursor: str | None
+    """Cursor of the next page. Null: this is the last page."""
 
 
 class CampaignQuery(PageQuery, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Filter by status."""
+    """One page of campaigns, with a filter by status."""
 
     status: CampaignStatus | None = None
+    """Only campaigns with this status."""
 
 
 def in_force(campaign: Campaign, now_ms: int) -> Campaign:
-    """The version that decides at this moment."""
+    """Return the version that evaluates events at this time."""
     coming = campaign.coming
     return campaign if coming is None or coming.waits or coming.effective_at is None or now_ms < coming.effective_at else coming
 

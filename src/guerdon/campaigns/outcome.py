@@ -1,6 +1,6 @@
-"""What an event comes to, before anything is booked: judged, decided, and with what was refunded of it early. Pure.
+"""Outcome of an event before anything is booked: awards, decisions, clawbacks and releases. Pure.
 
-The one place that says it: recording books what stands here, a replay compares it with what is stored, and a simulation adds it up.
+Recording books the outcome, a replay compares it with the stored event, and a simulation adds outcomes up.
 """
 
 from collections.abc import Sequence
@@ -11,6 +11,7 @@ from msgspec import Struct
 from guerdon.calendar import Calendar
 from guerdon.campaigns.achievements import reach, without
 from guerdon.campaigns.allocation import Allocation, allocate, apply_allocation, wallet_after
+from guerdon.campaigns.award_types import AWARD_TYPES
 from guerdon.campaigns.domain import (
     PURCHASE,
     AchievementProgress,
@@ -21,6 +22,7 @@ from guerdon.campaigns.domain import (
     DecisionView,
     EvaluationInputs,
     PurchaseRefunds,
+    Refundable,
     Release,
     Released,
     ShopEvent,
@@ -28,7 +30,7 @@ from guerdon.campaigns.domain import (
 from guerdon.campaigns.evaluation import Evaluation
 from guerdon.campaigns.line_items import add_up
 from guerdon.campaigns.models import Campaign, PendingEvent
-from guerdon.campaigns.refunds import AwardClawback, Refundable, RefundRequest, award_wallet_name, refund, take_whole
+from guerdon.campaigns.refunds import AwardClawback, RefundRequest, award_wallet_name, refund, take_whole
 from guerdon.campaigns.releases import CONFIRMED_MAX, lot_of, released_now
 
 
@@ -37,85 +39,86 @@ class EventOutcome(Struct, frozen=True):
 
     allocations: list[Allocation] = []
     taken: list[AwardClawback] = []
-    """What goes back of earlier awards, or of these where the purchase was refunded before it arrived."""
+    """Clawbacks of earlier awards, or of these awards if the purchase was refunded before it arrived."""
     decisions: list[DecisionView] = []
     refunded: PurchaseRefunds | None = None
-    """What has been refunded of the purchase now, where that has changed."""
+    """Refunds of the purchase after this event. None if they have not changed."""
     note: str | None = None
     achieved: dict[str, AchievementProgress] = {}
-    """By campaign: how far the member is with its achievement now, where that has changed."""
+    """By campaign: progress in its achievement after this event, where it has changed."""
     broken: list[AchievementReached] = []
-    """Achievements that rested on what is refunded now."""
+    """Achievements that counted the refunded purchase."""
     releases: list[Release] = []
-    """What has waited and is spendable now, without the names that the ledger gives it."""
+    """Releases of waiting awards, without transaction ids."""
 
     @property
     def awards(self) -> list[Award]:
-        """What is paid and taken, without the names that the ledger gives it."""
+        """Awards and clawbacks, without transaction ids."""
         return [
-            *(award_of(verdict) for verdict in self.allocations if verdict.amount),
+            *(award_of(allocation) for allocation in self.allocations if allocation.amount),
             *(clawback_award(each) for each in self.taken),
         ]
 
 
-def award_of(verdict: Allocation, transaction_id: str | None = None) -> Award:
-    """What a campaign pays, or takes back."""
-    campaign, lot = verdict.campaign, verdict.lot
+def award_of(allocation: Allocation, transaction_id: str | None = None) -> Award:
+    """Return the stored form of an allocation."""
+    campaign, lot = allocation.campaign, allocation.lot
     return Award(
         campaign=campaign.id,
         version=campaign.version,
         asset=campaign.asset,
-        amount=verdict.amount,
+        amount=allocation.amount,
         transaction_id=transaction_id,
         available_at=None if lot is None else lot.available_at,
         expires_at=None if lot is None else lot.expires_at,
-        counted=tuple(each.account for each in verdict.counters),
+        counted=tuple(each.account for each in allocation.counters),
         clawback=campaign.clawback,
         items=campaign.items,
-        to=verdict.to,
+        to=allocation.to,
         achievement=campaign.achievement is not None,
         waits=waiting_of(campaign) if lot is not None and lot.awaits_confirmation else None,
+        refund_rule=AWARD_TYPES[type(campaign.award)].refund_rule,
     )
 
 
 def waiting_of(campaign: Campaign) -> AwaitedEvent | None:
-    """What an award of the campaign waits for, if it is an event."""
+    """Return the event that an award of the campaign waits for, or None."""
     pending = campaign.pending
     return AwaitedEvent(event_type=pending.event_type, expiry=campaign.expiry) if isinstance(pending, PendingEvent) else None
 
 
 def clawback_award(taken: AwardClawback, transaction_id: str | None = None) -> Award:
-    """What a refund takes back of an award."""
+    """Return the stored form of a clawback."""
     return msgspec.structs.replace(
         taken.award, amount=-taken.amount, transaction_id=transaction_id, available_at=None, expires_at=None, waits=None
     )
 
 
 def event_outcome(
-    event: ShopEvent, owner: str, judgements: Sequence[Evaluation], inputs: EvaluationInputs, calendar: Calendar
+    event: ShopEvent, owner: str, evaluations: Sequence[Evaluation], inputs: EvaluationInputs, calendar: Calendar
 ) -> EventOutcome:
-    """Decide what the judgements pay, and take back at once what was refunded before a purchase arrived."""
-    verdicts = allocate(event, owner, judgements, inputs, calendar)
+    """Return the outcome of evaluations. What was refunded before the purchase arrived is taken back at once."""
+    allocations = allocate(event, owner, evaluations, inputs, calendar)
     decisions = [
-        DecisionView(each.campaign.id, each.campaign.version, each.outcome, each.amount, each.reasons) for each in verdicts
+        DecisionView(each.campaign.id, each.campaign.version, each.outcome, each.amount, each.reasons) for each in allocations
     ]
-    achieved = _achieved(event, judgements, verdicts, inputs)
+    achieved = _achieved(event, evaluations, allocations, inputs)
     before = inputs.before
     if event.type != PURCHASE or before is None or not before.amount or event.amount <= 0:
-        return EventOutcome(verdicts, decisions=decisions, achieved=achieved)
+        return EventOutcome(allocations, decisions=decisions, achieved=achieved)
     wallets = dict(inputs.wallets)
-    for verdict in verdicts:
-        apply_allocation(wallets, verdict)
-    purchase = Refundable(event.amount, [award_of(verdict) for verdict in verdicts if verdict.amount], event.items)
-    asked = RefundRequest(before.amount, before.itemised, before.items)
-    unknown = msgspec.structs.replace(before, amount=0, itemised=0, items=())
-    early = refund(unknown, asked, purchase, wallets, inputs.decided_at)
+    for allocation in allocations:
+        apply_allocation(wallets, allocation)
+    purchase = Refundable(event.amount, [award_of(allocation) for allocation in allocations if allocation.amount], event.items)
+    request = RefundRequest(before.amount, before.itemised, before.items)
+    unrefunded = msgspec.structs.replace(before, amount=0, itemised=0, items=())
+    early = refund(unrefunded, request, purchase, wallets, inputs.decided_at)
     note = f"{early.refunded.amount} were refunded before it arrived"
-    return EventOutcome(verdicts, early.taken, decisions + early.decisions, early.refunded, note, achieved)
+    return EventOutcome(allocations, early.taken, decisions + early.decisions, early.refunded, note, achieved)
 
 
 def refund_outcome(event: ShopEvent, owner: str, purchase: Refundable | None, inputs: EvaluationInputs) -> EventOutcome:
-    """Decide what a linked refund takes back; None is a purchase that has not arrived, for which it waits."""
+    """Return the outcome of a linked refund. `purchase` is None if it has not arrived; the refund then waits for it."""
     known = inputs.before or PurchaseRefunds(id=f"{owner}/{event.refund_of}", owner=owner)
     if purchase is None:
         waiting = msgspec.structs.replace(
@@ -126,25 +129,25 @@ def refund_outcome(event: ShopEvent, owner: str, purchase: Refundable | None, in
             items=add_up(event.items, known.items),
         )
         return EventOutcome(refunded=waiting, note=f"it waits for its purchase, {event.refund_of}")
-    asked = RefundRequest(event.amount, event.amount if event.items else 0, add_up(event.items))
-    outcome = refund(known, asked, purchase, inputs.wallets, inputs.decided_at)
+    request = RefundRequest(event.amount, event.amount if event.items else 0, add_up(event.items))
+    outcome = refund(known, request, purchase, inputs.wallets, inputs.decided_at)
     if not 2 * known.amount < purchase.amount <= 2 * outcome.refunded.amount:
         return EventOutcome(taken=outcome.taken, decisions=outcome.decisions, refunded=outcome.refunded)
     assert event.refund_of is not None
     achieved: dict[str, AchievementProgress] = {}
     broken: list[AchievementReached] = []
     for campaign, state in inputs.achieved.items():
-        achieved[campaign], gone = without(state, event.refund_of)
-        for reached in gone:
+        achieved[campaign], lost = without(state, event.refund_of)
+        for reached in lost:
             outcome = take_whole(reached, f"{event.refund_of} counts no more", outcome, inputs.decided_at)
-        broken += gone
+        broken += lost
     return EventOutcome([], outcome.taken, outcome.decisions, outcome.refunded, None, achieved, broken)
 
 
 def confirmation_outcome(
     event: ShopEvent, owner: str, awards: Sequence[Award] | None, inputs: EvaluationInputs, calendar: Calendar
 ) -> EventOutcome:
-    """Decide what an event releases that confirms a purchase; no awards are those of one that has not arrived."""
+    """Return the outcome of a confirmation. `awards` is None if the purchase has not arrived; the confirmation then waits for it."""
     known = inputs.before or PurchaseRefunds(id=f"{owner}/{event.about}", owner=owner)
     confirmed = known.confirmed
     if event.type not in confirmed and len(confirmed) < CONFIRMED_MAX:
@@ -175,20 +178,20 @@ def confirmation_outcome(
 
 
 def _achieved(
-    event: ShopEvent, judgements: Sequence[Evaluation], verdicts: Sequence[Allocation], inputs: EvaluationInputs
+    event: ShopEvent, evaluations: Sequence[Evaluation], allocations: Sequence[Allocation], inputs: EvaluationInputs
 ) -> dict[str, AchievementProgress]:
-    """What has become of the achievements that the event counts for. One that a cap or the budget leaves unpaid is achieved all the same."""
+    """Return the progress in the achievements that the event counts for. A goal counts as reached even if a cap or the budget leaves no award."""
     achieved: dict[str, AchievementProgress] = {}
-    for judgement, verdict in zip(judgements, verdicts, strict=True):
-        taken = judgement.step
-        if taken is None:
+    for evaluation, allocation in zip(evaluations, allocations, strict=True):
+        step = evaluation.step
+        if step is None:
             continue
-        state = taken.state
-        if taken.completed:
-            award = award_of(verdict) if verdict.amount else None
+        state = step.state
+        if step.completed:
+            award = award_of(allocation) if allocation.amount else None
             reached = AchievementReached(
-                kind=state.kind, marks=taken.completed, occurred_at=event.occurred_at, recorded_at=inputs.decided_at, award=award
+                kind=state.kind, marks=step.completed, occurred_at=event.occurred_at, recorded_at=inputs.decided_at, award=award
             )
-            state = reach(taken, reached)
-        achieved[judgement.campaign.id] = state
+            state = reach(step, reached)
+        achieved[evaluation.campaign.id] = state
     return achieved

@@ -1,7 +1,7 @@
-"""Days, weeks and months of a campaign, by the clocks of the programme's time zone. Pure.
+"""Days, weeks and months of a campaign in the programme's time zone. Pure.
 
-Dates are taken first and turned into moments last, so that a day of 23 or 25 hours is a day. Awards lapse, and become available, at
-midnights: value of one midnight is one lot, and a wallet holds at most `LOTS_MAX` of them.
+Arithmetic is done on dates, which are converted to times last, so that a day of 23 or 25 hours counts as one day. Awards expire and become
+available at midnights: value with the same midnight is one lot, and a wallet holds at most `LOTS_MAX` lots.
 """
 
 from collections.abc import Sequence
@@ -26,11 +26,11 @@ from guerdon.clock import to_ms
 from guerdon.ledger.models import AWAITING_CONFIRMATION
 
 DAYS_TO_THE_DAY = 31
-"""An expiry of more days is put off to the end of its week, so that a daily award fits into a wallet's lots."""
+"""An expiry after more days is extended to the end of its week, so that daily awards fit into the lots of a wallet."""
 
 
 def window_name(period: Period, at_ms: int, calendar: Calendar) -> str:
-    """Name the calendar period that holds a moment: `2026-11-22`, `2026-W47`, `2026-11`, `2026` or `ever`."""
+    """Return the name of the calendar period of a time: `2026-11-22`, `2026-W47`, `2026-11`, `2026` or `ever`."""
     if period == "ever":
         return "ever"
     if period == "week":
@@ -41,7 +41,7 @@ def window_name(period: Period, at_ms: int, calendar: Calendar) -> str:
 
 
 def is_open(schedule: Sequence[Hours] | None, at_ms: int, calendar: Calendar) -> bool:
-    """Whether a moment lies within the weekly hours; None has no hours and is always open."""
+    """Return whether a time is within the weekly hours. None is always open."""
     if schedule is None:
         return True
     local = calendar.local(at_ms)
@@ -57,22 +57,23 @@ def is_open(schedule: Sequence[Hours] | None, at_ms: int, calendar: Calendar) ->
 
 
 def dates_of(pending: Pending | None, expiry: Expiry | None, now_ms: int, calendar: Calendar) -> tuple[int | None, int | None]:
-    """From when an award of now can be spent, and when it lapses; None is at once, and never.
+    """Return (available_at, expires_at) of an award that is made now, in milliseconds. None means at once, and never.
 
-    One that waits for an event cannot be spent before that has come, whenever that is; how long it lives then is counted from then on.
+    An award that waits for an event has the latest possible `available_at`, and expires at the end of the waiting time. The campaign's
+    expiry is counted from its release.
     """
     match pending:
         case None:
             return None, expires_at(expiry, now_ms, calendar)
         case PendingDays(days):
-            there = _midnight(local_date(now_ms, calendar) + timedelta(days=days + 1), calendar)
-            return there, expires_at(expiry, now_ms, calendar)
+            available_at = _midnight(local_date(now_ms, calendar) + timedelta(days=days + 1), calendar)
+            return available_at, expires_at(expiry, now_ms, calendar)
         case PendingEvent(_, within_days):
             return AWAITING_CONFIRMATION, expires_at(AfterDays(within_days), now_ms, calendar)
 
 
 def expires_at(expiry: Expiry | None, now_ms: int, calendar: Calendar) -> int | None:
-    """When an award of now lapses; None is never."""
+    """Return when an award that is made now expires, in milliseconds, or None for never."""
     today = local_date(now_ms, calendar)
     match expiry:
         case None | NeverExpires():
@@ -91,7 +92,7 @@ def expires_at(expiry: Expiry | None, now_ms: int, calendar: Calendar) -> int | 
 
 
 def local_date(at_ms: int, calendar: Calendar) -> date:
-    """The day of a moment."""
+    """Return the calendar day of a time."""
     return calendar.local(at_ms).date()
 
 
@@ -104,6 +105,6 @@ def _next_monday(day: date) -> date:
 
 
 def _months_later(day: date, months: int) -> date:
-    """The first of the month that comes so many months later."""
+    """Return the first day of the month `months` after the month of `day`."""
     count = day.year * 12 + day.month - 1 + months
     return date(count // 12, count % 12 + 1, 1)

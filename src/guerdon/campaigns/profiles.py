@@ -1,6 +1,6 @@
-"""What conditions may read of a member's sealed profile: read for the judging, kept sealed with the decision, and opened again.
+"""Profile fields that conditions may read: read for the evaluation, stored sealed with the decisions, and opened for a replay.
 
-It is sealed under the member's own key and bound to the event, so that whoever erases the member makes it noise with everything else.
+They are sealed under the member's own key and bound to the event, so that an erasure of the member makes them unreadable.
 """
 
 import asyncio
@@ -17,31 +17,31 @@ from guerdon.members.vault import Vault
 
 
 class _SealedProfile(Struct, frozen=True, omit_defaults=True):
-    """What is sealed."""
+    """Fields that are sealed."""
 
     external_id: str | None = None
     attributes: dict[str, Any] = {}
 
 
 class Profiles:
-    """Members, as campaigns see them."""
+    """Members as campaigns read them."""
 
     def __init__(self, identity: Members, vault: Vault) -> None:
-        self._identity = identity
+        self._members = identity
         self._vault = vault
 
     async def read(self, member_id: str | None, *, seal_for: str | None) -> Subject:
-        """Return a member with everything that conditions may read; with `seal_for`, an event's id, sealed for it as well.
+        """Return a member with the profile fields that conditions may read; with `seal_for`, an event's id, also sealed for that event.
 
         Raises:
-            NotFound: there is no such member.
+            NotFound: the member does not exist.
         """
         if member_id is None:
             raise NotFound("the event names no member")
         if seal_for is None:
-            profile = (await self._identity.get_person(member_id)).profile
+            profile = (await self._members.get_person(member_id)).profile
             return Subject(member_id, profile.external_id, profile.attributes)
-        person, key = await asyncio.gather(self._identity.get_person(member_id), self._vault.get_key(member_id))
+        person, key = await asyncio.gather(self._members.get_person(member_id), self._vault.get_key(member_id))
         profile = person.profile
         known = msgspec.json.encode(_SealedProfile(profile.external_id, profile.attributes))
         sealed = None if key is None else key.seal(known, _context(member_id, seal_for))
@@ -50,14 +50,14 @@ class Profiles:
     async def require(self, member_id: str) -> None:
         """
         Raises:
-            NotFound: there is no such member.
+            NotFound: the member does not exist.
         """
-        await self._identity.get_member(member_id)
+        await self._members.get_member(member_id)
 
     async def look(self, member_id: str) -> Subject | None:
-        """Return a member as they are now, with everything that conditions may read; None when they were erased."""
+        """Return a member with the present profile fields, or None if the member was erased."""
         try:
-            person = await self._identity.get_person(member_id)
+            person = await self._members.get_person(member_id)
         except NotFound:
             return None
         if person.member.sealed is None or person.member.erasing_at is not None:
@@ -65,7 +65,7 @@ class Profiles:
         return Subject(member_id, person.profile.external_id, person.profile.attributes)
 
     async def recall(self, recorded: RecordedEvent) -> Subject | None:
-        """Return the member as the event's conditions saw them, or None when the member's key is gone."""
+        """Return the member as the conditions of the event read it, or None if the member was erased."""
         sealed = None if recorded.inputs is None else recorded.inputs.person
         if sealed is None:
             return Subject(recorded.owner)

@@ -1,76 +1,62 @@
-"""What a refund takes back of the awards of its purchase. Pure.
+"""Clawback of awards when their purchase is refunded. Pure.
 
-A member keeps of each award the share that is not refunded, rounded down: of an award of 139 for 139.12 pounds, 69 are kept when half of it
-is refunded, however many refunds the half came in. Together all refunds of a purchase count for at most its amount. What is taken goes out
-of the very lot that the award made, and back to the caps and the budget it counted against.
+A member keeps the share of each award that is not refunded, rounded down: of an award of 139 for £139.12, 69 are kept when half of the
+purchase is refunded, in any number of refunds. Together the refunds of a purchase count for at most its amount. A clawback takes from the lot
+of the award first, and gives back to the caps and the budget that the award counted against.
 """
 
-from collections.abc import Mapping, Sequence
-from fractions import Fraction
+from collections.abc import Mapping
 
 import msgspec
 from msgspec import Struct
 
 from guerdon.campaigns.allocation import clawed_back, wallet_after
+from guerdon.campaigns.award_types import taken_back
 from guerdon.campaigns.domain import (
     REFERRERS,
     AchievementReached,
     Award,
     AwardWallet,
     DecisionView,
-    Item,
     PurchaseRefunds,
+    Refundable,
     ReturnedItem,
 )
-from guerdon.campaigns.line_items import chosen, merged, returned_share
+from guerdon.campaigns.line_items import merged
 from guerdon.ledger.models import Lot
 
 _RESTS = "it was paid for several events, and stays as long as less than half of each of them is refunded"
 
 
 class AwardClawback(Struct, frozen=True):
-    """What is taken back of one award; `amount` is positive."""
+    """Part of an award to take back. `amount` is positive."""
 
     award: Award
     amount: int
     lot: Lot
-    """What is taken first, and at most so much of it."""
+    """Lot to take from first, with the maximum to take from it."""
 
 
 class RefundOutcome(Struct, frozen=True):
-    """What a linked refund does."""
+    """Outcome of a linked refund."""
 
     refunded: PurchaseRefunds
     decisions: list[DecisionView]
     taken: list[AwardClawback]
     wallets: Mapping[str, AwardWallet]
-    """As they are then."""
+    """Wallets after the refund."""
 
 
 class RefundRequest(Struct, frozen=True):
-    """What one refund gives back: an amount, and the items that it is for; `itemised` is the part of the amount that is for them."""
+    """One refund: its amount, the returned items, and the part of the amount that is for these items (`itemised`)."""
 
     amount: int
     itemised: int = 0
     items: tuple[ReturnedItem, ...] = ()
 
 
-def share(award: Award, refunded: PurchaseRefunds, purchase: "Refundable") -> int:
-    """Return what has to be taken back of an award when so much of its purchase is refunded.
-
-    Of an award for certain items, a refund that names its items takes the share that these are of them, and any other the share that its
-    amount is of the purchase.
-    """
-    if award.items is None:
-        gone = Fraction(refunded.amount, purchase.amount)
-    else:
-        gone = returned_share(chosen(purchase.items, award.items), refunded.items)
-        gone = min(1, gone + Fraction(refunded.amount - refunded.itemised, purchase.amount))
-    return award.amount - award.amount * (gone.denominator - gone.numerator) // gone.denominator
-
-
 def award_wallet_name(award: Award) -> str:
-    """Under which name the wallet that it was paid into stands among the wallets of a decision."""
+    """Return the key of the award's wallet in `EvaluationInputs.wallets`."""
     return award.asset if award.to is None else f"{REFERRERS}{award.asset}"
 
 
@@ -78,15 +64,15 @@ def wallet_of(award: Award, owner: str) -> str:
     return f"{award.to or owner}:{award.asset}"
 
 
-def take_whole(reached: AchievementReached, why: str, outcome: RefundOutcome, now_ms: int) -> RefundOutcome:
-    """Take back what was paid for an achievement, after what a refund has taken otherwise."""
+def take_whole(reached: AchievementReached, reason: str, outcome: RefundOutcome, now_ms: int) -> RefundOutcome:
+    """Add to a refund the clawback of the award of an achievement that no longer holds."""
     award = reached.award
     if award is None:
         return outcome
     wallet = outcome.wallets.get(award.asset, AwardWallet())
     pending = award.amount if award.available_at is not None and award.available_at > now_ms else 0
     part, note = clawed_back(award.clawback, award.amount, wallet, pending)
-    reasons = [why] if note is None else [why, note]
+    reasons = [reason] if note is None else [reason, note]
     decision = DecisionView(award.campaign, award.version, "awarded" if part else "refused", -part, reasons)
     taken = outcome.taken
     if part:
@@ -95,27 +81,19 @@ def take_whole(reached: AchievementReached, why: str, outcome: RefundOutcome, no
     return RefundOutcome(outcome.refunded, [*outcome.decisions, decision], taken, {**outcome.wallets, award.asset: left})
 
 
-class Refundable(Struct, frozen=True):
-    """A purchase, as far as a refund takes it back."""
-
-    amount: int
-    awards: Sequence[Award]
-    items: Sequence[Item] = ()
-
-
 def refund(
-    known: PurchaseRefunds, asked: RefundRequest, purchase: Refundable, wallets: Mapping[str, AwardWallet], now_ms: int
+    known: PurchaseRefunds, request: RefundRequest, purchase: Refundable, wallets: Mapping[str, AwardWallet], now_ms: int
 ) -> RefundOutcome:
-    """Refund so much more of a purchase, of which `known` says what was refunded before."""
+    """Return the outcome of a further refund of a purchase. `known` holds the earlier ones."""
     whole = purchase.amount
-    now_refunded = min(known.amount + asked.amount, whole)
-    beyond = known.amount + asked.amount - now_refunded
+    now_refunded = min(known.amount + request.amount, whole)
+    beyond = known.amount + request.amount - now_refunded
     refunded = msgspec.structs.replace(
         known,
         count=known.count + 1,
         amount=now_refunded,
-        itemised=known.itemised + min(asked.itemised, now_refunded - known.amount),
-        items=merged(known.items, asked.items),
+        itemised=known.itemised + min(request.itemised, now_refunded - known.amount),
+        items=merged(known.items, request.items),
     )
     balances = dict(wallets)
     decisions: list[DecisionView] = []
@@ -127,12 +105,12 @@ def refund(
         if award.achievement:
             decisions.append(DecisionView(award.campaign, award.version, "not_matched", 0, [_RESTS]))
             continue
-        due = share(award, refunded, purchase) - done.get(award.campaign, 0)
+        due = taken_back(award, refunded, purchase) - done.get(award.campaign, 0)
         reasons = [f"{now_refunded} of {whole} are refunded: {due} of {award.amount} to take back now"]
         if beyond:
             reasons.append(f"{beyond} more than the purchase are left out")
-        place = award_wallet_name(award)
-        wallet = balances.get(place, AwardWallet())
+        name = award_wallet_name(award)
+        wallet = balances.get(name, AwardWallet())
         pending = due if award.available_at is not None and award.available_at > now_ms else 0
         if has_expired(award, now_ms):
             part, note = 0, "it has lapsed before anybody could spend it"
@@ -145,7 +123,7 @@ def refund(
         if part < due:
             spared[award.campaign] = spared.get(award.campaign, 0) + due - part
         if part:
-            balances[place] = wallet_after(wallet, -part, -min(part, pending))
+            balances[name] = wallet_after(wallet, -part, -min(part, pending))
             taken.append(AwardClawback(award, part, Lot(due, "promotional", award.available_at, award.expires_at)))
         outcome = "awarded" if part else "refused" if due else "not_matched"
         decisions.append(DecisionView(award.campaign, award.version, outcome, -part, reasons))
@@ -153,7 +131,7 @@ def refund(
 
 
 def current_award(award: Award, known: PurchaseRefunds) -> Award:
-    """The award with the dates that it has since it was released."""
+    """Return the award with the dates that it has since its release."""
     released = known.released.get(award.campaign) if award.waits is not None else None
     return (
         award if released is None else msgspec.structs.replace(award, available_at=None, expires_at=released.expires_at, waits=None)
@@ -161,5 +139,5 @@ def current_award(award: Award, known: PurchaseRefunds) -> Award:
 
 
 def has_expired(award: Award, now_ms: int) -> bool:
-    """Whether it has waited in vain."""
+    """Return whether a waiting award has expired without its event."""
     return award.waits is not None and award.expires_at is not None and award.expires_at <= now_ms

@@ -1,30 +1,32 @@
-"""What becomes of an award that waits for an event: released once, as far as it has not been refunded, or lapsed. Pure.
+"""Release of awards that wait for an event: once, and as far as they were not refunded and have not expired. Pure.
 
-Value that waits lies in a lot of its own, which nobody can spend and which lapses when the event does not come in time. Releasing
-makes what is left of the award spendable, with the life that its campaign gives it from then on.
+A waiting award lies in a lot that cannot be spent, and that expires if the event does not occur in time. Its release makes the rest of the
+award spendable, with the expiry of its campaign counted from the release.
 """
 
 import msgspec
 
 from guerdon.calendar import Calendar
-from guerdon.campaigns.allocation import award_lot, rejection_reason
+from guerdon.campaigns.allocation import rejection_reason
 from guerdon.campaigns.domain import Award, AwardWallet, EvaluationInputs, PurchaseRefunds, Release
+from guerdon.campaigns.periods import expires_at
 from guerdon.campaigns.refunds import award_wallet_name, has_expired
 from guerdon.clock import rfc3339
+from guerdon.ledger.models import Lot
 
 CONFIRMED_MAX = 20
-"""So many types of events that have confirmed a purchase are remembered for awards that are still to come."""
+"""Maximum number of confirming event types that are kept for a purchase that has not been recorded yet."""
 
 
 def lot_of(award: Award) -> str:
-    """Names the lot in which an award waits, among the lots that an event releases from."""
+    """Return the key in `EvaluationInputs.waiting` of the lot in which an award waits."""
     return f"{award_wallet_name(award)}/{award.expires_at}"
 
 
 def released_now(
     award: Award, known: PurchaseRefunds, wallet: AwardWallet, inputs: EvaluationInputs, calendar: Calendar
 ) -> tuple[Release | None, str]:
-    """Return what an event releases of an award that waits for it, or nothing, and why."""
+    """Return what an event releases of an award that waits for it, or None, and the reason."""
     now_ms = inputs.decided_at
     before = known.released.get(award.campaign)
     if before is not None:
@@ -38,11 +40,11 @@ def released_now(
         amount = min(amount, inputs.waiting.get(lot_of(award), 0))
     if amount <= 0:
         return None, "nothing is left of it: it was taken back by hand"
-    lot = award_lot(None, award.waits.expiry, amount, now_ms, calendar)
-    # What is released is in the wallet already.
-    hindrance = rejection_reason(msgspec.structs.replace(wallet, balance=0), lot)
-    if hindrance is not None:
-        return None, hindrance
+    lot = Lot(amount, "promotional", expires_at=expires_at(award.waits.expiry, now_ms, calendar))
+    # The amount is part of the balance already, so the ceiling cannot reject it.
+    rejection = rejection_reason(msgspec.structs.replace(wallet, balance=0), lot)
+    if rejection is not None:
+        return None, rejection
     release = Release(
         campaign=award.campaign, version=award.version, asset=award.asset, amount=amount, expires_at=lot.expires_at, to=award.to
     )

@@ -1,4 +1,4 @@
-"""Campaigns: drafted, versioned, activated, paused, ended. A version, once made, is kept for ever for the decisions that name it."""
+"""Campaigns: drafts, versions, activation, pause and end. Versions are kept permanently for the decisions that refer to them."""
 
 import asyncio
 from collections.abc import Iterable
@@ -6,6 +6,7 @@ from collections.abc import Iterable
 import msgspec
 
 from guerdon.campaigns.approvals import approved, require_approved
+from guerdon.campaigns.award_types import formula_of
 from guerdon.campaigns.cel import compile_condition, compile_formula, require_bounded
 from guerdon.campaigns.cel_cost import CONDITION_US_MAX
 from guerdon.campaigns.domain import PURCHASE, REFUND
@@ -19,7 +20,6 @@ from guerdon.campaigns.models import (
     CampaignQuery,
     CampaignStatus,
     CampaignVersion,
-    FormulaAward,
     PendingEvent,
     in_force,
 )
@@ -35,7 +35,7 @@ REFRESH_SECONDS = 1.0
 
 
 class Campaigns:
-    """The earn rules. A change is in force at once in the process that made it, within a second in the others."""
+    """Campaigns. A change is effective at once in the process that made it, and within one second in the others."""
 
     def __init__(self, database: Database, assets: Assets, clock: Clock, ids: IdSource, *, approval: bool = False) -> None:
         self._definitions = Definitions(database, (CAMPAIGNS, Campaign), (CAMPAIGN_VERSIONS, CampaignVersion), noun="campaign")
@@ -49,10 +49,10 @@ class Campaigns:
         self._refreshing = asyncio.Lock()
 
     async def create(self, actor: Actor, body: CampaignCreate, *, campaign_id: str | None = None) -> Campaign:
-        """Save version 1 as a draft.
+        """Create a campaign with version 1 as a draft.
 
         Raises:
-            Validation: a condition does not compile, the asset is unknown, or the window is empty.
+            Validation: an expression does not compile, the asset does not exist, or two fields contradict each other.
         """
         now_ms = self._clock.now_ms()
         campaign = await self._campaign(body, campaign_id or self._ids.new("cmp"), actor, version=1, now_ms=now_ms)
@@ -60,14 +60,14 @@ class Campaigns:
         return campaign
 
     async def replace(self, actor: Actor, campaign_id: str, body: CampaignCreate) -> Campaign:
-        """Make a new version, which decides from `effective_at` on, or from now; its status stays.
+        """Create a new version, which evaluates events from `effective_at` or from now. The status of the campaign stays.
 
-        A version that was to come and has not is given up for the new one.
+        The new version replaces one that was to follow.
 
         Raises:
-            NotFound: no such campaign.
+            NotFound: the campaign does not exist.
             Validation: as for `create`.
-            InvalidState: it has ended, or somebody else has changed it at the same moment.
+            InvalidState: the campaign has ended, or another request changed it at the same time.
         """
         stored = await self.get_campaign(campaign_id)
         self._definitions.require_replaceable(stored.status)
@@ -85,7 +85,7 @@ class Campaigns:
         return campaign
 
     async def draft(self, actor: Actor, campaign: Campaign, body: CampaignCreate) -> Campaign:
-        """Return what a campaign would be with this body; nothing is saved.
+        """Return the campaign as it would be with this body. Nothing is saved.
 
         Raises:
             Validation: as for `create`.
@@ -93,13 +93,13 @@ class Campaigns:
         return await self._campaign(body, campaign.id, actor, version=campaign.version + 1, now_ms=self._clock.now_ms())
 
     async def set_status(self, campaign_id: str, status: CampaignStatus) -> Campaign:
-        """Activate, pause or end; doing it twice changes nothing, and what has ended stays so.
+        """Activate, pause or end a campaign. The same status again changes nothing; an ended campaign cannot change.
 
         Raises:
-            NotFound: no such campaign.
-            ApprovalMissing: a second person has to approve it first.
-            InvalidState: a draft cannot be paused, an ended one cannot change, too many are active, or somebody else has changed it at the
-                same moment.
+            NotFound: the campaign does not exist.
+            ApprovalMissing: a second person has not approved it.
+            InvalidState: a draft cannot be paused, an ended one cannot change, too many are active, or another request changed it
+                at the same time.
         """
         current = await self.get_campaign(campaign_id)
         if current.status == status:
@@ -113,12 +113,12 @@ class Campaigns:
         return campaign
 
     async def approve(self, actor: Actor, campaign_id: str, number: int) -> Campaign:
-        """Approve a version that somebody else has made; doing it twice changes nothing.
+        """Approve a version that another person created. A second approval changes nothing.
 
         Raises:
-            NotFound: no such campaign.
-            Forbidden: it is a service key that asks, or whoever made the version.
-            InvalidState: this is not the version in force, nor the one that follows; or somebody else has changed it at the same moment.
+            NotFound: the campaign does not exist.
+            Forbidden: the caller is a service key, or created the version.
+            InvalidState: the version is neither in force nor the next one, or another request changed the campaign at the same time.
         """
         current = await self.get_campaign(campaign_id)
         campaign = approved(current, number, actor, self._clock.now_ms())
@@ -129,12 +129,12 @@ class Campaigns:
     async def get_campaign(self, campaign_id: str) -> Campaign:
         """
         Raises:
-            NotFound: no such campaign.
+            NotFound: the campaign does not exist.
         """
         return await self._definitions.get(campaign_id)
 
     async def get_versions(self, wanted: Iterable[tuple[str, int]]) -> dict[tuple[str, int], Campaign]:
-        """Return what the named versions, (campaign, number), said; those that do not exist are left out."""
+        """Return the versions with these (campaign, number) pairs. Versions that do not exist are left out."""
         found = await self._definitions.find_versions(wanted)
         return {(each.campaign.id, each.campaign.version): each.campaign for each in found}
 
@@ -145,12 +145,12 @@ class Campaigns:
         """Return one page, newest first, and the cursor of the next.
 
         Raises:
-            Validation: the cursor is not one of ours.
+            Validation: the cursor was not returned by this list.
         """
         return await self._definitions.list_page(status=query.status, cursor=query.cursor, limit=query.limit, prefix="cmp_")
 
     async def list_live(self) -> list[LiveCampaign]:
-        """Return the versions in force of the active campaigns, compiled and in their order, at most one second old."""
+        """Return the versions in force of the active campaigns, compiled and in order of evaluation, at most one second old."""
         now = self._clock.monotonic()
         if self._refreshed_at is None or now - self._refreshed_at > REFRESH_SECONDS:
             async with self._refreshing:
@@ -167,9 +167,10 @@ class Campaigns:
         for source, pointer in ((body.audience, "/audience"), (body.condition, "/condition")):
             require_bounded(source, pointer)
             compile_condition(source, pointer)
-        if isinstance(body.award, FormulaAward):
-            require_bounded(body.award.expression, "/award/expression")
-            compile_formula(body.award.expression, "/award/expression")
+        formula = formula_of(body.award)
+        if formula is not None:
+            require_bounded(formula, "/award/expression")
+            compile_formula(formula, "/award/expression")
         _require_sense(body)
         if not await self._assets.exists(body.asset):
             raise Validation.at("/asset", f"there is no asset {body.asset}")
@@ -184,7 +185,7 @@ class Campaigns:
         if starts_at is not None and ends_at is not None and starts_at >= ends_at:
             raise Validation.at("/ends_at", "the end must be after the start")
         if effective_at is not None and effective_at <= now_ms:
-            raise Validation.at("/effective_at", "it has passed; leave it out for a version that decides at once")
+            raise Validation.at("/effective_at", "the time has passed; leave it out for a version that is effective at once")
         campaign = Campaign(
             id=campaign_id,
             version=version,
@@ -216,9 +217,7 @@ class Campaigns:
             changed_at=now_ms,
         )
         if LiveCampaign.of(campaign).bounded_cost_us > CONDITION_US_MAX:
-            raise Validation.at(
-                "/condition", "audience, condition and formula together could take so long that they would hold up everybody else"
-            )
+            raise Validation.at("/condition", "audience, condition and formula together could take too long")
         return campaign
 
     async def _save(self, campaign: Campaign, current: Campaign | None, version: Campaign | None) -> None:
@@ -237,7 +236,7 @@ class Campaigns:
 def _require_sense(body: CampaignCreate) -> None:
     """
     Raises:
-        Validation: fields contradict each other.
+        Validation: two fields contradict each other.
     """
     for number, cap in enumerate(body.caps):
         if cap.scope == "member" and cap.period is None:
@@ -248,20 +247,23 @@ def _require_sense(body: CampaignCreate) -> None:
         raise Validation.at("/items", "name at least one category or one sku, or leave it out")
     if body.achievement is not None and REFUND in body.event_types:
         raise Validation.at(
-            "/event_types", "a refund counts for no achievement; what a refunded purchase counted for is taken back"
+            "/event_types",
+            "a refund cannot count towards an achievement; refunds of counted purchases are taken into account without it",
         )
     single = {PURCHASE, REFUND}.issuperset(body.event_types) and body.achievement is None
     if isinstance(body.pending, PendingEvent) and not single:
-        raise Validation.at("/pending", "only what is paid for a single purchase can wait for an event that confirms it")
+        raise Validation.at("/pending", "only an award for a single purchase can wait for an event that confirms it")
     if body.pays == "referrer":
         if REFUND in body.event_types or body.achievement is not None:
-            raise Validation.at("/pays", "what pays the referrer judges no unlinked refunds and counts no achievement")
+            raise Validation.at("/pays", "a campaign that pays the referrer cannot evaluate refunds or count an achievement")
         if not any(cap.scope == "member" for cap in body.caps):
-            raise Validation.at("/caps", "what pays the referrer needs a cap for the member who is paid: sign-ups can be scripted")
+            raise Validation.at(
+                "/caps", "a campaign that pays the referrer needs a cap of scope member, because sign-ups can be scripted"
+            )
     for number, hours in enumerate(body.schedule or ()):
         if hours.starts in (hours.ends, "24:00"):
             raise Validation.at(
-                f"/schedule/{number}/starts", "the hours are empty: they begin before they end, or end on the day after"
+                f"/schedule/{number}/starts", "the hours are empty; ends must differ from starts, and starts cannot be 24:00"
             )
     if body.stacking.group is None and body.stacking.policy != "all":
         raise Validation.at("/stacking/group", f"the policy {body.stacking.policy} needs a group to choose from")

@@ -1,8 +1,7 @@
-"""Routes of events and campaigns."""
+"""Routes of events."""
 
 from typing import Any
 
-from guerdon.campaigns.domain import RecordedEvent
 from guerdon.errors import EventReused, NotFound, Overloaded
 from guerdon.events.models import EventCreate, EventsCreate
 from guerdon.events.replay import EventReplays, Replay
@@ -43,10 +42,10 @@ class EventsResource:
         example=_EVENT,
     )
     async def on_post(self, req: Request, resp: Response) -> None:
-        """Record a shop event once and pay what it earns in the same commit. Its id is the key: the same event again answers 200."""
+        """Record an event and pay its awards in one commit. Its id is the key: the same event again answers 200."""
         body, _ = await read(req, EventCreate)
         event, before = await self._events.record(actor_of(req), shop_event(body))
-        send(resp, _view(req, event), 200 if before else 201, replayed=before)
+        send(resp, view_event(event, whole=_sees_whole(req)), 200 if before else 201, replayed=before)
 
     @operation(
         "previewEvent",
@@ -58,9 +57,10 @@ class EventsResource:
         example=_EVENT,
     )
     async def on_post_preview(self, req: Request, resp: Response) -> None:
-        """Say what an event would earn now, by the real path without the commit."""
+        """Preview the awards of an event. The event is evaluated as if it were recorded, and nothing is written."""
         body, _ = await read(req, EventCreate)
-        send(resp, _view(req, await self._events.preview(actor_of(req), shop_event(body))))
+        event = await self._events.preview(actor_of(req), shop_event(body))
+        send(resp, view_event(event, whole=_sees_whole(req)))
 
     @operation(
         "recordEvents",
@@ -72,25 +72,21 @@ class EventsResource:
         example={"events": [_EVENT]},
     )
     async def on_post_bulk(self, req: Request, resp: Response) -> None:
-        """Record up to 500 events, each with its own outcome. Those that refund or confirm another one are recorded after the rest."""
+        """Record up to 500 events, each with its own result. Refunds of a purchase and confirmations are recorded after all others."""
         body, _ = await read(req, EventsCreate, bytes_max=BULK_BODY_BYTES_MAX)
         results = await self._events.record_bulk(actor_of(req), body.events)
         send(resp, EventResults([view_result(result, whole=_sees_whole(req)) for result in results]))
 
     @operation("getEvent", scope("events:read", own=True), tag="events", answers={200: EventView}, errors=(NotFound,))
     async def on_get_one(self, req: Request, resp: Response, event_id: str) -> None:
-        """Read a recorded event with its awards, the reasons of every decision, and what it was judged on."""
+        """Return a recorded event with its awards, the reasons of each decision, and what the decisions depended on."""
         event, since = await self._events.get_event_and_since(actor_of(req), event_id)
         send(resp, view_event(event, whole=_sees_whole(req), since=since))
 
     @operation("replayEvent", scope("events:read"), tag="events", answers={200: Replay}, errors=(NotFound,))
     async def on_post_replay(self, req: Request, resp: Response, event_id: str) -> None:
-        """Judge a recorded event again with its stored inputs and versions, and compare byte for byte; nothing is written."""
+        """Evaluate a recorded event again on its stored inputs and campaign versions, and compare the decisions byte for byte."""
         send(resp, await self._replays.replay(await self._events.get_event(actor_of(req), event_id)))
-
-
-def _view(req: Request, event: RecordedEvent) -> EventView:
-    return view_event(event, whole=_sees_whole(req))
 
 
 def _sees_whole(req: Request) -> bool:

@@ -1,4 +1,4 @@
-"""Wire and stored shapes of events, and of what is known about a member because of them."""
+"""Wire shapes of events, and the indexes of their collections."""
 
 from datetime import datetime
 from typing import Annotated
@@ -12,10 +12,10 @@ from guerdon.money import AMOUNT_MAX, Amount
 from guerdon.types import EXPECTED, EventId, ExternalId, MemberId, Text
 
 INDEXES: dict[str, list[IndexModel]] = {
-    # What is kept about a member is asked for by the member.
+    # The data of one member is read by owner.
     EVENTS: [
         IndexModel([("owner", 1), ("_id", 1)], name="owner"),
-        # The past is walked through in its order, each moment in the order in which it was recorded.
+        # History is read in the order of occurrence, and within one time in the order of recording.
         IndexModel([("occurred_at", 1), ("recorded_at", 1)], name="occurred"),
     ],
     REFUNDS: [],
@@ -39,49 +39,60 @@ Attributes = Annotated[dict[AttributeName, Text | AttributeInt | bool], Meta(max
 Quantity = Annotated[int, Meta(ge=1, le=1_000_000)]
 
 
-# --- events: wire ---------------------------------------------------------------------------------------------------
-
-
 class MemberRef(Struct, frozen=True, forbid_unknown_fields=True):
-    """Exactly one of the two: the shop's own id (an unknown one creates the member) or ours."""
+    """A member, identified by exactly one of the two ids."""
 
     external_id: ExternalId | UnsetType = UNSET
+    """The shop's own id of the member. An unknown one creates the member."""
     id: MemberId | UnsetType = UNSET
+    """Guerdon's id of the member."""
 
 
 class ItemCreate(Struct, frozen=True, forbid_unknown_fields=True):
-    """A line of the purchase. Leave `unit_price` out for a line without a price."""
+    """A line item of a purchase or refund."""
 
     sku: Text
+    """SKU of the article."""
     quantity: Quantity
+    """Number of units."""
     unit_price: Amount | UnsetType = UNSET
+    """Price of one unit in minor units of the event's currency. Left out: the line item has no price."""
     category: Text | None = None
+    """Category of the article. Null: no category."""
 
 
 class EventCreate(Struct, frozen=True, forbid_unknown_fields=True):
-    """Something that happened in the shop. `id` is its business key, for ever; `amount` is in minor units of `currency`.
+    """Something that happened in the shop.
 
-    A purchase and a refund have both; anything else may leave them out. A refund names its purchase in `refund_of`, if it has one. Any other
-    event may say in `confirms` which purchase has come so far (delivered, say): it is not judged, but makes awards that waited for it spendable.
-    `id`, `items` and `attributes` are kept for ever, whatever is erased: nothing personal belongs there.
+    A purchase and a refund have an amount and a currency; for other types both are optional. An event with `confirms` is not evaluated; it
+    releases awards of the purchase that wait for its type. `id`, `items` and `attributes` are kept permanently, even after an erasure, so they
+    must not hold personal data.
     """
 
     id: EventId
+    """Business key of the event. An event with the same id and content is recorded once, permanently."""
     type: EventType
+    """`purchase`, `refund`, or a type of your own."""
     member: MemberRef
+    """Member whose event it is."""
     occurred_at: datetime
+    """Time of the event, RFC 3339 with an offset."""
     amount: Annotated[int, Meta(ge=0, le=AMOUNT_MAX, examples=[13912])] = 0
+    """Amount in minor units of `currency`. A purchase or refund needs at least 1."""
     currency: Currency | None = None
+    """Currency of the amounts, three letters. Needed with an amount."""
     items: Annotated[list[ItemCreate], Meta(max_length=ITEMS_MAX)] = []
+    """Line items of the purchase, or those that a refund returns."""
     refund_of: EventId | None = None
+    """Id of the purchase that a refund is for. Null: a refund without a purchase."""
     confirms: EventId | None = None
+    """Id of the purchase that the event confirms, for example by its delivery."""
     attributes: Attributes = {}
+    """Further facts for conditions."""
 
 
 class EventsCreate(Struct, frozen=True, forbid_unknown_fields=True):
-    """Up to 500 events, each recorded or refused by itself."""
+    """Up to 500 events. Each is recorded or refused on its own."""
 
     events: Annotated[list[EventCreate], Meta(min_length=1, max_length=EVENTS_BULK_MAX)]
-
-
-# --- events: domain and stored --------------------------------------------------------------------------------------
+    """Events to record, in order."""

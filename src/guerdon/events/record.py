@@ -1,10 +1,10 @@
-"""Recording an event as a command for the ledger: judged and paid in the commit that records it. Pure: time and ids are arguments."""
+"""An event as a ledger command: evaluated, paid and recorded in one commit. Pure: time and ids are arguments."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
-from msgspec import Struct
+from msgspec import UNSET, Struct
 
 from guerdon.calendar import Calendar
 from guerdon.campaigns.allocation import Allocation, payee, wallet_name, wallet_state
@@ -15,6 +15,7 @@ from guerdon.campaigns.domain import (
     REFUNDS,
     AchievementProgress,
     Award,
+    AwardWallet,
     EvaluationInputs,
     MemberState,
     PurchaseRefunds,
@@ -24,11 +25,11 @@ from guerdon.campaigns.domain import (
     TierStep,
 )
 from guerdon.campaigns.engine import ENGINE
-from guerdon.campaigns.evaluation import Evaluation, LiveCampaign, Subject, evaluate, reads_referrer
+from guerdon.campaigns.evaluation import Evaluation, Evaluator, LiveCampaign, Subject, reads_referrer
 from guerdon.campaigns.models import Campaign
 from guerdon.campaigns.outcome import EventOutcome, award_of, clawback_award, event_outcome
 from guerdon.campaigns.refunds import AwardClawback
-from guerdon.errors import EventReused, NotFound
+from guerdon.errors import EventReused, NotFound, Retry
 from guerdon.ledger.models import (
     COUNTED,
     ISSUER,
@@ -57,56 +58,54 @@ from guerdon.tiers.member_state import (
     tier_step,
     tiers_of,
 )
-from guerdon.tiers.models import TierSet, TierSets
+from guerdon.tiers.models import TierSets
 from guerdon.tiers.rules import TierProgress, advance, gains_of, tier_at
 
-EVENT_BYTES, ITEM_BYTES, ASKED_BYTES, AWARD_BYTES = 3072, 160, 512, 2048
+EVENT_BYTES, ITEM_BYTES, EVALUATION_BYTES, AWARD_BYTES = 3072, 160, 512, 2048
+"""Approximate bytes that a command writes for its event, each line item, each campaign and each award."""
 Encode = Callable[[RecordedEvent], dict[str, Any]]
 Decode = Callable[[dict[str, Any]], RecordedEvent]
 OpenWallet = Callable[[str, str, int], Account]
+"""Returns the new account of (owner, asset, milliseconds)."""
 
 
 class RecordRequest(Struct, frozen=True):
-    """Everything that is needed to record one event. `campaigns` are in their order."""
+    """An event to record, with everything that was read for it before the commit."""
 
     event: ShopEvent
+    owner: str
+    """Id of the member; empty in a preview of an unknown member."""
     subject: Subject
     actor: str
     fingerprint: bytes
     campaigns: Sequence[LiveCampaign]
+    """Active campaigns in the order of evaluation."""
     judged_at: int
+    """Time of the evaluation, `now` in conditions."""
     calendar: Calendar
     original: RecordedEvent | None = None
-    """The purchase that a linked refund or a confirmation is about, if it is recorded."""
+    """Purchase that a linked refund or a confirmation is about, if it is recorded."""
     referrer: str | None = None
-    """Who has referred the member, as far as somebody asks."""
+    """Member who referred this member. Read only if a campaign or a refund depends on it."""
     achieved: Mapping[str, AchievementProgress] = {}
-    """What the purchase of a refund counts for."""
+    """By campaign: achievements that the purchase of a refund counts for."""
     preview: bool = False
     evaluated_before: Mapping[str, Evaluation] | None = None
-    """By campaign: what those want that were judged before, for an event that takes its time."""
-
-    @property
-    def owner(self) -> str:
-        return self.subject.id or ""
+    """By campaign: evaluations that were made before the command, for an event with many items."""
 
 
 class EventCodec(Struct, frozen=True):
-    """How recorded events are written and read."""
+    """Conversion of recorded events to and from stored documents."""
 
     encode: Encode
     decode: Decode
 
 
 class RecordResult(Struct, frozen=True):
-    """What the command answers: the event, and whether it was recorded before."""
+    """The recorded event. `replayed` is true when an earlier request recorded it."""
 
     event: RecordedEvent
     replayed: bool
-
-
-REREAD = "reread"
-"""What the command answers when what it was made of has changed since it was looked for: nothing was written, look again."""
 
 
 def already_recorded(event_id: str) -> EventReused:
@@ -114,10 +113,10 @@ def already_recorded(event_id: str) -> EventReused:
 
 
 class PostingBuilder:
-    """Collects what one event writes on accounts, each change on the state that the ones before it leave."""
+    """Collects the transactions of one event. Each reads the account states that the ones before it leave."""
 
-    def __init__(self, recording: RecordRequest, view: View, open_wallet: OpenWallet) -> None:
-        self._recording = recording
+    def __init__(self, request: RecordRequest, view: View, open_wallet: OpenWallet) -> None:
+        self._request = request
         self._view = view
         self._open_wallet = open_wallet
         self._moved: dict[str, Account] = {}
@@ -125,230 +124,235 @@ class PostingBuilder:
         self.transactions: list[Transaction] = []
 
     def wallet(self, asset: str, to: str | None = None) -> Account:
-        owner = to or self._recording.owner
-        return self._account(f"{owner}:{asset}", lambda: self._open_wallet(owner, asset, self._view.now_ms))
+        """Return a wallet of the member, or of `to`, in its present state; open it if it does not exist."""
+        owner = to or self._request.owner
+        return self._known(f"{owner}:{asset}") or self._open(self._open_wallet(owner, asset, self._view.now_ms))
 
-    def pay(self, verdict: Allocation) -> Award:
-        """Book what a campaign pays, or takes back."""
-        campaign, amount = verdict.campaign, verdict.amount
-        wallet = self.wallet(campaign.asset, verdict.to)
-        counted = [(self._account(each.account, _opening(each, self._view.now_ms)), amount) for each in verdict.counters]
+    def pay(self, allocation: Allocation) -> Award:
+        """Book an award (or, with a negative amount, what an unlinked refund takes back) and count it against caps and budget."""
+        campaign, amount = allocation.campaign, allocation.amount
+        wallet = self.wallet(campaign.asset, allocation.to)
+        now_ms = self._view.now_ms
+        counted = [self._known(cap.account) or self._open(cap.opened(now_ms)) for cap in allocation.counters]
         posting = Posting(
             wallet.id,
             amount,
             ISSUER,
-            lots=() if verdict.lot is None else (msgspec.structs.replace(verdict.lot, amount=amount),),
+            lots=() if allocation.lot is None else (msgspec.structs.replace(allocation.lot, amount=amount),),
             below_minimum=amount < 0 and campaign.clawback == "debt",
         )
-        return award_of(verdict, self._book(posting, counted, campaign.id, campaign.version))
+        return award_of(allocation, self._book(wallet, posting, counted, campaign.id, campaign.version))
 
     def take_back(self, taken: AwardClawback) -> Award:
         """Book what a refund takes back of one award."""
         award = taken.award
         wallet = self.wallet(award.asset, award.to)
-        counted = [(account, -taken.amount) for name in award.counted if (account := self._known(name)) is not None]
+        counted = [account for name in award.counted if (account := self._known(name)) is not None]
         posting = Posting(wallet.id, -taken.amount, ISSUER, lots=(taken.lot,), below_minimum=award.clawback == "debt")
-        return clawback_award(taken, self._book(posting, counted, award.campaign, award.version))
+        return clawback_award(taken, self._book(wallet, posting, counted, award.campaign, award.version))
 
     def release(self, release: Release, waiting: Award) -> Release:
-        """Make spendable what has waited."""
+        """Book the release of a waiting award."""
         wallet = self.wallet(release.asset, release.to)
         lot = Lot(release.amount, "promotional", waiting.available_at, waiting.expires_at)
         posting = Posting(wallet.id, 0, ISSUER, confirms=Confirmation(lot, release.expires_at))
-        self._append("confirmation", (posting,), release.campaign, release.version)
+        transaction = self._append("confirmation", wallet, (posting,), release.campaign, release.version)
         self._move(wallet, 0)
-        named = None if self._recording.preview else transaction_id(wallet.id, wallet.seq + 1)
-        return msgspec.structs.replace(release, transaction_id=named)
+        return msgspec.structs.replace(release, transaction_id=transaction)
 
-    def _book(self, posting: Posting, counted: Sequence[tuple[Account, int]], campaign: str, version: int) -> str | None:
-        wallet = self._current(posting.account)
+    def _book(self, wallet: Account, posting: Posting, counted: Sequence[Account], campaign: str, version: int) -> str | None:
         self._move(wallet, posting.amount)
         postings = [posting]
-        for account, change in counted:
-            there = self._current(account.id) if account.id in self._moved else account
-            # What was counted by nobody cannot be given back.
-            moves = max(change, -there.balance)
-            if moves:
-                postings.append(Posting(there.id, moves, COUNTED))
-                self._move(there, moves)
-        self._append("award" if posting.amount > 0 else "clawback", tuple(postings), campaign, version)
-        return None if self._recording.preview else transaction_id(wallet.id, wallet.seq + 1)
+        for account in counted:
+            current = self._moved.get(account.id, account)
+            # A cap's account never falls below zero: a refund gives back at most what was counted.
+            change = max(posting.amount, -current.balance)
+            if change:
+                postings.append(Posting(current.id, change, COUNTED))
+                self._move(current, change)
+        return self._append("award" if posting.amount > 0 else "clawback", wallet, tuple(postings), campaign, version)
 
-    def _append(self, kind: EntryKind, postings: tuple[Posting, ...], campaign: str, version: int) -> None:
-        metadata = {"event": self._recording.event.id, "campaign": campaign, "version": str(version)}
-        self.transactions.append(Transaction(kind, postings, self._recording.actor, metadata=metadata))
-
-    def _account(self, name: str, opened: Callable[[], Account]) -> Account:
-        known = self._known(name)
-        if known is None:
-            known = self.opens[name] = opened()
-        return known
+    def _append(self, kind: EntryKind, wallet: Account, postings: tuple[Posting, ...], campaign: str, version: int) -> str | None:
+        """Add a transaction whose first entry is the next one of `wallet`; return its id, or None in a preview."""
+        metadata = {"event": self._request.event.id, "campaign": campaign, "version": str(version)}
+        self.transactions.append(Transaction(kind, postings, self._request.actor, metadata=metadata))
+        return None if self._request.preview else transaction_id(wallet.id, wallet.seq + 1)
 
     def _known(self, name: str) -> Account | None:
-        """The account as it is now, though this very event may have opened it."""
+        """Return the present state of an account, or None if it does not exist and was not opened here."""
         return self._moved.get(name) or self._view.accounts.get(name) or self.opens.get(name)
 
-    def _current(self, name: str) -> Account:
-        return self._moved.get(name) or self._view.accounts.get(name) or self.opens[name]
+    def _open(self, account: Account) -> Account:
+        self.opens[account.id] = account
+        return account
 
     def _move(self, account: Account, amount: int) -> None:
         self._moved[account.id] = msgspec.structs.replace(account, balance=account.balance + amount, seq=account.seq + 1)
 
 
-def _opening(counter: CapAccount, now_ms: int) -> Callable[[], Account]:
-    return lambda: counter.opened(now_ms)
-
-
 class EventRule:
-    """An event that campaigns judge."""
+    """Command of an event that campaigns evaluate.
 
-    def __init__(self, recording: RecordRequest, open_wallet: OpenWallet, stored: EventCodec) -> None:
-        self._recording = recording
+    Campaigns that do not read the member state are evaluated when the command is made, the others in the commit.
+    """
+
+    def __init__(self, request: RecordRequest, open_wallet: OpenWallet, codec: EventCodec) -> None:
+        self._request = request
         self._open_wallet = open_wallet
-        self._stored = stored
-        if recording.evaluated_before is None:
-            early = [live for live in recording.campaigns if not live.reads_member_state]
-            self._early = {each.campaign.id: each for each in self._judge(early, EvaluationInputs(judged_at=recording.judged_at))}
-        else:
-            self._early = dict(recording.evaluated_before)
-        self._late = [live for live in recording.campaigns if live.reads_member_state]
-        self._counted: dict[str, list[CapAccount]] = {}
+        self._codec = codec
+        self._late: list[LiveCampaign] = []
+        self._early = dict(request.evaluated_before or {})
+        self._caps: dict[str, list[CapAccount]] = {}
+        evaluator = Evaluator(request.event, request.subject, EvaluationInputs(judged_at=request.judged_at), request.calendar)
+        for live in request.campaigns:
+            if live.reads_member_state:
+                self._late.append(live)
+            elif request.evaluated_before is None:
+                self._early[live.campaign.id] = evaluator.evaluate(live)
 
-    def command(self) -> Command:
-        recording, event = self._recording, self._recording.event
-        wanted = [each.campaign for each in self._early.values() if each.outcome == "awarded"]
-        wanted += [live.campaign for live in self._late if event.type in live.campaign.event_types]
-        if recording.referrer is None:
-            wanted = [each for each in wanted if each.pays == "member"]
-        wallets = {self._wallet(each.campaign) for each in self._early.values() if each.considered}
-        wallets |= {self._wallet(each) for each in wanted}
-        counters = [counter for each in wanted for counter in self._counters(each)]
-        documents = [DocumentRef(EVENTS, event.id, recording.owner), TIERS_REF]
-        if recording.owner:
-            documents.append(member_state_ref(recording.owner))
-        if recording.subject.unproven:
-            documents.append(DocumentRef(MEMBERS, recording.owner, recording.owner))
+    def command(self) -> Command[RecordResult]:
+        """Return the command with every account and document that the decision may touch."""
+        request, event, owner = self._request, self._request.event, self._request.owner
+        paying: list[Campaign] = []
+        owners, wallets = {owner}, set[str]()
+        for evaluation in self._early.values():
+            if evaluation.considered:
+                wallets.add(self._wallet(evaluation.campaign))
+            if evaluation.outcome == "awarded":
+                paying.append(evaluation.campaign)
+        for live in self._late:
+            campaign = live.campaign
+            if event.type in campaign.event_types and (campaign.pays == "member" or request.referrer is not None):
+                paying.append(campaign)
+                wallets.add(self._wallet(campaign))
+                owners.add(payee(campaign, owner, request.referrer))
+        accounts = sorted(wallets)
+        for campaign in paying:
+            for cap in self._cap_accounts(campaign):
+                accounts.append(cap.account)
+                owners.add(cap.owner)
+        documents = [DocumentRef(EVENTS, event.id, owner), TIERS_REF]
+        if owner:
+            documents.append(member_state_ref(owner))
+        if request.subject.unproven:
+            documents.append(DocumentRef(MEMBERS, owner, owner))
         if event.type == PURCHASE:
-            documents.append(DocumentRef(REFUNDS, f"{recording.owner}/{event.id}", recording.owner))
+            documents.append(DocumentRef(REFUNDS, f"{owner}/{event.id}", owner))
         return Command(
-            owners=tuple({recording.owner, *map(owner_of, wallets), *(counter.owner for counter in counters)}),
-            accounts=(
-                *sorted(wallets),
-                *(counter.account for counter in counters),
-                member_state_lock(recording.owner),
-            ),
+            owners=tuple(owners),
+            accounts=(*accounts, member_state_lock(owner)),
             decide=self._decide,
             documents=tuple(documents),
             size_bytes=EVENT_BYTES
             + ITEM_BYTES * len(event.items)
-            + ASKED_BYTES * len(recording.campaigns)
-            + AWARD_BYTES * len(wanted),
+            + EVALUATION_BYTES * len(request.campaigns)
+            + AWARD_BYTES * len(paying),
         )
 
-    def _counters(self, campaign: Campaign) -> list[CapAccount]:
-        counters = self._counted.get(campaign.id)
-        if counters is None:
-            recording = self._recording
-            to = payee(campaign, recording.owner, recording.referrer)
-            counters = self._counted[campaign.id] = cap_accounts(campaign, to, recording.event.occurred_at, recording.calendar)
-        return counters
+    def _cap_accounts(self, campaign: Campaign) -> list[CapAccount]:
+        caps = self._caps.get(campaign.id)
+        if caps is None:
+            request = self._request
+            to = payee(campaign, request.owner, request.referrer)
+            caps = self._caps[campaign.id] = cap_accounts(campaign, to, request.event.occurred_at, request.calendar)
+        return caps
 
     def _wallet(self, campaign: Campaign) -> str:
-        return f"{payee(campaign, self._recording.owner, self._recording.referrer)}:{campaign.asset}"
+        return f"{payee(campaign, self._request.owner, self._request.referrer)}:{campaign.asset}"
 
-    def _judge(self, campaigns: Sequence[LiveCampaign], inputs: EvaluationInputs) -> list[Evaluation]:
-        return evaluate(self._recording.event, self._recording.subject, campaigns, inputs, self._recording.calendar)
-
-    def _decide(self, view: View) -> Decision:
-        recording, event = self._recording, self._recording.event
-        if recording.subject.unproven and (MEMBERS, recording.owner) not in view.documents:
+    def _decide(self, view: View) -> Decision[RecordResult]:
+        request, event = self._request, self._request.event
+        if request.subject.unproven and (MEMBERS, request.owner) not in view.documents:
             raise NotFound(NO_MEMBER)
-        recalled = find_replay(recording, view, self._stored.decode)
-        if recalled is not None:
-            return recalled
-        standing, sets = member_state_of(recording.owner, view), tiers_of(view)
-        if standing.referrer != recording.referrer and reads_referrer(event, self._late, recording.calendar):
-            return Decision(value=REREAD)
+        replay = find_replay(request, view, self._codec.decode)
+        if replay is not None:
+            return replay
+        state, sets = member_state_of(request.owner, view), tiers_of(view)
+        if state.referrer != request.referrer and reads_referrer(event, self._late, request.calendar):
+            raise Retry
         inputs = msgspec.structs.replace(
-            with_tiers(inputs_of(recording, view), sets, standing),
-            tier=tier_at(_versions(sets), standing.qualifying, event.occurred_at, recording.calendar),
-            purchases=standing.purchases,
-            last_purchase_at=standing.last_purchase_at,
-            referrer=standing.referrer,
-            achieved=self._achieved(standing),
-            person=recording.subject.sealed,
-            before=refunded_of(recording.owner, event.id, view) if event.type == PURCHASE else None,
+            with_tiers(inputs_of(request, view), sets, state),
+            tier=None if sets is None else tier_at(sets.versions, state.qualifying, event.occurred_at, request.calendar),
+            purchases=state.purchases,
+            last_purchase_at=state.last_purchase_at,
+            referrer=state.referrer,
+            achieved=self._achieved(state),
+            person=request.subject.sealed,
+            before=refunded_of(request.owner, event.id, view) if event.type == PURCHASE else None,
         )
-        late = {each.campaign.id: each for each in self._judge(self._late, inputs)}
-        judgements = [late.get(live.campaign.id) or self._early[live.campaign.id] for live in recording.campaigns]
-        inputs = self._with_accounts(inputs, judgements, view)
-        settled = event_outcome(event, recording.owner, judgements, inputs, recording.calendar)
-        books = PostingBuilder(recording, view, self._open_wallet)
-        for judgement in judgements:
-            if judgement.considered and judgement.campaign.pays == "member":
-                books.wallet(judgement.campaign.asset)
-        awards = [books.pay(verdict) for verdict in settled.allocations if verdict.amount]
-        awards += [books.take_back(taken) for taken in settled.taken]
-        changes = refunded_change(settled, inputs)
-        gains = gains_of(event, settled, inputs)
-        progress = advance(sets, standing, gains, event.id, now_ms=view.now_ms, calendar=recording.calendar)
-        changes += member_state_changes(event, standing, progress, settled, moved=bool(gains))
-        recorded = recorded_event(recording, awards, settled, inputs, tier_change=tier_step(progress, event.id))
+        evaluator = Evaluator(event, request.subject, inputs, request.calendar)
+        evaluations = [self._early.get(live.campaign.id) or evaluator.evaluate(live) for live in request.campaigns]
+        inputs = self._with_accounts(inputs, evaluations, view)
+        outcome = event_outcome(event, request.owner, evaluations, inputs, request.calendar)
+        postings = PostingBuilder(request, view, self._open_wallet)
+        for evaluation in evaluations:
+            if evaluation.considered and evaluation.campaign.pays == "member":
+                postings.wallet(evaluation.campaign.asset)
+        awards = [postings.pay(allocation) for allocation in outcome.allocations if allocation.amount]
+        awards += [postings.take_back(taken) for taken in outcome.taken]
+        changes = refunded_change(outcome, inputs)
+        gains = gains_of(event, outcome, inputs)
+        progress = advance(sets, state, gains, event.id, now_ms=view.now_ms, calendar=request.calendar)
+        changes += member_state_changes(event, state, progress, outcome, moved=bool(gains))
+        recorded = recorded_event(request, awards, outcome, inputs, tier_change=tier_step(progress, event.id))
         return Decision(
-            tuple(books.transactions),
-            tuple(books.opens.values()),
-            ((EVENTS, self._stored.encode(recorded)), *history_of(progress)),
+            tuple(postings.transactions),
+            tuple(postings.opens.values()),
+            ((EVENTS, self._codec.encode(recorded)), *history_of(progress)),
             tuple(changes),
             value=RecordResult(recorded, replayed=False),
         )
 
-    def _achieved(self, standing: MemberState) -> dict[str, AchievementProgress]:
-        """How far the member is with the achievements of campaigns that are asked."""
-        asked = [live.campaign for live in self._late if live.campaign.achievement is not None]
-        return {
-            campaign.id: state
-            for campaign in asked
-            if self._recording.event.type in campaign.event_types and (state := standing.achieved.get(campaign.id)) is not None
-        }
+    def _achieved(self, state: MemberState) -> dict[str, AchievementProgress]:
+        """Return the member's progress in the achievements of the campaigns that evaluate the event."""
+        achieved: dict[str, AchievementProgress] = {}
+        for live in self._late:
+            campaign = live.campaign
+            if campaign.achievement is not None and self._request.event.type in campaign.event_types:
+                progress = state.achieved.get(campaign.id)
+                if progress is not None:
+                    achieved[campaign.id] = progress
+        return achieved
 
-    def _with_accounts(self, inputs: EvaluationInputs, judgements: Sequence[Evaluation], view: View) -> EvaluationInputs:
-        """Add what the awards in question depend on of wallets, caps and budgets."""
-        awarded = [each.campaign for each in judgements if each.outcome == "awarded"]
-        names = [counter.account for campaign in awarded for counter in self._counters(campaign)]
-        return msgspec.structs.replace(
-            inputs,
-            wallets={wallet_name(each): wallet_state(view.accounts.get(self._wallet(each))) for each in awarded},
-            used={name: account.balance for name in names if (account := view.accounts.get(name)) is not None},
-        )
+    def _with_accounts(self, inputs: EvaluationInputs, evaluations: Sequence[Evaluation], view: View) -> EvaluationInputs:
+        """Add the wallets, caps and budgets that the awards depend on."""
+        wallets: dict[str, AwardWallet] = {}
+        used: dict[str, int] = {}
+        for evaluation in evaluations:
+            if evaluation.outcome == "awarded":
+                campaign = evaluation.campaign
+                wallets[wallet_name(campaign)] = wallet_state(view.accounts.get(self._wallet(campaign)))
+                for cap in self._cap_accounts(campaign):
+                    account = view.accounts.get(cap.account)
+                    if account is not None:
+                        used[cap.account] = account.balance
+        return msgspec.structs.replace(inputs, wallets=wallets, used=used)
 
 
-def find_replay(recording: RecordRequest, view: View, decode: Decode) -> Decision | None:
-    """Return the answer of an earlier run, or None when the event is new.
+def find_replay(request: RecordRequest, view: View, decode: Decode) -> Decision[RecordResult] | None:
+    """Return the decision of an earlier run, or None when the event is new.
 
     Raises:
         EventReused: the id belongs to another event.
     """
-    earlier = view.documents.get((EVENTS, recording.event.id))
-    if earlier is None:
+    document = view.documents.get((EVENTS, request.event.id))
+    if document is None:
         return None
-    stored = decode(earlier)
-    if stored.owner != recording.owner or stored.fingerprint != recording.fingerprint:
-        raise already_recorded(recording.event.id)
-    return Decision(value=RecordResult(stored, replayed=True))
+    recorded = decode(document)
+    if recorded.owner != request.owner or recorded.fingerprint != request.fingerprint:
+        raise already_recorded(request.event.id)
+    return Decision(value=RecordResult(recorded, replayed=True))
 
 
-def _versions(sets: TierSets | None) -> tuple[TierSet, ...]:
-    return () if sets is None else sets.versions
-
-
-def with_tiers(inputs: EvaluationInputs, sets: TierSets | None, standing: MemberState) -> EvaluationInputs:
-    """Add what the member's tier depends on, where there are tiers."""
-    versions = _versions(sets)
-    assets = {tiers.asset for tiers in versions}
+def with_tiers(inputs: EvaluationInputs, sets: TierSets | None, state: MemberState) -> EvaluationInputs:
+    """Add what the member's tier depends on, if the programme has tiers."""
+    if sets is None:
+        return inputs
+    assets = {tiers.asset for tiers in sets.versions}
     return msgspec.structs.replace(
         inputs,
-        tier_versions=tuple(tiers.version for tiers in versions),
-        qualifying={asset: months for asset, months in standing.qualifying.items() if asset in assets},
+        tier_versions=tuple(tiers.version for tiers in sets.versions),
+        qualifying={asset: months for asset, months in state.qualifying.items() if asset in assets},
     )
 
 
@@ -357,21 +361,21 @@ def refunded_of(owner: str, event_id: str, view: View) -> PurchaseRefunds | None
     return None if document is None else msgspec.convert(document, PurchaseRefunds)
 
 
-def inputs_of(recording: RecordRequest, view: View) -> EvaluationInputs:
+def inputs_of(request: RecordRequest, view: View) -> EvaluationInputs:
     return EvaluationInputs(
-        judged_at=recording.judged_at,
+        judged_at=request.judged_at,
         decided_at=view.now_ms,
         engine=ENGINE,
-        zone=recording.calendar.zone.key,
+        zone=request.calendar.zone.key,
         place=view.position,
     )
 
 
-def refunded_change(settled: EventOutcome, inputs: EvaluationInputs) -> list[DocumentChange]:
-    """Write what has been refunded of a purchase, where that has changed."""
-    if settled.refunded is None:
+def refunded_change(outcome: EventOutcome, inputs: EvaluationInputs) -> list[DocumentChange]:
+    """Return the write of the purchase's refunds, if they have changed."""
+    if outcome.refunded is None:
         return []
-    return [counted_change(REFUNDS, settled.refunded, None if inputs.before is None else inputs.before.count)]
+    return [counted_change(REFUNDS, outcome.refunded, None if inputs.before is None else inputs.before.count)]
 
 
 def owner_of(account: str) -> str:
@@ -379,51 +383,52 @@ def owner_of(account: str) -> str:
 
 
 def member_state_changes(
-    event: ShopEvent, before: MemberState, progress: TierProgress, settled: EventOutcome, *, moved: bool
+    event: ShopEvent, before: MemberState, progress: TierProgress, outcome: EventOutcome, *, moved: bool
 ) -> list[DocumentChange]:
-    """What is written of the standing: a purchase, points for the tier, an achievement, or a tier that has changed by itself."""
+    """Return the write of the member state: a purchase, qualifying points (`moved`), an achievement, or a tier that changed with time."""
     after = progress.member_state
     if not before.owner:
         return []
     if event.type == PURCHASE and event.amount > 0:
         last = max(event.occurred_at, before.last_purchase_at or event.occurred_at)
         after = msgspec.structs.replace(after, purchases=before.purchases + 1, last_purchase_at=last)
-    elif not moved and not progress.changes and not settled.achieved:
+    elif not moved and not progress.changes and not outcome.achieved:
         return []
-    if settled.achieved:
-        after = msgspec.structs.replace(after, achieved={**before.achieved, **settled.achieved})
+    if outcome.achieved:
+        after = msgspec.structs.replace(after, achieved={**before.achieved, **outcome.achieved})
     return [member_state_change(before, after)]
 
 
 def recorded_event(
-    recording: RecordRequest,
+    request: RecordRequest,
     awards: list[Award],
-    settled: EventOutcome,
+    outcome: EventOutcome,
     inputs: EvaluationInputs,
     *,
     tier_change: TierStep | None = None,
     releases: list[Release] | None = None,
 ) -> RecordedEvent:
-    event = recording.event
+    """Return the event as it is stored."""
+    event = request.event
     return RecordedEvent(
         id=event.id,
-        owner=recording.owner,
+        owner=request.owner,
         type=event.type,
         occurred_at=event.occurred_at,
         amount=event.amount,
         currency=event.currency,
         items=list(event.items),
         attributes=event.attributes,
-        fingerprint=recording.fingerprint,
+        fingerprint=request.fingerprint,
         recorded_at=inputs.decided_at,
-        recorded_by=recording.actor,
+        recorded_by=request.actor,
         awards=awards,
-        decisions=settled.decisions,
+        decisions=outcome.decisions,
         refund_of=event.refund_of,
-        confirms=None if event.refund_of is not None else event.about,
+        confirms=None if event.refund_of is not None or event.confirms is UNSET else event.confirms,
         releases=[] if releases is None else releases,
-        note=settled.note,
+        note=outcome.note,
         inputs=inputs,
         tier_change=tier_change,
-        preview=recording.preview,
+        preview=request.preview,
     )

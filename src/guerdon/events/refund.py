@@ -1,4 +1,4 @@
-"""A linked refund as a command for the ledger. Pure, like `rules.py`."""
+"""A linked refund as a ledger command. Pure, like `record.py`."""
 
 from collections.abc import Mapping
 
@@ -6,14 +6,14 @@ import msgspec
 
 from guerdon.campaigns.achievements import touching
 from guerdon.campaigns.allocation import wallet_state
-from guerdon.campaigns.domain import EVENTS, REFUNDS, AchievementProgress, Award, RecordedEvent
+from guerdon.campaigns.domain import EVENTS, REFUNDS, AchievementProgress, Award, RecordedEvent, Refundable
 from guerdon.campaigns.outcome import refund_outcome
-from guerdon.campaigns.refunds import Refundable, award_wallet_name, wallet_of
+from guerdon.campaigns.refunds import award_wallet_name, wallet_of
+from guerdon.errors import Retry
 from guerdon.events.record import (
     AWARD_BYTES,
     EVENT_BYTES,
     ITEM_BYTES,
-    REREAD,
     EventCodec,
     OpenWallet,
     PostingBuilder,
@@ -43,20 +43,21 @@ from guerdon.tiers.rules import TierProgress, advance, gains_of
 
 
 class RefundRule:
-    """A refund of one purchase."""
+    """Command of a refund of one purchase."""
 
-    def __init__(self, recording: RecordRequest, open_wallet: OpenWallet, stored: EventCodec) -> None:
-        self._recording = recording
+    def __init__(self, request: RecordRequest, open_wallet: OpenWallet, codec: EventCodec) -> None:
+        self._request = request
         self._open_wallet = open_wallet
-        self._stored = stored
+        self._codec = codec
 
-    def command(self) -> Command:
-        recording, event, original = self._recording, self._recording.event, self._recording.original
-        owner = recording.owner
+    def command(self) -> Command[RecordResult]:
+        """Return the command with every account and document that the decision may touch."""
+        request, event, original = self._request, self._request.event, self._request.original
+        owner = request.owner
         assert event.refund_of is not None
         documents = [DocumentRef(EVENTS, event.id, owner), DocumentRef(REFUNDS, f"{owner}/{event.refund_of}", owner)]
         documents += [TIERS_REF, member_state_ref(owner)]
-        awards = [*(original.awards if original is not None else []), *_rest_on(recording.achieved)]
+        awards = [*(original.awards if original is not None else []), *_achievement_awards(request.achieved)]
         if original is None:
             documents.append(DocumentRef(EVENTS, event.refund_of, owner))
         counted = {name for award in awards for name in award.counted}
@@ -69,53 +70,58 @@ class RefundRule:
             size_bytes=EVENT_BYTES + ITEM_BYTES * len(event.items) + AWARD_BYTES * len(awards),
         )
 
-    def _decide(self, view: View) -> Decision:
-        recording, event, original = self._recording, self._recording.event, self._recording.original
+    def _decide(self, view: View) -> Decision[RecordResult]:
+        request, event, original = self._request, self._request.event, self._request.original
         assert event.refund_of is not None
-        recalled = find_replay(recording, view, self._stored.decode)
-        if recalled is not None:
-            return recalled
+        replay = find_replay(request, view, self._codec.decode)
+        if replay is not None:
+            return replay
         if original is None and (EVENTS, event.refund_of) in view.documents:
-            return Decision(value=REREAD)
-        standing, sets = member_state_of(recording.owner, view), tiers_of(view)
-        inputs = with_tiers(inputs_of(recording, view), sets, standing)
-        inputs = msgspec.structs.replace(inputs, before=refunded_of(recording.owner, event.refund_of, view))
-        books = PostingBuilder(recording, view, self._open_wallet)
+            raise Retry
+        state, sets = member_state_of(request.owner, view), tiers_of(view)
+        inputs = with_tiers(inputs_of(request, view), sets, state)
+        inputs = msgspec.structs.replace(inputs, before=refunded_of(request.owner, event.refund_of, view))
+        postings = PostingBuilder(request, view, self._open_wallet)
         if original is None:
             inputs = msgspec.structs.replace(inputs, awaits=True)
-            settled = refund_outcome(event, recording.owner, None, inputs)
-            # Whoever records the purchase meanwhile moves the same standing on, so that one of the two has to look again.
-            changes = [*refunded_change(settled, inputs), member_state_change(standing, standing)]
-            return self._write(recorded_event(recording, [], settled, inputs), books, changes)
-        achieved = touching(standing.achieved, event.refund_of)
-        resting = _rest_on(achieved)
-        if resting != _rest_on(recording.achieved):
-            return Decision(value=REREAD)
+            outcome = refund_outcome(event, request.owner, None, inputs)
+            # A command that records the purchase meanwhile changes the same member state, so that one of the two has to retry.
+            changes = [*refunded_change(outcome, inputs), member_state_change(state, state)]
+            return self._write(recorded_event(request, [], outcome, inputs), postings, changes)
+        achieved = touching(state.achieved, event.refund_of)
+        achievement_awards = _achievement_awards(achieved)
+        if achievement_awards != _achievement_awards(request.achieved):
+            raise Retry
         accounts = {
-            award_wallet_name(award): view.accounts.get(wallet_of(award, recording.owner)) for award in [*original.awards, *resting]
+            award_wallet_name(award): view.accounts.get(wallet_of(award, request.owner))
+            for award in [*original.awards, *achievement_awards]
         }
-        wallets = {place: wallet_state(account) for place, account in accounts.items()}
+        wallets = {name: wallet_state(account) for name, account in accounts.items()}
         inputs = msgspec.structs.replace(inputs, wallets=wallets, achieved=achieved)
-        settled = refund_outcome(event, recording.owner, Refundable(original.amount, original.awards, original.items), inputs)
-        awards = [books.take_back(taken) for taken in settled.taken]
-        losses = gains_of(event, settled, inputs, original)
-        progress = advance(sets, standing, losses, event.id, now_ms=view.now_ms, calendar=recording.calendar)
-        recorded = recorded_event(recording, awards, settled, inputs, tier_change=tier_step(progress, event.id))
-        changes = refunded_change(settled, inputs) + member_state_changes(event, standing, progress, settled, moved=bool(losses))
-        return self._write(recorded, books, changes, progress)
+        outcome = refund_outcome(event, request.owner, Refundable(original.amount, original.awards, original.items), inputs)
+        awards = [postings.take_back(taken) for taken in outcome.taken]
+        losses = gains_of(event, outcome, inputs, original)
+        progress = advance(sets, state, losses, event.id, now_ms=view.now_ms, calendar=request.calendar)
+        recorded = recorded_event(request, awards, outcome, inputs, tier_change=tier_step(progress, event.id))
+        changes = refunded_change(outcome, inputs) + member_state_changes(event, state, progress, outcome, moved=bool(losses))
+        return self._write(recorded, postings, changes, progress)
 
     def _write(
-        self, recorded: RecordedEvent, books: PostingBuilder, changes: list[DocumentChange], progress: TierProgress | None = None
-    ) -> Decision:
+        self,
+        recorded: RecordedEvent,
+        postings: PostingBuilder,
+        changes: list[DocumentChange],
+        progress: TierProgress | None = None,
+    ) -> Decision[RecordResult]:
         return Decision(
-            tuple(books.transactions),
+            tuple(postings.transactions),
             (),
-            ((EVENTS, self._stored.encode(recorded)), *(() if progress is None else history_of(progress))),
+            ((EVENTS, self._codec.encode(recorded)), *(() if progress is None else history_of(progress))),
             tuple(changes),
             value=RecordResult(recorded, replayed=False),
         )
 
 
-def _rest_on(achieved: Mapping[str, AchievementProgress]) -> list[Award]:
-    """What was paid for achievements."""
-    return [reached.award for state in achieved.values() for reached in state.reached if reached.award is not None]
+def _achievement_awards(achieved: Mapping[str, AchievementProgress]) -> list[Award]:
+    """Return the awards that were paid for achievements."""
+    return [reached.award for progress in achieved.values() for reached in progress.reached if reached.award is not None]

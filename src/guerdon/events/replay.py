@@ -1,6 +1,6 @@
-"""A decision, made again: a stored event is judged with its stored inputs and versions, and the answer compared byte for byte.
+"""Replay of decisions: a recorded event is evaluated again on its stored inputs and campaign versions, and compared byte for byte.
 
-The same pure functions that recorded it (`judging.py`, `settling.py`). What the ledger has named (transactions) is no part of a decision.
+The replay uses the same pure functions that recorded the event (`evaluation.py`, `outcome.py`). Transaction ids are no part of a decision.
 """
 
 from collections.abc import Sequence
@@ -10,55 +10,64 @@ import msgspec
 from msgspec import UNSET, Struct
 
 from guerdon.calendar import Calendar
-from guerdon.campaigns.domain import EVENTS, DecisionView, EvaluationInputs, RecordedEvent, ShopEvent
+from guerdon.campaigns.domain import EVENTS, DecisionView, EvaluationInputs, RecordedEvent, Refundable, ShopEvent
 from guerdon.campaigns.engine import ENGINE
 from guerdon.campaigns.evaluation import LiveCampaign, Subject, evaluate
 from guerdon.campaigns.outcome import EventOutcome, confirmation_outcome, event_outcome, refund_outcome
 from guerdon.campaigns.profiles import Profiles
-from guerdon.campaigns.refunds import Refundable
 from guerdon.campaigns.service import Campaigns
 from guerdon.database import Database
 from guerdon.errors import Validation
 from guerdon.events.views import AwardView, ReleaseView, view_award, view_release
 
-ERASED = "what the campaigns read of the member, who was erased"
+ERASED = "the profile fields that the campaigns read, which were erased with the member"
 _canonical = msgspec.json.Encoder(order="sorted")
 
 
 class Answer(Struct, frozen=True):
-    """What was decided about an event."""
+    """Decisions on an event."""
 
     awards: list[AwardView]
+    """Awards and clawbacks."""
     releases: list[ReleaseView]
+    """Releases of waiting awards."""
     decisions: list[DecisionView]
+    """Decision of each campaign."""
     note: str | None
+    """A remark on the event as a whole. Null: none."""
 
 
 class Replay(Struct, frozen=True):
-    """Whether a decision comes out again. `missing` says what it would take, where that cannot be told."""
+    """Comparison of recorded decisions with a new evaluation."""
 
     event_id: str
+    """Id of the event."""
     outcome: Literal["equal", "different", "missing"]
+    """`equal` or `different`, or `missing` if the event cannot be evaluated again."""
     missing: list[str]
+    """What is missing for an evaluation."""
     recorded_engine: str | None
+    """Version of the engine that recorded the event. Null for events of early versions."""
     engine: str
-    """What has judged it now."""
+    """Version of the engine that evaluated the event again."""
     recorded: Answer
+    """Recorded decisions."""
     judged: Answer | None
-    """None when something is missing without which it cannot be judged."""
+    """Decisions of the new evaluation. Null if something is missing."""
 
 
 class ReplayMaterial(Struct, frozen=True):
-    """What a decision was made of, besides what stands on the event itself."""
+    """What a decision was made from besides the event."""
 
     campaigns: Sequence[LiveCampaign]
     subject: Subject
     original: RecordedEvent | None = None
+    """Purchase that the event refunds or confirms."""
     missing: tuple[str, ...] = ()
 
 
 def event_of(recorded: RecordedEvent) -> ShopEvent:
-    """The event as it was sent, but for the shop's name of the member."""
+    """Return the event as it was sent, except for the shop's id of the member."""
     return ShopEvent(
         id=recorded.id,
         type=recorded.type,
@@ -74,12 +83,12 @@ def event_of(recorded: RecordedEvent) -> ShopEvent:
 
 
 def replay_request(recorded: RecordedEvent) -> list[tuple[str, int]]:
-    """(campaign, version) of every campaign that was asked, in their order; an early refund names them a second time."""
+    """Return (campaign, version) of each campaign that evaluated the event, in order. An early refund names a campaign twice."""
     return list(dict.fromkeys((each.campaign, each.version) for each in recorded.decisions))
 
 
 def decide_again(recorded: RecordedEvent, inputs: EvaluationInputs, material: ReplayMaterial) -> EventOutcome:
-    """Decide once more what is recorded."""
+    """Return the outcome of a recorded event on its inputs."""
     event, calendar = event_of(recorded), Calendar(inputs.zone)
     if event.about is not None:
         original = None if inputs.awaits else material.original
@@ -87,12 +96,12 @@ def decide_again(recorded: RecordedEvent, inputs: EvaluationInputs, material: Re
             return confirmation_outcome(event, recorded.owner, None if original is None else original.awards, inputs, calendar)
         purchase = None if original is None else Refundable(original.amount, original.awards, original.items)
         return refund_outcome(event, recorded.owner, purchase, inputs)
-    judgements = evaluate(event, material.subject, material.campaigns, inputs, calendar)
-    return event_outcome(event, recorded.owner, judgements, inputs, calendar)
+    evaluations = evaluate(event, material.subject, material.campaigns, inputs, calendar)
+    return event_outcome(event, recorded.owner, evaluations, inputs, calendar)
 
 
 def canonical(decided: RecordedEvent | EventOutcome) -> bytes:
-    """The bytes of a decision."""
+    """Return a decision as bytes to compare."""
     unnamed, released = (
         [msgspec.structs.replace(each, transaction_id=None) for each in group] for group in (decided.awards, decided.releases)
     )
@@ -100,18 +109,21 @@ def canonical(decided: RecordedEvent | EventOutcome) -> bytes:
 
 
 class EventReplays:
-    """Judges recorded events again."""
+    """Replays recorded events."""
 
     def __init__(self, campaigns: Campaigns, people: Profiles, database: Database) -> None:
         self._campaigns = campaigns
-        self._people = people
+        self._profiles = people
         self._events = database.collection(EVENTS, RecordedEvent)
 
     async def replay(self, recorded: RecordedEvent) -> Replay:
-        """Judge an event once more and compare the bytes. Another engine that says the same says it; one that does not is named."""
+        """Evaluate an event again and compare the bytes.
+
+        An outcome that differs under another version of the engine counts as missing that version, and not as different.
+        """
         inputs = recorded.inputs
         if inputs is None or not inputs.engine:
-            return _replay(recorded, ["what it was judged on: it was recorded by an earlier version, which did not keep it"], None)
+            return _replay(recorded, ["the inputs, which the version that recorded the event did not store"], None)
         material = await self._material(recorded, inputs)
         if material.missing:
             return _replay(recorded, list(material.missing), None)
@@ -137,21 +149,21 @@ class EventReplays:
                 campaigns.append(LiveCampaign.of(campaign))
             except Validation as error:
                 missing.append(f"an engine that reads version {number} of campaign {campaign_id}: {error.detail}")
-        subject = await self._people.recall(recorded)
+        subject = await self._profiles.recall(recorded)
         if subject is None:
             missing.append(ERASED)
         return ReplayMaterial(campaigns, subject or Subject(recorded.owner), None, tuple(missing))
 
 
-def _replay(recorded: RecordedEvent, missing: list[str], settled: EventOutcome | None) -> Replay:
+def _replay(recorded: RecordedEvent, missing: list[str], decided: EventOutcome | None) -> Replay:
     engine = None if recorded.inputs is None else recorded.inputs.engine or None
     outcome: Literal["equal", "different", "missing"] = "missing"
     judged = None
-    if settled is not None:
-        judged = _answer(settled)
-        outcome = "equal" if canonical(settled) == canonical(recorded) else "different"
+    if decided is not None:
+        judged = _answer(decided)
+        outcome = "equal" if canonical(decided) == canonical(recorded) else "different"
         if outcome == "different" and engine != ENGINE:
-            outcome, missing = "missing", [f"the engine {engine}; {ENGINE} judges otherwise"]
+            outcome, missing = "missing", [f"the engine {engine}; {ENGINE} decides differently"]
     return Replay(recorded.id, outcome, missing, engine, ENGINE, _answer(recorded), judged)
 
 

@@ -1,4 +1,4 @@
-"""How recorded events are shown."""
+"""Answers that show recorded events."""
 
 from typing import Any, Literal
 
@@ -21,108 +21,150 @@ from guerdon.http.respond import problem_of
 
 
 class AwardView(Struct, frozen=True):
-    """What a campaign paid, or took back (negative). `pending` until `available_at`; it lapses at `expires_at`."""
+    """An award of a campaign, or a clawback (negative)."""
 
     campaign: str
+    """Id of the campaign."""
     version: int
+    """Number of its version."""
     asset: str
+    """Asset of the award."""
     amount: int
+    """Amount in minor units of `asset`; negative if it was taken back."""
     status: Literal["paid", "pending", "preview"]
+    """`paid`, `pending` until `available_at` or until the awaited event, or `preview`."""
     transaction_id: str | None
+    """Transaction that booked the award. Null in a preview."""
     available_at: str | None
+    """Time from which a pending award can be spent, RFC 3339 in UTC. Null: at once, or unknown until the awaited event."""
     expires_at: str | None
+    """Time at which the award expires, RFC 3339 in UTC. Null: never."""
     to: Literal["referrer"] | UnsetType = UNSET
-    """There where it is not the member who was paid."""
+    """Present if the award was paid to the member's referrer."""
     awaits: str | UnsetType = UNSET
-    """There where it waits, or has waited, for an event of this type: it has no date before that has come, and lapses without it."""
+    """Type of the event that the award waits for, or has waited for. Without it the award expires."""
     released_by: str | UnsetType = UNSET
-    """There where that event has come; shown by the purchase when it is read."""
+    """Id of the event that released the award. Shown when the purchase is read."""
 
 
 class ReleaseView(Struct, frozen=True):
-    """What an event that confirms a purchase has made spendable of one of its awards."""
+    """A waiting award that a confirmation has released."""
 
     campaign: str
+    """Id of the campaign."""
     version: int
+    """Number of its version."""
     asset: str
+    """Asset of the award."""
     amount: int
+    """Released amount in minor units of `asset`."""
     transaction_id: str | None
+    """Transaction that booked the release. Null in a preview."""
     expires_at: str | None
+    """Time at which the released value expires, RFC 3339 in UTC. Null: never."""
     to: Literal["referrer"] | UnsetType = UNSET
+    """Present if the award belongs to the member's referrer."""
 
 
 class WalletStateView(Struct, frozen=True):
-    """What mattered of a wallet."""
+    """State of a wallet before the event."""
 
     balance: int
+    """Balance in minor units of the asset."""
     available: int
+    """Amount that could be taken back without a debt, in minor units."""
     status: str
+    """Status of the wallet."""
     ceiling: int
+    """Highest permitted balance in minor units."""
 
 
 class InputsView(Struct, frozen=True):
-    """What an event was judged on besides itself and the campaigns' versions; with it the decision can be made again."""
+    """What the decisions depended on besides the event and the campaign versions."""
 
     judged_at: str
+    """Value of `now` in conditions, RFC 3339 in UTC."""
     decided_at: str
+    """Time of the commit, RFC 3339 in UTC."""
     time_zone: str
+    """Time zone of the programme."""
     tier: str | None
+    """Tier of the member at the time of the event. Null: no tier."""
     qualifying: dict[str, dict[str, int]]
-    """By asset and month: what counted for the tier before."""
+    """By asset and month: qualifying points before the event."""
     purchases: int
-    """How many the member had made before."""
+    """Number of the member's purchases before the event."""
     last_purchase_at: str | None
+    """Time of the last purchase before the event, RFC 3339 in UTC. Null: none."""
     wallets: dict[str, WalletStateView]
+    """By asset: wallets that the awards depended on."""
     used: dict[str, int]
-    """By cap and budget: what was counted against it before."""
+    """By account of a cap or budget: amount counted against it before the event. Members see their own caps only."""
     refunded_before: int | None
-    """What had been refunded of this purchase, or of the one that this refunds."""
+    """Amount refunded earlier of the purchase, in minor units. Null: no refund was recorded."""
     personal: bool
-    """A campaign read the member's profile; what it could see is kept sealed, and nobody is shown it."""
+    """True if a campaign read the member's profile. The values that it read stay sealed and are not shown."""
 
 
 class EventView(Struct, frozen=True):
-    """A recorded event with its awards and every campaign's decision."""
+    """A recorded event with its awards and the decision of each campaign."""
 
     id: str
+    """Id of the event."""
     member_id: str | None
+    """Id of the member. Null in a preview of an unknown member."""
     type: str
+    """Type of the event."""
     amount: int
+    """Amount in minor units of `currency`."""
     currency: str | None
+    """Currency of the amount. Null: none."""
     refund_of: str | None
+    """Id of the purchase that the event refunds. Null: none."""
     confirms: str | None
+    """Id of the purchase that the event confirms. Null: none."""
     occurred_at: str
+    """Time of the event, RFC 3339 in UTC."""
     recorded_at: str
+    """Time at which the event was recorded, RFC 3339 in UTC."""
     awards: list[AwardView]
+    """Awards and clawbacks of the event."""
     releases: list[ReleaseView]
+    """Waiting awards that the event released."""
     decisions: list[DecisionView]
+    """Decision of each campaign, in the order of evaluation."""
     note: str | None
-    """What is to be known besides the decisions."""
+    """A remark on the event as a whole. Null: none."""
     engine: str | None
-    """The versions that decided: of this program's judging, and of the library that evaluates conditions."""
+    """Version of the engine that decided, and of the library that evaluates conditions."""
     inputs: InputsView | None
-    """What was known when it was judged; the use of budgets is nothing for members."""
+    """What the decisions depended on. Null for events of early versions."""
     tier_change: TierStep | None
-    """What the event has made of the member's tier."""
+    """Change of the member's tier that the event caused. Null: none."""
 
 
 class EventResult(Struct, frozen=True, omit_defaults=True):
-    """The outcome of one event of a bulk request: 201 when it was recorded, 200 when it had been before, or a problem."""
+    """Result of one event of a bulk request."""
 
     status: int
+    """HTTP status of this event: 201 recorded, 200 recorded before, or the status of `problem`."""
     event: EventView | None = None
+    """The recorded event."""
     problem: dict[str, Any] | None = None
+    """Problem document of an event that was refused."""
     replayed: bool = False
+    """True if the event was recorded before."""
 
 
 class EventResults(Struct, frozen=True):
-    """One result for each event, in their order."""
+    """Results of a bulk request."""
 
     results: list[EventResult]
+    """One result for each event, in the order of the request."""
 
 
 def view_event(event: RecordedEvent, *, whole: bool, since: PurchaseRefunds | None = None) -> EventView:
-    """Show an event; `whole` with the use of budgets, which is nothing for members. `since` is what has happened to it since then."""
+    """Return the view of an event. `whole` includes the use of budgets, which members do not see; `since` has later releases."""
     inputs = event.inputs
     released = {} if since is None else since.released
     return EventView(
@@ -169,16 +211,16 @@ def _view_inputs(inputs: EvaluationInputs, owner: str, *, whole: bool) -> Inputs
 def view_award(award: Award, released: Released | None = None, *, preview: bool = False) -> AwardView:
     if award.waits is None:
         released = None
-    waits, lapses = award.available_at, award.expires_at if released is None else released.expires_at
+    available_at, expires_at = award.available_at, award.expires_at if released is None else released.expires_at
     return AwardView(
         award.campaign,
         award.version,
         award.asset,
         award.amount,
-        "preview" if preview else "paid" if waits is None or released is not None else "pending",
+        "preview" if preview else "paid" if available_at is None or released is not None else "pending",
         award.transaction_id,
-        None if waits is None or award.waits is not None else rfc3339(waits),
-        None if lapses is None else rfc3339(lapses),
+        None if available_at is None or award.waits is not None else rfc3339(available_at),
+        None if expires_at is None else rfc3339(expires_at),
         UNSET if award.to is None else "referrer",
         UNSET if award.waits is None else award.waits.event_type,
         UNSET if released is None else released.event,

@@ -10,6 +10,7 @@ import asyncio
 import random
 from collections import deque
 from collections.abc import Sequence
+from typing import Any
 
 from pymongo.errors import AutoReconnect, OperationFailure, PyMongoError
 
@@ -19,7 +20,7 @@ from guerdon.database import Database
 from guerdon.errors import DatabaseUnavailable, GuerdonError, Internal, OutcomeUnknown, Overloaded
 from guerdon.ledger.contention import ContentionLease, ContentionLeases
 from guerdon.ledger.decide import decide_batch
-from guerdon.ledger.models import Command, CommandOutcome, CommandResult
+from guerdon.ledger.models import Command, CommandOutcome, CommandResult, T
 from guerdon.ledger.store import Store, WriteRaceLost
 from guerdon.money import ScaleOf, scale_unknown
 
@@ -43,7 +44,9 @@ class _Pending:
 
     __slots__ = ("arrival", "begin_before", "command", "future", "taken", "timer")
 
-    def __init__(self, command: Command, future: asyncio.Future[CommandOutcome], arrival: int, begin_before: float) -> None:
+    def __init__(
+        self, command: Command[Any], future: asyncio.Future[CommandOutcome[Any]], arrival: int, begin_before: float
+    ) -> None:
         self.command = command
         self.arrival = arrival
         self.begin_before = begin_before
@@ -51,7 +54,7 @@ class _Pending:
         self.taken = False
         self.timer: asyncio.TimerHandle | None = None
 
-    def finish(self, result: CommandResult) -> None:
+    def finish(self, result: CommandResult[Any]) -> None:
         if self.timer is not None:
             self.timer.cancel()
         if self.future.done():
@@ -132,7 +135,7 @@ class Committer:
         self.store = Store(database, clock, self._deadline_seconds)
         self.stats = LedgerStats()
 
-    def enqueue(self, commands: Sequence[Command]) -> list[asyncio.Future[CommandOutcome]]:
+    def enqueue(self, commands: Sequence[Command[T]]) -> list[asyncio.Future[CommandOutcome[T]]]:
         """Queue commands in order. Each future ends with the outcome or the error of its command.
 
         Raises:
@@ -151,7 +154,7 @@ class Committer:
             else:
                 await asyncio.sleep(0)  # The pump is scheduled and has not run yet.
 
-    def _enqueue(self, command: Command) -> asyncio.Future[CommandOutcome]:
+    def _enqueue(self, command: Command[T]) -> asyncio.Future[CommandOutcome[T]]:
         loop = asyncio.get_running_loop()
         self._arrivals += 1
         begin_before = self._clock.monotonic() + self._deadline_seconds * BEGIN_SHARE
@@ -164,7 +167,7 @@ class Committer:
             self._schedule_pump(loop)
         return pending.future
 
-    def _must_wait(self, command: Command) -> bool:
+    def _must_wait(self, command: Command[Any]) -> bool:
         return any(account in self._busy or account in self._blocked_accounts for account in command.accounts)
 
     def _block(self, pending: _Pending) -> None:
@@ -276,7 +279,7 @@ class Committer:
 
     async def _run(self, batch: _Batch) -> None:
         commands = [pending.command for pending in batch.pendings]
-        results: Sequence[CommandResult | None]
+        results: Sequence[CommandResult[Any] | None]
         try:
             results = await self._commit(commands)
         except PyMongoError as error:
@@ -294,7 +297,7 @@ class Committer:
                 self.stats.commands += 1
                 pending.finish(result)
 
-    async def _commit(self, commands: Sequence[Command]) -> Sequence[CommandResult | None]:
+    async def _commit(self, commands: Sequence[Command[Any]]) -> Sequence[CommandResult[Any] | None]:
         """Read, decide and write. Repeat from the read when another process wrote first; keys and documents make that safe.
 
         The result is None for a command on an account that another process has changed meanwhile. Nothing was written for it, and it must
@@ -302,7 +305,7 @@ class Committer:
         """
         deadline = self._clock.monotonic() + self._deadline_seconds
         backoff = BACKOFF_START_SECONDS
-        results: list[CommandResult | None] = [None] * len(commands)
+        results: list[CommandResult[Any] | None] = [None] * len(commands)
         indexes = list(range(len(commands)))
         lost_seqs: dict[str, int] | None = None
         certain = True
@@ -340,7 +343,7 @@ class Committer:
             await asyncio.sleep(random.uniform(0, backoff))
             backoff = min(backoff * 2, BACKOFF_CAP_SECONDS)
 
-    def _put_off_moved(self, commands: Sequence[Command], indexes: Sequence[int], moved: set[str]) -> list[int]:
+    def _put_off_moved(self, commands: Sequence[Command[Any]], indexes: Sequence[int], moved: set[str]) -> list[int]:
         """Mark the accounts that another process has moved as contended; return the indexes of commands that do not depend on them."""
         if not moved:
             return list(indexes)

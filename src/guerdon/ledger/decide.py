@@ -46,6 +46,7 @@ from guerdon.ledger.models import (
     Limits,
     Posting,
     RecordedRefusal,
+    T,
     Transaction,
     View,
 )
@@ -58,7 +59,7 @@ class WritePlan:
     """All that one database transaction writes, and the result of each command, in order."""
 
     def __init__(self) -> None:
-        self.results: list[CommandResult] = []
+        self.results: list[CommandResult[Any]] = []
         self.entries: list[Entry] = []
         self.opened: dict[str, Account] = {}
         self.moved: dict[str, Account] = {}
@@ -99,7 +100,7 @@ class _State(Struct):
 
 
 def decide_batch(
-    commands: Sequence[Command],
+    commands: Sequence[Command[Any]],
     found: tuple[dict[str, Account], dict[bytes, Entry | RecordedRefusal], Documents],
     now_ms: int,
     calendar: Calendar,
@@ -134,7 +135,7 @@ def decide_batch(
     return plan
 
 
-def _apply_decision(decision: Decision, plan: WritePlan, state: _State) -> CommandOutcome:
+def _apply_decision(decision: Decision[T], plan: WritePlan, state: _State) -> CommandOutcome[T]:
     """Apply one decision to the working state, or raise and change nothing."""
     if decision.replayed:
         return CommandOutcome(decision.replayed, decision.value, replayed=True)

@@ -5,7 +5,7 @@ import re
 import zlib
 from collections.abc import Callable, Mapping
 from operator import attrgetter
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Generic, Literal
 
 import msgspec
 from msgspec import Struct, field
@@ -13,6 +13,18 @@ from msgspec import Struct, field
 from guerdon.errors import GuerdonError
 from guerdon.ids import digest
 from guerdon.money import BALANCE_CEILING
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeVar
+
+    T = TypeVar("T", default=None)
+    T_co = TypeVar("T_co", covariant=True, default=None)
+else:  # Python 3.11 has no defaults for type variables.
+    from typing import TypeVar
+
+    T = TypeVar("T")
+    T_co = TypeVar("T_co", covariant=True)
+"""Type of a command's own answer. Without a parameter, `Command`, `Decision` and `CommandOutcome` have none: their `value` is None."""
 
 Status = Literal["open", "frozen", "closed"]
 GENESIS = bytes(32)
@@ -401,7 +413,7 @@ class DocumentChange(Struct, frozen=True):
     count: int | None = None
 
 
-class Decision(Struct, frozen=True):
+class Decision(Struct, Generic[T_co], frozen=True):
     """Result of `decide`: transactions and documents to write, all or none, and a value for the caller."""
 
     transactions: tuple[Transaction, ...] = ()
@@ -414,7 +426,8 @@ class Decision(Struct, frozen=True):
     """Accounts on which to book expired holds and lots, although nothing else changes on them."""
     replayed: tuple[Entry, ...] = ()
     """Entries of an earlier run of the same command; if set, nothing is written."""
-    value: object = None
+    value: T_co = None  # pyright: ignore[reportAssignmentType]
+    """Answer of the command."""
 
 
 class DocumentRef(Struct, frozen=True):
@@ -445,15 +458,15 @@ class View:
         """Index of the command in its batch. All commands of a batch have the same time; this is their order."""
 
 
-class Command(Struct, frozen=True):
+class Command(Struct, Generic[T_co], frozen=True):
     """Names of all that a change may read or write, and the pure function that decides it.
 
-    `decide` takes a `View` and returns a `Decision`, or raises a `GuerdonError` to refuse. It may run several times.
+    `decide` takes a `View` and returns a `Decision`, or raises a `GuerdonError` to refuse, or `Retry`. It may run several times.
     """
 
     owners: tuple[str, ...]
     accounts: tuple[str, ...]
-    decide: Callable[[View], Decision]
+    decide: Callable[[View], Decision[T_co]]
     unique_keys: tuple[bytes, ...] = ()
     documents: tuple[DocumentRef, ...] = ()
     idempotency: Idempotency | None = None
@@ -462,12 +475,12 @@ class Command(Struct, frozen=True):
     """Estimate of the bytes that it writes; it bounds a batch, because one database message holds 16 MiB."""
 
 
-class CommandOutcome(Struct, frozen=True):
+class CommandOutcome(Struct, Generic[T_co], frozen=True):
     """Result of a command. `replayed` is true if an earlier run of the same command wrote it."""
 
     entries: tuple[Entry, ...] = ()
-    value: object = None
+    value: T_co = None  # pyright: ignore[reportAssignmentType]
     replayed: bool = False
 
 
-CommandResult = CommandOutcome | GuerdonError
+CommandResult = CommandOutcome[T] | GuerdonError

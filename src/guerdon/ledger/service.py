@@ -11,7 +11,7 @@ from guerdon.database import Database, Document
 from guerdon.errors import DatabaseUnavailable, GuerdonError
 from guerdon.ledger.committer import Committer
 from guerdon.ledger.decide import decide_batch
-from guerdon.ledger.models import Account, Command, CommandOutcome, CommandResult, Entry, entry_id
+from guerdon.ledger.models import Account, Command, CommandOutcome, CommandResult, Entry, T, entry_id
 from guerdon.ledger.store import ACCOUNTS, ENTRIES, decode_account, decode_entry
 from guerdon.money import ScaleOf, scale_unknown
 
@@ -50,46 +50,50 @@ class Ledger:
 
     # --- commands ---------------------------------------------------------------------------------------------------
 
-    async def submit(self, command: Command) -> CommandOutcome:
+    async def submit(self, command: Command[T]) -> CommandOutcome[T]:
         """Commit one command and return its outcome.
 
         Raises:
             GuerdonError: The refusal that `decide` raised.
+            Retry: The state that the command was made from has changed; nothing was written.
             Overloaded: The queue is full, or the deadline passed before the command started; nothing was written.
             OutcomeUnknown: The deadline passed during the commit; repeat with the same key to learn the outcome.
             DatabaseUnavailable: No primary answered before the deadline; nothing was written.
         """
         return await self._committer.enqueue((command,))[0]
 
-    async def submit_all(self, commands: Sequence[Command]) -> list[CommandResult]:
+    async def submit_all(self, commands: Sequence[Command[T]]) -> list[CommandResult[T]]:
         """Commit independent commands, in order where they share an account, and return the result of each.
 
         Raises:
             Overloaded: The queue has no room for all of them; nothing was written.
         """
         results = await asyncio.gather(*self._committer.enqueue(commands), return_exceptions=True)
-        outcomes: list[CommandResult] = []
+        outcomes: list[CommandResult[T]] = []
         for result in results:
             if isinstance(result, BaseException) and not isinstance(result, GuerdonError):
                 raise result
             outcomes.append(result)
         return outcomes
 
-    async def preview(self, command: Command) -> CommandOutcome:
+    async def preview(self, command: Command[T]) -> CommandOutcome[T]:
         """Return the outcome that `submit` would have, and write nothing.
 
         Raises:
             GuerdonError: The refusal that `decide` raised.
+            Retry: The state that the command was made from has changed.
             DatabaseUnavailable: The database did not answer.
         """
         try:
             found = await self._committer.store.read([command])
-            plan = decide_batch([command], found, self._clock.now_ms(), self.calendar, scale_of=self._scale_of)
         except PyMongoError as error:
             raise DatabaseUnavailable("the database does not answer", retry_after_seconds=1) from error
-        result = plan.results[0]
+        [result] = decide_batch([command], found, self._clock.now_ms(), self.calendar, scale_of=self._scale_of).results
         if isinstance(result, GuerdonError):
-            raise result
+            try:
+                raise result
+            finally:
+                del result  # The traceback of the error refers to this frame: a reference cycle until a collection.
         return result
 
     async def close(self) -> None:

@@ -50,7 +50,7 @@ class Store:
         self._clock = clock
         self._deadline_seconds = deadline_seconds
 
-    async def read(self, commands: Sequence[Command]) -> Found:
+    async def read(self, commands: Sequence[Command[Any]]) -> Found:
         """Return all that the commands name, read in one round trip from one majority-committed snapshot."""
         owners = sorted({owner for command in commands for owner in command.owners})
         account_ids = sorted({account for command in commands for account in command.accounts})

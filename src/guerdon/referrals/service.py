@@ -71,7 +71,6 @@ class Referrals:
         if member.sealed is None or member.erasing_at is not None:
             raise NotFound("no member has this code")
         outcome = await self._ledger.submit(_referral_command(member_id, referrer))
-        assert isinstance(outcome.value, Referred)
         return view_referral(outcome.value.member_state, code_of(member_id)), outcome.value.replayed
 
     async def get_referral(self, actor: Actor, member_id: str) -> ReferralView:
@@ -86,8 +85,8 @@ class Referrals:
         return view_referral(standing or MemberState(id=member_id, owner=member_id), code_of(member_id))
 
 
-def _referral_command(member_id: str, referrer: str) -> Command:
-    def decide(view: View) -> Decision:
+def _referral_command(member_id: str, referrer: str) -> Command[Referred]:
+    def decide(view: View) -> Decision[Referred]:
         standing = member_state_of(member_id, view)
         if standing.referrer == referrer:
             return Decision(value=Referred(standing, replayed=True))

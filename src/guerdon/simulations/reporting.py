@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 
 from guerdon.calendar import Calendar
-from guerdon.campaigns.award_amounts import PLACES, scaled
+from guerdon.campaigns.award_types import PLACES, scaled
 from guerdon.campaigns.domain import Award, RecordedEvent
 from guerdon.campaigns.evaluation import DAY_MS
 from guerdon.campaigns.periods import window_name

@@ -18,13 +18,14 @@ from guerdon.campaigns.domain import (
     EvaluationInputs,
     PurchaseRefunds,
     RecordedEvent,
+    Refundable,
     Released,
     ShopEvent,
 )
 from guerdon.campaigns.evaluation import LiveCampaign, Subject, evaluate
 from guerdon.campaigns.models import Campaign
 from guerdon.campaigns.outcome import EventOutcome, confirmation_outcome, event_outcome, refund_outcome
-from guerdon.campaigns.refunds import Refundable, award_wallet_name, current_award
+from guerdon.campaigns.refunds import award_wallet_name, current_award
 from guerdon.events.replay import event_of
 from guerdon.simulations.differences import (
     Usages,

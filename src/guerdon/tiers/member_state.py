@@ -38,8 +38,10 @@ def member_state_change(before: MemberState, after: MemberState) -> DocumentChan
     """Return the change from the member state as it was read to a new one."""
     changed = msgspec.structs.replace(after, count=before.count + 1)
     change = counted_change(MEMBER_STATES, changed, before.count or None)
-    gone = {name: None for name in _CLEARED if getattr(before, name) is not None and getattr(after, name) is None}
-    return msgspec.structs.replace(change, fields={**change.fields, **gone})
+    for name in _CLEARED:
+        if getattr(before, name) is not None and getattr(after, name) is None:
+            change.fields[name] = None  # A field with its default is left out of the fields, and would keep its stored value.
+    return change
 
 
 def counted_change(collection: str, document: MemberState | PurchaseRefunds, count: int | None) -> DocumentChange:
@@ -55,4 +57,7 @@ def history_of(progress: TierProgress) -> list[tuple[str, dict[str, object]]]:
 
 def tier_step(progress: TierProgress, event_id: str) -> TierStep | None:
     """Return the tier change that the event itself has caused, or None."""
-    return next((TierStep(each.before, each.after) for each in progress.changes if each.event == event_id), None)
+    for change in progress.changes:
+        if change.event == event_id:
+            return TierStep(change.before, change.after)
+    return None

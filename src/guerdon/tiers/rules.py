@@ -73,6 +73,8 @@ def gains_of(
         return _losses(original.awards, inputs, outcome, original.occurred_at, original.recorded_at) + broken
     awards = [award_of(verdict) for verdict in outcome.allocations if verdict.amount and verdict.to is None]
     gains = [QualifyingGain(award.asset, award.amount, event.occurred_at, inputs.decided_at) for award in awards]
+    if outcome.refunded is None:
+        return gains
     return gains + _losses(awards, inputs, outcome, event.occurred_at, inputs.decided_at)
 
 
@@ -92,21 +94,22 @@ def _losses(
 
 def add_gains(
     qualifying: Qualifying, gains: Sequence[QualifyingGain], now_ms: int, calendar: Calendar
-) -> dict[str, dict[str, int]]:
+) -> dict[str, Mapping[str, int]]:
     """Return the sums with the gains added. Months older than `MONTHS_KEPT` and more than one month ahead are dropped."""
-    sums = {asset: dict(months) for asset, months in qualifying.items()}
+    sums: dict[str, Mapping[str, int]] = dict(qualifying)
     today = month_of(now_ms, calendar)
     for gain in gains:
         month = month_of(gain.occurred_at, calendar)
         if month > month_of(gain.recorded_at, calendar) + 1:
             continue
-        months = sums.setdefault(gain.asset, {})
+        months = dict(sums.get(gain.asset, {}))
         name = _name_of(month)
         months[name] = max(-POINTS_MAX, min(POINTS_MAX, months.get(name, 0) + gain.amount))
-        newest = min(max(_number_of(each) for each in months), today)
+        newest = min(_number_of(max(months)), today)  # Names of months sort like the months.
         oldest = _name_of(newest - MONTHS_KEPT + 1)
         if min(months) < oldest:
-            sums[gain.asset] = {each: points for each, points in months.items() if each >= oldest}
+            months = {each: points for each, points in months.items() if each >= oldest}
+        sums[gain.asset] = months
     return sums
 
 

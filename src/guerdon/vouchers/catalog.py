@@ -11,14 +11,14 @@ from guerdon.offers.models import OFFERS, CatalogueItem, Offer, left_of, optiona
 from guerdon.vouchers.redeem import RedeemContext, documents_of, ineligible, redemption_counters, rejection_reason, unaffordable
 
 
-def catalog_command(offers: Sequence[Offer], subject: Subject, calendar: Calendar, now_ms: int) -> Command:
+def catalog_command(offers: Sequence[Offer], subject: Subject, calendar: Calendar, now_ms: int) -> Command[list[CatalogueItem]]:
     """Return a command that writes nothing: it reads the state that a redemption of each offer would read, in one snapshot."""
     member = subject.id
     assert member is not None
     counters = [counter for offer in offers for counter in redemption_counters(offer, member, now_ms, calendar)]
     wallets = {f"{member}:{offer.price.asset}" for offer in offers if offer.price is not None}
 
-    def decide(view: View) -> Decision:
+    def decide(view: View) -> Decision[list[CatalogueItem]]:
         if (MEMBERS, member) not in view.documents:
             raise NotFound("there is no such member")
         context = RedeemContext(member, subject, view, calendar)

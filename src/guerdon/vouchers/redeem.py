@@ -16,7 +16,7 @@ from guerdon.campaigns.cel import compile_eligibility, facts_of_member
 from guerdon.campaigns.domain import PURCHASE, EvaluationInputs, MemberState, ShopEvent
 from guerdon.campaigns.evaluation import Subject, member_facts
 from guerdon.clock import rfc3339
-from guerdon.errors import BusinessError, InsufficientFunds, LimitReached, NotEligible, NotFound, OfferUnavailable, SoldOut
+from guerdon.errors import BusinessError, InsufficientFunds, LimitReached, NotEligible, NotFound, OfferUnavailable, Retry, SoldOut
 from guerdon.ledger.decide import find_replay
 from guerdon.ledger.models import (
     COUNTED,
@@ -51,9 +51,6 @@ from guerdon.vouchers.models import (
 )
 
 REDEEM_BYTES = 4096
-STALE = "stale"
-"""Value of the decision when the offer, the day or the code is not the one that the command was made for, or when the command lacks a
-voucher or a document that it needs. Nothing is written; make the command again with everything."""
 
 
 class PreparedVoucher(Struct, frozen=True):
@@ -128,10 +125,11 @@ def documents_of(offers: Sequence[Offer], member: str) -> list[DocumentRef]:
     return documents
 
 
-def redeem_command(request: RedeemRequest) -> Command:
+def redeem_command(request: RedeemRequest) -> Command[Voucher | None]:
     """Return the command that issues a voucher and takes its price in one commit. A repeated request returns the first result.
 
-    `decide` raises NotFound, OfferUnavailable, NotEligible, LimitReached, SoldOut or InsufficientFunds, in this order.
+    `decide` raises NotFound, OfferUnavailable, NotEligible, LimitReached, SoldOut or InsufficientFunds, in this order; and Retry when the
+    offer, the day or the code is not the one that the command was made for, or when it lacks a voucher or a document that is needed.
     """
     offer, member, prepared = request.offer, request.idempotency.owner, request.prepared
     counters = redemption_counters(offer, member, request.now_ms, request.calendar)
@@ -143,7 +141,7 @@ def redeem_command(request: RedeemRequest) -> Command:
     if prepared is not None and prepared.code_id is not None:
         documents.append(DocumentRef(VOUCHER_CODES, prepared.code_id, member))
 
-    def decide(view: View) -> Decision:
+    def decide(view: View) -> Decision[Voucher | None]:
         earlier = find_replay(view, request.idempotency)
         if earlier is not None:
             return Decision(replayed=(earlier,))
@@ -156,12 +154,12 @@ def redeem_command(request: RedeemRequest) -> Command:
             or document["count"] != offer.count
             or counters != redemption_counters(offer, member, view.now_ms, request.calendar)
         ):
-            return Decision(value=STALE)
+            raise Retry
         rejection = rejection_reason(offer, RedeemContext(member, request.subject, view, request.calendar), counters)
         if rejection is not None:
             raise rejection
         if prepared is None or (VOUCHER_CODES, prepared.code_id) in view.documents:
-            return Decision(value=STALE)
+            raise Retry
         return _issue(request, prepared, counters, view)
 
     return Command(
@@ -290,7 +288,9 @@ def unaffordable(offer: Offer, context: RedeemContext) -> BusinessError | None:
 # --- issue ----------------------------------------------------------------------------------------------------------
 
 
-def _issue(request: RedeemRequest, prepared: PreparedVoucher, counters: Sequence[RedemptionCounter], view: View) -> Decision:
+def _issue(
+    request: RedeemRequest, prepared: PreparedVoucher, counters: Sequence[RedemptionCounter], view: View
+) -> Decision[Voucher | None]:
     offer, idempotency, now_ms = request.offer, request.idempotency, view.now_ms
     stock = view.accounts[offer.stock_account]
     metadata = {"offer": offer.id, "version": str(offer.version), "voucher": prepared.voucher_id}

@@ -1,7 +1,5 @@
 """Vouchers: redeemed from offers, listed, and found by their codes."""
 
-from typing import cast
-
 import msgspec
 from msgspec import Struct
 
@@ -9,7 +7,7 @@ from guerdon.campaigns.evaluation import Subject
 from guerdon.campaigns.profiles import Profiles
 from guerdon.clock import Clock
 from guerdon.database import Database
-from guerdon.errors import NotFound, Overloaded, SoldOut, Validation
+from guerdon.errors import NotFound, Overloaded, Retry, SoldOut, Validation
 from guerdon.http.cursor import decode_cursor, encode_cursor
 from guerdon.ids import IdSource
 from guerdon.ledger.expiry import bring_up_to
@@ -41,7 +39,7 @@ from guerdon.vouchers.models import (
     status_of,
     view_voucher,
 )
-from guerdon.vouchers.redeem import STALE, PreparedVoucher, RedeemRequest, reads_member, redeem_command
+from guerdon.vouchers.redeem import PreparedVoucher, RedeemRequest, reads_member, redeem_command
 from guerdon.wallets.models import view_transaction
 from guerdon.wallets.service import Request
 
@@ -126,9 +124,10 @@ class Vouchers:
             except SoldOut:
                 self._sold_out.add(offer_id)
                 raise
-            if outcome.value != STALE:
-                return await self._result(outcome), outcome.replayed
-            self._sold_out.discard(offer_id)
+            except Retry:
+                self._sold_out.discard(offer_id)
+                continue
+            return await self._result(outcome), outcome.replayed
         raise Overloaded("the offer is being changed; nothing was done", retry_after_seconds=1)
 
     def _prepare(self, offer: Offer, member: str) -> PreparedVoucher:
@@ -141,10 +140,10 @@ class Vouchers:
         row = self._outbox.row_of(ISSUED_EVENT, member, event, channel=CHANNEL, ttl_seconds=OUTBOX_SECONDS)
         return PreparedVoucher(voucher_id, code, code_id, row)
 
-    async def _result(self, outcome: CommandOutcome) -> Redeemed:
+    async def _result(self, outcome: CommandOutcome[Voucher | None]) -> Redeemed:
         """Return the result, made from the first entry and from fields that never change, so that a replay returns the first result."""
         paid: Entry = outcome.entries[0]
-        voucher = outcome.value if isinstance(outcome.value, Voucher) else await self._vouchers.get(paid.metadata["voucher"])
+        voucher = outcome.value or await self._vouchers.get(paid.metadata["voucher"])
         assert voucher is not None
         issued = msgspec.structs.replace(voucher, state="issued", reserved_until=None)
         code = None if voucher.number is None else await self.pool_code(voucher.offer, voucher.number)
@@ -164,7 +163,7 @@ class Vouchers:
         reads = any(map(reads_member, offers))
         subject = await self._profiles.read(actor.id, seal_for=None) if reads else Subject(actor.id)
         outcome = await self._ledger.preview(catalog_command(offers, subject, self._ledger.calendar, now_ms))
-        return cast(list[CatalogueItem], outcome.value)
+        return outcome.value
 
     async def list_vouchers(self, actor: Actor, member_id: str, query: VoucherQuery) -> tuple[list[VoucherView], str | None]:
         """Return one page of a member's vouchers, newest first, and the cursor of the next page.

@@ -71,13 +71,13 @@ class CodeBatchRequest(Struct, frozen=True):
         )
 
 
-def generate_command(request: CodeBatchRequest, pattern: str | None) -> Command:
+def generate_command(request: CodeBatchRequest, pattern: str | None) -> Command[CodeBatch | None]:
     """Return the command that starts the generation of secret codes. The stock counts all of them at once.
 
     `decide` raises NotFound, InvalidState, Validation or SoldOut.
     """
 
-    def begin(view: View, offer: Offer, stock: Account) -> Decision:
+    def begin(view: View, offer: Offer, stock: Account) -> Decision[CodeBatch | None]:
         if offer.kind == "external_code":
             raise Validation.at("", "external codes are imported, not generated: POST /v1/offers/{offer_id}/codes/import")
         if offer.kind == GIFT_CARD and request.wanted > CARDS_MAX:
@@ -92,7 +92,7 @@ def generate_command(request: CodeBatchRequest, pattern: str | None) -> Command:
     return _start(request, begin)
 
 
-def shared_command(request: CodeBatchRequest, code: str, uses: int) -> Command:
+def shared_command(request: CodeBatchRequest, code: str, uses: int) -> Command[CodeBatch | None]:
     """Return the command that issues one code for many uses. The stock counts all uses at once.
 
     `decide` raises NotFound, InvalidState, Validation or SoldOut.
@@ -100,7 +100,7 @@ def shared_command(request: CodeBatchRequest, code: str, uses: int) -> Command:
     shown = code.upper()
     code_id = normalise(shown)
 
-    def begin(view: View, offer: Offer, stock: Account) -> Decision:
+    def begin(view: View, offer: Offer, stock: Account) -> Decision[CodeBatch | None]:
         if offer.kind not in {"discount", "item"}:
             raise Validation.at("", "only offers of the kinds discount and item can have a shared code")
         if (VOUCHER_CODES, code_id) in view.documents:
@@ -130,13 +130,13 @@ def shared_command(request: CodeBatchRequest, code: str, uses: int) -> Command:
     )
 
 
-def import_command(request: CodeBatchRequest, parts: Sequence[StagedCodes], size_bytes: int) -> Command:
+def import_command(request: CodeBatchRequest, parts: Sequence[StagedCodes], size_bytes: int) -> Command[CodeBatch | None]:
     """Return the command that starts an import. Its codes become available together, when all of them are in the pool.
 
     `decide` raises NotFound, InvalidState or Validation.
     """
 
-    def begin(view: View, offer: Offer, stock: Account) -> Decision:
+    def begin(view: View, offer: Offer, stock: Account) -> Decision[CodeBatch | None]:
         if offer.kind != "external_code":
             raise Validation.at("", "only an offer of the kind external_code can import codes")
         batch = request.to_batch(offer, view.now_ms)
@@ -150,16 +150,16 @@ def import_command(request: CodeBatchRequest, parts: Sequence[StagedCodes], size
 
 def _start(
     request: CodeBatchRequest,
-    begin: Callable[[View, Offer, Account], Decision],
+    begin: Callable[[View, Offer, Account], Decision[CodeBatch | None]],
     *,
     owners: tuple[str, ...] = (),
     accounts: tuple[str, ...] = (),
     documents: tuple[DocumentRef, ...] = (),
     size_bytes: int = BATCH_BYTES,
-) -> Command:
+) -> Command[CodeBatch | None]:
     stock = f"{request.offer}:{STOCK}"
 
-    def decide(view: View) -> Decision:
+    def decide(view: View) -> Decision[CodeBatch | None]:
         earlier = find_replay(view, request.idempotency)
         if earlier is not None:
             return Decision(replayed=(earlier,))
@@ -195,7 +195,7 @@ def _require_stock(stock: Account, wanted: int) -> None:
 # --- worker ---------------------------------------------------------------------------------------------------------
 
 
-def finish_import_command(batch: CodeBatch) -> Command:
+def finish_import_command(batch: CodeBatch) -> Command[bool]:
     """Return the command that raises the stock to the codes in the pool, which makes them available.
 
     Its value is False, and nothing is written, when the batch was cancelled or the stock changed meanwhile.
@@ -205,7 +205,7 @@ def finish_import_command(batch: CodeBatch) -> Command:
     stock = f"{batch.owner}:{STOCK}"
     idempotency = _worker_key(batch, "finish")
 
-    def decide(view: View) -> Decision:
+    def decide(view: View) -> Decision[bool]:
         earlier = find_replay(view, idempotency)
         if earlier is not None:
             return Decision(replayed=(earlier,), value=True)
@@ -224,12 +224,12 @@ def finish_import_command(batch: CodeBatch) -> Command:
     return _worker_command(batch, idempotency, decide)
 
 
-def give_back_command(batch: CodeBatch) -> Command:
+def give_back_command(batch: CodeBatch) -> Command[bool]:
     """Return the command that takes a failed or cancelled batch out of the stock and closes it."""
     stock = f"{batch.owner}:{STOCK}"
     idempotency = _worker_key(batch, "give back")
 
-    def decide(view: View) -> Decision:
+    def decide(view: View) -> Decision[bool]:
         earlier = find_replay(view, idempotency)
         if earlier is not None:
             return Decision(replayed=(earlier,), value=True)
@@ -243,7 +243,7 @@ def give_back_command(batch: CodeBatch) -> Command:
     return _worker_command(batch, idempotency, decide)
 
 
-def _worker_command(batch: CodeBatch, idempotency: Idempotency, decide: Callable[[View], Decision]) -> Command:
+def _worker_command(batch: CodeBatch, idempotency: Idempotency, decide: Callable[[View], Decision[bool]]) -> Command[bool]:
     return Command(
         owners=(batch.owner,),
         accounts=(f"{batch.owner}:{STOCK}",),
@@ -262,7 +262,7 @@ def _batch_change(batch: CodeBatch, count: int, fields: dict[str, Any]) -> Docum
     return DocumentChange(CODE_BATCHES, batch.id, batch.owner, {**fields, "count": count + 1}, counted=True, count=count)
 
 
-def card_command(batch: CodeBatch, offer: Offer, number: int, candidates: Sequence[tuple[str, str]]) -> Command:
+def card_command(batch: CodeBatch, offer: Offer, number: int, candidates: Sequence[tuple[str, str]]) -> Command[bool]:
     """Return the command that issues gift card `number` of a batch with the first free code of `candidates`, pairs (shown, normalised).
 
     Its value is False when every candidate exists. A repeated number returns the first result.
@@ -273,7 +273,7 @@ def card_command(batch: CodeBatch, offer: Offer, number: int, candidates: Sequen
     def card(shown: str, issued_at: int) -> Voucher:
         return bearer_voucher(offer, voucher_id, shown, batch=batch.id, expires_at=batch.expires_at, issued_at=issued_at)
 
-    def decide(view: View) -> Decision:
+    def decide(view: View) -> Decision[bool]:
         earlier = find_replay(view, idempotency)
         if earlier is not None:
             return Decision(replayed=(earlier,), value=True)

@@ -4,7 +4,6 @@ import asyncio
 import csv
 import io
 from collections.abc import AsyncGenerator, Iterable, Sequence
-from typing import cast
 
 from msgspec import Struct
 
@@ -14,7 +13,7 @@ from guerdon.errors import InvalidState, LinesRefused, NotFound, Validation
 from guerdon.history.statements import harmless
 from guerdon.http.cursor import decode_cursor, encode_cursor
 from guerdon.ids import IdSource
-from guerdon.ledger.models import Command, CommandOutcome, Idempotency
+from guerdon.ledger.models import Command, Idempotency
 from guerdon.ledger.service import Ledger
 from guerdon.offers.code_patterns import normalise, parse_pattern
 from guerdon.offers.service import Offers
@@ -141,10 +140,10 @@ class CodeBatches:
         idempotency = Idempotency(offer_id, request.actor.id, request.key, request.fingerprint)
         return CodeBatchRequest(kind, offer_id, self._ids.new("bat"), wanted, idempotency, self._ledger.calendar)
 
-    async def _start(self, command: Command) -> tuple[CodeBatch, bool]:
-        outcome: CommandOutcome = await self._ledger.submit(command)
-        if not outcome.replayed:
-            return cast(CodeBatch, outcome.value), False
+    async def _start(self, command: Command[CodeBatch | None]) -> tuple[CodeBatch, bool]:
+        outcome = await self._ledger.submit(command)
+        if outcome.value is not None:
+            return outcome.value, False
         return as_begun(await self.get_batch(outcome.entries[0].metadata["batch"])), True
 
     async def _list_taken(self, codes: Sequence[ImportedCode]) -> list[LineProblem]:

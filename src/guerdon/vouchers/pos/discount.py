@@ -2,7 +2,7 @@
 
 from msgspec import Struct
 
-from guerdon.campaigns.award_amounts import PLACES, scaled
+from guerdon.campaigns.award_types import PLACES, scaled
 from guerdon.errors import NotApplicable, Validation
 from guerdon.money import AmountText, divide
 from guerdon.offers.models import FixedValue, ItemValue, PercentValue
