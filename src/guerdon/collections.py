@@ -44,13 +44,13 @@ INDEXES = {
     **simulated_clock.INDEXES,
     **workers.INDEXES,
 }
-SEALED_FIELDS = [*vault.MASTER_SEALED, *outbox.MASTER_SEALED]
+SEALED_FIELDS = [*vault.SEALED_FIELDS, *outbox.SEALED_FIELDS]
 """Fields that a rotation of the master keys seals with the new key."""
 ERASABLE_ROWS = [
-    *sessions.BELONGINGS,
-    *second_factor.BELONGINGS,
-    *outbox.BELONGINGS,
-    *password_reset.BELONGINGS,
-    *privacy.BELONGINGS,
+    *sessions.ERASABLE_ROWS,
+    *second_factor.ERASABLE_ROWS,
+    *outbox.ERASABLE_ROWS,
+    *password_reset.ERASABLE_ROWS,
+    *privacy.ERASABLE_ROWS,
 ]
 """Rows that an erasure deletes besides the profile, the claims and the key."""

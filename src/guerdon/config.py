@@ -140,7 +140,7 @@ class Settings(BaseSettings):
     docs: Literal["on", "off"] | None = None
     """Serve `/docs` and `/openapi.json`. If it is not set: `on` in development, `off` in production."""
     metrics: Literal["open", "key"] | None = None
-    """Who may read `/metrics`: everyone (`open`), or holders of the scope `metrics:read` (`key`). If it is not set: `open` in development,
+    """Access to `/metrics`: everyone (`open`), or holders of the scope `metrics:read` (`key`). If it is not set: `open` in development,
     `key` in production."""
     cors_origins: str = ""
     """Comma-separated origins, such as `https://shop.example`, whose pages may call the API from a browser. `*` is refused."""
@@ -276,14 +276,14 @@ def environment_of(settings: Settings, names: Iterable[str]) -> dict[str, str]:
 def require_safe(settings: Settings) -> list[str]:
     """Check the settings of a process that serves against its profile.
 
-    In development, return the findings that production would refuse.
+    In development, return the violations that production would refuse.
 
     Raises:
         StartupRefused: the profile is production, and a database or key is missing, weak, or readable by other users.
     """
-    findings = _secret_findings(settings)
+    violations = _secret_violations(settings)
     if settings.profile != "production":
-        return findings
+        return violations
     missing = [
         f"{_PREFIX}{field.upper()}{suffix} is needed: {what}" for field, suffix, what in _NEEDED if getattr(settings, field) is None
     ]
@@ -293,8 +293,8 @@ def require_safe(settings: Settings) -> list[str]:
             missing.append(f"GUERDON_MONGODB_URL {weakness}{'' if settings.mongodb_insecure else _OR_INSECURE}")
     if settings.rate_limit == "off":
         missing.append("GUERDON_RATE_LIMIT=off is for load tests: remove it")
-    if missing or findings:
-        raise StartupRefused("profile production refuses this:\n  " + "\n  ".join([*missing, *findings]))
+    if missing or violations:
+        raise StartupRefused("profile production refuses this:\n  " + "\n  ".join([*missing, *violations]))
     return []
 
 
@@ -306,11 +306,11 @@ _NEEDED = (
 _OR_INSECURE = ", or set GUERDON_MONGODB_INSECURE=true if no one else can reach that network"
 
 
-def _secret_findings(settings: Settings) -> list[str]:
-    findings = list(settings.open_files)
+def _secret_violations(settings: Settings) -> list[str]:
+    violations = list(settings.open_files)
     for field in ("token_keys", "master_keys", "checkpoint_key"):
         secret: SecretStr | None = getattr(settings, field)
         weakness = None if secret is None else weakness_of_keys(secret.get_secret_value())
         if weakness is not None:
-            findings.append(f"{_PREFIX}{field.upper()} {weakness}")
-    return findings
+            violations.append(f"{_PREFIX}{field.upper()} {weakness}")
+    return violations

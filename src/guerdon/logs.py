@@ -116,7 +116,7 @@ def _line_of(event: EventDict) -> str:
     return _INVISIBLE.sub(lambda match: f"\\u{ord(match[0]):04x}", line)
 
 
-def tell_security(
+def log_security_event(
     log: FilteringBoundLogger, name: str, *, actor: str, subject: dict[str, str], result: str, request_id: str, **facts: object
 ) -> None:
     """Write the line of a security event at any log level. Pass ids and codes only."""

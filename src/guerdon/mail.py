@@ -95,7 +95,7 @@ class Mailer:
         self._clock = clock
         self._tls = ssl.create_default_context()
 
-    async def send(self, to: str, subject: str, text: str, *, letter_id: str) -> None:
+    async def send(self, to: str, subject: str, text: str, *, message_id: str) -> None:
         """Send a message; on return the server has accepted it. Use the same `letter_id` when a message is sent again.
 
         Raises:
@@ -106,7 +106,7 @@ class Mailer:
         message["To"] = recipient_of(to)
         message["Subject"] = subject
         message["Date"] = format_datetime(to_datetime(self._clock.now_ms()))
-        message["Message-ID"] = f"<{letter_id}@{self._sender.domain}>"
+        message["Message-ID"] = f"<{message_id}@{self._sender.domain}>"
         message["Auto-Submitted"] = "auto-generated"
         message.set_content(text)
         await asyncio.to_thread(self._deliver, message)

@@ -46,8 +46,8 @@ def _context_of_row(row: Document) -> str:
     return context_of(row["_id"])
 
 
-BELONGINGS = [ErasableRows("outbox", OUTBOX, about), ErasableRows("outbox_by_address", OUTBOX, about, by="address")]
-MASTER_SEALED = [SealedField(OUTBOX, "sealed", _context_of_row)]
+ERASABLE_ROWS = [ErasableRows("outbox", OUTBOX, about), ErasableRows("outbox_by_address", OUTBOX, about, by="address")]
+SEALED_FIELDS = [SealedField(OUTBOX, "sealed", _context_of_row)]
 
 
 class OutboxMessage(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -166,11 +166,11 @@ class Outbox:
                 taken.append(Event(row=lease, data=data))
         return taken
 
-    async def done(self, event: Event, session: Session | None = None) -> bool:
+    async def mark_delivered(self, event: Event, session: Session | None = None) -> bool:
         """Mark an event as delivered and delete its content; return False if another process has taken it meanwhile."""
         return await self._change(event.row, {"$set": {"delivered_at": self._clock.now_ms()}, **_FINISHED}, session)
 
-    async def again(self, event: Event) -> int | None:
+    async def retry_later(self, event: Event) -> int | None:
         """Postpone an event that could not be delivered; return the delay in milliseconds, or None if it expires before the next attempt."""
         pause_ms = pause_ms_after(event.row.tries)
         due_at = self._clock.now_ms() + pause_ms

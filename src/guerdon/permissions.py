@@ -18,7 +18,7 @@ SCOPES = frozenset({
 })  # fmt: skip
 ANY_SCOPE = "*"
 
-NOBODYS = "this does not exist, or it belongs to another member"
+MISSING_OR_FOREIGN = "this does not exist, or it belongs to another member"
 Role = Literal["member", "support", "operator", "admin"]
 ROLE_SCOPES: dict[Role, frozenset[str]] = {
     "member": frozenset(),
@@ -49,7 +49,7 @@ class Actor(Struct, frozen=True):
             NotFound: the caller is another member.
         """
         if self.kind == "member" and self.id != member_id:
-            raise NotFound(NOBODYS).concerning("access_denied", member_id)
+            raise NotFound(MISSING_OR_FOREIGN).concerning("access_denied", member_id)
 
 
 ANONYMOUS = Actor("anonymous", "anonymous")

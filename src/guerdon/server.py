@@ -11,7 +11,7 @@ from typing import Any
 from pymongo.errors import PyMongoError
 from structlog.typing import FilteringBoundLogger
 
-from guerdon.access.key_file import LOOK_SECONDS, KeyFile
+from guerdon.access.key_file import CHECK_SECONDS, KeyFile
 from guerdon.clock import Clock, SystemClock
 from guerdon.config import Settings, load, require_safe
 from guerdon.embedded import die_with_parent
@@ -63,7 +63,7 @@ class Server:
             services = await self._stack.enter_async_context(open_services(self._settings, self._clock))
             app = build_app(services, self._settings, log)
             self._app = with_limits(app, self._settings, self._clock, log)
-            await self._stack.enter_async_context(beside_requests(services, self._settings, log))
+            await self._stack.enter_async_context(run_beside_requests(services, self._settings, log))
             _on_stop_signal(services.streams.end)
             _tune_gc()
         except StartupRefused as error:
@@ -75,13 +75,13 @@ class Server:
 
 
 @asynccontextmanager
-async def beside_requests(services: Services, settings: Settings, log: FilteringBoundLogger) -> AsyncGenerator[None]:
+async def run_beside_requests(services: Services, settings: Settings, log: FilteringBoundLogger) -> AsyncGenerator[None]:
     """Run the periodic work of a serving process: follow the file of token keys, and write the use of service keys."""
     works: Works = [(LAST_USES_SECONDS, services.access.write_last_uses)]
     if settings.token_keys_file is not None:
         file = KeyFile(settings.token_keys_file, services.token_keys, services.clock, log)
-        works.append((LOOK_SECONDS, file.look))
-    async with clock_followed(services, log):
+        works.append((CHECK_SECONDS, file.check))
+    async with follow_clock(services, log):
         try:
             async with _run_all(works, log):
                 yield
@@ -91,7 +91,7 @@ async def beside_requests(services: Services, settings: Settings, log: Filtering
 
 
 @asynccontextmanager
-async def clock_followed(services: Services, log: FilteringBoundLogger) -> AsyncGenerator[None]:
+async def follow_clock(services: Services, log: FilteringBoundLogger) -> AsyncGenerator[None]:
     """Follow the simulated clock, if there is one, when another process moves it forward."""
     works: Works = [] if services.clock_control is None else [(FOLLOW_SECONDS, services.clock_control.follow)]
     async with _run_all(works, log):

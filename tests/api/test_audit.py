@@ -10,7 +10,7 @@ import pytest
 from pymongo.errors import AutoReconnect
 
 from guerdon.audit_log.models import AUDIT, Record
-from guerdon.audit_log.rules import faults
+from guerdon.audit_log.rules import find_faults
 from guerdon.database import Database
 from guerdon.wiring.services import Services
 from tests.api.test_sessions import logged_in
@@ -55,7 +55,7 @@ async def test_what_a_colleague_changes_is_asked_and_answered(
         ("answered", admin_id, "setRole", {"member_id": owner}, 200, {"role": "support"}),
     ]
     assert [found[n].request_id == found[n + 1].request_id for n in (0, 2, 4)] == [True] * 3
-    assert list(faults(found)) == []
+    assert list(find_faults(found)) == []
     page = (await admin.get("/v1/audit", limit=4)).json()
     assert [item["seq"] for item in page["items"]] == [6, 5, 4, 3]
     rest = (await admin.get("/v1/audit", limit=4, cursor=page["next_cursor"])).json()
@@ -88,7 +88,7 @@ async def test_many_at_once_make_one_chain(services: Services, other_services: S
     )
     found = await records(services)
     assert sorted(int(record.subject["n"]) for record in found) == list(range(20))
-    assert list(faults(found)) == []
+    assert list(find_faults(found)) == []
 
 
 @pytest.mark.parametrize("change", [{"actor": "somebody"}, {"at": 1}, {"facts": {"role": "admin"}}, {"prev": bytes(32)}, None])
@@ -99,7 +99,7 @@ async def test_a_change_of_the_log_shows(services: Services, database: Database,
         await database.raw[AUDIT].delete_one({"_id": 3})
     else:
         await database.raw[AUDIT].update_one({"_id": 3}, {"$set": change})
-    assert len(list(faults(await records(services)))) == 1
+    assert len(list(find_faults(await records(services)))) == 1
 
 
 async def test_the_command_prints_lines_and_says_what_is_broken(mongodb_url: str, database: Database, tmp_path: Path) -> None:

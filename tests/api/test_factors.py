@@ -239,7 +239,7 @@ async def test_what_is_right_clears_what_was_wrong(
 
 async def test_fifty_guesses_at_once_are_five(anonymous: Caller, services: Services, phone: Authenticator) -> None:
     await phone.enrol(anonymous, services)
-    member = await services.members.prove(OLGA["email"], PASSWORD)
+    member = await services.members.authenticate(OLGA["email"], PASSWORD)
     guesses = [wrong(phone.next()) for _ in range(50)]
     tried = await asyncio.gather(*(services.second_factors.require(member, code) for code in guesses), return_exceptions=True)
     assert Counter(type(each).__name__ for each in tried) == {"SecondFactorNeeded": 5, "TooManyRequests": 45}
@@ -264,7 +264,7 @@ async def test_a_factor_is_taken_away_by_both_factors(anonymous: Caller, service
 
 async def test_a_new_password_leaves_the_factor_where_it_is(anonymous: Caller, services: Services, phone: Authenticator) -> None:
     await phone.enrol(anonymous, services)
-    member = await services.members.prove(OLGA["email"], PASSWORD)
+    member = await services.members.authenticate(OLGA["email"], PASSWORD)
     token = await services.password_resets.issue(member.id)
     answer = await anonymous.post("/v1/auth/reset", {"token": token, "new_password": "another operator's password"})
     assert answer.status_code == 200
@@ -276,7 +276,7 @@ async def test_members_have_no_second_factor_and_are_asked_for_none(
     anonymous: Caller, service: Caller, services: Services, phone: Authenticator
 ) -> None:
     await phone.enrol(anonymous, services)
-    member = await services.members.prove(OLGA["email"], PASSWORD)
+    member = await services.members.authenticate(OLGA["email"], PASSWORD)
     assert (await service.put(f"/v1/members/{member.id}/role", {"role": "member"})).status_code == 200
     olga = await logged_in(anonymous)
     problem(await olga.get("/v1/me/totp"), 403, "forbidden")

@@ -137,7 +137,7 @@ async def test_a_thousand_unknown_keys_cost_no_query_no_signature_and_no_look_at
     assert (checks, _recorder.commands) == ([], [])
     await refuse([forger.sign(forger.header(), forger.claims(), forger.other) for _ in range(STRANGERS)])
     assert len(checks) == STRANGERS, "a known kid is what costs a signature check"
-    await KeyFile(path, services.token_keys, clock, make_logger(clock, "info", Log())).look()
+    await KeyFile(path, services.token_keys, clock, make_logger(clock, "info", Log())).check()
     with pytest.raises(Unauthenticated):
         await services.access.authenticate(f"Bearer {strangers[0]}")
     assert (await services.access.authenticate(f"Bearer {strangers[-1]}")).id == later.member

@@ -11,11 +11,11 @@ from pymongo.errors import AutoReconnect
 from guerdon.access.models import SERVICE_KEYS
 from guerdon.access.service import LAST_USE_MS
 from guerdon.access.service_key_format import KeyParts, new_key
-from guerdon.audit_log.rules import faults
+from guerdon.audit_log.rules import find_faults
 from guerdon.config import Settings
 from guerdon.logs import make_logger
 from guerdon.permissions import SCOPES
-from guerdon.server import beside_requests
+from guerdon.server import run_beside_requests
 from guerdon.wiring.services import Services
 from tests.api.test_audit import colleague, records
 from tests.clients import Caller, Log, ManualClock, problem
@@ -134,7 +134,7 @@ async def test_who_makes_and_revokes_keys_is_written_down_whoever_it_is(anonymou
         (manager_id, "revokeKey", {"key_id": made[0]["id"]}, 200, {}),
     ]
     assert [record.phase for record in found] == ["asked", "answered"] * 4
-    assert list(faults(found)) == []
+    assert list(find_faults(found)) == []
     assert_keeps_secrets(repr(found), "the audit log")
 
 
@@ -234,7 +234,7 @@ async def test_a_process_that_ends_writes_what_it_knows(
 ) -> None:
     log = Log()
     made = (await service.post("/v1/keys", TILL)).json()
-    async with beside_requests(services, settings, make_logger(clock, "info", log)):
+    async with run_beside_requests(services, settings, make_logger(clock, "info", log)):
         assert (await service.with_token(made["key"]).get("/v1/members")).status_code == 200
     assert (await listed(service, made["id"]))["last_used_at"] is not None
     assert log.getvalue() == ""

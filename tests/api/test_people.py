@@ -56,7 +56,7 @@ async def test_who_is_named_is_exported_and_erased_as_declared(
     assert (await me.post("/v1/me/totp", {"current_password": PASSWORD})).status_code == 201
     await services.members._members.raw.update_one({"_id": ada.id}, {"$set": {"role": "member"}})
     await anonymous.post("/v1/auth/forgot", {"email": ada.email})
-    await services.password_resets.answer_asked()
+    await services.password_resets.process_requests()
     assert (await me.get("/v1/me/export")).status_code == 200
     await service.get(f"/v1/members/{ada.id}/export")
     exported = (await service.get(f"/v1/members/{ada.id}/export")).json()
@@ -224,11 +224,11 @@ async def test_a_certificate_is_held_against_what_there_is(
     await factory.wallet(5, member=member)
     await service.post(f"/v1/members/{member}/erase")
     certificate = await services.erasures.get_certificate(member)
-    assert await services.erasures.doubts_about(certificate) == []
+    assert await services.erasures.find_contradictions(certificate) == []
     await factory.wallet(5, member=member)
-    assert await services.erasures.doubts_about(certificate) == [], "later entries change nothing about it"
+    assert await services.erasures.find_contradictions(certificate) == [], "later entries change nothing about it"
     await SPOILT[doubt](services.database, member)
-    assert {each[: len(doubt)] for each in await services.erasures.doubts_about(certificate)} == {doubt}
+    assert {each[: len(doubt)] for each in await services.erasures.find_contradictions(certificate)} == {doubt}
 
 
 @pytest.mark.parametrize("after_ms", [0, 15, 40])

@@ -12,7 +12,7 @@ import msgspec
 import pytest
 from pymongo import monitoring
 
-from guerdon.audit_log.rules import faults
+from guerdon.audit_log.rules import find_faults
 from guerdon.collections import INDEXES, SEALED_FIELDS
 from guerdon.database import Database, Document
 from guerdon.errors import DatabaseUnavailable, Validation
@@ -109,7 +109,7 @@ async def test_forty_marks_are_nowhere_after_an_erasure(
         await each.join(service, anonymous, services)
     wallet = await ada.use(service, factory, await factory.wallet(10, member=bob.id))
     await anonymous.post("/v1/auth/forgot", {"email": ada.email})
-    await services.password_resets.answer_asked()
+    await services.password_resets.process_requests()
     await anonymous.post("/v1/auth/forgot", {"email": ada.email})
     assert (await service.get(f"/v1/members/{ada.id}")).json()["attributes"] == ada.attributes
     assert len(found(ada.marks, await everything_opened(services))) >= 40
@@ -133,7 +133,7 @@ async def test_forty_marks_are_nowhere_after_an_erasure(
     assert found(ada.marks, exported.content) == set()
     assert exported.json()["wallets"][0]["wallet"]["balance"] == before[wallet][2]
     await factory.assert_books_balance()
-    assert list(faults([record async for record in services.audit_log.read()])) == []
+    assert list(find_faults([record async for record in services.audit_log.read()])) == []
 
 
 async def test_who_is_erased_is_gone_and_the_id_stays(
@@ -150,7 +150,7 @@ async def test_who_is_erased_is_gone_and_the_id_stays(
     assert (await service.get("/v1/members", external_id=ada.external_id)).json()["items"] == [shown]
     problem(await me.get("/v1/me"), 401, "unauthenticated")
     problem(await anonymous.post("/v1/auth/login", {"email": ada.email, "password": PASSWORD}), 401, "unauthenticated")
-    assert (await services.password_resets.answer_asked()) == 0
+    assert (await services.password_resets.process_requests()) == 0
     for path, body in (("enable", None), ("disable", None)):
         refused = problem(await service.post(f"/v1/members/{ada.id}/{path}", body), 409, "invalid-state")
         assert refused["status_now"] == "erased"
@@ -180,7 +180,7 @@ async def test_a_certificate_is_what_the_audit_log_says(service: Caller, service
     ]
     assert records[1].facts == {"certificate": certificate["sha256"]}
     assert {record.request_id for record in records} == {certificate["request_id"]}
-    assert list(faults(records)) == []
+    assert list(find_faults(records)) == []
 
 
 async def test_late_events_are_booked_and_make_nobody(
@@ -317,7 +317,7 @@ async def test_many_who_ask_at_once_get_one_certificate(services: Services, othe
     assert all(each == certificates[0] for each in certificates)
     records = [record async for record in services.audit_log.read() if record.action == "memberErased"]
     assert len(records) == 1
-    assert list(faults([record async for record in services.audit_log.read()])) == []
+    assert list(find_faults([record async for record in services.audit_log.read()])) == []
 
 
 # --- restored backups ---------------------------------------------------------------------------------------------------
@@ -362,7 +362,7 @@ async def test_a_restored_backup_is_held_to_the_log_of_erasures(
     assert found(ada.marks, await everything_stored(services.database)) == set()
     assert (await service.get(f"/v1/members/{ada.id}")).json()["status"] == "erased"
     assert (await service.get(f"/v1/members/{ada.id}/erasure")).json() == certificate
-    assert await services.erasures.doubts_about(log) == []
+    assert await services.erasures.find_contradictions(log) == []
     problem(await anonymous.post("/v1/auth/login", {"email": ada.email, "password": PASSWORD}), 401, "unauthenticated")
     problem(await service.post("/v1/members", {"external_id": ada.external_id}), 409, "already-exists")
     rows = await dump(services.database)

@@ -200,7 +200,7 @@ async def test_a_newer_token_is_the_only_one_that_is_sent(
 ) -> None:
     member_id = await registered(anonymous)
     await forgot(anonymous)
-    assert await services.password_resets.answer_asked() == 1
+    assert await services.password_resets.process_requests() == 1
     await services.password_resets.issue(member_id)
     assert await worker.run() == (0, 0)
     assert office.letters == []
@@ -286,7 +286,7 @@ async def test_the_database_opens_nothing(
     await forgot(anonymous, "asked-for@example.com")
     await forgot(anonymous)
     dumps.append(await dump())
-    assert await services.password_resets.answer_asked() == 2
+    assert await services.password_resets.process_requests() == 2
     dumps.append(await dump())
     await worker.run()
     dumps.append(await dump())
@@ -366,13 +366,13 @@ async def test_a_worker_that_died_with_a_letter_in_its_hands_is_followed_by_anot
     assert len(taken) == 1
     assert await worker.run() == (0, 0)
     clock.advance(seconds=MINUTE)
-    await services.password_resets.answer_asked()
+    await services.password_resets.process_requests()
     [held] = await services.outbox.take("mail", 10)
     assert await worker.run() == (0, 0)
     clock.advance(seconds=MINUTE)
     assert await worker.run() == (0, 1)
-    assert not await services.outbox.done(held), "another one has it by now"
-    assert not await services.outbox.done(taken[0])
+    assert not await services.outbox.mark_delivered(held), "another one has it by now"
+    assert not await services.outbox.mark_delivered(taken[0])
 
 
 async def test_several_workers_send_each_letter_once(

@@ -18,9 +18,9 @@ from guerdon.cli.verify import EXIT_VIOLATIONS, verify_ledger
 from guerdon.config import Settings
 from guerdon.ledger import store
 from guerdon.logs import make_logger
-from guerdon.middlewares.security_events import BY_PEOPLE, DONE, ENTRIES, PROVING
+from guerdon.middlewares.security_events import FAILURE_EVENTS, STAFF_EVENTS, SUCCESS_EVENTS, WITH_CREDENTIALS
 from guerdon.permissions import Role
-from guerdon.verification.checkpoints import BooksChanged
+from guerdon.verification.checkpoints import LedgerChanged
 from guerdon.wiring.jobs import jobs_of
 from guerdon.wiring.services import Services
 from tests.clients import Caller, Log, ManualClock
@@ -213,7 +213,7 @@ async def test_what_stands_in_a_path_is_only_repeated_when_it_is_an_id(service: 
 
 async def test_every_operation_that_is_named_exists(app: App[Any, Any]) -> None:
     served = {route.operation.operation_id for route in routes_of(app)}
-    assert {*DONE, *BY_PEOPLE, *ENTRIES, *PROVING} - served == set()
+    assert {*SUCCESS_EVENTS, *STAFF_EVENTS, *FAILURE_EVENTS, *WITH_CREDENTIALS} - served == set()
 
 
 async def break_books(services: Services, factory: Factory) -> str:
@@ -229,7 +229,7 @@ async def test_books_that_the_worker_will_not_sign(
     clock.advance(seconds=200)
     signing, log = settings.model_copy(update={"checkpoint_key": SecretStr(TokenKeys.generate())}), Log()
     [job] = [job for job in jobs_of(services, signing, make_logger(clock, "error", log)) if job.name == "checkpoint"]
-    with pytest.raises(BooksChanged):
+    with pytest.raises(LedgerChanged):
         await job.run()
     await until(lambda: bool(log.lines))
     [line] = log.lines

@@ -88,7 +88,7 @@ def app_with(services: Services, settings: Settings, clock: ManualClock) -> AppW
     @asynccontextmanager
     async def made(**options: Any) -> AsyncIterator[tuple[App[Any, Any], Streams]]:
         stand = recheck_actor(services.access, services.sessions)
-        streams = Streams(services.wallets, database=services.database, clock=clock, stand=stand, **options)
+        streams = Streams(services.wallets, database=services.database, clock=clock, recheck_actor=stand, **options)
         yield build_app(replace(services, streams=streams), settings, make_logger(clock, "info", Log())), streams
         await streams.close()
 

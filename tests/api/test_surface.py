@@ -15,7 +15,7 @@ from guerdon.config import Settings, load
 from guerdon.errors import StartupRefused
 from guerdon.logs import make_logger
 from guerdon.middlewares.kept_connections import IDLE_SECONDS
-from guerdon.middlewares.request_body import GATHERED_BYTES_MAX, GATHERED_BYTES_TOTAL_MAX, RequestBody
+from guerdon.middlewares.request_body import BUFFERED_BYTES_MAX, BUFFERED_BYTES_TOTAL_MAX, RequestBody
 from guerdon.wiring.routes import build_app, with_limits
 from guerdon.wiring.services import Services
 from tests.clients import Caller, Log, ManualClock, problem
@@ -257,7 +257,7 @@ async def test_a_body_in_pieces_is_the_same_body(
     await factory.assert_books_balance()
 
 
-@pytest.mark.parametrize("pieces", [[None], [b"", None], [BODY, None], [b" " * GATHERED_BYTES_MAX, None]])
+@pytest.mark.parametrize("pieces", [[None], [b"", None], [BODY, None], [b" " * BUFFERED_BYTES_MAX, None]])
 async def test_a_body_that_does_not_arrive_in_time_does_nothing(
     door: RequestBody, service: Caller, factory: Factory, pieces: list[bytes | None]
 ) -> None:
@@ -268,7 +268,7 @@ async def test_a_body_that_does_not_arrive_in_time_does_nothing(
     assert await factory.balance(wallet) == 5
 
 
-@pytest.mark.parametrize("pieces", [[], [BODY], [BODY, b" " * GATHERED_BYTES_MAX]])
+@pytest.mark.parametrize("pieces", [[], [BODY], [BODY, b" " * BUFFERED_BYTES_MAX]])
 async def test_a_body_that_breaks_off_does_nothing(
     door: RequestBody, service: Caller, factory: Factory, pieces: list[bytes | None]
 ) -> None:
@@ -291,7 +291,7 @@ async def test_slow_bodies_keep_nobody_from_a_wallet(patient_door: RequestBody, 
     ]  # fmt: skip
     large = [
         asyncio.ensure_future(
-            say(door, Sender([b" " * GATHERED_BYTES_MAX, None]), scope_of(path, str(service.token), idempotency_key="x"))
+            say(door, Sender([b" " * BUFFERED_BYTES_MAX, None]), scope_of(path, str(service.token), idempotency_key="x"))
         )
         for _ in range(150)
     ]
@@ -304,8 +304,8 @@ async def test_slow_bodies_keep_nobody_from_a_wallet(patient_door: RequestBody, 
 
 
 async def test_what_strangers_may_leave_in_memory_has_a_limit(door: RequestBody) -> None:
-    piece = b" " * (GATHERED_BYTES_MAX - 1)
-    count = GATHERED_BYTES_TOTAL_MAX // len(piece) + 100
+    piece = b" " * (BUFFERED_BYTES_MAX - 1)
+    count = BUFFERED_BYTES_TOTAL_MAX // len(piece) + 100
     scopes = [scope_of("/v1/auth/login", "nobody") for _ in range(count)]
     answers = await asyncio.gather(*(say(door, Sender([piece, None]), scope) for scope in scopes))
     statuses = [answer.status for answer in answers]

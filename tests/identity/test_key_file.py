@@ -51,11 +51,11 @@ def kids(path: Path) -> list[str]:
 async def test_a_change_is_taken_over_and_told_once(path: Path, clock: HandClock, log: Log) -> None:
     keys = TokenKeys(JWK_SET)
     file = KeyFile(path, keys, clock, make_logger(clock, "info", log))
-    await file.look()
+    await file.check()
     assert log.getvalue() == "", "the file holds what the process began with"
     put(path, TokenKeys.generate())
-    await file.look()
-    await file.look()
+    await file.check()
+    await file.check()
     assert [key.kid for key in keys.described()] == kids(path)
     assert await lines(log, 1) == [("info", "token_keys_changed")]
     assert not any(key.d in log.getvalue() for key in keys.described())
@@ -64,24 +64,24 @@ async def test_a_change_is_taken_over_and_told_once(path: Path, clock: HandClock
 async def test_what_was_written_before_the_first_look_is_seen(path: Path, clock: HandClock, log: Log) -> None:
     keys = TokenKeys(JWK_SET)
     write_private(path, TokenKeys.generate())
-    await KeyFile(path, keys, clock, make_logger(clock, "info", log)).look()
+    await KeyFile(path, keys, clock, make_logger(clock, "info", log)).check()
     assert [key.kid for key in keys.described()] == kids(path)
 
 
 async def test_a_broken_file_changes_nothing_and_is_told_once_for_each_change(path: Path, clock: HandClock, log: Log) -> None:
     keys, text = TokenKeys(JWK_SET), JWK_SET
     file = KeyFile(path, keys, clock, make_logger(clock, "info", log))
-    await file.look()
+    await file.check()
     states = [text[:-9], "", "\x80\xff", '{"keys":[]}', None, text.replace('"d":"', '"d":"AA'), text]
     for state in states:
         put(path, state)
         for _ in range(3):
-            await file.look()
+            await file.check()
         assert [key.kid for key in keys.described()] == kids_of(text), state
     assert await lines(log, 6) == [("error", "token_keys_unusable")] * 6
     assert decode_set(text)[0].d not in log.getvalue()
     put(path, TokenKeys.generate())
-    await file.look()
+    await file.check()
     assert [key.kid for key in keys.described()] == kids(path), "it goes on following"
 
 

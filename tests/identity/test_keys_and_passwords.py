@@ -135,22 +135,22 @@ async def test_what_was_proven_is_recalled_for_the_very_same_header_only(
     parts = new_key()
     header = f"Bearer {parts.text}"
     await store(database, parts, expires_at=clock.now_ms() + 10_000)
-    assert access.recall(header) is None
+    assert access.find_recent(header) is None
     actor = await access.authenticate(header)
-    assert access.recall(header) == actor
+    assert access.find_recent(header) == actor
     others = [KeyParts(parts.id, new_key().secret).text, parts.text[:-1], parts.text + "x", parts.text.upper(), ""]
-    assert [access.recall(f"Bearer {other}") for other in others] == [None] * 5
-    assert (access.recall(None), access.recall(""), access.recall(header.lower())) == (None, None, None)
+    assert [access.find_recent(f"Bearer {other}") for other in others] == [None] * 5
+    assert (access.find_recent(None), access.find_recent(""), access.find_recent(header.lower())) == (None, None, None)
     with pytest.raises(Unauthenticated):
         await access.authenticate("Bearer " + others[0])
-    assert access.recall("Bearer " + others[0]) is None
-    assert access.recall(header) == actor
+    assert access.find_recent("Bearer " + others[0]) is None
+    assert access.find_recent(header) == actor
     clock.pass_seconds(2)
-    assert access.recall(header) is None
+    assert access.find_recent(header) is None
     clock.pass_seconds(7)
     await access.authenticate(header)
     clock.pass_seconds(1)
-    assert access.recall(header) is None, "the key has expired"
+    assert access.find_recent(header) is None, "the key has expired"
 
 
 async def test_a_key_revoked_here_is_not_recalled(access: Access, database: Database) -> None:
@@ -158,7 +158,7 @@ async def test_a_key_revoked_here_is_not_recalled(access: Access, database: Data
     await store(database, parts)
     await access.authenticate("Bearer " + parts.text)
     await access.revoke_key(parts.id)
-    assert access.recall("Bearer " + parts.text) is None
+    assert access.find_recent("Bearer " + parts.text) is None
 
 
 async def test_kept_rows_are_bounded(access: Access, database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -301,13 +301,13 @@ async def test_full_line_is_refused_at_once_and_recovers() -> None:
     gate = threading.Event()
 
     async def wait() -> bool:
-        async with hasher.turn():
+        async with hasher.slot():
             return await hasher._run(gate.wait)
 
     async def refused_at_once() -> None:
         for _ in range(10):
             with pytest.raises(Overloaded) as refused:
-                async with asyncio.timeout(5), hasher.turn():
+                async with asyncio.timeout(5), hasher.slot():
                     pytest.fail("there was no room")
             assert refused.value.retry_after_seconds == 1
 
@@ -324,7 +324,7 @@ async def test_full_line_is_refused_at_once_and_recovers() -> None:
         await refused_at_once()
         gate.set()
         assert all(await asyncio.gather(*waiting[1:-1], *others))
-        async with hasher.turn():
+        async with hasher.slot():
             assert await hasher.verify("correct horse", await hasher.hash("correct horse"))
     finally:
         gate.set()
@@ -337,7 +337,7 @@ async def test_only_who_has_a_turn_goes_on() -> None:
     gate, begun = asyncio.Event(), []
 
     async def log_in(number: int) -> None:
-        async with hasher.turn():
+        async with hasher.slot():
             begun.append(number)
             await gate.wait()
 

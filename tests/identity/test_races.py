@@ -68,7 +68,7 @@ async def test_one_address_makes_one_winner(both: list[Members], database: Datab
     assert {error.members["field"] for error in losers} == {"email"}
     assert await count(database) == (1, 1)
     password = f"password {found.index(winners[0])}"
-    assert (await both[0].prove("ada@example.com", password)).id == winners[0].id
+    assert (await both[0].authenticate("ada@example.com", password)).id == winners[0].id
 
 
 async def test_crosswise_claims_leave_no_half_member(both: list[Members], database: Database) -> None:
@@ -115,5 +115,5 @@ async def test_lost_answer_to_a_commit_is_settled_by_the_claim(
     monkeypatch.setattr(database, "transaction", losing_one_answer)
     member = await both[0].register("ada@example.com", "correct horse")
     assert await count(database) == (1, 1)
-    assert (await both[1].prove("ada@example.com", "correct horse")).id == member.id
+    assert (await both[1].authenticate("ada@example.com", "correct horse")).id == member.id
     assert not losses

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 from joserfc.jwk import OKPKey
 
-from guerdon.access.key_file import LOOK_SECONDS
+from guerdon.access.key_file import CHECK_SECONDS
 from guerdon.access.signing_keys import KEYS_MAX, State, revoked, rotated, state_of
 from guerdon.access.token_keys import JWKS_MAX_AGE_SECONDS_MAX, TokenKeys, decode_set, encode_set, new_signing_key
 from guerdon.access.tokens import LEEWAY_SECONDS, LIFETIME_SECONDS_MAX, Tokens
@@ -279,7 +279,7 @@ def test_no_rotation_fails_a_valid_token(seed: int) -> None:
     start = NOW * 1000
     for now in range(start, start + 3 * 3_600_000, 1000):
         if chance.random() < 1 / 1500:
-            wait_ms = int(JWKS_MAX_AGE_SECONDS_MAX + LOOK_SECONDS + MARGIN_SECONDS) * 1000
+            wait_ms = int(JWKS_MAX_AGE_SECONDS_MAX + CHECK_SECONDS + MARGIN_SECONDS) * 1000
             text, rotations = rotate(text, now + chance.choice(hosts).skew_ms, wait_ms), rotations + 1
             for host in hosts:
                 host.hear(text, now + chance.randint(0, 200_000))
@@ -314,8 +314,8 @@ def test_a_revoked_key_is_refused_everywhere_within_one_look(seed: int) -> None:
             text = rotate(text, now, chance.choice([1000, WAIT_MS]))
         if draw < 1 / 100:
             for host in hosts:
-                host.hear(text, now + chance.randint(0, int(LOOK_SECONDS) * 1000))
-            quiet_from = now + int(LOOK_SECONDS) * 1000
+                host.hear(text, now + chance.randint(0, int(CHECK_SECONDS) * 1000))
+            quiet_from = now + int(CHECK_SECONDS) * 1000
         for host in hosts:
             host.look(now)
         if now > quiet_from:

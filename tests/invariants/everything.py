@@ -111,10 +111,10 @@ async def use_factors(anonymous: Caller, services: Services, factory: Factory) -
 async def use_recovery(anonymous: Caller, services: Services) -> None:
     """A token from the asking to the mail job's look at it, and another one used."""
     await sent(anonymous.post("/v1/auth/forgot", {"email": EMAIL}), 202)
-    assert await services.password_resets.answer_asked() == 1
+    assert await services.password_resets.process_requests() == 1
     [event] = await services.outbox.take("mail", 10)
-    assert await services.password_resets.letter_for(event) is not None
-    assert await services.outbox.done(event)
+    assert await services.password_resets.find_message(event) is not None
+    assert await services.outbox.mark_delivered(event)
     token = await services.password_resets.issue(event.owner)
     await sent(anonymous.post("/v1/auth/reset", {"token": token, "new_password": f"{PASSWORD}!"}), 200)
 
@@ -298,13 +298,13 @@ async def use_privacy(anonymous: Caller, service: Caller, services: Services, fa
     await sent(service.get(f"/v1/members/{known}/erasure"))
     await services.erasures.finish_begun()
     for certificate in await services.erasures.list_certificates("", 10):
-        assert await services.erasures.doubts_about(certificate) == []
+        assert await services.erasures.find_contradictions(certificate) == []
         await services.erasures.reapply(certificate)
 
 
 async def rotate_master_keys(services: Services, old: str) -> None:
     """Afterwards the service, which has only the old key, opens nothing any more."""
-    await services.password_resets.ask(EMAIL)
+    await services.password_resets.request(EMAIL)
     both = json.dumps({"keys": json.loads(MasterKeys.generate(beside=old))["keys"][::-1]})
     done = await reseal(services.database, MasterKeys(both), SEALED_FIELDS, lambda *_: None)
     assert all(each.resealed for each in done)

@@ -15,7 +15,7 @@ from guerdon.errors import StartupRefused
 from guerdon.ledger.store import ACCOUNTS, ENTRIES
 from guerdon.verification import checkpoints
 from guerdon.verification.checkpoint_file import Line, append_missing, read_lines
-from guerdon.verification.checkpoints import CHECKPOINTS, BooksChanged, CheckpointKeys, write_checkpoint
+from guerdon.verification.checkpoints import CHECKPOINTS, CheckpointKeys, LedgerChanged, write_checkpoint
 from guerdon.verification.service import verify
 from guerdon.verification.signing import BadSignature
 from guerdon.wiring.services import Services
@@ -134,7 +134,7 @@ async def test_a_tail_that_is_cut_off_is_seen(services: Services, clock: ManualC
     assert await faults(database) == {"CP": "checkpoint 1"}
     for _ in range(5):
         await move(services, Spec("debit", other, 1, fresh_key()))
-    with pytest.raises(BooksChanged, match="checkpoint 1"):
+    with pytest.raises(LedgerChanged, match="checkpoint 1"):
         await sign(services, clock)
     assert len(await stored(database)) == 1
 
@@ -151,7 +151,7 @@ async def test_checkpoints_that_are_cut_off_are_seen_with_the_file(services: Ser
     await services.database.raw[CHECKPOINTS].delete_one({"_id": 3})
     assert await faults(services.database) == {}, "nobody can miss what nobody has kept"
     assert await faults(services.database, file) == {"CP": "checkpoints.jsonl, checkpoint 3"}
-    with pytest.raises(BooksChanged, match="checkpoint 3"):
+    with pytest.raises(LedgerChanged, match="checkpoint 3"):
         await sign(services, clock, file)
     await services.database.raw[CHECKPOINTS].delete_many({})
     assert await faults(services.database, file) == {"CP": "checkpoints.jsonl, checkpoint 1"}
@@ -205,7 +205,7 @@ async def test_without_a_key_the_report_says_so(services: Services, clock: Manua
     assert (report.violations, report.checkpoints, report.signatures) == (0, 1, "verified")
     with pytest.raises(StartupRefused, match="public key"):
         await sign(services, clock, keys=public)
-    with pytest.raises(BooksChanged, match="not among the checkpoint keys"):
+    with pytest.raises(LedgerChanged, match="not among the checkpoint keys"):
         await sign(services, clock, keys=CheckpointKeys(TokenKeys.generate()))
 
 
@@ -242,10 +242,10 @@ async def test_nothing_is_signed_over_broken_books(services: Services, clock: Ma
     for _ in range(8):
         await move(services, Spec("debit", wallet, 1, fresh_key()))
     await services.database.raw[ENTRIES].delete_many({"_id": {"$lt": f"{wallet}#000000000008"}})
-    with pytest.raises(BooksChanged, match="missing"):
+    with pytest.raises(LedgerChanged, match="missing"):
         await write_checkpoint(services.database, clock, KEYS, None)
     await services.database.raw[ACCOUNTS].update_one({"_id": wallet}, {"$set": {"seq": "8"}})
-    with pytest.raises(BooksChanged, match="cannot be read"):
+    with pytest.raises(LedgerChanged, match="cannot be read"):
         await write_checkpoint(services.database, clock, KEYS, None)
     assert await stored(services.database) == []
 

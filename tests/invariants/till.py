@@ -114,7 +114,7 @@ class Till:
 
     @staticmethod
     def _booking(wallet: str) -> Command:
-        return Command((wallet.partition(":")[0],), (wallet,), lambda view: Decision(books_expired=(wallet,)))
+        return Command((wallet.partition(":")[0],), (wallet,), lambda view: Decision(accounts_to_expire=(wallet,)))
 
 
 def lot_of(ask: Ask) -> Lot:

@@ -72,8 +72,8 @@ MUTANTS = (
     Mutant("refund to the lots that lapse first", LOTS, "sorted(parts, key=spend_order, reverse=True)", "sorted(parts, key=spend_order)"),
     Mutant("taken back from any lot", REVERSALS, "lots=lots.last_of(moved, whole, done, whole - done))", "lots=())"),
     # --- time -----------------------------------------------------------------------------------------------------------
-    Mutant("due booking skipped", RULES, "_book_expired((*scratch, *decision.books_expired), plan, state)", "_book_expired(decision.books_expired, plan, state)"),
-    Mutant("sweep books nothing", RULES, "_book_expired((*scratch, *decision.books_expired), plan, state)", "_book_expired(tuple(scratch), plan, state)"),
+    Mutant("due booking skipped", RULES, '_book_expired((*scratch, *decision.accounts_to_expire), plan, state)', '_book_expired(decision.accounts_to_expire, plan, state)'),
+    Mutant("sweep books nothing", RULES, '_book_expired((*scratch, *decision.accounts_to_expire), plan, state)', '_book_expired(tuple(scratch), plan, state)'),
     Mutant("due_at forgets holds", DUE, "moments = [hold.expires_at for hold in account.holds]", "moments: list[int] = []"),
     Mutant("a hold begins before its account's newest entry", HOLDS, "now_ms = max(view.now_ms, account.at)\n        posting", "now_ms = view.now_ms\n        posting"),
     # --- limits ---------------------------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from pydantic import SecretStr
 from guerdon.config import Settings
 from guerdon.database import Database
 from guerdon.errors import StartupRefused
-from guerdon.rate_limits.rules import Quota, QuotaCounter, bring_up_to
+from guerdon.rate_limits.rules import Quota, QuotaCounter, advance
 from guerdon.rate_limits.shared import TIMEOUT_SECONDS, SharedCounters
 from guerdon.wiring.services import open_services
 from tests.clients import Caller, ManualClock, problem
@@ -75,7 +75,7 @@ async def test_the_store_counts_as_the_rules_say(store: Store) -> None:
         index = int(raw[0]) if raw[0] is not None else now_ms // quota.window_ms
         if model is None:
             model = QuotaCounter(index)
-        bring_up_to(model, index * quota.window_ms, quota)
+        advance(model, index * quota.window_ms, quota)
         if found.granted:
             model.current = max(model.current + cost, 0)
         assert (index, int(raw[1] or 0), int(raw[2] or 0)) == (model.index, model.current, model.previous)

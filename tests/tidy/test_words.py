@@ -7,10 +7,14 @@ from pathlib import Path
 from tests.tidy.words import ROOT, SOURCES, findings_in
 
 NAMES = {
-    "judge", "judgement", "judgements", "verdict", "verdicts", "settle", "settled", "blame", "findings", "showcase", "bearers", "whatif",
+    "judge", "judgement", "judgements", "verdict", "verdicts", "settle", "settled", "blame", "showcase", "bearers", "whatif",
     "behind_the_door", "calm_collector", "desk", "recall", "standing", "standings", "hindrance", "worth", "till", "besides", "wish",
 }  # fmt: skip
 """Words of the glossary's left column that are not names in code any more: see docs/glossary.md for the right ones."""
+
+
+WIRE_FIELDS = {("src/guerdon/privacy/models.py", "standing")}
+"""Public names that stay as they are."""
 
 
 def test_texts_keep_to_the_word_list() -> None:
@@ -31,8 +35,9 @@ def test_names_keep_to_the_glossary() -> None:
                 ast.ClassDef: lambda each: each.name,
             }
             find = names.get(type(node))
-            if find is not None and find(node).lstrip("_").lower() in NAMES:
-                found.append(f"{path.relative_to(ROOT)}:{node.lineno}: {find(node)}")
+            name = "" if find is None else find(node).lstrip("_").lower()
+            if name in NAMES and (str(path.relative_to(ROOT)), name) not in WIRE_FIELDS:
+                found.append(f"{path.relative_to(ROOT)}:{node.lineno}: {name}")
     assert not found, "\n".join(sorted(set(found)))
 
 

@@ -82,7 +82,7 @@ def test_no_condition_holds_a_process() -> None:
         for _ in range(TRIES):
             seen = facts(count)
             began = time.perf_counter()
-            condition.judge(seen)
+            condition.evaluate(seen)
             took.append((time.perf_counter() - began) * 1000)
         worst.append((min(took), count, source))
     worst.sort(reverse=True)

@@ -13,7 +13,7 @@ from pymongo.errors import DuplicateKeyError, OperationFailure
 
 from guerdon.clock import SystemClock
 from guerdon.errors import DatabaseUnavailable
-from guerdon.logs import LINE_MAX, adopt_libraries, describe, make_logger, tell_security
+from guerdon.logs import LINE_MAX, adopt_libraries, describe, log_security_event, make_logger
 from tests.waiting import until
 
 CANARY = "mongodb://root:canary@db.internal"
@@ -94,7 +94,7 @@ def test_a_security_event_is_written_at_every_level(level: str) -> None:
     stream = io.StringIO()
     log = make_logger(SystemClock(), level, stream)
     log.info("said")
-    tell_security(log, "login", actor="anonymous", subject={"member": "mem_1"}, result="done", request_id="req_1")
+    log_security_event(log, "login", actor="anonymous", subject={"member": "mem_1"}, result="done", request_id="req_1")
     events = [line for line in lines_of(stream) if line["event"] == "security_event"]
     assert [(event["name"], event["object"]) for event in events] == [("login", {"member": "mem_1"})]
 

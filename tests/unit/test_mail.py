@@ -66,7 +66,7 @@ def test_the_sender_is_one_address() -> None:
 
 async def test_a_letter_arrives_as_it_was_written() -> None:
     async with post_office() as office:
-        await mailer(MailServer("127.0.0.1", office.port, "none")).send(*LETTER, letter_id="evt_1")
+        await mailer(MailServer("127.0.0.1", office.port, "none")).send(*LETTER, message_id="evt_1")
     [envelope], [letter] = office.envelopes, office.letters
     assert (envelope.mail_from, envelope.rcpt_tos) == ("no-reply@shop.test", ["ada@example.com"])
     assert letter["From"] == "Guerdon <no-reply@shop.test>"
@@ -88,7 +88,7 @@ async def test_a_letter_arrives_as_it_was_written() -> None:
 async def test_unusual_addresses_are_reached(address: str, recipient: str) -> None:
     assert recipient_of(address).addr_spec == recipient
     async with post_office() as office:
-        await mailer(MailServer("127.0.0.1", office.port, "none")).send(address, *LETTER[1:], letter_id="evt_1")
+        await mailer(MailServer("127.0.0.1", office.port, "none")).send(address, *LETTER[1:], message_id="evt_1")
     assert office.envelopes[0].rcpt_tos == [recipient]
 
 
@@ -100,10 +100,10 @@ async def test_unusual_addresses_are_reached(address: str, recipient: str) -> No
 async def test_nothing_can_be_smuggled_into_the_header(address: str) -> None:
     async with post_office() as office:
         with pytest.raises(ValueError):
-            await mailer(MailServer("127.0.0.1", office.port, "none")).send(address, *LETTER[1:], letter_id="evt_1")
+            await mailer(MailServer("127.0.0.1", office.port, "none")).send(address, *LETTER[1:], message_id="evt_1")
         with pytest.raises(ValueError):
             await mailer(MailServer("127.0.0.1", office.port, "none")).send(
-                LETTER[0], "a\nBcc: eve@evil.test", "x", letter_id="evt_1"
+                LETTER[0], "a\nBcc: eve@evil.test", "x", message_id="evt_1"
             )
     assert office.envelopes == []
 
@@ -112,7 +112,7 @@ async def test_without_starttls_nothing_is_handed_in() -> None:
     """What stands for every server that is not on loopback."""
     async with post_office() as office:
         with pytest.raises(smtplib.SMTPNotSupportedError):
-            await mailer(MailServer("127.0.0.1", office.port, "starttls", USER, PASSWORD)).send(*LETTER, letter_id="evt_1")
+            await mailer(MailServer("127.0.0.1", office.port, "starttls", USER, PASSWORD)).send(*LETTER, message_id="evt_1")
     assert (office.envelopes, office.users) == ([], [])
 
 
@@ -126,19 +126,19 @@ async def test_a_protected_connection_needs_a_certificate_that_can_be_trusted(
         parsed = parse_smtp_url(url)
         server = MailServer(parsed.host, parsed.port, protection, parsed.user, parsed.password)  # type: ignore[arg-type]
         with pytest.raises(ssl.SSLCertVerificationError):
-            await mailer(server).send(*LETTER, letter_id="evt_1")
+            await mailer(server).send(*LETTER, message_id="evt_1")
         assert (office.envelopes, office.users) == ([], [])
         monkeypatch.setenv("SSL_CERT_FILE", str(trusted))
-        await mailer(server).send(*LETTER, letter_id="evt_1")
+        await mailer(server).send(*LETTER, message_id="evt_1")
         assert office.users == [USER.encode()]
         other = MailServer("127.0.0.1", server.port, server.protection, USER, PASSWORD)
         with pytest.raises(ssl.SSLCertVerificationError):
-            await mailer(other).send(*LETTER, letter_id="evt_1")
+            await mailer(other).send(*LETTER, message_id="evt_1")
     assert len(office.envelopes) == 1
 
 
 async def test_a_wrong_password_of_the_mail_server_is_an_error() -> None:
     async with post_office() as office:
         with pytest.raises(smtplib.SMTPException):
-            await mailer(MailServer("127.0.0.1", office.port, "none", USER, "wrong")).send(*LETTER, letter_id="evt_1")
+            await mailer(MailServer("127.0.0.1", office.port, "none", USER, "wrong")).send(*LETTER, message_id="evt_1")
     assert office.envelopes == []

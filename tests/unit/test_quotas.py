@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from guerdon.rate_limits.counters import COUNTERS_MAX, LocalCounters
-from guerdon.rate_limits.rules import Quota, QuotaCounter, bring_up_to, fields, quota_status, used
+from guerdon.rate_limits.rules import Quota, QuotaCounter, advance, header_fields, quota_status, used
 
 START_MS = 1_800_000_000_000
 pauses = st.lists(st.integers(0, 30_000), min_size=1, max_size=200)
@@ -54,8 +54,8 @@ def test_a_quota_is_granted_whole_and_then_refused() -> None:
     refused = counters.spend(quota, "ada")
     assert (refused.granted, refused.remaining) == (False, 0)
     assert counters.spend(quota, "bob").granted
-    assert fields(refused)["RateLimit-Policy"] == '"q";q=5;w=60'
-    assert fields(refused)["RateLimit"] == f'"q";r=0;t={-(-refused.wait_ms // 1000)}'
+    assert header_fields(refused)["RateLimit-Policy"] == '"q";q=5;w=60'
+    assert header_fields(refused)["RateLimit"] == f'"q";r=0;t={-(-refused.wait_ms // 1000)}'
 
 
 def test_what_is_given_back_can_be_spent_again_and_never_makes_more() -> None:
@@ -85,7 +85,7 @@ def test_to_ask_whether_anything_is_left_takes_nothing() -> None:
 def test_a_clock_set_back_grants_nothing_new() -> None:
     quota = Quota("q", 3, 60)
     counter = QuotaCounter(START_MS // quota.window_ms, current=3)
-    bring_up_to(counter, START_MS - 600_000, quota)
+    advance(counter, START_MS - 600_000, quota)
     assert used(counter, START_MS - 600_000, quota) == 3
     assert quota_status(counter, START_MS - 600_000, quota, granted=False).wait_ms > 0
 

@@ -10,7 +10,7 @@ from guerdon.access.token_keys import TokenKeys
 from guerdon.clock import Clock
 from guerdon.errors import StartupRefused
 
-LOOK_SECONDS = 5.0
+CHECK_SECONDS = 5.0
 """Interval at which each process checks the file for changes."""
 
 
@@ -40,7 +40,7 @@ class KeyFile:
         # The first check reads the file, which may have changed since the process read its settings.
         self._seen: _Status | _Unreadable | None = None
 
-    async def look(self) -> None:
+    async def check(self) -> None:
         """Load the keys if the file has changed. If they are not usable, keep the current keys and log an error once."""
         # On a thread: the disk of the file may not respond.
         state, text = await asyncio.to_thread(self._read_if_changed)

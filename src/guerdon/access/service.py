@@ -55,7 +55,7 @@ class Access:
         self._used: dict[str, int] = {}
         """Time of last use of each key whose last use has not been written yet."""
 
-    def recall(self, authorization: str | None) -> Actor | None:
+    def find_recent(self, authorization: str | None) -> Actor | None:
         """Return the actor that this exact header proved less than two seconds ago, or None."""
         if authorization is None or (cached := self._cached.get(authorization[_KEY_ID])) is None or cached.header_sha256 is None:
             return None
@@ -64,7 +64,7 @@ class Access:
 
     def knows(self, authorization: str) -> bool:
         """Return True if this process has accepted these credentials before and they are still valid."""
-        return self.recall(authorization) is not None or self._tokens.knows(authorization[_SCHEME:])
+        return self.find_recent(authorization) is not None or self._tokens.knows(authorization[_SCHEME:])
 
     async def authenticate(self, authorization: str | None) -> Actor:
         """Return the caller that an `Authorization` header proves. Without a header the caller is anonymous.
@@ -82,7 +82,7 @@ class Access:
         claims = self._tokens.verify(credentials)
         return Actor(claims.sub, "member" if claims.role == "member" else "operator", ROLE_SCOPES[claims.role], claims.sid)
 
-    async def stand(self, actor: Actor) -> Actor:
+    async def current_actor(self, actor: Actor) -> Actor:
         """Return the holder of a service key with its current scopes.
 
         Raises:

@@ -25,14 +25,14 @@ def members_in(record: Record) -> list[str]:
     return sorted({found for text in (record.actor, *record.subject.values()) for found in _MEMBER.findall(text)})
 
 
-def chained(record: Record, last: Record | None) -> Record:
+def as_successor(record: Record, last: Record | None) -> Record:
     """Return the record as the successor of `last`, with its number and hashes."""
     seq, prev = (1, GENESIS) if last is None else (last.id + 1, last.hash)
     numbered = msgspec.structs.replace(record, id=seq, prev=prev, about=members_in(record))
     return msgspec.structs.replace(numbered, hash=record_hash(numbered))
 
 
-def faults(records: Iterable[Record], last: Record | None = None) -> Iterator[str]:
+def find_faults(records: Iterable[Record], last: Record | None = None) -> Iterator[str]:
     """Yield a message for each record that is not a valid successor of the record before it. `last` is None at the beginning of the log."""
     for record in records:
         seq, prev = (0, GENESIS) if last is None else (last.id, last.hash)

@@ -5,7 +5,7 @@ import random
 from collections.abc import AsyncIterator
 
 from guerdon.audit_log.models import AUDIT, GENESIS, Phase, Record
-from guerdon.audit_log.rules import chained
+from guerdon.audit_log.rules import as_successor
 from guerdon.clock import Clock
 from guerdon.crypto.redaction import redacted
 from guerdon.database import Database, DuplicateKeyError, Session
@@ -87,7 +87,7 @@ class AuditLog:
 
     async def _insert_next(self, draft: Record, session: Session | None) -> Record:
         newest = await self._records.raw.find({}, session=session, limit=1).sort("_id", -1).to_list()
-        record = chained(draft, self._records.decode(newest[0]) if newest else None)
+        record = as_successor(draft, self._records.decode(newest[0]) if newest else None)
         await self._records.insert(record, session)
         return record
 

@@ -17,7 +17,7 @@ from guerdon.money import BALANCE_CEILING
 
 
 class Allocation(Struct, frozen=True):
-    """What one campaign pays for an event (or takes back, negative), and why."""
+    """Amount that one campaign pays for an event, negative for a clawback, and the reasons."""
 
     campaign: Campaign
     outcome: Literal["awarded", "capped", "refused", "not_matched"]
@@ -88,7 +88,7 @@ def _confirming_event(campaign: Campaign, before: PurchaseRefunds) -> str | None
 
 
 def payee(campaign: Campaign, owner: str, referrer: str | None) -> str:
-    """Return the id of the member whom the campaign pays, or an empty text if the referrer is paid and there is none."""
+    """Return the id of the member whom the campaign pays, or an empty text if the referrer is paid and does not exist."""
     return referrer or "" if campaign.pays == "referrer" else owner
 
 

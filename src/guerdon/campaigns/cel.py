@@ -53,7 +53,7 @@ _KEY_NOT_FOUND = "Key not found in map"
 class _Compiled:
     """A compiled expression over `event`, `member` and `now`."""
 
-    __slots__ = ("_code", "_expression", "reads_member", "reads_standing", "source")
+    __slots__ = ("_code", "_expression", "reads_member", "reads_member_state", "source")
 
     def __init__(self, source: str, expression: Any) -> None:
         self._code = _code_of(source)
@@ -61,7 +61,7 @@ class _Compiled:
         self.source = source
         # An expression that uses the whole member, as in `member["tier"]`, may read any field.
         self.reads_member = not read <= MEMBER_STATE_FIELDS
-        self.reads_standing = not read.isdisjoint({"", *MEMBER_STATE_FIELDS})
+        self.reads_member_state = not read.isdisjoint({"", *MEMBER_STATE_FIELDS})
         self._expression = expression
 
     def cost_us(self, items: int) -> float:
@@ -92,7 +92,7 @@ class Condition(_Compiled):
 
     __slots__ = ()
 
-    def judge(self, facts: Any) -> tuple[bool, str | None]:
+    def evaluate(self, facts: Any) -> tuple[bool, str | None]:
         """Return (holds, error) for facts from `facts_of`. A condition that cannot be evaluated does not hold, and has an error."""
         if self.source == "true":
             return True, None  # The usual audience needs no engine.

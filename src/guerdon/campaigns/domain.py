@@ -78,7 +78,7 @@ class AwaitedEvent(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Award(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """An award or a clawback (negative) as stored, with all that a refund needs, whatever later versions of the campaign contain."""
+    """An award or a clawback (negative) as stored, with all that a refund needs, independent of later versions of the campaign."""
 
     campaign: str
     version: int

@@ -53,7 +53,7 @@ class LiveCampaign(Struct, frozen=True):
             reads_member_state=bool(campaign.tier_multipliers)
             or campaign.achievement is not None
             or campaign.pays == "referrer"
-            or any(part.reads_standing for part in parts),
+            or any(part.reads_member_state for part in parts),
             bounded_cost_us=sum(part.cost_us(ITEMS_SURE) for part in parts) if campaign.bounded else 0,
         )
 
@@ -170,7 +170,7 @@ def _evaluate_one(event: ShopEvent, live: LiveCampaign, facts: Any, inputs: Eval
     if campaign.pays == "referrer" and inputs.referrer is None:
         return Evaluation(campaign, "not_matched", 0, "nobody has referred the member")
     for name, condition in (("audience", live.audience), ("condition", live.condition)):
-        holds, error = condition.judge(facts)
+        holds, error = condition.evaluate(facts)
         if error is not None:
             return Evaluation(campaign, "refused", 0, f"the {name} could not be evaluated: {error}")
         if not holds:

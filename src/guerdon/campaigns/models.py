@@ -284,7 +284,7 @@ class CampaignCreate(Struct, frozen=True, forbid_unknown_fields=True):
     achievement: Achievement | None = None
     """Goal that the events must complete. Null: each event earns the award."""
     pays: PaidTo = "member"
-    """Who is paid: the member of the event, or the member's referrer."""
+    """Recipient of the award: the member of the event, or the member's referrer."""
     tier_multipliers: Annotated[dict[TierCode, Decimal], Meta(max_length=20)] = {}
     """By tier code: factor by which the award of a member in that tier is multiplied, a decimal."""
     stacking: Stacking = Stacking()
@@ -300,7 +300,7 @@ class CampaignCreate(Struct, frozen=True, forbid_unknown_fields=True):
     expiry: Expiry | None = None
     """When the award expires. Null: never."""
     clawback: Clawback = "debt"
-    """What a refund takes back: nothing, at most the available balance, or all, even if a debt remains."""
+    """Policy of a refund: take back nothing, at most the available balance, or all, even if a debt remains."""
     effective_at: datetime | None = None
     """Time from which a new version of an active campaign evaluates events, RFC 3339 with an offset. Null: at once."""
 
@@ -384,7 +384,7 @@ class CampaignView(Struct, frozen=True):
     achievement: Achievement | None
     """Goal that the events must complete. Null: each event earns the award."""
     pays: PaidTo
-    """Who is paid: the member of the event, or the member's referrer."""
+    """Recipient of the award: the member of the event, or the member's referrer."""
     tier_multipliers: dict[str, str]
     """By tier code: factor by which the award of a member in that tier is multiplied, a decimal."""
     stacking: Stacking
@@ -400,7 +400,7 @@ class CampaignView(Struct, frozen=True):
     expiry: Expiry | None
     """When the award expires. Null: never."""
     clawback: str
-    """What a refund takes back: nothing, at most the available balance, or all, even if a debt remains."""
+    """Policy of a refund: take back nothing, at most the available balance, or all, even if a debt remains."""
     effective_at: str | None
     """Time from which this version evaluates events, RFC 3339 in UTC. Null: since it was saved."""
     created_by: str

@@ -64,7 +64,7 @@ class Profiles:
             return None
         return Subject(member_id, person.profile.external_id, person.profile.attributes)
 
-    async def recall(self, recorded: RecordedEvent) -> Subject | None:
+    async def read_sealed(self, recorded: RecordedEvent) -> Subject | None:
         """Return the member as the conditions of the event read it, or None if the member was erased."""
         sealed = None if recorded.inputs is None else recorded.inputs.person
         if sealed is None:

@@ -11,13 +11,13 @@ import msgspec
 import typer
 
 from guerdon.audit_log.models import view_record
-from guerdon.audit_log.rules import faults
+from guerdon.audit_log.rules import find_faults
 from guerdon.audit_log.service import TERMINAL
 from guerdon.cli.database import local_database, local_services
 from guerdon.clock import SystemClock
 from guerdon.config import load
 from guerdon.errors import StartupRefused
-from guerdon.logs import make_logger, tell_security
+from guerdon.logs import log_security_event, make_logger
 from guerdon.wiring.services import Services
 
 T = TypeVar("T")
@@ -59,7 +59,7 @@ async def _export(services: Services, after: int) -> list[str]:
         raise StartupRefused(f"the audit record {after} does not exist")
     broken: list[str] = []
     async for record in services.audit_log.read(after):
-        broken.extend(faults([record], last))
+        broken.extend(find_faults([record], last))
         typer.echo(msgspec.json.encode(view_record(record)).decode())
         last = record
     return broken
@@ -76,11 +76,11 @@ async def audited(services: Services, action: str, subject: dict[str, str], work
     await services.audit_log.append("answered", TERMINAL, action, subject, request_id=request_id)
     if action in _SECURITY_EVENTS:
         logged = {name: text for name, text in subject.items() if name in _LOGGED_FIELDS and _LOGGED_VALUE.match(text)}
-        log_security_event(_SECURITY_EVENTS[action], "done", request_id=request_id, subject=logged)
+        log_command_event(_SECURITY_EVENTS[action], "done", request_id=request_id, subject=logged)
     return result
 
 
-def log_security_event(name: str, result: str, *, request_id: str, subject: dict[str, str]) -> None:
+def log_command_event(name: str, result: str, *, request_id: str, subject: dict[str, str]) -> None:
     """Write a security event of a command to standard error. Standard output contains only the output of the command."""
     log = make_logger(SystemClock(), "info", sys.stderr)
-    tell_security(log, name, actor=TERMINAL, subject=subject, result=result, request_id=request_id)
+    log_security_event(log, name, actor=TERMINAL, subject=subject, result=result, request_id=request_id)

@@ -64,7 +64,7 @@ def verify_erasures(file: LogFile, data_dir: DataDir = None) -> None:
     certificates = list(_read(file))
 
     async def find_doubts(services: Services) -> list[tuple[str, str]]:
-        return [(each.id, doubt) for each in certificates for doubt in await services.erasures.doubts_about(each)]
+        return [(each.id, doubt) for each in certificates for doubt in await services.erasures.find_contradictions(each)]
 
     doubts = _run(data_dir, find_doubts)
     for member_id, doubt in doubts:

@@ -15,7 +15,7 @@ from guerdon.collections import SEALED_FIELDS
 from guerdon.config import load
 from guerdon.crypto.sealing import MasterKeys
 from guerdon.errors import StartupRefused
-from guerdon.privacy.resealing import Resealed, Tell, reseal
+from guerdon.privacy.resealing import ReportProgress, Resealed, reseal
 from guerdon.wiring.services import Services
 
 EXIT_LEFT_OUT = 3
@@ -63,7 +63,7 @@ def rotate_master(as_json: AsJson = False, data_dir: DataDir = None) -> None:
         raise typer.Exit(EXIT_LEFT_OUT)
 
 
-async def _reseal(services: Services, progress: Tell) -> list[Resealed]:
+async def _reseal(services: Services, progress: ReportProgress) -> list[Resealed]:
     return await reseal(services.database, services.vault.master, SEALED_FIELDS, progress)
 
 

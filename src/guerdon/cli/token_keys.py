@@ -12,11 +12,11 @@ from typing import Annotated
 
 import typer
 
-from guerdon.access.key_file import LOOK_SECONDS
+from guerdon.access.key_file import CHECK_SECONDS
 from guerdon.access.signing_keys import SigningKey, revoked, rotated, state_of
 from guerdon.access.token_keys import TokenKeys, decode_set, encode_set, new_signing_key
 from guerdon.access.tokens import LEEWAY_SECONDS
-from guerdon.cli.audit import log_security_event
+from guerdon.cli.audit import log_command_event
 from guerdon.cli.key_files import token_keys_path, write_private
 from guerdon.clock import SystemClock, rfc3339
 from guerdon.config import Settings, load
@@ -41,7 +41,7 @@ def rotate(wait_seconds: Wait = None, data_dir: DataDir = None) -> None:
     needed: the file of keys is written once, and the processes follow its times.
     """
     settings = load(data_dir=data_dir)
-    min_wait = settings.jwks_max_age_seconds + int(LOOK_SECONDS)
+    min_wait = settings.jwks_max_age_seconds + int(CHECK_SECONDS)
     wait = min_wait + MARGIN_SECONDS if wait_seconds is None else wait_seconds
     if wait < min_wait:
         raise Validation.at(
@@ -123,7 +123,7 @@ def _locked(path: Path) -> Generator[None]:
 
 
 def _log_event(name: str, kid: str) -> None:
-    log_security_event(name, "done", request_id=IdSource(SystemClock()).new("cmd"), subject={"kid": kid})
+    log_command_event(name, "done", request_id=IdSource(SystemClock()).new("cmd"), subject={"kid": kid})
 
 
 def _print(keys: Sequence[SigningKey], now_ms: int) -> None:

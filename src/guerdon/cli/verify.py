@@ -8,14 +8,14 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from guerdon.cli.audit import log_security_event
+from guerdon.cli.audit import log_command_event
 from guerdon.cli.database import run_with_services
 from guerdon.cli.key_files import checkpoint_file, checkpoint_key
 from guerdon.clock import SystemClock
 from guerdon.config import Settings, load
 from guerdon.errors import StartupRefused
 from guerdon.ids import IdSource
-from guerdon.verification.checkpoints import BooksChanged, CheckpointKeys, write_checkpoint
+from guerdon.verification.checkpoints import CheckpointKeys, LedgerChanged, write_checkpoint
 from guerdon.verification.service import LAWS, VerificationReport, verify, verify_account
 
 COMMAND = "guerdon verify"
@@ -82,7 +82,7 @@ def checkpoint(public_keys: Public = False, data_dir: DataDir = None) -> None:
         written = run_with_services(
             settings, COMMAND, lambda services: write_checkpoint(services.database, SystemClock(), keys, file)
         )
-    except BooksChanged as error:
+    except LedgerChanged as error:
         typer.echo(f"no checkpoint: {error}")
         _log_failure({})
         raise typer.Exit(EXIT_VIOLATIONS) from None
@@ -90,7 +90,7 @@ def checkpoint(public_keys: Public = False, data_dir: DataDir = None) -> None:
 
 
 def _log_failure(violations: dict[str, str]) -> None:
-    log_security_event("verify_failed", "failed", request_id=IdSource(SystemClock()).new("cmd"), subject=violations)
+    log_command_event("verify_failed", "failed", request_id=IdSource(SystemClock()).new("cmd"), subject=violations)
 
 
 def _verify_all(settings: Settings, *, resume: bool, file: Path | None, keys: Path | None) -> VerificationReport:

@@ -22,7 +22,7 @@ from guerdon.clock import SystemClock
 from guerdon.config import Settings, environment_of, load
 from guerdon.errors import StartupRefused
 from guerdon.logs import adopt_libraries, make_logger
-from guerdon.server import clock_followed
+from guerdon.server import follow_clock
 from guerdon.wiring.jobs import jobs_of
 from guerdon.wiring.services import open_services
 from guerdon.workers.service import Runner
@@ -82,7 +82,7 @@ async def _run_jobs(settings: Settings, *, handle_interrupts: bool) -> None:
         log.warning("no_checkpoints", detail="GUERDON_CHECKPOINT_KEY is not set: no checkpoints of the ledger are signed")
     async with open_services(settings, clock) as services:
         runner = Runner(services.database, services.ids, log, jobs_of(services, settings, log))
-        async with clock_followed(services, log):
+        async with follow_clock(services, log):
             typer.echo("ready worker")
             await runner.run(stopping)
 

@@ -45,7 +45,7 @@ class Replay(Struct, frozen=True):
     outcome: Literal["equal", "different", "missing"]
     """`equal` or `different`, or `missing` if the event cannot be evaluated again."""
     missing: list[str]
-    """What is missing for an evaluation."""
+    """Data that is missing for an evaluation."""
     recorded_engine: str | None
     """Version of the engine that recorded the event. Null for events of early versions."""
     engine: str
@@ -57,7 +57,7 @@ class Replay(Struct, frozen=True):
 
 
 class ReplayMaterial(Struct, frozen=True):
-    """What a decision was made from besides the event."""
+    """Inputs of a decision besides the event."""
 
     campaigns: Sequence[LiveCampaign]
     subject: Subject
@@ -111,9 +111,9 @@ def canonical(decided: RecordedEvent | EventOutcome) -> bytes:
 class EventReplays:
     """Replays recorded events."""
 
-    def __init__(self, campaigns: Campaigns, people: Profiles, database: Database) -> None:
+    def __init__(self, campaigns: Campaigns, profiles: Profiles, database: Database) -> None:
         self._campaigns = campaigns
-        self._profiles = people
+        self._profiles = profiles
         self._events = database.collection(EVENTS, RecordedEvent)
 
     async def replay(self, recorded: RecordedEvent) -> Replay:
@@ -149,7 +149,7 @@ class EventReplays:
                 campaigns.append(LiveCampaign.of(campaign))
             except Validation as error:
                 missing.append(f"an engine that reads version {number} of campaign {campaign_id}: {error.detail}")
-        subject = await self._profiles.recall(recorded)
+        subject = await self._profiles.read_sealed(recorded)
         if subject is None:
             missing.append(ERASED)
         return ReplayMaterial(campaigns, subject or Subject(recorded.owner), None, tuple(missing))

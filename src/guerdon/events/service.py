@@ -35,7 +35,7 @@ from guerdon.ids import digest
 from guerdon.ledger.models import Command
 from guerdon.ledger.service import Ledger
 from guerdon.members.service import Members
-from guerdon.permissions import NOBODYS, Actor
+from guerdon.permissions import MISSING_OR_FOREIGN, Actor
 from guerdon.wallets.service import new_account
 
 Result = tuple[RecordedEvent, bool] | GuerdonError
@@ -51,11 +51,11 @@ class Events:
     """Shop events and what they earn."""
 
     def __init__(
-        self, ledger: Ledger, identity: Members, campaigns: Campaigns, *, people: Profiles, database: Database, clock: Clock
+        self, ledger: Ledger, members: Members, campaigns: Campaigns, *, profiles: Profiles, database: Database, clock: Clock
     ) -> None:
         self._ledger = ledger
-        self._members = identity
-        self._profiles = people
+        self._members = members
+        self._profiles = profiles
         self._campaigns = campaigns
         self._collection = database.collection(EVENTS, RecordedEvent)
         self._refunds = database.collection(REFUNDS, PurchaseRefunds)
@@ -142,7 +142,7 @@ class Events:
         """
         event = await self._collection.get(event_id)
         if event is None:
-            raise NotFound(NOBODYS)
+            raise NotFound(MISSING_OR_FOREIGN)
         actor.require_reach(event.owner)
         return event
 

@@ -80,7 +80,7 @@ class WalletStateView(Struct, frozen=True):
 
 
 class InputsView(Struct, frozen=True):
-    """What the decisions depended on besides the event and the campaign versions."""
+    """Inputs of the decisions besides the event and the campaign versions."""
 
     judged_at: str
     """Value of `now` in conditions, RFC 3339 in UTC."""
@@ -138,7 +138,7 @@ class EventView(Struct, frozen=True):
     engine: str | None
     """Version of the engine that decided, and of the library that evaluates conditions."""
     inputs: InputsView | None
-    """What the decisions depended on. Null for events of early versions."""
+    """Inputs of the decisions. Null for events of early versions."""
     tier_change: TierStep | None
     """Change of the member's tier that the event caused. Null: none."""
 

@@ -49,19 +49,19 @@ class Streams:
         *,
         database: Database,
         clock: Clock,
-        stand: RecheckActor,
+        recheck_actor: RecheckActor,
         streams_max: int = STREAMS_MAX,
         heartbeat_seconds: float = HEARTBEAT_SECONDS,
     ) -> None:
         self._wallets = wallets
         self._entries = database.raw[ENTRIES]
         self._clock = clock
-        self._recheck = stand
+        self._recheck = recheck_actor
         self._heartbeat_seconds = heartbeat_seconds
         self._slots = StreamSlots(streams_max, STUCK_SECONDS)
         self._reads = asyncio.Semaphore(READS_AT_ONCE)
         self._ending = False
-        self.feed = EntryWatcher(database)
+        self.entry_watcher = EntryWatcher(database)
 
     def __len__(self) -> int:
         return len(self._slots)
@@ -81,16 +81,16 @@ class Streams:
     def end(self) -> None:
         """End every stream. Clients reconnect with the last id that they received."""
         self._ending = True
-        self.feed.wake_all()
+        self.entry_watcher.wake_all()
 
     async def close(self) -> None:
         self.end()
-        await self.feed.close()
+        await self.entry_watcher.close()
 
     async def _events(self, actor: Actor, account: Account, last_seq: int | None) -> Events:
         checked_at = self._clock.monotonic()
         ends_at = checked_at + STREAM_SECONDS
-        with self.feed.listening(account.id) as news:
+        with self.entry_watcher.listening(account.id) as news:
             seq = account.seq
             if last_seq is not None and 0 <= account.seq - last_seq <= RESUME_MAX:
                 seq = last_seq

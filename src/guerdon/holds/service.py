@@ -8,7 +8,7 @@ from guerdon.holds.rules import HoldRequest, capture_command, hold_command, void
 from guerdon.ledger.expiry import HOLD_DOCUMENTS
 from guerdon.ledger.models import CommandOutcome, Idempotency, parse_location
 from guerdon.ledger.service import Ledger
-from guerdon.permissions import NOBODYS, Actor
+from guerdon.permissions import MISSING_OR_FOREIGN, Actor
 from guerdon.wallets.service import Request, parse_wallet_id
 
 
@@ -68,7 +68,7 @@ class Holds:
         actor.require_reach(owner)
         stored = await self._documents.find_one({"_id": hold_id, "owner": owner})
         if stored is None:
-            raise NotFound(NOBODYS)
+            raise NotFound(MISSING_OR_FOREIGN)
         return view_stored(stored, self._clock.now_ms())
 
 
@@ -80,6 +80,6 @@ def _parse(hold_id: str) -> tuple[str, str, int]:
     """
     location = parse_location(hold_id) if hold_id.startswith("hld_") else None
     if location is None:
-        raise NotFound(NOBODYS)
+        raise NotFound(MISSING_OR_FOREIGN)
     owner, _ = parse_wallet_id(location[0])
     return location[0], owner, location[1]

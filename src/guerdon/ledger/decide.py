@@ -165,7 +165,7 @@ def _apply_decision(decision: Decision[T], plan: WritePlan, state: _State) -> Co
         entries.extend(posted)
 
     plan.opened.update(opened)
-    _book_expired((*scratch, *decision.books_expired), plan, state)
+    _book_expired((*scratch, *decision.accounts_to_expire), plan, state)
     state.accounts.update(opened)
     state.accounts.update(scratch)
     plan.moved.update(scratch)

@@ -30,6 +30,6 @@ async def sweep(ledger: Ledger, database: Database, clock: Clock) -> int:
 
 def _expiry_command(account_id: str, owner: str) -> Command:
     def decide(view: View) -> Decision:
-        return Decision(books_expired=(account_id,))
+        return Decision(accounts_to_expire=(account_id,))
 
     return Command((owner,), (account_id,), decide)

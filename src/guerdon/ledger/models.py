@@ -422,7 +422,7 @@ class Decision(Struct, Generic[T_co], frozen=True):
     inserts: tuple[tuple[str, dict[str, Any]], ...] = ()
     """(collection, document) pairs to insert; the `_id` index of the collection decides races between processes."""
     changes: tuple[DocumentChange, ...] = ()
-    books_expired: tuple[str, ...] = ()
+    accounts_to_expire: tuple[str, ...] = ()
     """Accounts on which to book expired holds and lots, although nothing else changes on them."""
     replayed: tuple[Entry, ...] = ()
     """Entries of an earlier run of the same command; if set, nothing is written."""

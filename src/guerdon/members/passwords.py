@@ -94,7 +94,7 @@ class PasswordHasher:
         self._unmatchable = f"$argon2id$v={VERSION}$m={memory_kib},t={PASSES},p={LANES}${salt}${zeros}"
 
     @asynccontextmanager
-    async def turn(self) -> AsyncGenerator[None]:
+    async def slot(self) -> AsyncGenerator[None]:
         """Wait for a slot, and hold it for all work on one password, including its reads.
 
         Raises:

@@ -119,7 +119,7 @@ class Members:
         """Return True if there is a member with this id, including erased members."""
         return MEMBER_ID.match(member_id) is not None and await self._members.get(member_id) is not None
 
-    async def prove(self, email: str, password: str) -> Member:
+    async def authenticate(self, email: str, password: str) -> Member:
         """Return the member with this address and password. Every failure takes the same time and raises the same error.
 
         Raises:
@@ -128,7 +128,7 @@ class Members:
             Overloaded: too many passwords are being hashed.
         """
         claimed = self._vault.email_claim(valid_email(email))
-        async with self._passwords.turn():
+        async with self._passwords.slot():
             claim = await self._claims.get(claimed)
             # The second read is made for an unknown address too, so that both cases take the same time.
             member = await self._members.get(_MISSING_ID if claim is None else claim.member)
@@ -148,7 +148,7 @@ class Members:
             NotFound: the member does not exist.
             Overloaded: too many passwords are being hashed.
         """
-        async with self._passwords.turn():
+        async with self._passwords.slot():
             return await self._require_password(member_id, password)
 
     async def change_password(self, member_id: str, current: str, new: str, *, spare: str | None = None) -> None:
@@ -159,7 +159,7 @@ class Members:
             NotFound: the member does not exist.
             Overloaded: too many passwords are being hashed.
         """
-        async with self._passwords.turn():
+        async with self._passwords.slot():
             await self._check_new(member_id, new)
             member = await self._require_password(member_id, current)
             where = {"_id": member_id, "password_hash": member.password_hash}
@@ -175,7 +175,7 @@ class Members:
             NotFound: the member does not exist.
             Overloaded: too many passwords are being hashed.
         """
-        async with self._passwords.turn():
+        async with self._passwords.slot():
             await self._check_new(member_id, password)
             return await self._passwords.hash(password)
 
@@ -294,7 +294,7 @@ class Members:
         address = valid_email(email)
         check_new_password(password, email=address)
         # Hashed before the address is looked up, so that a taken address takes as long as a free one.
-        async with self._passwords.turn():
+        async with self._passwords.slot():
             password_hash = await self._passwords.hash(password)
         return await self._add(Profile(email=address), password_hash=password_hash, role=role)
 

@@ -42,7 +42,7 @@ def _context_of_person_key(row: Document) -> str:
     return _person_context(row["_id"])
 
 
-MASTER_SEALED = [
+SEALED_FIELDS = [
     SealedField(LOOKUP_KEYS, "wrapped", _context_of_lookup_key),
     SealedField(PERSON_KEYS, "wrapped", _context_of_person_key),
 ]

@@ -29,13 +29,13 @@ class Authentication:
             return  # The framework's own responses: 405, and OPTIONS.
         if not declared.policy.public:
             authorization = req.get_header("Authorization")
-            actor = self._access.recall(authorization)
+            actor = self._access.find_recent(authorization)
             if actor is None:
                 self._anonymous_limit.require_credit(req, authorization)
                 actor = await self._authenticate(req, authorization)
             if actor.session is not None:
                 # After a session ends or a role changes, requests that read may see the earlier state for some seconds; other requests do not.
-                actor = await in_time(req, self._sessions.stand(actor, fresh=req.method not in SAFE_METHODS))
+                actor = await in_time(req, self._sessions.current_actor(actor, fresh=req.method not in SAFE_METHODS))
             req.context.actor = actor
             declared.policy.check(actor)
 

@@ -11,7 +11,7 @@ from guerdon.access.service import Access
 from guerdon.errors import NotFound
 from guerdon.http.deadline import in_time
 from guerdon.http.operation import SAFE_METHODS, AnsweredError, Operation, Request, Response
-from guerdon.rate_limits.rules import QuotaStatus, fields
+from guerdon.rate_limits.rules import QuotaStatus, header_fields
 from guerdon.rate_limits.service import RateLimiter, WithoutStore
 
 FORWARDED_MAX = 20
@@ -153,4 +153,4 @@ class GuessLimit:
 
 def _set_headers(resp: Response, status: QuotaStatus | None) -> None:
     if status is not None:
-        resp.set_headers(fields(status))
+        resp.set_headers(header_fields(status))

@@ -23,11 +23,11 @@ REFUSED = "guerdon.refused"
 """Scope key of an error with which the application answers at once, because the request was refused before it."""
 ARRIVED = "guerdon.arrived"
 """Scope key of the time at which a request that had to wait has arrived, in monotonic seconds."""
-GATHERED_BYTES_MAX = 64 * 1024
+BUFFERED_BYTES_MAX = 64 * 1024
 """Maximum number of bytes of one body that are buffered before authentication. Every command for one wallet is smaller."""
-GATHERED_BYTES_TOTAL_MAX = 32 * 1024 * 1024
+BUFFERED_BYTES_TOTAL_MAX = 32 * 1024 * 1024
 """Maximum number of buffered bytes of all bodies that arrive in pieces. Above it, the next body is refused."""
-LOOK_SECONDS = 0.5
+CHECK_SECONDS = 0.5
 """Interval of the check for expired deadlines."""
 _INCOMPLETE = "the body is incomplete, or its framing is not valid HTTP/1.1"
 
@@ -83,7 +83,7 @@ class RequestBody:
         task = cast(asyncio.Task[Any], asyncio.current_task())
         self._waiting[task] = ends_at
         if self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(LOOK_SECONDS, self._cancel_expired)
+            self._timer = asyncio.get_running_loop().call_later(CHECK_SECONDS, self._cancel_expired)
         try:
             event = await receive()
             if event["type"] != "http.request":
@@ -103,7 +103,7 @@ class RequestBody:
                 break
             del self._waiting[task]
             task.cancel()
-        self._timer = loop.call_later(LOOK_SECONDS, self._cancel_expired) if self._waiting else None
+        self._timer = loop.call_later(CHECK_SECONDS, self._cancel_expired) if self._waiting else None
 
     async def _gather(self, event: dict[str, Any], receive: Receive) -> dict[str, Any]:
         """Return the pieces of the body as one event, completely or up to the limit.
@@ -116,8 +116,8 @@ class RequestBody:
         size = counted = len(event["body"])
         self._gathered_bytes += counted
         try:
-            while event.get("more_body") and size < GATHERED_BYTES_MAX:
-                if self._gathered_bytes > GATHERED_BYTES_TOTAL_MAX:
+            while event.get("more_body") and size < BUFFERED_BYTES_MAX:
+                if self._gathered_bytes > BUFFERED_BYTES_TOTAL_MAX:
                     raise Overloaded("too many slow requests at this moment; nothing was changed", retry_after_seconds=1)
                 event = await receive()
                 if event["type"] != "http.request":

@@ -7,11 +7,11 @@ from falcon.constants import COMBINED_METHODS
 from guerdon.http.operation import Request, Response
 
 HSTS_SECONDS = 31_536_000
-NOT_A_PAGE = "default-src 'none'; frame-ancestors 'none'"
+API_CONTENT_POLICY = "default-src 'none'; frame-ancestors 'none'"
 """Content security policy of API responses, which are data. Routes that serve pages set their own policy."""
 _ALWAYS = (
     ("Cache-Control", "no-store"),
-    ("Content-Security-Policy", NOT_A_PAGE),
+    ("Content-Security-Policy", API_CONTENT_POLICY),
     ("Cross-Origin-Resource-Policy", "same-origin"),
     ("Permissions-Policy", "camera=(), geolocation=(), microphone=(), payment=()"),
     ("Referrer-Policy", "no-referrer"),

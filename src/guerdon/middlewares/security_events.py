@@ -11,9 +11,9 @@ from typing import Any
 from structlog.typing import FilteringBoundLogger
 
 from guerdon.http.operation import AnsweredError, Operation, Request, Response
-from guerdon.logs import tell_security
+from guerdon.logs import log_security_event
 
-DONE: Mapping[str, str] = {
+SUCCESS_EVENTS: Mapping[str, str] = {
     "logIn": "login",
     "changeMyPassword": "password_changed",
     "resetPassword": "password_reset",
@@ -31,13 +31,13 @@ DONE: Mapping[str, str] = {
     "exportMe": "member_exported",
 }
 """Event of a successful operation."""
-BY_PEOPLE: Mapping[str, str] = dict.fromkeys(
+STAFF_EVENTS: Mapping[str, str] = dict.fromkeys(
     ("creditWallet", "debitWallet", "createTransfer", "runBulk", "reverseTransaction"), "manual_adjustment"
 )
 """Event of a successful operation of staff. The same operations of services are routine and are not logged."""
-ENTRIES: Mapping[str, str] = {"logIn": "login_failed", "resetPassword": "password_reset_failed"}
+FAILURE_EVENTS: Mapping[str, str] = {"logIn": "login_failed", "resetPassword": "password_reset_failed"}
 """Event of a refused operation that authenticates the caller."""
-PROVING = frozenset({"refresh"})
+WITH_CREDENTIALS = frozenset({"refresh"})
 """Operations whose body contains credentials."""
 _ID = re.compile(r"([a-z]{3}_([a-z]{3}_)?[0-9a-f]{32}(:[A-Za-z0-9]{1,20}){0,2}|[0-9A-Za-z]{12})\Z")
 """An id of this service. Other text in a path is not logged, because it may be a name or an address."""
@@ -50,7 +50,7 @@ class SecurityEvents:
     def __init__(self, log: FilteringBoundLogger, operations: Mapping[tuple[str, str], Operation]) -> None:
         self._log = log
         self._operations = operations
-        named = {*DONE, *BY_PEOPLE}
+        named = {*SUCCESS_EVENTS, *STAFF_EVENTS}
         self._named = {route: declared.operation_id for route, declared in operations.items() if declared.operation_id in named}
 
     async def process_response(self, req: Request, resp: Response, resource: object, req_succeeded: bool) -> None:
@@ -58,9 +58,9 @@ class SecurityEvents:
         refusal: AnsweredError | None = context.refusal
         if refusal is None:
             name = self._named.get((req.uri_template or "", req.method))
-            if name is None or (name in BY_PEOPLE and context.actor.kind != "operator"):
+            if name is None or (name in STAFF_EVENTS and context.actor.kind != "operator"):
                 return
-            self._log_event(req, DONE.get(name) or BY_PEOPLE[name], "done", resp.status_code)
+            self._log_event(req, SUCCESS_EVENTS.get(name) or STAFF_EVENTS[name], "done", resp.status_code)
         elif refusal.incident is not None or refusal.status in (401, 403, 429):
             event = self._refusal_event(req, refusal)
             if event is not None:
@@ -75,9 +75,9 @@ class SecurityEvents:
         if refusal.status == 403:
             return "access_denied"
         operation = self._operation_of(req)
-        if operation in ENTRIES:
-            return ENTRIES[operation]
-        has_credentials = operation in PROVING or req.get_header("Authorization") is not None
+        if operation in FAILURE_EVENTS:
+            return FAILURE_EVENTS[operation]
+        has_credentials = operation in WITH_CREDENTIALS or req.get_header("Authorization") is not None
         return "credentials_invalid" if has_credentials else None
 
     def _operation_of(self, req: Request) -> str:
@@ -90,7 +90,7 @@ class SecurityEvents:
         subject = {**self._ids_in_path(req), **_words(getattr(context, "facts", None) or {})}
         if refusal is not None and refusal.incident is not None:
             subject["about"] = refusal.incident[1]
-        tell_security(
+        log_security_event(
             self._log,
             name,
             actor=context.actor.id,

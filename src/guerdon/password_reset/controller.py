@@ -28,7 +28,7 @@ class PasswordResetResource:
     async def on_post_forgot(self, req: Request, resp: Response) -> None:
         """Request a password reset by mail. The response is the same for an address that no member has."""
         body, _ = await read(req, ForgotCreate)
-        await self._resets.ask(body.email)
+        await self._resets.request(body.email)
         send(resp, ForgotView(), 202)
 
     @operation(

@@ -10,7 +10,7 @@ from guerdon.outbox import Event, Outbox
 from guerdon.password_reset.service import BATCH, TO_MAIL, PasswordResets
 
 EVERY_MS = 1000
-PLACE = "{token}"
+TOKEN_PLACEHOLDER = "{token}"  # noqa: S105 (a placeholder of the message, not a secret)
 _SUBJECT = "Set a new password"
 _TEXT = """\
 A new password was requested for the account with this e-mail address.
@@ -34,12 +34,14 @@ def check_link(template: str) -> str:
         safe = bool(parts.hostname) and (parts.scheme == "https" or (parts.scheme == "http" and is_loopback(str(parts.hostname))))
     except ValueError:
         safe = False
-    if not safe or template.count(PLACE) != 1 or not template.isprintable() or " " in template:
-        raise StartupRefused(f"GUERDON_RESET_URL must be an https address that contains {PLACE} once, preferably after a #")
+    if not safe or template.count(TOKEN_PLACEHOLDER) != 1 or not template.isprintable() or " " in template:
+        raise StartupRefused(
+            f"GUERDON_RESET_URL must be an https address that contains {TOKEN_PLACEHOLDER} once, preferably after a #"
+        )
     return template
 
 
-class Postman:
+class ResetMailer:
     """Sends the mails of password resets."""
 
     def __init__(self, resets: PasswordResets, outbox: Outbox, mailer: Mailer, link: str, log: FilteringBoundLogger) -> None:
@@ -53,21 +55,21 @@ class Postman:
         """Send the mails that are due, and return their number."""
         sent = 0
         for event in await self._outbox.take(TO_MAIL, BATCH):
-            message = await self._resets.letter_for(event)
+            message = await self._resets.find_message(event)
             if message is None:
-                await self._outbox.done(event)
+                await self._outbox.mark_delivered(event)
             elif await self._send(event, *message):
-                await self._outbox.done(event)
+                await self._outbox.mark_delivered(event)
                 sent += 1
         return sent
 
     async def _send(self, event: Event, email: str, token: str) -> bool:
-        text = _TEXT.format(link=self._link.replace(PLACE, token))
+        text = _TEXT.format(link=self._link.replace(TOKEN_PLACEHOLDER, token))
         try:
-            await self._mailer.send(email, _SUBJECT, text, letter_id=event.id)
+            await self._mailer.send(email, _SUBJECT, text, message_id=event.id)
         except (OSError, ValueError) as error:
             # The error's message is not logged, because mail servers repeat the address in it.
-            pause_ms = await self._outbox.again(event)
+            pause_ms = await self._outbox.retry_later(event)
             code = getattr(error, "smtp_code", None)
             self._log.warning(
                 "mail_failed", id=event.id, tries=event.row.tries, cause=type(error).__name__, smtp_code=code, again_in_ms=pause_ms

@@ -14,12 +14,12 @@ RESETS = "resets"
 INDEXES: dict[str, list[IndexModel]] = {RESETS: [IndexModel([("expires_at", 1)], name="expiry", expireAfterSeconds=0)]}
 
 
-def about(member_id: str) -> Document:
+def reset_of(member_id: str) -> Document:
     """Return the filter of the reset token of a member."""
     return {"_id": member_id}
 
 
-BELONGINGS = [ErasableRows("resets", RESETS, about)]
+ERASABLE_ROWS = [ErasableRows("resets", RESETS, reset_of)]
 RESET_TOKEN_LENGTH_MAX = 200
 
 

@@ -46,7 +46,7 @@ class PasswordResets:
         self._outbox = outbox
         self._clock = clock
 
-    async def ask(self, email: str) -> None:
+    async def request(self, email: str) -> None:
         """Record a request for a password reset. A worker looks the address up later, so that the response time does not depend on it.
 
         Raises:
@@ -57,7 +57,7 @@ class PasswordResets:
         owner = self._vault.email_claim(address)
         await self._outbox.append(ASKED, owner, {"email": address}, channels=[TO_RECOVERY], ttl_seconds=RESET_TTL_SECONDS)
 
-    async def answer_asked(self) -> int:
+    async def process_requests(self) -> int:
         """Issue a token for each recorded request of an existing member, and return the number of requests.
 
         A member gets at most one token per minute, so that requests cannot fill a mailbox.
@@ -66,10 +66,10 @@ class PasswordResets:
         for event in requests:
             member = await self._members.find_by_email(event.data["email"])
             if member is None or member.disabled_at is not None or await self._has_recent_token(member.id):
-                await self._outbox.done(event)
+                await self._outbox.mark_delivered(event)
                 continue
             async with self._database.transaction() as session:
-                if await self._outbox.done(event, session):
+                if await self._outbox.mark_delivered(event, session):
                     token = await self._new_token(member.id, session)
                     data = {"token": token.text}
                     await self._outbox.append(
@@ -88,7 +88,7 @@ class PasswordResets:
             raise NotFound("this member is disabled")
         return (await self._new_token(member.id)).text
 
-    async def letter_for(self, event: Event) -> tuple[str, str] | None:
+    async def find_message(self, event: Event) -> tuple[str, str] | None:
         """Return the address and the token of an event to mail, or None if the token is no longer valid or there is no address."""
         token = parse_reset_token(event.data["token"])
         if not await self._is_valid(token):

@@ -29,11 +29,11 @@ from guerdon.privacy.models import (
     EXPORTS,
     EventExport,
     ExportHead,
-    ExportMark,
+    ExportLimit,
     view_counter,
     view_event_export,
+    view_member_state,
     view_refund,
-    view_standing,
 )
 from guerdon.second_factor.models import view_factor
 from guerdon.second_factor.service import SecondFactors
@@ -84,7 +84,7 @@ class Exports:
         self._member_states = database.collection(MEMBER_STATES, MemberState)
         self._refunds = database.collection(REFUNDS, PurchaseRefunds)
         self._accounts = database.raw[ACCOUNTS]
-        self._limits = database.collection(EXPORTS, ExportMark)
+        self._limits = database.collection(EXPORTS, ExportLimit)
         self._members = members
         self._sessions = sessions
         self._factors = factors
@@ -153,7 +153,7 @@ class Exports:
             second_factor=view_factor(await self._factors.get(member_id)),
             tier=view_tier(tier_sets, state or MemberState(id=member_id, owner=member_id), now_ms, self._ledger.calendar),
             sessions=[view_session(session, device, current=False) for session, device in sessions],
-            standing=view_standing(state),
+            standing=view_member_state(state),
         )
 
     async def _write(self, head: ExportHead, accounts: Sequence[Account]) -> Pieces:
@@ -237,7 +237,7 @@ class Exports:
 
     async def _person_of(self, event: RecordedEvent) -> Subject | None:
         """Return the member's data that the conditions of the event have read, or None. It cannot be read after its key was deleted."""
-        return None if event.inputs is None or event.inputs.person is None else await self._profiles.recall(event)
+        return None if event.inputs is None or event.inputs.person is None else await self._profiles.read_sealed(event)
 
     def _refunds_of(self, member_id: str) -> AsyncGenerator[Sequence[PurchaseRefunds]]:
         async def read(after: str) -> list[PurchaseRefunds]:

@@ -32,7 +32,7 @@ def _of_member(member_id: str) -> Document:
     return {"_id": member_id}
 
 
-BELONGINGS = [ErasableRows("exports", EXPORTS, _of_member)]
+ERASABLE_ROWS = [ErasableRows("exports", EXPORTS, _of_member)]
 
 
 # --- stored ---------------------------------------------------------------------------------------------------------
@@ -79,7 +79,7 @@ class StoredCertificate(Struct, frozen=True, kw_only=True):
     after: list[Head]
 
 
-class ExportMark(Struct, frozen=True, kw_only=True):
+class ExportLimit(Struct, frozen=True, kw_only=True):
     """The time from which a member may export again."""
 
     id: str = field(name="_id")
@@ -280,7 +280,7 @@ class ExportView(ExportHead, frozen=True):
     """True, as the last member of a complete export."""
 
 
-def view_standing(state: MemberState | None) -> StandingExport | None:
+def view_member_state(state: MemberState | None) -> StandingExport | None:
     """Return the wire shape of a member state."""
     if state is None:
         return None

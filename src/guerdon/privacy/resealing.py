@@ -17,7 +17,7 @@ from guerdon.errors import Internal
 
 BATCH = 500
 NAMED_MAX = 20
-Tell = Callable[[str, int, int], None]
+ReportProgress = Callable[[str, int, int], None]
 """Receives the collection, the number of rows examined, and the estimated number of rows."""
 
 
@@ -36,12 +36,14 @@ class Resealed(Struct, frozen=True):
     """Ids of the first 20 such rows."""
 
 
-async def reseal(database: Database, keys: MasterKeys, fields: Sequence[SealedField], report_progress: Tell) -> list[Resealed]:
+async def reseal(
+    database: Database, keys: MasterKeys, fields: Sequence[SealedField], report_progress: ReportProgress
+) -> list[Resealed]:
     """Seal every value of the registered fields by the first key, if another key has sealed it."""
     return [await _reseal_field(database, keys, field, report_progress) for field in fields]
 
 
-async def _reseal_field(database: Database, keys: MasterKeys, field: SealedField, report_progress: Tell) -> Resealed:
+async def _reseal_field(database: Database, keys: MasterKeys, field: SealedField, report_progress: ReportProgress) -> Resealed:
     rows = database.raw[field.collection]
     estimated = await rows.estimated_document_count()
     examined = current = resealed = unopenable = 0

@@ -141,7 +141,7 @@ class Erasures:
         """Return up to `limit` certificates with member ids above `after`, in the order of the ids."""
         return await self._certificates.find({"_id": {"$gt": after}}, sort=[("_id", 1)], limit=limit)
 
-    async def doubts_about(self, certificate: StoredCertificate) -> list[str]:
+    async def find_contradictions(self, certificate: StoredCertificate) -> list[str]:
         """Return the contradictions between a certificate and the database, as messages.
 
         The certificate must be stored and be in the audit log, the member must be erased, and the ledger must contain its entries.

@@ -1,7 +1,7 @@
 """Counters in this process, which are exact for one process and the fallback of each process without a shared store."""
 
 from guerdon.clock import Clock
-from guerdon.rate_limits.rules import Quota, QuotaCounter, QuotaStatus, bring_up_to, quota_status, used
+from guerdon.rate_limits.rules import Quota, QuotaCounter, QuotaStatus, advance, quota_status, used
 
 COUNTERS_MAX = 100_000
 """Maximum number of counters of one quota. The least recently used counter is dropped first, so that many addresses cannot fill the memory."""
@@ -26,7 +26,7 @@ class LocalCounters:
             counter = QuotaCounter(now_ms // quota.window_ms)
             self._make_room(counters, now_ms // quota.window_ms)
         else:
-            bring_up_to(counter, now_ms, quota)
+            advance(counter, now_ms, quota)
         counters[key] = counter
         granted = used(counter, now_ms, quota) + (cost or 1) <= quota.amount
         if granted:
@@ -39,7 +39,7 @@ class LocalCounters:
         if counter is None:
             return None
         now_ms = self._clock.now_ms()
-        bring_up_to(counter, now_ms, quota)
+        advance(counter, now_ms, quota)
         return quota_status(counter, now_ms, quota, granted=False) if used(counter, now_ms, quota) >= quota.amount else None
 
     @staticmethod

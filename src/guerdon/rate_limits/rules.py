@@ -40,7 +40,7 @@ class QuotaStatus(Struct, frozen=True):
     """Time until the next request is granted if this one was refused, otherwise until the window ends."""
 
 
-def bring_up_to(counter: QuotaCounter, now_ms: int, quota: Quota) -> None:
+def advance(counter: QuotaCounter, now_ms: int, quota: Quota) -> None:
     """Advance the counter to the window of `now_ms`. If the clock was set back, the counter keeps its window."""
     index = now_ms // quota.window_ms
     if index > counter.index:
@@ -61,7 +61,7 @@ def quota_status(counter: QuotaCounter, now_ms: int, quota: Quota, *, granted: b
     return QuotaStatus(quota, granted, remaining, left_ms if granted else _wait_ms(counter, quota, left_ms))
 
 
-def fields(status: QuotaStatus) -> dict[str, str]:
+def header_fields(status: QuotaStatus) -> dict[str, str]:
     """Return the header fields for a status (draft-ietf-httpapi-ratelimit-headers). The names are only here, because it is a draft."""
     quota = status.quota
     return {

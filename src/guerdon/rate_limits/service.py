@@ -6,7 +6,7 @@ from typing import Literal
 from guerdon.clock import Clock
 from guerdon.errors import StoreUnavailable, TooManyRequests
 from guerdon.rate_limits.counters import LocalCounters
-from guerdon.rate_limits.rules import Quota, QuotaStatus, fields
+from guerdon.rate_limits.rules import Quota, QuotaStatus, header_fields
 from guerdon.rate_limits.shared import UNAVAILABLE, SharedCounters
 
 WithoutStore = Literal["local", "open", "closed"]
@@ -102,7 +102,7 @@ class RateLimiter:
             raise
 
 
-def quota_of(name: str, text: str) -> Quota:
+def parse_quota(name: str, text: str) -> Quota:
     """Return the quota of a setting in the form `requests/seconds`, which the settings have checked."""
     amount, seconds = text.split("/")
     return Quota(name, int(amount), int(seconds))
@@ -117,7 +117,7 @@ def refusal(status: QuotaStatus) -> TooManyRequests:
         f"the limit `{quota.name}` is {quota.amount} requests in {quota.window_seconds} s; try again in {seconds} s",
         retry_after_seconds=max(seconds, 1),
     )
-    error.headers = fields(status)
+    error.headers = header_fields(status)
     return error
 
 

@@ -13,7 +13,7 @@ from guerdon.rate_limits.rules import Quota, QuotaCounter, QuotaStatus, quota_st
 
 TIMEOUT_SECONDS = 1.0
 """Longer than any response of a healthy store, also for a busy process."""
-QUESTIONS_MAX = 256
+COUNTS_MAX = 256
 """Maximum number of counts in one exchange with the store."""
 UNAVAILABLE = "the request counters are unavailable; try again"
 SCRIPT = """
@@ -99,7 +99,7 @@ class SharedCounters:
         """Send the waiting counts until none is left. A count whose caller gave up meanwhile still counts."""
         try:
             while self._waiting:
-                counts = [self._waiting.popleft() for _ in range(min(len(self._waiting), QUESTIONS_MAX))]
+                counts = [self._waiting.popleft() for _ in range(min(len(self._waiting), COUNTS_MAX))]
                 try:
                     async with asyncio.timeout(2 * TIMEOUT_SECONDS):
                         rows = await self._send(counts)

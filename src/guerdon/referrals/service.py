@@ -81,25 +81,25 @@ class Referrals:
         """
         actor.require_reach(member_id)
         await self._members.get_member(member_id)
-        standing = await self._member_states.find_one({"_id": member_id, "owner": member_id})
-        return view_referral(standing or MemberState(id=member_id, owner=member_id), code_of(member_id))
+        member_state = await self._member_states.find_one({"_id": member_id, "owner": member_id})
+        return view_referral(member_state or MemberState(id=member_id, owner=member_id), code_of(member_id))
 
 
 def _referral_command(member_id: str, referrer: str) -> Command[Referred]:
     def decide(view: View) -> Decision[Referred]:
-        standing = member_state_of(member_id, view)
-        if standing.referrer == referrer:
-            return Decision(value=Referred(standing, replayed=True))
+        member_state = member_state_of(member_id, view)
+        if member_state.referrer == referrer:
+            return Decision(value=Referred(member_state, replayed=True))
         if member_id == referrer:
             raise ReferralRefused("a member cannot refer themselves", cause="oneself")
-        if standing.referrer is not None:
+        if member_state.referrer is not None:
             raise ReferralRefused("another member has referred this member", cause="referred-already")
-        if standing.purchases:
+        if member_state.purchases:
             raise ReferralRefused("the member already has a purchase", cause="not-new")
         if not member_state_of(referrer, view).purchases:
             raise ReferralRefused("the referrer has no purchase", cause="referrer-has-not-bought")
-        referred = msgspec.structs.replace(standing, referrer=referrer, referred_at=view.now_ms)
-        return Decision(changes=(member_state_change(standing, referred),), value=Referred(referred, replayed=False))
+        referred = msgspec.structs.replace(member_state, referrer=referrer, referred_at=view.now_ms)
+        return Decision(changes=(member_state_change(member_state, referred),), value=Referred(referred, replayed=False))
 
     documents = tuple(member_state_ref(each) for each in dict.fromkeys((member_id, referrer)))
     return Command(tuple(dict.fromkeys((member_id, referrer))), (member_state_lock(member_id),), decide, documents=documents)

@@ -63,7 +63,7 @@ def reversal_command(request: Reversal, calendar: Calendar) -> Command:
             raise ReversalLimit(wording, left=left, amount=whole)
         transaction = Transaction(
             kind="reversal",
-            postings=tuple(back(side, done, amount, calendar, view.now_ms) for side in request.sides),
+            postings=tuple(reversal_posting(side, done, amount, calendar, view.now_ms) for side in request.sides),
             actor=request.idempotency.actor,
             idempotency=request.idempotency,
             reason=request.reason,
@@ -84,7 +84,7 @@ def reversal_command(request: Reversal, calendar: Calendar) -> Command:
     )
 
 
-def back(side: Entry, done: int, amount: int, calendar: Calendar, now_ms: int) -> Posting:
+def reversal_posting(side: Entry, done: int, amount: int, calendar: Calendar, now_ms: int) -> Posting:
     """Return the posting that reverses `amount` of one entry, of which `done` is already reversed."""
     whole = abs(side.amount)
     moved = side.lots or ()

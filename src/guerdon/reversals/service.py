@@ -5,7 +5,7 @@ from guerdon.errors import NotFound
 from guerdon.ledger.models import SYSTEM, CommandOutcome, Entry, Idempotency, parse_location
 from guerdon.ledger.service import Ledger
 from guerdon.ledger.store import REVERSALS
-from guerdon.permissions import NOBODYS, Actor
+from guerdon.permissions import MISSING_OR_FOREIGN, Actor
 from guerdon.reversals.models import ReversalCreate, TransactionState
 from guerdon.reversals.rules import Reversal, require_reversible, reversal_command
 from guerdon.wallets.models import view_transaction
@@ -56,10 +56,10 @@ class Reversals:
         """
         location = parse_location(transaction_id) if transaction_id.startswith("txn_") else None
         if location is None:
-            raise NotFound(NOBODYS)
+            raise NotFound(MISSING_OR_FOREIGN)
         first = await self._entry(*location)
         if first.transaction is not None:
-            raise NotFound(NOBODYS)
+            raise NotFound(MISSING_OR_FOREIGN)
         if first.counterparty.startswith(SYSTEM) or first.pair is None:
             return [first]
         return [first, await self._entry(first.counterparty, first.pair)]
@@ -68,5 +68,5 @@ class Reversals:
         owner, _ = parse_wallet_id(account)
         entry = await self._ledger.get_entry(account, seq, owner)
         if entry is None:
-            raise NotFound(NOBODYS)
+            raise NotFound(MISSING_OR_FOREIGN)
         return entry

@@ -16,12 +16,12 @@ INDEXES: dict[str, list[IndexModel]] = {FACTORS: []}
 """No secondary index: a factor is found by the id of its member."""
 
 
-def about(member_id: str) -> Document:
+def factor_of(member_id: str) -> Document:
     """Return the filter of a member's factor."""
     return {"_id": member_id}
 
 
-BELONGINGS = [ErasableRows("second_factors", FACTORS, about)]
+ERASABLE_ROWS = [ErasableRows("second_factors", FACTORS, factor_of)]
 
 
 # --- stored ---------------------------------------------------------------------------------------------------------

@@ -22,7 +22,7 @@ from guerdon.rate_limits.service import RateLimiter
 PREFIX = "gd_"
 KNOWN_MS = 180 * 86_400_000
 """Time after its last log-in for which a device is known."""
-EVERYBODY = "all"
+ALL_FAILURES = "all"
 """Key of the counter of all failed attempts."""
 _CONTEXT = "device token"
 _OWNER_BYTES, _TIME_BYTES, _NAME_BYTES = 32, 8, 12
@@ -95,7 +95,7 @@ class LoginGuard:
             return [await self._spend("device", attempt.device.hex())]
         spent = [await self._spend("account", attempt.account.hex())]
         try:
-            spent.append(await self._spend("failures", EVERYBODY))
+            spent.append(await self._spend("failures", ALL_FAILURES))
         except TooManyRequests:
             # The number of failures shows that one password is being tried on many accounts: each address has one attempt now.
             spent.append(await self._spend("spray", address))

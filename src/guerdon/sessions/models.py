@@ -19,12 +19,12 @@ INDEXES: dict[str, list[IndexModel]] = {
 }
 
 
-def about(member_id: str) -> Document:
+def sessions_of(member_id: str) -> Document:
     """Return the filter of a member's sessions, whose ids begin with the id of the member."""
     return {"_id": {"$gte": f"{member_id}:", "$lt": f"{member_id};"}}
 
 
-BELONGINGS = [ErasableRows("sessions", SESSIONS, about)]
+ERASABLE_ROWS = [ErasableRows("sessions", SESSIONS, sessions_of)]
 REFRESH_TOKEN_LENGTH_MAX = 200
 DEVICE_LENGTH_MAX = 200
 DEVICE_TOKEN_LENGTH_MAX = 160

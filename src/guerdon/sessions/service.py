@@ -16,15 +16,15 @@ from guerdon.members.vault import Vault
 from guerdon.permissions import ROLE_SCOPES, Actor
 from guerdon.second_factor.service import SecondFactors
 from guerdon.sessions.guard import LoginGuard
-from guerdon.sessions.models import SESSIONS, LoginCreate, Session, TokenView, about
+from guerdon.sessions.models import SESSIONS, LoginCreate, Session, TokenView, sessions_of
 from guerdon.sessions.refresh import REFUSAL, RefreshToken, first_token, new_session_id, parse_refresh_token
 from guerdon.sessions.rules import is_live, may_go_on, meaning_of
 
 SESSIONS_MAX = 20
 """Maximum number of sessions of one member. Another log-in ends the least recently used session."""
-STANDING_SECONDS = 30.0
+CHECKED_SECONDS = 30.0
 """Maximum age of a cached session check, on routes that only read."""
-STANDING_MAX = 10_000
+CHECKED_MAX = 10_000
 """Maximum number of sessions whose check a process caches."""
 _HOUR_MS = 3_600_000
 _ENDED = "the session has ended; log in again"
@@ -90,7 +90,7 @@ class Sessions:
             Overloaded: too many passwords are being hashed.
         """
         async with self._guard.attempt(body.email, address, body.device_token) as attempt:
-            member = await self._members.prove(body.email, body.password)
+            member = await self._members.authenticate(body.email, body.password)
         # Outside the guard: the password was right, and wrong codes have their own count.
         factor = await self._factors.require(member, body.code)
         await self._make_room(member.id)
@@ -194,7 +194,7 @@ class Sessions:
         live.sort(key=lambda session: session.used_at, reverse=True)
         return [(session, _open_device(session, key)) for session in live]
 
-    async def stand(self, actor: Actor, *, fresh: bool) -> Actor:
+    async def current_actor(self, actor: Actor, *, fresh: bool) -> Actor:
         """Return the holder of an access token with their current role and scopes.
 
         With `fresh` the session is read now. Otherwise the result may be up to `STANDING_SECONDS` old.
@@ -204,7 +204,7 @@ class Sessions:
         """
         session_id = str(actor.session)
         checked = self._checked.get(session_id)
-        if not fresh and checked is not None and self._clock.monotonic() - checked[0] < STANDING_SECONDS:
+        if not fresh and checked is not None and self._clock.monotonic() - checked[0] < CHECKED_SECONDS:
             return checked[1]
         read_at = self._clock.monotonic()
         session, member = await asyncio.gather(self._sessions.get(session_id), self._member_rows.get(actor.id))
@@ -215,7 +215,7 @@ class Sessions:
             raise Unauthenticated(_ENDED)
         current = self._actor_of(member, session)
         self._checked[session_id] = (read_at, current)
-        if len(self._checked) > STANDING_MAX:
+        if len(self._checked) > CHECKED_MAX:
             del self._checked[next(iter(self._checked))]
         return current
 
@@ -251,7 +251,7 @@ class Sessions:
 
     async def _all_of(self, member_id: str) -> list[Session]:
         # More than the maximum, since concurrent log-ins may exceed it by a few.
-        return await self._sessions.find(about(member_id), limit=10 * SESSIONS_MAX)
+        return await self._sessions.find(sessions_of(member_id), limit=10 * SESSIONS_MAX)
 
     async def _end(self, where: dict[str, object]) -> bool:
         """Delete a session. Return False if it does not exist. Its tokens are then rejected like unknown ones."""

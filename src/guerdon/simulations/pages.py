@@ -225,7 +225,7 @@ class Pages:
         async def read(recorded: RecordedEvent) -> tuple[str, Subject | None]:
             async with semaphore:
                 stored = recorded.inputs is not None and recorded.inputs.person is not None
-                return recorded.id, await (self._profiles.recall(recorded) if stored else self._profiles.look(recorded.owner))
+                return recorded.id, await (self._profiles.read_sealed(recorded) if stored else self._profiles.look(recorded.owner))
 
         return dict(await asyncio.gather(*(read(event) for event in events if _reads_profile(event, campaign_sets))))
 

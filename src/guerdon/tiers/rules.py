@@ -71,7 +71,7 @@ def gains_of(
             if each.award is not None
         ]
         return _losses(original.awards, inputs, outcome, original.occurred_at, original.recorded_at) + broken
-    awards = [award_of(verdict) for verdict in outcome.allocations if verdict.amount and verdict.to is None]
+    awards = [award_of(allocation) for allocation in outcome.allocations if allocation.amount and allocation.to is None]
     gains = [QualifyingGain(award.asset, award.amount, event.occurred_at, inputs.decided_at) for award in awards]
     if outcome.refunded is None:
         return gains

@@ -56,12 +56,12 @@ class Tiers:
 
     def __init__(self, ledger: Ledger, identity: Members, assets: Assets, *, database: Database, clock: Clock) -> None:
         self._ledger = ledger
-        self._identity = identity
+        self._members = identity
         self._assets = assets
         self._clock = clock
         self._definitions = Definitions(database, (TIER_SETS, TierSets), (TIER_SET_VERSIONS, TierSetVersion), noun="tier set")
         self._sets = self._definitions.current
-        self._standings = database.collection(MEMBER_STATES, MemberState)
+        self._member_states = database.collection(MEMBER_STATES, MemberState)
         self._changes = database.collection(TIER_CHANGES, TierChange)
 
     # --- the rules --------------------------------------------------------------------------------------------------
@@ -129,8 +129,8 @@ class Tiers:
             NotFound: the member does not exist, or is not the caller.
         """
         actor.require_reach(member_id)
-        sets, standing = await self._read(member_id)
-        return view_tier(sets, standing, self._clock.now_ms(), self._ledger.calendar)
+        sets, member_state = await self._read(member_id)
+        return view_tier(sets, member_state, self._clock.now_ms(), self._ledger.calendar)
 
     async def list_changes(self, actor: Actor, member_id: str, query: TierChangeQuery) -> tuple[list[TierChangeView], str | None]:
         """Return one page of the changes of a member's tier, newest first, and the cursor of the next page.
@@ -140,13 +140,13 @@ class Tiers:
             Validation: the cursor does not belong to this list.
         """
         actor.require_reach(member_id)
-        sets, standing = await self._read(member_id)
+        sets, member_state = await self._read(member_id)
         before = f"{member_id}#~"
         if query.cursor is not None:
             before = decode_cursor(query.cursor, f"{member_id}#")
-        waiting = review(sets, standing, self._clock.now_ms(), self._ledger.calendar).changes
+        waiting = review(sets, member_state, self._clock.now_ms(), self._ledger.calendar).changes
         first = [view_change(each, recorded=False) for each in reversed(waiting) if each.id < before]
-        last = min(before, f"{member_id}#{standing.tier_changes + 1:06d}")
+        last = min(before, f"{member_id}#{member_state.tier_changes + 1:06d}")
         where = {"_id": {"$gt": f"{member_id}#", "$lt": last}, "owner": member_id}
         found = await self._changes.find(where, sort=[("_id", -1)], limit=query.limit + 1)
         items = [*first, *(view_change(each, recorded=True) for each in found)]
@@ -155,9 +155,9 @@ class Tiers:
         return items[: query.limit], encode_cursor(ids[query.limit - 1]) if more else None
 
     async def _read(self, member_id: str) -> tuple[TierSets | None, MemberState]:
-        await self._identity.get_member(member_id)
-        standing = await self._standings.find_one({"_id": member_id, "owner": member_id})
-        return await self._sets.get(PROGRAMME), standing or MemberState(id=member_id, owner=member_id)
+        await self._members.get_member(member_id)
+        member_state = await self._member_states.find_one({"_id": member_id, "owner": member_id})
+        return await self._sets.get(PROGRAMME), member_state or MemberState(id=member_id, owner=member_id)
 
     # --- the review -------------------------------------------------------------------------------------------------
 
@@ -166,13 +166,13 @@ class Tiers:
 
         Only the stored history and member state depend on it: requests compute the current tier.
         """
-        return await self._review_lapsing() + await self._review_all()
+        return await self._review_changed_by_time() + await self._review_all()
 
-    async def _review_lapsing(self) -> int:
+    async def _review_changed_by_time(self) -> int:
         seen = 0
         for _ in range(PASSES_MAX):
             due = {"due_at": {"$gt": 0, "$lte": self._clock.now_ms()}}
-            found = self._standings.raw.find(due, {"_id": 1}, limit=REVIEW_BATCH).sort("due_at")
+            found = self._member_states.raw.find(due, {"_id": 1}, limit=REVIEW_BATCH).sort("due_at")
             members = [str(row["_id"]) async for row in found]
             await self._review(members)
             seen += len(members)
@@ -185,12 +185,12 @@ class Tiers:
         sets = await self._sets.get(PROGRAMME)
         if sets is None or self._clock.now_ms() < sets.versions[-1].created_at + WALK_AFTER_MS:
             return 0
-        walk = await self._sets.raw.find_one({"_id": WALK}) or {}
-        if walk.get("version") == sets.count and walk["after"] is None:
+        progress_row = await self._sets.raw.find_one({"_id": WALK}) or {}
+        if progress_row.get("version") == sets.count and progress_row["after"] is None:
             return 0
-        after, seen = walk["after"] if walk.get("version") == sets.count else "", 0
+        after, seen = progress_row["after"] if progress_row.get("version") == sets.count else "", 0
         while after is not None:
-            found = self._standings.raw.find({"_id": {"$gt": after}}, {"tier_version": 1}, limit=REVIEW_BATCH).sort("_id")
+            found = self._member_states.raw.find({"_id": {"$gt": after}}, {"tier_version": 1}, limit=REVIEW_BATCH).sort("_id")
             rows: list[Document] = [row async for row in found]
             members = [str(row["_id"]) for row in rows if row.get("tier_version", 0) != sets.count]
             await self._review(members)
@@ -200,18 +200,20 @@ class Tiers:
         return seen
 
     async def _review(self, members: list[str]) -> None:
-        verdicts = await self._ledger.submit_all([self._review_of(member) for member in members]) if members else []
-        refused = [verdict for verdict in verdicts if isinstance(verdict, GuerdonError)]
+        results = await self._ledger.submit_all([self._review_of(member) for member in members]) if members else []
+        refused = [result for result in results if isinstance(result, GuerdonError)]
         if refused:
             raise refused[0]
 
     def _review_of(self, member_id: str) -> Command:
         def decide(view: View) -> Decision:
-            standing = member_state_of(member_id, view)
-            progress = review(tiers_of(view), standing, view.now_ms, self._ledger.calendar)
-            if progress.member_state == standing:
+            member_state = member_state_of(member_id, view)
+            progress = review(tiers_of(view), member_state, view.now_ms, self._ledger.calendar)
+            if progress.member_state == member_state:
                 return Decision()
-            return Decision(inserts=tuple(history_of(progress)), changes=(member_state_change(standing, progress.member_state),))
+            return Decision(
+                inserts=tuple(history_of(progress)), changes=(member_state_change(member_state, progress.member_state),)
+            )
 
         documents = (member_state_ref(member_id), TIERS_REF)
         return Command((member_id,), (member_state_lock(member_id),), decide, documents=documents)

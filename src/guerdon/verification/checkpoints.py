@@ -23,7 +23,7 @@ from guerdon.verification.checkpoint_file import Line, append_missing, read_line
 from guerdon.verification.report import VerificationReport
 from guerdon.verification.signing import BadSignature, CheckpointKeys
 
-__all__ = ["BooksChanged", "Checkpoint", "CheckpointKeys", "Recount", "check_chain", "write_checkpoint"]
+__all__ = ["Checkpoint", "CheckpointKeys", "LedgerChanged", "Recount", "check_chain", "write_checkpoint"]
 
 CHECKPOINTS = "checkpoints"
 INDEXES: dict[str, list[IndexModel]] = {CHECKPOINTS: []}
@@ -35,7 +35,7 @@ PAGE_ACCOUNTS = 1000
 _canonical = msgspec.json.Encoder()
 
 
-class BooksChanged(Exception):
+class LedgerChanged(Exception):
     """The ledger does not agree with a signed checkpoint, so no further checkpoint is signed."""
 
 
@@ -132,7 +132,7 @@ async def write_checkpoint(database: Database, clock: Clock, keys: CheckpointKey
     await _count_ledger(database, [*previous_recounts, recount])
     for earlier in previous_recounts:
         if (fault := earlier.fault()) is not None:
-            raise BooksChanged(f"checkpoint {earlier.number}: {fault}; run `guerdon verify`")
+            raise LedgerChanged(f"checkpoint {earlier.number}: {fault}; run `guerdon verify`")
     made = Checkpoint(
         number=recount.number,
         made_at=made_at,
@@ -155,7 +155,7 @@ def _decode_stored(document: Document, keys: CheckpointKeys) -> Checkpoint:
     try:
         return msgspec.json.decode(keys.read(document["jws"]), type=Checkpoint)
     except (BadSignature, KeyError, msgspec.MsgspecError) as error:
-        raise BooksChanged(f"checkpoint {document['_id']} is not signed by a known key: {error}") from None
+        raise LedgerChanged(f"checkpoint {document['_id']} is not signed by a known key: {error}") from None
 
 
 async def _export(database: Database, file: Path | None) -> None:
@@ -166,7 +166,7 @@ async def _export(database: Database, file: Path | None) -> None:
     lines = [Line(document["_id"], document["jws"]) async for document in cursor]
     fault = append_missing(file, lines)
     if fault is not None:
-        raise BooksChanged(fault)
+        raise LedgerChanged(fault)
 
 
 async def _count_ledger(database: Database, recounts: Sequence[Recount]) -> None:
@@ -187,7 +187,7 @@ async def _pages(database: Database) -> AsyncIterator[list[AccountSnapshot]]:
         try:
             page.append(msgspec.convert(document, AccountSnapshot, builtin_types=(bytes,)))
         except msgspec.ValidationError as error:
-            raise BooksChanged(f"the account {document['_id']} cannot be read: {error}; run `guerdon verify`") from None
+            raise LedgerChanged(f"the account {document['_id']} cannot be read: {error}; run `guerdon verify`") from None
         if len(page) == PAGE_ACCOUNTS:
             yield page
             page = []
@@ -216,7 +216,7 @@ async def _heads_as_of(database: Database, rows: Sequence[AccountSnapshot], as_o
         step *= 2
         rows_found = [row async for row in database.raw[ENTRIES].find({"_id": {"$in": list(account_ids)}}, {"at": 1, "hash": 1})]
         if len(rows_found) != len(account_ids):
-            raise BooksChanged("entries are missing in the middle of a chain; run `guerdon verify`")
+            raise LedgerChanged("entries are missing in the middle of a chain; run `guerdon verify`")
         for row in rows_found:
             account_id, seq = account_ids[row["_id"]], int(row["_id"][-12:])
             low, head, high = spans[account_id]

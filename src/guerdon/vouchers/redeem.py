@@ -119,7 +119,7 @@ def documents_of(offers: Sequence[Offer], member: str) -> list[DocumentRef]:
     reads_member_state = False
     for offer in offers:
         documents.append(DocumentRef(OFFERS, offer.id, offer.id))
-        reads_member_state |= bool(offer.tiers) or compile_eligibility(offer.eligibility, "/eligibility").reads_standing
+        reads_member_state |= bool(offer.tiers) or compile_eligibility(offer.eligibility, "/eligibility").reads_member_state
     if reads_member_state:
         documents += [member_state_ref(member), TIERS_REF]
     return documents
@@ -245,7 +245,7 @@ def ineligible(offer: Offer, context: RedeemContext) -> BusinessError | None:
         )
     if offer.eligibility == "true":
         return None
-    holds, error = compile_eligibility(offer.eligibility, "/eligibility").judge(context.facts)
+    holds, error = compile_eligibility(offer.eligibility, "/eligibility").evaluate(context.facts)
     if holds:
         return None
     # The condition is not quoted: it can name other members.

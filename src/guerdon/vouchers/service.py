@@ -17,7 +17,7 @@ from guerdon.offers.code_patterns import DEFAULT_PATTERN, normalise, parse_patte
 from guerdon.offers.models import CatalogueItem, Offer
 from guerdon.offers.service import Offers
 from guerdon.outbox import Outbox
-from guerdon.permissions import NOBODYS, Actor
+from guerdon.permissions import MISSING_OR_FOREIGN, Actor
 from guerdon.vouchers.catalog import catalog_command, on_sale
 from guerdon.vouchers.codes.models import CODE_BATCHES, CodeBatch
 from guerdon.vouchers.codes.unissued_codes import FoundVoucher, open_voucher
@@ -202,7 +202,7 @@ class Vouchers:
         """
         found = await self.look(code, actor.id)
         if found is None or (actor.kind == "member" and found.voucher.member != actor.id):
-            raise NotFound(NOBODYS)
+            raise NotFound(MISSING_OR_FOREIGN)
         return await self.view(found)
 
     async def find(self, code: str) -> Voucher | None:

@@ -8,7 +8,7 @@ from structlog.typing import FilteringBoundLogger
 from guerdon.config import Settings
 from guerdon.errors import StartupRefused
 from guerdon.ledger import jobs as ledger_jobs
-from guerdon.logs import tell_security
+from guerdon.logs import log_security_event
 from guerdon.mail import Mailer, parse_sender, parse_smtp_url
 from guerdon.password_reset import jobs as recovery_jobs
 from guerdon.privacy.service import ERASURES_EVERY_MS
@@ -38,7 +38,7 @@ def jobs_of(services: Services, settings: Settings, log: FilteringBoundLogger) -
         Job("tiers", REVIEW_EVERY_MS, services.tiers.review_due),
         Job("erasures", ERASURES_EVERY_MS, services.erasures.finish_begun),
         Job("codes", GENERATE_EVERY_MS, services.code_generation.generate_open),
-        Job("recovery", recovery_jobs.EVERY_MS, services.password_resets.answer_asked),
+        Job("recovery", recovery_jobs.EVERY_MS, services.password_resets.process_requests),
         *simulation_jobs(services),
     ]
     if settings.smtp_url is not None:
@@ -49,9 +49,9 @@ def jobs_of(services: Services, settings: Settings, log: FilteringBoundLogger) -
         async def sign() -> int:
             try:
                 return await ledger_checkpoints.write_checkpoint(database, clock, keys, settings.checkpoint_file)
-            except ledger_checkpoints.BooksChanged:
+            except ledger_checkpoints.LedgerChanged:
                 request_id = services.ids.new("job")
-                tell_security(log, "verify_failed", actor="system:worker", subject={}, result="failed", request_id=request_id)
+                log_security_event(log, "verify_failed", actor="system:worker", subject={}, result="failed", request_id=request_id)
                 raise
 
         jobs.append(Job("checkpoint", settings.checkpoint_every_seconds * 1000, sign))
@@ -65,9 +65,9 @@ def simulation_jobs(services: Services) -> list[Job]:
     ]
 
 
-def _postman_of(services: Services, settings: Settings, log: FilteringBoundLogger) -> recovery_jobs.Postman:
+def _postman_of(services: Services, settings: Settings, log: FilteringBoundLogger) -> recovery_jobs.ResetMailer:
     if settings.smtp_url is None or settings.mail_from is None or settings.reset_url is None:
         raise StartupRefused("GUERDON_SMTP_URL also needs GUERDON_MAIL_FROM and GUERDON_RESET_URL")
     server, sender = parse_smtp_url(settings.smtp_url.get_secret_value()), parse_sender(settings.mail_from)
     mailer = Mailer(server, sender, services.clock)
-    return recovery_jobs.Postman(services.password_resets, services.outbox, mailer, settings.reset_url, log)
+    return recovery_jobs.ResetMailer(services.password_resets, services.outbox, mailer, settings.reset_url, log)

@@ -17,7 +17,7 @@ from guerdon.members.passwords import PasswordHasher
 from guerdon.members.vault import Vault
 from guerdon.outbox import Outbox
 from guerdon.rate_limits.rules import Quota
-from guerdon.rate_limits.service import RateLimiter, quota_of
+from guerdon.rate_limits.service import RateLimiter, parse_quota
 from guerdon.rate_limits.shared import SharedCounters
 from guerdon.simulated_clock.service import ClockControl
 from guerdon.wallets.assets import Assets
@@ -116,7 +116,7 @@ def _quotas_of(settings: Settings) -> list[Quota]:
         "code": settings.rate_codes,
         "spray": f"1/{settings.rate_failures.partition('/')[2]}",
     }
-    return [quota_of(name, text) for name, text in texts.items()]
+    return [parse_quota(name, text) for name, text in texts.items()]
 
 
 def _shared_counters(settings: Settings) -> SharedCounters | None:

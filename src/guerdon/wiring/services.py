@@ -143,11 +143,11 @@ def _services_on(resources: Resources, settings: Settings) -> Services:
         wallets=wallets,
         wallet_administration=WalletAdministration(ledger, wallets),
         history=History(wallets, ledger, database=database, clock=clock),
-        streams=Streams(wallets, database=database, clock=clock, stand=recheck_actor(access, sessions)),
+        streams=Streams(wallets, database=database, clock=clock, recheck_actor=recheck_actor(access, sessions)),
         holds=Holds(ledger, database=database, clock=clock),
         reversals=Reversals(ledger, database=database),
         campaigns=campaigns,
-        events=Events(ledger, members, campaigns, people=profiles, database=database, clock=clock),
+        events=Events(ledger, members, campaigns, profiles=profiles, database=database, clock=clock),
         referrals=Referrals(ledger, members, database=database),
         tiers=Tiers(ledger, members, assets, database=database, clock=clock),
         event_replays=EventReplays(campaigns, profiles, database),
@@ -181,7 +181,7 @@ def recheck_actor(access: Access, sessions: Sessions) -> RecheckActor:
     """Return a function that re-checks a caller's current permissions."""
 
     async def recheck(actor: Actor) -> Actor:
-        return await (access.stand(actor) if actor.session is None else sessions.stand(actor, fresh=False))
+        return await (access.current_actor(actor) if actor.session is None else sessions.current_actor(actor, fresh=False))
 
     return recheck
 

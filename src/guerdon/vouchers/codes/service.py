@@ -17,7 +17,7 @@ from guerdon.ledger.models import Command, Idempotency
 from guerdon.ledger.service import Ledger
 from guerdon.offers.code_patterns import normalise, parse_pattern
 from guerdon.offers.service import Offers
-from guerdon.permissions import NOBODYS, Actor
+from guerdon.permissions import MISSING_OR_FOREIGN, Actor
 from guerdon.vouchers.codes.imports import PROBLEMS_MAX, ImportedCode, LineProblem, read_codes
 from guerdon.vouchers.codes.models import (
     CODE_BATCHES,
@@ -223,9 +223,9 @@ class CodeBatches:
         number = pool_id(row.offer, row.number) if row is not None and row.number is not None else "-"
         dealt, batch = await self._dealt.get(number), await self._batches.get((row and row.batch) or "-")
         if row is None or (batch is not None and batch.status != "done"):
-            raise NotFound(NOBODYS)
+            raise NotFound(MISSING_OR_FOREIGN)
         if actor.kind == "member" and actor.id != (row.owner if dealt is None else dealt.member):
-            raise NotFound(NOBODYS)
+            raise NotFound(MISSING_OR_FOREIGN)
         pooled = await self._pool.get(number) if row.number is not None else None
         return row.id if pooled is None else pooled.code
 

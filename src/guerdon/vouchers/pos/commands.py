@@ -10,7 +10,7 @@ from guerdon.errors import NotFound
 from guerdon.ledger.decide import find_replay
 from guerdon.ledger.models import Account, Command, Decision, DocumentChange, DocumentRef, Entry, Idempotency, Transaction, View
 from guerdon.outbox import OUTBOX
-from guerdon.permissions import NOBODYS
+from guerdon.permissions import MISSING_OR_FOREIGN
 from guerdon.vouchers.codes.unissued_codes import VoucherOpening
 from guerdon.vouchers.models import VOUCHERS, Voucher
 from guerdon.vouchers.pos.rules import Step, VoucherBefore, VoucherStep, require_step, status_now
@@ -103,7 +103,7 @@ def before_of(view: View, request: StepRequest) -> VoucherBefore:
     elif request.opening is not None:
         voucher, account = request.voucher, request.opening.account
     else:
-        raise NotFound(NOBODYS)
+        raise NotFound(MISSING_OR_FOREIGN)
     now_ms = max(view.now_ms, account.at)
     return VoucherBefore(voucher, account, now_ms, status_now(voucher, account, now_ms))
 

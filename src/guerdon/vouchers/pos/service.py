@@ -26,8 +26,8 @@ from guerdon.members.service import Members
 from guerdon.offers.models import STOCK, Offer
 from guerdon.offers.service import Offers
 from guerdon.outbox import Outbox
-from guerdon.permissions import NOBODYS, Actor
-from guerdon.reversals.rules import back
+from guerdon.permissions import MISSING_OR_FOREIGN, Actor
+from guerdon.reversals.rules import reversal_posting
 from guerdon.vouchers.codes.unissued_codes import FoundVoucher
 from guerdon.vouchers.models import GIFT_CARD, Voucher
 from guerdon.vouchers.pos.commands import FurtherTransactions, StepRequest, key_entry, step_command
@@ -229,7 +229,7 @@ class PointOfSale:
         def refund(_: View, before: VoucherBefore) -> FurtherTransactions:
             if paid is None:
                 return FurtherTransactions()
-            posting = back(paid, 0, -paid.amount, self._ledger.calendar, before.now_ms)
+            posting = reversal_posting(paid, 0, -paid.amount, self._ledger.calendar, before.now_ms)
             metadata = {"voucher": voucher.id}
             paid_id = paid.transaction_id
             reversal = Transaction(
@@ -292,12 +292,12 @@ class PointOfSale:
         """
         found = await self._vouchers.look(code, actor.id)
         if found is None:
-            raise NotFound(NOBODYS)
+            raise NotFound(MISSING_OR_FOREIGN)
         voucher = found.voucher
         # A voucher without a member belongs to the bearer of its code until it is used or cancelled.
         bearer = voucher.member is None and voucher.state not in {"used", "cancelled"}
         if actor.kind == "member" and voucher.member != actor.id and not bearer:
-            raise NotFound(NOBODYS)
+            raise NotFound(MISSING_OR_FOREIGN)
         return found
 
     async def _use(
