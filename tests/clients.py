@@ -13,7 +13,7 @@ from falcon.asgi import App
 from guerdon.clock import Clock
 from guerdon.middlewares.problems import PROBLEM_TYPE
 from guerdon.system.openapi import errors_of
-from tests.leaks import assert_keeps_secrets
+from tests.secret_leaks import assert_keeps_secrets
 
 _keys = itertools.count(1)
 

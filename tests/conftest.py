@@ -24,8 +24,8 @@ from guerdon.wiring.routes import build_app
 from guerdon.wiring.services import Services, open_services
 from tests.clients import Caller, Log, ManualClock, client_of
 from tests.factories import Factory
-from tests.leaks import assert_keeps_secrets
-from tests.one_app import Apps
+from tests.secret_leaks import assert_keeps_secrets
+from tests.shared_app import Apps
 
 DATABASE = "guerdon_test"
 MEMORY = Path("/dev/shm")

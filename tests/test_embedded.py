@@ -158,7 +158,7 @@ def test_second_start_keeps_data_port_and_configuration(data: Path) -> None:
     assert again["version"] == config["version"]
 
 
-def test_a_big_log_is_put_aside(data: Path) -> None:
+def test_large_mongod_log_is_rotated(data: Path) -> None:
     (data / "mongod.log").write_bytes(b"x" * (10 * 1024 * 1024 + 1))
     with running(data):
         assert (data / "mongod.log").stat().st_size < 1024 * 1024
@@ -177,7 +177,7 @@ def test_start_after_kill_9_of_mongod(data: Path) -> None:
 
 
 @LINUX
-def test_a_pid_in_the_lock_file_that_is_not_ours_is_left_alone(data: Path) -> None:
+def test_foreign_process_in_the_lock_file_is_left_alone(data: Path) -> None:
     script = ["mongod", "-c", "sleep 600; :", "--dbpath", str(data)]  # Looks like a mongod, on another path.
     stranger = subprocess.Popen(script, executable="/bin/sh", start_new_session=True)
     try:
@@ -191,7 +191,7 @@ def test_a_pid_in_the_lock_file_that_is_not_ours_is_left_alone(data: Path) -> No
 
 
 @LINUX
-def test_mongod_and_lock_go_with_a_killed_parent(data: Path) -> None:
+def test_killed_parent_ends_mongod_and_releases_the_lock(data: Path) -> None:
     parent = run_python(PARENT, str(data))
     try:
         assert parent.stdout is not None
@@ -232,7 +232,7 @@ def test_an_old_mongod_that_hangs_is_killed(data: Path, monkeypatch: pytest.Monk
 
 
 @LINUX
-def test_mongod_goes_with_a_parent_killed_during_start(data: Path) -> None:
+def test_parent_killed_during_start_ends_mongod(data: Path) -> None:
     parent = run_python(PARENT, str(data))
     dbpath = data / "mongodb"
     try:
@@ -278,7 +278,7 @@ def test_another_port_when_the_old_one_is_taken(data: Path, stranger: str) -> No
         assert marks(again) == 5002
 
 
-def test_a_port_lost_between_choice_and_use_is_given_up(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_port_taken_before_its_use_is_replaced(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         taken = other.getsockname()[1]
         choose = host.choose_port
@@ -289,14 +289,14 @@ def test_a_port_lost_between_choice_and_use_is_given_up(data: Path, monkeypatch:
             assert marks(mongo) == 1
 
 
-def test_a_lost_note_of_the_port_costs_nothing(data: Path) -> None:
+def test_unreadable_port_file_does_not_prevent_startup(data: Path) -> None:
     (data / "mongod.json").write_text("not JSON")
     with running(data) as mongo:
         assert member_host(mongo) == f"127.0.0.1:{mongo.port}"
         assert marks(mongo) == 1
 
 
-def test_a_copy_runs_beside_the_original(seed: Path, data: Path) -> None:
+def test_copied_data_directory_runs_alongside_the_original(seed: Path, data: Path) -> None:
     with running(seed) as original, running(data) as copy:
         assert original.port != copy.port
         mark(copy)
@@ -304,7 +304,7 @@ def test_a_copy_runs_beside_the_original(seed: Path, data: Path) -> None:
         assert member_host(copy) == f"127.0.0.1:{copy.port}"
 
 
-def test_the_second_owner_is_told_about_the_first(tmp_path: Path) -> None:
+def test_busy_data_directory_names_its_owner(tmp_path: Path) -> None:
     lock = embedded.DataDirLock.acquire(tmp_path, command="guerdon up")
     with pytest.raises(DataDirectoryBusy, match="not announced a URL") as busy:
         embedded.DataDirLock.acquire(tmp_path, command="guerdon up")
@@ -318,7 +318,7 @@ def test_the_second_owner_is_told_about_the_first(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("act", [embedded.start, lambda data: embedded.DataDirLock.acquire(data, command="guerdon up")])
-def test_an_unusable_data_directory_is_refused_in_words(tmp_path: Path, act: Callable[[Path], object]) -> None:
+def test_unusable_data_directory_is_refused_with_an_explanation(tmp_path: Path, act: Callable[[Path], object]) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StartupRefused, match=r"cannot be used: Not a directory .*Choose a directory"):
         act(tmp_path / "file" / "data")
@@ -333,7 +333,7 @@ def test_broken_data_is_refused_quickly_with_the_log(data: Path) -> None:
     assert time.monotonic() - began < 60
 
 
-def test_without_any_mongod_the_ways_out_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_mongod_error_names_the_alternatives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(binary, "_WHEELS", ())
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(StartupRefused) as refusal:
@@ -342,7 +342,7 @@ def test_without_any_mongod_the_ways_out_are_named(tmp_path: Path, monkeypatch: 
         assert way in refusal.value.detail
 
 
-def test_a_mongod_that_does_not_run_is_quoted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_error_of_a_mongod_that_cannot_run_is_quoted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "mongod").write_text("#!/bin/sh\necho 'no such library: libfoo' >&2; exit 127\n")
     (tmp_path / "mongod").chmod(0o755)
     monkeypatch.setattr(binary, "_WHEELS", ())
@@ -354,7 +354,7 @@ def test_a_mongod_that_does_not_run_is_quoted(tmp_path: Path, monkeypatch: pytes
 @LINUX
 @pytest.mark.root
 @AS_ROOT
-def test_libcurl_is_borrowed_only_where_the_system_has_none(data: Path) -> None:
+def test_libcurl_is_provided_only_when_the_system_has_none(data: Path) -> None:
     assert not (data / "mongod-libs").exists()
     known = subprocess.check_output(["ldconfig", "-p"], text=True).splitlines()
     system = next((line.split()[-1] for line in known if "libcurl.so.4 " in line), None)
@@ -380,7 +380,7 @@ def test_libcurl_is_borrowed_only_where_the_system_has_none(data: Path) -> None:
 
 @pytest.mark.root
 @AS_ROOT
-def test_it_runs_as_somebody_else_than_root() -> None:
+def test_embedded_mongod_runs_as_an_unprivileged_user() -> None:
     home = Path("/tmp") / f"guerdon-test-{os.getpid()}"  # Below pytest's tmp_path only root may pass.
     home.mkdir()
     try:
@@ -420,7 +420,7 @@ def test_it_runs_as_somebody_else_than_root() -> None:
 
 
 @LINUX
-def test_the_lock_ends_with_its_holder_and_not_with_a_forked_worker(tmp_path: Path) -> None:
+def test_lock_ends_with_its_holder_despite_a_forked_worker(tmp_path: Path) -> None:
     code = """
         import multiprocessing, sys, time
         from pathlib import Path
@@ -471,7 +471,7 @@ def test_a_worker_dies_with_its_parent() -> None:
 
 
 @LINUX
-def test_a_child_whose_parent_is_gone_already_ends() -> None:
+def test_child_of_a_dead_parent_exits() -> None:
     result = subprocess.run(
         [sys.executable, "-c", "import os; from guerdon import embedded; embedded.die_with_parent(os.getppid() + 1)"],
         env={**os.environ, "PYTHONPATH": SOURCES},

@@ -110,7 +110,7 @@ def raw(port: int, request: bytes) -> bytes:
         return answer
 
 
-def test_what_is_for_trying_is_off_and_every_answer_says_little(production: Production) -> None:
+def test_development_features_are_off_and_responses_disclose_little(production: Production) -> None:
     with httpx.Client(base_url=f"http://127.0.0.1:{production.port}") as client:
         answers = {
             path: client.get(path) for path in ("/docs", "/docs/start.js", "/openapi.json", "/metrics", "/v1/members", "/nothing")
@@ -147,19 +147,19 @@ def test_what_is_for_trying_is_off_and_every_answer_says_little(production: Prod
     ],
     ids=["not http", "huge head", "http/1.0", "bad chunk", "two lengths", "connect", "websocket", "http/2"],
 )
-def test_what_is_malformed_learns_nothing(production: Production, request_bytes: bytes, first: bytes) -> None:
+def test_malformed_request_discloses_nothing(production: Production, request_bytes: bytes, first: bytes) -> None:
     answer = raw(production.port, request_bytes)
     assert answer.startswith(first)
     assert not INSIDES.search(answer.decode("latin-1"))
 
 
-def test_two_lengths_smuggle_nothing(production: Production) -> None:
+def test_conflicting_lengths_smuggle_no_request(production: Production) -> None:
     head = b"POST /v1/auth/login HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n"
     answer = raw(production.port, head + b"2\r\n{}\r\n0\r\n\r\nGET /health/live HTTP/1.1\r\nHost: x\r\n\r\n")
     assert answer.count(b"HTTP/1.1 ") == 1, "the second request would have been answered as well"
 
 
-def test_each_thing_that_is_not_safe_is_refused(production: Production, tmp_path: Path) -> None:
+def test_each_unsafe_setting_is_refused(production: Production, tmp_path: Path) -> None:
     """The same environment with one thing changed: it is refused, and told which; tests/test_startup.py has the processes."""
     assert require_safe(load(production.environment)) == []
     loose = tmp_path / "loose"
@@ -180,7 +180,7 @@ def test_each_thing_that_is_not_safe_is_refused(production: Production, tmp_path
         assert found_in(refused.value.detail, set()) == []
 
 
-def test_nothing_of_its_secrets_is_in_its_outputs_or_its_command_line(production: Production) -> None:
+def test_no_secret_is_in_the_output_or_the_command_line(production: Production) -> None:
     """LOG-1, the half that needs a process: at DEBUG, where a driver would tell each command."""
     secrets = {
         json.loads(Path(production.environment[f"GUERDON_{name}_FILE"]).read_text())["keys"][0][part]

@@ -69,7 +69,7 @@ def standalone(folder: Path) -> Iterator[str]:
         process.wait()
 
 
-def test_a_standalone_server_is_refused_in_words(tmp_path: Path) -> None:
+def test_standalone_server_is_refused_with_an_explanation(tmp_path: Path) -> None:
     with standalone(tmp_path) as url:
         keys = {"GUERDON_TOKEN_KEYS": TokenKeys.generate(), "GUERDON_MASTER_KEYS": MasterKeys.generate()}
         refused = run_here("serve", "--port", str(free_port()), GUERDON_MONGODB_URL=url, **keys)
@@ -114,7 +114,7 @@ def test_a_taken_port_and_a_taken_data_directory_are_named(tmp_path: Path) -> No
     assert "http://127.0.0.1:8000" in refused.err
 
 
-def test_production_refuses_what_is_for_trying(tmp_path: Path) -> None:
+def test_production_refuses_development_features(tmp_path: Path) -> None:
     refused = run_here("up", "--data-dir", str(tmp_path), GUERDON_PROFILE="production")
     assert (refused.status, "GUERDON_MONGODB_URL" in refused.err) == (2, True)
     mine = {"GUERDON_MONGODB_URL": "mongodb://guerdon:tRx9-vQ2_kLm4.ZbW7@127.0.0.1:1/", "GUERDON_TOKEN_KEYS": TokenKeys.generate()}
@@ -125,7 +125,7 @@ def test_production_refuses_what_is_for_trying(tmp_path: Path) -> None:
     assert (refused.status, "--no-demo" in refused.err) == (2, True)
 
 
-def test_production_names_each_secret_that_is_not_safe_and_repeats_none(tmp_path: Path) -> None:
+def test_production_names_each_unsafe_secret_without_quoting_it(tmp_path: Path) -> None:
     keys = tmp_path / "token_keys.json"
     keys.write_text(TokenKeys.generate())
     keys.chmod(0o644)
@@ -142,7 +142,7 @@ def test_production_names_each_secret_that_is_not_safe_and_repeats_none(tmp_path
         assert not [word for word in ("hunter2", "AAAAAAAA", json.loads(keys.read_text())["keys"][0]["d"]) if word in refused.err]
 
 
-def test_elsewhere_it_is_said_and_not_refused(tmp_path: Path) -> None:
+def test_unsafe_secret_outside_production_causes_only_a_warning(tmp_path: Path) -> None:
     keys = tmp_path / "token_keys.json"
     keys.write_text(TokenKeys.generate())
     keys.chmod(0o644)

@@ -80,10 +80,7 @@ class Validation(CallerError):
 
     @classmethod
     def at(cls, pointer: str, detail: str, **position: int) -> "Validation":
-        """Return the error of one value.
-
-        `pointer` is its JSON Pointer in the body or the name of the parameter; `position` is the place of the fault within the value.
-        """
+        """Return the error of the value at a JSON Pointer or query parameter; `position` is the position of the fault within the value."""
         where = f"{pointer}: " if pointer else ""
         return cls(f"{where}{detail}", errors=[{"pointer": pointer, "detail": detail, **position}])
 

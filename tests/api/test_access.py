@@ -72,7 +72,7 @@ def routes(app: App[Any, Any]) -> list[Route]:
     return routes_of(app)
 
 
-async def test_public_routes_are_exactly_these(anonymous: Caller, routes: list[Route]) -> None:
+async def test_only_listed_routes_are_public(anonymous: Caller, routes: list[Route]) -> None:
     wanted = {name(r): admitted(r) if name(r) in PUBLIC else 401 for r in routes}
     assert set(wanted) >= PUBLIC
     assert await statuses(anonymous, routes) == wanted
@@ -81,7 +81,7 @@ async def test_public_routes_are_exactly_these(anonymous: Caller, routes: list[R
 @pytest.mark.parametrize(
     "token", ["garbage", "gk_live_x", "gk_live_" + "a" * 12 + "_" + "b" * 49, "a.b.c", "null", "é", "x" * 5000]
 )
-async def test_credentials_that_prove_nothing_open_nothing(
+async def test_invalid_credentials_reach_no_guarded_route(
     anonymous: Caller, routes: list[Route], clock: ManualClock, token: str
 ) -> None:
     guarded = [route for route in routes if not route.operation.policy.public]
@@ -92,15 +92,13 @@ async def test_credentials_that_prove_nothing_open_nothing(
 
 
 @pytest.mark.parametrize("value", ["", "Bearer", "Bearer ", "Basic YTpi", "bearer", "Token x", "Bearer  "])
-async def test_a_header_that_is_no_bearer_is_refused(anonymous: Caller, value: str) -> None:
+async def test_malformed_bearer_header_is_refused(anonymous: Caller, value: str) -> None:
     answer = await anonymous.client.get("/v1/members", headers={"authorization": value})
     problem(answer, 401, "unauthenticated")
 
 
 @pytest.mark.parametrize("role", ROLES)
-async def test_somebody_who_has_logged_in_reaches_what_their_role_may(
-    anonymous: Caller, services: Services, routes: list[Route], role: Role
-) -> None:
+async def test_each_role_reaches_exactly_its_routes(anonymous: Caller, services: Services, routes: list[Route], role: Role) -> None:
     caller = await log_in_as(anonymous, services, role)
     ordered = sorted(routes, key=lambda route: route.operation.operation_id in LAST)
     wanted = {name(r): admitted(r) if reach(r.operation.policy, role) != "—" else 403 for r in ordered}
@@ -112,7 +110,7 @@ async def test_somebody_who_has_logged_in_reaches_what_their_role_may(
     [*([scope] for scope in sorted(SCOPES)), sorted(SCOPES), [ANY_SCOPE]],
     ids=lambda scopes: scopes[0] if len(scopes) == 1 else "all",
 )
-async def test_a_key_opens_the_routes_of_its_scopes_and_no_other(
+async def test_key_reaches_exactly_the_routes_of_its_scopes(
     anonymous: Caller, services: Services, routes: list[Route], scopes: list[str]
 ) -> None:
     caller = anonymous.with_token(await services.access.create_key("some scopes", scopes))
@@ -129,7 +127,7 @@ async def test_a_key_with_all_scopes_but_one_lacks_that_one(anonymous: Caller, s
 
 
 @pytest.mark.parametrize("end", ["expired", "revoked"])
-async def test_a_key_that_has_ended_opens_no_route(
+async def test_expired_or_revoked_key_reaches_no_route(
     anonymous: Caller, services: Services, routes: list[Route], clock: ManualClock, end: str
 ) -> None:
     text = await services.access.create_key("ended", [ANY_SCOPE], expires_in_days=1)
@@ -145,7 +143,7 @@ async def test_a_key_that_has_ended_opens_no_route(
         assert set((await statuses(caller, [route])).values()) == {401}
 
 
-def test_who_works_here_passes_a_scoped_route_by_the_scope_alone() -> None:
+def test_staff_need_the_scope_of_a_scoped_route() -> None:
     """Nothing holds them to what is their own, so `own` must not let them in."""
     policy = scope("wallets:write", own=True)
     policy.check(Actor("mem_1", "member"))
@@ -154,9 +152,7 @@ def test_who_works_here_passes_a_scoped_route_by_the_scope_alone() -> None:
         policy.check(Actor("mem_1", "operator", frozenset({"wallets:read"})))
 
 
-async def test_what_belongs_to_somebody_else_does_not_exist_for_a_member(
-    anonymous: Caller, service: Caller, factory: Factory
-) -> None:
+async def test_objects_of_another_member_are_not_found(anonymous: Caller, service: Caller, factory: Factory) -> None:
     member = await log_in(anonymous, "ada@example.com")
     wallet, event = await factory.wallet(7), factory.event()
     recorded = (await service.post("/v1/events", event)).json()
@@ -172,7 +168,7 @@ async def test_what_belongs_to_somebody_else_does_not_exist_for_a_member(
     await factory.assert_books_balance()
 
 
-async def test_a_foreign_wallet_and_a_missing_one_are_not_told_apart(anonymous: Caller, factory: Factory) -> None:
+async def test_foreign_and_missing_wallets_get_the_same_response(anonymous: Caller, factory: Factory) -> None:
     member = await log_in(anonymous, "ada@example.com")
     exists = await factory.wallet(7)
     missing = f"{await factory.member()}:PTS"
@@ -199,7 +195,7 @@ async def test_a_member_reads_their_own_wallet_history_and_event(anonymous: Call
     await factory.assert_books_balance()
 
 
-async def test_a_revoked_key_opens_nothing_at_once_here_and_soon_elsewhere(
+async def test_revoked_key_is_refused_here_immediately_and_elsewhere_soon(
     anonymous: Caller, services: Services, other_services: Services, settings: Settings, clock: ManualClock
 ) -> None:
     text = await services.access.create_key("revoked", ["members:read"])
@@ -213,7 +209,7 @@ async def test_a_revoked_key_opens_nothing_at_once_here_and_soon_elsewhere(
         problem(await there.get("/v1/members"), 401, "unauthenticated")
 
 
-async def test_an_access_token_ends(anonymous: Caller, clock: ManualClock, settings: Settings) -> None:
+async def test_access_token_expires(anonymous: Caller, clock: ManualClock, settings: Settings) -> None:
     member = await log_in(anonymous, "ada@example.com")
     clock.advance(seconds=settings.access_token_ttl_seconds - 1)
     assert (await member.get("/v1/me")).status_code == 200

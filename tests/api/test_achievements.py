@@ -61,7 +61,7 @@ async def test_goals_are_reached_once(
     await factory.assert_books_balance()
 
 
-async def test_only_what_the_campaign_would_pay_counts_and_it_says_how_far(service: Caller, factory: Factory) -> None:
+async def test_only_matching_events_count_and_progress_is_reported(service: Caller, factory: Factory) -> None:
     await factory.campaign(event_types=["purchase"], award=FIXED, achievement=WEEKS, condition="event.amount >= 1000")
     first = await record(service, bought(factory, 0))
     assert first["decisions"][0]["reasons"] == ["1 of 3 weeks in a row"]
@@ -94,7 +94,7 @@ async def test_a_purchase_counts_while_less_than_half_is_refunded(
     await factory.assert_books_balance()
 
 
-async def test_another_purchase_of_the_week_holds_a_streak(service: Caller, factory: Factory) -> None:
+async def test_another_purchase_in_the_week_keeps_a_streak(service: Caller, factory: Factory) -> None:
     await factory.campaign(event_types=["purchase"], award=FIXED, achievement=WEEKS)
     events = [bought(factory, day) for day in (0, 7, 8, 14, 15)]
     assert [total(await record(service, event)) for event in events] == [0, 0, 0, 100, 0]
@@ -103,7 +103,7 @@ async def test_another_purchase_of_the_week_holds_a_streak(service: Caller, fact
     await factory.assert_books_balance()
 
 
-async def test_what_was_refunded_before_it_arrived_never_counts(service: Caller, factory: Factory) -> None:
+async def test_purchase_refunded_before_its_arrival_never_counts(service: Caller, factory: Factory) -> None:
     await factory.campaign(event_types=["purchase"], award=FIXED, achievement={**VISITS, "events": 2})
     late = bought(factory, 1)
     await record(service, factory.event(type="refund", refund_of=late["id"], member=ADA, amount=500))
@@ -124,7 +124,7 @@ async def test_events_at_once_in_two_processes_reach_a_goal_once(
     await factory.assert_books_balance()
 
 
-async def test_a_goal_that_the_budget_does_not_pay_is_reached_all_the_same(service: Caller, factory: Factory) -> None:
+async def test_goal_beyond_the_budget_is_still_reached(service: Caller, factory: Factory) -> None:
     goal = {**VISITS, "events": 2}
     await factory.campaign(event_types=["purchase"], award=FIXED, achievement=goal, budget=100)
     answers = [await record(service, bought(factory, day)) for day in (0, 1, 2, 3, 4)]

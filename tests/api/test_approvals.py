@@ -6,7 +6,7 @@ import pytest
 
 from guerdon.config import Settings
 from guerdon.wiring.services import Services
-from tests.api.test_audit import PASSWORD, records
+from tests.api.test_audit_log import PASSWORD, records
 from tests.api.test_sessions import logged_in
 from tests.clients import Caller, problem
 from tests.factories import Factory
@@ -25,7 +25,7 @@ async def colleague(anonymous: Caller, services: Services, name: str) -> tuple[s
     return member.id, anonymous.with_token((await logged_in(anonymous, person))["access_token"])
 
 
-async def test_two_people_stand_behind_what_decides(
+async def test_campaign_version_requires_approval_by_another_person(
     anonymous: Caller, service: Caller, services: Services, factory: Factory
 ) -> None:
     ada_id, ada = await colleague(anonymous, services, "ada")

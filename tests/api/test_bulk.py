@@ -139,7 +139,7 @@ async def test_no_commands_and_unknown_kinds_are_refused(service: Caller, factor
     await factory.assert_books_balance()
 
 
-async def test_a_body_between_the_two_limits_is_accepted(service: Caller, factory: Factory) -> None:
+async def test_bulk_body_above_the_default_limit_is_accepted(service: Caller, factory: Factory) -> None:
     wallet = await factory.wallet(1000)
     notes = {f"note-{n}": "x" * 200 for n in range(5)}
     commands = [command("debit", wallet, 1, f"k{n}", metadata=notes) for n in range(1000)]
@@ -153,7 +153,7 @@ async def test_a_body_above_two_mebibytes_is_refused(service: Caller) -> None:
     assert refused["limit_bytes"] == 2 * 1024 * 1024
 
 
-async def test_atomic_applies_all(service: Caller, factory: Factory) -> None:
+async def test_atomic_bulk_applies_all_commands(service: Caller, factory: Factory) -> None:
     wallet, other = f"{await factory.member()}:PTS", f"{await factory.member()}:PTS"
     commands = [
         command("credit", wallet, 10, "k1"),
@@ -171,7 +171,7 @@ async def test_atomic_applies_all(service: Caller, factory: Factory) -> None:
     await factory.assert_books_balance()
 
 
-async def test_atomic_applies_none_and_names_the_one_that_was_refused(service: Caller, factory: Factory) -> None:
+async def test_atomic_bulk_applies_nothing_and_names_the_refused_command(service: Caller, factory: Factory) -> None:
     wallet, other = await factory.wallet(10), f"{await factory.member()}:PTS"
     commands = [command("credit", other, 5, "k1"), command("debit", wallet, 11, "k2"), command("debit", wallet, 1, "k3")]
     results = await run(service, commands, atomic=True)
@@ -185,7 +185,7 @@ async def test_atomic_applies_none_and_names_the_one_that_was_refused(service: C
     await factory.assert_books_balance()
 
 
-async def test_atomic_names_a_missing_wallet_and_a_shape_that_is_wrong(service: Caller, factory: Factory) -> None:
+async def test_atomic_bulk_names_a_missing_wallet_and_an_invalid_command(service: Caller, factory: Factory) -> None:
     wallet = await factory.wallet(10)
     good = command("debit", wallet, 1, "k1")
     missing = await run(service, [good, command("debit", f"{NOBODY}:PTS", 1, "k2")], atomic=True)
@@ -196,7 +196,7 @@ async def test_atomic_names_a_missing_wallet_and_a_shape_that_is_wrong(service: 
     await factory.assert_books_balance()
 
 
-async def test_atomic_refuses_a_key_twice_and_a_mixture_of_old_and_new_keys(service: Caller, factory: Factory) -> None:
+async def test_atomic_bulk_refuses_repeated_and_partly_used_keys(service: Caller, factory: Factory) -> None:
     wallet = await factory.wallet(10)
     twice = await run(service, [command("debit", wallet, 1, "k1"), command("debit", wallet, 1, "k1")], atomic=True)
     assert outcomes(twice) == [(409, "not-applied"), (422, "idempotency-key-reused")]
@@ -207,7 +207,7 @@ async def test_atomic_refuses_a_key_twice_and_a_mixture_of_old_and_new_keys(serv
     await factory.assert_books_balance()
 
 
-async def test_atomic_refuses_a_reference_twice(service: Caller, factory: Factory) -> None:
+async def test_atomic_bulk_refuses_a_repeated_reference(service: Caller, factory: Factory) -> None:
     wallet = await factory.wallet(10)
     commands = [command("debit", wallet, 1, "k1", reference="r"), command("debit", wallet, 1, "k2", reference="r")]
     assert outcomes(await run(service, commands, atomic=True)) == [(409, "not-applied"), (409, "reference-reused")]

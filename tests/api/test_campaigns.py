@@ -59,7 +59,7 @@ SENSELESS: list[tuple[dict[str, Any], str]] = [
 
 
 @pytest.mark.parametrize(("changes", "pointer"), SENSELESS)
-async def test_what_makes_no_sense_is_refused_with_its_place(
+async def test_invalid_definition_is_refused_with_its_pointer(
     service: Caller, database: Database, changes: dict[str, Any], pointer: str
 ) -> None:
     body = {"name": "n", "asset": "PTS", "event_types": ["purchase"], "award": FIXED, **changes}
@@ -97,9 +97,7 @@ async def test_percent_and_formula_are_rounded_once(
         "event.amount * 1000000000000", "event.currency",
     ],
 )  # fmt: skip
-async def test_a_formula_that_cannot_be_evaluated_pays_nothing_and_says_why(
-    service: Caller, factory: Factory, expression: str
-) -> None:
+async def test_formula_that_fails_pays_nothing_and_states_the_reason(service: Caller, factory: Factory, expression: str) -> None:
     await factory.campaign(award={"type": "formula", "expression": expression})
     other = await factory.campaign(award=FIXED)
     recorded = await record(service, factory.event())
@@ -141,7 +139,7 @@ async def test_weekly_hours_follow_the_clocks_of_the_time_zone(
     ("policy", "paid", "said"),
     [("all", [100, 300, 200], ["awarded"] * 3), ("best", [300], ["refused", "awarded", "refused"]), ("first", [100], ["awarded", "refused", "refused"])],
 )  # fmt: skip
-async def test_groups_stack_by_their_policy(
+async def test_stacking_group_pays_by_its_policy(
     service: Caller, factory: Factory, policy: str, paid: list[int], said: list[str]
 ) -> None:
     for priority, amount in ((9, 100), (5, 300), (1, 200)):
@@ -156,7 +154,7 @@ async def test_groups_stack_by_their_policy(
 
 
 @pytest.mark.parametrize("policy", ["best", "first"])
-async def test_an_exhausted_campaign_does_not_stand_in_the_way_of_its_group(service: Caller, factory: Factory, policy: str) -> None:
+async def test_exhausted_campaign_does_not_block_its_stacking_group(service: Caller, factory: Factory, policy: str) -> None:
     stacking = {"group": "sale", "policy": policy, "priority": 5}
     await factory.campaign(award={"type": "fixed", "amount": 300}, budget=300, stacking=stacking)
     await factory.campaign(award={"type": "fixed", "amount": 100}, stacking={**stacking, "priority": 1})
@@ -184,7 +182,7 @@ async def test_caps_hold_per_event_and_per_period(service: Caller, factory: Fact
     await factory.assert_books_balance()
 
 
-async def test_without_partial_awards_the_edge_pays_nothing(service: Caller, factory: Factory) -> None:
+async def test_rest_of_a_budget_pays_nothing_without_partial_awards(service: Caller, factory: Factory) -> None:
     await factory.campaign(award=FIXED, budget=250, partial_award=False)
     recorded = [await record(service, factory.event()) for _ in range(3)]
     assert [amounts(each) for each in recorded] == [[100], [100], []]
@@ -224,7 +222,7 @@ async def test_two_processes_share_a_budget_and_a_cap(
     await factory.assert_books_balance()
 
 
-async def test_pending_awards_wait_and_dated_awards_lapse(
+async def test_pending_awards_become_available_and_dated_awards_expire(
     service: Caller, factory: Factory, clock: ManualClock, services: Services
 ) -> None:
     await factory.campaign(award=FIXED, pending={"type": "days", "days": 14}, expiry={"type": "after_days", "days": 30})
@@ -243,7 +241,7 @@ async def test_pending_awards_wait_and_dated_awards_lapse(
     await factory.assert_books_balance()
 
 
-async def test_a_version_decides_from_its_moment_on(service: Caller, factory: Factory, clock: ManualClock) -> None:
+async def test_campaign_version_applies_from_its_effective_time(service: Caller, factory: Factory, clock: ManualClock) -> None:
     campaign = await factory.campaign(award=FIXED)
     from_then = (await service.get(f"/v1/campaigns/{campaign}")).json()["changed_at"]
     body = {"name": "n", "asset": "PTS", "event_types": ["purchase"], "award": {"type": "fixed", "amount": 5}}
@@ -276,7 +274,7 @@ async def test_an_ended_campaign_stays_ended(service: Caller, factory: Factory) 
     await factory.assert_books_balance()
 
 
-async def test_other_events_need_no_amount_and_earn_fixed_awards(service: Caller, factory: Factory, database: Database) -> None:
+async def test_events_without_an_amount_earn_fixed_awards(service: Caller, factory: Factory, database: Database) -> None:
     await factory.campaign(event_types=["signup"], award=FIXED)
     event = {"id": "s1", "type": "signup", "member": {"external_id": "ada"}, "occurred_at": "2026-01-31T12:00:00Z"}
     recorded = await record(service, event)
@@ -289,7 +287,7 @@ async def test_other_events_need_no_amount_and_earn_fixed_awards(service: Caller
     await factory.assert_books_balance()
 
 
-async def test_conditions_know_what_the_member_did_before(service: Caller, factory: Factory) -> None:
+async def test_conditions_read_the_purchase_history_of_the_member(service: Caller, factory: Factory) -> None:
     first = await factory.campaign(condition="member.first_purchase", award=FIXED)
     back = await factory.campaign(condition="member.days_since_last >= 60", award={"type": "fixed", "amount": 7})
     member = {"external_id": "ada"}
@@ -301,7 +299,7 @@ async def test_conditions_know_what_the_member_did_before(service: Caller, facto
     await factory.assert_books_balance()
 
 
-async def test_fifty_first_purchases_at_once_are_one(service: Caller, factory: Factory, other_services: Services, settings: Settings, clock: ManualClock) -> None:  # fmt: skip
+async def test_concurrent_first_purchases_earn_the_award_once(service: Caller, factory: Factory, other_services: Services, settings: Settings, clock: ManualClock) -> None:  # fmt: skip
     await factory.campaign(condition="member.first_purchase", award=FIXED)
     assert service.token is not None
     async with serve(other_services, settings, clock) as anonymous:

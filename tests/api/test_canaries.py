@@ -65,7 +65,7 @@ async def written(flows: Flows, log: Log, services: Services, capfd: pytest.Capt
     return found_in("\n".join(texts), flows.secrets)
 
 
-async def test_nothing_that_a_caller_sends_is_written_anywhere(
+async def test_secrets_and_personal_data_of_callers_are_written_nowhere(
     flows: Flows, log: Log, services: Services, settings: Settings, capfd: pytest.CaptureFixture[str]
 ) -> None:
     await flows.run(ADMIN_PASSWORD)
@@ -81,7 +81,7 @@ async def test_nothing_that_a_caller_sends_is_written_anywhere(
 
 
 @pytest.mark.parametrize("error", [RuntimeError, OperationFailure], ids=lambda error: error.__name__)
-async def test_nothing_that_an_exception_says_is_written_anywhere(
+async def test_exception_messages_are_written_nowhere(
     flows: Flows,
     log: Log,
     services: Services,

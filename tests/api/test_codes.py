@@ -67,7 +67,7 @@ def slow(services: Services, slice_max: int = 7) -> CodeGeneration:
 # --- made ----------------------------------------------------------------------------------------------------------------
 
 
-async def test_codes_are_counted_at_once_made_by_a_worker_and_exported(codes: Codes, factory: Factory) -> None:
+async def test_codes_are_counted_immediately_generated_later_and_exported(codes: Codes, factory: Factory) -> None:
     offer = await factory.offer(stock=1000, voucher_valid_days=10)
     batch = await codes.generate(offer, 600, pattern=PATTERN.lower())
     assert (batch["status"], batch["wanted"], batch["made"], batch["pattern"]) == ("running", 600, 0, PATTERN)
@@ -90,7 +90,7 @@ async def test_codes_are_counted_at_once_made_by_a_worker_and_exported(codes: Co
     await factory.assert_books_balance()
 
 
-async def test_a_batch_that_does_not_fit_the_stock_is_refused_whole(codes: Codes, factory: Factory) -> None:
+async def test_code_batch_larger_than_the_stock_is_refused(codes: Codes, factory: Factory) -> None:
     offer = await factory.offer(stock=10)
     refused = problem(await codes.service.post(f"/v1/offers/{offer}/codes", {"count": 11}), 409, "sold-out")
     assert (refused["stock"], refused["left"], refused["wanted"]) == (10, 10, 11)
@@ -100,7 +100,7 @@ async def test_a_batch_that_does_not_fit_the_stock_is_refused_whole(codes: Codes
     await factory.assert_books_balance()
 
 
-async def test_a_pattern_that_could_be_guessed_is_refused_and_told_how_long_it_must_be(codes: Codes, factory: Factory) -> None:
+async def test_guessable_code_pattern_is_refused_with_the_required_length(codes: Codes, factory: Factory) -> None:
     offer = await factory.offer()
     path = f"/v1/offers/{offer}/codes"
     refused = problem(await codes.service.post(path, {"count": 1, "pattern": "SUMMER-####-####"}), 422, "validation")
@@ -115,7 +115,7 @@ async def test_a_pattern_that_could_be_guessed_is_refused_and_told_how_long_it_m
     assert (await codes.service.get(f"/v1/offers/{offer}/batches")).json() == {"items": [], "next_cursor": None}
 
 
-async def test_the_same_request_is_one_batch(codes: Codes, factory: Factory) -> None:
+async def test_repeated_request_creates_one_code_batch(codes: Codes, factory: Factory) -> None:
     offer = await factory.offer()
     path = f"/v1/offers/{offer}/codes"
     first, second = await asyncio.gather(*(codes.service.post(path, {"count": 5}, key="once") for _ in range(2)))
@@ -129,7 +129,7 @@ async def test_the_same_request_is_one_batch(codes: Codes, factory: Factory) -> 
     await factory.assert_books_balance()
 
 
-async def test_codes_that_exist_already_are_drawn_anew_until_there_are_none_left(
+async def test_existing_codes_are_drawn_again_until_the_pattern_is_exhausted(
     codes: Codes, factory: Factory, services: Services, database: Database
 ) -> None:
     """A pattern with 29 codes, which nobody could have asked for."""
@@ -148,9 +148,7 @@ async def test_codes_that_exist_already_are_drawn_anew_until_there_are_none_left
     await factory.assert_books_balance()
 
 
-async def test_a_batch_can_be_stopped_once_and_leaves_nothing(
-    codes: Codes, factory: Factory, services: Services, database: Database
-) -> None:
+async def test_cancelled_code_batch_leaves_no_codes(codes: Codes, factory: Factory, services: Services, database: Database) -> None:
     offer = await factory.offer(stock=1000)
     batch = await codes.generate(offer, 1000)
     stored = await services.database.collection(CODE_BATCHES, CodeBatch).get(batch["id"])
@@ -185,7 +183,7 @@ async def test_two_workers_at_once_make_each_code_once(
     await factory.assert_books_balance()
 
 
-async def test_gift_cards_are_owed_from_the_moment_they_are_made(
+async def test_generated_gift_cards_have_their_balance_immediately(
     codes: Codes, factory: Factory, services: Services, database: Database
 ) -> None:
     await codes.service.post("/v1/assets", {"code": "GBP", "kind": "currency", "scale": 2})
@@ -212,7 +210,7 @@ async def test_gift_cards_are_owed_from_the_moment_they_are_made(
 # --- shared --------------------------------------------------------------------------------------------------------------
 
 
-async def test_a_shared_code_is_named_once_and_counts_all_its_uses(codes: Codes, factory: Factory) -> None:
+async def test_shared_code_is_unique_and_counts_all_its_uses(codes: Codes, factory: Factory) -> None:
     offer = await factory.offer(stock=500)
     path = f"/v1/offers/{offer}/codes/shared"
     answer = await codes.service.post(path, {"code": "welcome-10", "uses": 400}, key="shared")
@@ -231,7 +229,7 @@ async def test_a_shared_code_is_named_once_and_counts_all_its_uses(codes: Codes,
     await factory.assert_books_balance()
 
 
-async def test_one_of_many_names_a_code(codes: Codes, factory: Factory) -> None:
+async def test_concurrent_requests_for_one_shared_code_have_one_winner(codes: Codes, factory: Factory) -> None:
     offers = [await factory.offer() for _ in range(2)]
     paths = [f"/v1/offers/{offers[number % 2]}/codes/shared" for number in range(10)]
     answers = await asyncio.gather(*(codes.service.post(path, {"code": "RACE", "uses": 3}) for path in paths))
@@ -243,7 +241,7 @@ async def test_one_of_many_names_a_code(codes: Codes, factory: Factory) -> None:
 # --- imported ------------------------------------------------------------------------------------------------------------
 
 
-async def test_imported_codes_can_be_had_all_at_once_in_their_order(codes: Codes, factory: Factory, database: Database) -> None:
+async def test_imported_codes_become_available_together_and_in_order(codes: Codes, factory: Factory, database: Database) -> None:
     offer = await factory.offer(kind="external_code", value=None)
     member = await factory.member()
     answer = await codes.import_(offer, "code\nAbc-1\n=2+2\nXyz 3\n", key="file")
@@ -270,7 +268,9 @@ async def test_imported_codes_can_be_had_all_at_once_in_their_order(codes: Codes
     await factory.assert_books_balance()
 
 
-async def test_wrong_lines_are_told_by_number_and_nothing_is_taken_over(codes: Codes, factory: Factory, database: Database) -> None:
+async def test_invalid_import_lines_are_reported_and_nothing_is_imported(
+    codes: Codes, factory: Factory, database: Database
+) -> None:
     offer, other = [await factory.offer(kind="external_code", value=None) for _ in range(2)]
     assert (await codes.import_(other, "TAKEN-1\nTAKEN-2")).status_code == 202
     await codes.work()
@@ -287,7 +287,7 @@ async def test_wrong_lines_are_told_by_number_and_nothing_is_taken_over(codes: C
     await factory.assert_books_balance()
 
 
-async def test_what_is_no_file_of_codes_is_refused(codes: Codes, factory: Factory) -> None:
+async def test_invalid_code_import_is_refused(codes: Codes, factory: Factory) -> None:
     external, made = await factory.offer(kind="external_code", value=None), await factory.offer()
     path = f"/v1/offers/{external}/codes/import"
     problem(await codes.service.post(path, {"count": 1}), 415, "unsupported-media-type")
@@ -300,7 +300,7 @@ async def test_what_is_no_file_of_codes_is_refused(codes: Codes, factory: Factor
     assert problem(await codes.import_(external, "A"), 409, "invalid-state")["status_now"] == "ended"
 
 
-async def test_imports_of_an_offer_follow_each_other_without_gaps(codes: Codes, factory: Factory, services: Services) -> None:
+async def test_imports_of_one_offer_run_in_order_without_gaps(codes: Codes, factory: Factory, services: Services) -> None:
     """The second has a code of the first by the time it is its turn; the third was stopped; the fourth follows the first."""
     offer = await factory.offer(kind="external_code", value=None)
     texts = ["A1\nA2\nA3", "B1\nB2\nB3\nA2", "C1", "D1\nD2"]
@@ -328,7 +328,7 @@ async def test_imports_of_an_offer_follow_each_other_without_gaps(codes: Codes, 
 # --- pictures ------------------------------------------------------------------------------------------------------------
 
 
-async def test_a_code_is_a_picture_for_whoever_may_see_it(
+async def test_qr_code_is_served_to_authorized_callers_only(
     codes: Codes, factory: Factory, anonymous: Caller, services: Services
 ) -> None:
     offer = await factory.offer()
@@ -350,7 +350,7 @@ async def test_a_code_is_a_picture_for_whoever_may_see_it(
     problem(await codes.service.get(f"/v1/vouchers/{code}/qr.png", border=-1), 422, "validation")
 
 
-async def test_codes_of_a_batch_that_is_not_done_are_none(
+async def test_codes_of_an_unfinished_code_batch_are_not_found(
     codes: Codes, factory: Factory, services: Services, database: Database
 ) -> None:
     offer = await factory.offer()
@@ -365,7 +365,7 @@ async def test_codes_of_a_batch_that_is_not_done_are_none(
     assert (await codes.service.get(f"/v1/vouchers/{row['_id']}/qr.svg")).status_code == 200
 
 
-async def test_a_sheet_to_print_has_every_code_once_and_asks_for_nothing(codes: Codes, factory: Factory) -> None:
+async def test_print_sheet_has_every_code_once_and_loads_nothing(codes: Codes, factory: Factory) -> None:
     offer = await factory.offer(name="<script>alert(1)</script>", voucher_valid_days=1)
     batch = await codes.generate(offer, 7, pattern=PATTERN)
     await codes.work()

@@ -31,7 +31,7 @@ async def released(service: Caller, event: dict[str, Any]) -> list[int]:
     return [each["amount"] for each in (await record(service, event))["releases"]]
 
 
-async def test_it_can_be_spent_once_the_purchase_is_confirmed(service: Caller, factory: Factory) -> None:
+async def test_pending_award_can_be_spent_after_confirmation(service: Caller, factory: Factory) -> None:
     campaign = await factory.campaign(pending=WAITS, expiry={"type": "never"})
     bought = await record(service, factory.event(member=ADA))
     [award] = bought["awards"]
@@ -58,7 +58,7 @@ async def test_it_can_be_spent_once_the_purchase_is_confirmed(service: Caller, f
     await factory.assert_books_balance()
 
 
-async def test_its_life_begins_when_it_is_released(service: Caller, factory: Factory, clock: ManualClock) -> None:
+async def test_expiry_of_an_award_counts_from_its_release(service: Caller, factory: Factory, clock: ManualClock) -> None:
     clock.stop()
     await factory.campaign(pending=WAITS, expiry={"type": "after_days", "days": 5})
     bought = await record(service, factory.event(member=ADA))
@@ -73,7 +73,7 @@ async def test_its_life_begins_when_it_is_released(service: Caller, factory: Fac
 
 
 @pytest.mark.parametrize("owes", [0, 50])
-async def test_it_lapses_unspent_when_nothing_confirms_it(
+async def test_unconfirmed_award_expires_unspent(
     service: Caller, factory: Factory, services: Services, clock: ManualClock, owes: int
 ) -> None:
     """Not even a debt is paid with it."""
@@ -98,7 +98,7 @@ async def test_it_lapses_unspent_when_nothing_confirms_it(
     await factory.assert_books_balance()
 
 
-async def test_a_second_event_releases_nothing_and_says_so(service: Caller, factory: Factory) -> None:
+async def test_second_confirmation_releases_nothing_and_states_the_reason(service: Caller, factory: Factory) -> None:
     await factory.campaign(pending=WAITS)
     bought = await record(service, factory.event(member=ADA))
     first = confirmation(factory, bought["id"])
@@ -112,7 +112,7 @@ async def test_a_second_event_releases_nothing_and_says_so(service: Caller, fact
     await factory.assert_books_balance()
 
 
-async def test_many_events_and_refunds_at_once_release_it_once(
+async def test_concurrent_confirmations_and_refunds_release_an_award_once(
     service: Caller, factory: Factory, other_services: Services, settings: Settings, clock: ManualClock
 ) -> None:
     await factory.campaign(pending=WAITS)
@@ -132,7 +132,7 @@ async def test_many_events_and_refunds_at_once_release_it_once(
     await factory.assert_books_balance()
 
 
-async def test_only_what_was_not_refunded_is_released(service: Caller, factory: Factory) -> None:
+async def test_confirmation_releases_only_the_unrefunded_part(service: Caller, factory: Factory) -> None:
     await factory.campaign(pending=WAITS)
     bought = await record(service, factory.event(member=ADA, amount=10_000))
     assert total(await record(service, refund(factory, bought["id"], 4000))) == -40
@@ -147,7 +147,7 @@ async def test_only_what_was_not_refunded_is_released(service: Caller, factory: 
     await factory.assert_books_balance()
 
 
-async def test_a_refund_that_takes_nothing_leaves_it_whole(service: Caller, factory: Factory) -> None:
+async def test_refund_without_clawback_keeps_the_pending_award_whole(service: Caller, factory: Factory) -> None:
     await factory.campaign(pending=WAITS, clawback="none")
     bought = await record(service, factory.event(member=ADA, amount=10_000))
     assert total(await record(service, refund(factory, bought["id"], 10_000))) == 0
@@ -155,7 +155,7 @@ async def test_a_refund_that_takes_nothing_leaves_it_whole(service: Caller, fact
     await factory.assert_books_balance()
 
 
-async def test_a_refund_takes_from_the_very_lot_that_was_released(service: Caller, factory: Factory) -> None:
+async def test_refund_takes_from_the_released_lot(service: Caller, factory: Factory) -> None:
     await factory.campaign(pending=WAITS, expiry={"type": "after_days", "days": 20})
     bought = await record(service, factory.event(member=ADA, amount=10_000))
     member = bought["member_id"]
@@ -167,7 +167,7 @@ async def test_a_refund_takes_from_the_very_lot_that_was_released(service: Calle
     await factory.assert_books_balance()
 
 
-async def test_it_may_be_confirmed_before_it_arrives(service: Caller, factory: Factory) -> None:
+async def test_confirmation_may_arrive_before_its_purchase(service: Caller, factory: Factory) -> None:
     await factory.campaign(pending=WAITS)
     purchase = factory.event(member=ADA, amount=10_000)
     early = await record(service, confirmation(factory, purchase["id"]))
@@ -180,7 +180,7 @@ async def test_it_may_be_confirmed_before_it_arrives(service: Caller, factory: F
     await factory.assert_books_balance()
 
 
-async def test_confirmed_and_recorded_at_once_it_ends_the_same(
+async def test_concurrent_purchase_and_confirmation_release_the_award(
     service: Caller, factory: Factory, other_services: Services, settings: Settings, clock: ManualClock
 ) -> None:
     await factory.campaign(pending=WAITS)
@@ -197,7 +197,7 @@ async def test_confirmed_and_recorded_at_once_it_ends_the_same(
     await factory.assert_books_balance()
 
 
-async def test_a_debt_is_paid_out_of_what_is_released(service: Caller, factory: Factory) -> None:
+async def test_released_award_repays_a_debt(service: Caller, factory: Factory) -> None:
     await factory.campaign(pending=WAITS)
     bought = await record(service, factory.event(member=ADA, amount=10_000))
     wallet = f"{bought['member_id']}:PTS"
@@ -208,7 +208,7 @@ async def test_a_debt_is_paid_out_of_what_is_released(service: Caller, factory: 
     await factory.assert_books_balance()
 
 
-async def test_a_frozen_wallet_holds_it_back_until_another_event(service: Caller, factory: Factory) -> None:
+async def test_frozen_wallet_defers_the_release_to_another_event(service: Caller, factory: Factory) -> None:
     await factory.campaign(pending=WAITS)
     bought = await record(service, factory.event(member=ADA))
     wallet = f"{bought['member_id']}:PTS"
@@ -220,7 +220,7 @@ async def test_a_frozen_wallet_holds_it_back_until_another_event(service: Caller
     await factory.assert_books_balance()
 
 
-async def test_what_was_taken_back_by_hand_is_not_released(service: Caller, factory: Factory) -> None:
+async def test_manually_reversed_award_is_not_released(service: Caller, factory: Factory) -> None:
     """Even where two campaigns' awards wait in one lot."""
     await factory.campaign(pending=WAITS)
     await factory.campaign(pending=WAITS, award={"type": "fixed", "amount": 10})
@@ -237,7 +237,7 @@ async def test_what_was_taken_back_by_hand_is_not_released(service: Caller, fact
     await factory.assert_books_balance()
 
 
-async def test_bulk_confirms_what_it_brings(service: Caller, factory: Factory) -> None:
+async def test_bulk_confirms_a_purchase_of_the_same_request(service: Caller, factory: Factory) -> None:
     await factory.campaign(pending=WAITS)
     purchase = factory.event(member=ADA)
     body = {"events": [confirmation(factory, purchase["id"]), purchase]}
@@ -247,7 +247,7 @@ async def test_bulk_confirms_what_it_brings(service: Caller, factory: Factory) -
     await factory.assert_books_balance()
 
 
-async def test_what_it_counts_against_stays_counted_when_it_lapses(service: Caller, factory: Factory, clock: ManualClock) -> None:
+async def test_expired_pending_award_still_counts_against_the_budget(service: Caller, factory: Factory, clock: ManualClock) -> None:
     clock.stop()
     await factory.campaign(pending=WAITS, budget=200)
     await record(service, factory.event(member=ADA))
@@ -268,7 +268,7 @@ async def test_what_it_counts_against_stays_counted_when_it_lapses(service: Call
         ({"refund_of": "order"}, "/refund_of"),
     ],
 )
-async def test_what_cannot_confirm(service: Caller, factory: Factory, changes: dict[str, Any], pointer: str) -> None:
+async def test_invalid_confirmation_is_refused(service: Caller, factory: Factory, changes: dict[str, Any], pointer: str) -> None:
     await record(service, {**confirmation(factory, "gone"), "id": "signup-1", "type": "signup"})
     await record(service, factory.event(id="of-bob", member={"external_id": "bob"}))
     refused = await service.post("/v1/events", {**confirmation(factory, "order"), **changes}, key=None)
@@ -289,7 +289,7 @@ async def test_what_cannot_confirm(service: Caller, factory: Factory, changes: d
         ),
     ],
 )
-async def test_what_cannot_wait(service: Caller, changes: dict[str, Any], pointer: str) -> None:
+async def test_invalid_pending_rule_is_refused(service: Caller, changes: dict[str, Any], pointer: str) -> None:
     award = {"type": "fixed", "amount": 1}
     body = {"name": "waits", "asset": "PTS", "event_types": ["purchase"], "award": award, **changes}
     assert problem(await service.post("/v1/campaigns", body), 422, "validation")["errors"][0]["pointer"] == pointer

@@ -21,7 +21,7 @@ def blocks(text: str, kind: str) -> list[Any]:
     return [json.loads(body) for found, body in BLOCK.findall(text) if found == kind]
 
 
-def test_the_page_has_all_of_them() -> None:
+def test_cookbook_page_has_all_recipes() -> None:
     assert len(RECIPES) == RECIPES_COUNT
     for title, text in RECIPES:
         assert blocks(text, "campaign"), title
@@ -31,7 +31,7 @@ def test_the_page_has_all_of_them() -> None:
 
 
 @pytest.mark.parametrize(("title", "text"), RECIPES, ids=[title for title, _ in RECIPES])
-async def test_it_does_what_the_page_says(service: Caller, factory: Factory, title: str, text: str) -> None:
+async def test_recipe_pays_what_the_page_states(service: Caller, factory: Factory, title: str, text: str) -> None:
     attributes = {"birthday": "1990-03-14"} if "Birthday" in title else {}
     members = {"ada": attributes, "bob": {}}
     ids = {

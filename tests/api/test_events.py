@@ -14,7 +14,7 @@ from tests.factories import Factory
 from tests.serving import serve
 
 
-async def test_the_same_event_again_gives_the_first_answer(service: Caller, factory: Factory, clock: ManualClock) -> None:
+async def test_repeated_event_returns_the_first_response(service: Caller, factory: Factory, clock: ManualClock) -> None:
     campaign, event = await factory.campaign(), factory.event(attributes={"b": 1, "a": True})
     first = await service.post("/v1/events", event, key=None)
     await service.post(f"/v1/campaigns/{campaign}/pause")
@@ -47,7 +47,7 @@ async def test_the_same_id_with_other_content_is_refused(service: Caller, factor
     await factory.assert_books_balance()
 
 
-async def test_however_the_member_is_named_it_is_the_same_event(service: Caller, factory: Factory) -> None:
+async def test_event_is_the_same_under_either_id_of_its_member(service: Caller, factory: Factory) -> None:
     event = factory.event()
     first = await service.post("/v1/events", event)
     again = await service.post("/v1/events", {**event, "member": {"id": first.json()["member_id"]}})
@@ -62,7 +62,7 @@ async def test_a_refused_event_leaves_no_member_behind(service: Caller, factory:
 
 
 @pytest.mark.parametrize("event_id", ["preview", "bulk", "a/b", ".", "..", "a b", "ü", "order\n"])
-async def test_an_id_that_could_not_be_read_back_is_refused(service: Caller, factory: Factory, event_id: str) -> None:
+async def test_event_id_that_could_not_be_read_back_is_refused(service: Caller, factory: Factory, event_id: str) -> None:
     assert problem(await service.post("/v1/events", factory.event(id=event_id)), 422, "validation")["errors"][0]["pointer"] == "/id"
 
 
@@ -80,7 +80,7 @@ REFUNDS = {
 
 
 @pytest.mark.parametrize(("clawback", "balance"), REFUNDS)
-async def test_a_refund_takes_back_what_the_policy_says(service: Caller, factory: Factory, clawback: str, balance: int) -> None:
+async def test_refund_follows_the_clawback_policy(service: Caller, factory: Factory, clawback: str, balance: int) -> None:
     taken, outcome = REFUNDS[clawback, balance]
     await factory.campaign(clawback=clawback)
     wallet = await factory.wallet(balance)
@@ -96,7 +96,7 @@ async def test_a_refund_takes_back_what_the_policy_says(service: Caller, factory
     await factory.assert_books_balance()
 
 
-async def test_a_debt_is_paid_by_the_next_purchase_and_spends_nothing_meanwhile(service: Caller, factory: Factory) -> None:
+async def test_debt_blocks_spending_until_the_next_purchase_repays_it(service: Caller, factory: Factory) -> None:
     await factory.campaign()
     wallet = await factory.wallet(0)
     member = {"id": wallet.partition(":")[0]}
@@ -114,7 +114,7 @@ async def test_a_debt_is_paid_by_the_next_purchase_and_spends_nothing_meanwhile(
 
 
 @pytest.mark.parametrize(("clawback", "balance"), [("up_to_balance", 0), ("none", 0), ("debt", -139)])
-async def test_a_refund_by_somebody_new_makes_a_debt_only_where_the_policy_says_so(
+async def test_refund_by_a_new_member_makes_a_debt_only_by_policy(
     service: Caller, factory: Factory, clawback: str, balance: int
 ) -> None:
     await factory.campaign(clawback=clawback)
@@ -152,7 +152,7 @@ async def test_two_processes_record_one_event_once(
     await factory.assert_books_balance()
 
 
-async def test_fifty_parallel_events_of_somebody_new_create_them_once(
+async def test_fifty_parallel_events_of_a_new_member_create_one_member(
     service: Caller, factory: Factory, database: Database
 ) -> None:
     await factory.campaign()
@@ -166,7 +166,7 @@ async def test_fifty_parallel_events_of_somebody_new_create_them_once(
     await factory.assert_books_balance()
 
 
-async def test_the_first_events_after_an_activation_are_all_decided_by_it(service: Caller, factory: Factory) -> None:
+async def test_events_right_after_an_activation_use_the_campaign(service: Caller, factory: Factory) -> None:
     await service.post("/v1/events", factory.event())
     await factory.campaign()
     answers = await asyncio.gather(*(service.post("/v1/events", factory.event()) for _ in range(30)))
@@ -174,7 +174,7 @@ async def test_the_first_events_after_an_activation_are_all_decided_by_it(servic
     await factory.assert_books_balance()
 
 
-async def test_the_first_events_of_a_new_process_are_all_decided(
+async def test_first_events_of_a_new_process_use_the_active_campaigns(
     service: Caller, factory: Factory, other_services: Services, settings: Settings, clock: ManualClock
 ) -> None:
     await factory.campaign()

@@ -33,7 +33,7 @@ async def test_each_event_has_its_own_outcome(service: Caller, factory: Factory)
     await factory.assert_books_balance()
 
 
-async def test_the_same_request_again_changes_nothing(service: Caller, factory: Factory, database: Database) -> None:
+async def test_repeated_bulk_request_changes_nothing(service: Caller, factory: Factory, database: Database) -> None:
     await factory.campaign(condition="member.first_purchase")
     events = [factory.event(member={"external_id": f"m{number % 3}"}) for number in range(9)]
     first = await send(service, *events)
@@ -49,7 +49,7 @@ async def test_the_same_request_again_changes_nothing(service: Caller, factory: 
     await factory.assert_books_balance()
 
 
-async def test_the_request_is_bounded(service: Caller, factory: Factory, database: Database) -> None:
+async def test_number_of_bulk_events_is_bounded(service: Caller, factory: Factory, database: Database) -> None:
     before = await count_rows(database)
     for events in ([], [factory.event() for _ in range(501)]):
         problem(await service.post("/v1/events/bulk", {"events": events}, key=None), 422, "validation")

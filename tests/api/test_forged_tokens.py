@@ -19,10 +19,10 @@ from guerdon.config import Settings
 from guerdon.errors import Unauthenticated
 from guerdon.logs import make_logger
 from guerdon.wiring.services import Services
+from tests.access.forged_tokens import Forger, forged_rows
 from tests.api.test_sessions import registered
 from tests.clients import Caller, Log, ManualClock, problem
-from tests.identity.forgery import Forger, forged_rows
-from tests.invariants.test_commands import Recorder
+from tests.invariants.test_mongodb_commands import Recorder
 
 ROWS_MIN = 40
 STRANGERS = 1000
@@ -75,7 +75,7 @@ async def sent(anonymous: Caller, token: str) -> httpx.Response:
     return await anonymous.client.get("/v1/me", headers=[(b"authorization", b"Bearer " + token.encode())])
 
 
-async def test_every_forged_token_gets_the_same_refusal_and_no_visit(
+async def test_every_forged_token_gets_the_same_refusal_without_a_fetch(
     anonymous: Caller, canary: Canary, clock: ManualClock, token_keys: str, log: Log
 ) -> None:
     clock.stop()  # Some are wrong by one second.
@@ -110,7 +110,7 @@ async def test_every_forged_token_gets_the_same_refusal_and_no_visit(
 
 
 @pytest.mark.usefixtures("recording")
-async def test_a_thousand_unknown_keys_cost_no_query_no_signature_and_no_look_at_the_file(
+async def test_unknown_token_keys_cost_no_query_no_signature_and_no_file_read(
     services: Services, clock: ManualClock, token_keys: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     chance = random.Random(7)
@@ -143,6 +143,6 @@ async def test_a_thousand_unknown_keys_cost_no_query_no_signature_and_no_look_at
     assert (await services.access.authenticate(f"Bearer {strangers[-1]}")).id == later.member
 
 
-def test_the_table_has_each_row_once() -> None:
+def test_forged_tokens_are_distinct() -> None:
     rows = forged_rows(Forger(TokenKeys.generate()))
     assert len(set(rows.values())) == len(rows)

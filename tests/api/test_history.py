@@ -131,7 +131,7 @@ async def test_pages_are_stable_while_the_wallet_is_written_to(service: Caller, 
     await factory.assert_books_balance()
 
 
-async def test_a_page_of_one_kind_looks_at_a_thousand_entries_at_most(service: Caller, factory: Factory) -> None:
+async def test_filtered_page_examines_at_most_a_thousand_entries(service: Caller, factory: Factory) -> None:
     wallet = await factory.wallet(1)
     await move(service, wallet, "-" + "+" * (2 * EXAMINED_MAX) + "--" + "+" * (EXAMINED_MAX - 1))
     debits = [2 * EXAMINED_MAX + 4, 2 * EXAMINED_MAX + 3, 2]
@@ -150,7 +150,7 @@ async def test_a_page_of_one_kind_looks_at_a_thousand_entries_at_most(service: C
     await factory.assert_books_balance()
 
 
-async def test_windows_of_time_hold_what_a_scan_finds(service: Caller, factory: Factory, clock: ManualClock) -> None:
+async def test_time_windows_return_what_a_scan_finds(service: Caller, factory: Factory, clock: ManualClock) -> None:
     wallet = await scattered(service, factory, clock)
     everything = await entries_of(service, wallet, limit=100)
     moments = sorted({ms(entry["created_at"]) + shift for entry in everything for shift in (-1, 0, 1)})
@@ -193,7 +193,7 @@ async def test_an_entry_is_found_by_its_reference(service: Caller, factory: Fact
 
 
 @pytest.mark.parametrize("value", ["", "x" * 129, "a\nb", "\u202e", "\x00"])
-async def test_a_reference_that_cannot_exist_is_refused(service: Caller, factory: Factory, value: str) -> None:
+async def test_invalid_reference_is_refused(service: Caller, factory: Factory, value: str) -> None:
     wallet = await factory.wallet(1)
     refused = problem(await service.get(f"/v1/wallets/{wallet}/entries", reference=value), 422, "validation")
     assert refused["errors"][0]["pointer"] == "reference"
@@ -202,7 +202,7 @@ async def test_a_reference_that_cannot_exist_is_refused(service: Caller, factory
 # --- balance --------------------------------------------------------------------------------------------------------
 
 
-async def test_a_past_balance_is_what_a_scan_of_the_entries_says(service: Caller, factory: Factory, clock: ManualClock) -> None:
+async def test_past_balance_equals_a_scan_of_the_entries(service: Caller, factory: Factory, clock: ManualClock) -> None:
     wallet = await scattered(service, factory, clock)
     everything = (await entries_of(service, wallet, limit=100))[::-1]
     times = [ms(entry["created_at"]) for entry in everything]
@@ -219,7 +219,7 @@ async def test_a_past_balance_is_what_a_scan_of_the_entries_says(service: Caller
     await factory.assert_books_balance()
 
 
-async def test_without_a_moment_the_balance_is_the_present_one(service: Caller, factory: Factory) -> None:
+async def test_balance_without_a_time_is_the_current_balance(service: Caller, factory: Factory) -> None:
     wallet = await factory.wallet(0)
     await service.post(f"/v1/wallets/{wallet}/credit", {"amount": 12})
     answer = (await service.get(f"/v1/wallets/{wallet}/balance")).json()
@@ -227,7 +227,7 @@ async def test_without_a_moment_the_balance_is_the_present_one(service: Caller, 
     assert answer["entry_created_at"] <= answer["at"]
 
 
-async def test_offsets_count_and_the_future_is_refused(service: Caller, factory: Factory, clock: ManualClock) -> None:
+async def test_balance_time_honours_offsets_and_refuses_the_future(service: Caller, factory: Factory, clock: ManualClock) -> None:
     wallet = await factory.wallet(5)
     clock.stop()
     now = datetime.fromtimestamp(clock.now_ms() / 1000, UTC)
@@ -248,13 +248,13 @@ async def test_offsets_count_and_the_future_is_refused(service: Caller, factory:
         ("at", "1769860800"), ("At", "2026-01-31T12:00:00Z"), ("at[$gt]", "2026-01-31T12:00:00Z"), ("asset", "PTS"),
     ],
 )  # fmt: skip
-async def test_a_moment_that_is_not_acceptable_is_refused(service: Caller, factory: Factory, name: str, value: str) -> None:
+async def test_invalid_balance_time_is_refused(service: Caller, factory: Factory, name: str, value: str) -> None:
     wallet = await factory.wallet(1)
     refused = problem(await service.get(f"/v1/wallets/{wallet}/balance", **{name: value}), 422, "validation")
     assert refused["errors"][0]["pointer"] == name
 
 
-async def test_a_member_asks_for_their_own_past_only(anonymous: Caller, service: Caller, factory: Factory) -> None:
+async def test_member_reads_only_their_own_history(anonymous: Caller, service: Caller, factory: Factory) -> None:
     member = await log_in(anonymous, "ada@example.com")
     own = await factory.wallet(7, member=(await member.get("/v1/me")).json()["id"])
     foreign, missing = await factory.wallet(7), f"{await factory.member()}:PTS"
@@ -271,7 +271,7 @@ async def test_a_member_asks_for_their_own_past_only(anonymous: Caller, service:
 # --- bounded work ---------------------------------------------------------------------------------------------------
 
 
-async def test_no_query_reads_more_than_it_answers(
+async def test_no_history_query_examines_more_than_it_returns(
     service: Caller, factory: Factory, services: Services, database: Database
 ) -> None:
     """What the server itself counted: documents examined by each command on the entries, in a wallet of 3,000."""

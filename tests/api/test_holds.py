@@ -41,7 +41,7 @@ async def test_a_hold_is_set_aside_and_counts_in_every_funds_check(service: Call
     await factory.assert_books_balance()
 
 
-async def test_captures_in_parts_and_never_more_than_the_hold(service: Caller, factory: Factory) -> None:
+async def test_hold_is_captured_in_parts_up_to_its_amount(service: Caller, factory: Factory) -> None:
     wallet = await factory.wallet(100)
     hold = await make_hold(service, wallet, 60)
     first = (await service.post(f"/v1/holds/{hold['id']}/capture", {"amount": 20})).json()
@@ -84,7 +84,7 @@ async def test_a_voided_hold_returns_what_is_left(service: Caller, factory: Fact
 
 
 @pytest.mark.parametrize("swept", [False, True])
-async def test_a_hold_ends_at_its_millisecond(
+async def test_hold_expires_at_its_exact_millisecond(
     service: Caller, factory: Factory, services: Services, clock: ManualClock, swept: bool
 ) -> None:
     """Whether or not anybody has booked it."""
@@ -130,7 +130,7 @@ async def test_every_step_replays_its_first_answer(service: Caller, factory: Fac
     await factory.assert_books_balance()
 
 
-async def test_no_such_hold(service: Caller, factory: Factory, anonymous: Caller) -> None:
+async def test_unknown_hold_is_not_found(service: Caller, factory: Factory, anonymous: Caller) -> None:
     wallet = await factory.wallet(10)
     for name in (NOBODY, "hld_x", "nothing", f"txn_{wallet}:1", f"hld_{wallet}:1", f"hld_{wallet}:99"):
         problem(await service.get(f"/v1/holds/{name}"), 404, "not-found")
@@ -166,7 +166,7 @@ async def test_a_wallet_has_a_bounded_number_of_holds(service: Caller, factory: 
     await factory.assert_books_balance()
 
 
-async def test_races_on_one_hold_have_one_history(service: Caller, factory: Factory) -> None:
+async def test_concurrent_steps_on_one_hold_have_one_history(service: Caller, factory: Factory) -> None:
     """Fifty captures of 10 out of 100, with voids between them: never more than 100, and nothing after the end."""
     wallet = await factory.wallet(200)
     hold = (await make_hold(service, wallet, 100))["id"]

@@ -34,7 +34,7 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-async def test_it_is_refused_when_saved(service: Caller, database: Database, name: str) -> None:
+async def test_hostile_condition_is_refused_when_saved(service: Caller, database: Database, name: str) -> None:
     award = {"type": "fixed", "amount": 1}
     body = {"name": "n", "asset": "PTS", "event_types": ["purchase"], "award": award, "condition": HOSTILE[name]}
     refused = problem(await service.post("/v1/campaigns", body), 422, "validation")
@@ -59,7 +59,7 @@ FORMULAS = [
 ]  # fmt: skip
 
 
-async def test_what_cannot_be_evaluated_is_an_error_of_its_campaign_alone(service: Caller, factory: Factory) -> None:
+async def test_evaluation_error_affects_its_own_campaign_only(service: Caller, factory: Factory) -> None:
     for condition in ERRORS:
         await factory.campaign(condition=condition)
     for expression in FORMULAS:
@@ -79,7 +79,7 @@ async def test_what_cannot_be_evaluated_is_an_error_of_its_campaign_alone(servic
 TEA = "event.items.exists(i, i.category == 'tea' && i.quantity >= 2 && i.unit_price > 100)"
 
 
-async def test_ordinary_conditions_hold_for_a_thousand_items(service: Caller, factory: Factory) -> None:
+async def test_ordinary_conditions_are_evaluated_on_large_baskets(service: Caller, factory: Factory) -> None:
     kept = "event.items.filter(i, i.category == 'tea').size() >= 2"
     for condition in (TEA, "event.items.all(i, i.category in ['tea', 'toys'])", f"{TEA} && member.first_purchase", kept):
         await factory.campaign(condition=condition)
@@ -93,7 +93,7 @@ async def test_ordinary_conditions_hold_for_a_thousand_items(service: Caller, fa
     await factory.assert_books_balance()
 
 
-async def test_what_is_asked_in_the_commit_is_bounded_together(service: Caller, factory: Factory) -> None:
+async def test_total_condition_cost_in_a_commit_is_bounded(service: Caller, factory: Factory) -> None:
     for _ in range(8):
         await factory.campaign(condition=f"{TEA} && member.first_purchase")
     items = [{"sku": "a", "quantity": 2, "unit_price": 200, "category": "tea"}] * 700
@@ -104,7 +104,7 @@ async def test_what_is_asked_in_the_commit_is_bounded_together(service: Caller, 
     await factory.assert_books_balance()
 
 
-async def test_a_campaign_that_was_saved_without_bounds_decides_as_it_did(
+async def test_campaign_saved_without_cost_bounds_is_still_evaluated(
     service: Caller, factory: Factory, database: Database, clock: ManualClock
 ) -> None:
     campaign = await factory.campaign()

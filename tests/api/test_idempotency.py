@@ -96,9 +96,7 @@ async def test_quotes_around_a_key_are_optional(service: Caller, factory: Factor
         [b"a\x7f"], [b"one", b"two"], [b"same", b"same"], [],
     ],
 )  # fmt: skip
-async def test_a_key_that_is_not_acceptable_is_refused(
-    service: Caller, factory: Factory, database: Database, keys: list[bytes]
-) -> None:
+async def test_invalid_idempotency_key_is_refused(service: Caller, factory: Factory, database: Database, keys: list[bytes]) -> None:
     wallet = await factory.wallet(5)
     before = await count_rows(database)
     problem(await post_with_keys(service, f"/v1/wallets/{wallet}/credit", keys), 400, "idempotency-key-missing")

@@ -30,7 +30,7 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_a_long_body_is_refused_at_once(name: str) -> None:
+def test_long_hostile_body_is_refused_quickly(name: str) -> None:
     raw = HOSTILE[name][:BODY_BYTES_MAX]
     spent: list[float] = []
     for _ in range(3):

@@ -34,7 +34,7 @@ async def state(service: Caller, wallet: str) -> dict[str, int]:
     return {name: read[name] for name in ("balance", "available", "pending", "expired")}
 
 
-async def test_the_spend_order_is_the_published_one(service: Caller, factory: Factory, clock: ManualClock) -> None:
+async def test_value_is_spent_in_the_documented_order(service: Caller, factory: Factory, clock: ManualClock) -> None:
     """Earliest expiry, promotional before paid, oldest; undated paid value last."""
     clock.stop()
     wallet = f"{await factory.member()}:PTS"
@@ -59,7 +59,7 @@ async def test_the_spend_order_is_the_published_one(service: Caller, factory: Fa
 
 
 @pytest.mark.parametrize("swept", [False, True])
-async def test_value_lapses_at_its_millisecond(
+async def test_value_expires_at_its_exact_millisecond(
     service: Caller, factory: Factory, services: Services, clock: ManualClock, swept: bool
 ) -> None:
     clock.stop()
@@ -83,7 +83,7 @@ async def test_value_lapses_at_its_millisecond(
     await factory.assert_books_balance()
 
 
-async def test_pending_value_is_on_the_books_and_not_spendable(service: Caller, factory: Factory, clock: ManualClock) -> None:
+async def test_pending_value_is_in_the_balance_and_not_spendable(service: Caller, factory: Factory, clock: ManualClock) -> None:
     clock.stop()
     wallet = f"{await factory.member()}:PTS"
     answer = await credit(service, wallet, 100, available_at=later(clock, seconds=10), expires_at=later(clock, days=1))
@@ -98,7 +98,7 @@ async def test_pending_value_is_on_the_books_and_not_spendable(service: Caller, 
     await factory.assert_books_balance()
 
 
-async def test_a_transfer_is_no_way_around_an_expiry(service: Caller, factory: Factory, clock: ManualClock) -> None:
+async def test_transfer_keeps_the_expiry_of_value(service: Caller, factory: Factory, clock: ManualClock) -> None:
     clock.stop()
     source, target = f"{await factory.member()}:PTS", f"{await factory.member()}:PTS"
     soon = later(clock, days=1)
@@ -110,7 +110,7 @@ async def test_a_transfer_is_no_way_around_an_expiry(service: Caller, factory: F
     await factory.assert_books_balance()
 
 
-async def test_held_value_does_not_lapse_and_returns_to_its_lot(service: Caller, factory: Factory, clock: ManualClock) -> None:
+async def test_held_value_does_not_expire_and_returns_to_its_lot(service: Caller, factory: Factory, clock: ManualClock) -> None:
     clock.stop()
     wallet = f"{await factory.member()}:PTS"
     soon = later(clock, days=1)
@@ -130,7 +130,7 @@ async def test_held_value_does_not_lapse_and_returns_to_its_lot(service: Caller,
 
 
 @pytest.mark.parametrize("swept", [False, True])
-async def test_a_hold_that_ended_long_ago_returns_its_value_when_it_ended(
+async def test_expired_hold_returns_its_value_as_of_its_expiry(
     service: Caller, factory: Factory, services: Services, clock: ManualClock, swept: bool
 ) -> None:
     """No days of grace because nobody has booked it: the hold ended before the lot lapsed."""
@@ -148,7 +148,7 @@ async def test_a_hold_that_ended_long_ago_returns_its_value_when_it_ended(
     await factory.assert_books_balance()
 
 
-async def test_equal_dates_are_one_lot_and_their_number_is_bounded(service: Caller, factory: Factory, clock: ManualClock) -> None:
+async def test_equal_dates_share_one_lot_and_lots_are_bounded(service: Caller, factory: Factory, clock: ManualClock) -> None:
     clock.stop()
     wallet = f"{await factory.member()}:PTS"
     soon = later(clock, days=200)

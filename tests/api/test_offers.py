@@ -73,7 +73,7 @@ SENSELESS: list[tuple[dict[str, Any], str]] = [
 
 
 @pytest.mark.parametrize(("changes", "pointer"), SENSELESS)
-async def test_what_makes_no_sense_is_refused_with_its_place(
+async def test_invalid_definition_is_refused_with_its_pointer(
     service: Caller, database: Database, changes: dict[str, Any], pointer: str
 ) -> None:
     body = {"name": "n", "kind": "discount", "value": FIXED, **changes}
@@ -82,7 +82,7 @@ async def test_what_makes_no_sense_is_refused_with_its_place(
     assert await database.raw["offers"].count_documents({}) == 0
 
 
-async def test_an_offer_goes_from_draft_to_its_end_and_never_back(service: Caller, factory: Factory) -> None:
+async def test_offer_moves_from_draft_to_ended_and_never_back(service: Caller, factory: Factory) -> None:
     offer, member = await factory.offer(active=False), await factory.member()
     told = await refused(service, offer, member, "offer-unavailable")
     assert told["status_now"] == "draft"
@@ -106,7 +106,7 @@ async def test_an_offer_goes_from_draft_to_its_end_and_never_back(service: Calle
     await factory.assert_books_balance()
 
 
-async def test_the_stock_goes_up_and_down_while_it_is_sold_but_not_below_what_is_issued(service: Caller, factory: Factory) -> None:
+async def test_stock_changes_but_not_below_the_issued_vouchers(service: Caller, factory: Factory) -> None:
     offer, body = await factory.offer(stock=2), {"name": "5 pounds off", "kind": "discount", "value": FIXED}
     for _ in range(2):
         await redeem(service, offer, await factory.member())
@@ -164,7 +164,7 @@ async def test_a_voucher_costs_its_price_and_counts_against_stock_and_limit(serv
     await factory.assert_books_balance()
 
 
-async def test_each_refusal_comes_before_the_next_one_and_takes_nothing(service: Caller, factory: Factory) -> None:
+async def test_refusals_are_checked_in_order_and_take_nothing(service: Caller, factory: Factory) -> None:
     """Everything is in the way of the same redemption, and is put out of it one after another."""
     wallet = await factory.wallet(10)
     member = wallet.partition(":")[0]
@@ -202,7 +202,7 @@ async def test_each_refusal_comes_before_the_next_one_and_takes_nothing(service:
     await factory.assert_books_balance()
 
 
-async def test_the_same_request_is_answered_alike_and_done_once(service: Caller, factory: Factory) -> None:
+async def test_repeated_redemption_returns_the_first_response(service: Caller, factory: Factory) -> None:
     offer, wallet = await factory.offer(stock=5, price=PRICE), await factory.wallet(1000)
     member = wallet.partition(":")[0]
     path, body = f"/v1/offers/{offer}/redeem", {"member_id": member, "reference": "basket-1"}
@@ -226,7 +226,7 @@ async def test_the_same_request_is_answered_alike_and_done_once(service: Caller,
     await factory.assert_books_balance()
 
 
-async def test_free_vouchers_have_no_transaction_and_are_done_once_as_well(service: Caller, factory: Factory) -> None:
+async def test_free_voucher_has_no_transaction_and_is_issued_once(service: Caller, factory: Factory) -> None:
     offer, member = await factory.offer(), await factory.member()
     answers = [await service.post(f"/v1/offers/{offer}/redeem", {"member_id": member}, key="once") for _ in range(2)]
     assert answers[0].content == answers[1].content
@@ -235,7 +235,7 @@ async def test_free_vouchers_have_no_transaction_and_are_done_once_as_well(servi
     await factory.assert_books_balance()
 
 
-async def test_members_redeem_for_themselves_and_nobody_else(service: Caller, anonymous: Caller, factory: Factory) -> None:
+async def test_member_redeems_for_themselves_only(service: Caller, anonymous: Caller, factory: Factory) -> None:
     offer, other = await factory.offer(), await factory.member()
     mine, member = await log_in(anonymous, "ada@example.com")
     answer = await member.post(f"/v1/offers/{offer}/redeem")
@@ -253,7 +253,7 @@ async def test_members_redeem_for_themselves_and_nobody_else(service: Caller, an
     await factory.assert_books_balance()
 
 
-async def test_limits_of_the_day_and_the_month_begin_anew(service: Caller, factory: Factory, clock: ManualClock) -> None:
+async def test_daily_and_monthly_limits_reset(service: Caller, factory: Factory, clock: ManualClock) -> None:
     clock.stop()
     clock.advance(seconds=-clock.now_ms() / 1000 + 1_798_761_600 - 3600)  # An hour before 2027.
     offer = await factory.offer(per_member_day_limit=1, per_member_month_limit=2, per_member_limit=3)
@@ -275,7 +275,7 @@ async def test_limits_of_the_day_and_the_month_begin_anew(service: Caller, facto
     await factory.assert_books_balance()
 
 
-async def test_a_limit_that_is_set_later_knows_what_was_redeemed_before(service: Caller, factory: Factory) -> None:
+async def test_new_limit_counts_earlier_redemptions(service: Caller, factory: Factory) -> None:
     offer, member = await factory.offer(), await factory.member()
     await redeem(service, offer, member)
     limited = {"name": "n", "kind": "discount", "value": FIXED, "per_member_limit": 1}
@@ -313,7 +313,7 @@ async def test_eligibility_sees_the_member_as_campaigns_do(service: Caller, fact
     await factory.assert_books_balance()
 
 
-async def test_external_codes_are_dealt_in_their_order_and_never_twice(service: Caller, factory: Factory) -> None:
+async def test_external_codes_are_issued_in_order_and_once(service: Caller, factory: Factory) -> None:
     offer = await factory.offer(kind="external_code", value=None)
     await refused(service, offer, await factory.member(), "sold-out")
     await factory.pool(offer, ["HOUSE-1", "HOUSE-2"])
@@ -324,7 +324,7 @@ async def test_external_codes_are_dealt_in_their_order_and_never_twice(service: 
     await factory.assert_books_balance()
 
 
-async def test_a_gift_card_has_its_money_on_an_account_of_its_own(service: Caller, services: Services, factory: Factory) -> None:
+async def test_gift_card_has_its_balance_on_its_own_account(service: Caller, services: Services, factory: Factory) -> None:
     offer = await factory.offer(kind="gift_card", price={"asset": "GBP", "amount": 2500}, value={**FIXED, "amount": 2500})
     wallet = await factory.wallet(2500, asset="GBP")
     card = (await redeem(service, offer, wallet.partition(":")[0]))["voucher"]
@@ -339,7 +339,7 @@ async def test_a_gift_card_has_its_money_on_an_account_of_its_own(service: Calle
 # --- what a member sees -----------------------------------------------------------------------------------------------
 
 
-async def test_the_catalogue_says_of_each_offer_whether_and_why_not(
+async def test_catalog_states_the_rejection_reason_of_each_offer(
     service: Caller, anonymous: Caller, factory: Factory, clock: ManualClock
 ) -> None:
     member_id, member = await log_in(anonymous, "ada@example.com")
@@ -408,7 +408,7 @@ async def elsewhere(service: Caller, other_services: Services, settings: Setting
         yield stranger.with_token(service.token or "")
 
 
-async def test_a_pause_holds_at_once_in_other_processes(service: Caller, elsewhere: Caller, factory: Factory) -> None:
+async def test_paused_offer_is_refused_immediately_in_other_processes(service: Caller, elsewhere: Caller, factory: Factory) -> None:
     offer, member = await factory.offer(), await factory.member()
     await redeem(elsewhere, offer, member)
     assert (await service.post(f"/v1/offers/{offer}/pause")).status_code == 200

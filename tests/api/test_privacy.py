@@ -100,7 +100,7 @@ def found(marks: list[str], text: bytes) -> set[str]:
 # --- erasure ------------------------------------------------------------------------------------------------------------
 
 
-async def test_forty_marks_are_nowhere_after_an_erasure(
+async def test_erasure_leaves_no_personal_marker_in_the_database(
     service: Caller, anonymous: Caller, services: Services, factory: Factory, log: Log
 ) -> None:
     """GDPR-1."""
@@ -136,7 +136,7 @@ async def test_forty_marks_are_nowhere_after_an_erasure(
     assert list(find_faults([record async for record in services.audit_log.read()])) == []
 
 
-async def test_who_is_erased_is_gone_and_the_id_stays(
+async def test_erased_member_keeps_only_the_id(
     service: Caller, anonymous: Caller, services: Services, factory: Factory, clock: ManualClock
 ) -> None:
     ada = Subject("ada")
@@ -166,7 +166,7 @@ async def test_who_is_erased_is_gone_and_the_id_stays(
     assert certificate["external_id_until"][:16] == claim["expires_at"].isoformat()[:16]
 
 
-async def test_a_certificate_is_what_the_audit_log_says(service: Caller, services: Services, factory: Factory) -> None:
+async def test_erasure_certificate_matches_the_audit_log(service: Caller, services: Services, factory: Factory) -> None:
     member = await factory.member()
     certificate = (await service.post(f"/v1/members/{member}/erase")).json()
     said = {name: value for name, value in certificate.items() if name != "sha256"}
@@ -183,7 +183,7 @@ async def test_a_certificate_is_what_the_audit_log_says(service: Caller, service
     assert list(find_faults(records)) == []
 
 
-async def test_late_events_are_booked_and_make_nobody(
+async def test_late_events_of_an_erased_member_create_no_member(
     service: Caller, anonymous: Caller, services: Services, factory: Factory
 ) -> None:
     """GDPR-4, the second half: by external id and by our id, with campaigns that ask who it is."""
@@ -220,7 +220,7 @@ async def test_events_that_race_with_an_erasure_are_all_booked(service: Caller, 
     await factory.assert_books_balance()
 
 
-async def test_who_wants_to_be_forgotten_proves_who_they_are(service: Caller, anonymous: Caller, services: Services) -> None:
+async def test_own_erasure_requires_the_current_password(service: Caller, anonymous: Caller, services: Services) -> None:
     ada = Subject("ada")
     await ada.join(service, anonymous, services)
     me = anonymous.with_token(ada.token)
@@ -233,7 +233,7 @@ async def test_who_wants_to_be_forgotten_proves_who_they_are(service: Caller, an
     assert (await service.get(f"/v1/members/{ada.id}/erasure")).json() == certificate
 
 
-async def test_who_works_here_is_not_erased(service: Caller, anonymous: Caller, services: Services, database: Database) -> None:
+async def test_staff_cannot_be_erased(service: Caller, anonymous: Caller, services: Services, database: Database) -> None:
     support = await services.members.create_operator("support@example.com", PASSWORD, "support")
     assert problem(await service.post(f"/v1/members/{support.id}/erase"), 409, "invalid-state")["status_now"] == "support"
     login = await anonymous.post("/v1/auth/login", {"email": "support@example.com", "password": PASSWORD})
@@ -270,7 +270,7 @@ _interrupter = Interrupter()
 monitoring.register(_interrupter)
 
 
-async def test_an_erasure_that_was_cut_off_is_ended_by_a_worker(
+async def test_interrupted_erasure_is_completed_by_a_worker(
     service: Caller, services: Services, other_services: Services, factory: Factory
 ) -> None:
     """GDPR-4, the first half, at every third command; every single one, and the kill of a real process, are in tests/trust."""
@@ -310,7 +310,9 @@ async def cut_off_erasures(service: Caller, services: Services, other_services: 
     return cut
 
 
-async def test_many_who_ask_at_once_get_one_certificate(services: Services, other_services: Services, factory: Factory) -> None:
+async def test_concurrent_erasure_requests_get_one_certificate(
+    services: Services, other_services: Services, factory: Factory
+) -> None:
     member = await factory.member()
     tasks = [each.erasures.erase(member, ADMIN, f"req_{n:08}") for n in range(10) for each in (services, other_services)]
     certificates = await asyncio.gather(*tasks)
@@ -336,7 +338,7 @@ async def restore(database: Database, dumped: dict[str, list[Document]]) -> None
 
 
 @pytest.mark.parametrize("without", ["person_keys", ""], ids=["without keys", "with keys"])
-async def test_a_restored_backup_is_held_to_the_log_of_erasures(
+async def test_erasure_log_is_reapplied_to_a_restored_backup(
     service: Caller, anonymous: Caller, services: Services, without: str
 ) -> None:
     """GDPR-2. The second case is the worst one: the keys were in the backup as well."""
@@ -382,7 +384,7 @@ async def test_a_certificate_that_was_changed_is_refused(service: Caller, factor
 # --- export -------------------------------------------------------------------------------------------------------------
 
 
-async def test_an_export_is_complete_and_nobody_elses(
+async def test_export_is_complete_and_contains_no_other_member(
     service: Caller, anonymous: Caller, services: Services, factory: Factory
 ) -> None:
     """GDPR-3."""
@@ -459,7 +461,7 @@ async def test_a_member_exports_once_a_day(service: Caller, anonymous: Caller, s
     assert sorted(answer.status_code for answer in answers) == [200, 429, 429, 429, 429]
 
 
-async def test_an_export_that_was_cut_off_does_not_cost_a_day(
+async def test_interrupted_export_may_be_repeated_the_same_day(
     service: Caller, anonymous: Caller, services: Services, clock: ManualClock
 ) -> None:
     ada = Subject("ada")

@@ -71,7 +71,7 @@ async def test_an_unknown_method_is_a_problem_and_makes_no_metric(service: Calle
 
 
 @pytest.mark.own_app
-async def test_an_unforeseen_fault_tells_nothing_but_its_request_id(app: App[Any, Any], service: Caller, log: Log) -> None:
+async def test_unexpected_error_discloses_only_its_request_id(app: App[Any, Any], service: Caller, log: Log) -> None:
     app.add_route("/broken", Broken())
     answer = await service.get("/broken")
     body = problem(answer, 500, "internal-error")
@@ -82,7 +82,9 @@ async def test_an_unforeseen_fault_tells_nothing_but_its_request_id(app: App[Any
     assert "RuntimeError" in fault["exception"]
 
 
-async def test_without_a_database_every_answer_is_a_problem_to_retry(service: Caller, factory: Factory, services: Services) -> None:
+async def test_every_response_without_a_database_is_a_retryable_problem(
+    service: Caller, factory: Factory, services: Services
+) -> None:
     wallet, event = await factory.wallet(5), factory.event()
     await services.database.close()
     answers = [
@@ -108,7 +110,7 @@ async def test_without_a_database_every_answer_is_a_problem_to_retry(service: Ca
     assert (await service.get("/health/live")).json() == {"status": "ok"}
 
 
-async def test_a_failed_bulk_says_so_in_every_result(service: Caller, factory: Factory, services: Services) -> None:
+async def test_failed_bulk_reports_the_failure_in_every_result(service: Caller, factory: Factory, services: Services) -> None:
     wallet = await factory.wallet(5)
     await services.database.close()
     answer = await service.post("/v1/bulk", {"commands": [{"type": "debit", "wallet": wallet, "amount": 1, "key": "k"}]})
@@ -117,7 +119,7 @@ async def test_a_failed_bulk_says_so_in_every_result(service: Caller, factory: F
     assert (result["status"], result["problem"]["code"]) == (503, "database-unavailable")
 
 
-def test_the_registry_holds_every_error_that_can_leave() -> None:
+def test_error_registry_contains_every_error_class() -> None:
     def leaves(cls: type[GuerdonError]) -> list[type[GuerdonError]]:
         return [cls] if not cls.__subclasses__() else [leaf for child in cls.__subclasses__() for leaf in leaves(child)]
 
@@ -225,7 +227,7 @@ async def test_every_request_makes_one_line(service: Caller, log: Log, factory: 
     assert all(line["event"] == "request" and line["ms"] >= 0 for line in lines)
 
 
-async def test_every_answer_carries_the_safe_headers(service: Caller, anonymous: Caller) -> None:
+async def test_every_response_carries_the_default_headers(service: Caller, anonymous: Caller) -> None:
     for answer in (await service.get("/v1/members"), await anonymous.get("/v1/me"), await anonymous.get("/nothing")):
         assert answer.headers["x-content-type-options"] == "nosniff"
         assert answer.headers["cache-control"] == "no-store"
@@ -235,5 +237,5 @@ async def test_every_answer_carries_the_safe_headers(service: Caller, anonymous:
     assert (await anonymous.get("/v1/me")).headers["www-authenticate"] == 'Bearer realm="guerdon"'
 
 
-def test_whoever_is_to_wait_is_told_in_one_way() -> None:
+def test_status_429_has_one_problem_code() -> None:
     assert [code for code, kind in registry().items() if kind.status == 429] == ["too-many-requests"]

@@ -20,17 +20,17 @@ def pattern(excerpt: str) -> str:
     return ".*".join(map(re.escape, text.split("…")))
 
 
-def test_the_page_is_short() -> None:
+def test_readme_is_within_its_line_limit() -> None:
     assert len(PAGE.splitlines()) <= LINES_MAX
 
 
-def test_a_command_of_make_has_a_block_of_its_own() -> None:
+def test_each_make_command_has_its_own_code_block() -> None:
     """`make up` keeps the terminal; what stands below it in the same block would never run."""
     for block in re.findall(r"^```sh\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL):
         assert "make" not in block or len(block.splitlines()) == 1, block
 
 
-async def test_the_first_requests_answer_what_the_page_shows(services: Services, service: Caller, tmp_path: Path) -> None:
+async def test_first_requests_return_the_documented_responses(services: Services, service: Caller, tmp_path: Path) -> None:
     await ensure_demo(services, tmp_path)
     member = ""
     assert len(STEPS) == STEPS_COUNT

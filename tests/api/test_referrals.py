@@ -58,7 +58,7 @@ async def test_both_sides_are_paid_for_the_first_purchase(service: Caller, facto
     await factory.assert_books_balance()
 
 
-async def test_a_refund_takes_both_back(service: Caller, factory: Factory) -> None:
+async def test_refund_takes_back_both_referral_awards(service: Caller, factory: Factory) -> None:
     await programme(factory)
     ada, code = await referrer(service, factory)
     bob = await refer(service, factory, code)
@@ -72,7 +72,7 @@ async def test_a_refund_takes_both_back(service: Caller, factory: Factory) -> No
     await factory.assert_books_balance()
 
 
-async def test_oneself_rings_and_second_thoughts_are_refused(service: Caller, factory: Factory) -> None:
+async def test_self_circular_and_changed_referrals_are_refused(service: Caller, factory: Factory) -> None:
     ada, code = await referrer(service, factory)
     _, other = await referrer(service, factory)
     bob = await refer(service, factory, code)
@@ -137,6 +137,6 @@ async def test_bulk_pays_the_referrer_too(service: Caller, factory: Factory) -> 
     ("changes", "pointer"),
     [({}, "/caps"), ({"caps": [{"scope": "event", "limit": 5}]}, "/caps"), ({"caps": [CAP], "event_types": ["refund"]}, "/pays")],
 )
-async def test_what_pays_referrers_is_bounded(service: Caller, changes: dict[str, Any], pointer: str) -> None:
+async def test_referral_campaign_without_a_member_cap_is_refused(service: Caller, changes: dict[str, Any], pointer: str) -> None:
     body = {"name": "x", "asset": "PTS", "event_types": ["purchase"], "award": {"type": "fixed", "amount": 1}, "pays": "referrer"}
     assert problem(await service.post("/v1/campaigns", {**body, **changes}), 422, "validation")["errors"][0]["pointer"] == pointer

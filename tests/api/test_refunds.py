@@ -30,7 +30,7 @@ def total(recorded: dict[str, Any]) -> int:
     return sum(award["amount"] for award in recorded["awards"])
 
 
-async def test_parts_add_up_to_the_whole(service: Caller, factory: Factory) -> None:
+async def test_partial_refunds_take_back_exactly_the_whole_award(service: Caller, factory: Factory) -> None:
     await factory.campaign()
     bought = await record(service, factory.event(member=ADA, amount=10_001))
     assert total(bought) == 100
@@ -43,7 +43,7 @@ async def test_parts_add_up_to_the_whole(service: Caller, factory: Factory) -> N
     await factory.assert_books_balance()
 
 
-async def test_a_refund_larger_than_its_purchase_takes_its_award(service: Caller, factory: Factory) -> None:
+async def test_refund_larger_than_its_purchase_takes_back_only_its_award(service: Caller, factory: Factory) -> None:
     await factory.campaign()
     bought = await record(service, factory.event(member=ADA, amount=5000))
     assert total(await record(service, refund(factory, bought["id"], 10**9))) == -50
@@ -89,7 +89,7 @@ async def test_a_refund_may_come_before_its_purchase(service: Caller, factory: F
     await factory.assert_books_balance()
 
 
-async def test_purchase_and_refund_that_meet_leave_nothing(
+async def test_concurrent_purchase_and_full_refund_leave_no_award(
     service: Caller, factory: Factory, other_services: Services, settings: Settings, clock: ManualClock
 ) -> None:
     await factory.campaign()
@@ -109,7 +109,7 @@ async def test_purchase_and_refund_that_meet_leave_nothing(
     await factory.assert_books_balance()
 
 
-async def test_what_is_taken_comes_out_of_the_lot_it_made(service: Caller, factory: Factory, clock: ManualClock) -> None:
+async def test_refund_takes_value_from_the_lot_of_its_award(service: Caller, factory: Factory, clock: ManualClock) -> None:
     short = await factory.campaign(award={"type": "fixed", "amount": 10}, expiry={"type": "after_days", "days": 2})
     bought = await record(service, factory.event(member=ADA, amount=1000))
     await service.post(f"/v1/campaigns/{short}/end")
@@ -135,7 +135,7 @@ async def test_spent_awards_follow_the_clawback_policy(service: Caller, factory:
     await factory.assert_books_balance()
 
 
-async def test_the_policy_of_the_purchase_holds_though_the_campaign_has_changed(service: Caller, factory: Factory) -> None:
+async def test_clawback_policy_of_the_purchase_outlives_campaign_changes(service: Caller, factory: Factory) -> None:
     campaign = await factory.campaign(clawback="none")
     bought = await record(service, factory.event(member=ADA, amount=10_000))
     body = {"name": "n", "asset": "PTS", "event_types": ["purchase"], "award": {"type": "fixed", "amount": 1}, "clawback": "debt"}
@@ -145,7 +145,7 @@ async def test_the_policy_of_the_purchase_holds_though_the_campaign_has_changed(
     await factory.assert_books_balance()
 
 
-async def test_caps_and_budget_come_back_to_the_period_of_the_purchase(service: Caller, factory: Factory) -> None:
+async def test_refund_restores_caps_and_budget_in_the_purchase_period(service: Caller, factory: Factory) -> None:
     await factory.campaign(budget=150, caps=[{"scope": "member", "period": "day", "limit": 100}])
     bought = await record(service, factory.event(member=ADA, amount=50_000, occurred_at="2026-01-31T12:00:00Z"))
     assert total(bought) == 100
@@ -160,7 +160,7 @@ async def test_caps_and_budget_come_back_to_the_period_of_the_purchase(service: 
     await factory.assert_books_balance()
 
 
-async def test_caps_and_budget_come_back_though_the_refund_came_first(service: Caller, factory: Factory) -> None:
+async def test_early_refund_restores_caps_and_budget(service: Caller, factory: Factory) -> None:
     await factory.campaign(budget=100, caps=[{"scope": "member", "period": "day", "limit": 100}])
     await record(service, refund(factory, "order-x", 10_000))
     assert total(await record(service, factory.event(id="order-x", member=ADA, amount=10_000))) == 0
@@ -168,7 +168,7 @@ async def test_caps_and_budget_come_back_though_the_refund_came_first(service: C
     await factory.assert_books_balance()
 
 
-async def test_a_refund_never_pays_what_another_campaign_has_made_owed(service: Caller, factory: Factory) -> None:
+async def test_refund_never_repays_a_debt_of_another_campaign(service: Caller, factory: Factory) -> None:
     for priority, clawback in ((5, "debt"), (1, "up_to_balance")):
         await factory.campaign(clawback=clawback, stacking={"priority": priority})
     recorded = await record(service, factory.event(type="refund", member=ADA, amount=10_000))
@@ -196,7 +196,7 @@ async def test_earning_refunding_and_spending_in_a_loop_nets_nothing(service: Ca
     await factory.assert_books_balance()
 
 
-async def test_only_ones_own_purchase_can_be_refunded(service: Caller, factory: Factory, database: Database) -> None:
+async def test_member_can_refund_only_their_own_purchase(service: Caller, factory: Factory, database: Database) -> None:
     await factory.campaign()
     bought = await record(service, factory.event(member=ADA, amount=10_000))
     returned = await record(service, refund(factory, bought["id"], 1))

@@ -20,7 +20,7 @@ async def debit(service: Caller, wallet: str, amount: int) -> str:
     return str(answer.json()["id"])
 
 
-async def test_a_debit_returns_in_parts_and_at_most_once(service: Caller, factory: Factory) -> None:
+async def test_debit_is_reversed_in_parts_up_to_its_amount(service: Caller, factory: Factory) -> None:
     wallet = await factory.wallet(100)
     spent = await debit(service, wallet, 60)
     first = await reverse(service, spent, 25)
@@ -35,7 +35,7 @@ async def test_a_debit_returns_in_parts_and_at_most_once(service: Caller, factor
     await factory.assert_books_balance()
 
 
-async def test_value_returns_to_the_very_lots(service: Caller, factory: Factory, clock: ManualClock) -> None:
+async def test_reversal_returns_value_to_its_original_lots(service: Caller, factory: Factory, clock: ManualClock) -> None:
     """What was taken last comes back first."""
     clock.stop()
     wallet = f"{await factory.member()}:PTS"
@@ -74,7 +74,7 @@ async def test_a_credit_is_taken_back_from_its_own_lot_first(service: Caller, fa
     await factory.assert_books_balance()
 
 
-async def test_a_transfer_that_was_spent_is_refused_never_overdrawn(service: Caller, factory: Factory, clock: ManualClock) -> None:
+async def test_reversal_of_a_spent_transfer_is_refused(service: Caller, factory: Factory, clock: ManualClock) -> None:
     clock.stop()
     source, target = f"{await factory.member()}:PTS", await factory.wallet(10)
     soon = later(clock, days=1)
@@ -136,7 +136,7 @@ async def test_a_reversal_replays_its_first_answer(service: Caller, factory: Fac
     await factory.assert_books_balance()
 
 
-async def test_no_such_transaction(service: Caller, factory: Factory) -> None:
+async def test_unknown_transaction_is_not_found(service: Caller, factory: Factory) -> None:
     source, target = await factory.wallet(10), await factory.wallet(10)
     await service.post("/v1/transfers", {"from": source, "to": target, "amount": 5})
     nobody = "mem_" + "0" * 32

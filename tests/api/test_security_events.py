@@ -70,7 +70,7 @@ async def employee(services: Services, anonymous: Caller, role: Role) -> tuple[s
     return member.id, anonymous.with_token(token)
 
 
-async def test_logging_in_and_failing_to(anonymous: Caller, watch: Watch) -> None:
+async def test_login_and_failed_login_are_logged(anonymous: Caller, watch: Watch) -> None:
     await anonymous.post("/v1/auth/register", {"email": "ada@example.com", "password": PASSWORD})
     answer = await log_in(anonymous, "ada@example.com")
     member = answer.json()["member_id"]
@@ -80,7 +80,7 @@ async def test_logging_in_and_failing_to(anonymous: Caller, watch: Watch) -> Non
         await watch.only(failed, "login_failed", actor="anonymous", object={}, result="refused", code="unauthenticated")
 
 
-async def test_guessing_is_a_limit_hit_and_says_which(anonymous: Caller, watch: Watch) -> None:
+async def test_login_over_a_limit_is_logged_with_its_quota(anonymous: Caller, watch: Watch) -> None:
     await anonymous.post("/v1/auth/register", {"email": "ada@example.com", "password": PASSWORD})
     for _ in range(10):
         await log_in(anonymous, "ada@example.com", "a guess of mine")
@@ -90,7 +90,7 @@ async def test_guessing_is_a_limit_hit_and_says_which(anonymous: Caller, watch: 
     assert event["quota"]
 
 
-async def test_a_password_that_is_changed(anonymous: Caller, watch: Watch) -> None:
+async def test_password_change_is_logged(anonymous: Caller, watch: Watch) -> None:
     await anonymous.post("/v1/auth/register", {"email": "ada@example.com", "password": PASSWORD})
     begun = (await log_in(anonymous, "ada@example.com")).json()
     change = {"current_password": PASSWORD, "new_password": "another horse of another battery"}
@@ -98,7 +98,7 @@ async def test_a_password_that_is_changed(anonymous: Caller, watch: Watch) -> No
     await watch.only(changed, "password_changed", actor=begun["member_id"], result="done")
 
 
-async def test_a_refresh_token_that_is_used_again(anonymous: Caller, watch: Watch, clock: ManualClock) -> None:
+async def test_refresh_token_reuse_is_logged(anonymous: Caller, watch: Watch, clock: ManualClock) -> None:
     await anonymous.post("/v1/auth/register", {"email": "ada@example.com", "password": PASSWORD})
     begun = (await log_in(anonymous, "ada@example.com")).json()
     first = begun["refresh_token"]
@@ -111,7 +111,7 @@ async def test_a_refresh_token_that_is_used_again(anonymous: Caller, watch: Watc
 
 
 @pytest.mark.parametrize("token", ["garbage", "a.b.c", KeyParts("abcdefghijkl", "s" * 43).text, "gk_live_short"])
-async def test_credentials_that_prove_nothing(anonymous: Caller, factory: Factory, watch: Watch, token: str) -> None:
+async def test_invalid_credentials_are_logged(anonymous: Caller, factory: Factory, watch: Watch, token: str) -> None:
     wallet = await factory.wallet(1)
     for answer in (
         await anonymous.with_token(token).get(f"/v1/wallets/{wallet}"),
@@ -122,7 +122,7 @@ async def test_credentials_that_prove_nothing(anonymous: Caller, factory: Factor
     assert await watch.events(await anonymous.get(f"/v1/wallets/{wallet}")) == [], "no credentials at all"
 
 
-async def test_what_somebody_may_not_do(anonymous: Caller, services: Services, factory: Factory, watch: Watch) -> None:
+async def test_denied_access_is_logged(anonymous: Caller, services: Services, factory: Factory, watch: Watch) -> None:
     wallet = await factory.wallet(1)
     owner = wallet.partition(":")[0]
     reader = anonymous.with_token(key := await services.access.create_key("reader", ["wallets:read"]))
@@ -137,7 +137,9 @@ async def test_what_somebody_may_not_do(anonymous: Caller, services: Services, f
     await watch.only(foreign, "access_denied", actor=begun["member_id"], object=about, code="not-found")
 
 
-async def test_value_moved_by_hand(anonymous: Caller, services: Services, service: Caller, factory: Factory, watch: Watch) -> None:
+async def test_manual_movement_of_value_is_logged(
+    anonymous: Caller, services: Services, service: Caller, factory: Factory, watch: Watch
+) -> None:
     wallet, other = await factory.wallet(10), await factory.wallet(10)
     actor, operator = await employee(services, anonymous, "operator")
     transfer = {"from": wallet, "to": other, "amount": 1}
@@ -163,7 +165,9 @@ async def test_value_moved_by_hand(anonymous: Caller, services: Services, servic
     await factory.assert_books_balance()
 
 
-async def test_roles_and_members_that_are_changed(anonymous: Caller, services: Services, factory: Factory, watch: Watch) -> None:
+async def test_changes_of_roles_and_member_status_are_logged(
+    anonymous: Caller, services: Services, factory: Factory, watch: Watch
+) -> None:
     member = await factory.member()
     actor, admin = await employee(services, anonymous, "admin")
     changed = await admin.put(f"/v1/members/{member}/role", {"role": "support"})
@@ -173,7 +177,9 @@ async def test_roles_and_members_that_are_changed(anonymous: Caller, services: S
     await watch.only(await admin.put(f"/v1/members/{actor}/role", {"role": "member"}), "access_denied", actor=actor)
 
 
-async def test_people_who_are_exported_and_erased(anonymous: Caller, services: Services, factory: Factory, watch: Watch) -> None:
+async def test_export_and_erasure_of_members_are_logged(
+    anonymous: Caller, services: Services, factory: Factory, watch: Watch
+) -> None:
     member = await factory.member()
     actor, admin = await employee(services, anonymous, "admin")
     about = {"member_id": member}
@@ -186,7 +192,7 @@ async def test_people_who_are_exported_and_erased(anonymous: Caller, services: S
     await watch.only(await own.post("/v1/me/erase", {"current_password": PASSWORD}), "member_erased", actor=token["member_id"])
 
 
-async def test_keys_that_are_made_and_revoked(service: Caller, watch: Watch) -> None:
+async def test_creation_and_revocation_of_keys_are_logged(service: Caller, watch: Watch) -> None:
     made = await service.post("/v1/keys", {"name": "the till of Ada", "scopes": ["wallets:read"]})
     key_id = made.json()["id"]
     about = {"key_id": key_id, "scopes": "wallets:read"}
@@ -195,7 +201,7 @@ async def test_keys_that_are_made_and_revoked(service: Caller, watch: Watch) -> 
     await watch.only(await service.delete(f"/v1/keys/{key_id}"), "key_revoked", object={"key_id": key_id}, result="done")
 
 
-async def test_what_stands_in_a_path_is_only_repeated_when_it_is_an_id(service: Caller, anonymous: Caller, watch: Watch) -> None:
+async def test_path_values_are_logged_only_when_they_are_ids(service: Caller, anonymous: Caller, watch: Watch) -> None:
     for path in (
         "/v1/wallets/ada@example.com:PTS",
         "/v1/members/ada@example.com",
@@ -211,7 +217,7 @@ async def test_what_stands_in_a_path_is_only_repeated_when_it_is_an_id(service: 
     assert await watch.events(await service.get("/v1/nothing/ada@example.com")) == []
 
 
-async def test_every_operation_that_is_named_exists(app: App[Any, Any]) -> None:
+async def test_security_event_tables_name_existing_operations(app: App[Any, Any]) -> None:
     served = {route.operation.operation_id for route in routes_of(app)}
     assert {*SUCCESS_EVENTS, *STAFF_EVENTS, *FAILURE_EVENTS, *WITH_CREDENTIALS} - served == set()
 
@@ -222,7 +228,7 @@ async def break_books(services: Services, factory: Factory) -> str:
     return wallet
 
 
-async def test_books_that_the_worker_will_not_sign(
+async def test_checkpoint_refused_on_a_broken_ledger_is_logged(
     services: Services, settings: Settings, factory: Factory, clock: ManualClock
 ) -> None:
     await break_books(services, factory)
@@ -238,7 +244,7 @@ async def test_books_that_the_worker_will_not_sign(
     assert line["request_id"]
 
 
-async def test_books_that_do_not_verify(
+async def test_failed_verification_is_logged(
     services: Services,
     settings: Settings,
     factory: Factory,

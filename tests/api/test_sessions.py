@@ -47,7 +47,7 @@ async def standing_of(anonymous: Caller, token: str) -> int:
     return (await anonymous.with_token(token).get("/v1/me")).status_code
 
 
-async def test_a_refresh_token_gets_the_next_pair(anonymous: Caller) -> None:
+async def test_refresh_returns_a_new_pair_of_tokens(anonymous: Caller) -> None:
     first = await registered(anonymous)
     second = await refreshed(anonymous, first["refresh_token"])
     assert second["refresh_token"] != first["refresh_token"]
@@ -58,7 +58,7 @@ async def test_a_refresh_token_gets_the_next_pair(anonymous: Caller) -> None:
     assert (await refresh(anonymous, second["refresh_token"])).status_code == 200
 
 
-async def test_an_ancestor_ends_the_family(anonymous: Caller, clock: ManualClock) -> None:
+async def test_reused_refresh_token_ends_its_session(anonymous: Caller, clock: ManualClock) -> None:
     """RT-1."""
     first = await registered(anonymous)
     second = await refreshed(anonymous, first["refresh_token"])
@@ -72,7 +72,7 @@ async def test_an_ancestor_ends_the_family(anonymous: Caller, clock: ManualClock
 
 
 @pytest.mark.parametrize(("seconds", "again"), [(9.9, 200), (10.1, 401)])
-async def test_the_parent_gets_the_same_successor_within_the_grace_only(
+async def test_repeated_refresh_returns_the_same_token_within_the_grace_only(
     anonymous: Caller, clock: ManualClock, seconds: float, again: int
 ) -> None:
     first = await registered(anonymous)
@@ -85,7 +85,7 @@ async def test_the_parent_gets_the_same_successor_within_the_grace_only(
     assert (await refresh(anonymous, second["refresh_token"])).status_code == again
 
 
-async def test_a_parent_whose_successor_was_used_is_an_ancestor(anonymous: Caller) -> None:
+async def test_refresh_token_with_a_used_successor_ends_its_session(anonymous: Caller) -> None:
     first = await registered(anonymous)
     second = await refreshed(anonymous, first["refresh_token"])
     third = await refreshed(anonymous, second["refresh_token"])
@@ -94,7 +94,7 @@ async def test_a_parent_whose_successor_was_used_is_an_ancestor(anonymous: Calle
     problem(await refresh(anonymous, third["refresh_token"]), 401, "unauthenticated")
 
 
-async def test_fifty_at_once_have_one_successor(
+async def test_concurrent_refreshes_get_one_successor(
     anonymous: Caller, services: Services, other_services: Services, settings: Settings, clock: ManualClock
 ) -> None:
     """RT-2, through two processes."""
@@ -107,7 +107,7 @@ async def test_fifty_at_once_have_one_successor(
     assert (await refresh(anonymous, successor)).status_code == 200
 
 
-async def test_the_database_holds_nothing_to_log_in_with(anonymous: Caller, database: Database) -> None:
+async def test_stored_sessions_contain_no_usable_token(anonymous: Caller, database: Database) -> None:
     """RT-3: what is stored are digests, and the successor sealed by a secret that is not stored."""
     first = await registered(anonymous)
     second = await refreshed(anonymous, first["refresh_token"])
@@ -121,7 +121,7 @@ async def test_the_database_holds_nothing_to_log_in_with(anonymous: Caller, data
         assert all(part not in text for part in (token, hashlib.sha256(token.encode()).hexdigest()))
 
 
-async def test_a_token_that_is_none_reads_nothing_and_ends_nothing(anonymous: Caller, database: Database) -> None:
+async def test_malformed_refresh_token_reads_and_ends_nothing(anonymous: Caller, database: Database) -> None:
     first = await registered(anonymous)
     token: str = first["refresh_token"]
     wrong = [
@@ -137,7 +137,7 @@ async def test_a_token_that_is_none_reads_nothing_and_ends_nothing(anonymous: Ca
     assert (await refresh(anonymous, token)).status_code == 200
 
 
-async def test_knowing_a_session_is_not_enough_to_end_it(anonymous: Caller) -> None:
+async def test_session_id_alone_does_not_end_a_session(anonymous: Caller) -> None:
     first = await registered(anonymous)
     problem(await refresh(anonymous, first_token(first["session_id"]).text), 401, "unauthenticated")
     forged = first_token(first["session_id"]).text
@@ -145,9 +145,7 @@ async def test_knowing_a_session_is_not_enough_to_end_it(anonymous: Caller) -> N
     assert (await refresh(anonymous, first["refresh_token"])).status_code == 200
 
 
-async def test_a_session_ends_when_it_is_idle_and_whatever_happens_after_its_time(
-    anonymous: Caller, clock: ManualClock, settings: Settings
-) -> None:
+async def test_session_ends_when_idle_and_at_its_absolute_limit(anonymous: Caller, clock: ManualClock, settings: Settings) -> None:
     idle, used = await registered(anonymous), await logged_in(anonymous)
     token = used["refresh_token"]
     for _ in range(settings.session_absolute_hours // settings.session_idle_hours):
@@ -158,7 +156,7 @@ async def test_a_session_ends_when_it_is_idle_and_whatever_happens_after_its_tim
     problem(await refresh(anonymous, token), 401, "unauthenticated")
 
 
-async def test_logging_out_ends_one_session_and_says_no_more_the_second_time(anonymous: Caller, clock: ManualClock) -> None:
+async def test_logout_ends_one_session_and_may_be_repeated(anonymous: Caller, clock: ManualClock) -> None:
     here, there = await registered(anonymous), await logged_in(anonymous)
     for _ in range(2):
         answer = await anonymous.post("/v1/auth/logout", {"refresh_token": here["refresh_token"]}, key=None)
@@ -190,7 +188,7 @@ async def test_sessions_are_listed_and_ended_one_by_one_or_all(anonymous: Caller
     assert await standing_of(anonymous, stranger["access_token"]) == 200
 
 
-async def test_a_member_has_twenty_sessions_and_the_oldest_gives_way(anonymous: Caller) -> None:
+async def test_oldest_of_more_than_twenty_sessions_ends(anonymous: Caller) -> None:
     first = await registered(anonymous)
     others = [await logged_in(anonymous) for _ in range(20)]
     problem(await refresh(anonymous, first["refresh_token"]), 401, "unauthenticated")
@@ -225,7 +223,7 @@ async def test_two_password_changes_at_once_have_one_winner(anonymous: Caller) -
     assert (await anonymous.post("/v1/auth/login", {**ADA, "password": f"new password {winner}"})).status_code == 200
 
 
-async def test_a_disabled_member_is_out_everywhere_within_the_time_and_at_once_where_something_changes(
+async def test_disabled_member_loses_writes_immediately_and_reads_soon(
     anonymous: Caller, service: Caller, other_services: Services, settings: Settings, clock: ManualClock
 ) -> None:
     here = await registered(anonymous)
@@ -244,7 +242,7 @@ async def test_a_disabled_member_is_out_everywhere_within_the_time_and_at_once_w
         await logged_in(anonymous)
 
 
-async def test_a_changed_role_acts_at_once_where_something_changes(
+async def test_changed_role_applies_to_writes_immediately(
     anonymous: Caller, service: Caller, services: Services, factory: Factory, clock: ManualClock
 ) -> None:
     person = {"email": "olga@example.com", "password": "operator's password"}
@@ -262,9 +260,7 @@ async def test_a_changed_role_acts_at_once_where_something_changes(
     await factory.assert_books_balance()
 
 
-async def test_nobody_raises_themselves_and_only_an_admin_touches_colleagues(
-    anonymous: Caller, services: Services, factory: Factory
-) -> None:
+async def test_only_an_admin_changes_staff_and_never_themselves(anonymous: Caller, services: Services, factory: Factory) -> None:
     people = {}
     for role in ("operator", "admin"):
         person = {"email": f"{role}@example.com", "password": "operator's password"}

@@ -22,7 +22,7 @@ async def advance(service: Caller, seconds: int) -> dict[str, Any]:
     return view
 
 
-async def test_holds_and_dated_value_end_when_the_clock_says_so(service: Caller, factory: Factory, services: Services) -> None:
+async def test_advanced_clock_ends_holds_and_dated_value(service: Caller, factory: Factory, services: Services) -> None:
     wallet = await factory.wallet(100)
     campaign = await factory.campaign(award={"type": "fixed", "amount": 10}, pending={"type": "days", "days": 14})
     await factory.campaign(award={"type": "fixed", "amount": 7}, expiry={"type": "after_days", "days": 30}, event_types=["signup"])
@@ -47,7 +47,7 @@ async def test_holds_and_dated_value_end_when_the_clock_says_so(service: Caller,
     await factory.assert_books_balance()
 
 
-async def test_tokens_end_when_the_clock_says_so(service: Caller, anonymous: Caller) -> None:
+async def test_advanced_clock_expires_tokens(service: Caller, anonymous: Caller) -> None:
     body = {"email": "ada@example.com", "password": "correct horse battery"}
     assert (await anonymous.post("/v1/auth/register", body, key=None)).status_code == 201
     token = (await anonymous.post("/v1/auth/login", body, key=None)).json()["access_token"]
@@ -58,7 +58,7 @@ async def test_tokens_end_when_the_clock_says_so(service: Caller, anonymous: Cal
     assert (await anonymous.post("/v1/auth/login", body, key=None)).status_code == 200
 
 
-async def test_other_processes_follow(
+async def test_other_processes_follow_the_advanced_clock(
     service: Caller, factory: Factory, other_services: Services, settings: Settings, clock: ManualClock
 ) -> None:
     before = other_services.clock.now_ms()
@@ -73,18 +73,18 @@ async def test_other_processes_follow(
 
 
 @pytest.mark.parametrize("seconds", [0, -1, 1.5, "60", 10**12, None])
-async def test_the_clock_goes_forward_only_and_not_too_far(service: Caller, database: Database, seconds: object) -> None:
+async def test_invalid_clock_advance_is_refused(service: Caller, database: Database, seconds: object) -> None:
     problem(await service.post("/v1/test/clock/advance", {"seconds": seconds}, key=None), 422, "validation")
     assert await database.raw["clocks"].count_documents({}) == 0
 
 
-async def test_ten_years_are_enough(service: Caller, database: Database) -> None:
+async def test_clock_advances_at_most_ten_years(service: Caller, database: Database) -> None:
     await advance(service, 3650 * DAY)
     problem(await service.post("/v1/test/clock/advance", {"seconds": 1}, key=None), 422, "validation")
     assert (await database.raw["clocks"].find_one({}))["offset_ms"] == 3650 * DAY * 1000
 
 
-async def test_production_has_no_such_route(settings: Settings, clock: ManualClock, service: Caller) -> None:
+async def test_production_has_no_clock_route(settings: Settings, clock: ManualClock, service: Caller) -> None:
     production = settings.model_copy(update={"profile": "production"})
     async with open_services(production, clock) as services, serve(services, production, clock) as anonymous:
         assert service.token is not None

@@ -85,7 +85,7 @@ def paid(row: dict[str, Any], side: str = "simulated") -> tuple[int, int]:
     return row["campaign"][side]["awarded"], row["campaign"][side]["taken_back"]
 
 
-async def test_what_was_active_comes_out_as_it_did(
+async def test_simulation_of_an_active_campaign_reproduces_its_awards(
     service: Caller, services: Services, factory: Factory, clock: ManualClock
 ) -> None:
     """Caps, a budget, groups, tiers, refunds, spending, pending value and late events."""
@@ -125,7 +125,7 @@ async def test_what_was_active_comes_out_as_it_did(
     await factory.assert_books_balance()
 
 
-async def test_a_draft_comes_out_as_it_then_does(service: Caller, services: Services, factory: Factory) -> None:
+async def test_simulated_draft_matches_its_later_awards(service: Caller, services: Services, factory: Factory) -> None:
     """Ada's month with the draft that was not there is Bob's month with the campaign that is."""
     assert (await service.put("/v1/tiers", TIERS)).status_code == 200
     other = await factory.campaign(stacking={"group": "g", "policy": "best", "priority": 1}, tier_multipliers={"gold": "1.5"})
@@ -161,7 +161,7 @@ async def test_a_draft_comes_out_as_it_then_does(service: Caller, services: Serv
     await factory.assert_books_balance()
 
 
-async def test_a_draft_of_an_achievement_comes_out_as_it_then_does(service: Caller, services: Services, factory: Factory) -> None:
+async def test_simulated_achievement_draft_matches_its_later_awards(service: Caller, services: Services, factory: Factory) -> None:
     """Goals are counted in the simulated world too, and refunds break them there."""
     draft = await factory.campaign(active=False, **GOAL)
     await record(service, *shopping(factory, "ada"))
@@ -181,7 +181,7 @@ def delivered(who: str, day: int, purchase: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("active", [False, True])
-async def test_what_waits_for_an_event_is_released_there_too(
+async def test_simulation_releases_awards_that_wait_for_an_event(
     service: Caller, services: Services, factory: Factory, active: bool
 ) -> None:
     """What a refund finds to take back depends on what was delivered: before its purchase, between its refunds, twice or never."""
@@ -212,7 +212,7 @@ async def test_what_waits_for_an_event_is_released_there_too(
     await factory.assert_books_balance()
 
 
-async def test_what_a_referrer_would_get_counts_for_them(service: Caller, services: Services, factory: Factory) -> None:
+async def test_simulated_referral_awards_count_for_the_referrer(service: Caller, services: Services, factory: Factory) -> None:
     """Ada has referred Bob and Eve, and may get so much in a month."""
     plain = await factory.campaign()
     terms = {"award": {"type": "fixed", "amount": 60}, "caps": [{"scope": "member", "period": "month", "limit": 100}]}
@@ -233,7 +233,7 @@ async def test_what_a_referrer_would_get_counts_for_them(service: Caller, servic
     await factory.assert_books_balance()
 
 
-async def test_a_window_takes_what_was_before_as_it_was(service: Caller, services: Services, factory: Factory) -> None:
+async def test_simulation_window_starts_from_the_recorded_state(service: Caller, services: Services, factory: Factory) -> None:
     """The cap of the month is half used when the window begins, and a refund in it is of a purchase before it."""
     campaign = await factory.campaign(caps=[{"scope": "member", "period": "month", "limit": 500}])
     await record(service, *shopping(factory, "ada"))
@@ -256,7 +256,7 @@ async def test_a_window_takes_what_was_before_as_it_was(service: Caller, service
     assert (await report_of(service, later))["events"] == 0
 
 
-async def test_profiles_are_read_as_they_were_and_the_erased_stay_as_they_were(
+async def test_simulation_reads_profiles_and_leaves_erased_members_unchanged(
     service: Caller, services: Services, factory: Factory
 ) -> None:
     reader = await factory.campaign(condition='member.external_id == "ada"')
@@ -277,7 +277,7 @@ async def test_profiles_are_read_as_they_were_and_the_erased_stay_as_they_were(
     await factory.assert_books_balance()
 
 
-async def test_a_killed_worker_is_taken_over_and_two_do_not_count_twice(
+async def test_simulation_of_a_killed_worker_is_resumed_without_double_counting(
     service: Caller, services: Services, other_services: Services, factory: Factory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(running, "PAGE_EVENTS", 5)
@@ -306,7 +306,7 @@ async def test_a_killed_worker_is_taken_over_and_two_do_not_count_twice(
     assert whole["total"]["campaign"]["simulated"]["points"] > 0
 
 
-async def test_cancelled_refused_and_not_found(service: Caller, services: Services, factory: Factory) -> None:
+async def test_simulation_is_cancelled_refused_or_not_found(service: Caller, services: Services, factory: Factory) -> None:
     campaign = await factory.campaign()
     await record(service, factory.event())
     problem(await service.post("/v1/campaigns/cmp_none/simulate", {}, key=None), 404, "not-found")
@@ -340,7 +340,7 @@ async def test_cancelled_refused_and_not_found(service: Caller, services: Servic
     assert await services.database.raw[SIMULATIONS].count_documents({"lane": {"$gte": 0}}) == 0
 
 
-async def test_the_command_asks_helps_and_prints(
+async def test_simulate_command_runs_a_simulation_and_prints_its_report(
     service: Caller, settings: Settings, factory: Factory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     campaign = await factory.campaign(starts_at="2030-01-01T00:00:00Z")

@@ -120,7 +120,7 @@ async def test_a_statement_adds_up(service: Caller, factory: Factory, clock: Man
         ("2030-07", ("2030-06-30T23:00:00.000Z", "2030-07-31T23:00:00.000Z")),
     ],
 )
-async def test_a_month_begins_and_ends_by_the_clocks_of_the_programme(
+async def test_statement_month_follows_the_programme_time_zone(
     service: Caller, factory: Factory, clock: ManualClock, month: str, bounds: tuple[str, str]
 ) -> None:
     """In the months in which London changes its clocks, too: to the millisecond, and each entry is in one month."""
@@ -139,7 +139,7 @@ async def test_a_month_begins_and_ends_by_the_clocks_of_the_programme(
     await factory.assert_books_balance()
 
 
-async def test_a_month_is_complete_a_minute_after_it_is_over(service: Caller, factory: Factory, clock: ManualClock) -> None:
+async def test_statement_is_complete_one_minute_after_its_month(service: Caller, factory: Factory, clock: ManualClock) -> None:
     travel(clock, "2030-05-20T10:00:00+01:00")
     wallet = await factory.wallet(9)
     for moment, complete in (("05-31T23:59:59.999", False), ("06-01T00:00:59.999", False), ("06-01T00:01:00.000", True)):
@@ -160,7 +160,7 @@ async def test_a_month_is_complete_a_minute_after_it_is_over(service: Caller, fa
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("form", ["json", "csv"])
-async def test_a_month_that_has_not_begun_or_is_none_is_not_found(
+async def test_future_or_invalid_month_is_not_found(
     service: Caller, factory: Factory, clock: ManualClock, month: str, form: str
 ) -> None:
     travel(clock, "2030-05-31T23:59:59.999+01:00")
@@ -169,7 +169,7 @@ async def test_a_month_that_has_not_begun_or_is_none_is_not_found(
 
 
 @pytest.mark.parametrize(("name", "value"), [("format", "xml"), ("format", ""), ("format", "CSV"), ("month", "2030-05")])
-async def test_a_query_that_is_not_acceptable_is_refused(service: Caller, factory: Factory, name: str, value: str) -> None:
+async def test_invalid_query_parameter_is_refused(service: Caller, factory: Factory, name: str, value: str) -> None:
     wallet = await factory.wallet(1)
     refused = problem(await service.get(f"/v1/wallets/{wallet}/statements/2026-01", **{name: value}), 422, "validation")
     assert refused["errors"][0]["pointer"] == name
@@ -193,7 +193,7 @@ async def test_a_member_reads_their_own_statement_and_no_other(anonymous: Caller
 # --- CSV ------------------------------------------------------------------------------------------------------------
 
 
-async def test_the_table_says_what_the_document_says(service: Caller, factory: Factory, clock: ManualClock) -> None:
+async def test_csv_statement_matches_the_json_statement(service: Caller, factory: Factory, clock: ManualClock) -> None:
     travel(clock, "2030-02-03T10:00:00+00:00")
     wallet = await factory.wallet(1000)
     travel(clock, "2030-03-03T10:00:00+00:00")
@@ -235,7 +235,7 @@ FORMULAS = [
 ]  # fmt: skip
 
 
-async def test_no_text_of_a_caller_becomes_a_formula(service: Caller, factory: Factory, clock: ManualClock) -> None:
+async def test_caller_text_never_becomes_a_spreadsheet_formula(service: Caller, factory: Factory, clock: ManualClock) -> None:
     travel(clock, "2030-03-03T10:00:00+00:00")
     wallet = await factory.wallet(100)
     for text in FORMULAS:
@@ -255,7 +255,7 @@ def test_a_dangerous_first_character_gets_an_apostrophe(first: str) -> None:
 
 
 @pytest.mark.parametrize("cell", ["", "a=1", "order-1", "'=1", " =1", "1-1", "0", "2030-01-01T00:00:00.000Z", -5, 0, 5, -(10**18)])
-def test_everything_else_stays_as_it_is(cell: str | int) -> None:
+def test_harmless_cells_are_unchanged(cell: str | int) -> None:
     assert harmless(cell) == cell
 
 
@@ -305,7 +305,7 @@ async def test_a_statement_of_a_wallet_in_use_adds_up(service: Caller, factory: 
     await factory.assert_books_balance()
 
 
-async def test_only_so_many_statements_are_sent_at_once(app: App[Any, Any], service: Caller, factory: Factory) -> None:
+async def test_number_of_concurrent_statements_is_bounded(app: App[Any, Any], service: Caller, factory: Factory) -> None:
     wallet = await factory.wallet(5)
     month = (await service.get(f"/v1/wallets/{wallet}/balance")).json()["at"][:7]
     path = f"/v1/wallets/{wallet}/statements/{month}"

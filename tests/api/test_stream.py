@@ -95,7 +95,7 @@ def app_with(services: Services, settings: Settings, clock: ManualClock) -> AppW
     return made
 
 
-async def test_a_stream_begins_with_the_wallet_and_goes_on_with_its_entries(
+async def test_stream_starts_with_the_balance_and_continues_with_entries(
     app: App[Any, Any], service: Caller, factory: Factory
 ) -> None:
     wallet, other = await factory.wallet(100), await factory.wallet(5)
@@ -136,7 +136,7 @@ async def test_a_member_follows_their_own_wallet_and_no_other(
 
 
 @pytest.mark.parametrize("value", ["", "-1", "1.5", "x", "0x1", "1 2", "9" * 13, "²", "$gt"])
-async def test_a_last_event_id_that_was_never_given_is_refused(service: Caller, factory: Factory, value: str) -> None:
+async def test_malformed_last_event_id_is_refused(service: Caller, factory: Factory, value: str) -> None:
     wallet = await factory.wallet(1)
     headers = {b"authorization": f"Bearer {service.token}".encode(), b"last-event-id": value.encode()}
     problem(await service.client.get(path_of(wallet), headers=headers), 400, "bad-request")
@@ -147,7 +147,7 @@ async def test_an_unknown_parameter_is_refused(service: Caller, factory: Factory
     assert refused["errors"][0]["pointer"] == "since"
 
 
-async def test_a_stream_goes_on_after_the_last_id(app: App[Any, Any], service: Caller, factory: Factory) -> None:
+async def test_stream_resumes_after_the_last_event_id(app: App[Any, Any], service: Caller, factory: Factory) -> None:
     wallet = await factory.wallet(100)
     for _ in range(4):
         await debit(service, wallet)
@@ -164,7 +164,7 @@ async def test_a_stream_goes_on_after_the_last_id(app: App[Any, Any], service: C
     await factory.assert_books_balance()
 
 
-async def test_whoever_missed_too_much_gets_the_newest_state(app: App[Any, Any], service: Caller, factory: Factory) -> None:
+async def test_client_too_far_behind_gets_the_newest_state(app: App[Any, Any], service: Caller, factory: Factory) -> None:
     wallet = await factory.wallet(1)
     await add_entries(service, wallet, RESUME_MAX + 1)
     newest = RESUME_MAX + 2
@@ -180,7 +180,7 @@ async def test_whoever_missed_too_much_gets_the_newest_state(app: App[Any, Any],
 
 
 @pytest.mark.parametrize("ahead", [1, 10**12 - 4])
-async def test_an_id_that_the_wallet_has_not_reached_gets_the_newest_state(
+async def test_last_event_id_ahead_of_the_wallet_gets_the_newest_state(
     app: App[Any, Any], service: Caller, factory: Factory, ahead: int
 ) -> None:
     """It is from another wallet, or from before the database was put back to an older state."""
@@ -282,7 +282,7 @@ async def entries_out_of_reach(database: Database) -> AsyncIterator[None]:
         await database.raw["entries_aside"].rename("entries")
 
 
-async def test_a_feed_that_cannot_be_resumed_is_opened_anew_and_wakes_everybody(
+async def test_entry_watcher_reopens_and_wakes_every_stream(
     app_with: AppWith, service: Caller, factory: Factory, database: Database
 ) -> None:
     """What is written before it is open again must arrive without waiting for a heartbeat."""
@@ -302,7 +302,7 @@ async def test_a_feed_that_cannot_be_resumed_is_opened_anew_and_wakes_everybody(
     await factory.assert_books_balance()
 
 
-async def test_the_feed_is_open_only_while_somebody_listens(
+async def test_entry_watcher_runs_only_while_a_stream_is_open(
     app_with: AppWith, service: Caller, factory: Factory, database: Database
 ) -> None:
     wallet, other = await factory.wallet(100), await factory.wallet(100)
@@ -336,7 +336,7 @@ async def test_a_quiet_stream_is_kept_open_by_comments(app_with: AppWith, servic
         assert stream.comments >= 1
 
 
-async def test_the_place_of_a_client_that_has_gone_is_free_again(app_with: AppWith, service: Caller, factory: Factory) -> None:
+async def test_slot_of_a_disconnected_client_is_released(app_with: AppWith, service: Caller, factory: Factory) -> None:
     wallet = await factory.wallet(100)
     async with app_with(streams_max=2, heartbeat_seconds=0.05) as (app, streams):
         tasks = [follow(app, path_of(wallet), service.token) for _ in range(2)]
@@ -416,7 +416,7 @@ async def test_a_process_that_stops_ends_its_streams(
     problem(await service.get(path_of(wallet)), 503, "overloaded")
 
 
-async def test_a_stream_outlives_a_database_that_does_not_answer(
+async def test_stream_survives_an_unresponsive_database(
     app_with: AppWith, service: Caller, factory: Factory, database: Database
 ) -> None:
     """Its reads fail for as long as the server refuses them; then it goes on where it was."""

@@ -58,7 +58,7 @@ async def open_wallet(deployment: Deployment) -> str:
         return wallet
 
 
-async def test_streams_carry_other_processes_writes_and_end_with_their_own(tmp_path: Path) -> None:
+async def test_streams_show_writes_of_other_processes_and_end_at_shutdown(tmp_path: Path) -> None:
     deployment = Deployment(tmp_path / "data")
     await deployment.start()
     try:

@@ -12,9 +12,9 @@ from guerdon.ledger.models import Command
 from guerdon.ledger.service import Ledger
 from guerdon.wiring.services import Services
 from tests.clients import Caller, ManualClock, problem
-from tests.climbing import LADDER, SHOPPER, Till, earning, open_there, set_tiers, show
 from tests.factories import Factory
 from tests.serving import count_rows, serve
+from tests.tier_fixtures import LADDER, SHOPPER, Till, earning, open_there, set_tiers, show
 
 
 @pytest.fixture
@@ -46,7 +46,7 @@ async def test_a_tier_is_earned_in_the_commit_and_used_by_the_very_next_event(
     await factory.assert_books_balance()
 
 
-async def test_what_an_event_was_judged_by_is_kept_with_it(
+async def test_event_stores_the_tier_inputs_of_its_evaluation(
     till: Till, factory: Factory, service: Caller, database: Database
 ) -> None:
     await set_tiers(service)
@@ -61,7 +61,7 @@ async def test_what_an_event_was_judged_by_is_kept_with_it(
     await factory.assert_books_balance()
 
 
-async def test_a_preview_tells_the_tier_and_writes_nothing(
+async def test_preview_applies_the_tier_and_writes_nothing(
     till: Till, service: Caller, factory: Factory, database: Database
 ) -> None:
     await set_tiers(service, tiers=[{"code": "base", "name": "Base", "points": 0}, *LADDER["tiers"]])
@@ -109,7 +109,7 @@ async def test_points_leave_the_rolling_window_at_the_end_of_their_month(
     await factory.assert_books_balance()
 
 
-async def test_a_calendar_year_ends_by_the_clocks_of_the_time_zone_and_then_comes_the_grace(
+async def test_calendar_year_ends_in_the_time_zone_and_grace_follows(
     service: Caller, factory: Factory, settings: Settings, clock: ManualClock
 ) -> None:
     show(clock, "2027-12-31T10:59:59Z")
@@ -143,7 +143,9 @@ async def test_a_calendar_year_ends_by_the_clocks_of_the_time_zone_and_then_come
     await factory.assert_books_balance()
 
 
-async def test_earning_in_the_grace_keeps_the_tier(till: Till, service: Caller, factory: Factory, services: Services) -> None:
+async def test_points_earned_during_the_grace_keep_the_tier(
+    till: Till, service: Caller, factory: Factory, services: Services
+) -> None:
     show(till.clock, "2027-01-31T12:00:00Z")
     await set_tiers(service, window={"type": "rolling", "months": 1}, grace_months=1)
     await earning(factory)
@@ -175,7 +177,7 @@ def cut_off_after_one(ledger: Ledger) -> Callable[[Sequence[Command]], Awaitable
 
 
 @pytest.mark.parametrize("booked", ["never", "once", "twice at once", "cut off"])
-async def test_the_review_only_writes_down_what_is_so_anyway(
+async def test_tier_review_records_only_changes_already_in_effect(
     till: Till, services: Services, other_services: Services, monkeypatch: pytest.MonkeyPatch, booked: str
 ) -> None:
     show(till.clock, "2027-01-10T00:00:00Z")
@@ -237,9 +239,7 @@ async def test_events_at_once_in_two_processes_change_the_tier_once(
 
 
 @pytest.mark.parametrize("clawback", ["debt", "up_to_balance", "none"])
-async def test_a_refund_takes_the_tier_that_the_rest_does_not_justify_at_once(
-    till: Till, service: Caller, factory: Factory, clawback: str
-) -> None:
+async def test_refund_removes_an_unjustified_tier_immediately(till: Till, service: Caller, factory: Factory, clawback: str) -> None:
     await set_tiers(service, grace_months=12)
     await earning(factory, event_types=["purchase"], clawback=clawback)
     kept = await till.record(100)
@@ -262,7 +262,7 @@ async def test_a_refund_takes_the_tier_that_the_rest_does_not_justify_at_once(
     await factory.assert_books_balance()
 
 
-async def test_a_refund_before_its_purchase_and_an_unlinked_one(till: Till, service: Caller, factory: Factory) -> None:
+async def test_early_and_unlinked_refunds_reduce_qualifying_points(till: Till, service: Caller, factory: Factory) -> None:
     await set_tiers(service)
     await earning(factory)
     await till.record(450, type="refund", refund_of="order-late")
@@ -274,7 +274,7 @@ async def test_a_refund_before_its_purchase_and_an_unlinked_one(till: Till, serv
     await factory.assert_books_balance()
 
 
-async def test_a_refund_gives_back_in_the_month_of_its_purchase(till: Till, service: Caller, factory: Factory) -> None:
+async def test_refund_reduces_points_in_the_month_of_its_purchase(till: Till, service: Caller, factory: Factory) -> None:
     show(till.clock, "2027-01-20T00:00:00Z")
     await set_tiers(service, window={"type": "rolling", "months": 2})
     await earning(factory)
@@ -290,7 +290,7 @@ async def test_a_refund_gives_back_in_the_month_of_its_purchase(till: Till, serv
     await factory.assert_books_balance()
 
 
-async def test_the_history_comes_in_pages_and_is_its_member_s(
+async def test_tier_history_is_paged_and_visible_to_its_member_only(
     till: Till, service: Caller, factory: Factory, services: Services, anonymous: Caller
 ) -> None:
     show(till.clock, "2027-01-31T12:00:00Z")
@@ -330,7 +330,7 @@ async def test_the_history_comes_in_pages_and_is_its_member_s(
         ("Pacific/Auckland", "9999-12-31T23:59:59Z"),
     ],
 )
-async def test_events_of_no_time_at_all_do_no_harm(
+async def test_events_at_the_ends_of_the_calendar_do_not_break_tiers(
     service: Caller, factory: Factory, settings: Settings, clock: ManualClock, moment: tuple[str, str]
 ) -> None:
     assert service.token is not None

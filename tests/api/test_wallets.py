@@ -95,7 +95,7 @@ async def test_a_transfer_of_too_much_opens_nothing(service: Caller, factory: Fa
 
 
 @pytest.mark.parametrize("wallet", [f"{NOBODY}:PTS", "{member}:NOSUCH", "{member}:pts", "{member}", "nonsense", "system:issuer"])
-async def test_nothing_moves_where_member_or_asset_are_unknown(service: Caller, factory: Factory, wallet: str) -> None:
+async def test_unknown_member_or_asset_moves_no_value(service: Caller, factory: Factory, wallet: str) -> None:
     other = await factory.wallet(10)
     unknown = wallet.format(member=await factory.member())
     problem(await service.post(f"/v1/wallets/{unknown}/credit", {"amount": 1}), 404, "not-found")
@@ -108,7 +108,7 @@ async def test_nothing_moves_where_member_or_asset_are_unknown(service: Caller, 
     await factory.assert_books_balance()
 
 
-async def test_a_transfer_to_nobody_is_refused(service: Caller, factory: Factory) -> None:
+async def test_transfer_to_an_unknown_member_is_refused(service: Caller, factory: Factory) -> None:
     source = await factory.wallet(10)
     problem(await service.post("/v1/transfers", {"from": source, "to": f"{NOBODY}:PTS", "amount": 1}), 404, "not-found")
     assert await factory.balance(source) == 10
@@ -122,7 +122,7 @@ async def test_a_debit_does_not_open_a_wallet(service: Caller, factory: Factory)
     await factory.assert_books_balance()
 
 
-async def test_a_reference_is_accepted_once_per_member_for_ever(service: Caller, factory: Factory, clock: ManualClock) -> None:
+async def test_reference_is_accepted_once_per_member_permanently(service: Caller, factory: Factory, clock: ManualClock) -> None:
     member, other = await factory.member(), await factory.member()
     first = await service.post(f"/v1/wallets/{member}:PTS/credit", {"amount": 5, "reference": "order-1"})
     clock.advance(days=400)
@@ -171,7 +171,7 @@ async def test_history_pages_to_the_end_without_gap_while_it_grows(service: Call
     await factory.assert_books_balance()
 
 
-async def test_a_page_that_is_just_full_is_the_last(service: Caller, factory: Factory) -> None:
+async def test_exactly_full_last_page_has_no_next_cursor(service: Caller, factory: Factory) -> None:
     wallet = await factory.wallet(0)
     page = (await service.get(f"/v1/wallets/{wallet}/entries", limit=2)).json()
     assert [entry["seq"] for entry in page["items"]] == [2, 1]
@@ -221,7 +221,7 @@ async def test_history_is_filtered_by_time(service: Caller, factory: Factory, cl
         ("from", "9999-12-31T23:59:59-14:00"), ("page", "2"), ("limit[$gt]", "1"),
     ],
 )  # fmt: skip
-async def test_a_query_that_is_not_acceptable_is_refused(service: Caller, factory: Factory, name: str, value: str) -> None:
+async def test_invalid_query_parameter_is_refused(service: Caller, factory: Factory, name: str, value: str) -> None:
     wallet = await factory.wallet(1)
     refused = problem(await service.get(f"/v1/wallets/{wallet}/entries", **{name: value}), 422, "validation")
     assert refused["errors"][0]["pointer"] == name

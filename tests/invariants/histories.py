@@ -3,9 +3,9 @@
 from dataclasses import replace
 
 from guerdon.ledger.models import Lot
-from tests.invariants.asks import Ask, Dates, Terms
-from tests.invariants.books import NOW_MS, wallet_id
-from tests.invariants.till import Till
+from tests.invariants.in_memory_ledger import NOW_MS, wallet_id
+from tests.invariants.ledger_driver import Till
+from tests.invariants.ledger_requests import Ask, Dates, Terms
 
 DAY_MS = 86_400_000
 MINE, THEIRS = wallet_id(1), wallet_id(2)

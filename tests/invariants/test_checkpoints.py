@@ -20,8 +20,8 @@ from guerdon.verification.service import verify
 from guerdon.verification.signing import BadSignature
 from guerdon.wiring.services import Services
 from tests.clients import ManualClock
-from tests.invariants.company import IS_ENTRY, fresh_key, move, open_wallets
-from tests.invariants.model import Spec
+from tests.invariants.balance_model import Spec
+from tests.invariants.movements import IS_ENTRY, fresh_key, move, open_wallets
 
 KEYS = CheckpointKeys(TokenKeys.generate())
 SETTLED_SECONDS = 91
@@ -48,7 +48,7 @@ async def stored(database: Database) -> list[dict[str, Any]]:
     return [dict(row) async for row in database.raw[CHECKPOINTS].find({}).sort("_id")]
 
 
-async def test_a_checkpoint_says_what_the_documentation_says(services: Services, clock: ManualClock) -> None:
+async def test_checkpoint_has_the_documented_content(services: Services, clock: ManualClock) -> None:
     """Counts, digest and the name of the one before it, worked out here again from the entries."""
     clock.stop()
     wallets = await open_wallets(services, 3, 100)
@@ -78,7 +78,7 @@ async def test_a_checkpoint_says_what_the_documentation_says(services: Services,
     assert (header["alg"], header["typ"]) == ("EdDSA", "guerdon-checkpoint")
 
 
-async def test_what_is_too_new_is_left_for_the_next(services: Services, clock: ManualClock) -> None:
+async def test_recent_entries_are_left_for_the_next_checkpoint(services: Services, clock: ManualClock) -> None:
     """Nothing younger than a minute and a half is signed, and a wallet without older entries is not counted."""
     clock.stop()
     [old] = await open_wallets(services, 1, 100)
@@ -95,7 +95,7 @@ async def test_what_is_too_new_is_left_for_the_next(services: Services, clock: M
 
 
 @pytest.mark.parametrize("page", [1, 3, 1000])
-async def test_heads_are_found_as_of_any_moment(
+async def test_account_heads_are_found_as_of_any_time(
     services: Services, clock: ManualClock, page: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Against a scan, on wallets of very different lengths, at moments before, between, at and after the entries."""
@@ -119,7 +119,7 @@ async def test_heads_are_found_as_of_any_moment(
         assert {name: head for name, head in heads.items() if head[0]} == expected
 
 
-async def test_a_tail_that_is_cut_off_is_seen(services: Services, clock: ManualClock) -> None:
+async def test_removal_of_the_newest_entries_is_detected(services: Services, clock: ManualClock) -> None:
     """BIT-3: entries and every trace of them on the account's row; a newer checkpoint is not signed over it."""
     [wallet, other] = await open_wallets(services, 2, 100)
     for _ in range(3):
@@ -139,7 +139,7 @@ async def test_a_tail_that_is_cut_off_is_seen(services: Services, clock: ManualC
     assert len(await stored(database)) == 1
 
 
-async def test_checkpoints_that_are_cut_off_are_seen_with_the_file(services: Services, clock: ManualClock, tmp_path: Path) -> None:
+async def test_removal_of_checkpoints_is_detected_with_the_file(services: Services, clock: ManualClock, tmp_path: Path) -> None:
     file = tmp_path / "kept" / "checkpoints.jsonl"
     [wallet] = await open_wallets(services, 1, 100)
     for _ in range(3):
@@ -161,7 +161,7 @@ async def test_checkpoints_that_are_cut_off_are_seen_with_the_file(services: Ser
     assert report.violations == 4, "three checkpoints are gone, and the books do not come to the newest"
 
 
-async def test_a_chain_of_checkpoints_cannot_be_changed(services: Services, clock: ManualClock) -> None:
+async def test_changed_checkpoint_chain_is_detected(services: Services, clock: ManualClock) -> None:
     [wallet] = await open_wallets(services, 1, 100)
     for _ in range(3):
         await move(services, Spec("debit", wallet, 1, fresh_key()))
@@ -194,7 +194,7 @@ async def test_a_chain_of_checkpoints_cannot_be_changed(services: Services, cloc
     assert await faults(services.database, keys=None) == {"CP": "checkpoint 3"}
 
 
-async def test_without_a_key_the_report_says_so(services: Services, clock: ManualClock) -> None:
+async def test_report_states_that_signatures_were_not_checked(services: Services, clock: ManualClock) -> None:
     await open_wallets(services, 1, 100)
     assert (await verify(services.database, keys=KEYS)).signatures == "no checkpoints"
     await sign(services, clock)
@@ -209,7 +209,7 @@ async def test_without_a_key_the_report_says_so(services: Services, clock: Manua
         await sign(services, clock, keys=CheckpointKeys(TokenKeys.generate()))
 
 
-async def test_keys_are_rotated(services: Services, clock: ManualClock) -> None:
+async def test_checkpoint_keys_can_be_rotated(services: Services, clock: ManualClock) -> None:
     await open_wallets(services, 1, 100)
     old, new = TokenKeys.generate(), TokenKeys.generate()
     await sign(services, clock, keys=CheckpointKeys(old))
@@ -219,7 +219,9 @@ async def test_keys_are_rotated(services: Services, clock: ManualClock) -> None:
     assert await faults(services.database, keys=CheckpointKeys(new)) == {"CP": "checkpoint 1"}
 
 
-async def test_a_faster_process_has_signed_already(services: Services, clock: ManualClock, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_checkpoint_signed_by_a_faster_process_is_not_repeated(
+    services: Services, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
     await open_wallets(services, 1, 100)
     await sign(services, clock)
     count_ledger = checkpoints._count_ledger
@@ -235,7 +237,7 @@ async def test_a_faster_process_has_signed_already(services: Services, clock: Ma
     assert await faults(services.database) == {}
 
 
-async def test_nothing_is_signed_over_broken_books(services: Services, clock: ManualClock) -> None:
+async def test_no_checkpoint_is_signed_on_a_broken_ledger(services: Services, clock: ManualClock) -> None:
     clock.stop()
     [wallet] = await open_wallets(services, 1, 100)
     clock.advance(seconds=200)
@@ -250,7 +252,7 @@ async def test_nothing_is_signed_over_broken_books(services: Services, clock: Ma
     assert await stored(services.database) == []
 
 
-def test_the_file_survives_a_writer_that_was_killed(tmp_path: Path) -> None:
+def test_checkpoint_file_survives_a_killed_writer(tmp_path: Path) -> None:
     file = tmp_path / "checkpoints.jsonl"
     lines = [Line(number, f"jws-{number}") for number in range(1, 6)]
     assert append_missing(file, lines[:3]) is None
@@ -265,7 +267,7 @@ def test_the_file_survives_a_writer_that_was_killed(tmp_path: Path) -> None:
     assert read_lines(file) == lines
 
 
-def test_a_file_that_is_none_is_refused(tmp_path: Path) -> None:
+def test_invalid_checkpoint_file_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "checkpoints.jsonl"
     with pytest.raises(StartupRefused, match="cannot be read"):
         read_lines(file)
@@ -279,7 +281,7 @@ def test_a_file_that_is_none_is_refused(tmp_path: Path) -> None:
     assert file.read_text() == "a poem\n"
 
 
-def test_keys_that_are_none_are_refused() -> None:
+def test_invalid_checkpoint_keys_are_refused() -> None:
     good = json.loads(TokenKeys.generate())["keys"][0]
     other = json.loads(TokenKeys.generate())["keys"][0]
     for bad in (

@@ -11,12 +11,12 @@ from guerdon.reversals.rules import require_reversible
 from guerdon.verification.documents import check_documents
 from guerdon.verification.report import VerificationReport
 from guerdon.wiring.services import Services
-from tests.invariants.asks import WAITING, Ask, Dates
-from tests.invariants.books import ACTOR, NOW_MS, assert_holds_and_lots, assert_laws, wallet_id
-from tests.invariants.model import Bounds
-from tests.invariants.requests import DAY_MS
-from tests.invariants.test_world import proved
-from tests.invariants.till import Till, award_command
+from tests.invariants.balance_model import Bounds
+from tests.invariants.in_memory_ledger import ACTOR, NOW_MS, assert_holds_and_lots, assert_laws, wallet_id
+from tests.invariants.ledger_driver import Till, award_command
+from tests.invariants.ledger_requests import WAITING, Ask, Dates
+from tests.invariants.state_machine_rules import DAY_MS
+from tests.invariants.test_ledger_model import proved
 
 WALLET = wallet_id(1)
 LIMIT, LATER = NOW_MS + DAY_MS, NOW_MS + 9 * DAY_MS
@@ -44,7 +44,7 @@ def assert_in_order(till: Till) -> None:
     assert proved(till) == []
 
 
-def test_what_is_confirmed_is_dated_anew_by_one_entry() -> None:
+def test_confirmation_changes_the_lot_dates_with_one_entry() -> None:
     till = till_with(replace(CONFIRMATION, amount=60))
     assert state(till) == (100, 40, 60)
     entry = till.made["delivered"].entries[0]
@@ -56,7 +56,7 @@ def test_what_is_confirmed_is_dated_anew_by_one_entry() -> None:
     assert_in_order(till)
 
 
-def test_nothing_that_waits_can_be_spent_held_sent_or_pay_a_debt() -> None:
+def test_unconfirmed_value_cannot_be_spent_held_sent_or_repay_a_debt() -> None:
     till = till_with()
     for ask in (
         Ask("debit", WALLET, "debit", 1),
@@ -74,7 +74,7 @@ def test_nothing_that_waits_can_be_spent_held_sent_or_pay_a_debt() -> None:
     assert_in_order(till)
 
 
-def test_a_debt_is_paid_first() -> None:
+def test_confirmed_value_repays_a_debt_first() -> None:
     till = till_with(Ask("terms", WALLET, "", terms=AWARD.terms._replace(floor=-30)), Ask("debit", WALLET, "owed", 30))
     till.do(CONFIRMATION, NOW_MS)
     assert till.made["delivered"].entries[0].lots == (Lot(-100, "promotional", WAITING, LIMIT), Lot(70, "promotional", None, LATER))
@@ -94,7 +94,7 @@ def test_a_debt_is_paid_first() -> None:
     ],
     ids=["more than waits", "lapsed when it comes", "has a date of its own", "can be spent", "paid for", "would wait for ever"],
 )
-def test_nothing_else_is_dated_anew(ask: Ask) -> None:
+def test_confirmation_of_any_other_lot_is_refused(ask: Ask) -> None:
     pending = Ask("credit", WALLET, "pending", 100, dates=Dates("promotional", LIMIT, LATER))
     till = till_with(pending, Ask("credit", WALLET, "dated", 100, dates=Dates("promotional", None, LIMIT)))
     before = till.store.accounts[WALLET]
@@ -104,7 +104,7 @@ def test_nothing_else_is_dated_anew(ask: Ask) -> None:
     assert_in_order(till)
 
 
-def test_too_late_is_too_late_whether_or_not_it_was_swept() -> None:
+def test_late_confirmation_is_refused_before_and_after_the_sweep() -> None:
     for sweeps in (True, False):
         till = till_with()
         if sweeps:
@@ -125,7 +125,7 @@ def test_a_frozen_wallet_confirms_nothing() -> None:
     assert_in_order(till)
 
 
-def test_a_full_wallet_has_no_room_for_a_part_of_a_lot() -> None:
+def test_partial_confirmation_is_refused_at_the_lot_limit() -> None:
     others = (Ask("credit", WALLET, f"lot-{n}", 1, dates=Dates("paid", None, LATER + n)) for n in range(1, LOTS_MAX))
     till = till_with(*others)
     with pytest.raises(LimitReached):
@@ -135,7 +135,7 @@ def test_a_full_wallet_has_no_room_for_a_part_of_a_lot() -> None:
     assert_in_order(till)
 
 
-def test_it_is_no_transaction_to_be_reversed_but_its_award_is() -> None:
+def test_confirmation_is_not_reversible_but_its_award_is() -> None:
     till = till_with(CONFIRMATION)
     with pytest.raises(NotReversible):
         require_reversible(till.made["delivered"].entries[0])
@@ -144,7 +144,7 @@ def test_it_is_no_transaction_to_be_reversed_but_its_award_is() -> None:
     assert_in_order(till)
 
 
-def test_a_clawback_takes_the_very_lot_before_and_after() -> None:
+def test_clawback_takes_from_the_award_lot_before_and_after_confirmation() -> None:
     till = till_with(Ask("credit", WALLET, "other", 50, dates=Dates("promotional", None, LIMIT)), replace(CONFIRMATION, amount=60))
     for lot in (Lot(10, "promotional", WAITING, LIMIT), Lot(60, "promotional", None, LATER)):
         posting = Posting(WALLET, -lot.amount, ISSUER, lots=(lot,))
@@ -158,7 +158,7 @@ def test_a_clawback_takes_the_very_lot_before_and_after() -> None:
     assert_in_order(till)
 
 
-async def test_what_an_event_says_that_it_has_confirmed_is_held_against_the_entry(services: Services) -> None:
+async def test_amount_confirmed_by_an_event_is_checked_against_the_entry(services: Services) -> None:
     now_ms = services.clock.now_ms()
     wallet = f"{await services.members.ensure_member('ada')}:PTS"
     opened = replace(AWARD, wallet=wallet, dates=Dates("promotional", WAITING, now_ms + DAY_MS))

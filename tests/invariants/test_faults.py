@@ -15,10 +15,10 @@ from guerdon.verification.service import verify
 from guerdon.wiring.routes import build_app
 from guerdon.wiring.services import Services, open_services
 from tests.clients import Caller, Log, problem
-from tests.invariants.company import IS_ENTRY, answer, fresh_key, open_wallets
+from tests.invariants.balance_model import Answer, Spec
 from tests.invariants.conftest import DEADLINE_MS
 from tests.invariants.faults import FailPoints, lossy_wire
-from tests.invariants.model import Answer, Spec
+from tests.invariants.movements import IS_ENTRY, answer, fresh_key, open_wallets
 
 COMMANDS = ("aggregate", "insert", "update", "commitTransaction")
 FAULTS: dict[str, dict[str, Any]] = {
@@ -67,7 +67,9 @@ async def ask_until_done(services: Services, spec: Spec) -> Answer:
 
 @pytest.mark.parametrize("fault", FAULTS)
 @pytest.mark.parametrize("command", COMMANDS)
-async def test_one_fault_in_one_command(faulty: Services, points: FailPoints, command: str, fault: str) -> None:
+async def test_key_takes_effect_once_despite_a_fault_in_one_command(
+    faulty: Services, points: FailPoints, command: str, fault: str
+) -> None:
     """TXN-2: once and twice in a row; the wallet pays exactly once for each key."""
     [wallet] = await open_wallets(faulty, 1, 100)
     for place, times in enumerate((1, 2), start=1):
@@ -85,7 +87,7 @@ async def test_one_fault_in_one_command(faulty: Services, points: FailPoints, co
 
 
 @pytest.mark.parametrize("code", [64, 91, 11602])
-async def test_a_commit_that_is_executed_and_reported_as_failed(faulty: Services, points: FailPoints, code: int) -> None:
+async def test_commit_reported_as_failed_takes_effect_once(faulty: Services, points: FailPoints, code: int) -> None:
     [wallet] = await open_wallets(faulty, 1, 100)
     spec = Spec("debit", wallet, 10, fresh_key())
     error = {"code": code, "errmsg": "waiting for replication"}
@@ -99,7 +101,9 @@ async def test_a_commit_that_is_executed_and_reported_as_failed(faulty: Services
     await assert_clean(faulty)
 
 
-async def test_commits_whose_replies_are_lost(faulty: Services, faulty_port: int, token_keys: str, master_keys: str) -> None:
+async def test_commits_with_lost_replies_take_effect_once(
+    faulty: Services, faulty_port: int, token_keys: str, master_keys: str
+) -> None:
     """TXN-1: the server commits, the wire swallows the reply, 8 times; every debit is there once."""
     [wallet] = await open_wallets(faulty, 1, 8)
     async with lossy_wire(faulty_port) as (wire, port):
@@ -118,7 +122,7 @@ async def test_commits_whose_replies_are_lost(faulty: Services, faulty_port: int
     await assert_clean(faulty)
 
 
-async def test_an_unknown_commit_is_told_as_unknown_and_recalled_later(
+async def test_unknown_commit_is_reported_and_found_by_a_repeated_request(
     faulty: Services, faulty_port: int, token_keys: str, master_keys: str
 ) -> None:
     """No reply to any commit until the deadline: the answer is `outcome-unknown`; the repetition tells what happened."""
@@ -156,7 +160,7 @@ async def test_a_key_has_one_answer_even_when_a_refusal_is_slow(
 
 
 @pytest.mark.parametrize("fault", ["closed", "not-primary"])
-async def test_a_read_that_fails_answers_503(faulty: Services, faulty_settings: Settings, points: FailPoints, fault: str) -> None:
+async def test_failed_read_returns_503(faulty: Services, faulty_settings: Settings, points: FailPoints, fault: str) -> None:
     """Outside of the ledger too, a database that does not answer is an operational problem, not a fault of ours."""
     [wallet] = await open_wallets(faulty, 1, 5)
     key = await faulty.access.create_key("tests", ["*"])
@@ -170,7 +174,7 @@ async def test_a_read_that_fails_answers_503(faulty: Services, faulty_settings: 
         problem(response, 503, "database-unavailable")
 
 
-async def test_the_embedded_server_forgets_abandoned_transactions_soon(services: Services) -> None:
+async def test_embedded_mongod_aborts_abandoned_transactions_soon(services: Services) -> None:
     """A process that is killed between its insert and its commit leaves a transaction open, and with it the next entry of its wallets
     taken: nobody can move them until the server gives up on it, by default after 60 s."""
     reply = await services.database.client.admin.command({"getParameter": 1, "transactionLifetimeLimitSeconds": 1})

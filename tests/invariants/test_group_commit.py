@@ -24,8 +24,8 @@ from guerdon.ledger.service import Ledger
 from guerdon.ledger.store import ENTRIES, decode_entry
 from guerdon.verification.service import verify
 from guerdon.wiring.services import open_services
-from tests.invariants.books import command_for, wallet_id
-from tests.invariants.model import Spec
+from tests.invariants.balance_model import Spec
+from tests.invariants.in_memory_ledger import command_for, wallet_id
 
 A, B, C, D = (wallet_id(number) for number in range(1, 5))
 SOON_SECONDS = 30.0
@@ -84,7 +84,7 @@ async def numbers_on(database: Database, wallet: str) -> list[int]:
 
 
 @pytest.mark.parametrize("batch_max", [1, 7, 500])
-async def test_one_account_is_decided_in_the_order_of_arrival(database: Database, batch_max: int) -> None:
+async def test_commands_on_one_account_are_decided_in_arrival_order(database: Database, batch_max: int) -> None:
     async with ledger_on(database, batch_max=batch_max) as ledger:
         tasks = submit(ledger, [credit(A, 1 + number, number) for number in range(60)])
         outcomes = await asyncio.gather(*tasks)
@@ -93,7 +93,7 @@ async def test_one_account_is_decided_in_the_order_of_arrival(database: Database
 
 
 @pytest.mark.parametrize("in_flight_max", [1, 2, 3])
-async def test_every_account_is_decided_in_the_order_of_arrival(database: Database, in_flight_max: int) -> None:
+async def test_commands_on_every_account_are_decided_in_arrival_order(database: Database, in_flight_max: int) -> None:
     """Credits and transfers over four accounts, small batches, so that many step aside: no later command overtakes an earlier one."""
     rng = random.Random(20_260_131 + in_flight_max)
     async with ledger_on(database, in_flight_max=in_flight_max, batch_max=3) as ledger:
@@ -112,7 +112,7 @@ async def test_every_account_is_decided_in_the_order_of_arrival(database: Databa
 
 
 @pytest.mark.parametrize("in_flight_max", [1, 2])
-async def test_what_came_first_is_not_overtaken_by_what_stepped_aside(database: Database, in_flight_max: int) -> None:
+async def test_earlier_command_is_not_overtaken_by_a_deferred_one(database: Database, in_flight_max: int) -> None:
     """A is busy, B's credit waits for a free slot, then a transfer from B to A arrives: the credit is still first."""
     async with ledger_on(database, in_flight_max=in_flight_max) as ledger:
         await ledger.submit(credit(A, 5, 1))
@@ -126,7 +126,7 @@ async def test_what_came_first_is_not_overtaken_by_what_stepped_aside(database: 
     assert await numbers_on(database, B) == [3, 4]
 
 
-async def test_busy_accounts_step_aside(database: Database) -> None:
+async def test_busy_account_does_not_delay_other_accounts(database: Database) -> None:
     """While A cannot be committed, everything else goes on, and what waits for A goes on afterwards, in order."""
     async with ledger_on(database, batch_max=4) as ledger:
         await ledger.submit(credit(A, 5, 1))
@@ -141,7 +141,7 @@ async def test_busy_accounts_step_aside(database: Database) -> None:
     assert await numbers_on(database, A) == list(range(1, 12))
 
 
-async def test_a_further_batch_begins_for_many_or_when_the_first_is_late(database: Database) -> None:
+async def test_further_batch_starts_for_many_commands_or_a_late_first_batch(database: Database) -> None:
     async with ledger_on(database) as ledger:
         await ledger.submit(credit(A, 5, 1))
         async with held(database, A):
@@ -180,7 +180,7 @@ async def test_a_cancelled_caller_does_not_stop_the_batch(database: Database) ->
     assert await numbers_on(database, A) == [1, 2, 3, 5]
 
 
-async def test_a_deadline_in_the_queue_is_overloaded_and_writes_nothing(database: Database) -> None:
+async def test_command_past_its_deadline_in_the_queue_writes_nothing(database: Database) -> None:
     async with ledger_on(database) as ledger:
         await ledger.submit(credit(A, 5, 1))
     async with ledger_on(database, deadline_ms=300) as ledger:
@@ -216,7 +216,7 @@ async def test_a_full_queue_refuses_and_writes_nothing(database: Database) -> No
     assert all(isinstance(verdict, CommandOutcome) for verdict in verdicts)
 
 
-async def test_a_fault_of_ours_reaches_every_caller_and_wedges_nothing(database: Database) -> None:
+async def test_internal_error_reaches_every_caller_and_blocks_nothing(database: Database) -> None:
     def decide(_view: View) -> Decision:
         raise ZeroDivisionError("a fault of ours")
 
@@ -286,7 +286,7 @@ async def test_a_retry_is_neither_remembered_nor_a_conflict_and_leaves_nothing_b
     assert await numbers_on(database, A) == [1]
 
 
-async def test_closing_finishes_what_is_queued(database: Database, settings: Settings) -> None:
+async def test_closing_commits_the_queued_commands(database: Database, settings: Settings) -> None:
     """A command that was accepted just before the end is committed before the database is let go."""
     async with open_services(settings, SystemClock()) as services:
         tasks = submit(services.ledger, [credit(A, 1, 1), credit(B, 1, 2)])

@@ -11,8 +11,8 @@ import pytest
 
 from guerdon.ledger.models import HASHED_FIELDS, POSITIONAL_FIELDS, Entry, entry_hash
 from guerdon.ledger.store import decode_entry, encode
-from tests.invariants import books
-from tests.invariants.full_books import KINDS
+from tests.invariants import in_memory_ledger
+from tests.invariants.full_ledger import KINDS
 from tests.invariants.tampering import other_value
 
 ROOT = Path(__file__).parents[2]
@@ -61,7 +61,9 @@ def test_the_program_of_the_page_hashes_these_fields() -> None:
 
 
 def test_the_independent_hash_hashes_these_fields() -> None:
-    assert (*books.POSITIONAL, *books.OPTIONAL) == HASHED_FIELDS, "tests/invariants/books.py hashes other fields than HASHED_FIELDS"
+    assert (*in_memory_ledger.POSITIONAL, *in_memory_ledger.OPTIONAL) == HASHED_FIELDS, (
+        "tests/invariants/in_memory_ledger.py hashes other fields than HASHED_FIELDS"
+    )
 
 
 def test_the_table_of_entries_describes_every_field() -> None:
@@ -77,14 +79,14 @@ def test_the_golden_file_has_every_kind_and_every_field() -> None:
 
 @pytest.mark.parametrize("row", GOLDEN, ids=lambda row: row["kind"])
 def test_a_golden_hash_follows_from_the_file_alone(row: dict[str, Any]) -> None:
-    assert books.hash_of_row(row).hex() == row["hash"]
+    assert in_memory_ledger.hash_of_row(row).hex() == row["hash"]
 
 
 @pytest.mark.parametrize("row", GOLDEN, ids=lambda row: row["kind"])
 def test_a_golden_entry_is_read_hashed_and_stored_as_before(row: dict[str, Any]) -> None:
     entry = decode_entry(stored(row))
     assert entry_hash(entry).hex() == row["hash"]
-    assert books.without_bytes(encode(entry)) == row
+    assert in_memory_ledger.without_bytes(encode(entry)) == row
 
 
 @pytest.mark.parametrize("name", HASHED_FIELDS)

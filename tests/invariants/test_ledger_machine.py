@@ -24,13 +24,13 @@ from guerdon.ledger.models import Account, CommandOutcome, Entry
 from guerdon.ledger.store import ACCOUNTS, ENTRIES, REVERSALS
 from guerdon.verification.service import verify
 from guerdon.wiring.services import Services, open_services
-from tests.invariants.asks import STATUS_AFTER, Answer, Ask, Terms
-from tests.invariants.books import NOW_MS, assert_holds_and_lots, assert_laws
-from tests.invariants.company import bulk, do, number_of, open_wallets, read_books
-from tests.invariants.model import Bounds, Spec
-from tests.invariants.requests import DAY_MS, ZONE, Requests, amounts, found, places, run_histories, told
-from tests.invariants.till import answer_of, award_command
-from tests.invariants.world import World
+from tests.invariants.balance_model import Bounds, Spec
+from tests.invariants.in_memory_ledger import NOW_MS, assert_holds_and_lots, assert_laws
+from tests.invariants.ledger_driver import answer_of, award_command
+from tests.invariants.ledger_model import World
+from tests.invariants.ledger_requests import STATUS_AFTER, Answer, Ask, Terms
+from tests.invariants.movements import bulk, do, number_of, open_wallets, read_books
+from tests.invariants.state_machine_rules import DAY_MS, ZONE, Requests, amounts, found, places, run_histories, told
 
 START_MS = NOW_MS + 20 * 365 * DAY_MS
 """In years to come, since the database forgets refusals by its own clock."""
@@ -259,7 +259,7 @@ def run_processes(settings: Settings, sequences: int, **more: object) -> None:
 
 
 @pytest.mark.usefixtures("database")
-def test_requests_together_are_booked_on_the_day_on_which_they_are_sent(settings: Settings) -> None:
+def test_concurrent_requests_count_on_the_day_they_are_sent(settings: Settings) -> None:
     """Right after a wait nothing else has told the processes what day it is."""
     with two_processes(settings):
         Processes.seen = Counter()

@@ -32,7 +32,7 @@ def a_hold_and_a_pending_credit(history: History) -> None:
 
 
 @pytest.mark.parametrize("begins", [two_holds, two_pending, a_hold_and_a_pending_credit])
-def test_a_debt_is_paid_in_the_order_of_time_whenever_it_is_booked(begins: Callable[[History], None]) -> None:
+def test_debt_repayment_does_not_depend_on_the_time_of_the_sweep(begins: Callable[[History], None]) -> None:
     spendable = set()
     for sweeps in ([1, 2], [2], [3], [1, 6], []):
         history = History()
@@ -44,7 +44,7 @@ def test_a_debt_is_paid_in_the_order_of_time_whenever_it_is_booked(begins: Calla
     assert len(spendable) == 1
 
 
-def test_a_hold_that_was_not_counted_gives_nothing_back_to_the_limits() -> None:
+def test_uncounted_hold_restores_nothing_to_the_limits() -> None:
     history = History()
     history.credit(1000)
     hold = history.hold(100, days=1)
@@ -56,7 +56,7 @@ def test_a_hold_that_was_not_counted_gives_nothing_back_to_the_limits() -> None:
     history.on(0, "debit", 10)
 
 
-def test_a_refund_of_a_capture_gives_back_to_the_limits_like_that_of_a_debit() -> None:
+def test_reversed_capture_restores_limits_like_a_reversed_debit() -> None:
     history = History()
     history.credit(1000)
     history.terms(day=50)
@@ -93,7 +93,7 @@ def test_a_ceiling_does_not_shorten_the_credit_limit() -> None:
         history.on(0, "credit", 106)
 
 
-def test_half_a_transfer_back_leaves_as_much_of_each_date_as_there_was() -> None:
+def test_half_reversed_transfer_preserves_the_amount_of_each_date() -> None:
     history = History()
     history.credit(10, until=1)
     history.credit(10, until=9)
@@ -102,7 +102,7 @@ def test_half_a_transfer_back_leaves_as_much_of_each_date_as_there_was() -> None
     assert (history.lots(), history.lots(THEIRS)) == ([(10, 9)], [(10, 1)])
 
 
-def test_two_halves_of_a_transfer_back_are_the_whole() -> None:
+def test_transfer_reversed_in_two_halves_is_fully_reversed() -> None:
     history = History()
     history.credit(10, until=1, wallet=THEIRS)
     history.credit(10, until=1)
@@ -113,7 +113,7 @@ def test_two_halves_of_a_transfer_back_are_the_whole() -> None:
     assert (history.lots(), history.lots(THEIRS)) == ([(10, 1), (10, 9)], [(10, 1)])
 
 
-def test_a_transferred_lot_gets_no_grace_from_a_clock_that_runs_ahead() -> None:
+def test_transferred_lot_gets_no_grace_from_a_fast_clock() -> None:
     """The sender's side was judged by a slower clock than the receiver's newest entry."""
     history = History()
     history.credit(10, until=1)
@@ -122,7 +122,7 @@ def test_a_transferred_lot_gets_no_grace_from_a_clock_that_runs_ahead() -> None:
     assert history.lots(THEIRS) == [(10, 1)]
 
 
-def test_dated_value_that_arrives_pays_a_debt_first() -> None:
+def test_new_dated_value_repays_a_debt_first() -> None:
     history = History()
     history.credit(5)
     history.terms(floor=-100)
@@ -131,7 +131,7 @@ def test_dated_value_that_arrives_pays_a_debt_first() -> None:
     assert history.lots() == [(30, 9)]
 
 
-def test_a_booked_hold_has_nothing_left_in_its_document() -> None:
+def test_document_of_an_expired_hold_has_nothing_left() -> None:
     history = History()
     history.credit(10)
     hold = history.till.hold_of(history.hold(10, days=1))
@@ -140,7 +140,7 @@ def test_a_booked_hold_has_nothing_left_in_its_document() -> None:
     assert (document["status"], document["left"], document["captured"], document["ended_at"]) == ("expired", 0, 0, at(1))
 
 
-async def test_a_clawback_up_to_the_balance_makes_no_debt_out_of_a_credit_line(service: Caller, factory: Factory) -> None:
+async def test_clawback_up_to_the_balance_does_not_use_the_credit_limit(service: Caller, factory: Factory) -> None:
     await factory.campaign(clawback="up_to_balance")
     bought = (await service.post("/v1/events", factory.event())).json()
     wallet, earned = f"{bought['member_id']}:PTS", bought["awards"][0]["amount"]
@@ -152,9 +152,7 @@ async def test_a_clawback_up_to_the_balance_makes_no_debt_out_of_a_credit_line(s
     await factory.assert_books_balance()
 
 
-async def test_an_award_that_fits_into_no_lot_is_refused_with_a_reason_and_the_event_is_kept(
-    service: Caller, factory: Factory
-) -> None:
+async def test_award_beyond_the_lot_limit_is_refused_and_the_event_is_kept(service: Caller, factory: Factory) -> None:
     await factory.campaign()
     member = await factory.member()
     for year in range(2027, 2127):
@@ -168,13 +166,13 @@ async def test_an_award_that_fits_into_no_lot_is_refused_with_a_reason_and_the_e
     await factory.assert_books_balance()
 
 
-def test_refusals_are_refusals() -> None:
+def test_history_helper_raises_the_refusals_of_the_ledger() -> None:
     """The helpers above do not swallow what the ledger says."""
     with pytest.raises(GuerdonError):
         History().on(0, "debit", 1)
 
 
-def test_undated_value_that_becomes_available_over_a_debt_does_not_stay_due_for_ever() -> None:
+def test_undated_value_available_over_a_debt_leaves_no_past_expiry() -> None:
     history = History()
     history.credit(1)
     history.terms(floor=-100)
@@ -185,7 +183,7 @@ def test_undated_value_that_becomes_available_over_a_debt_does_not_stay_due_for_
     assert due_at is None or due_at > at(2)
 
 
-def test_a_credit_that_has_become_available_is_taken_back_out_of_what_it_made() -> None:
+def test_reversed_available_credit_is_taken_from_its_own_value() -> None:
     history = History()
     history.credit(100, source="promotional")
     credit = history.credit(26, since=1)

@@ -31,7 +31,7 @@ async def run_replay(settings: Settings, path: Path) -> Run:
 
 
 @NEEDS_ORACLE
-async def test_the_excerpt_ends_where_the_oracle_says(
+async def test_replayed_excerpt_matches_the_oracle(
     services: Services, settings: Settings, lines: list[str], tmp_path: Path
 ) -> None:
     path = write_csv(tmp_path / "excerpt.csv.gz", lines)
@@ -73,7 +73,7 @@ BREAKS: dict[str, Callable[[str], str]] = {
 
 
 @pytest.mark.parametrize("what", BREAKS)
-def test_a_broken_line_leaves_its_event_out_whole(lines: list[str], tmp_path: Path, what: str) -> None:
+def test_broken_line_excludes_its_whole_event(lines: list[str], tmp_path: Path, what: str) -> None:
     """A part of an invoice is not an invoice: whatever is wrong with one of its lines, the rest must not be paid."""
     sound = read_file(write_csv(tmp_path / "sound.csv.gz", lines))
     assert sound.broken == {}
@@ -87,7 +87,7 @@ def test_a_broken_line_leaves_its_event_out_whole(lines: list[str], tmp_path: Pa
 
 
 @NEEDS_ORACLE
-async def test_broken_lines_are_named_counted_and_change_nothing_else(
+async def test_broken_lines_are_reported_and_change_nothing_else(
     services: Services, settings: Settings, lines: list[str], tmp_path: Path
 ) -> None:
     """A bad quantity in the first event, a bad date in the second one, and two lines of noise."""

@@ -28,15 +28,15 @@ from guerdon.verification.vouchers import check_vouchers
 from guerdon.wiring.routes import build_app
 from guerdon.wiring.services import Services
 from tests.clients import Caller, Log, ManualClock
-from tests.invariants.books import without_bytes
-from tests.invariants.company import bulk, fresh_key, open_wallets
-from tests.invariants.full_books import KEYS, KINDS, Shop, build
-from tests.invariants.model import Spec
+from tests.invariants.balance_model import Spec
+from tests.invariants.full_ledger import KEYS, KINDS, Shop, build
+from tests.invariants.in_memory_ledger import without_bytes
+from tests.invariants.movements import bulk, fresh_key, open_wallets
 from tests.invariants.tampering import TAMPERS, VOUCHER_TAMPERS, Copy
 from tests.invariants.test_hashed_fields import GOLDEN
 
 TRIALS = 2
-"""`make trust` makes 1,000 trials (tests/trust/test_proof.py)."""
+"""`make trust` makes 1,000 trials (tests/trust/test_tampering.py)."""
 SEED = 19_700_101
 LOAD_SECONDS_MAX = 100.0
 UNINDEXED = {"key copied", "success refused"}
@@ -69,7 +69,7 @@ async def look(database: Database, kept: Path) -> VerificationReport:
     return await verify(database, keys=KEYS, checkpoint_file=kept)
 
 
-async def test_untouched_books_are_clean(services: Services, copy: Copy, kept: Path) -> None:
+async def test_unchanged_ledger_has_no_violations(services: Services, copy: Copy, kept: Path) -> None:
     report = await look(services.database, kept)
     assert (report.violations, report.first) == (0, {})
     assert (report.accounts, report.entries) == (len(copy.accounts), len(copy.entries))
@@ -116,7 +116,7 @@ async def test_tampering_is_named(services: Services, copy: Copy, kept: Path, na
     assert missed == [], f"{len(missed)} of {TRIALS} missed with seed {SEED}: {missed[0]}"
 
 
-async def test_what_vouchers_say_is_held_against_their_accounts(services: Services, copy: Copy) -> None:
+async def test_vouchers_are_checked_against_their_accounts(services: Services, copy: Copy) -> None:
     """L11 alone, which is all that could tell most of it."""
     missed = []
     for name, tamper in VOUCHER_TAMPERS.items():
@@ -138,7 +138,7 @@ async def look_at_vouchers(database: Database) -> VerificationReport:
     return report
 
 
-def test_there_are_enough_kinds_of_tampering() -> None:
+def test_at_least_100_kinds_of_tampering_are_tried() -> None:
     assert len(TAMPERS) >= 100
 
 
@@ -153,7 +153,7 @@ async def test_the_first_bad_entry_is_named(services: Services, copy: Copy, kept
     assert set(named) <= {"L2", "L6", "L7"}, "the amount is not what the lots say either"
 
 
-async def test_one_wallet_is_proved_alone(services: Services, copy: Copy) -> None:
+async def test_one_wallet_is_verified_alone(services: Services, copy: Copy) -> None:
     """What is wrong elsewhere does not matter, except on the other side of its own transfers."""
     database = services.database
     row = next(row for row in copy.entries if row["kind"] == "transfer" and row["amount"] < 0)
@@ -208,7 +208,7 @@ async def write_something(caller: Caller, rng: random.Random, shop: Shop, wallet
     return answer.status_code
 
 
-async def test_no_false_alarm_while_the_books_are_written(
+async def test_verification_during_writes_reports_no_violation(
     service: Caller, second: Caller, services: Services, other_services: Services, clock: ManualClock
 ) -> None:
     """Two processes do everything, sweep and sign checkpoints of the books as they were before, while `verify` looks again and again."""

@@ -18,7 +18,7 @@ from guerdon.verification.checkpoints import CHECKPOINTS
 from guerdon.verification.report import LAWS
 from guerdon.wiring.services import Services
 from tests.clients import Caller, ManualClock
-from tests.invariants.full_books import KEYS, Shop, build
+from tests.invariants.full_ledger import KEYS, Shop, build
 
 PAGE = (Path(__file__).parents[2] / "docs" / "verify.md").read_text(encoding="utf-8")
 PROGRAMS = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)

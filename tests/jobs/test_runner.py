@@ -54,7 +54,7 @@ class Shared:
 
 
 @pytest.mark.parametrize("offset_seconds", [0, TEN_MINUTES_SECONDS, -TEN_MINUTES_SECONDS])
-async def test_two_workers_never_run_a_job_at_once_nor_too_often(
+async def test_two_workers_never_run_a_job_concurrently_or_too_often(
     database: Database, second_database: Database, offset_seconds: int
 ) -> None:
     """CLK-2: also when the clock of one of them is wrong by ten minutes."""
@@ -74,7 +74,7 @@ async def test_two_workers_never_run_a_job_at_once_nor_too_often(
     assert min(shared.pauses_ms) >= every_ms
 
 
-async def test_the_pause_is_counted_from_the_beginning_of_a_run_and_kept_over_a_restart(database: Database) -> None:
+async def test_interval_counts_from_the_start_of_a_run_and_survives_a_restart(database: Database) -> None:
     runs: list[int] = []
     job = counting("rare", lambda: runs.append(1), every_ms=3_600_000)
     for _ in range(3):
@@ -88,7 +88,7 @@ async def test_the_pause_is_counted_from_the_beginning_of_a_run_and_kept_over_a_
     assert abs(lease["last_run_at"] - await server_ms(database)) < 10_000
 
 
-async def test_a_job_that_comes_more_often_now_does_not_wait_for_its_old_time(database: Database) -> None:
+async def test_shorter_interval_takes_effect_immediately(database: Database) -> None:
     runs: list[int] = []
     async with working(database, counting("swift", lambda: runs.append(1), every_ms=3_600_000)):
         await until(lambda: len(runs) == 1)
@@ -97,7 +97,7 @@ async def test_a_job_that_comes_more_often_now_does_not_wait_for_its_old_time(da
         await until(lambda: len(runs) == 3)
 
 
-async def test_a_failing_job_comes_again_with_growing_pauses_and_hinders_no_other(database: Database, log: Log) -> None:
+async def test_failing_job_backs_off_without_delaying_other_jobs(database: Database, log: Log) -> None:
     attempts: list[int] = []
     good: list[int] = []
 
@@ -136,7 +136,7 @@ async def test_a_run_that_did_nothing_is_not_logged(database: Database, log: Log
 
 
 @pytest.mark.parametrize("stubborn", [False, True])
-async def test_a_run_that_hangs_is_cut_off_at_its_limit(database: Database, log: Log, stubborn: bool) -> None:
+async def test_hanging_run_is_cancelled_at_its_time_limit(database: Database, log: Log, stubborn: bool) -> None:
     """Also one that takes its time to end; its lease is kept until it has."""
     left_ms: list[int] = []
 
@@ -194,7 +194,7 @@ async def test_a_stop_lets_a_short_run_end_and_cuts_a_long_one(database: Databas
     assert said.count("short began") == 1
 
 
-async def test_a_stop_at_rest_is_immediate(database: Database) -> None:
+async def test_stop_of_an_idle_worker_is_immediate(database: Database) -> None:
     runs: list[int] = []
     job = counting("rare", lambda: runs.append(1), every_ms=3_600_000)
     async with working(database, job, stop_ms=60_000) as worker:

@@ -52,9 +52,7 @@ async def test_another_worker_takes_over_within_the_lease(
     assert said == ["began", "cut"]
 
 
-async def test_a_worker_that_loses_the_database_ends_its_job_before_another_begins_it(
-    database: Database, mongodb_url: str, log: Log
-) -> None:
+async def test_disconnected_worker_ends_its_job_before_another_starts_it(database: Database, mongodb_url: str, log: Log) -> None:
     """Cut off, it cannot know who has the lease, but it knows how long it can have been its own."""
     happened: list[str] = []
     async with (
@@ -88,7 +86,7 @@ async def test_a_worker_whose_lease_was_given_to_another_cuts_its_job_off(databa
     assert [line["event"] for line in log.lines] == ["job_interrupted"]
 
 
-async def test_a_lease_whose_grant_was_lost_on_the_way_is_taken_again(database: Database, mongodb_url: str, log: Log) -> None:
+async def test_lease_with_a_lost_grant_reply_is_acquired_again(database: Database, mongodb_url: str, log: Log) -> None:
     """It would last for a minute, and nobody would use it."""
     said: list[str] = []
     began_ms = await server_ms(database)

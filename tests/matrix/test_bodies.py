@@ -50,13 +50,13 @@ async def test_nesting_is_bounded(scene: Scene, good: Bodied) -> None:
         problem(await scene.send(route, b"[" * 100_000), *MALFORMED)
 
 
-async def test_what_is_json_but_no_such_object_is_invalid(scene: Scene, good: Bodied) -> None:
+async def test_json_that_is_not_an_object_is_invalid(scene: Scene, good: Bodied) -> None:
     for route, _ in good:
         for raw in (b"null", b"1", b'"amount"', b"[]", b'[{"amount":1}]', b"true"):
             problem(await scene.send(route, raw), *INVALID)
 
 
-async def test_an_object_or_a_list_of_too_many_is_refused(scene: Scene, good: Bodied) -> None:
+async def test_oversized_object_or_list_is_refused(scene: Scene, good: Bodied) -> None:
     for route, body in good:
         keys = body[:-1] + "".join(f', "k{n}": 1' for n in range(200)) + "}"
         problem(await scene.send(route, keys.encode()), *MALFORMED)
@@ -112,7 +112,7 @@ NOT_JSON = [
 ]  # fmt: skip
 
 
-async def test_what_is_not_json_is_malformed(service: Caller, database: Database, factory: Factory) -> None:
+async def test_body_that_is_not_json_is_malformed(service: Caller, database: Database, factory: Factory) -> None:
     path = f"/v1/wallets/{await factory.wallet(100)}/credit"
     before = await rows(database)
     for raw in NOT_JSON:
@@ -140,7 +140,7 @@ async def test_a_charset_parameter_and_capitals_are_allowed(service: Caller, fac
     await factory.assert_books_balance()
 
 
-async def test_a_length_that_is_no_length_is_refused(service: Caller, database: Database, factory: Factory) -> None:
+async def test_invalid_content_length_is_refused(service: Caller, database: Database, factory: Factory) -> None:
     path = f"/v1/wallets/{await factory.wallet(100)}/credit"
     before = await rows(database)
     for length in ("-1", "x", "1.5", "9" * 30):

@@ -30,7 +30,7 @@ def requests_of(scene: Scene, route: Route) -> Iterator[tuple[Caller, str, bytes
         yield other, missing, example
 
 
-async def test_every_answer_is_in_the_document(scene: Scene, factory: Factory) -> None:
+async def test_every_response_is_documented(scene: Scene, factory: Factory) -> None:
     document = schemathesis.openapi.from_dict((await scene.anonymous.get("/openapi.json")).json())
     good, answers = set[str](), 0
     for route in scene.routes:

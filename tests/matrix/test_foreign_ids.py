@@ -52,9 +52,7 @@ def reference_of(pointer: str) -> str | None:
     return kind
 
 
-async def test_a_foreign_id_in_a_path_answers_like_a_missing_one_and_changes_nothing(
-    scene: Scene, factory: Factory, database: Database
-) -> None:
+async def test_foreign_id_in_a_path_is_treated_like_a_missing_one(scene: Scene, factory: Factory, database: Database) -> None:
     before, tried = await everything(database), 0
     for route in scene.routes:
         mine = [name for name in route.parameters if name in OWNED]
@@ -71,7 +69,7 @@ async def test_a_foreign_id_in_a_path_answers_like_a_missing_one_and_changes_not
     await factory.assert_books_balance()
 
 
-async def test_the_same_ids_open_for_their_owner(scene: Scene) -> None:
+async def test_owner_can_read_the_same_ids(scene: Scene) -> None:
     """Otherwise the test before would say nothing."""
     for route in [route for route in scene.routes if route.operation.policy.own and set(route.parameters) & set(OWNED)]:
         if route.method == "GET" and "text/event-stream" not in route.operation.media:
@@ -131,7 +129,7 @@ def accepted(route: Route) -> set[str]:
     return {field.encode_name for field in mi.type_info(route.operation.body).fields}
 
 
-async def test_somebody_elses_cursor_leads_nowhere_but_into_ones_own(scene: Scene, factory: Factory) -> None:
+async def test_cursor_of_another_member_shows_only_own_items(scene: Scene, factory: Factory) -> None:
     lists = [r for r in scene.routes if r.operation.policy.own and r.operation.policy.scope and "cursor" in parameters(r)]
     assert lists
     await rise(scene, factory)
@@ -171,7 +169,7 @@ def parameters(route: Route) -> set[str]:
 
 
 @pytest.mark.parametrize("name", ["reference", "kind", "from", "to"])
-async def test_a_filter_shows_nothing_of_anybody_else(scene: Scene, factory: Factory, name: str) -> None:
+async def test_filter_shows_nothing_of_another_member(scene: Scene, factory: Factory, name: str) -> None:
     value = {"reference": "bobs", "kind": "credit"}.get(name, "2026-01-01T00:00:00Z")
     await scene.service.post(f"/v1/wallets/{scene.bob.ids['wallet_id']}/credit", {"amount": 1, "reference": "bobs"})
     path = f"/v1/wallets/{scene.ada.ids['wallet_id']}/entries"

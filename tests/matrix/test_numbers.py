@@ -40,7 +40,7 @@ def fits(leaf: Leaf, text: str) -> bool:
     return False
 
 
-async def test_no_number_of_any_body_takes_anything_else(scene: Scene, factory: Factory, database: Database) -> None:
+async def test_every_number_of_every_body_refuses_other_values(scene: Scene, factory: Factory, database: Database) -> None:
     before, amounts = await rows(database), 0
     for route in bodied(scene.routes):
         for sample in samples_of(route.operation.body):

@@ -23,7 +23,7 @@ EXTENSIBLE = {("BulkResult", "problem"), ("EventResult", "problem"), ("ValidateA
 """A problem document inside an answer: each type of problem may have members of its own (RFC 9457, 3.2)."""
 
 
-async def test_no_body_takes_a_field_that_is_the_servers(scene: Scene, database: Database) -> None:
+async def test_no_body_accepts_a_server_controlled_field(scene: Scene, database: Database) -> None:
     before, tried = await rows(database), 0
     for route in bodied(scene.routes):
         for sample in samples_of(route.operation.body):
@@ -40,7 +40,7 @@ async def test_no_body_takes_a_field_that_is_the_servers(scene: Scene, database:
     assert await rows(database) == before
 
 
-async def test_no_route_takes_a_parameter_that_it_does_not_declare(scene: Scene) -> None:
+async def test_no_route_accepts_an_undeclared_parameter(scene: Scene) -> None:
     for route in scene.routes:
         if route.operation.policy.public and route.operation.body is None and route.operation.query is None:
             continue  # A page: whoever links to it may have added something.
@@ -73,7 +73,7 @@ def declared(app: App[Any, Any]) -> list[tuple[str, Operation]]:
     return [(f"{route.method} {route.path}", route.operation) for route in routes_of(app)]
 
 
-async def test_every_struct_that_is_read_refuses_what_it_does_not_know(app: App[Any, Any]) -> None:
+async def test_every_request_struct_refuses_unknown_fields(app: App[Any, Any]) -> None:
     for where, operation in declared(app):
         for kind in filter(None, (operation.body, operation.query)):
             for cls, struct in structs_below(mi.type_info(kind)).items():

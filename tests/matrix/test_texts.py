@@ -90,7 +90,7 @@ def in_turn(values: list[Any], place: int, share: int) -> list[Any]:
     return values[place % share :: share]
 
 
-async def test_no_text_of_any_body_is_more_than_text(scene: Scene, factory: Factory, database: Database) -> None:
+async def test_every_text_of_every_body_is_refused_or_kept_as_text(scene: Scene, factory: Factory, database: Database) -> None:
     """Each place is given every fifth value, places with texts are many; tests/trust gives each of them all."""
     await try_bodies(scene, database, share=5)
     await factory.assert_books_balance()
@@ -160,7 +160,7 @@ def may_be_a_mapping(kind: mi.Type) -> bool:
     return any(isinstance(each, mi.DictType) and each.max_length != 0 for each in alternatives(kind))
 
 
-async def test_no_name_in_a_free_mapping_is_an_operator(scene: Scene, database: Database) -> None:
+async def test_no_key_of_a_free_mapping_acts_as_an_operator(scene: Scene, database: Database) -> None:
     tried = 0
     for route in bodied(scene.routes):
         for sample in samples_of(route.operation.body):
@@ -175,7 +175,7 @@ async def test_no_name_in_a_free_mapping_is_an_operator(scene: Scene, database: 
     assert inert(await everything(database))
 
 
-async def test_no_parameter_finds_more_than_it_names(scene: Scene) -> None:
+async def test_no_query_parameter_matches_more_than_its_value(scene: Scene) -> None:
     tried = 0
     for route in [route for route in scene.routes if route.operation.query is not None]:
         caller, url = scene.caller_of(route), route.url_of(scene.ada.ids)
@@ -198,7 +198,7 @@ async def test_no_parameter_finds_more_than_it_names(scene: Scene) -> None:
     assert tried > 200
 
 
-async def test_no_part_of_a_path_finds_anything_but_what_it_names(scene: Scene, database: Database) -> None:
+async def test_no_path_parameter_matches_more_than_its_value(scene: Scene, database: Database) -> None:
     before = await everything(database)
     for route in [route for route in scene.routes if route.parameters]:
         for name in route.parameters:
@@ -214,7 +214,7 @@ async def test_no_part_of_a_path_finds_anything_but_what_it_names(scene: Scene, 
     }
 
 
-async def test_no_header_is_more_than_text(scene: Scene, database: Database) -> None:
+async def test_every_header_is_refused_or_kept_as_text(scene: Scene, database: Database) -> None:
     """On one route of each kind: what reads headers stands before the routes, or is the same function for all of them.
     Each is given every fourth text; tests/trust gives each all."""
     await try_headers(scene, database, share=4)

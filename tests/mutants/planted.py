@@ -3,23 +3,23 @@
 from typing import NamedTuple
 
 REGRESSIONS = "tests/invariants/test_regressions.py"
-EDGES = "tests/invariants/test_edges.py"
-WORLD = "tests/invariants/test_world.py"
-BATCHES = "tests/invariants/test_rules_model.py"
-CONCERNS = "tests/invariants/test_commands.py"
+EDGES = "tests/invariants/test_ledger_edge_cases.py"
+WORLD = "tests/invariants/test_ledger_model.py"
+BATCHES = "tests/invariants/test_balance_model.py"
+CONCERNS = "tests/invariants/test_mongodb_commands.py"
 RACES = "tests/api/test_idempotency.py"
-TURNS = "tests/races/test_turns.py"
+TURNS = "tests/races/test_contention.py"
 MACHINE = "tests/invariants/test_ledger_machine.py"
-TERMS = "tests/api/test_terms.py"
+TERMS = "tests/api/test_account_rules.py"
 HELD = "tests/api/test_holds.py"
 EVENTS = "tests/api/test_events.py"
-SIGNING = ("tests/identity/test_token_keys.py",)
-KEY_FILE = ("tests/identity/test_key_file.py",)
-KEYS = ("tests/api/test_keys.py",)
-RECOVERY = ("tests/api/test_recovery.py",)
-SECOND = ("tests/api/test_factors.py",)
+SIGNING = ("tests/access/test_token_keys.py",)
+KEY_FILE = ("tests/access/test_key_file.py",)
+KEYS = ("tests/api/test_service_keys.py",)
+RECOVERY = ("tests/api/test_password_reset.py",)
+SECOND = ("tests/api/test_second_factor.py",)
 CONFIRMED, RELEASED = ("tests/invariants/test_confirmations.py",), ("tests/api/test_confirmations.py",)
-PRIVACY = ("tests/api/test_people.py", "tests/api/test_privacy.py")
+PRIVACY = ("tests/api/test_erasure.py", "tests/api/test_privacy.py")
 
 
 class Mutant(NamedTuple):
@@ -72,8 +72,8 @@ MUTANTS = (
     Mutant("refund to the lots that lapse first", LOTS, "sorted(parts, key=spend_order, reverse=True)", "sorted(parts, key=spend_order)"),
     Mutant("taken back from any lot", REVERSALS, "lots=lots.last_of(moved, whole, done, whole - done))", "lots=())"),
     # --- time -----------------------------------------------------------------------------------------------------------
-    Mutant("due booking skipped", RULES, '_book_expired((*scratch, *decision.accounts_to_expire), plan, state)', '_book_expired(decision.accounts_to_expire, plan, state)'),
-    Mutant("sweep books nothing", RULES, '_book_expired((*scratch, *decision.accounts_to_expire), plan, state)', '_book_expired(tuple(scratch), plan, state)'),
+    Mutant("due booking skipped", RULES, "_book_expired((*scratch, *decision.accounts_to_expire), plan, state)", "_book_expired(decision.accounts_to_expire, plan, state)"),
+    Mutant("sweep books nothing", RULES, "_book_expired((*scratch, *decision.accounts_to_expire), plan, state)", "_book_expired(tuple(scratch), plan, state)"),
     Mutant("due_at forgets holds", DUE, "moments = [hold.expires_at for hold in account.holds]", "moments: list[int] = []"),
     Mutant("a hold begins before its account's newest entry", HOLDS, "now_ms = max(view.now_ms, account.at)\n        posting", "now_ms = view.now_ms\n        posting"),
     # --- limits ---------------------------------------------------------------------------------------------------------
@@ -102,7 +102,7 @@ MUTANTS = (
     Mutant("chain not linked", DUE, "prev=account.head,", "prev=bytes(32),"),
     Mutant("read concern weakened", STORE, '{"level": "snapshot"}', '{"level": "local"}', (CONCERNS,)),
     Mutant("write concern weakened", STORE, "SNAPSHOT, MAJORITY_JOURNALED, PRIMARY)", "SNAPSHOT, None, PRIMARY)", (CONCERNS,)),
-    Mutant("unique index dropped", STORE, 'name="once", unique=True,', 'name="once",', ("tests/invariants/test_once_index.py",)),
+    Mutant("unique index dropped", STORE, 'name="once", unique=True,', 'name="once",', ("tests/invariants/test_unique_keys.py",)),
     Mutant("a lost race is told to the caller", COMMITTER, "except WriteRaceLost:\n                pass", "except WriteRaceLost:\n                raise", (TURNS,)),
     Mutant("a command overtakes one that was put off", COMMITTER, "moved.update(accounts)  # Later", "pass  # Later", (TURNS,)),
     Mutant("quiet accounts wait with a contended one", COMMITTER, "if moved.isdisjoint(accounts):", "if False:", (TURNS,)),
@@ -149,7 +149,7 @@ MUTANTS = (
     Mutant("checksum of a key not looked at", IDENTITY + "service_key_format.py", " or checksum62(text[:-6]) != match[3]", "", KEYS),
     Mutant("a service's keys are not audited", "src/guerdon/middlewares/audit_records.py", " or declared.policy.scope in ADMIN_SCOPES)", ")", KEYS),
     Mutant("every use of a key is written", IDENTITY + "service.py", "if now - (cached.row.last_used_at or 0) >= LAST_USE_MS:", "if True:", KEYS),
-    Mutant("audit log keeps keys", "src/guerdon/audit_log/service.py", "{name: redacted(value) for", "{name: value for", ("tests/api/test_leaks.py",)),
+    Mutant("audit log keeps keys", "src/guerdon/audit_log/service.py", "{name: redacted(value) for", "{name: value for", ("tests/api/test_secret_leaks.py",)),
     # --- passwords and second factors -----------------------------------------------------------------------------------
     Mutant("a session survives a new password", "src/guerdon/sessions/rules.py", "(session.epoch == member.epoch or session.id == member.spared)", "True", RECOVERY),
     Mutant("a reset token works twice", WAYS_BACK + "service.py", "if not result.deleted_count or not await", "if not await", RECOVERY),

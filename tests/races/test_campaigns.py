@@ -49,7 +49,7 @@ async def test_events_of_two_processes_race_for_a_budget(
     await race_for_a_budget(service, factory, settings, clock, events=200, whole=20, rest=5)
 
 
-async def test_refunds_and_debits_race_for_what_was_earned(
+async def test_refunds_and_debits_race_for_one_balance(
     service: Caller, factory: Factory, other_services: Services, settings: Settings, clock: ManualClock
 ) -> None:
     """What is taken back obeys the guard of the wallet like whoever spends: up to the balance, never below."""

@@ -31,7 +31,7 @@ async def race(both: list[Caller], path: str, body: Body, count: int) -> Counter
     return Counter("done" if answer.status_code in {200, 201} else answer.json()["code"] for answer in answers)
 
 
-async def test_captures(both: list[Caller], service: Caller, factory: Factory) -> None:
+async def test_concurrent_captures_never_exceed_the_hold(both: list[Caller], service: Caller, factory: Factory) -> None:
     wallet = await factory.wallet(500)
     hold = (await service.post("/v1/holds", {"wallet": wallet, "amount": 105})).json()["id"]
     outcomes = await race(both, f"/v1/holds/{hold}/capture", {"amount": 10}, 60)
@@ -41,7 +41,7 @@ async def test_captures(both: list[Caller], service: Caller, factory: Factory) -
     await factory.assert_books_balance()
 
 
-async def test_a_capture_and_a_void(both: list[Caller], service: Caller, factory: Factory) -> None:
+async def test_capture_that_races_with_a_void_has_one_winner(both: list[Caller], service: Caller, factory: Factory) -> None:
     """Whoever comes first decides; the other one hears that the hold has ended."""
     for _ in range(10):
         wallet = await factory.wallet(100)
@@ -56,7 +56,7 @@ async def test_a_capture_and_a_void(both: list[Caller], service: Caller, factory
     await factory.assert_books_balance()
 
 
-async def test_reversals(both: list[Caller], service: Caller, factory: Factory) -> None:
+async def test_concurrent_reversals_never_exceed_the_transfer(both: list[Caller], service: Caller, factory: Factory) -> None:
     source, target = await factory.wallet(100), await factory.wallet(1000)
     sent = (await service.post("/v1/transfers", {"from": source, "to": target, "amount": 95})).json()["id"]
     assert await race(both, f"/v1/transactions/{sent}/reverse", {"amount": 10}, 40) == {"done": 9, "reversal-limit": 31}
@@ -65,7 +65,7 @@ async def test_reversals(both: list[Caller], service: Caller, factory: Factory) 
     await factory.assert_books_balance()
 
 
-async def test_spending_limits(both: list[Caller], service: Caller, factory: Factory) -> None:
+async def test_spending_limit_holds_across_two_processes(both: list[Caller], service: Caller, factory: Factory) -> None:
     wallet = await factory.wallet(10_000)
     assert (await service.put(f"/v1/wallets/{wallet}/terms", {"day_limit": 100})).status_code == 200
     assert await race(both, f"/v1/wallets/{wallet}/debit", {"amount": 7}, 60) == {"done": 14, "limit-reached": 46}
@@ -87,7 +87,7 @@ async def test_a_freeze_stops_the_other_process_at_once(both: list[Caller], serv
     await factory.assert_books_balance()
 
 
-async def test_two_sweepers_book_a_lapse_once(
+async def test_two_sweepers_book_an_expiry_once(
     services: Services, other_services: Services, service: Caller, factory: Factory, clock: ManualClock
 ) -> None:
     wallets = [await factory.wallet(100) for _ in range(5)]

@@ -51,7 +51,9 @@ async def assert_sold(services: Services, offer: str, racers: list[str], winners
     assert await services.database.raw["voucher_codes"].count_documents({"offer": offer}) == winners
 
 
-async def test_two_hundred_want_the_last_one(services: Services, other_services: Services, factory: Factory) -> None:
+async def test_two_hundred_members_race_for_the_last_voucher(
+    services: Services, other_services: Services, factory: Factory
+) -> None:
     """HOT-3 for vouchers: one winner."""
     offer = await factory.offer(stock=1, price=PRICE)
     racers = await members(services, factory, 200)
@@ -62,7 +64,9 @@ async def test_two_hundred_want_the_last_one(services: Services, other_services:
     await factory.assert_books_balance()
 
 
-async def test_one_member_gets_as_many_as_one_may(services: Services, other_services: Services, factory: Factory) -> None:
+async def test_concurrent_redemptions_keep_the_limit_per_member(
+    services: Services, other_services: Services, factory: Factory
+) -> None:
     """K of N: forty redemptions of one member, of whom three may be."""
     offer, [racer] = await factory.offer(per_member_limit=3), await members(services, factory, 1)
     processes = (services, other_services)
@@ -71,7 +75,9 @@ async def test_one_member_gets_as_many_as_one_may(services: Services, other_serv
     await factory.assert_books_balance()
 
 
-async def test_the_same_request_many_times_is_one_voucher(services: Services, other_services: Services, factory: Factory) -> None:
+async def test_repeated_concurrent_redemption_issues_one_voucher(
+    services: Services, other_services: Services, factory: Factory
+) -> None:
     """One key thirty times, and then one business fact under ten keys: one effect, and the same answer or a definite refusal."""
     offer, [racer] = await factory.offer(price=PRICE), await members(services, factory, 1)
     processes = (services, other_services)
@@ -85,7 +91,7 @@ async def test_the_same_request_many_times_is_one_voucher(services: Services, ot
     await factory.assert_books_balance()
 
 
-async def test_the_stock_falls_while_it_is_sold(
+async def test_stock_lowered_during_redemptions_is_never_exceeded(
     services: Services, other_services: Services, service: Caller, factory: Factory
 ) -> None:
     """Whatever comes first: never more are issued than the stock was then, and never is it lowered below what is issued."""

@@ -19,9 +19,9 @@ from guerdon.rate_limits.rules import Quota, QuotaCounter, advance
 from guerdon.rate_limits.shared import TIMEOUT_SECONDS, SharedCounters
 from guerdon.wiring.services import open_services
 from tests.clients import Caller, ManualClock, problem
+from tests.counter_store import Store, running_store
 from tests.factories import Factory
 from tests.serving import serve
-from tests.stores import Store, running_store
 
 ADA = {"email": "ada@example.com", "password": "correct horse battery"}
 SEED = 4_027
@@ -61,7 +61,7 @@ async def processes(stack: AsyncExitStack, settings: Settings, clock: ManualCloc
     return [(await stack.enter_async_context(serve(one, own, clock))).with_token(key) for one in services]
 
 
-async def test_the_store_counts_as_the_rules_say(store: Store) -> None:
+async def test_shared_store_counts_like_the_model(store: Store) -> None:
     chance = random.Random(SEED)
     counters = SharedCounters(store.url, "test")
     quota = Quota("q", 7, 1)
@@ -83,7 +83,7 @@ async def test_the_store_counts_as_the_rules_say(store: Store) -> None:
     await counters.close()
 
 
-async def test_the_store_tells_what_is_left_without_taking_it(store: Store) -> None:
+async def test_reading_a_quota_from_the_store_spends_nothing(store: Store) -> None:
     counters, quota = SharedCounters(store.url, "test"), Quota("q", 2, 600)
     costs = [0, 0, 1, 0, 0, 1, 0, 1, -1, 0, 1]
     granted = [(await counters.spend(quota, "ada", cost)).granted for cost in costs]
@@ -104,7 +104,7 @@ async def test_processes_share_one_quota(stack: AsyncExitStack, shared: Settings
             assert int(answer.headers["retry-after"]) >= int(answer.headers["ratelimit"].rpartition("t=")[2])
 
 
-async def test_whoever_waits_as_told_goes_on(stack: AsyncExitStack, shared: Settings, clock: ManualClock) -> None:
+async def test_caller_that_waits_for_retry_after_is_accepted(stack: AsyncExitStack, shared: Settings, clock: ManualClock) -> None:
     [caller] = await processes(stack, shared, clock, 1, rate_key="3/1")
     for _ in range(3):
         answers = [await caller.get("/v1/assets") for _ in range(5)]
@@ -115,7 +115,7 @@ async def test_whoever_waits_as_told_goes_on(stack: AsyncExitStack, shared: Sett
 
 
 @pytest.mark.parametrize(("without", "status"), [("local", 201), ("open", 201), ("closed", 503)])
-async def test_without_the_store(
+async def test_requests_without_the_store_follow_the_setting(
     stack: AsyncExitStack, shared: Settings, store: Store, clock: ManualClock, *, without: str, status: int
 ) -> None:
     """RATE-3: log-ins are refused, reading goes on, and what moves value follows the setting."""
@@ -146,7 +146,7 @@ async def test_without_the_store(
     await factory.assert_books_balance()
 
 
-async def test_a_store_that_hangs_is_no_worse_than_one_that_is_gone(
+async def test_hanging_store_is_treated_like_a_missing_one(
     stack: AsyncExitStack, shared: Settings, clock: ManualClock, tmp_path: Path
 ) -> None:
     async def swallow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -166,6 +166,6 @@ async def test_a_store_that_hangs_is_no_worse_than_one_that_is_gone(
 
 
 @pytest.mark.parametrize("url", ["", "http://127.0.0.1", "127.0.0.1:6379", "valkey//x"])
-def test_what_is_no_store_is_refused_at_the_start(url: str) -> None:
+def test_invalid_store_url_is_refused_at_startup(url: str) -> None:
     with pytest.raises(StartupRefused, match="GUERDON_RATE_LIMIT_STORE"):
         SharedCounters(url, "test")

@@ -13,7 +13,7 @@ from falcon.asgi import App
 from guerdon.middlewares.wallet_queue import Asgi, WalletQueue
 from tests.clients import Caller, ManualClock, problem
 from tests.factories import Factory
-from tests.races.test_races import tally
+from tests.races.test_balances import tally
 
 SOON_SECONDS = 20.0
 
@@ -60,7 +60,7 @@ async def until_inside(watched: Watched, count: int) -> None:
     await until(lambda: watched.inside.total() >= count)
 
 
-async def test_one_wallet_has_its_share_and_others_do_not_wait_behind_it(
+async def test_busy_wallet_has_a_bounded_share_and_others_do_not_wait(
     app: App[Any, Any], service: Caller, factory: Factory, clock: ManualClock
 ) -> None:
     hot, quiet = await factory.wallet(300), await factory.wallet(300)
@@ -86,7 +86,7 @@ async def test_one_wallet_has_its_share_and_others_do_not_wait_behind_it(
     await factory.assert_books_balance()
 
 
-async def test_only_what_moves_value_of_one_wallet_waits(
+async def test_only_requests_that_move_value_of_one_wallet_are_queued(
     app: App[Any, Any], service: Caller, factory: Factory, clock: ManualClock
 ) -> None:
     wallet, other = await factory.wallet(300), await factory.wallet(0)
@@ -103,7 +103,7 @@ async def test_only_what_moves_value_of_one_wallet_waits(
         assert watched.most[f"/v1/wallets/{wallet}/debit"] == watched.most[f"/v1/wallets/{wallet}/credit"] == 1
 
 
-async def test_who_gives_up_outside_or_inside_leaves_its_place(
+async def test_cancelled_request_releases_its_slot(
     app: App[Any, Any], service: Caller, factory: Factory, clock: ManualClock
 ) -> None:
     wallet = await factory.wallet(300)
@@ -124,7 +124,7 @@ async def test_who_gives_up_outside_or_inside_leaves_its_place(
     await factory.assert_books_balance()
 
 
-async def test_who_waits_too_long_is_told_that_nothing_was_done(
+async def test_request_that_waits_too_long_is_refused_without_effect(
     app: App[Any, Any], service: Caller, factory: Factory, clock: ManualClock
 ) -> None:
     wallet = await factory.wallet(300)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 FILES_MAX = 12
-PLACES = ("api", "identity", "invariants", "jobs", "races")
+PLACES = ("access", "api", "invariants", "jobs", "races")
 ROUTE = re.compile(r'"(/v1/[a-z-]+(?:/[a-z-]+)*)')
 
 

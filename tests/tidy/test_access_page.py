@@ -3,6 +3,6 @@
 from tests.tidy.access import PATH, current
 
 
-def test_the_committed_table_is_what_the_routes_declare() -> None:
+def test_committed_access_table_matches_the_routes() -> None:
     assert PATH.exists(), "run `make docs`"
     assert PATH.read_text(encoding="utf-8") == current()

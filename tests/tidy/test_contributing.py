@@ -21,12 +21,12 @@ def named() -> set[str]:
     }
 
 
-def test_every_file_exists() -> None:
+def test_every_named_file_exists() -> None:
     paths = named()
     assert len(paths) > 50
     assert sorted(path for path in paths - PLANNED if not (ROOT / path).exists()) == []
 
 
-def test_what_is_planned_does_not_exist() -> None:
+def test_planned_files_do_not_exist_yet() -> None:
     assert named() >= PLANNED, "a planned path is no longer on the page"
     assert sorted(path for path in PLANNED if (ROOT / path).exists()) == [], "write the recipe"

@@ -25,7 +25,7 @@ def text_of(name: str) -> str:
 
 
 @pytest.mark.parametrize("name", UNITS)
-def test_units_have_no_rights_that_they_do_not_need(name: str) -> None:
+def test_systemd_units_are_hardened(name: str) -> None:
     lines = text_of(name).splitlines()
     assert [wanted for wanted in HARDENED if wanted not in lines] == []
     assert "Environment=GUERDON_PROFILE=production" in text_of(name)
@@ -41,7 +41,7 @@ def test_units_have_no_rights_that_they_do_not_need(name: str) -> None:
     assert stop >= (STOP_SECONDS + 5 if name == "guerdon.service" else 12)
 
 
-def test_the_image_is_run_by_nobody_special_and_brings_no_secret() -> None:
+def test_image_runs_unprivileged_and_contains_no_secret() -> None:
     text = text_of("Containerfile")
     stages = text.split("\nFROM ")
     assert len(stages) == 3, "what builds does not stay"
@@ -73,7 +73,7 @@ def test_containers_are_hardened() -> None:
     assert {"mongodb_url", "token_keys", "master_keys", "checkpoint_key"} <= set(compose["secrets"]) & set(Settings.model_fields)
 
 
-def test_gateways_limit_what_the_service_leaves_to_them() -> None:
+def test_gateway_limits_match_those_of_the_service() -> None:
     """Their figures fit ours: they answer before we would, for less than we take, and wait longer than we take to answer."""
     nginx, haproxy = text_of("nginx.conf"), text_of("haproxy.cfg")
     default = Settings.model_fields["ledger_deadline_ms"].default / 1000

@@ -25,7 +25,7 @@ def anchors(path: Path) -> frozenset[str]:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_every_link_leads_somewhere(page: Path) -> None:
+def test_every_link_has_a_target(page: Path) -> None:
     broken: list[str] = []
     for name, anchor in _LINK.findall(_CODE.sub("", page.read_text(encoding="utf-8"))):
         target = (page.parent / name).resolve() if name else page

@@ -3,7 +3,7 @@
 import ast
 import re
 
-from tests.tidy.test_ceilings import PRODUCT, name_of
+from tests.tidy.test_source_rules import PRODUCT, name_of
 
 PROGRAMS = re.compile(r"\$(?:where|function|accumulator|regex|expr)\b|mapReduce|map_reduce", re.IGNORECASE)
 BUILT = {"'HTTP_{status}'"}
@@ -18,19 +18,19 @@ def nodes(kind: type[ast.AST]) -> list[tuple[str, ast.AST]]:
     return [(where, node) for where, tree in TREES.items() for node in ast.walk(tree) if isinstance(node, kind)]
 
 
-def test_no_program_is_sent_to_the_database() -> None:
+def test_no_server_side_code_is_sent_to_the_database() -> None:
     """Not even a regular expression: what is searched for is equal, or lies in a range."""
     texts = [(where, node.value) for where, node in nodes(ast.Constant) if isinstance(node.value, str)]
     assert len(texts) > 1000
     assert [(where, text[:60]) for where, text in texts if PROGRAMS.search(text)] == []
 
 
-def test_nothing_is_evaluated() -> None:
+def test_source_evaluates_no_code() -> None:
     called = [(where, node.func.id) for where, node in nodes(ast.Call) if isinstance(node.func, ast.Name)]
     assert [each for each in called if each[1] in ("eval", "exec", "compile", "__import__")] == []
 
 
-def test_names_of_fields_are_not_built() -> None:
+def test_field_names_are_literals() -> None:
     keys = [(where, key) for where, node in nodes(ast.Dict) for key in node.keys]
     keys += [(where, node.key) for where, node in nodes(ast.DictComp)]
     keys += [(where, node.slice) for where, node in nodes(ast.Subscript)]
@@ -45,7 +45,7 @@ def is_text(key: ast.AST) -> bool:
     )
 
 
-def test_what_a_caller_sent_is_read_in_one_place() -> None:
+def test_request_input_is_read_in_one_place() -> None:
     """Falcon would hand out JSON of any shape (`media`), and parameters one by one."""
     reads = {(where.rpartition("/")[2], ast.unparse(node)) for where, node in nodes(ast.Attribute)}
     raw = re.compile(r"(?:req|request)\.(?:media|get_media|get_param\w*|params|stream|bounded_stream|context\.body|cookies)$")

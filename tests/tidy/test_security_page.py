@@ -19,7 +19,7 @@ def test_every_risk_has_a_row_and_a_mechanism() -> None:
 ITEMS = re.findall(r"^\| (\d+\.\d+\.\d+[^|]*) \| ([^|]+) \| ([^|]+) \|$", PAGE, re.MULTILINE)
 
 
-def test_every_item_names_what_shows_it() -> None:
+def test_every_item_names_its_evidence() -> None:
     """A row of ASVS without a test or a file that exists is an opinion."""
     assert len(ITEMS) > 50
     assert {state for _, state, _ in ITEMS} == {"met", "partly", "not met", "not applicable"}

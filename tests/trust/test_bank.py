@@ -16,10 +16,10 @@ from guerdon.ledger.store import ACCOUNTS, ENTRIES, REVERSALS, decode_account, d
 from guerdon.verification.service import verify
 from guerdon.wiring.services import Services
 from tests.clients import Caller, ManualClock
-from tests.invariants.books import assert_laws
-from tests.invariants.company import answer, fresh_key, open_wallets, read_books
-from tests.invariants.full_books import Shop
-from tests.invariants.model import Spec
+from tests.invariants.balance_model import Spec
+from tests.invariants.full_ledger import Shop
+from tests.invariants.in_memory_ledger import assert_laws
+from tests.invariants.movements import answer, fresh_key, open_wallets, read_books
 from tests.trust.figures import record
 
 WALLETS, BALANCE, CLIENTS, READERS, SECONDS = 10, 100, 8, 2, 20.0
@@ -34,7 +34,7 @@ async def read_all(services: Services, wallets: list[str]) -> dict[str, int]:
         return {row["_id"]: row["balance"] async for row in cursor}
 
 
-async def test_bank(services: Services, other_services: Services) -> None:
+async def test_total_never_changes_under_concurrent_transfers(services: Services, other_services: Services) -> None:
     processes = [services, other_services]
     wallets = await open_wallets(services, WALLETS, BALANCE)
     stop = time.monotonic() + SECONDS
@@ -202,7 +202,7 @@ PLANTED = [
 
 
 @pytest.mark.parametrize("bug", PLANTED)
-async def test_a_planted_bug_is_caught(service: Caller, services: Services, clock: ManualClock, bug: str) -> None:
+async def test_verify_catches_a_planted_ledger_bug(service: Caller, services: Services, clock: ManualClock, bug: str) -> None:
     """Every hash fits, since the ledger itself was wrong: only the laws about the values can tell."""
     wallet, other = await open_wallets(services, 2, BALANCE)
     spec = Spec("debit", wallet, 10, fresh_key())

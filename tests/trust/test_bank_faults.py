@@ -14,11 +14,11 @@ from pymongo.errors import PyMongoError
 from pymongo.read_preferences import Primary, Secondary
 
 from tests.invariants.faults import FailPoints
+from tests.trust.failover_scenario import Roles, under_load
 from tests.trust.figures import record
 from tests.trust.load import report
 from tests.trust.networks import Doors
 from tests.trust.replica_set import ReplicaSet
-from tests.trust.scene import Roles, under_load
 
 SEED = 20_261_125
 SECONDS, FAULT_EVERY_SECONDS, FAULT_SECONDS = 300.0, 10.0, 5.0
@@ -127,7 +127,7 @@ class Reader:
                 time.sleep(0.02)
 
 
-async def test_bank_under_faults(tmp_path: Path) -> None:
+async def test_total_is_constant_in_every_snapshot_under_faults(tmp_path: Path) -> None:
     async with under_load(tmp_path, Doors(), SEED, roles=Roles(["transfer"], WALLETS, BALANCE)) as (members, _, load, _):
         until = time.monotonic() + SECONDS
         preferences = [ReadPreference.PRIMARY, ReadPreference.SECONDARY]

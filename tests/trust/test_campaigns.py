@@ -11,7 +11,7 @@ import pytest
 from guerdon.config import Settings
 from tests.clients import Caller, ManualClock
 from tests.factories import Factory
-from tests.invariants.test_rewards import PROPERTIES, Property, run
+from tests.invariants.test_campaign_properties import PROPERTIES, Property, run
 from tests.races.test_campaigns import race_for_a_budget
 from tests.trust.figures import record
 
@@ -28,7 +28,7 @@ async def test_a_thousand_events_race_for_a_budget_of_a_hundred(
 
 
 @pytest.mark.parametrize("prop", PROPERTIES, ids=lambda prop: prop.__name__)
-def test_many_histories_of_events(prop: Property) -> None:
+def test_campaign_property_holds_for_many_histories(prop: Property) -> None:
     chosen = int(os.environ.get("GUERDON_TEST_SEED") or random.randrange(2**32))
     histories = int(os.environ.get("GUERDON_TEST_SEQUENCES", "2000"))
     print(f"\n{prop.__name__}: seed {chosen}, {histories} histories")

@@ -56,7 +56,7 @@ class House:
         os.kill(worker, signal.SIGKILL)
 
 
-async def test_a_million_codes_and_a_worker_that_is_killed(tmp_path: Path) -> None:
+async def test_a_million_codes_are_generated_despite_a_killed_worker(tmp_path: Path) -> None:
     deployment = Deployment(tmp_path / "data")
     try:
         await deployment.start()

@@ -59,7 +59,7 @@ def mann_whitney_z(one: Sequence[float], other: Sequence[float]) -> float:
     return (u - m * n / 2) / math.sqrt(m * n * (m + n + 1) / 12)
 
 
-def test_the_measure_tells_two_samples_apart() -> None:
+def test_timing_measure_distinguishes_two_samples() -> None:
     """A tenth of a deviation is not seen, a third is: 3 % of a log-in that varies by a tenth."""
     chance = random.Random(SEED)
     base = [chance.gauss(50, 5) for _ in range(SAMPLES)]
@@ -149,7 +149,7 @@ def log_in(anonymous: Caller, email: str, password: str) -> Ask:
     return lambda: anonymous.post("/v1/auth/login", {"email": email, "password": password}, key=None)
 
 
-async def test_log_in(people: tuple[Services, Caller, dict[str, str]]) -> None:
+async def test_login_does_not_reveal_whether_a_member_exists(people: tuple[Services, Caller, dict[str, str]]) -> None:
     _, anonymous, _ = people
     await hold_alike("LOGIN-2 log-in", {
         "unknown": log_in(anonymous, "nobody@example.com", PASSWORD),
@@ -160,7 +160,7 @@ async def test_log_in(people: tuple[Services, Caller, dict[str, str]]) -> None:
 
 
 @pytest.mark.parametrize("people", ["on"], indirect=True)
-async def test_log_in_to_what_has_been_guessed_at_too_often(people: tuple[Services, Caller, dict[str, str]]) -> None:
+async def test_locked_login_does_not_reveal_whether_a_member_exists(people: tuple[Services, Caller, dict[str, str]]) -> None:
     """An address is locked for strangers whether or not there is somebody behind it, and then the password is not even looked at."""
     _, anonymous, _ = people
     locked = ("locked@example.com", "nobody@example.com", "disabled@example.com")
@@ -175,7 +175,7 @@ async def test_log_in_to_what_has_been_guessed_at_too_often(people: tuple[Servic
     })  # fmt: skip
 
 
-async def test_forgotten_password(people: tuple[Services, Caller, dict[str, str]]) -> None:
+async def test_reset_request_does_not_reveal_whether_a_member_exists(people: tuple[Services, Caller, dict[str, str]]) -> None:
     services, anonymous, _ = people
 
     def ask(email: str) -> Ask:
@@ -188,7 +188,7 @@ async def test_forgotten_password(people: tuple[Services, Caller, dict[str, str]
     assert await services.database.raw["resets"].count_documents({}) == 0
 
 
-async def test_reset_token(people: tuple[Services, Caller, dict[str, str]]) -> None:
+async def test_reset_does_not_reveal_whether_a_member_exists(people: tuple[Services, Caller, dict[str, str]]) -> None:
     services, anonymous, made = people
     await services.password_resets.issue(made["known"])
 

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.trust.failover_scenario import under_load
 from tests.trust.figures import record
 from tests.trust.load import UNAVAILABLE, Load, report
 from tests.trust.networks import Doors, Namespaces, missing_rights
-from tests.trust.scene import under_load
 
 SEED = 20_261_124
 BACK_SECONDS = 15.0
@@ -25,7 +25,7 @@ KILLS, PROBES = 5, 6
 pytestmark = [pytest.mark.trust, pytest.mark.timeout(300)]
 
 
-async def test_kill_the_primary(tmp_path: Path) -> None:
+async def test_service_recovers_from_a_killed_primary(tmp_path: Path) -> None:
     """FAILOVER and KILL-2: kill -9, several times, and started again each time."""
     readable: list[float] = []
     writable: list[float] = []
@@ -45,7 +45,7 @@ async def test_kill_the_primary(tmp_path: Path) -> None:
     report("FAILOVER kill", SEED, **load.facts(), readable_after_seconds=readable, writable_after_seconds=writable)
 
 
-async def test_stop_the_primary(tmp_path: Path) -> None:
+async def test_service_recovers_from_a_paused_primary(tmp_path: Path) -> None:
     """KILL-3: SIGSTOP for 20 s. When it goes on it must find out that it is the primary no more before it acknowledges anything."""
     async with under_load(tmp_path, Doors(), SEED) as (members, _, load, primary):
         members.pause(primary)
@@ -68,7 +68,7 @@ def send_probes(load: Load, wallets: list[str], *, server: int) -> list[asyncio.
 
 
 @pytest.mark.parametrize("how", ["doors", "namespaces"])
-async def test_cut_the_primary_off(tmp_path: Path, how: str) -> None:
+async def test_service_recovers_from_an_isolated_primary(tmp_path: Path, how: str) -> None:
     """PART-1: for 30 s the primary has half of the clients on its side, and no majority."""
     if how == "namespaces" and (reason := missing_rights()):
         print(json.dumps({"check": "PART-1 namespaces", "result": "skipped", "reason": reason}))
@@ -107,7 +107,7 @@ async def test_cut_the_primary_off(tmp_path: Path, how: str) -> None:
     )  # fmt: skip
 
 
-async def test_cut_the_servers_off(tmp_path: Path) -> None:
+async def test_service_recovers_from_an_unreachable_replica_set(tmp_path: Path) -> None:
     """PART-3: for 20 s no member can be reached, and none says so: requests wait for bytes that do not come."""
     async with under_load(tmp_path, Doors(), SEED) as (members, [server], load, _):
         workers, quiet = server.workers(), await load.open_wallets(PROBES)

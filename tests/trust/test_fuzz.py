@@ -44,7 +44,7 @@ async def fuzzed(deployment: Deployment, folder: Path, role: str, *options: str)
 
 
 @pytest.mark.parametrize("role", EXAMPLES)
-async def test_every_operation_as_it_is_documented(tmp_path: Path, role: str) -> None:
+async def test_every_operation_conforms_to_the_document(tmp_path: Path, role: str) -> None:
     seed = int(os.environ.get("FUZZ_SEED") or random.randrange(2**32))
     examples = int(os.environ.get("FUZZ_EXAMPLES") or EXAMPLES[role])
     deployment = Deployment(tmp_path / "data", workers=2, settings=SETTINGS)

@@ -16,8 +16,8 @@ import pytest_asyncio
 from tests.trust.figures import record
 from tests.trust.groups import ALONE
 from tests.trust.load import Load, report
-from tests.trust.slow import watched
-from tests.trust.test_slow import serving
+from tests.trust.slow_clients import watched
+from tests.trust.test_slow_clients import serving
 
 pytestmark = [pytest.mark.trust, pytest.mark.timeout(600), ALONE]
 SEED = 20_261_123
@@ -137,7 +137,7 @@ async def house(tmp_path: Path) -> AsyncIterator[House]:
         yield House(server.port, server.url, token, wallet, sorted(server.pids()))
 
 
-async def test_bodies_that_want_to_be_too_much(house: House) -> None:
+async def test_hostile_bodies_are_refused_early_with_little_memory(house: House) -> None:
     async with httpx.AsyncClient(base_url=house.url, timeout=30, headers={"authorization": f"Bearer {house.token}"}) as client:
         before = (await client.get(f"/v1/wallets/{house.wallet}")).json()
         for name, hostile in cases(house.wallet).items():

@@ -12,7 +12,7 @@ pytestmark = pytest.mark.trust
 __all__ = ["scene", "settings"]
 
 
-async def test_every_text_in_every_place(scene: Scene, factory: Factory, database: Database) -> None:
+async def test_every_hostile_text_in_every_field_is_harmless(scene: Scene, factory: Factory, database: Database) -> None:
     bodies = await try_bodies(scene, database, share=1)
     headers = await try_headers(scene, database, share=1)
     await factory.assert_books_balance()

@@ -20,7 +20,7 @@ from joserfc.jws import JWSRegistry, deserialize_compact
 from guerdon.access.key_file import CHECK_SECONDS
 from guerdon.access.token_keys import TokenKeys
 from guerdon.crypto.sealing import MasterKeys
-from tests.identity.forgery import Forger
+from tests.access.forged_tokens import Forger
 from tests.invariants.retail import guerdon
 from tests.trust.deployment import Deployment, Server, kill_worker
 from tests.trust.figures import record

@@ -52,7 +52,7 @@ def summarise(check: str, deployment: Deployment, load: Load, back: list[float],
     report(check, SEED, rounds=len(back), **load.facts(), back_after_seconds=seconds, refused_starts=deployment.refusals, **more)
 
 
-async def test_kill_worker(tmp_path: Path) -> None:
+async def test_service_recovers_from_a_killed_api_process(tmp_path: Path) -> None:
     """KILL-1: the API process, five times; another takes its place by itself."""
     back = []
     async with loaded(tmp_path) as (deployment, load):
@@ -73,7 +73,7 @@ async def test_kill_worker(tmp_path: Path) -> None:
     summarise("KILL-1 worker", deployment, load, back)
 
 
-async def test_kill_one_worker_of_four_every_two_seconds(tmp_path: Path) -> None:
+async def test_service_survives_repeated_kills_of_one_of_four_workers(tmp_path: Path) -> None:
     """KILL-1: any worker but the one that was started last, since its early death ends the whole process (the next test's business).
 
     A worker that is killed with a transaction open keeps its wallets from being moved until MongoDB gives the transaction up, so the
@@ -111,7 +111,7 @@ async def test_kill_one_worker_of_four_every_two_seconds(tmp_path: Path) -> None
     summarise("KILL-1 one of four workers", deployment, load, back, **shape)
 
 
-async def test_kill_the_worker_that_was_started_last(tmp_path: Path) -> None:
+async def test_early_death_of_a_new_worker_ends_the_whole_process(tmp_path: Path) -> None:
     """KILL-1: a worker that dies as soon as it is started ends the whole process, which says so by its status and can be started again."""
     back = []
     async with loaded(tmp_path, workers=2) as (deployment, load):
@@ -128,7 +128,7 @@ async def test_kill_the_worker_that_was_started_last(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("what", ["up", "mongod"])
-async def test_kill_and_start_again(tmp_path: Path, what: str) -> None:
+async def test_killed_deployment_restarts_on_the_same_data(tmp_path: Path, what: str) -> None:
     """KILL-1 for the whole of `guerdon up`, KILL-2 for its mongod: four times, started again on the same data each time."""
     back = []
     async with loaded(tmp_path) as (deployment, load):

@@ -46,7 +46,7 @@ async def lossy_service(folder: Path) -> AsyncIterator[tuple[LossyWire, str, Loa
                 server.kill()
 
 
-async def test_a_thousand_debits_and_lost_replies(tmp_path: Path) -> None:
+async def test_a_thousand_debits_with_lost_replies_take_effect_once(tmp_path: Path) -> None:
     """Each wallet holds exactly what is debited from it: a debit too many would be refused, and one too few would leave something."""
     async with lossy_service(tmp_path) as (wire, direct, load):
         wallets = await load.open_wallets(WALLETS, DEBITS // WALLETS)

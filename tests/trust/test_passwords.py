@@ -10,7 +10,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.trust.crowd import Answer, Caller, callers, debit, percentiles, steadily, tally
+from tests.trust.concurrent_callers import Answer, Caller, callers, debit, percentiles, steadily, tally
 from tests.trust.deployment import Deployment
 from tests.trust.figures import record
 from tests.trust.groups import ALONE

@@ -21,10 +21,10 @@ from guerdon.crypto.sealing import MasterKeys, SealingKey
 from guerdon.database import Document
 from guerdon.privacy.models import ERASING, ERASURES
 from guerdon.wiring.services import Services
+from tests.access.test_master_keys import only_first, with_new_first
 from tests.api.test_privacy import PASSWORD, Subject, cut_off_erasures, dump, found, restore
 from tests.clients import Caller as ApiCaller
 from tests.factories import Factory
-from tests.identity.test_master_keys import only_first, with_new_first
 from tests.invariants.retail import environment, guerdon, places
 from tests.trust.deployment import Deployment
 from tests.trust.figures import record
@@ -118,7 +118,7 @@ async def files(deployment: Deployment, url: str) -> dict[str, bytes]:
     return {str(path): await asyncio.to_thread(path.read_bytes) for path in every if path.is_file()}
 
 
-async def test_forty_marks_are_in_no_file_of_a_deployment(tmp_path: Path) -> None:
+async def test_erasure_leaves_no_personal_marker_in_any_file(tmp_path: Path) -> None:
     deployment = Deployment(tmp_path / "data", settings={"GUERDON_ACCESS_LOG": "true", "GUERDON_LOG_LEVEL": "debug"})
     service: Caller | None = None
     try:
@@ -158,7 +158,7 @@ async def test_forty_marks_are_in_no_file_of_a_deployment(tmp_path: Path) -> Non
         deployment.stop()
 
 
-async def test_erasures_that_were_killed_are_ended(tmp_path: Path) -> None:
+async def test_killed_erasures_are_completed(tmp_path: Path) -> None:
     """GDPR-4: the whole deployment dies while it erases, several times; whoever was begun is ended, and nobody is half gone."""
     seed = random.randrange(2**32)
     chance, deployment = random.Random(seed), Deployment(tmp_path / "data")
@@ -239,7 +239,7 @@ async def assert_nothing_is_left(url: str, erased: int) -> None:
         assert len(said) == len(set(said)) == erased, "one record for each"
 
 
-async def test_the_log_of_erasures_goes_out_and_comes_back(
+async def test_erasure_log_is_exported_verified_and_reapplied(
     service: ApiCaller, services: Services, settings: Settings, factory: Factory, tmp_path: Path
 ) -> None:
     """By the commands. A log in which anything was changed is refused whole."""
@@ -268,7 +268,7 @@ async def test_the_log_of_erasures_goes_out_and_comes_back(
     assert (await service.get(f"/v1/members/{living}")).json()["status"] == "active"
 
 
-async def test_an_erasure_that_was_cut_off_anywhere_is_ended_by_a_worker(
+async def test_erasure_interrupted_at_any_command_is_completed_by_a_worker(
     service: ApiCaller, services: Services, other_services: Services, factory: Factory
 ) -> None:
     """GDPR-4 at every single command."""
@@ -279,7 +279,7 @@ async def test_an_erasure_that_was_cut_off_anywhere_is_ended_by_a_worker(
     report("GDPR-4-COMMANDS", 0, cut_off=cut)
 
 
-async def test_a_rotation_that_was_killed_goes_on(services: Services, settings: Settings, master_keys: str) -> None:
+async def test_killed_master_key_rotation_resumes(services: Services, settings: Settings, master_keys: str) -> None:
     seed = random.randrange(2**32)
     chance, old = random.Random(seed), MasterKeys(master_keys)
     person = (await services.members.create_member("somebody", None, None)).id

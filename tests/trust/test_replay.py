@@ -34,7 +34,7 @@ async def assert_oracle(services: Services, points: dict[str, int]) -> None:
     assert report.violations == 0, report.first
 
 
-async def test_replay_twice(services: Services, settings: Settings) -> None:
+async def test_second_replay_changes_nothing(services: Services, settings: Settings) -> None:
     points, totals = ask_oracle(require_data())
     began = time.monotonic()
     first = await run_replay(settings)
@@ -56,7 +56,7 @@ async def test_replay_twice(services: Services, settings: Settings) -> None:
     print(json.dumps({**summary, "events_per_second": round(events / took), "result": "ok"}))
 
 
-async def test_replay_killed_half_way(services: Services, settings: Settings, tmp_path: Path) -> None:
+async def test_killed_replay_is_completed_by_the_next_run(services: Services, settings: Settings, tmp_path: Path) -> None:
     points, totals = ask_oracle(require_data())
     events = totals["purchases"] + totals["refunds"]
     collection = services.database.raw[EVENTS]

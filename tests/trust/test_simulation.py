@@ -33,7 +33,7 @@ def differences(report: dict[str, Any]) -> list[tuple[str, dict[str, int]]]:
     return [(name, figures) for name, figures in found if any(figures.values())]
 
 
-async def test_a_year_of_purchases_simulated(services: Services, settings: Settings, tmp_path: Path) -> None:
+async def test_simulation_of_a_year_matches_the_recorded_awards(services: Services, settings: Settings, tmp_path: Path) -> None:
     run = await guerdon("replay", str(require_data()), "--json", **places(settings))
     assert run.status == 0, run.err
     points = await points_of(services)

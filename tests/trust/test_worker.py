@@ -71,7 +71,7 @@ def deployment(tmp_path: Path) -> Deployment:
 
 
 @ALONE
-async def test_there_is_always_one_worker_and_never_an_orphan(deployment: Deployment) -> None:
+async def test_exactly_one_worker_runs_and_none_is_orphaned(deployment: Deployment) -> None:
     try:
         await deployment.start()
         first = await ready_worker(deployment)
@@ -118,7 +118,7 @@ async def gone_with_up(deployment: Deployment, within_seconds: float) -> float:
     return seconds
 
 
-async def test_a_worker_that_does_not_end_is_killed(deployment: Deployment) -> None:
+async def test_unresponsive_worker_is_killed(deployment: Deployment) -> None:
     """A stopped process does not hear SIGTERM."""
     try:
         await deployment.start()

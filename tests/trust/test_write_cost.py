@@ -3,12 +3,12 @@
 import pytest
 from tools.query_plans.write_cost import WRITES
 
-from tests.invariants.test_catalogue import Explained, check_costs, explained  # noqa: F401  a fixture
+from tests.invariants.test_query_plans import Explained, check_costs
 
 pytestmark = [pytest.mark.trust, pytest.mark.timeout(600)]
 
 
-async def test_the_cost_of_every_index_is_measured(explained: Explained) -> None:  # noqa: F811
+async def test_the_cost_of_every_index_is_measured(explained: Explained) -> None:
     costs = await check_costs(explained, WRITES, rounds=8)
     print(f"\n{'index':48}{'write':32}{'without':>9}{'with':>9}{'ratio':>7}")
     for each in costs:

@@ -51,7 +51,7 @@ def answering(*addresses: str) -> Callable[[str], Awaitable[Sequence[str]]]:
 
 
 @pytest.mark.parametrize("url", REFUSED)
-async def test_what_leads_nowhere_public_is_refused(url: str) -> None:
+async def test_non_public_address_is_refused(url: str) -> None:
     assert len(REFUSED) > 60
     with pytest.raises(UnsafeAddress) as refused:
         await require_public(url, answering("1.1.1.1"))
@@ -59,7 +59,7 @@ async def test_what_leads_nowhere_public_is_refused(url: str) -> None:
 
 
 @pytest.mark.parametrize("url", PUBLIC)
-async def test_what_is_public_may_be_named(url: str) -> None:
+async def test_public_address_is_accepted(url: str) -> None:
     assert await require_public(url, answering("1.1.1.1"))
 
 
@@ -74,15 +74,15 @@ async def test_what_is_public_may_be_named(url: str) -> None:
         ("fe80::1%eth0",),
     ],
 )
-async def test_a_name_is_judged_by_everything_it_resolves_to(addresses: tuple[str, ...]) -> None:
+async def test_host_with_any_non_public_address_is_refused(addresses: tuple[str, ...]) -> None:
     with pytest.raises(UnsafeAddress, match="not public"):
         await require_public("https://example.com/", answering(*addresses))
 
 
-async def test_a_name_that_nobody_knows_has_no_addresses() -> None:
+async def test_unknown_host_has_no_addresses() -> None:
     assert await require_public("https://example.com/", answering()) == ()
 
 
-def test_the_host_is_told_as_it_is_to_be_asked_for() -> None:
+def test_parsed_url_has_a_normalised_host_and_port() -> None:
     assert parse_url("https://EXAMPLE.com:8443/a") == ("example.com", 8443)
     assert parse_url("https://example.com") == ("example.com", 443)

@@ -17,5 +17,5 @@ from guerdon.campaigns.birthdays import Birthday, birthday_on
         (date(2026, 5, 3), 19900503, (False, False)), (date(2026, 5, 3), None, (False, False)),
     ],
 )  # fmt: skip
-def test_birthdays(day: date, attribute: object, expected: tuple[bool, bool]) -> None:
+def test_birthday_follows_the_attribute_and_the_calendar(day: date, attribute: object, expected: tuple[bool, bool]) -> None:
     assert birthday_on(day, attribute) == Birthday(*expected)

@@ -30,12 +30,12 @@ def test_a_secret_may_come_from_a_file(tmp_path: Path) -> None:
         ({"GUERDON_LEDGER_BATCH_MAX": "many"}, "GUERDON_LEDGER_BATCH_MAX"),
     ],
 )
-def test_a_value_that_is_not_acceptable_is_named(environment: dict[str, str], named: str) -> None:
+def test_invalid_setting_is_named(environment: dict[str, str], named: str) -> None:
     with pytest.raises(StartupRefused, match=named):
         load(environment)
 
 
-def test_settings_go_on_to_another_process_as_they_were_given(tmp_path: Path) -> None:
+def test_settings_are_passed_to_another_process_unchanged(tmp_path: Path) -> None:
     file = tmp_path / "keys"
     file.write_text("first\n")
     names = ("mongodb_url", "token_keys", "token_keys_file", "master_keys")
@@ -63,7 +63,7 @@ PRODUCTION = {
 }
 
 
-def test_production_brings_its_own_database_and_keys_and_says_all_that_is_missing() -> None:
+def test_production_lists_all_missing_settings() -> None:
     assert require_safe(load(PRODUCTION)) == []
     assert require_safe(load({})) == []
     with pytest.raises(StartupRefused) as refused:

@@ -7,7 +7,7 @@ import pytest
 from guerdon.http.deadline import Deadlines
 
 
-async def test_what_takes_too_long_ends_and_the_rest_goes_on() -> None:
+async def test_only_work_past_its_deadline_is_cancelled() -> None:
     deadlines, loop = Deadlines(), asyncio.get_running_loop()
     ended: list[str] = []
 
@@ -32,7 +32,7 @@ async def test_what_takes_too_long_ends_and_the_rest_goes_on() -> None:
     assert task.cancelling() == 0
 
 
-async def test_who_is_cancelled_by_somebody_else_stays_cancelled() -> None:
+async def test_external_cancellation_is_not_reported_as_a_timeout() -> None:
     deadlines = Deadlines()
     task = asyncio.create_task(deadlines.hold(asyncio.get_running_loop().time() + 60, asyncio.sleep(60)))
     await asyncio.sleep(0)
@@ -42,7 +42,7 @@ async def test_who_is_cancelled_by_somebody_else_stays_cancelled() -> None:
     assert task.cancelled()
 
 
-async def test_a_hold_within_a_hold_is_the_outer_one() -> None:
+async def test_outer_deadline_overrides_a_nested_one() -> None:
     deadlines, loop = Deadlines(), asyncio.get_running_loop()
 
     async def outer() -> str:
@@ -54,7 +54,7 @@ async def test_a_hold_within_a_hold_is_the_outer_one() -> None:
         await deadlines.hold(loop.time() + 0.05, outer())
 
 
-async def test_an_error_of_the_work_and_its_result_pass_through() -> None:
+async def test_result_and_error_of_the_work_are_passed_through() -> None:
     deadlines, loop = Deadlines(), asyncio.get_running_loop()
 
     async def fail() -> None:

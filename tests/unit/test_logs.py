@@ -36,7 +36,7 @@ asyncio.run(main())
 """
 
 
-def test_what_still_waits_is_written_when_the_process_ends() -> None:
+def test_pending_log_lines_are_written_at_exit() -> None:
     done = subprocess.run([sys.executable, "-c", SAYS_AND_ENDS], capture_output=True, text=True, timeout=60, check=True)
     assert [f'"number":{number}' in line for number, line in enumerate(done.stdout.splitlines())] == [True] * 3
 
@@ -65,7 +65,7 @@ def test_hostile_text_is_one_line_of_harmless_json(text: str) -> None:
     assert len(text) > 2000 or found[0]["text"] == text
 
 
-def test_an_exception_is_told_by_its_types_and_places() -> None:
+def test_exception_is_logged_by_its_types_and_locations() -> None:
     def deep() -> None:
         try:
             raise OperationFailure(CANARY, 11000, {"errmsg": CANARY})
@@ -99,7 +99,7 @@ def test_a_security_event_is_written_at_every_level(level: str) -> None:
     assert [(event["name"], event["object"]) for event in events] == [("login", {"member": "mem_1"})]
 
 
-async def test_libraries_say_what_they_warn_of_and_not_what_it_was_about() -> None:
+async def test_library_warnings_are_logged_without_their_values() -> None:
     root = logging.getLogger()
     before, loop = (root.handlers, root.level), asyncio.get_running_loop()
     stream = io.StringIO()

@@ -10,7 +10,7 @@ import pytest
 from guerdon.clock import SystemClock
 from guerdon.errors import StartupRefused
 from guerdon.mail import Mailer, MailServer, parse_sender, parse_smtp_url, recipient_of
-from tests.letters import PASSWORD, USER, certificate, post_office
+from tests.smtp_server import PASSWORD, USER, certificate, post_office
 
 SENDER = Address("Guerdon", "no-reply", "shop.test")
 LETTER = ("ada@example.com", "Set a new password", "Open https://shop.test/#token\n")
@@ -42,7 +42,7 @@ def test_a_mail_server_is_read_from_its_url(url: str, server: MailServer) -> Non
     ["", "mail.test", "http://mail.test", "smtp://", "smtp://u@mail.test", "smtp://:hunter2hunter2@", "smtp://mail.test:99999",
      "smtp://mail.test/x", "smtp://mail.test?tls=no", "smtp://u:hunter2hunter2@[mail.test"],
 )  # fmt: skip
-def test_what_is_no_mail_server_is_refused_without_repeating_it(url: str) -> None:
+def test_invalid_mail_server_url_is_refused_without_being_quoted(url: str) -> None:
     with pytest.raises(StartupRefused) as refused:
         parse_smtp_url(url)
     assert "hunter2" not in refused.value.detail
@@ -97,7 +97,7 @@ async def test_unusual_addresses_are_reached(address: str, recipient: str) -> No
     ["ada@example.com\r\nBcc: eve@evil.test", "ada@example.com\nBcc: eve@evil.test", "ada@example.com, eve@evil.test", "ada", "",
      "Ada <ada@example.com>", "ada@example.com\0"],
 )  # fmt: skip
-async def test_nothing_can_be_smuggled_into_the_header(address: str) -> None:
+async def test_mail_headers_cannot_be_injected(address: str) -> None:
     async with post_office() as office:
         with pytest.raises(ValueError):
             await mailer(MailServer("127.0.0.1", office.port, "none")).send(address, *LETTER[1:], message_id="evt_1")
@@ -108,7 +108,7 @@ async def test_nothing_can_be_smuggled_into_the_header(address: str) -> None:
     assert office.envelopes == []
 
 
-async def test_without_starttls_nothing_is_handed_in() -> None:
+async def test_mail_is_not_sent_without_starttls() -> None:
     """What stands for every server that is not on loopback."""
     async with post_office() as office:
         with pytest.raises(smtplib.SMTPNotSupportedError):
@@ -117,7 +117,7 @@ async def test_without_starttls_nothing_is_handed_in() -> None:
 
 
 @pytest.mark.parametrize("protection", ["starttls", "tls"])
-async def test_a_protected_connection_needs_a_certificate_that_can_be_trusted(
+async def test_protected_mail_connection_requires_a_trusted_certificate(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, protection: str
 ) -> None:
     context, trusted = certificate(tmp_path)

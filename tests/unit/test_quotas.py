@@ -26,7 +26,7 @@ class HandClock:
 
 @given(amount=st.integers(1, 20), window_seconds=st.integers(1, 60), pauses_ms=pauses)
 @settings(max_examples=300, deadline=None)
-def test_what_is_granted_stays_within_the_quota(amount: int, window_seconds: int, pauses_ms: list[int]) -> None:
+def test_granted_requests_stay_within_the_quota(amount: int, window_seconds: int, pauses_ms: list[int]) -> None:
     """Never more than the quota in a window of the clock, never twice as much in any span; and whoever waits as told is granted."""
     quota, clock = Quota("q", amount, window_seconds), HandClock()
     counters, granted = LocalCounters(clock), []
@@ -58,7 +58,7 @@ def test_a_quota_is_granted_whole_and_then_refused() -> None:
     assert header_fields(refused)["RateLimit"] == f'"q";r=0;t={-(-refused.wait_ms // 1000)}'
 
 
-def test_what_is_given_back_can_be_spent_again_and_never_makes_more() -> None:
+def test_returned_quota_can_be_spent_again_but_never_exceeded() -> None:
     clock, quota = HandClock(), Quota("q", 2, 60)
     counters = LocalCounters(clock)
     for _ in range(3):
@@ -70,7 +70,7 @@ def test_what_is_given_back_can_be_spent_again_and_never_makes_more() -> None:
     assert counters.is_spent(quota, "bob") is None
 
 
-def test_to_ask_whether_anything_is_left_takes_nothing() -> None:
+def test_reading_a_local_quota_spends_nothing() -> None:
     clock, quota = HandClock(), Quota("q", 2, 60)
     counters = LocalCounters(clock)
     assert [counters.spend(quota, "ada", 0).granted for _ in range(5)] == [True] * 5
@@ -90,7 +90,7 @@ def test_a_clock_set_back_grants_nothing_new() -> None:
     assert quota_status(counter, START_MS - 600_000, quota, granted=False).wait_ms > 0
 
 
-def test_a_flood_of_addresses_takes_no_more_memory_than_this(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_quota_memory_is_bounded_for_many_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
     most = COUNTERS_MAX // 10
     monkeypatch.setattr("guerdon.rate_limits.counters.COUNTERS_MAX", most)
     clock, quota = HandClock(), Quota("q", 2, 60)

@@ -12,7 +12,7 @@ def joined(*sets: str) -> str:
     return json.dumps({"keys": [key for one in sets for key in json.loads(one)["keys"]]})
 
 
-def test_it_opens_in_its_place_only() -> None:
+def test_sealed_value_opens_in_its_own_context_only() -> None:
     keys = MasterKeys(MasterKeys.generate())
     sealed = keys.seal(b"ada@example.com", "member mem_1")
     assert b"ada" not in sealed
@@ -37,13 +37,13 @@ def test_a_rotation_seals_with_the_new_key_and_opens_with_both() -> None:
 @pytest.mark.parametrize(
     "text", ["", "{}", '{"keys": []}', '{"keys": [{"kty": "oct", "k": "c2VjcmV0"}]}', "\ud800", '{"keys": [{"kty": "OKP"}]}']
 )
-def test_what_is_no_key_set_is_refused_without_being_repeated(text: str) -> None:
+def test_invalid_master_key_set_is_refused_without_being_quoted(text: str) -> None:
     with pytest.raises(StartupRefused) as refused:
         MasterKeys(text)
     assert "c2VjcmV0" not in refused.value.detail
 
 
-def test_the_same_key_twice_is_a_slip() -> None:
+def test_repeated_master_key_is_refused() -> None:
     keys = MasterKeys.generate()
     with pytest.raises(StartupRefused, match="twice"):
         MasterKeys(joined(keys, keys))
@@ -54,7 +54,7 @@ def test_a_key_has_256_bits() -> None:
         SealingKey(bytes(16))
 
 
-def test_a_new_key_comes_behind_those_that_are_there() -> None:
+def test_generated_master_key_is_added_after_the_existing_ones() -> None:
     old = MasterKeys.generate()
     both = MasterKeys.generate(beside=old)
     assert MasterKeys(both).current == MasterKeys(old).current

@@ -64,7 +64,7 @@ EDGES: list[tuple[Calendar, TierSet, str, str]] = [
 
 
 @pytest.mark.parametrize(("calendar", "tiers", "earned", "last"), EDGES)
-def test_a_tier_is_lost_at_its_millisecond(calendar: Calendar, tiers: TierSet, earned: str, last: str) -> None:
+def test_tier_is_lost_at_its_exact_millisecond(calendar: Calendar, tiers: TierSet, earned: str, last: str) -> None:
     qualifying = add_gains({}, [QualifyingGain("PTS", 100, ms(earned), ms(earned))], ms(earned), calendar)
     assert [tier_at([tiers], qualifying, ms(last) + more, calendar) for more in (0, 1)] == ["silver", None]
     course = TierHistory([tiers], qualifying, calendar)
@@ -86,7 +86,7 @@ def test_a_grace_after_the_end_of_a_day_counts_whole_days() -> None:
         assert course.next_change(changed - 1) == ms(last)
 
 
-def test_old_months_are_forgotten_whatever_came_first() -> None:
+def test_old_months_are_dropped_in_any_order_of_arrival() -> None:
     now = ms("2027-06-15T00:00:00+00:00")
     ages = [0, 59, 60, 61, 1000, -1, -2]
     month = 2027 * 12 + 5
@@ -102,7 +102,7 @@ def test_old_months_are_forgotten_whatever_came_first() -> None:
     assert MONTHS_KEPT == 60
 
 
-def test_no_sum_is_too_large_for_the_database() -> None:
+def test_qualifying_sums_fit_the_database() -> None:
     now = ms("2027-06-15T00:00:00+00:00")
     qualifying = {"PTS": {f"{year}-{month:02}": 10**17 - 1 for year in range(2022, 2028) for month in range(1, 13)}}
     qualifying = add_gains(qualifying, [QualifyingGain("PTS", 10**15, now, now)], now, Calendar())
