@@ -26,7 +26,7 @@ from tests.canaries import MARK, Flows, canary, found_in
 from tests.clients import Log, ManualClock
 
 LAYERS: list[tuple[Any, str]] = [
-    (Access, "recall"), (Access, "authenticate"), (Sessions, "stand"), (Sessions, "log_in"), (Sessions, "refresh"),
+    (Access, "find_recent"), (Access, "authenticate"), (Sessions, "current_actor"), (Sessions, "log_in"), (Sessions, "refresh"),
     (Members, "create_member"), (Members, "get_member"), (PasswordHasher, "verify"), (AuditLog, "append"), (Ledger, "submit"), (Collection, "find_one"),
     (Collection, "insert"),
 ]  # fmt: skip
