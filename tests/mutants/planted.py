@@ -57,7 +57,7 @@ MUTANTS = (
     # --- lots -----------------------------------------------------------------------------------------------------------
     Mutant("lot order: latest expiry first", LOTS, "return (NEVER if lot.expires_at is None else lot.expires_at,", "return (-NEVER if lot.expires_at is None else -lot.expires_at,"),
     Mutant("lot order: paid before promotional", LOTS, 'lot.source == "paid", lot.available_at or 0)', 'lot.source != "paid", lot.available_at or 0)'),
-    Mutant("available one millisecond late", LOTS, "if all(lot.available_at is None or lot.available_at > now_ms for lot in lots):", "if all(lot.available_at is None or lot.available_at >= now_ms for lot in lots):"),
+    Mutant("available one millisecond late", LOTS, "if lot.available_at is not None and lot.available_at <= now_ms:", "if lot.available_at is not None and lot.available_at < now_ms:"),
     Mutant("lapses one millisecond late", DUE, "if lot.expires_at is not None and lot.expires_at <= now_ms):", "if lot.expires_at is not None and lot.expires_at < now_ms):"),
     Mutant("hold ends one millisecond late", DUE, "return sorted(moment for moment in moments if moment <= now_ms)", "return sorted(moment for moment in moments if moment < now_ms)"),
     Mutant("credit that lapses now is taken", WALLETS, "lot.expires_at <= now_ms:", "lot.expires_at < now_ms:"),
@@ -108,7 +108,7 @@ MUTANTS = (
     Mutant("quiet accounts wait with a contended one", COMMITTER, "if moved.isdisjoint(accounts):", "if False:", (TURNS,)),
     Mutant("a turn goes to whoever asks", LEDGER + "contention.py", '{"$concatArrays": [queue, [process_id]]}', '{"$concatArrays": [[process_id], queue]}', (TURNS,)),
     Mutant("a dead holder keeps its turn", LEDGER + "contention.py", "LEASE_MS = 400", "LEASE_MS = 400_000_000", (TURNS,)),
-    Mutant("a document changes once", STORE, '"u": {"$set": each.fields},', '"u": {"$setOnInsert": each.fields},', (MACHINE,)),
+    Mutant("a document changes once", STORE, '"u": {"$set": change.fields},', '"u": {"$setOnInsert": change.fields},', (MACHINE,)),
     Mutant("terms are not stored", STORE, '("lots", "holds", "floor", "ceiling", "status", "limits", "spent")', '("lots", "holds", "status")', (TERMS,)),
     Mutant("hold documents are not ended", HOLDS, 'fields = {"left": 0, "status": "voided"', 'fields = {"left": 0, "status": "held"'),
     Mutant("an event's content is not compared", REWARDS, "recorded.owner != request.owner or recorded.fingerprint != request.fingerprint", "recorded.owner != request.owner", (EVENTS,)),
@@ -123,7 +123,7 @@ MUTANTS = (
     Mutant("found: award without a lot", DECIDING, "if wallet.full is not None and lot.dates not in wallet.full:", "if False:", (REGRESSIONS,)),
     # --- campaigns --------------------------------------------------------------------------------------------------------
     Mutant("a cap has a unit more", "src/guerdon/campaigns/caps.py", "counter.limit - used.get(counter.account, 0)", "counter.limit + 1 - used.get(counter.account, 0)", CAMPAIGNS),
-    Mutant("a standing is not compared", "src/guerdon/ledger/store.py", '**({"count": each.count} if each.counted else {})', "**{}", CAMPAIGNS),
+    Mutant("a standing is not compared", "src/guerdon/ledger/store.py", "if change.counted:", "if False:", CAMPAIGNS),
     Mutant("a refund takes twice", "src/guerdon/campaigns/refunds.py", "- done.get(award.campaign, 0)", "", CAMPAIGNS),
     Mutant("more is confirmed than waits", RULES, "not 0 < lot.amount <= waiting or", "lot.amount <= 0 or", CONFIRMED),
     Mutant("a confirmation leaves a debt", RULES, "lots.give((spendable,), account.undated_balance, lot.amount, now_ms)", "(spendable,)", CONFIRMED),

@@ -132,7 +132,7 @@ async def test_other_accounts_of_a_batch_do_not_wait_for_a_contended_one(databas
         [hot, *others] = [asyncio.ensure_future(ledger.submit(command)) for command in (hindered, *quiet)]
         await asyncio.wait_for(asyncio.gather(*others), SOON_SECONDS)
         assert not hot.done()
-        assert set(ledger._committer._leases._leases) == {A}
+        assert set(ledger._committer._leases.by_account) == {A}
         assert (await hot).entries[0].balance_after == 5
         assert time.monotonic() - began > LEASE_SECONDS / 2
         assert ledger.stats.conflicts == 1
@@ -273,9 +273,9 @@ async def test_process_stops_requesting_leases_when_contention_ends(database: Da
         while time.monotonic() < end:
             number += 1
             await ledgers[0].submit(debit(A, 1, number))
-        assert not ledgers[0]._committer._leases
+        assert not ledgers[0]._committer._leases.by_account
         ledgers[1]._committer._leases.mark_contended([])
-        assert not ledgers[1]._committer._leases
+        assert not ledgers[1]._committer._leases.by_account
     assert await standing(database, A) == (None, 0)
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import hmac
+import math
 from collections.abc import Iterable
 
 from pymongo import UpdateOne
@@ -33,13 +34,14 @@ _KEY_ID = slice(_SCHEME + len(PREFIX), _SCHEME + len(PREFIX) + ID_LENGTH)
 class _CachedKey:
     """A recently read row of a key, and the header that was last accepted for it."""
 
-    __slots__ = ("actor", "header_sha256", "read_at", "row")
+    __slots__ = ("actor", "header_sha256", "live_until_ms", "read_at", "row")
 
     def __init__(self, row: ServiceKey, read_at: float) -> None:
         self.row = row
         self.read_at = read_at
         self.actor = Actor(f"{_ACTOR_PREFIX}{row.id}", "service_key", frozenset(row.scopes))
         self.header_sha256: bytes | None = None
+        self.live_until_ms = 0 if row.revoked_at is not None else math.inf if row.expires_at is None else row.expires_at
         """Digest of the whole header that was last accepted."""
 
 
@@ -60,7 +62,8 @@ class Access:
         if authorization is None or (cached := self._cached.get(authorization[_KEY_ID])) is None or cached.header_sha256 is None:
             return None
         same = hmac.compare_digest(cached.header_sha256, digest(authorization))
-        return cached.actor if same and self._is_fresh(cached) and cached.row.is_live(self._clock.now_ms()) else None
+        fresh = self._clock.monotonic() - cached.read_at < ROW_TTL_SECONDS
+        return cached.actor if same and fresh and self._clock.now_ms() < cached.live_until_ms else None
 
     def knows(self, authorization: str) -> bool:
         """Return True if this process has accepted these credentials before and they are still valid."""
@@ -189,13 +192,10 @@ class Access:
             self._used[parts.id] = now
         return cached.actor
 
-    def _is_fresh(self, cached: _CachedKey) -> bool:
-        return self._clock.monotonic() - cached.read_at < ROW_TTL_SECONDS
-
     async def _get_row(self, key_id: str) -> _CachedKey | None:
         """Return the row of a key, read less than two seconds ago. Concurrent requests share one read."""
         cached = self._cached.get(key_id)
-        if cached is not None and self._is_fresh(cached):
+        if cached is not None and self._clock.monotonic() - cached.read_at < ROW_TTL_SECONDS:
             return cached
         read = self._reads.get(key_id)
         if read is None:

@@ -74,10 +74,10 @@ def dates_of(pending: Pending | None, expiry: Expiry | None, now_ms: int, calend
 
 def expires_at(expiry: Expiry | None, now_ms: int, calendar: Calendar) -> int | None:
     """Return when an award that is made now expires, in milliseconds, or None for never."""
+    if expiry is None or isinstance(expiry, NeverExpires):
+        return None
     today = local_date(now_ms, calendar)
     match expiry:
-        case None | NeverExpires():
-            return None
         case AfterDays(days):
             last = today + timedelta(days=days)
             return _midnight(last + timedelta(days=1) if days <= DAYS_TO_THE_DAY else _next_monday(last), calendar)

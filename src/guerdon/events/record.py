@@ -270,13 +270,17 @@ class EventRule:
         state, sets = member_state_of(request.owner, view), tiers_of(view)
         if state.referrer != request.referrer and reads_referrer(event, self._late, request.calendar):
             raise Retry
+        inputs, tier = inputs_of(request, view), None
+        if sets is not None:
+            inputs = with_tiers(inputs, sets, state)
+            tier = tier_at(sets.versions, state.qualifying, event.occurred_at, request.calendar)
         inputs = msgspec.structs.replace(
-            with_tiers(inputs_of(request, view), sets, state),
-            tier=None if sets is None else tier_at(sets.versions, state.qualifying, event.occurred_at, request.calendar),
+            inputs,
+            tier=tier,
             purchases=state.purchases,
             last_purchase_at=state.last_purchase_at,
             referrer=state.referrer,
-            achieved=self._achieved(state),
+            achieved=self._achieved(state) if self._late else {},
             person=request.subject.sealed,
             before=refunded_of(request.owner, event.id, view) if event.type == PURCHASE else None,
         )
@@ -290,15 +294,16 @@ class EventRule:
                 postings.wallet(evaluation.campaign.asset)
         awards = [postings.pay(allocation) for allocation in outcome.allocations if allocation.amount]
         awards += [postings.take_back(taken) for taken in outcome.taken]
-        changes = refunded_change(outcome, inputs)
+        changes = [] if outcome.refunded is None else refunded_change(outcome, inputs)
         gains = gains_of(event, outcome, inputs)
         progress = advance(sets, state, gains, event.id, now_ms=view.now_ms, calendar=request.calendar)
         changes += member_state_changes(event, state, progress, outcome, moved=bool(gains))
-        recorded = recorded_event(request, awards, outcome, inputs, tier_change=tier_step(progress, event.id))
+        history, tier_change = (history_of(progress), tier_step(progress, event.id)) if progress.changes else ((), None)
+        recorded = recorded_event(request, awards, outcome, inputs, tier_change=tier_change)
         return Decision(
             tuple(postings.transactions),
             tuple(postings.opens.values()),
-            ((EVENTS, self._codec.encode(recorded)), *history_of(progress)),
+            ((EVENTS, self._codec.encode(recorded)), *history),
             tuple(changes),
             value=RecordResult(recorded, replayed=False),
         )

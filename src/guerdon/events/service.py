@@ -169,7 +169,8 @@ class Events:
                 outcome = await submit(command)
             except Retry:
                 continue
-            self._remember(subject)
+            if subject.unproven:
+                self._remember(subject)
             return outcome.value.event, outcome.value.replayed
         raise Overloaded("the purchase is being recorded; nothing was done", retry_after_seconds=1)
 

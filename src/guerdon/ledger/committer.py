@@ -68,10 +68,11 @@ class _Pending:
 class _Batch:
     """Commands that are committed together, and the contention leases that they use."""
 
-    __slots__ = ("accounts", "leases", "pendings", "size_bytes")
+    __slots__ = ("accounts", "commands", "leases", "pendings", "size_bytes")
 
     def __init__(self) -> None:
         self.pendings: list[_Pending] = []
+        self.commands: list[Command[Any]] = []
         self.accounts: set[str] = set()
         self.leases: set[ContentionLease] = set()
         self.size_bytes = 0
@@ -79,6 +80,7 @@ class _Batch:
     def add(self, pending: _Pending, lease: ContentionLease | None) -> None:
         pending.taken = True
         self.pendings.append(pending)
+        self.commands.append(pending.command)
         self.accounts.update(pending.command.accounts)
         self.size_bytes += pending.command.size_bytes
         if lease is not None:
@@ -135,26 +137,14 @@ class Committer:
         self.store = Store(database, clock, self._deadline_seconds)
         self.stats = LedgerStats()
 
-    def enqueue(self, commands: Sequence[Command[T]]) -> list[asyncio.Future[CommandOutcome[T]]]:
-        """Queue commands in order. Each future ends with the outcome or the error of its command.
+    def enqueue(self, command: Command[T]) -> asyncio.Future[CommandOutcome[T]]:
+        """Queue one command. The future ends with the outcome or the error of the command.
 
         Raises:
-            Overloaded: The queue has no room for all of them; none was queued.
+            Overloaded: The queue is full; the command was not queued.
         """
-        if self._closing or len(self._ready) + len(self._blocked) + len(commands) > self._queue_max:
+        if self._closing or len(self._ready) + len(self._blocked) >= self._queue_max:
             raise Overloaded("the ledger's queue is full; nothing was done", retry_after_seconds=1)
-        return [self._enqueue(command) for command in commands]
-
-    async def close(self) -> None:
-        """Refuse new commands and wait for those that are queued or in flight."""
-        self._closing = True
-        while self._tasks or self._ready or self._blocked or self._leases.tasks:
-            if under_way := self._tasks | self._leases.tasks:
-                await asyncio.wait(under_way, return_when=asyncio.FIRST_COMPLETED)
-            else:
-                await asyncio.sleep(0)  # The pump is scheduled and has not run yet.
-
-    def _enqueue(self, command: Command[T]) -> asyncio.Future[CommandOutcome[T]]:
         loop = asyncio.get_running_loop()
         self._arrivals += 1
         begin_before = self._clock.monotonic() + self._deadline_seconds * BEGIN_SHARE
@@ -167,8 +157,27 @@ class Committer:
             self._schedule_pump(loop)
         return pending.future
 
+    def enqueue_all(self, commands: Sequence[Command[T]]) -> list[asyncio.Future[CommandOutcome[T]]]:
+        """Queue commands in order.
+
+        Raises:
+            Overloaded: The queue has no room for all of them; none was queued.
+        """
+        if self._closing or len(self._ready) + len(self._blocked) + len(commands) > self._queue_max:
+            raise Overloaded("the ledger's queue is full; nothing was done", retry_after_seconds=1)
+        return [self.enqueue(command) for command in commands]
+
+    async def close(self) -> None:
+        """Refuse new commands and wait for those that are queued or in flight."""
+        self._closing = True
+        while self._tasks or self._ready or self._blocked or self._leases.tasks:
+            if under_way := self._tasks | self._leases.tasks:
+                await asyncio.wait(under_way, return_when=asyncio.FIRST_COMPLETED)
+            else:
+                await asyncio.sleep(0)  # The pump is scheduled and has not run yet.
+
     def _must_wait(self, command: Command[Any]) -> bool:
-        return any(account in self._busy or account in self._blocked_accounts for account in command.accounts)
+        return not (self._busy.isdisjoint(command.accounts) and self._blocked_accounts.isdisjoint(command.accounts))
 
     def _block(self, pending: _Pending) -> None:
         """Put a command aside until a batch ends or a lease is granted; later commands on its accounts wait behind it."""
@@ -182,7 +191,7 @@ class Committer:
             loop.call_soon(self._pump)
 
     def _has_slot(self) -> bool:
-        return self._has_uncontended_slot() or (bool(self._leases) and self._has_contended_slot())
+        return self._has_uncontended_slot() or (bool(self._leases.by_account) and self._has_contended_slot())
 
     def _has_uncontended_slot(self) -> bool:
         in_flight = len(self._uncontended_since)
@@ -197,10 +206,12 @@ class Committer:
     def _pump(self) -> None:
         self._pump_scheduled = False
         while self._ready and self._has_slot():
-            batches = [batch for batch in self._take_batches() if batch.pendings]
-            for batch in batches:
-                self._start(batch)
-            if not batches:
+            started = False
+            for batch in self._take_batches():
+                if batch.pendings:
+                    self._start(batch)
+                    started = True
+            if not started:
                 break
         self.stats.queued = len(self._ready) + len(self._blocked)
         self.stats.in_flight = len(self._tasks)
@@ -223,7 +234,7 @@ class Committer:
                 self._expire(pending)
             if pending.future.done():
                 continue
-            lease = self._leases.lease_of(command.accounts) if self._leases else None
+            lease = self._leases.lease_of(command.accounts) if self._leases.by_account else None
             batch, other = (uncontended, contended) if lease is None else (contended, uncontended)
             slot = uncontended_slot if lease is None else self._leases.is_open(lease) and not self._contended_in_flight
             if slot and not self._must_wait(command) and other.accounts.isdisjoint(command.accounts):
@@ -278,7 +289,7 @@ class Committer:
     # --- the commit -------------------------------------------------------------------------------------------------
 
     async def _run(self, batch: _Batch) -> None:
-        commands = [pending.command for pending in batch.pendings]
+        commands = batch.commands
         results: Sequence[CommandResult[Any] | None]
         try:
             results = await self._commit(commands)

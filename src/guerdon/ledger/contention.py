@@ -67,37 +67,34 @@ class ContentionLeases:
         self._on_change = on_change
         """Callback for a lease that was granted or is no longer needed."""
         self._process_id = random_base62(12)
-        self._leases: dict[str, ContentionLease] = {}
-
-    def __bool__(self) -> bool:
-        """True if any account is contended."""
-        return bool(self._leases)
+        self.by_account: dict[str, ContentionLease] = {}
+        """Leases of the contended accounts; empty if no account is contended."""
 
     @property
     def tasks(self) -> set[asyncio.Task[None]]:
-        return {lease.task for lease in self._leases.values() if lease.task is not None}
+        return {lease.task for lease in self.by_account.values() if lease.task is not None}
 
     @property
     def any_open(self) -> bool:
         now = self._clock.monotonic()
-        return any(now < lease.usable_until for lease in self._leases.values())
+        return any(now < lease.usable_until for lease in self.by_account.values())
 
     def mark_contended(self, account_ids: Iterable[str]) -> None:
         """Mark accounts as contended because another process changed them first."""
         now = self._clock.monotonic()
-        for name, lease in list(self._leases.items()):
+        for name, lease in list(self.by_account.items()):
             if lease.task is None and now - lease.shared_at > CALM_SECONDS:
-                del self._leases[name]
+                del self.by_account[name]
         for name in account_ids:
-            self._leases.setdefault(name, ContentionLease(name)).shared_at = now
+            self.by_account.setdefault(name, ContentionLease(name)).shared_at = now
 
     def lease_of(self, account_ids: Sequence[str]) -> ContentionLease | None:
         """Return the lease that a command on these accounts needs, or None.
 
         If several accounts are contended, the smallest id decides, so that two processes do not each hold a lease that the other needs.
         """
-        contended = [name for name in account_ids if name in self._leases]
-        return self._leases[min(contended)] if contended else None
+        contended = [name for name in account_ids if name in self.by_account]
+        return self.by_account[min(contended)] if contended else None
 
     def is_open(self, lease: ContentionLease) -> bool:
         """Return True if this process holds the lease; otherwise start to request it."""
@@ -124,7 +121,7 @@ class ContentionLeases:
                 if calm or not lease.wanted:
                     await self._give_up_lease(lease)
                 if calm:
-                    del self._leases[lease.account]
+                    del self.by_account[lease.account]
                     self._on_change()
                     return
         finally:

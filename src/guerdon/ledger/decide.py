@@ -49,6 +49,7 @@ from guerdon.ledger.models import (
     T,
     Transaction,
     View,
+    transaction_id,
 )
 from guerdon.money import BALANCE_CEILING, AmountText, ScaleOf, scale_unknown
 
@@ -140,7 +141,10 @@ def _apply_decision(decision: Decision[T], plan: WritePlan, state: _State) -> Co
     if decision.replayed:
         return CommandOutcome(decision.replayed, decision.value, replayed=True)
     scratch: dict[str, Account] = {}
-    opened = {account.id: account for account in decision.opens if account.id not in state.accounts}
+    opened: dict[str, Account] = {}
+    for account in decision.opens:
+        if account.id not in state.accounts:
+            opened[account.id] = account
     entries: list[Entry] = []
     new_keys: set[bytes] = set()
 
@@ -153,7 +157,9 @@ def _apply_decision(decision: Decision[T], plan: WritePlan, state: _State) -> Co
     for transaction in decision.transactions:
         try:
             posted = post_transaction(transaction, lookup, scratch, state.now_ms, state.calendar)
-            unique_keys = {key for entry in posted for key in entry.unique_keys or ()}
+            unique_keys: set[bytes] = set()
+            for entry in posted:
+                unique_keys.update(entry.unique_keys or ())
             if not unique_keys.isdisjoint(new_keys):
                 if transaction.idempotency is not None and transaction.idempotency.key_digest not in new_keys:
                     raise ReferenceReused("a reference occurs twice in the request")
@@ -165,7 +171,8 @@ def _apply_decision(decision: Decision[T], plan: WritePlan, state: _State) -> Co
         entries.extend(posted)
 
     plan.opened.update(opened)
-    _book_expired((*scratch, *decision.accounts_to_expire), plan, state)
+    if state.expired:
+        _book_expired((*scratch, *decision.accounts_to_expire), plan, state)
     state.accounts.update(opened)
     state.accounts.update(scratch)
     plan.moved.update(scratch)
@@ -202,9 +209,12 @@ def post_transaction(
             guard of its account.
     """
     entries: list[Entry] = []
+    first_id: str | None = None
     for posting in transaction.postings:
         account = lookup(posting.account)
-        details = _entry_details(transaction, posting, entries, lookup)
+        details = _entry_details(transaction, posting, first_id, lookup)
+        if first_id is None:
+            first_id = transaction_id(account.id, account.seq + 1)
         taken = posting.keeps_dates and entries[-1].lots
         dated = msgspec.structs.replace(posting, lots=lots.negated(taken)) if taken else posting
         for moved, entry in _post(account, dated, details, now_ms, calendar):
@@ -214,19 +224,20 @@ def post_transaction(
 
 
 def _entry_details(
-    transaction: Transaction, posting: Posting, entries: Sequence[Entry], lookup: Callable[[str], Account]
+    transaction: Transaction, posting: Posting, first_id: str | None, lookup: Callable[[str], Account]
 ) -> EntryDetails:
+    """Return the details of a posting's entry. `first_id` is the id of the transaction, and None for its first entry, which does not carry it."""
     idempotency = transaction.idempotency
     pair = None
     if not posting.counterparty.startswith(SYSTEM):
         # The entry of the counterparty is the newest of its account, or will be.
         other = lookup(posting.counterparty).seq
-        pair = other if entries else other + 1
+        pair = other + 1 if first_id is None else other
     return EntryDetails(
         kind=transaction.kind,
         actor=transaction.actor,
-        transaction=entries[0].transaction_id if entries else None,
-        idempotency=None if entries else idempotency,
+        transaction=first_id,
+        idempotency=idempotency if first_id is None else None,
         reference=idempotency.reference if idempotency else None,
         reason=transaction.reason,
         metadata=transaction.metadata,
@@ -253,7 +264,7 @@ def _post(
         return [_make_hold(account, posting, details, now_ms)]
     if posting.amount < 0:
         if account.lots:
-            first = lots.as_of(posting.lots, now_ms)
+            first = lots.as_of(posting.lots, now_ms) if posting.lots else ()
             taken = lots.take(account.lots, account.undated_balance, -posting.amount, first)
             details = msgspec.structs.replace(details, lots=lots.negated(taken))
     elif posting.lots:

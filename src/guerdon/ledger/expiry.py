@@ -96,7 +96,8 @@ def next_expiry_at(account: Account) -> int | None:
     """Return the next time at which a hold or lot of the account expires or a debt is repaid, in milliseconds, or None."""
     moments = [hold.expires_at for hold in account.holds]
     moments += [lot.expires_at for lot in account.lots or () if lot.expires_at is not None]
-    repaid_at = debt_repaid_at(account.lots or (), account.undated_balance)
+    undated_balance = account.undated_balance
+    repaid_at = debt_repaid_at(account.lots or (), undated_balance) if undated_balance < 0 else None
     return min(moments if repaid_at is None else [*moments, repaid_at], default=None)
 
 

@@ -12,6 +12,8 @@ import msgspec
 from guerdon.ledger.models import LOTS_MAX, Account, Lot
 
 NEVER = 1 << 62
+UNDATED = ("paid", None, None)
+"""`Lot.dates` of undated paid value."""
 GRACE_MS = 7 * 86_400_000
 """Grace for value that returns (by a refund or a released hold) after its expiry date."""
 
@@ -22,9 +24,10 @@ def spend_order(lot: Lot) -> tuple[int, bool, int]:
 
 def mature(lots: Sequence[Lot], now_ms: int) -> tuple[Lot, ...]:
     """Return the lots without availability dates that have passed, merged."""
-    if all(lot.available_at is None or lot.available_at > now_ms for lot in lots):
-        return tuple(lots)
-    return merge(as_of(lots, now_ms))
+    for lot in lots:
+        if lot.available_at is not None and lot.available_at <= now_ms:
+            return merge(as_of(lots, now_ms))
+    return tuple(lots)
 
 
 def as_of(lots: Iterable[Lot], now_ms: int) -> tuple[Lot, ...]:
@@ -39,13 +42,18 @@ def merge(lots: Iterable[Lot]) -> tuple[Lot, ...]:
     """Add up lots with the same source and dates, drop empty and undated ones, and sort the rest in spend order."""
     sums: dict[tuple[object, ...], Lot] = {}
     for lot in lots:
-        same = sums.get(lot.dates)
-        sums[lot.dates] = lot if same is None else msgspec.structs.replace(lot, amount=lot.amount + same.amount)
-    return tuple(sorted((lot for lot in sums.values() if lot.amount and not is_undated(lot)), key=spend_order))
+        dates = lot.dates
+        same = sums.get(dates)
+        sums[dates] = lot if same is None else msgspec.structs.replace(lot, amount=lot.amount + same.amount)
+    sums.pop(UNDATED, None)
+    merged = [lot for lot in sums.values() if lot.amount]
+    if len(merged) > 1:
+        merged.sort(key=spend_order)
+    return tuple(merged)
 
 
 def is_undated(lot: Lot) -> bool:
-    return lot.dates == ("paid", None, None)
+    return lot.dates == UNDATED
 
 
 def fits(account: Account, lot: Lot) -> bool:

@@ -165,12 +165,19 @@ class Account(Struct, frozen=True):
 
     @property
     def pending(self) -> int:
-        return sum(lot.amount for lot in self.lots or () if lot.available_at is not None)
+        pending = 0
+        for lot in self.lots or ():
+            if lot.available_at is not None:
+                pending += lot.amount
+        return pending
 
     @property
     def undated_balance(self) -> int:
         """Undated paid value in minor units; negative if there is a debt."""
-        return self.balance - self.held - sum(lot.amount for lot in self.lots or ())
+        undated = self.balance - self.held
+        for lot in self.lots or ():
+            undated -= lot.amount
+        return undated
 
     @property
     def spendable(self) -> int:

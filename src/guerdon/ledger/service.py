@@ -60,7 +60,7 @@ class Ledger:
             OutcomeUnknown: The deadline passed during the commit; repeat with the same key to learn the outcome.
             DatabaseUnavailable: No primary answered before the deadline; nothing was written.
         """
-        return await self._committer.enqueue((command,))[0]
+        return await self._committer.enqueue(command)
 
     async def submit_all(self, commands: Sequence[Command[T]]) -> list[CommandResult[T]]:
         """Commit independent commands, in order where they share an account, and return the result of each.
@@ -68,7 +68,7 @@ class Ledger:
         Raises:
             Overloaded: The queue has no room for all of them; nothing was written.
         """
-        results = await asyncio.gather(*self._committer.enqueue(commands), return_exceptions=True)
+        results = await asyncio.gather(*self._committer.enqueue_all(commands), return_exceptions=True)
         outcomes: list[CommandResult[T]] = []
         for result in results:
             if isinstance(result, BaseException) and not isinstance(result, GuerdonError):

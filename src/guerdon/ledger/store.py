@@ -1,5 +1,6 @@
 """Reads and writes of the ledger: one snapshot read per batch, and one transaction for its plan. No decisions."""
 
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -12,7 +13,7 @@ from guerdon.database import MAJORITY_JOURNALED, PRIMARY, SNAPSHOT, Database, Do
 from guerdon.ledger.contention import CONTENTION_LEASES
 from guerdon.ledger.decide import WritePlan
 from guerdon.ledger.expiry import HOLD_DOCUMENTS
-from guerdon.ledger.models import Account, Command, Entry, RecordedRefusal
+from guerdon.ledger.models import Account, Command, DocumentChange, Entry, RecordedRefusal
 
 ACCOUNTS, ENTRIES, REVERSALS = "accounts", "entries", "reversals"
 REFUSAL_TTL_DAYS = 30
@@ -72,16 +73,13 @@ class Store:
                 "maxTimeMS": int(self._deadline_seconds * 1000),
             },
         )
-        return _sort_rows(await self._all_rows(reply["cursor"]))
-
-    async def _all_rows(self, cursor: Document) -> list[Document]:
-        """Return the rows of a reply and of its cursor: one reply holds at most 16 MiB."""
+        cursor = reply["cursor"]
         rows: list[Document] = cursor["firstBatch"]
-        while cursor["id"]:
+        while cursor["id"]:  # One reply holds at most 16 MiB.
             reply = await self._database.raw.command({"getMore": cursor["id"], "collection": ACCOUNTS})
             cursor = reply["cursor"]
             rows.extend(cursor["nextBatch"])
-        return rows
+        return _sort_rows(rows)
 
     async def write(self, plan: WritePlan) -> None:
         """Write the plan in one transaction.
@@ -105,8 +103,8 @@ class Store:
                 await self._update_accounts(moved, session)
                 for collection, documents in plan.inserts.items():
                     await self._insert(collection, documents, session)
-                for collection in {change.collection for change in plan.changes.values()}:
-                    await self._change_documents(collection, plan, session)
+                if plan.changes:
+                    await self._change_documents(plan.changes.values(), session)
             except BaseException:
                 await session.abort_transaction()
                 raise
@@ -128,26 +126,25 @@ class Store:
             await self._write_command({"insert": collection, "documents": documents, "ordered": True}, len(documents), session)
 
     async def _update_accounts(self, accounts: Iterable[Account], session: Session) -> None:
-        updates = [{"q": self._account_filter(account.id, account.owner), "u": _account_update(account)} for account in accounts]
+        updates: list[Document] = []
+        for account in accounts:
+            # Only a sharded cluster needs the owner, for routing; a replica set is faster without it.
+            where = {"_id": account.id, "owner": account.owner} if self._database.sharded else {"_id": account.id}
+            updates.append({"q": where, "u": _account_update(account)})
         if updates:
             await self._write_command({"update": ACCOUNTS, "updates": updates, "ordered": True}, len(updates), session)
 
-    async def _change_documents(self, collection: str, plan: WritePlan, session: Session) -> None:
-        changes = [change for change in plan.changes.values() if change.collection == collection]
-        updates = [
-            {
-                # If the document has changed, the filter does not match, and the upsert fails on its `_id`.
-                "q": {"_id": each.id, "owner": each.owner, **({"count": each.count} if each.counted else {})},
-                "u": {"$set": each.fields},
-                "upsert": True,  # A new document takes its owner from the equality in the filter.
-            }
-            for each in changes
-        ]
-        await self._write_command({"update": collection, "updates": updates, "ordered": True}, len(updates), session)
-
-    def _account_filter(self, document_id: str, owner: str) -> Document:
-        """Return the filter of an account. Only a sharded cluster needs the owner, for routing; a replica set is faster without it."""
-        return {"_id": document_id, "owner": owner} if self._database.sharded else {"_id": document_id}
+    async def _change_documents(self, changes: Iterable[DocumentChange], session: Session) -> None:
+        by_collection: defaultdict[str, list[Document]] = defaultdict(list)
+        for change in changes:
+            # If the document has changed, the filter does not match, and the upsert fails on its `_id`.
+            where: Document = {"_id": change.id, "owner": change.owner}
+            if change.counted:
+                where["count"] = change.count
+            # A new document takes its owner from the equality in the filter.
+            by_collection[change.collection].append({"q": where, "u": {"$set": change.fields}, "upsert": True})
+        for collection, updates in by_collection.items():
+            await self._write_command({"update": collection, "updates": updates, "ordered": True}, len(updates), session)
 
     async def _write_command(self, command: Document, expected: int, session: Session) -> None:
         reply: dict[str, Any] = await self._database.raw.command(command, session=session)

@@ -6,7 +6,7 @@ from typing import Any
 from guerdon.audit_log.service import AuditLog
 from guerdon.http.deadline import in_time
 from guerdon.http.operation import SAFE_METHODS, Operation, Request, Response
-from guerdon.permissions import ADMIN_SCOPES, Actor
+from guerdon.permissions import ADMIN_SCOPES
 
 
 class AuditRecords:
@@ -19,7 +19,13 @@ class AuditRecords:
     async def process_resource(self, req: Request, resp: Response, resource: object, params: dict[str, Any]) -> None:
         declared = self._operations.get((req.uri_template or "", req.method))
         actor = req.context.actor
-        if declared is None or not _is_audited(declared, actor, req.method):
+        if declared is None:
+            return
+        if declared.audited:
+            audited = actor.kind != "member"
+        else:  # Services are audited only when they change permissions.
+            audited = req.method not in SAFE_METHODS and (actor.kind == "operator" or declared.policy.scope in ADMIN_SCOPES)
+        if not audited:
             return
         # The code of a voucher is a secret, so it is not recorded. The handler notes the voucher's owner.
         subject = {} if declared.guesses else {name: str(value)[:200] for name, value in params.items()}
@@ -38,10 +44,3 @@ class AuditRecords:
         await self._audit.append(
             "answered", actor, action, subject, request_id=req.context.request_id, status=resp.status_code, facts=facts
         )
-
-
-def _is_audited(declared: Operation, actor: Actor, method: str) -> bool:
-    if declared.audited:
-        return actor.kind != "member"
-    # Services are audited only when they change permissions.
-    return method not in SAFE_METHODS and (actor.kind == "operator" or declared.policy.scope in ADMIN_SCOPES)

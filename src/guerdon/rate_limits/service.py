@@ -23,6 +23,8 @@ class RateLimiter:
         self._quotas = {quota.name: quota for quota in quotas}
         self._local = LocalCounters(clock)
         self._store = store
+        self.is_shared = store is not None
+        """True if counters are in a shared store, so that counting needs a request to it."""
         self._on = on
         self._paused_until = 0.0
 
@@ -58,11 +60,6 @@ class RateLimiter:
             await self._spend_shared(self._store, self._quotas[name], key, -1)
         except StoreUnavailable:
             return
-
-    @property
-    def is_shared(self) -> bool:
-        """True if counters are in a shared store, so that counting needs a request to it."""
-        return self._store is not None
 
     def spend_here(self, name: str, key: str) -> QuotaStatus | None:
         """Take 1 from the quota `name` of the caller `key`, with the counters of this process.

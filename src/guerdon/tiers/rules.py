@@ -318,7 +318,7 @@ def advance(
     """Review the member state, and then add the points of an event. A preview without a member has no state."""
     if not member_state.owner:
         return TierProgress(member_state)
-    known = review(sets, member_state, now_ms, calendar)
+    known = TierProgress(member_state) if sets is None else review(sets, member_state, now_ms, calendar)
     member_state = known.member_state
     if gains:
         qualifying = add_gains(member_state.qualifying, gains, now_ms, calendar)
