@@ -21,13 +21,14 @@ from bench.running import say
 from guerdon.calendar import Calendar
 from guerdon.collections import INDEXES
 from guerdon.database import Database
+from guerdon.http.idempotency import fingerprint
 from guerdon.ids import IdSource
 from guerdon.ledger.decide import post_transaction
 from guerdon.ledger.models import Account, Entry, Idempotency, Transaction
 from guerdon.ledger.store import ACCOUNTS, ENTRIES, encode
 from guerdon.members.models import MEMBERS, Member
 from guerdon.wallets.rules import postings_of
-from guerdon.wallets.service import fingerprint, new_account
+from guerdon.wallets.service import new_account
 
 ASSET = "PTS"
 ACTOR = "system:bench"

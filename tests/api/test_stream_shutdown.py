@@ -12,9 +12,9 @@ import pytest
 from guerdon.access.token_keys import TokenKeys
 from guerdon.clock import SystemClock
 from guerdon.config import Settings, load
+from guerdon.http.idempotency import KeyedRequest
 from guerdon.permissions import ANY_SCOPE, Actor
 from guerdon.wallets.models import CreditCreate, DebitCreate
-from guerdon.wallets.service import Request
 from guerdon.wiring.services import open_services
 from tests.streaming import Event, parse
 from tests.trust.deployment import Deployment
@@ -41,7 +41,7 @@ async def write_from_another_process(deployment: Deployment, wallet: str) -> Non
     async with open_services(settings_of(deployment), SystemClock()) as services:
         actor = Actor("key_writer", "service_key", frozenset({ANY_SCOPE}))
         for number in range(WRITES):
-            await services.wallets.debit(Request(actor, f"k-{number}", bytes(16)), wallet, DebitCreate(1))
+            await services.wallets.debit(KeyedRequest(actor, f"k-{number}", bytes(16)), wallet, DebitCreate(1))
 
 
 def settings_of(deployment: Deployment) -> Settings:
@@ -54,7 +54,7 @@ async def open_wallet(deployment: Deployment) -> str:
         member = await services.members.create_operator("stream@example.com", "correct horse battery", "operator")
         actor = Actor("key_writer", "service_key", frozenset({ANY_SCOPE}))
         wallet = f"{member.id}:PTS"
-        await services.wallets.credit(Request(actor, "open", bytes(16)), wallet, CreditCreate(1000))
+        await services.wallets.credit(KeyedRequest(actor, "open", bytes(16)), wallet, CreditCreate(1000))
         return wallet
 
 

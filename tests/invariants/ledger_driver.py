@@ -7,6 +7,7 @@ import msgspec
 from guerdon.calendar import Calendar
 from guerdon.errors import GuerdonError
 from guerdon.holds.rules import HoldRequest, capture_command, hold_command, void_command
+from guerdon.http.idempotency import fingerprint
 from guerdon.ledger import expiry as due
 from guerdon.ledger.decide import find_replay
 from guerdon.ledger.models import (
@@ -29,9 +30,12 @@ from guerdon.ledger.models import (
 from guerdon.reversals.rules import Reversal, reversal_command
 from guerdon.wallets.rules import Movement, command_of, postings_of
 from guerdon.wallets.service import fingerprint
+from tests.invariants.asks import PLAIN, STATUS_AFTER, Answer, Ask
 from tests.invariants.balance_model import Bounds
+from tests.invariants.books import ACTOR, Store, account_of
 from tests.invariants.in_memory_ledger import ACTOR, Store, account_of
 from tests.invariants.ledger_requests import PLAIN, STATUS_AFTER, Answer, Ask
+from tests.invariants.model import Bounds
 
 
 class Till:

@@ -8,6 +8,7 @@ import msgspec
 from guerdon.clock import to_datetime
 from guerdon.errors import GuerdonError
 from guerdon.holds.models import CaptureCreate, HoldCreate, VoidCreate
+from guerdon.http.idempotency import KeyedRequest, fingerprint
 from guerdon.ledger.models import Account, CommandOutcome, Entry, hold_id
 from guerdon.ledger.store import ACCOUNTS, ENTRIES, decode_account, decode_entry
 from guerdon.permissions import ANY_SCOPE, Actor
@@ -25,7 +26,6 @@ from guerdon.wallets.models import (
     TermsSet,
     TransferCreate,
 )
-from guerdon.wallets.service import Request, fingerprint
 from guerdon.wiring.services import Services
 from tests.invariants.balance_model import Answer, Spec
 from tests.invariants.ledger_requests import STATUS_AFTER, Ask
@@ -51,7 +51,7 @@ async def open_wallets(services: Services, count: int, balance: int, asset: str 
 
 async def move(services: Services, spec: Spec) -> CommandOutcome:
     """One movement, as its route would ask for it."""
-    request = Request(ACTOR, spec.key, fingerprint(spec.kind, repr(spec.content).encode()))
+    request = KeyedRequest(ACTOR, spec.key, fingerprint(spec.kind, repr(spec.content).encode()))
     if spec.kind == "credit":
         return await services.wallets.credit(request, spec.wallet, CreditCreate(spec.amount, "a reason", spec.reference))
     if spec.kind == "debit":
@@ -73,7 +73,7 @@ async def answer(services: Services, spec: Spec) -> Answer:
 
 async def do(services: Services, ask: Ask, made: Mapping[str, CommandOutcome]) -> CommandOutcome | None:
     """One request, as its route would ask for it; None for what answers with a wallet. `made` is what earlier keys have made."""
-    request = Request(ACTOR, ask.key, fingerprint(ask.kind, repr(ask.content).encode()))
+    request = KeyedRequest(ACTOR, ask.key, fingerprint(ask.kind, repr(ask.content).encode()))
     if ask.kind in STATUS_AFTER:
         await services.wallet_administration.set_status(ACTOR, ask.wallet, ask.kind, StatusSet())
         return None

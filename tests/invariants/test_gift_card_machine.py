@@ -15,6 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from guerdon.clock import SystemClock
 from guerdon.config import Settings
 from guerdon.errors import GuerdonError, InvalidState
+from guerdon.http.idempotency import KeyedRequest
 from guerdon.ledger.jobs import sweep
 from guerdon.ledger.lots import GRACE_MS
 from guerdon.offers.models import FixedValue, OfferCreate
@@ -22,7 +23,6 @@ from guerdon.permissions import Actor
 from guerdon.verification.service import verify
 from guerdon.vouchers.models import RedeemCreate
 from guerdon.vouchers.pos.models import CancelCreate, ReleaseCreate, ReserveCreate, StepAnswer, UnuseCreate, UseCreate
-from guerdon.wallets.service import Request
 from guerdon.wiring.services import Services, open_services
 from tests.clients import ManualClock
 
@@ -58,9 +58,9 @@ class Cards(RuleBasedStateMachine):
         self.taken_back: set[str] = set()
         self.cancelled = False
 
-    def request(self) -> Request:
+    def request(self) -> KeyedRequest:
         key = f"m-{next(_keys)}"
-        return Request(KEY, key, key.encode())
+        return KeyedRequest(KEY, key, key.encode())
 
     # --- the model --------------------------------------------------------------------------------------------------
 

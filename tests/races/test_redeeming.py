@@ -4,9 +4,9 @@ import asyncio
 from collections import Counter
 
 from guerdon.errors import GuerdonError
+from guerdon.http.idempotency import KeyedRequest
 from guerdon.permissions import Actor
 from guerdon.vouchers.models import RedeemCreate, Redeemed
-from guerdon.wallets.service import Request
 from guerdon.wiring.services import Services
 from tests.clients import Caller
 from tests.factories import Factory
@@ -17,7 +17,7 @@ PRICE = {"asset": "PTS", "amount": 10}
 
 async def redeem(services: Services, offer: str, member: str, key: str, reference: str | None = None) -> str:
     """The code of the voucher, or that of the refusal."""
-    request = Request(ACTOR, key, f"{offer}{member}{reference}".encode())
+    request = KeyedRequest(ACTOR, key, f"{offer}{member}{reference}".encode())
     try:
         redeemed, _ = await services.vouchers.redeem(request, offer, RedeemCreate(member, reference))
     except GuerdonError as error:

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from guerdon.http.deadline import Deadlines
+from guerdon.http.operation import Deadlines
 
 
 async def test_only_work_past_its_deadline_is_cancelled() -> None:

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from guerdon.rate_limits.counters import COUNTERS_MAX, LocalCounters
 from guerdon.rate_limits.rules import Quota, QuotaCounter, advance, header_fields, quota_status, used
+from guerdon.rate_limits.service import COUNTERS_MAX, LocalCounters
 
 START_MS = 1_800_000_000_000
 pauses = st.lists(st.integers(0, 30_000), min_size=1, max_size=200)
@@ -92,7 +92,7 @@ def test_a_clock_set_back_grants_nothing_new() -> None:
 
 def test_quota_memory_is_bounded_for_many_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
     most = COUNTERS_MAX // 10
-    monkeypatch.setattr("guerdon.rate_limits.counters.COUNTERS_MAX", most)
+    monkeypatch.setattr("guerdon.rate_limits.service.COUNTERS_MAX", most)
     clock, quota = HandClock(), Quota("q", 2, 60)
     counters = LocalCounters(clock)
     for number in range(most + 1_000):

@@ -7,9 +7,8 @@ from guerdon.clock import Clock
 from guerdon.errors import Forbidden, NotFound
 from guerdon.http.body import read
 from guerdon.http.cursor import decode_cursor, encode_cursor
-from guerdon.http.operation import Request, Response, actor_of, note, operation
+from guerdon.http.operation import Request, Response, actor_of, note, operation, send
 from guerdon.http.query import read_query
-from guerdon.http.respond import send
 from guerdon.permissions import KEYS_SCOPE, PUBLIC, scope
 
 

@@ -4,9 +4,8 @@ from guerdon.audit_log.models import AuditPage, AuditQuery, view_record
 from guerdon.audit_log.service import AuditLog
 from guerdon.errors import Validation
 from guerdon.http.cursor import decode_cursor, encode_cursor
-from guerdon.http.operation import Request, Response, operation
+from guerdon.http.operation import Request, Response, operation, send
 from guerdon.http.query import read_query
-from guerdon.http.respond import send
 from guerdon.permissions import AUDIT_SCOPE, scope
 
 

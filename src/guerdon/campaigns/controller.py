@@ -15,9 +15,8 @@ from guerdon.campaigns.service import Campaigns
 from guerdon.clock import Clock
 from guerdon.errors import ApprovalMissing, InvalidState, NotFound, Validation
 from guerdon.http.body import read
-from guerdon.http.operation import Request, Response, actor_of, operation
+from guerdon.http.operation import Request, Response, actor_of, operation, send
 from guerdon.http.query import read_query
-from guerdon.http.respond import send
 from guerdon.permissions import scope
 
 _CAMPAIGN = {

@@ -8,8 +8,7 @@ from guerdon.events.replay import EventReplays, Replay
 from guerdon.events.service import Events, shop_event
 from guerdon.events.views import EventResults, EventView, view_event, view_result
 from guerdon.http.body import BULK_BODY_BYTES_MAX, read
-from guerdon.http.operation import Request, Response, actor_of, operation
-from guerdon.http.respond import send
+from guerdon.http.operation import Request, Response, actor_of, operation, send
 from guerdon.permissions import scope
 
 _EVENT = {

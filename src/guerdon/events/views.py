@@ -17,7 +17,7 @@ from guerdon.campaigns.domain import (
 )
 from guerdon.clock import rfc3339
 from guerdon.errors import GuerdonError
-from guerdon.http.respond import problem_of
+from guerdon.http.operation import problem_of
 
 
 class AwardView(Struct, frozen=True):

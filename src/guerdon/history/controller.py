@@ -15,9 +15,8 @@ from guerdon.history.models import (
 from guerdon.history.service import History
 from guerdon.history.statements import file_name
 from guerdon.history.streams import READERS, Streams
-from guerdon.http.operation import Request, Response, actor_of, operation
+from guerdon.http.operation import JSON_TYPE, Request, Response, actor_of, operation, send
 from guerdon.http.query import read_query
-from guerdon.http.respond import JSON_TYPE, send
 from guerdon.ledger.models import SEQ_DIGITS
 from guerdon.permissions import scope
 

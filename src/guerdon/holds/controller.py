@@ -18,11 +18,10 @@ from guerdon.errors import (
 from guerdon.holds.models import CaptureCreate, HoldAnswer, HoldCreate, HoldView, VoidCreate, view_answer
 from guerdon.holds.service import Holds
 from guerdon.http.body import read, read_optional
-from guerdon.http.operation import Request, Response, actor_of, operation
-from guerdon.http.respond import send
+from guerdon.http.idempotency import request_of
+from guerdon.http.operation import Request, Response, actor_of, operation, send
 from guerdon.ledger.models import CommandOutcome
 from guerdon.permissions import scope
-from guerdon.wallets.controller import request_of
 from guerdon.wallets.models import TransactionView, view_transaction
 
 _MOVES = (IdempotencyKeyMissing, IdempotencyKeyReused, NotFound, WalletFrozen, WalletClosed, Overloaded)

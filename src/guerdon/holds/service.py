@@ -5,11 +5,12 @@ from guerdon.database import Database
 from guerdon.errors import NotFound
 from guerdon.holds.models import CaptureCreate, HoldCreate, HoldView, StoredHold, VoidCreate, view_stored
 from guerdon.holds.rules import HoldRequest, capture_command, hold_command, void_command
+from guerdon.http.idempotency import KeyedRequest
 from guerdon.ledger.expiry import HOLD_DOCUMENTS
 from guerdon.ledger.models import CommandOutcome, Idempotency, parse_location
 from guerdon.ledger.service import Ledger
 from guerdon.permissions import MISSING_OR_FOREIGN, Actor
-from guerdon.wallets.service import Request, parse_wallet_id
+from guerdon.wallets.service import parse_wallet_id
 
 
 class Holds:
@@ -20,7 +21,7 @@ class Holds:
         self._documents = database.collection(HOLD_DOCUMENTS, StoredHold)
         self._clock = clock
 
-    async def create(self, request: Request, body: HoldCreate) -> CommandOutcome:
+    async def create(self, request: KeyedRequest, body: HoldCreate) -> CommandOutcome:
         """Create a hold. It counts against the spending limits from now on.
 
         Raises:
@@ -32,7 +33,7 @@ class Holds:
         hold_request = HoldRequest(body.wallet, request.actor.id, idempotency, body.reason, body.metadata)
         return await self._ledger.submit(hold_command(hold_request, body.amount, body.expires_in_seconds * 1000))
 
-    async def capture(self, request: Request, hold_id: str, body: CaptureCreate) -> CommandOutcome:
+    async def capture(self, request: KeyedRequest, hold_id: str, body: CaptureCreate) -> CommandOutcome:
         """Capture a hold in part or whole.
 
         Raises:
@@ -46,7 +47,7 @@ class Holds:
         hold_request = HoldRequest(wallet, request.actor.id, idempotency, body.reason, body.metadata)
         return await self._ledger.submit(capture_command(hold_request, seq, body.amount, final=body.final))
 
-    async def void(self, request: Request, hold_id: str, body: VoidCreate) -> CommandOutcome:
+    async def void(self, request: KeyedRequest, hold_id: str, body: VoidCreate) -> CommandOutcome:
         """Void a hold.
 
         Raises:

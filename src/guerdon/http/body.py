@@ -12,7 +12,7 @@ import msgspec
 from falcon.asgi import Request
 
 from guerdon.errors import BadRequest, BodyTooLarge, MalformedJson, RequestTimeout, UnsupportedMediaType
-from guerdon.http.respond import JSON_TYPE
+from guerdon.http.operation import JSON_TYPE
 from guerdon.http.validation import raise_body_validation
 
 T = TypeVar("T")

@@ -3,9 +3,8 @@
 from guerdon.errors import AlreadyExists, Forbidden, InvalidState, NotFound, Overloaded, StoreUnavailable
 from guerdon.http.body import read
 from guerdon.http.cursor import decode_cursor, encode_cursor
-from guerdon.http.operation import Request, Response, actor_of, note, operation
+from guerdon.http.operation import Request, Response, actor_of, note, operation, send
 from guerdon.http.query import read_query
-from guerdon.http.respond import send
 from guerdon.members.models import MemberCreate, MemberPage, MemberQuery, MemberView, RegisterCreate, RoleUpdate, view_member
 from guerdon.members.service import Members
 from guerdon.permissions import OWN, PUBLIC, ROLES_SCOPE, scope

@@ -4,8 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from guerdon.audit_log.service import AuditLog
-from guerdon.http.deadline import in_time
-from guerdon.http.operation import SAFE_METHODS, Operation, Request, Response
+from guerdon.http.operation import SAFE_METHODS, Operation, Request, Response, in_time
 from guerdon.permissions import ADMIN_SCOPES
 
 

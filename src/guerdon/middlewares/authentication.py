@@ -5,8 +5,7 @@ from typing import Any
 
 from guerdon.access.service import Access
 from guerdon.errors import Unauthenticated
-from guerdon.http.deadline import in_time
-from guerdon.http.operation import SAFE_METHODS, Operation, Request, Response
+from guerdon.http.operation import SAFE_METHODS, Operation, Request, Response, in_time
 from guerdon.middlewares.rate_limits import AnonymousLimit
 from guerdon.permissions import Actor
 from guerdon.sessions.service import Sessions

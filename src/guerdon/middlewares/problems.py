@@ -21,8 +21,7 @@ from guerdon.errors import (
     Unauthenticated,
     UnsupportedMediaType,
 )
-from guerdon.http.operation import AnsweredError, Request, Response
-from guerdon.http.respond import problem_document
+from guerdon.http.operation import AnsweredError, Request, Response, problem_document
 
 PROBLEM_TYPE = "application/problem+json"
 _BY_STATUS: dict[int, type[GuerdonError]] = {413: BodyTooLarge, 415: UnsupportedMediaType}

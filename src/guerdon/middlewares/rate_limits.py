@@ -9,8 +9,7 @@ from typing import Any
 
 from guerdon.access.service import Access
 from guerdon.errors import NotFound
-from guerdon.http.deadline import in_time
-from guerdon.http.operation import SAFE_METHODS, AnsweredError, Operation, Request, Response
+from guerdon.http.operation import SAFE_METHODS, AnsweredError, Operation, Request, Response, in_time
 from guerdon.rate_limits.rules import QuotaStatus, header_fields
 from guerdon.rate_limits.service import RateLimiter, WithoutStore
 

@@ -7,8 +7,7 @@ from falcon.constants import COMBINED_METHODS
 from structlog.typing import FilteringBoundLogger
 
 from guerdon.clock import Clock
-from guerdon.http.deadline import Deadlines
-from guerdon.http.operation import Request, Response
+from guerdon.http.operation import Deadlines, Request, Response
 from guerdon.ids import IdSource
 from guerdon.middlewares.request_body import ARRIVED
 from guerdon.permissions import ANONYMOUS

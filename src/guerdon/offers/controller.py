@@ -10,9 +10,8 @@ from guerdon.errors import (
     Validation,
 )
 from guerdon.http.body import read
-from guerdon.http.operation import Request, Response, actor_of, operation
+from guerdon.http.operation import Request, Response, actor_of, operation, send
 from guerdon.http.query import read_query
-from guerdon.http.respond import send
 from guerdon.offers.models import OfferCreate, OfferPage, OfferQuery, OfferView, view_offer
 from guerdon.offers.service import Offers, OfferState
 from guerdon.permissions import scope

@@ -2,8 +2,7 @@
 
 from guerdon.errors import DatabaseUnavailable, Overloaded, StoreUnavailable, Unauthenticated
 from guerdon.http.body import read
-from guerdon.http.operation import Request, Response, note, operation
-from guerdon.http.respond import send
+from guerdon.http.operation import Request, Response, note, operation, send
 from guerdon.password_reset.models import ForgotCreate, ForgotView, ResetCreate, ResetView
 from guerdon.password_reset.service import PasswordResets
 from guerdon.permissions import PUBLIC

@@ -5,8 +5,7 @@ from typing import Any
 
 from guerdon.errors import DatabaseUnavailable, InvalidState, NotFound, Overloaded, StoreUnavailable
 from guerdon.http.body import read
-from guerdon.http.operation import Request, Response, actor_of, operation
-from guerdon.http.respond import JSON_TYPE, send
+from guerdon.http.operation import JSON_TYPE, Request, Response, actor_of, operation, send
 from guerdon.permissions import ERASE_SCOPE, EXPORT_SCOPE, OWN, scope
 from guerdon.privacy.exports import Exports
 from guerdon.privacy.models import CertificateView, ExportView, OwnErasure

@@ -4,8 +4,7 @@ from typing import Any
 
 from guerdon.errors import NotFound, Overloaded, ReferralRefused
 from guerdon.http.body import read
-from guerdon.http.operation import Request, Response, actor_of, operation
-from guerdon.http.respond import send
+from guerdon.http.operation import Request, Response, actor_of, operation, send
 from guerdon.permissions import OWN, scope
 from guerdon.referrals.models import ReferralCreate, ReferralView
 from guerdon.referrals.service import Referrals

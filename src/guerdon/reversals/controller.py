@@ -16,12 +16,11 @@ from guerdon.errors import (
     WalletFrozen,
 )
 from guerdon.http.body import read_optional
-from guerdon.http.operation import Request, Response, actor_of, operation
-from guerdon.http.respond import send
+from guerdon.http.idempotency import request_of
+from guerdon.http.operation import Request, Response, actor_of, operation, send
 from guerdon.permissions import scope
 from guerdon.reversals.models import ReversalCreate, TransactionState
 from guerdon.reversals.service import Reversals
-from guerdon.wallets.controller import request_of
 from guerdon.wallets.models import TransactionView, view_transaction
 
 

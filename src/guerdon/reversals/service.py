@@ -2,6 +2,7 @@
 
 from guerdon.database import Database
 from guerdon.errors import NotFound
+from guerdon.http.idempotency import KeyedRequest
 from guerdon.ledger.models import SYSTEM, CommandOutcome, Entry, Idempotency, parse_location
 from guerdon.ledger.service import Ledger
 from guerdon.ledger.store import REVERSALS
@@ -9,7 +10,7 @@ from guerdon.permissions import MISSING_OR_FOREIGN, Actor
 from guerdon.reversals.models import ReversalCreate, TransactionState
 from guerdon.reversals.rules import Reversal, require_reversible, reversal_command
 from guerdon.wallets.models import view_transaction
-from guerdon.wallets.service import Request, parse_wallet_id
+from guerdon.wallets.service import parse_wallet_id
 
 
 class Reversals:
@@ -19,7 +20,7 @@ class Reversals:
         self._ledger = ledger
         self._reversals = database.raw[REVERSALS]
 
-    async def reverse(self, request: Request, transaction_id: str, body: ReversalCreate) -> CommandOutcome:
+    async def reverse(self, request: KeyedRequest, transaction_id: str, body: ReversalCreate) -> CommandOutcome:
         """Reverse a transaction in part or whole.
 
         Raises:

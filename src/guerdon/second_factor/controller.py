@@ -4,8 +4,7 @@ import segno
 
 from guerdon.errors import InvalidState, Overloaded, StoreUnavailable, TooManyRequests
 from guerdon.http.body import read
-from guerdon.http.operation import Request, Response, actor_of, operation
-from guerdon.http.respond import send
+from guerdon.http.operation import Request, Response, actor_of, operation, send
 from guerdon.permissions import STAFF
 from guerdon.second_factor.models import (
     FactorConfirm,

@@ -2,8 +2,7 @@
 
 from guerdon.errors import NotFound, Overloaded, SecondFactorNeeded, StoreUnavailable, Unauthenticated
 from guerdon.http.body import read
-from guerdon.http.operation import Request, Response, actor_of, address_of, note, operation
-from guerdon.http.respond import send
+from guerdon.http.operation import Request, Response, actor_of, address_of, note, operation, send
 from guerdon.permissions import OWN, PUBLIC
 from guerdon.sessions.models import (
     DEVICE_LENGTH_MAX,

@@ -5,8 +5,7 @@ from typing import Any
 from guerdon.clock import rfc3339
 from guerdon.errors import Validation
 from guerdon.http.body import read
-from guerdon.http.operation import Request, Response, operation
-from guerdon.http.respond import send
+from guerdon.http.operation import Request, Response, operation, send
 from guerdon.permissions import scope
 from guerdon.simulated_clock.models import ClockAdvance, ClockView
 from guerdon.simulated_clock.service import ClockControl

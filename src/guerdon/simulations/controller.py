@@ -4,8 +4,7 @@ from typing import Any
 
 from guerdon.errors import InvalidState, NotFound, Validation
 from guerdon.http.body import read
-from guerdon.http.operation import Request, Response, actor_of, operation
-from guerdon.http.respond import send
+from guerdon.http.operation import Request, Response, actor_of, operation, send
 from guerdon.permissions import scope
 from guerdon.simulations.models import SimulationCreate, SimulationView, view_simulation
 from guerdon.simulations.service import Simulations

@@ -8,8 +8,7 @@ from typing import Literal
 from msgspec import Struct
 
 from guerdon.errors import DatabaseUnavailable, GuerdonError, NotFound, registry
-from guerdon.http.operation import Request, Response, operation
-from guerdon.http.respond import send
+from guerdon.http.operation import Request, Response, operation, send
 from guerdon.permissions import METRICS_SCOPE, PUBLIC, scope
 from guerdon.system.metrics import CONTENT_TYPE, Metrics
 from guerdon.system.openapi import Routes

@@ -36,8 +36,7 @@ from guerdon.errors import (
     UnsupportedMediaType,
     Validation,
 )
-from guerdon.http.operation import Operation
-from guerdon.http.respond import JSON_TYPE
+from guerdon.http.operation import JSON_TYPE, Operation
 from guerdon.system.descriptions import DESCRIPTION, PATH_PARAMETERS, TAGS, TITLE
 from guerdon.system.examples import example_of
 from guerdon.system.field_docs import field_docs

@@ -4,9 +4,8 @@ from typing import Any
 
 from guerdon.errors import InvalidState, NotFound, Validation
 from guerdon.http.body import read
-from guerdon.http.operation import Request, Response, actor_of, operation
+from guerdon.http.operation import Request, Response, actor_of, operation, send
 from guerdon.http.query import read_query
-from guerdon.http.respond import send
 from guerdon.permissions import OWN, scope
 from guerdon.tiers.models import MemberTierView, TierChangePage, TierChangeQuery, TierSetCreate, TierSetView, view_tiers
 from guerdon.tiers.service import Tiers

@@ -17,14 +17,13 @@ from guerdon.errors import (
     WalletFrozen,
 )
 from guerdon.http.body import read_optional
-from guerdon.http.operation import Request, Response, actor_of, operation
+from guerdon.http.idempotency import request_of
+from guerdon.http.operation import Request, Response, actor_of, operation, send
 from guerdon.http.query import read_query
-from guerdon.http.respond import send
 from guerdon.offers.models import Catalogue
 from guerdon.permissions import OWN, scope
 from guerdon.vouchers.models import RedeemCreate, Redeemed, VoucherPage, VoucherQuery, VoucherView
 from guerdon.vouchers.service import Vouchers
-from guerdon.wallets.controller import request_of
 
 
 class VouchersResource:

@@ -9,6 +9,7 @@ from guerdon.clock import Clock
 from guerdon.database import Database
 from guerdon.errors import NotFound, Overloaded, Retry, SoldOut, Validation
 from guerdon.http.cursor import decode_cursor, encode_cursor
+from guerdon.http.idempotency import KeyedRequest
 from guerdon.ids import IdSource
 from guerdon.ledger.expiry import bring_up_to
 from guerdon.ledger.models import Account, CommandOutcome, Entry, Idempotency
@@ -41,7 +42,6 @@ from guerdon.vouchers.models import (
 )
 from guerdon.vouchers.redeem import PreparedVoucher, RedeemRequest, reads_member, redeem_command
 from guerdon.wallets.models import view_transaction
-from guerdon.wallets.service import Request
 
 ATTEMPTS_MAX = 5
 """Attempts of a redemption while its offer changes."""
@@ -86,7 +86,7 @@ class Vouchers:
 
     # --- commands ---------------------------------------------------------------------------------------------------
 
-    async def redeem(self, request: Request, offer_id: str, body: RedeemCreate) -> tuple[Redeemed, bool]:
+    async def redeem(self, request: KeyedRequest, offer_id: str, body: RedeemCreate) -> tuple[Redeemed, bool]:
         """Issue a voucher to a member and take its price in one commit. Return it, and whether an earlier request issued it.
 
         Raises:

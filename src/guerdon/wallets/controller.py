@@ -17,12 +17,10 @@ from guerdon.errors import (
     WalletNotEmpty,
 )
 from guerdon.http.body import BULK_BODY_BYTES_MAX, read, read_optional
-from guerdon.http.operation import Request, Response, actor_of, note, operation
-from guerdon.http.query import idempotency_key
-from guerdon.http.respond import send
+from guerdon.http.idempotency import request_of
+from guerdon.http.operation import Request, Response, actor_of, note, operation, send
 from guerdon.ledger.models import CommandOutcome
 from guerdon.permissions import OWN, scope
-from guerdon.wallets import service
 from guerdon.wallets.administration import StatusChange, WalletAdministration
 from guerdon.wallets.assets import Assets
 from guerdon.wallets.models import (
@@ -49,11 +47,6 @@ from guerdon.wallets.service import Wallets
 
 _MOVES = (IdempotencyKeyMissing, IdempotencyKeyReused, ReferenceReused, NotFound, WalletFrozen, WalletClosed, Overloaded)
 _EXAMPLE_WALLET = "mem_019a7f3c2d1e4b5a69788796a5b4c3d2:PTS"
-
-
-def request_of(req: Request, route: str, raw: bytes) -> service.Request:
-    """Return the identity of a request, by which a repeated request is recognised."""
-    return service.Request(actor_of(req), idempotency_key(req), service.fingerprint(route, raw))
 
 
 def _send_transaction(resp: Response, outcome: CommandOutcome) -> None:

@@ -3,12 +3,11 @@
 from collections.abc import Iterable, Sequence
 
 import msgspec
-from msgspec import Struct
 
 from guerdon.clock import Clock, utc_ms
 from guerdon.errors import GuerdonError, NotApplied, NotFound, Validation
-from guerdon.http.respond import problem_of
-from guerdon.ids import digest
+from guerdon.http.idempotency import KeyedRequest, fingerprint
+from guerdon.http.operation import problem_of
 from guerdon.ledger.expiry import bring_up_to
 from guerdon.ledger.lots import is_undated
 from guerdon.ledger.models import (
@@ -47,19 +46,6 @@ _BULK_KINDS: dict[type[BulkItem], EntryKind] = {BulkCredit: "credit", BulkDebit:
 _canonical = msgspec.json.Encoder()
 
 
-class Request(Struct, frozen=True):
-    """Identity of a request: its caller, its idempotency key, and the digest of its route and body."""
-
-    actor: Actor
-    key: str
-    fingerprint: bytes
-
-
-def fingerprint(route: str, raw: bytes) -> bytes:
-    """Return 16 bytes of a digest of the route (with its ids) and the raw body, so that it does not depend on a parser."""
-    return digest(route, raw)[:16]
-
-
 class Wallets:
     """Commands and queries on the wallets of members."""
 
@@ -72,7 +58,7 @@ class Wallets:
 
     # --- commands ---------------------------------------------------------------------------------------------------
 
-    async def credit(self, request: Request, wallet_id: str, body: CreditCreate) -> CommandOutcome:
+    async def credit(self, request: KeyedRequest, wallet_id: str, body: CreditCreate) -> CommandOutcome:
         """Credit a wallet. The first credit opens it.
 
         Raises:
@@ -81,7 +67,7 @@ class Wallets:
         """
         return await self._submit(request, "credit", wallet_id, body)
 
-    async def debit(self, request: Request, wallet_id: str, body: DebitCreate) -> CommandOutcome:
+    async def debit(self, request: KeyedRequest, wallet_id: str, body: DebitCreate) -> CommandOutcome:
         """Debit a wallet.
 
         Raises:
@@ -90,7 +76,7 @@ class Wallets:
         """
         return await self._submit(request, "debit", wallet_id, body)
 
-    async def transfer(self, request: Request, body: TransferCreate) -> CommandOutcome:
+    async def transfer(self, request: KeyedRequest, body: TransferCreate) -> CommandOutcome:
         """Transfer value between two wallets of the same asset. The first transfer to a wallet opens it.
 
         Raises:
@@ -154,7 +140,7 @@ class Wallets:
 
     async def _submit(
         self,
-        request: Request,
+        request: KeyedRequest,
         kind: EntryKind,
         wallet_id: str,
         body: CreditCreate | DebitCreate | TransferCreate,
@@ -167,7 +153,7 @@ class Wallets:
 
     def _movement(
         self,
-        request: Request,
+        request: KeyedRequest,
         kind: EntryKind,
         wallet_id: str,
         body: CreditCreate | DebitCreate | TransferCreate | BulkItem,
@@ -198,7 +184,7 @@ class Wallets:
         prepared: list[Movement | GuerdonError] = []
         for item, kind in zip(items, kinds, strict=True):
             to = item.to if isinstance(item, BulkTransfer) else None
-            request = Request(actor, item.key, fingerprint("POST /v1/bulk", _canonical.encode(item)))
+            request = KeyedRequest(actor, item.key, fingerprint("POST /v1/bulk", _canonical.encode(item)))
             try:
                 _check_pair(item.wallet, to)
                 prepared.append(self._movement(request, kind, item.wallet, item, to=to, opens=opens))

@@ -14,9 +14,9 @@ from guerdon.errors import (
 )
 from guerdon.history.controller import CSV_TYPE
 from guerdon.http.body import read, read_bytes
-from guerdon.http.operation import Request, Response, actor_of, operation
+from guerdon.http.idempotency import request_of
+from guerdon.http.operation import Request, Response, actor_of, operation, send
 from guerdon.http.query import read_query
-from guerdon.http.respond import send
 from guerdon.permissions import scope
 from guerdon.vouchers.codes.models import (
     BatchPage,
@@ -30,7 +30,6 @@ from guerdon.vouchers.codes.models import (
 )
 from guerdon.vouchers.codes.qr_codes import HTML_TYPE, PNG_TYPE, SHEET_POLICY, SVG_TYPE, png_of, svg_of
 from guerdon.vouchers.codes.service import CodeBatches
-from guerdon.wallets.controller import request_of
 
 IMPORT_BYTES_MAX = 4 * 1024 * 1024
 _BEGIN = (IdempotencyKeyMissing, IdempotencyKeyReused, NotFound, InvalidState, Validation, Overloaded)

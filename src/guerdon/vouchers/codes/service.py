@@ -12,6 +12,7 @@ from guerdon.database import Database
 from guerdon.errors import InvalidState, LinesRefused, NotFound, Validation
 from guerdon.history.statements import harmless
 from guerdon.http.cursor import decode_cursor, encode_cursor
+from guerdon.http.idempotency import KeyedRequest
 from guerdon.ids import IdSource
 from guerdon.ledger.models import Command, Idempotency
 from guerdon.ledger.service import Ledger
@@ -35,7 +36,6 @@ from guerdon.vouchers.codes.models import (
 from guerdon.vouchers.codes.qr_codes import sheet_of
 from guerdon.vouchers.codes.rules import TAKEN, CodeBatchRequest, generate_command, import_command, shared_command
 from guerdon.vouchers.models import DEALT_CODES, POOL_CODES, VOUCHER_CODES, CodeRow, DealtCode, PoolCode, pool_id
-from guerdon.wallets.service import Request
 
 PAGE, LOOKUP = 1000, 1000
 COLUMNS = ("code", "voucher")
@@ -67,7 +67,7 @@ class CodeBatches:
 
     # --- commands ---------------------------------------------------------------------------------------------------
 
-    async def generate(self, request: Request, offer_id: str, body: CodesCreate) -> tuple[CodeBatch, bool]:
+    async def generate(self, request: KeyedRequest, offer_id: str, body: CodesCreate) -> tuple[CodeBatch, bool]:
         """Start the generation of secret codes. Return the batch, and whether an earlier request started it.
 
         Raises:
@@ -80,7 +80,7 @@ class CodeBatches:
             parse_pattern(body.pattern)
         return await self._start(generate_command(self._request("generate", request, offer_id, body.count), body.pattern))
 
-    async def share(self, request: Request, offer_id: str, body: SharedCodeCreate) -> tuple[CodeBatch, bool]:
+    async def share(self, request: KeyedRequest, offer_id: str, body: SharedCodeCreate) -> tuple[CodeBatch, bool]:
         """Issue one code for many uses. Return the batch, and whether an earlier request issued it.
 
         Raises:
@@ -91,7 +91,7 @@ class CodeBatches:
         """
         return await self._start(shared_command(self._request("shared", request, offer_id, 1), body.code, body.uses))
 
-    async def import_codes(self, request: Request, offer_id: str, raw: bytes) -> tuple[CodeBatch, bool]:
+    async def import_codes(self, request: KeyedRequest, offer_id: str, raw: bytes) -> tuple[CodeBatch, bool]:
         """Start the import of a file of codes, which become available together. Return the batch, and whether an earlier request started it.
 
         Raises:
@@ -136,7 +136,7 @@ class CodeBatches:
             raise InvalidState(f"the batch is {batch.status}", status_now=batch.status)
         return batch
 
-    def _request(self, kind: BatchKind, request: Request, offer_id: str, wanted: int) -> CodeBatchRequest:
+    def _request(self, kind: BatchKind, request: KeyedRequest, offer_id: str, wanted: int) -> CodeBatchRequest:
         idempotency = Idempotency(offer_id, request.actor.id, request.key, request.fingerprint)
         return CodeBatchRequest(kind, offer_id, self._ids.new("bat"), wanted, idempotency, self._ledger.calendar)
 

@@ -18,9 +18,9 @@ from guerdon.errors import (
     WalletFrozen,
 )
 from guerdon.http.body import read, read_optional
-from guerdon.http.operation import Request, Response, actor_of, operation
+from guerdon.http.idempotency import KeyedRequest, request_of
+from guerdon.http.operation import Request, Response, actor_of, operation, send
 from guerdon.http.query import read_query
-from guerdon.http.respond import send
 from guerdon.offers.code_patterns import normalise
 from guerdon.permissions import scope
 from guerdon.vouchers.pos.models import (
@@ -37,8 +37,6 @@ from guerdon.vouchers.pos.models import (
     ValidateCreate,
 )
 from guerdon.vouchers.pos.service import PointOfSale
-from guerdon.wallets.controller import request_of
-from guerdon.wallets.service import Request as WalletRequest
 
 _STEP = (IdempotencyKeyMissing, IdempotencyKeyReused, NotFound, InvalidState, Overloaded)
 _BASKET = {"amount": 2000, "currency": "GBP"}
@@ -196,7 +194,7 @@ class PointOfSaleResource:
         send(resp, StepPage(*await self._pos.list_history(actor_of(req), code, read_query(req, StepQuery))))
 
 
-def _request(req: Request, code: str, step: str, raw: bytes) -> WalletRequest:
+def _request(req: Request, code: str, step: str, raw: bytes) -> KeyedRequest:
     """Return the request with a path of the normalised code, so that every spelling of the code is the same request."""
     return request_of(req, f"POST /v1/vouchers/{normalise(code)}/{step}", raw)
 

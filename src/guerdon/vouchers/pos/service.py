@@ -5,7 +5,8 @@ from collections.abc import Callable
 from guerdon.clock import Clock, rfc3339
 from guerdon.errors import AgainstPolicy, BusinessError, NotFound, Validation
 from guerdon.http.cursor import decode_cursor, encode_cursor
-from guerdon.http.respond import problem_of
+from guerdon.http.idempotency import KeyedRequest
+from guerdon.http.operation import problem_of
 from guerdon.ids import IdSource
 from guerdon.ledger.models import (
     COUNTED,
@@ -62,7 +63,7 @@ from guerdon.vouchers.pos.rules import (
 from guerdon.vouchers.pos.views import answer_of, step_of
 from guerdon.vouchers.redeem import RedemptionCounter, limit_reached, open_counter, redemption_counters
 from guerdon.vouchers.service import CHANNEL, OUTBOX_SECONDS, Vouchers
-from guerdon.wallets.service import Request, new_account
+from guerdon.wallets.service import new_account
 
 MINUTE_MS, DAY_MS = 60_000, 86_400_000
 EVENTS: dict[Step, str] = {
@@ -109,7 +110,7 @@ class PointOfSale:
         """
         found = await self._find(actor, code)
         key = self._ids.new("try")
-        step = await self._use(Request(actor, key, key.encode()), found, body, body.reservation, None)
+        step = await self._use(KeyedRequest(actor, key, key.encode()), found, body, body.reservation, None)
         view = await self._vouchers.view(found)
         try:
             outcome = await self._ledger.preview(step_command(step))
@@ -124,7 +125,7 @@ class PointOfSale:
             currency=metadata.get("currency"),
         )
 
-    async def reserve(self, request: Request, code: str, body: ReserveCreate) -> tuple[StepAnswer, bool]:
+    async def reserve(self, request: KeyedRequest, code: str, body: ReserveCreate) -> tuple[StepAnswer, bool]:
         """Reserve a use, or money of a gift card, for a checkout. Return the result, and whether an earlier request gave it.
 
         Raises:
@@ -147,7 +148,7 @@ class PointOfSale:
         accounts = tuple(counter.account for counter in counters or ())
         return await self._submit(self._step_request("reserve", request, found, apply, accounts=accounts))
 
-    async def use(self, request: Request, code: str, body: UseCreate) -> tuple[StepAnswer, bool]:
+    async def use(self, request: KeyedRequest, code: str, body: UseCreate) -> tuple[StepAnswer, bool]:
         """Use a voucher on a basket. Return the result, and whether an earlier request gave it.
 
         Raises:
@@ -161,7 +162,7 @@ class PointOfSale:
         found = await self._find(request.actor, code)
         return await self._submit(await self._use(request, found, body, body.reservation, body.reference))
 
-    async def release(self, request: Request, code: str, body: ReleaseCreate) -> tuple[StepAnswer, bool]:
+    async def release(self, request: KeyedRequest, code: str, body: ReleaseCreate) -> tuple[StepAnswer, bool]:
         """Release a reservation. Return the result, and whether an earlier request gave it.
 
         Raises:
@@ -176,7 +177,7 @@ class PointOfSale:
 
         return await self._submit(self._step_request("release", request, found, apply, reason=body.reason))
 
-    async def unuse(self, request: Request, code: str, body: UnuseCreate) -> tuple[StepAnswer, bool]:
+    async def unuse(self, request: KeyedRequest, code: str, body: UnuseCreate) -> tuple[StepAnswer, bool]:
         """Undo a use, if the offer allows it. Return the result, and whether an earlier request gave it.
 
         Raises:
@@ -205,7 +206,7 @@ class PointOfSale:
 
     # --- cancellation and transfer ----------------------------------------------------------------------------------
 
-    async def cancel(self, request: Request, code: str, body: CancelCreate) -> tuple[StepAnswer, bool]:
+    async def cancel(self, request: KeyedRequest, code: str, body: CancelCreate) -> tuple[StepAnswer, bool]:
         """Cancel a voucher: its price returns to the lots that it was taken from, and the stock and the limits no longer count it.
 
         Raises:
@@ -245,7 +246,7 @@ class PointOfSale:
         )
         return await self._submit(step)
 
-    async def load(self, request: Request, code: str, body: LoadCreate) -> tuple[StepAnswer, bool]:
+    async def load(self, request: KeyedRequest, code: str, body: LoadCreate) -> tuple[StepAnswer, bool]:
         """Move money from a gift card to a wallet, which the first credit opens.
 
         Raises:
@@ -301,7 +302,7 @@ class PointOfSale:
         return found
 
     async def _use(
-        self, request: Request, found: FoundVoucher, basket: Basket, reservation: str | None, reference: str | None
+        self, request: KeyedRequest, found: FoundVoucher, basket: Basket, reservation: str | None, reference: str | None
     ) -> StepRequest:
         counters = await self._counters(request.actor, found.voucher, basket.member_id)
         opens = tuple(open_counter(each, basket.member_id or "", self._clock.now_ms()) for each in counters or ())
@@ -323,7 +324,7 @@ class PointOfSale:
     def _step_request(
         self,
         step: Step,
-        request: Request,
+        request: KeyedRequest,
         found: FoundVoucher,
         apply: Callable[[View, VoucherBefore], VoucherStep],
         *,
