@@ -431,10 +431,7 @@ class Overloaded(OperationsError):
 
 
 class Retry(Overloaded):
-    """The state that a command was made from has changed, and nothing was written: read it again and submit a new command.
-
-    Raised by `decide`, and caught by the service that made the command. A caller sees it, as `overloaded`, only where no service does.
-    """
+    """The state that a command was made from has changed; nothing was written. The service that made the command catches it and reads again."""
 
     def __init__(self) -> None:
         super().__init__("the state that the command was made from has changed; nothing was done", retry_after_seconds=1)
