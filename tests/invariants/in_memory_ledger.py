@@ -13,9 +13,7 @@ from guerdon.http.idempotency import fingerprint
 from guerdon.ledger.decide import WritePlan, decide_batch
 from guerdon.ledger.models import Account, Command, CommandOutcome, CommandResult, Entry, Idempotency, RecordedRefusal, Transaction
 from guerdon.wallets.rules import Movement, atomic_command_of, command_of, postings_of, primary_entries
-from guerdon.wallets.service import fingerprint
 from tests.invariants.balance_model import Answer, Bounds, Spec
-from tests.invariants.model import Answer, Bounds, Spec
 
 ACTOR = "key_tests"
 NOW_MS = 1_769_860_800_000

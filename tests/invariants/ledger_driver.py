@@ -29,13 +29,9 @@ from guerdon.ledger.models import (
 )
 from guerdon.reversals.rules import Reversal, reversal_command
 from guerdon.wallets.rules import Movement, command_of, postings_of
-from guerdon.wallets.service import fingerprint
-from tests.invariants.asks import PLAIN, STATUS_AFTER, Answer, Ask
 from tests.invariants.balance_model import Bounds
-from tests.invariants.books import ACTOR, Store, account_of
 from tests.invariants.in_memory_ledger import ACTOR, Store, account_of
 from tests.invariants.ledger_requests import PLAIN, STATUS_AFTER, Answer, Ask
-from tests.invariants.model import Bounds
 
 
 class Till:
