@@ -7,21 +7,16 @@ from msgspec import Meta, Struct, field
 from pymongo import IndexModel
 
 from guerdon.clock import rfc3339
-from guerdon.database import Document
 from guerdon.erasable_data import ErasableRows
 from guerdon.members.models import PASSWORD_LENGTH_MAX, PASSWORD_LENGTH_MIN, Email
 from guerdon.second_factor.models import Code
+from guerdon.sessions.refresh import sessions_of
 
 SESSIONS = "sessions"
 INDEXES: dict[str, list[IndexModel]] = {
     # The id of a session begins with the id of its member, so that the sessions of a member need no index of their own.
     SESSIONS: [IndexModel([("expires_at", 1)], name="expiry", expireAfterSeconds=0)],
 }
-
-
-def sessions_of(member_id: str) -> Document:
-    """Return the filter of a member's sessions, whose ids begin with the id of the member."""
-    return {"_id": {"$gte": f"{member_id}:", "$lt": f"{member_id};"}}
 
 
 ERASABLE_ROWS = [ErasableRows("sessions", SESSIONS, sessions_of)]

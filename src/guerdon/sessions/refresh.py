@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from msgspec import Struct
 
+from guerdon.database import Document
 from guerdon.errors import Unauthenticated
 from guerdon.ids import checksum62, digest, random_base62
 
@@ -99,3 +100,8 @@ def parse_refresh_token(text: str) -> RefreshToken:
     if match is None or checksum62(text[:-6]) != match[5]:
         raise Unauthenticated(REFUSAL)
     return RefreshToken(f"mem_{match[1]}:{match[2]}", match[3], match[4])
+
+
+def sessions_of(member_id: str) -> Document:
+    """Return the filter of a member's sessions, whose ids begin with the id of the member."""
+    return {"_id": {"$gte": f"{member_id}:", "$lt": f"{member_id};"}}

@@ -16,8 +16,8 @@ from guerdon.members.vault import Vault
 from guerdon.permissions import ROLE_SCOPES, Actor
 from guerdon.second_factor.service import SecondFactors
 from guerdon.sessions.guard import LoginGuard
-from guerdon.sessions.models import SESSIONS, LoginCreate, Session, TokenView, sessions_of
-from guerdon.sessions.refresh import REFUSAL, RefreshToken, first_token, new_session_id, parse_refresh_token
+from guerdon.sessions.models import SESSIONS, LoginCreate, Session, TokenView
+from guerdon.sessions.refresh import REFUSAL, RefreshToken, first_token, new_session_id, parse_refresh_token, sessions_of
 from guerdon.sessions.rules import is_live, may_go_on, meaning_of
 
 SESSIONS_MAX = 20
