@@ -130,7 +130,7 @@ class Settings(BaseSettings):
     rate_guesses: str = Field(default="10/900", pattern=_QUOTA)
     """Failed log-ins to one account: from all unknown devices together, and from each known device."""
     rate_failures: str = Field(default="500/900", pattern=_QUOTA)
-    """Failed log-ins from unknown devices to all accounts. Above it, an address gets no second attempt."""
+    """Failed log-ins from unknown devices to all accounts. Above it, each address can fail only once per window."""
     rate_codes: str = Field(default="60/60", pattern=_QUOTA)
     """Look-ups of codes that do not exist, per member or key and per address. Above it, codes are no longer looked up for them."""
     trusted_proxies: str = Field(default="", max_length=2000)

@@ -112,7 +112,7 @@ def current() -> str:
         _HEAD,
         "| command | meaning |\n|---|---|\n",
         *links,
-        "\n## Exit codes\n\nOf every command; what 1 and 3 mean for a command is in its own section.\n\n| exit code | meaning |\n|---|---|\n",
+        "\n## Exit codes\n\nThese codes apply to every command. The section of a command states what 1 and 3 mean for it.\n\n| exit code | meaning |\n|---|---|\n",
         codes,
         "\n",
         *(_section(path, command) for path, command in commands),

@@ -6,7 +6,15 @@ ALONE = pytest.mark.alone
 """For a check that measures time: it runs when no other check does."""
 REPLICA_SET = ("test_bank_faults", "test_failover")
 """Modules whose checks run three mongods under load: one worker runs them all, so that two never run at once."""
-LONGEST = (*REPLICA_SET, "test_fuzz", "test_world", "test_seasoned", "test_proof", "test_campaigns", "test_vouchers")
+LONGEST = (
+    *REPLICA_SET,
+    "test_fuzz",
+    "test_ledger_histories",
+    "test_replay_order",
+    "test_tampering",
+    "test_campaigns",
+    "test_gift_cards",
+)
 """Modules that start first, so that the workers end at about the same time."""
 
 

@@ -69,7 +69,7 @@ def faults(kind: type[Struct], body: Any) -> list[tuple[str, str]]:
         (DebitCreate, {"amount": 1, "reason": "a\nb"}, [("/reason", "must not contain control or direction-override characters")]),
         (DebitCreate, {"amount": 1, "colour": "red"}, [("/colour", "is not a known field")]),
         (DebitCreate, {"amount": 1, "a/b~c": 1}, [("/a~1b~0c", "is not a known field")]),
-        (DebitCreate, {"amount": 1, "metadata": {"a b": "1"}}, [("/metadata/a b", "has a key that must consist of letters, digits, _ and -")]),
+        (DebitCreate, {"amount": 1, "metadata": {"a b": "1"}}, [("/metadata/a b", "is not a valid key: it must consist of letters, digits, _ and -")]),
         (DebitCreate, {"amount": 1, "metadata": {"a": 1}}, [("/metadata/a", "must be text")]),
         (
             DebitCreate,

@@ -41,6 +41,8 @@ _PARTS = re.compile(
 )
 _WHOLE = re.compile(r"(?<!\w)(?<![\w)\]}]\.)event\b")
 _POSITION = re.compile(r"<input>:([0-9]{1,9}):([0-9]{1,9})")
+_REASON = re.compile(r"<input>:[0-9]{1,9}:[0-9]{1,9}: ([^\n]{1,300})")
+"""Sentence of the compiler after the place of the fault; the lines that follow it draw the expression."""
 _MATCHES = re.compile(r"\bmatches\(")
 MACROS_MAX, JOINS_MAX = 3, 2
 """Maximum number of list macros in a condition, and of `+` beside a single one. The engine bounds the iterations of a macro, but not the cost
@@ -220,4 +222,7 @@ def _refused(pointer: str, error: str) -> Validation:
     """Return the compiler's error, with its `line` and `column` (both counted from 1) if it names them."""
     position = _POSITION.search(error)
     where = {} if position is None else {"line": int(position[1]), "column": int(position[2])}
-    return Validation.at(pointer, f"not a CEL expression: {error[:300]}", **where)
+    reason = _REASON.search(error)
+    return Validation.at(
+        pointer, f"not a CEL expression: {error[:300] if reason is None else reason[1].removesuffix(" (in container '')")}", **where
+    )

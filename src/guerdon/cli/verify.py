@@ -67,7 +67,7 @@ def verify_ledger(
 def checkpoint(public_keys: Public = False, data_dir: DataDir = None) -> None:
     """Sign a checkpoint of the ledger now.
 
-    Exit code 1: the ledger does not hold what the previous checkpoint says.
+    Exit code 1: the ledger does not match the previous checkpoint.
     """
     settings = load(data_dir=data_dir)
     key_set = checkpoint_key(settings, make=True)

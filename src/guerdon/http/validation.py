@@ -139,7 +139,7 @@ class _Checker:
         for key, each in value.items():
             below = _below(pointer, key)
             for _, words in self.check(kind.key_type, key, below):
-                yield below, f"has a key that {words}"
+                yield below, f"is not a valid key: it {words}"
             yield from self.check(kind.value_type, each, below)
 
     def _check_list(self, kind: mi.ListType, value: list[Any], pointer: str) -> Iterator[Fault]:
