@@ -223,6 +223,5 @@ def _refused(pointer: str, error: str) -> Validation:
     position = _POSITION.search(error)
     where = {} if position is None else {"line": int(position[1]), "column": int(position[2])}
     reason = _REASON.search(error)
-    return Validation.at(
-        pointer, f"not a CEL expression: {error[:300] if reason is None else reason[1].removesuffix(" (in container '')")}", **where
-    )
+    sentence = error[:300] if reason is None else reason[1].removesuffix(" (in container '')")
+    return Validation.at(pointer, f"not a CEL expression: {sentence}", **where)
