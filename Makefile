@@ -63,7 +63,7 @@ style:
 
 .PHONY: others
 others: style
-	$(BIN)/python -m tests.tidy.audit
+	$(BIN)/python -m tests.tidy.vulnerabilities
 	$(PYTEST) tests/tidy
 
 .PHONY: test
