@@ -33,7 +33,7 @@ from tests.invariants.full_ledger import KEYS, KINDS, Shop, build
 from tests.invariants.in_memory_ledger import without_bytes
 from tests.invariants.movements import bulk, fresh_key, open_wallets
 from tests.invariants.tampering import TAMPERS, VOUCHER_TAMPERS, Copy
-from tests.invariants.test_hashed_fields import GOLDEN
+from tests.tidy.test_hashed_fields import GOLDEN
 
 TRIALS = 2
 """`make trust` makes 1,000 trials (tests/trust/test_tampering.py)."""
