@@ -138,8 +138,10 @@ def _unique_keys(pairs: list[tuple[str, Any]]) -> None:
         raise ValueError(f"an object has more than {OBJECT_KEYS_MAX} keys")
     if len({key for key, _ in pairs}) != len(pairs):
         seen: set[str] = set()
-        repeated = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
-        raise ValueError(f"the key {repeated[:60]!r} is repeated")
+        for key, _ in pairs:
+            if key in seen:
+                raise ValueError(f"the key {key[:60]!r} is repeated")
+            seen.add(key)
 
 
 def _refuse_constant(name: str) -> NoReturn:
