@@ -71,7 +71,7 @@ def test_the_search_finds_what_a_scan_finds(times: list[int], at_ms: int) -> Non
 @given(st.integers(0, 1_000_000), st.integers(1, 7))
 def test_the_search_takes_four_steps_in_a_million_entries(place: int, gap: int) -> None:
     times = range(0, gap * 1_000_000, gap)
-    found, steps = search(times, place * gap)  # type: ignore[arg-type]
+    found, steps = search(times, place * gap)
     assert found == bisect.bisect_left(times, place * gap)
     assert steps <= 4
 

@@ -45,7 +45,7 @@ def posting(settings: Settings, office: PostOffice) -> Settings:
     """The settings with a mail server."""
     return settings.model_copy(
         update={
-            "smtp_url": type(settings.mongodb_url)(f"smtp://127.0.0.1:{office.port}"),  # type: ignore[misc]
+            "smtp_url": type(settings.mongodb_url)(f"smtp://127.0.0.1:{office.port}"),
             "mail_from": "Guerdon <no-reply@shop.test>",
             "reset_url": LINK,
         }

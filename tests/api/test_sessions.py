@@ -264,7 +264,7 @@ async def test_only_an_admin_changes_staff_and_never_themselves(anonymous: Calle
     people = {}
     for role in ("operator", "admin"):
         person = {"email": f"{role}@example.com", "password": "operator's password"}
-        await services.members.create_operator(person["email"], person["password"], role)  # type: ignore[arg-type]
+        await services.members.create_operator(person["email"], person["password"], role)
         people[role] = await logged_in(anonymous, person)
     operator, admin = (anonymous.with_token(people[role]["access_token"]) for role in ("operator", "admin"))
     member = await factory.member()

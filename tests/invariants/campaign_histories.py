@@ -41,7 +41,7 @@ from tests.invariants.in_memory_ledger import NOW_MS, assert_holds_and_lots, ass
 DELIVERED = "delivered"
 HOUR_MS, DAY_MS = 3_600_000, 86_400_000
 MEMBERS = [f"mem_{number:032x}" for number in range(3)]
-_EVENTS: Collection[RecordedEvent] = Collection(None, RecordedEvent)  # type: ignore[arg-type]
+_EVENTS: Collection[RecordedEvent] = Collection(None, RecordedEvent)
 STORED = EventCodec(Collection.encode, _EVENTS.decode)
 
 

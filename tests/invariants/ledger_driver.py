@@ -108,7 +108,7 @@ class Till:
         floor, ceiling, day, month = ask.terms
         terms = (
             AccountRules(None, floor, ceiling, Limits(day, month)) if ask.kind == "terms" else AccountRules(STATUS_AFTER[ask.kind])
-        )  # type: ignore[arg-type]
+        )
         transaction = Transaction(ask.kind, (Posting(ask.wallet, 0, RULES, terms=terms),), ACTOR)
         return Command((ask.owner,), (ask.wallet,), lambda view: Decision((transaction,)))
 
@@ -118,7 +118,7 @@ class Till:
 
 
 def lot_of(ask: Ask) -> Lot:
-    return Lot(ask.amount or 0, *ask.dates)  # type: ignore[arg-type]
+    return Lot(ask.amount or 0, *ask.dates)
 
 
 def award_command(ask: Ask, made: Mapping[str, CommandOutcome]) -> Command:

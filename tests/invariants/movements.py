@@ -96,7 +96,7 @@ async def do(services: Services, ask: Ask, made: Mapping[str, CommandOutcome]) -
     if ask.kind == "credit":
         source, *dates = ask.dates
         available_at, expires_at = (None if date is None else to_datetime(date) for date in dates)
-        body = CreditCreate(ask.amount or 0, None, ask.reference, source, available_at, expires_at)  # type: ignore[arg-type]
+        body = CreditCreate(ask.amount or 0, None, ask.reference, source, available_at, expires_at)
         return await services.wallets.credit(request, ask.wallet, body)
     if ask.kind == "debit":
         return await services.wallets.debit(request, ask.wallet, DebitCreate(ask.amount or 0, reference=ask.reference))

@@ -155,7 +155,7 @@ class Processes(Requests):
         for place, up, amount in steps:
             self.put("credit" if up else "debit", self.wallets[place], amount)
         asks, self.batch = self.batch, []
-        specs = [Spec(ask.kind, ask.wallet, ask.amount, ask.key) for ask in asks]  # type: ignore[arg-type]
+        specs = [Spec(ask.kind, ask.wallet, ask.amount, ask.key) for ask in asks]
         expected = self.world.ask_together(asks)
 
         async def both() -> list[list[Any]]:

@@ -121,10 +121,10 @@ async def test_protected_mail_connection_requires_a_trusted_certificate(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, protection: str
 ) -> None:
     context, trusted = certificate(tmp_path)
-    async with post_office(**{protection: context, "log_in": protection == "starttls"}) as office:  # type: ignore[arg-type]
+    async with post_office(**{protection: context, "log_in": protection == "starttls"}) as office:
         url = f"{'smtps' if protection == 'tls' else 'smtp'}://{USER}:p%40ss%3Aword%2F1@localhost:{office.port}"
         parsed = parse_smtp_url(url)
-        server = MailServer(parsed.host, parsed.port, protection, parsed.user, parsed.password)  # type: ignore[arg-type]
+        server = MailServer(parsed.host, parsed.port, protection, parsed.user, parsed.password)
         with pytest.raises(ssl.SSLCertVerificationError):
             await mailer(server).send(*LETTER, message_id="evt_1")
         assert (office.envelopes, office.users) == ([], [])
