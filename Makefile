@@ -120,7 +120,7 @@ docs: .venv/.dev ## Write the generated pages: OpenAPI, access, configuration, c
 	$(BIN)/python -m tests.tidy.pages
 
 .PHONY: lock
-lock: ## Resolve the dependencies anew and write the lock files (needs uv)
+lock: ## Resolve the dependencies again and write the lock files (needs uv)
 	uv pip compile pyproject.toml requirements/build.in --python-version 3.11 --generate-hashes \
 	  --no-emit-index-url --no-annotate --no-header --upgrade -o requirements/runtime.txt
 	uv pip compile pyproject.toml requirements/build.in --extra dev -c requirements/runtime.txt --python-version 3.11 \

@@ -1,10 +1,10 @@
-"""Docstrings, comments and error texts keep to the word list; no class name has two meanings."""
+"""Docstrings, comments, error texts and pages keep to the word list; no class name has two meanings."""
 
 import ast
 from collections import defaultdict
 from pathlib import Path
 
-from tests.tidy.words import ROOT, SOURCES, findings_in
+from tests.tidy.words import PAGES, ROOT, SOURCES, findings_in, findings_in_page
 
 NAMES = {
     "judge", "judgement", "judgements", "verdict", "verdicts", "settle", "settled", "blame", "showcase", "bearers", "whatif",
@@ -18,7 +18,7 @@ WIRE_FIELDS = {("src/guerdon/privacy/models.py", "standing")}
 
 
 def test_texts_keep_to_the_word_list() -> None:
-    found = [each for path in SOURCES for each in findings_in(path)]
+    found = [each for path in SOURCES for each in findings_in(path)] + [each for path in PAGES for each in findings_in_page(path)]
     assert not found, "\n".join(f"{each.file}:{each.line}: {each.found!r}; write: {each.write}" for each in found)
 
 
