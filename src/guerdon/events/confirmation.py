@@ -5,30 +5,25 @@ A confirmation is about one purchase, like a linked refund. Campaigns do not eva
 
 import msgspec
 
-from guerdon.campaigns.allocation import wallet_state
-from guerdon.campaigns.domain import EVENTS, REFUNDS, Award
+from guerdon.campaigns.domain import Award
 from guerdon.campaigns.outcome import confirmation_outcome
-from guerdon.campaigns.refunds import award_wallet_name, wallet_of
+from guerdon.campaigns.refunds import wallet_of
 from guerdon.campaigns.releases import lot_of
-from guerdon.errors import Retry
+from guerdon.events.linked import award_wallets, find_linked_replay, linked_command, linked_decision, waiting_changes
 from guerdon.events.record import (
     AWARD_BYTES,
-    EVENT_BYTES,
-    ITEM_BYTES,
     EventCodec,
     OpenWallet,
     PostingBuilder,
     RecordRequest,
     RecordResult,
-    find_replay,
     inputs_of,
-    owner_of,
     recorded_event,
     refunded_change,
     refunded_of,
 )
-from guerdon.ledger.models import AWAITING_CONFIRMATION, Account, Command, Decision, DocumentRef, View
-from guerdon.tiers.member_state import member_state_change, member_state_lock, member_state_of, member_state_ref
+from guerdon.ledger.models import AWAITING_CONFIRMATION, Account, Command, Decision, View
+from guerdon.tiers.member_state import member_state_of
 
 
 class ConfirmationRule:
@@ -43,38 +38,19 @@ class ConfirmationRule:
 
     def command(self) -> Command[RecordResult]:
         """Return the command with every account and document that the decision may touch."""
-        request, event, owner = self._request, self._request.event, self._request.owner
-        purchase = event.about or ""
-        documents = [
-            DocumentRef(EVENTS, event.id, owner),
-            DocumentRef(REFUNDS, f"{owner}/{purchase}", owner),
-            member_state_ref(owner),
-        ]
-        if request.original is None:
-            documents.append(DocumentRef(EVENTS, purchase, owner))
-        wallets = {wallet_of(award, owner) for award in self._waiting}
-        return Command(
-            owners=tuple({owner, *map(owner_of, wallets)}),
-            accounts=(*sorted(wallets), member_state_lock(owner)),
-            decide=self._decide,
-            documents=tuple(documents),
-            size_bytes=EVENT_BYTES + ITEM_BYTES * len(event.items) + 2 * AWARD_BYTES * len(self._waiting),
-        )
+        accounts = {wallet_of(award, self._request.owner) for award in self._waiting}
+        return linked_command(self._request, self._decide, accounts=accounts, award_bytes=2 * AWARD_BYTES * len(self._waiting))
 
     def _decide(self, view: View) -> Decision[RecordResult]:
         request, event, owner = self._request, self._request.event, self._request.owner
-        purchase = event.about or ""
-        replay = find_replay(request, view, self._codec.decode)
+        replay = find_linked_replay(request, view, self._codec)
         if replay is not None:
             return replay
-        if request.original is None and (EVENTS, purchase) in view.documents:
-            raise Retry
-        accounts = {award_wallet_name(award): view.accounts.get(wallet_of(award, owner)) for award in self._waiting}
         inputs = msgspec.structs.replace(
             inputs_of(request, view),
-            before=refunded_of(owner, purchase, view),
-            wallets={name: wallet_state(account) for name, account in accounts.items()},
-            waiting={lot_of(award): _amount_waiting(award, accounts[award_wallet_name(award)]) for award in self._waiting},
+            before=refunded_of(owner, event.about or "", view),
+            wallets=award_wallets(self._waiting, owner, view),
+            waiting={lot_of(award): _amount_waiting(award, view.accounts.get(wallet_of(award, owner))) for award in self._waiting},
             awaits=request.original is None,
         )
         awards = None if request.original is None else request.original.awards
@@ -82,19 +58,12 @@ class ConfirmationRule:
         postings = PostingBuilder(request, view, self._open_wallet)
         waiting: dict[str, Award] = {award.campaign: award for award in self._waiting}
         releases = [postings.release(release, waiting[release.campaign]) for release in outcome.releases]
-        changes = refunded_change(outcome, inputs)
-        if request.original is None:
-            # A command that records the purchase meanwhile changes the same member state, so that one of the two has to retry.
-            state = member_state_of(owner, view)
-            changes.append(member_state_change(state, state))
         recorded = recorded_event(request, [], outcome, inputs, releases=releases)
-        return Decision(
-            tuple(postings.transactions),
-            (),
-            ((EVENTS, self._codec.encode(recorded)),),
-            tuple(changes),
-            value=RecordResult(recorded, replayed=False),
-        )
+        if request.original is None:
+            changes = waiting_changes(outcome, inputs, member_state_of(owner, view))
+        else:
+            changes = refunded_change(outcome, inputs)
+        return linked_decision(recorded, postings, changes, self._codec)
 
 
 def _amount_waiting(award: Award, wallet: Account | None) -> int:

@@ -383,10 +383,6 @@ def refunded_change(outcome: EventOutcome, inputs: EvaluationInputs) -> list[Doc
     return [counted_change(REFUNDS, outcome.refunded, None if inputs.before is None else inputs.before.count)]
 
 
-def owner_of(account: str) -> str:
-    return account.rpartition(":")[0]
-
-
 def member_state_changes(
     event: ShopEvent, before: MemberState, progress: TierProgress, outcome: EventOutcome, *, moved: bool
 ) -> list[DocumentChange]:
