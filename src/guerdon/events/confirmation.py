@@ -26,8 +26,8 @@ from guerdon.ledger.models import AWAITING_CONFIRMATION, Account, Command, Decis
 from guerdon.tiers.member_state import member_state_of
 
 
-class ConfirmationRule:
-    """Command of a confirmation of one purchase."""
+class ConfirmationRecorder:
+    """Makes the command that records a confirmation of one purchase."""
 
     def __init__(self, request: RecordRequest, open_wallet: OpenWallet, codec: EventCodec) -> None:
         self._request = request

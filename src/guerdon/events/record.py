@@ -190,8 +190,8 @@ class PostingBuilder:
         self._moved[account.id] = msgspec.structs.replace(account, balance=account.balance + amount, seq=account.seq + 1)
 
 
-class EventRule:
-    """Command of an event that campaigns evaluate.
+class EventRecorder:
+    """Makes the command that records an event which campaigns evaluate.
 
     Campaigns that do not read the member state are evaluated when the command is made, the others in the commit.
     """

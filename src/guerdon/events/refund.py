@@ -29,8 +29,8 @@ from guerdon.tiers.member_state import TIERS_REF, member_state_of, tier_step, ti
 from guerdon.tiers.rules import advance, gains_of
 
 
-class RefundRule:
-    """Command of a refund of one purchase."""
+class RefundRecorder:
+    """Makes the command that records a refund of one purchase."""
 
     def __init__(self, request: RecordRequest, open_wallet: OpenWallet, codec: EventCodec) -> None:
         self._request = request

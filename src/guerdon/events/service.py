@@ -27,10 +27,10 @@ from guerdon.campaigns.service import Campaigns
 from guerdon.clock import Clock, utc_ms
 from guerdon.database import Database
 from guerdon.errors import GuerdonError, NotFound, Overloaded, Retry, Validation
-from guerdon.events.confirmation import ConfirmationRule
+from guerdon.events.confirmation import ConfirmationRecorder
 from guerdon.events.models import EventCreate
-from guerdon.events.record import EventCodec, EventRule, OpenWallet, RecordRequest, RecordResult, already_recorded
-from guerdon.events.refund import RefundRule
+from guerdon.events.record import EventCodec, EventRecorder, OpenWallet, RecordRequest, RecordResult, already_recorded
+from guerdon.events.refund import RefundRecorder
 from guerdon.ids import digest
 from guerdon.ledger.models import Command
 from guerdon.ledger.service import Ledger
@@ -305,8 +305,8 @@ def event_command(request: RecordRequest, open_wallet: OpenWallet, codec: EventC
     `decide` raises EventReused when the id belongs to another event.
     """
     event = request.event
-    rule = EventRule if event.about is None else ConfirmationRule if event.refund_of is None else RefundRule
-    return rule(request, open_wallet, codec).command()
+    recorder = EventRecorder if event.about is None else ConfirmationRecorder if event.refund_of is None else RefundRecorder
+    return recorder(request, open_wallet, codec).command()
 
 
 def shop_event(body: EventCreate) -> ShopEvent:
