@@ -1,6 +1,6 @@
 """The calendar of the programme: days and months in its time zone."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from zoneinfo import ZoneInfo
 
 from guerdon.clock import to_datetime, to_ms
@@ -38,15 +38,31 @@ class Calendar:
         after = datetime(year + month // 12, month % 12 + 1, 1, tzinfo=self.zone)
         return to_ms(first.astimezone(UTC)), to_ms(after.astimezone(UTC))
 
+    def midnight(self, day: date) -> int:
+        """Return the midnight at which a day begins."""
+        return to_ms(datetime.combine(day, time.min, self.zone).astimezone(UTC))
+
     def end_of_day(self, now_ms: int, days: int = 0) -> int:
         """Return the midnight at which the day of `now_ms` ends, or the midnight `days` days later."""
         today = to_datetime(now_ms).astimezone(self.zone).date()
-        return to_ms(datetime.combine(today + timedelta(days=days + 1), datetime.min.time(), self.zone).astimezone(UTC))
+        return self.midnight(today + timedelta(days=days + 1))
 
     def month_ends_at(self, now_ms: int) -> int:
         """Return the first millisecond of the next month."""
         month = self.names(now_ms)[1]
         return self.month_bounds(int(month[:4]), int(month[5:]))[1]
+
+
+def first_of_month(day: date, months: int) -> date:
+    """Return the first day of the month `months` after the month of `day`."""
+    count = day.year * 12 + day.month - 1 + months
+    return date(count // 12, count % 12 + 1, 1)
+
+
+def add_months(day: date, months: int) -> date:
+    """Return the same day of the month `months` later, or the last day of that month if it is shorter."""
+    first = first_of_month(day, months)
+    return first.replace(day=min(day.day, (first_of_month(first, 1) - first).days))
 
 
 QUARTERS_MAX = 4096

@@ -5,9 +5,9 @@ available at midnights: value with the same midnight is one lot, and a wallet ho
 """
 
 from collections.abc import Sequence
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import date, timedelta
 
-from guerdon.calendar import Calendar
+from guerdon.calendar import Calendar, add_months, first_of_month
 from guerdon.campaigns.models import (
     WEEKDAYS,
     AfterDays,
@@ -22,7 +22,6 @@ from guerdon.campaigns.models import (
     PendingEvent,
     Period,
 )
-from guerdon.clock import to_ms
 from guerdon.ledger.models import AWAITING_CONFIRMATION
 
 DAYS_TO_THE_DAY = 31
@@ -66,7 +65,7 @@ def dates_of(pending: Pending | None, expiry: Expiry | None, now_ms: int, calend
         case None:
             return None, expires_at(expiry, now_ms, calendar)
         case PendingDays(days):
-            available_at = _midnight(local_date(now_ms, calendar) + timedelta(days=days + 1), calendar)
+            available_at = calendar.midnight(local_date(now_ms, calendar) + timedelta(days=days + 1))
             return available_at, expires_at(expiry, now_ms, calendar)
         case PendingEvent(_, within_days):
             return AWAITING_CONFIRMATION, expires_at(AfterDays(within_days), now_ms, calendar)
@@ -80,15 +79,13 @@ def expires_at(expiry: Expiry | None, now_ms: int, calendar: Calendar) -> int | 
     match expiry:
         case AfterDays(days):
             last = today + timedelta(days=days)
-            return _midnight(last + timedelta(days=1) if days <= DAYS_TO_THE_DAY else _next_monday(last), calendar)
+            return calendar.midnight(last + timedelta(days=1) if days <= DAYS_TO_THE_DAY else _next_monday(last))
         case AfterMonths(months):
-            first = _months_later(today, months)
-            days_of_month = (_months_later(first, 1) - first).days
-            return _midnight(_next_monday(first.replace(day=min(today.day, days_of_month))), calendar)
+            return calendar.midnight(_next_monday(add_months(today, months)))
         case EndOfMonth(months):
-            return _midnight(_months_later(today, months + 1), calendar)
+            return calendar.midnight(first_of_month(today, months + 1))
         case EndOfYear(years):
-            return _midnight(date(today.year + years + 1, 1, 1), calendar)
+            return calendar.midnight(date(today.year + years + 1, 1, 1))
 
 
 def local_date(at_ms: int, calendar: Calendar) -> date:
@@ -96,15 +93,5 @@ def local_date(at_ms: int, calendar: Calendar) -> date:
     return calendar.local(at_ms).date()
 
 
-def _midnight(day: date, calendar: Calendar) -> int:
-    return to_ms(datetime.combine(day, time.min, calendar.zone).astimezone(UTC))
-
-
 def _next_monday(day: date) -> date:
     return day + timedelta(days=7 - day.weekday())
-
-
-def _months_later(day: date, months: int) -> date:
-    """Return the first day of the month `months` after the month of `day`."""
-    count = day.year * 12 + day.month - 1 + months
-    return date(count // 12, count % 12 + 1, 1)

@@ -11,17 +11,17 @@ state.
 
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import timedelta
 from functools import lru_cache
 from itertools import accumulate
 
 import msgspec
 from msgspec import Struct
 
-from guerdon.calendar import Calendar
+from guerdon.calendar import Calendar, add_months
 from guerdon.campaigns.domain import Award, EvaluationInputs, MemberState, RecordedEvent, ShopEvent
 from guerdon.campaigns.outcome import EventOutcome, award_of
-from guerdon.clock import rfc3339, to_datetime, to_ms
+from guerdon.clock import rfc3339, to_datetime
 from guerdon.tiers.models import Keep, MemberTierView, NextTier, Reason, RollingWindow, TierChange, TierSet, TierSets
 
 Qualifying = Mapping[str, Mapping[str, int]]
@@ -137,16 +137,9 @@ def _grace_ends_at(moment: int, months: int, days: int, calendar: Calendar) -> i
     if not months and not days:
         return moment
     day = to_datetime(moment).astimezone(calendar.zone).date()
-    if _midnight(day, calendar) != moment:
+    if calendar.midnight(day) != moment:
         day += timedelta(days=1)
-    count = day.year * 12 + day.month - 1 + months
-    first = date(count // 12, count % 12 + 1, 1)
-    after = date((count + 1) // 12, (count + 1) % 12 + 1, 1)
-    return _midnight(first.replace(day=min(day.day, (after - first).days)) + timedelta(days=days), calendar)
-
-
-def _midnight(day: date, calendar: Calendar) -> int:
-    return to_ms(datetime.combine(day, time.min, calendar.zone).astimezone(UTC))
+    return calendar.midnight(add_months(day, months) + timedelta(days=days))
 
 
 # --- the tier over time -----------------------------------------------------------------------------------------------
