@@ -7,7 +7,7 @@ from msgspec import Meta, Struct, field
 from pymongo import IndexModel
 
 from guerdon.campaigns.models import TierCode
-from guerdon.clock import rfc3339
+from guerdon.clock import optional_time, rfc3339
 from guerdon.ledger.models import Account
 from guerdon.money import BALANCE_CEILING, Amount, AssetCode, Rounding
 from guerdon.types import EXPECTED, DefinitionStatus, LongText, PageQuery, Text
@@ -395,7 +395,3 @@ def view_offer(offer: Offer, account: Account | None) -> OfferView:
         created_at=rfc3339(offer.created_at),
         changed_at=rfc3339(offer.changed_at),
     )
-
-
-def optional_time(at_ms: int | None) -> str | None:
-    return None if at_ms is None else rfc3339(at_ms)

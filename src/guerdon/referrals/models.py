@@ -5,7 +5,7 @@ from typing import Annotated
 from msgspec import Meta, Struct
 
 from guerdon.campaigns.domain import MemberState
-from guerdon.clock import rfc3339
+from guerdon.clock import optional_time
 from guerdon.types import EXPECTED
 
 CODE_DIGITS = 22
@@ -41,5 +41,4 @@ class ReferralView(Struct, frozen=True):
 
 
 def view_referral(member_state: MemberState, code: str) -> ReferralView:
-    at = member_state.referred_at
-    return ReferralView(member_state.id, code, member_state.referrer, None if at is None else rfc3339(at))
+    return ReferralView(member_state.id, code, member_state.referrer, optional_time(member_state.referred_at))

@@ -4,10 +4,11 @@ from collections.abc import Sequence
 
 from guerdon.calendar import Calendar
 from guerdon.campaigns.evaluation import Subject
+from guerdon.clock import optional_time
 from guerdon.errors import NotFound
 from guerdon.ledger.models import Command, Decision, DocumentRef, View
 from guerdon.members.models import MEMBERS
-from guerdon.offers.models import OFFERS, CatalogueItem, Offer, left_of, optional_time
+from guerdon.offers.models import OFFERS, CatalogueItem, Offer, left_of
 from guerdon.vouchers.redeem import RedeemContext, documents_of, ineligible, redemption_counters, rejection_reason, unaffordable
 
 

@@ -5,9 +5,9 @@ from typing import Annotated, Literal
 from msgspec import Meta, Struct, field
 from pymongo import IndexModel
 
-from guerdon.clock import rfc3339
+from guerdon.clock import optional_time, rfc3339
 from guerdon.ledger.models import COUNTED, ISSUER, Account, Lot, Posting
-from guerdon.offers.models import BasketMinimum, FixedValue, OfferKind, Price, Value, optional_time
+from guerdon.offers.models import BasketMinimum, FixedValue, OfferKind, Price, Value
 from guerdon.types import EXPECTED, MemberId, PageQuery, Reference
 from guerdon.wallets.models import TransactionView
 

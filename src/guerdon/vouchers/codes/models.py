@@ -6,8 +6,8 @@ import msgspec
 from msgspec import Meta, Struct, field
 from pymongo import IndexModel
 
-from guerdon.clock import rfc3339
-from guerdon.offers.models import CodePattern, optional_time
+from guerdon.clock import optional_time, rfc3339
+from guerdon.offers.models import CodePattern
 from guerdon.types import EXPECTED, PageQuery
 
 CODE_BATCHES, STAGED_CODES = "voucher_batches", "staged_codes"
