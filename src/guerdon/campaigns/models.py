@@ -20,7 +20,6 @@ CAMPAIGNS_LIVE_MAX = 200
 CAPS_MAX, HOURS_MAX = 8, 21
 WAITING_DAYS_MAX, EXPIRY_MONTHS_MAX = 366, 120
 
-CampaignStatus = DefinitionStatus
 Clawback = Literal["none", "up_to_balance", "debt"]
 Period = Literal["day", "week", "month", "year", "ever"]
 PaidTo = Literal["member", "referrer"]
@@ -310,7 +309,7 @@ class Campaign(Struct, frozen=True, kw_only=True):
 
     id: str = field(name="_id")
     version: int
-    status: CampaignStatus
+    status: DefinitionStatus
     name: str
     asset: str
     event_types: list[str]
@@ -359,7 +358,7 @@ class CampaignView(Struct, frozen=True):
     """Id of the campaign."""
     version: int
     """Number of the version in force."""
-    status: CampaignStatus
+    status: DefinitionStatus
     """Status of the campaign."""
     name: str
     """Name for people."""
@@ -438,7 +437,7 @@ class CampaignPage(Struct, frozen=True):
 class CampaignQuery(PageQuery, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """One page of campaigns, with a filter by status."""
 
-    status: CampaignStatus | None = None
+    status: DefinitionStatus | None = None
     """Only campaigns with this status."""
 
 

@@ -39,10 +39,8 @@ def window_name(period: Period, at_ms: int, calendar: Calendar) -> str:
     return {"day": day, "month": month, "year": month[:4]}[period]
 
 
-def is_open(schedule: Sequence[Hours] | None, at_ms: int, calendar: Calendar) -> bool:
-    """Return whether a time is within the weekly hours. None is always open."""
-    if schedule is None:
-        return True
+def is_open(schedule: Sequence[Hours], at_ms: int, calendar: Calendar) -> bool:
+    """Return whether a time is within the weekly hours."""
     local = calendar.local(at_ms)
     clock = f"{local.hour:02d}:{local.minute:02d}"
     today, yesterday = WEEKDAYS[local.weekday()], WEEKDAYS[local.weekday() - 1]

@@ -26,8 +26,8 @@ class _SealedProfile(Struct, frozen=True, omit_defaults=True):
 class Profiles:
     """Members as campaigns read them."""
 
-    def __init__(self, identity: Members, vault: Vault) -> None:
-        self._members = identity
+    def __init__(self, members: Members, vault: Vault) -> None:
+        self._members = members
         self._vault = vault
 
     async def read(self, member_id: str | None, *, seal_for: str | None) -> Subject:

@@ -18,7 +18,6 @@ from guerdon.campaigns.models import (
     Campaign,
     CampaignCreate,
     CampaignQuery,
-    CampaignStatus,
     CampaignVersion,
     PendingEvent,
     in_force,
@@ -29,6 +28,7 @@ from guerdon.errors import Validation
 from guerdon.ids import IdSource
 from guerdon.lifecycle import Definitions, version_id
 from guerdon.permissions import Actor
+from guerdon.types import DefinitionStatus
 from guerdon.wallets.assets import Assets
 
 REFRESH_SECONDS = 1.0
@@ -92,7 +92,7 @@ class Campaigns:
         """
         return await self._campaign(body, campaign.id, actor, version=campaign.version + 1, now_ms=self._clock.now_ms())
 
-    async def set_status(self, campaign_id: str, status: CampaignStatus) -> Campaign:
+    async def set_status(self, campaign_id: str, status: DefinitionStatus) -> Campaign:
         """Activate, pause or end a campaign. The same status again changes nothing; an ended campaign cannot change.
 
         Raises:

@@ -51,9 +51,9 @@ def member_of(code: str) -> str | None:
 class Referrals:
     """Referrals of members by members."""
 
-    def __init__(self, ledger: Ledger, identity: Members, *, database: Database) -> None:
+    def __init__(self, ledger: Ledger, members: Members, *, database: Database) -> None:
         self._ledger = ledger
-        self._members = identity
+        self._members = members
         self._member_states = database.collection(MEMBER_STATES, MemberState)
 
     async def record(self, member_id: str, code: str) -> tuple[ReferralView, bool]:

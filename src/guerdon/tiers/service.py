@@ -54,9 +54,9 @@ Commands that read the previous tier set have been committed or abandoned by the
 class Tiers:
     """Service of tiers."""
 
-    def __init__(self, ledger: Ledger, identity: Members, assets: Assets, *, database: Database, clock: Clock) -> None:
+    def __init__(self, ledger: Ledger, members: Members, assets: Assets, *, database: Database, clock: Clock) -> None:
         self._ledger = ledger
-        self._members = identity
+        self._members = members
         self._assets = assets
         self._clock = clock
         self._definitions = Definitions(database, (TIER_SETS, TierSets), (TIER_SET_VERSIONS, TierSetVersion), noun="tier set")

@@ -49,9 +49,9 @@ _canonical = msgspec.json.Encoder()
 class Wallets:
     """Commands and queries on the wallets of members."""
 
-    def __init__(self, ledger: Ledger, identity: Members, assets: Assets, clock: Clock) -> None:
+    def __init__(self, ledger: Ledger, members: Members, assets: Assets, clock: Clock) -> None:
         self._ledger = ledger
-        self._members = identity
+        self._members = members
         self._assets = assets
         self._clock = clock
         self._known_ids: set[str] = set()
