@@ -19,6 +19,7 @@ class TierStep(Struct, frozen=True):
 
 
 EVENTS, REFUNDS, MEMBER_STATES = "events", "refunds", "standings"
+"""Collections of recorded events, of `PurchaseRefunds` and of `MemberState`."""
 REFERRERS = "referrer:"
 """Prefix of the asset in the key of a referrer's wallet."""
 PURCHASE, REFUND = "purchase", "refund"
@@ -99,7 +100,7 @@ class Award(Struct, frozen=True, kw_only=True, omit_defaults=True):
     waits: AwaitedEvent | None = None
     """Event that releases the award. Until then it cannot be spent, and it expires at `expires_at`."""
     refund_rule: RefundRule = "proportional"
-    """Rule for the share that a refund takes back."""
+    """Rule for the share that a refund takes back. The default is left out of the document, so awards from before this field have it."""
 
 
 class Refundable(Struct, frozen=True):
@@ -142,7 +143,9 @@ class AchievementReached(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A goal that was reached: the events that count for it, and its award if there is one."""
 
     kind: str
+    """Unit of `CountedEvent.unit`."""
     marks: tuple[CountedEvent, ...]
+    """Counted events that completed the goal."""
     occurred_at: int
     recorded_at: int
     award: Award | None = None
@@ -154,9 +157,11 @@ class AchievementProgress(Struct, frozen=True, kw_only=True, omit_defaults=True)
     kind: str = ""
     """Unit of `CountedEvent.unit`."""
     marks: tuple[CountedEvent, ...] = ()
+    """Counted events that have not completed a goal."""
     times: int = 0
     """Number of times that the goal was reached."""
     reached: tuple[AchievementReached, ...] = ()
+    """Goals that were reached last, oldest first."""
 
 
 class ReturnedItem(Struct, frozen=True, kw_only=True):
@@ -209,6 +214,7 @@ class EvaluationInputs(Struct, frozen=True, kw_only=True, omit_defaults=True):
     judged_at: int
     """`now` in conditions."""
     decided_at: int = 0
+    """Time of the commit."""
     tier: str | None = None
     """Tier of the member at the time of the event, as known when it was recorded."""
     tier_versions: tuple[int, ...] = ()
@@ -222,6 +228,7 @@ class EvaluationInputs(Struct, frozen=True, kw_only=True, omit_defaults=True):
     referrer: str | None = None
     """Id of the member's referrer."""
     wallets: dict[str, AwardWallet] = {}
+    """By asset, with `REFERRERS` before it for the referrer's: wallets before the event that the awards depend on."""
     used: dict[str, int] = {}
     """By account: amount counted against caps and budgets before the event."""
     waiting: dict[str, int] | None = None

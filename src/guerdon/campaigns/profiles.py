@@ -77,4 +77,5 @@ class Profiles:
 
 
 def _context(member_id: str, event_id: str) -> str:
+    """Return the context that a sealed profile is bound to. Stored profiles cannot be opened with any other text."""
     return f"what {event_id} was judged on, of {member_id}"
