@@ -215,12 +215,12 @@ class StandingExport(Struct, frozen=True):
 
 
 class CounterExport(Struct, frozen=True):
-    """The used part of a cap of one campaign, for one member and one period."""
+    """The used part of a cap of a campaign, or the number of redemptions of an offer, for one member and one period."""
 
     id: str
-    """Id of the counter, which contains the campaign and the period."""
+    """Id of the counter, which contains the period and the campaign or the offer."""
     used: int
-    """Used amount of the cap. The awards in `events` add up to it."""
+    """Used amount of the cap, to which the awards in `events` add up, or number of redemptions."""
 
 
 class RefundExport(Struct, frozen=True):
