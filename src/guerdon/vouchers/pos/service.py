@@ -356,9 +356,8 @@ class PointOfSale:
 
     async def _submit(self, step: StepRequest) -> tuple[StepAnswer, bool]:
         outcome = await self._ledger.submit(step_command(step))
-        voucher = step.voucher
-        code = None if voucher.number is None else await self._vouchers.pool_code(voucher.offer, voucher.number)
-        return answer_of(voucher, key_entry(outcome.entries), code), outcome.replayed
+        code = await self._vouchers.pool_code(step.voucher)
+        return answer_of(step.voucher, key_entry(outcome.entries), code), outcome.replayed
 
     # --- limits, policies, members ----------------------------------------------------------------------------------
 
