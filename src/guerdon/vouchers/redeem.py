@@ -76,8 +76,8 @@ class RedeemRequest(Struct, frozen=True):
     """Time of the request. The commit has its own time."""
     prepared: PreparedVoucher | None
     """None when the redemption is expected to be refused."""
-    reads_member: bool
-    """True to read the member's document as well. An account of the member proves that the member exists, too."""
+    checks_member: bool
+    """True to read the member's document, which proves that the member exists. An account of the member proves it too."""
 
 
 class RedemptionCounter(Struct, frozen=True):
@@ -136,7 +136,7 @@ def redeem_command(request: RedeemRequest) -> Command[Voucher | None]:
     wallet = () if offer.price is None else (f"{member}:{offer.price.asset}",)
     own_accounts = (*wallet, *[counter.account for counter in counters])
     documents = documents_of([offer], member)
-    if request.reads_member:
+    if request.checks_member:
         documents.append(DocumentRef(MEMBERS, member, member))
     if prepared is not None and prepared.code_id is not None:
         documents.append(DocumentRef(VOUCHER_CODES, prepared.code_id, member))
@@ -147,7 +147,7 @@ def redeem_command(request: RedeemRequest) -> Command[Voucher | None]:
             return Decision(replayed=(earlier,))
         document = view.documents.get((OFFERS, offer.id))
         known = (MEMBERS, member) in view.documents or not view.accounts.keys().isdisjoint(own_accounts)
-        if document is None or (request.reads_member and not known):
+        if document is None or (request.checks_member and not known):
             raise NotFound("there is no such offer or member")
         if (
             not known

@@ -117,7 +117,7 @@ class Vouchers:
                 calendar=self._ledger.calendar,
                 now_ms=self._clock.now_ms(),
                 prepared=self._prepare(offer, member) if complete or offer.id not in self._sold_out else None,
-                reads_member=complete or offer.price is None,
+                checks_member=complete or offer.price is None,
             )
             try:
                 outcome = await self._ledger.submit(redeem_command(redemption))
