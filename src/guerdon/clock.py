@@ -64,6 +64,11 @@ def rfc3339(at_ms: int) -> str:
     return f"{_whole_seconds(at_ms // 1000)}.{at_ms % 1000:03d}Z"
 
 
+def optional_rfc3339(at_ms: int | None) -> str | None:
+    """Return the time in RFC 3339, or None."""
+    return None if at_ms is None else rfc3339(at_ms)
+
+
 @lru_cache(maxsize=64)
 def _whole_seconds(at_seconds: int) -> str:
     """Return the time without fraction. Cached, because thousands of responses fall into one second."""

@@ -7,7 +7,7 @@ from msgspec import Meta, Struct, field
 from pymongo import IndexModel
 
 from guerdon.campaigns.models import TierCode
-from guerdon.clock import rfc3339
+from guerdon.clock import optional_rfc3339, rfc3339
 from guerdon.ledger.models import Account
 from guerdon.money import BALANCE_CEILING, Amount, AssetCode, Rounding
 from guerdon.types import EXPECTED, DefinitionStatus, LongText, PageQuery, Text
@@ -383,8 +383,8 @@ def view_offer(offer: Offer, account: Account | None) -> OfferView:
         per_member_month_limit=offer.per_member_month_limit,
         eligibility=offer.eligibility,
         tiers=offer.tiers,
-        starts_at=optional_time(offer.starts_at),
-        ends_at=optional_time(offer.ends_at),
+        starts_at=optional_rfc3339(offer.starts_at),
+        ends_at=optional_rfc3339(offer.ends_at),
         voucher_valid_days=offer.voucher_valid_days,
         code_pattern=offer.code_pattern,
         minimum_basket=offer.minimum_basket,
@@ -395,7 +395,3 @@ def view_offer(offer: Offer, account: Account | None) -> OfferView:
         created_at=rfc3339(offer.created_at),
         changed_at=rfc3339(offer.changed_at),
     )
-
-
-def optional_time(at_ms: int | None) -> str | None:
-    return None if at_ms is None else rfc3339(at_ms)

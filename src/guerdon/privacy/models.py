@@ -8,7 +8,7 @@ from pymongo import IndexModel
 from guerdon.audit_log.models import RecordView
 from guerdon.campaigns.domain import MemberState, PurchaseRefunds, RecordedEvent
 from guerdon.campaigns.evaluation import Subject
-from guerdon.clock import rfc3339
+from guerdon.clock import optional_rfc3339
 from guerdon.database import Document
 from guerdon.erasable_data import ErasableRows
 from guerdon.events.views import EventView, view_event
@@ -284,7 +284,7 @@ def view_member_state(state: MemberState | None) -> StandingExport | None:
     """Return the wire shape of a member state."""
     if state is None:
         return None
-    last = None if state.last_purchase_at is None else rfc3339(state.last_purchase_at)
+    last = optional_rfc3339(state.last_purchase_at)
     times = {campaign: achieved.times for campaign, achieved in state.achieved.items()}
     return StandingExport(state.purchases, last, state.qualifying, state.referrer, times)
 

@@ -15,7 +15,7 @@ from guerdon.calendar import Calendar
 from guerdon.campaigns.cel import compile_eligibility, facts_of_member
 from guerdon.campaigns.domain import PURCHASE, EvaluationInputs, MemberState, ShopEvent
 from guerdon.campaigns.evaluation import Subject, member_facts
-from guerdon.clock import rfc3339
+from guerdon.clock import optional_rfc3339, rfc3339
 from guerdon.errors import BusinessError, InsufficientFunds, LimitReached, NotEligible, NotFound, OfferUnavailable, Retry, SoldOut
 from guerdon.ledger.decide import find_replay
 from guerdon.ledger.models import (
@@ -231,8 +231,8 @@ def unavailable(offer: Offer, now_ms: int) -> BusinessError | None:
     after = offer.ends_at is not None and now_ms >= offer.ends_at
     if offer.status == "active" and not before and not after:
         return None
-    starts = None if offer.starts_at is None else rfc3339(offer.starts_at)
-    ends = None if offer.ends_at is None else rfc3339(offer.ends_at)
+    starts = optional_rfc3339(offer.starts_at)
+    ends = optional_rfc3339(offer.ends_at)
     reason = f"is {offer.status}" if offer.status != "active" else f"begins at {starts}" if before else f"ended at {ends}"
     return OfferUnavailable(f"the offer {reason}", status_now=offer.status, starts_at=starts, ends_at=ends)
 
