@@ -220,7 +220,7 @@ class Offer(Struct, frozen=True, kw_only=True):
 
     @property
     def stock_account(self) -> str:
-        return f"{self.id}:{STOCK}"
+        return stock_account(self.id)
 
 
 class OfferVersion(Struct, frozen=True, kw_only=True):
@@ -354,6 +354,11 @@ class Catalogue(Struct, frozen=True):
     """All active offers whose window has not ended."""
     next_cursor: None = None
     """Always null: the catalog has one page."""
+
+
+def stock_account(offer_id: str) -> str:
+    """Return the id of the stock account of an offer."""
+    return f"{offer_id}:{STOCK}"
 
 
 def stock_of(account: Account | None) -> int | None:

@@ -24,7 +24,7 @@ from guerdon.ledger.models import (
 from guerdon.ledger.service import Ledger
 from guerdon.ledger.store import REVERSALS
 from guerdon.members.service import Members
-from guerdon.offers.models import STOCK, Offer
+from guerdon.offers.models import Offer, stock_account
 from guerdon.offers.service import Offers
 from guerdon.outbox import Outbox
 from guerdon.permissions import MISSING_OR_FOREIGN, Actor
@@ -426,7 +426,7 @@ def released_accounts(voucher: Voucher) -> tuple[str, ...]:
 
     The stock keeps counting external codes, which are dealt once, and codes of a batch, which may be printed.
     """
-    kept = f"{voucher.offer}:{STOCK}" if voucher.kind == "external_code" or voucher.batch is not None else None
+    kept = stock_account(voucher.offer) if voucher.kind == "external_code" or voucher.batch is not None else None
     return tuple(account for account in voucher.counted if account != kept)
 
 
