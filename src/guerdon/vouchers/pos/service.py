@@ -4,12 +4,13 @@ from collections.abc import Callable
 
 from guerdon.clock import Clock, rfc3339
 from guerdon.errors import AgainstPolicy, BusinessError, NotFound, Validation
-from guerdon.http.cursor import decode_cursor, encode_cursor
+from guerdon.http.cursor import decode_number, encode_cursor
 from guerdon.http.idempotency import KeyedRequest
 from guerdon.http.operation import problem_of
 from guerdon.ids import IdSource
 from guerdon.ledger.models import (
     COUNTED,
+    SEQ_DIGITS,
     Account,
     DocumentChange,
     DocumentRef,
@@ -278,7 +279,8 @@ class PointOfSale:
         """
         voucher = (await self._find(actor, code)).voucher
         # A code without a step has no account, so its history is empty.
-        where = {"$gt": voucher.account + "#", "$lt": entry_id(voucher.account, _seq_of(query.cursor))}
+        before = 10**SEQ_DIGITS - 1 if query.cursor is None else decode_number(query.cursor, SEQ_DIGITS)
+        where = {"$gt": voucher.account + "#", "$lt": entry_id(voucher.account, before)}
         entries = await self._ledger.list_entries({"_id": where}, limit=query.limit + 1)
         page = entries[: query.limit]
         steps = [step_of(voucher, entry) for entry in page]
@@ -444,16 +446,3 @@ def _require_policy(allowed: bool, until: int | None, now_ms: int, detail: str) 
 def _metadata_of(discount: Discount) -> dict[str, str]:
     metadata = {} if discount.discount is None else {"discount": str(discount.discount)}
     return metadata if discount.currency is None else {**metadata, "currency": discount.currency}
-
-
-def _seq_of(cursor: str | None) -> int:
-    """
-    Raises:
-        Validation: the cursor was not returned by this list.
-    """
-    if cursor is None:
-        return 10**12 - 1
-    position = decode_cursor(cursor)
-    if not position.isdecimal() or len(position) > 12:
-        raise Validation.at("cursor", "not a cursor that this list has given out")
-    return int(position)
