@@ -64,7 +64,7 @@ def rfc3339(at_ms: int) -> str:
     return f"{_whole_seconds(at_ms // 1000)}.{at_ms % 1000:03d}Z"
 
 
-def optional_time(at_ms: int | None) -> str | None:
+def optional_rfc3339(at_ms: int | None) -> str | None:
     """Return the time in RFC 3339, or None without a time."""
     return None if at_ms is None else rfc3339(at_ms)
 

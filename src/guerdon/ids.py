@@ -17,6 +17,7 @@ _BASE62 = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 ID_PATTERN = r"[a-z]{3}_[0-9a-f]{32}"
 _RANDOM_DIGITS = 20
 _POOL_BYTES = 5000
+_CHECKSUM_LENGTH = 6
 MEMBER_ID = re.compile(r"mem_[0-9a-f]{32}\Z")
 
 
@@ -78,7 +79,18 @@ def _rejection_table(alphabet: str) -> tuple[bytes, bytes, int]:
 
 def checksum62(text: str) -> str:
     """Return six base-62 characters of the CRC-32 of `text`, so that a secret scanner can recognise a leaked key offline."""
-    return base62(zlib.crc32(text.encode()), 6)
+    return base62(zlib.crc32(text.encode()), _CHECKSUM_LENGTH)
+
+
+def with_checksum(body: str) -> str:
+    """Return a token: `body` followed by its checksum."""
+    return body + checksum62(body)
+
+
+def match_token(form: re.Pattern[str], text: str) -> re.Match[str] | None:
+    """Return the match of a token with its form, or None if the form or the checksum at the end is wrong."""
+    match = form.match(text)
+    return match if match is not None and with_checksum(text[:-_CHECKSUM_LENGTH]) == text else None
 
 
 def digest(*parts: str | bytes) -> bytes:

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from msgspec import Meta, Struct, field, structs
 from pymongo import IndexModel
 
-from guerdon.clock import rfc3339
+from guerdon.clock import optional_rfc3339, rfc3339
 from guerdon.types import PageQuery
 
 SERVICE_KEYS = "service_keys"
@@ -116,9 +116,9 @@ def view_key(key: ServiceKey, now_ms: int) -> KeyView:
         scopes=key.scopes,
         status="revoked" if key.revoked_at is not None else "live" if key.is_live(now_ms) else "expired",
         created_at=rfc3339(key.created_at),
-        expires_at=None if key.expires_at is None else rfc3339(key.expires_at),
-        revoked_at=None if key.revoked_at is None else rfc3339(key.revoked_at),
-        last_used_at=None if key.last_used_at is None else rfc3339(key.last_used_at),
+        expires_at=optional_rfc3339(key.expires_at),
+        revoked_at=optional_rfc3339(key.revoked_at),
+        last_used_at=optional_rfc3339(key.last_used_at),
     )
 
 

@@ -41,8 +41,8 @@ class _CachedKey:
         self.read_at = read_at
         self.actor = Actor(f"{_ACTOR_PREFIX}{row.id}", "service_key", frozenset(row.scopes))
         self.header_sha256: bytes | None = None
-        self.live_until_ms = 0 if row.revoked_at is not None else math.inf if row.expires_at is None else row.expires_at
         """Digest of the whole header that was last accepted."""
+        self.live_until_ms = 0 if row.revoked_at is not None else math.inf if row.expires_at is None else row.expires_at
 
 
 class Access:
@@ -186,7 +186,7 @@ class Access:
         if cached is None or not proven or not cached.row.is_live(self._clock.now_ms()):
             raise Unauthenticated(REFUSAL)
         cached.header_sha256 = digest(authorization)
-        # Not in `recall`: that is the path of every request, and happens within two seconds of this.
+        # Not in `find_recent`: that is the path of every request, and happens within two seconds of this.
         now = self._clock.now_ms()
         if now - (cached.row.last_used_at or 0) >= LAST_USE_MS:
             self._used[parts.id] = now

@@ -10,12 +10,12 @@ import re
 from msgspec import Struct
 
 from guerdon.errors import Unauthenticated
-from guerdon.ids import checksum62, digest, random_base62
+from guerdon.ids import digest, match_token, random_base62, with_checksum
 
 PREFIX = "gk_live_"
 ID_LENGTH = 12
 SECRET_LENGTH = 43
-_FORM = re.compile(r"gk_live_([0-9A-Za-z]{12})_([0-9A-Za-z]{43})([0-9A-Za-z]{6})\Z")
+_FORM = re.compile(r"gk_live_([0-9A-Za-z]{12})_([0-9A-Za-z]{43})[0-9A-Za-z]{6}\Z")
 KEY_ID = re.compile(r"[0-9A-Za-z]{12}\Z")
 _NO_DIGEST = bytes(32)
 REFUSAL = "the service key is not valid"
@@ -30,8 +30,7 @@ class KeyParts(Struct, frozen=True):
     @property
     def text(self) -> str:
         """The complete key, for the `Authorization` header."""
-        body = f"{PREFIX}{self.id}_{self.secret}"
-        return body + checksum62(body)
+        return with_checksum(f"{PREFIX}{self.id}_{self.secret}")
 
     @property
     def secret_sha256(self) -> bytes:
@@ -48,8 +47,8 @@ def parse_key(text: str) -> KeyParts:
     Raises:
         Unauthenticated: the form or the checksum is wrong.
     """
-    match = _FORM.match(text)
-    if match is None or checksum62(text[:-6]) != match[3]:
+    match = match_token(_FORM, text)
+    if match is None:
         raise Unauthenticated(REFUSAL)
     return KeyParts(match[1], match[2])
 

@@ -2,11 +2,13 @@
 
 from guerdon.audit_log.models import AuditPage, AuditQuery, view_record
 from guerdon.audit_log.service import AuditLog
-from guerdon.errors import Validation
-from guerdon.http.cursor import decode_cursor, encode_cursor
+from guerdon.http.cursor import decode_number, encode_cursor
 from guerdon.http.operation import Request, Response, operation, send
 from guerdon.http.query import read_query
 from guerdon.permissions import AUDIT_SCOPE, scope
+
+SEQ_DIGITS_MAX = 18
+"""Maximum number of digits of a record's number, so that it fits into 64 bits."""
 
 
 class AuditResource:
@@ -19,16 +21,9 @@ class AuditResource:
     async def on_get(self, req: Request, resp: Response) -> None:
         """List the records of the audit log, newest first."""
         query = read_query(req, AuditQuery)
-        before = None if query.cursor is None else _seq_of(query.cursor)
+        before = None if query.cursor is None else decode_number(query.cursor, SEQ_DIGITS_MAX)
         records, next_before = await self._audit.list_records(query.limit, before)
         send(resp, AuditPage([view_record(record) for record in records], next_before and encode_cursor(next_before)))
-
-
-def _seq_of(cursor: str) -> int:
-    text = decode_cursor(cursor)
-    if not text.isdecimal() or len(text) > 18:
-        raise Validation.at("cursor", "not a cursor of this list")
-    return int(text)
 
 
 def routes(audit: AuditLog) -> list[tuple[str, object, str | None]]:

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from msgspec import Meta, Struct, field
 from pymongo import IndexModel
 
-from guerdon.clock import optional_time, rfc3339
+from guerdon.clock import optional_rfc3339, rfc3339
 from guerdon.money import Amount, AssetCode, Rounding
 from guerdon.types import EXPECTED, DefinitionStatus, PageQuery, Text
 
@@ -458,8 +458,8 @@ def view_campaign(stored: Campaign, now_ms: int) -> CampaignView:
         asset=campaign.asset,
         event_types=campaign.event_types,
         award=campaign.award,
-        starts_at=optional_time(campaign.starts_at),
-        ends_at=optional_time(campaign.ends_at),
+        starts_at=optional_rfc3339(campaign.starts_at),
+        ends_at=optional_rfc3339(campaign.ends_at),
         schedule=campaign.schedule,
         audience=campaign.audience,
         condition=campaign.condition,
@@ -474,12 +474,12 @@ def view_campaign(stored: Campaign, now_ms: int) -> CampaignView:
         pending=campaign.pending,
         expiry=campaign.expiry,
         clawback=campaign.clawback,
-        effective_at=optional_time(campaign.effective_at),
+        effective_at=optional_rfc3339(campaign.effective_at),
         created_by=campaign.created_by,
         approved_by=campaign.approved_by,
         awaits_approval=coming.version if coming is not None and coming.waits else None,
         coming_version=None if coming is None else coming.version,
-        coming_at=None if coming is None else optional_time(coming.effective_at),
+        coming_at=None if coming is None else optional_rfc3339(coming.effective_at),
         created_at=rfc3339(campaign.created_at),
         changed_at=rfc3339(campaign.changed_at),
     )

@@ -15,7 +15,7 @@ from guerdon.campaigns.domain import (
     Released,
     TierStep,
 )
-from guerdon.clock import optional_time, rfc3339
+from guerdon.clock import optional_rfc3339, rfc3339
 from guerdon.errors import GuerdonError
 from guerdon.http.operation import problem_of
 
@@ -195,7 +195,7 @@ def _view_inputs(inputs: EvaluationInputs, owner: str, *, whole: bool) -> Inputs
         tier=inputs.tier,
         qualifying=inputs.qualifying,
         purchases=inputs.purchases,
-        last_purchase_at=optional_time(inputs.last_purchase_at),
+        last_purchase_at=optional_rfc3339(inputs.last_purchase_at),
         wallets={
             asset: WalletStateView(wallet.balance, wallet.available, wallet.status, wallet.ceiling)
             for asset, wallet in inputs.wallets.items()
@@ -219,7 +219,7 @@ def view_award(award: Award, released: Released | None = None, *, preview: bool 
         "preview" if preview else "paid" if available_at is None or released is not None else "pending",
         award.transaction_id,
         None if available_at is None or award.waits is not None else rfc3339(available_at),
-        optional_time(expires_at),
+        optional_rfc3339(expires_at),
         UNSET if award.to is None else "referrer",
         UNSET if award.waits is None else award.waits.event_type,
         UNSET if released is None else released.event,
@@ -233,7 +233,7 @@ def view_release(release: Release) -> ReleaseView:
         release.asset,
         release.amount,
         release.transaction_id,
-        optional_time(release.expires_at),
+        optional_rfc3339(release.expires_at),
         UNSET if release.to is None else "referrer",
     )
 

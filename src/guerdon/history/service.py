@@ -10,8 +10,8 @@ from guerdon.history import statements
 from guerdon.history.models import BalanceView, EntryQuery, Statement, moment_ms
 from guerdon.history.rules import narrow, parse_month, probes
 from guerdon.history.stream_slots import StreamSlots
-from guerdon.http.cursor import decode_cursor, encode_cursor
-from guerdon.ledger.models import Account, Entry, entry_id, unique_key
+from guerdon.http.cursor import decode_number, encode_cursor
+from guerdon.ledger.models import SEQ_DIGITS, Account, Entry, entry_id, unique_key
 from guerdon.ledger.service import Ledger
 from guerdon.ledger.store import ENTRIES, decode_entry
 from guerdon.permissions import Actor
@@ -47,7 +47,7 @@ class History:
         account = await self._wallets.get_account(actor, wallet_id)
         first, last = await self._between(account, query.since, query.until)
         if query.cursor is not None:
-            last = min(last, _seq_of(query.cursor) - 1)
+            last = min(last, decode_number(query.cursor, SEQ_DIGITS) - 1)
         if query.reference is not None:
             return await self._find_reference(account, query.reference, query.kind, (first, last)), None
         lowest = max(first, last - (query.limit if query.kind is None else EXAMINED_MAX) + 1)
@@ -192,10 +192,3 @@ async def _value(seq: int) -> int:
 
 def _unreadable() -> DatabaseUnavailable:
     return DatabaseUnavailable("a part of the history cannot be read now; try again", retry_after_seconds=1)
-
-
-def _seq_of(cursor: str) -> int:
-    position = decode_cursor(cursor)
-    if not position.isdecimal() or len(position) > 12:
-        raise Validation.at("cursor", "not a cursor of this list; use a next_cursor that it returned")
-    return int(position)

@@ -5,6 +5,8 @@ import binascii
 
 from guerdon.errors import Validation
 
+_REFUSAL = "not a cursor of this list; use a next_cursor that it returned"
+
 
 def encode_cursor(position: str) -> str:
     """Return the cursor of a position."""
@@ -22,5 +24,17 @@ def decode_cursor(cursor: str, prefix: str = "") -> str:
     except (binascii.Error, UnicodeDecodeError, ValueError):
         position = None
     if position is None or not position.startswith(prefix):
-        raise Validation.at("cursor", "not a cursor that this list has given out")
+        raise Validation.at("cursor", _REFUSAL)
     return position
+
+
+def decode_number(cursor: str, digits_max: int) -> int:
+    """Return the number in a cursor of a list whose positions are numbers.
+
+    Raises:
+        Validation: this list has not issued the cursor.
+    """
+    position = decode_cursor(cursor)
+    if not position.isdecimal() or len(position) > digits_max:
+        raise Validation.at("cursor", _REFUSAL)
+    return int(position)

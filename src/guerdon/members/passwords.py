@@ -110,7 +110,7 @@ class PasswordHasher:
             self._callers -= 1
 
     async def hash(self, password: str) -> str:
-        """Return the encoded argon2id hash of a password, with a new salt. The caller holds a slot (`turn`).
+        """Return the encoded argon2id hash of a password, with a new salt. The caller holds a `slot`.
 
         Raises:
             Validation: the password is too long.
@@ -121,7 +121,7 @@ class PasswordHasher:
     async def verify(self, password: str, stored: str | None) -> bool:
         """Return True if `stored` is a hash of `password`. None, for an unknown member or one without a password, takes the same time.
 
-        The caller holds a slot (`turn`).
+        The caller holds a `slot`.
 
         Raises:
             Validation: the password is too long.

@@ -353,7 +353,8 @@ class Members:
         result = await self._members.raw.update_one({"_id": member_id, "erasing_at": None}, {"$set": values})
         person = await self.get_person(member_id)
         if not result.matched_count:
-            raise InvalidState(f"this member is {person.member.status}", status_now=person.member.status)
+            detail = "this member was erased" if person.member.status == "erased" else "this member is being erased"
+            raise InvalidState(detail, status_now=person.member.status)
         return person
 
     async def _upgrade_hash(self, member_id: str, stored: str, password: str) -> None:

@@ -126,8 +126,8 @@ class CallerLimit:
 class GuessLimit:
     """Limits the guessing of codes: a caller who has requested many codes that do not exist is refused. Runs after the other checks.
 
-    A code that exists is not counted. One that does not exist is counted for the caller and for the address after the look-up. Of concurrent
-    requests, the quota hides the results of those above it. Without the shared store, each process counts for itself.
+    A code that exists is not counted. One that does not exist is counted for the caller and for the address after the look-up. If concurrent
+    requests exceed the quota there, the refusal replaces the result of the look-up. Without the shared store, each process counts for itself.
     """
 
     def __init__(self, limiter: RateLimiter, addresses: Addresses, operations: Mapping[tuple[str, str], Operation]) -> None:

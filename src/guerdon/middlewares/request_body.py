@@ -153,7 +153,7 @@ class _BufferedReceive:
 
 
 class Refusals:
-    """Raises the error of a request that an outer layer has refused, as the first middleware of the application."""
+    """Raises the error of a request that an outer layer has refused, before every middleware but `RequestLog`."""
 
     async def process_request(self, req: Request, resp: Response) -> None:
         if REFUSED in req.scope:

@@ -7,7 +7,7 @@ from msgspec import Meta, Struct, field
 from pymongo import IndexModel
 
 from guerdon.campaigns.models import TierCode
-from guerdon.clock import optional_time, rfc3339
+from guerdon.clock import optional_rfc3339, rfc3339
 from guerdon.ledger.models import Account
 from guerdon.money import BALANCE_CEILING, Amount, AssetCode, Rounding
 from guerdon.types import EXPECTED, DefinitionStatus, LongText, PageQuery, Text
@@ -220,7 +220,7 @@ class Offer(Struct, frozen=True, kw_only=True):
 
     @property
     def stock_account(self) -> str:
-        return f"{self.id}:{STOCK}"
+        return stock_account(self.id)
 
 
 class OfferVersion(Struct, frozen=True, kw_only=True):
@@ -356,6 +356,11 @@ class Catalogue(Struct, frozen=True):
     """Always null: the catalog has one page."""
 
 
+def stock_account(offer_id: str) -> str:
+    """Return the id of the stock account of an offer."""
+    return f"{offer_id}:{STOCK}"
+
+
 def stock_of(account: Account | None) -> int | None:
     """Return the stock of a stock account, or None for no limit."""
     return None if account is None or account.ceiling == BALANCE_CEILING else account.ceiling
@@ -383,8 +388,8 @@ def view_offer(offer: Offer, account: Account | None) -> OfferView:
         per_member_month_limit=offer.per_member_month_limit,
         eligibility=offer.eligibility,
         tiers=offer.tiers,
-        starts_at=optional_time(offer.starts_at),
-        ends_at=optional_time(offer.ends_at),
+        starts_at=optional_rfc3339(offer.starts_at),
+        ends_at=optional_rfc3339(offer.ends_at),
         voucher_valid_days=offer.voucher_valid_days,
         code_pattern=offer.code_pattern,
         minimum_basket=offer.minimum_basket,

@@ -10,11 +10,11 @@ from typing import Final
 from msgspec import Struct
 
 from guerdon.errors import Unauthenticated
-from guerdon.ids import checksum62, digest, random_base62
+from guerdon.ids import digest, match_token, random_base62, with_checksum
 
 SECRET_LENGTH: Final = 43
 REFUSAL = "the token is not valid, was used, or has expired; request a new one"
-_FORM = re.compile(r"gp_([0-9a-f]{32})_([0-9A-Za-z]{43})([0-9A-Za-z]{6})\Z")
+_FORM = re.compile(r"gp_([0-9a-f]{32})_([0-9A-Za-z]{43})[0-9A-Za-z]{6}\Z")
 
 
 class ResetToken(Struct, frozen=True):
@@ -26,8 +26,7 @@ class ResetToken(Struct, frozen=True):
     @property
     def text(self) -> str:
         """The complete token."""
-        body = f"gp_{self.member_id.removeprefix('mem_')}_{self.secret}"
-        return body + checksum62(body)
+        return with_checksum(f"gp_{self.member_id.removeprefix('mem_')}_{self.secret}")
 
     @property
     def sha256(self) -> bytes:
@@ -44,7 +43,7 @@ def parse_reset_token(text: str) -> ResetToken:
     Raises:
         Unauthenticated: the form or the checksum is wrong.
     """
-    match = _FORM.match(text)
-    if match is None or checksum62(text[:-6]) != match[3]:
+    match = match_token(_FORM, text)
+    if match is None:
         raise Unauthenticated(REFUSAL)
     return ResetToken(f"mem_{match[1]}", match[2])

@@ -8,7 +8,7 @@ from pymongo import IndexModel
 from guerdon.audit_log.models import RecordView
 from guerdon.campaigns.domain import MemberState, PurchaseRefunds, RecordedEvent
 from guerdon.campaigns.evaluation import Subject
-from guerdon.clock import rfc3339
+from guerdon.clock import optional_rfc3339
 from guerdon.database import Document
 from guerdon.erasable_data import ErasableRows
 from guerdon.events.views import EventView, view_event
@@ -215,12 +215,12 @@ class StandingExport(Struct, frozen=True):
 
 
 class CounterExport(Struct, frozen=True):
-    """The used part of a cap of one campaign, for one member and one period."""
+    """The used part of a cap of a campaign, or the number of redemptions of an offer, for one member and one period."""
 
     id: str
-    """Id of the counter, which contains the campaign and the period."""
+    """Id of the counter, which contains the period and the campaign or the offer."""
     used: int
-    """Used amount of the cap. The awards in `events` add up to it."""
+    """Used amount of the cap, to which the awards in `events` add up, or number of redemptions."""
 
 
 class RefundExport(Struct, frozen=True):
@@ -284,7 +284,7 @@ def view_member_state(state: MemberState | None) -> StandingExport | None:
     """Return the wire shape of a member state."""
     if state is None:
         return None
-    last = None if state.last_purchase_at is None else rfc3339(state.last_purchase_at)
+    last = optional_rfc3339(state.last_purchase_at)
     times = {campaign: achieved.times for campaign, achieved in state.achieved.items()}
     return StandingExport(state.purchases, last, state.qualifying, state.referrer, times)
 

@@ -6,7 +6,7 @@ from datetime import datetime
 
 import msgspec
 
-from guerdon.clock import rfc3339, to_ms
+from guerdon.clock import optional_rfc3339, rfc3339, to_ms
 from guerdon.database import Document
 from guerdon.erasable_data import ErasableRows
 from guerdon.errors import Validation
@@ -59,7 +59,7 @@ def view_certificate(stored: StoredCertificate) -> CertificateView:
         request_id=stored.request_id,
         completed_at=rfc3339(stored.completed_at),
         destroyed=stored.destroyed,
-        external_id_until=None if stored.external_id_until is None else rfc3339(stored.external_id_until),
+        external_id_until=optional_rfc3339(stored.external_id_until),
         wallets=[_proof(head, after.get(head.wallet, head)) for head in stored.before],
         sha256="",
     )

@@ -53,7 +53,7 @@ class LocalCounters:
 
     @staticmethod
     def _make_room(counters: dict[str, QuotaCounter], index: int) -> None:
-        """Drop up to two counters that have expired, so that the number of counters follows the number of recent callers."""
+        """Drop up to two counters that have expired, so that their number follows the number of recent callers. At the maximum, drop the oldest."""
         for _ in range(2):
             oldest = next(iter(counters), None)
             if oldest is None or (counters[oldest].index > index - 2 and len(counters) < COUNTERS_MAX):

@@ -39,7 +39,7 @@ if granted == 1 and cost ~= 0 then
 end
 return {granted, at, current, previous, now}
 """
-"""`bring_up_to` and `used` of rules.py as one atomic step. The time is the store's, so that all processes use the same clock."""
+"""`advance` and `used` of rules.py as one atomic step. The time is the store's, so that all processes use the same clock."""
 _SCRIPT_SHA1 = hashlib.sha1(SCRIPT.encode(), usedforsecurity=False).hexdigest()
 """Id of the script in the store."""
 

@@ -5,7 +5,7 @@ from typing import Annotated
 from msgspec import Meta, Struct
 
 from guerdon.campaigns.domain import MemberState
-from guerdon.clock import optional_time
+from guerdon.clock import optional_rfc3339
 from guerdon.types import EXPECTED
 
 CODE_DIGITS = 22
@@ -41,4 +41,4 @@ class ReferralView(Struct, frozen=True):
 
 
 def view_referral(member_state: MemberState, code: str) -> ReferralView:
-    return ReferralView(member_state.id, code, member_state.referrer, optional_time(member_state.referred_at))
+    return ReferralView(member_state.id, code, member_state.referrer, optional_rfc3339(member_state.referred_at))

@@ -17,13 +17,13 @@ from msgspec import Struct
 
 from guerdon.database import Document
 from guerdon.errors import Unauthenticated
-from guerdon.ids import checksum62, digest, random_base62
+from guerdon.ids import digest, match_token, random_base62, with_checksum
 
 SESSION_LENGTH: Final = 12
 FAMILY_LENGTH: Final = 22
 SECRET_LENGTH: Final = 43
 REFUSAL = "the refresh token is not valid, or its session has ended"
-_FORM = re.compile(r"gr_([0-9a-f]{32})([0-9A-Za-z]{12})_([0-9A-Za-z]{22})([0-9A-Za-z]{43})([0-9A-Za-z]{6})\Z")
+_FORM = re.compile(r"gr_([0-9a-f]{32})([0-9A-Za-z]{12})_([0-9A-Za-z]{22})([0-9A-Za-z]{43})[0-9A-Za-z]{6}\Z")
 _NONCE = bytes(12)
 """Each key seals one text only, so the nonce may be constant (NIST SP 800-38D, 8.2)."""
 
@@ -39,8 +39,7 @@ class RefreshToken(Struct, frozen=True):
     def text(self) -> str:
         """The complete token."""
         member, _, name = self.session_id.removeprefix("mem_").partition(":")
-        body = f"gr_{member}{name}_{self.family}{self.secret}"
-        return body + checksum62(body)
+        return with_checksum(f"gr_{member}{name}_{self.family}{self.secret}")
 
     @property
     def sha256(self) -> bytes:
@@ -96,8 +95,8 @@ def parse_refresh_token(text: str) -> RefreshToken:
     Raises:
         Unauthenticated: the form or the checksum is wrong.
     """
-    match = _FORM.match(text)
-    if match is None or checksum62(text[:-6]) != match[5]:
+    match = match_token(_FORM, text)
+    if match is None:
         raise Unauthenticated(REFUSAL)
     return RefreshToken(f"mem_{match[1]}:{match[2]}", match[3], match[4])
 

@@ -82,7 +82,7 @@ class Sessions:
         """Begin a session. `device` is the `User-Agent` of the client, `address` its network address.
 
         Raises:
-            Unauthenticated: see `Members.prove`.
+            Unauthenticated: see `Members.authenticate`.
             SecondFactorNeeded: see `SecondFactors.require`. The password was right.
             TooManyRequests: too many attempts; see `LoginGuard.attempt` and `SecondFactors.require`.
             StoreUnavailable: attempts cannot be counted, so no log-in is allowed.
@@ -197,7 +197,7 @@ class Sessions:
     async def current_actor(self, actor: Actor, *, fresh: bool) -> Actor:
         """Return the holder of an access token with their current role and scopes.
 
-        With `fresh` the session is read now. Otherwise the result may be up to `STANDING_SECONDS` old.
+        With `fresh` the session is read now. Otherwise the result may be up to `CHECKED_SECONDS` old.
 
         Raises:
             Unauthenticated: the session has ended, or the member is disabled.

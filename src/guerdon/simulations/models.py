@@ -8,7 +8,7 @@ from pymongo import IndexModel
 
 from guerdon.campaigns.domain import AchievementProgress, Award, AwardWallet
 from guerdon.campaigns.models import Campaign, CampaignCreate, Decimal
-from guerdon.clock import optional_time, rfc3339, to_ms
+from guerdon.clock import optional_rfc3339, rfc3339, to_ms
 
 SIMULATIONS, SIMULATED_MEMBERS, SIMULATED_PURCHASES = "simulations", "simulated_members", "simulated_purchases"
 INDEXES: dict[str, list[IndexModel]] = {
@@ -328,15 +328,15 @@ def view_simulation(stored: Simulation) -> SimulationView:
         campaign_id=stored.campaign_id,
         version=stored.campaign.version if stored.saved else 0,
         status=stored.status,
-        occurred_from=optional_time(stored.occurred_from),
-        occurred_before=optional_time(stored.occurred_before),
+        occurred_from=optional_rfc3339(stored.occurred_from),
+        occurred_before=optional_rfc3339(stored.occurred_before),
         ignore_dates=stored.ignore_dates,
         unit_cost=stored.unit_cost,
         events_total=stored.total,
         events_done=stored.done,
-        at=None if stored.position is None else optional_time(stored.position.occurred_at),
+        at=None if stored.position is None else optional_rfc3339(stored.position.occurred_at),
         created_at=rfc3339(stored.created_at),
-        ended_at=optional_time(stored.ended_at),
+        ended_at=optional_rfc3339(stored.ended_at),
         expires_at=None if stored.expires_at is None else rfc3339(to_ms(stored.expires_at)),
         error=stored.error,
         report=stored.report,

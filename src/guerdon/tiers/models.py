@@ -8,7 +8,7 @@ from pymongo import IndexModel
 
 from guerdon.campaigns.domain import MEMBER_STATES
 from guerdon.campaigns.models import TierCode
-from guerdon.clock import optional_time, rfc3339
+from guerdon.clock import optional_rfc3339, rfc3339
 from guerdon.money import AMOUNT_MAX, AssetCode
 from guerdon.types import PageQuery, Text
 
@@ -245,7 +245,7 @@ def view_tiers(tiers: TierSet | None, coming: TierSet | None) -> TierSetView:
         tiers=list(tiers.tiers),
         grace_months=tiers.grace_months,
         grace_days=tiers.grace_days,
-        effective_at=optional_time(tiers.effective_at),
+        effective_at=optional_rfc3339(tiers.effective_at),
         coming_version=following[0],
         coming_at=following[1],
         created_at=rfc3339(tiers.created_at),

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from guerdon.calendar import Calendar
 from guerdon.campaigns.evaluation import Subject
-from guerdon.clock import optional_time
+from guerdon.clock import optional_rfc3339
 from guerdon.errors import NotFound
 from guerdon.ledger.models import Command, Decision, DocumentRef, View
 from guerdon.members.models import MEMBERS
@@ -62,8 +62,8 @@ def _item(offer: Offer, context: RedeemContext) -> CatalogueItem:
         minimum_basket=offer.minimum_basket,
         description=offer.description,
         images=offer.images,
-        starts_at=optional_time(offer.starts_at),
-        ends_at=optional_time(offer.ends_at),
+        starts_at=optional_rfc3339(offer.starts_at),
+        ends_at=optional_rfc3339(offer.ends_at),
         voucher_valid_days=offer.voucher_valid_days,
         left=left_of(accounts.get(offer.stock_account)),
         left_for_you=min(left_for_you, default=None),

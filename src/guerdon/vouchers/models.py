@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from msgspec import Meta, Struct, field
 from pymongo import IndexModel
 
-from guerdon.clock import optional_time, rfc3339
+from guerdon.clock import optional_rfc3339, rfc3339
 from guerdon.ledger.models import COUNTED, ISSUER, Account, Lot, Posting
 from guerdon.offers.models import BasketMinimum, FixedValue, OfferKind, Price, Value
 from guerdon.types import EXPECTED, MemberId, PageQuery, Reference
@@ -241,8 +241,8 @@ def view_voucher(voucher: Voucher, account: Account | None, now_ms: int, *, code
         price=voucher.price,
         transaction_id=voucher.transaction,
         issued_at=rfc3339(voucher.issued_at),
-        expires_at=optional_time(voucher.expires_at),
-        reserved_until=optional_time(voucher.reserved_until),
+        expires_at=optional_rfc3339(voucher.expires_at),
+        reserved_until=optional_rfc3339(voucher.reserved_until),
         uses_left=min(left, 1) if is_card else left,
         balance=left if is_card else None,
     )

@@ -15,7 +15,7 @@ from guerdon.calendar import Calendar
 from guerdon.campaigns.cel import compile_eligibility, facts_of_member
 from guerdon.campaigns.domain import PURCHASE, EvaluationInputs, MemberState, ShopEvent
 from guerdon.campaigns.evaluation import Subject, member_facts
-from guerdon.clock import rfc3339
+from guerdon.clock import optional_rfc3339, rfc3339
 from guerdon.errors import BusinessError, InsufficientFunds, LimitReached, NotEligible, NotFound, OfferUnavailable, Retry, SoldOut
 from guerdon.ledger.decide import find_replay
 from guerdon.ledger.models import (
@@ -76,8 +76,8 @@ class RedeemRequest(Struct, frozen=True):
     """Time of the request. The commit has its own time."""
     prepared: PreparedVoucher | None
     """None when the redemption is expected to be refused."""
-    reads_member: bool
-    """True to read the member's document as well. An account of the member proves that the member exists, too."""
+    checks_member: bool
+    """True to read the member's document, which proves that the member exists. An account of the member proves it too."""
 
 
 class RedemptionCounter(Struct, frozen=True):
@@ -136,7 +136,7 @@ def redeem_command(request: RedeemRequest) -> Command[Voucher | None]:
     wallet = () if offer.price is None else (f"{member}:{offer.price.asset}",)
     own_accounts = (*wallet, *[counter.account for counter in counters])
     documents = documents_of([offer], member)
-    if request.reads_member:
+    if request.checks_member:
         documents.append(DocumentRef(MEMBERS, member, member))
     if prepared is not None and prepared.code_id is not None:
         documents.append(DocumentRef(VOUCHER_CODES, prepared.code_id, member))
@@ -147,7 +147,7 @@ def redeem_command(request: RedeemRequest) -> Command[Voucher | None]:
             return Decision(replayed=(earlier,))
         document = view.documents.get((OFFERS, offer.id))
         known = (MEMBERS, member) in view.documents or not view.accounts.keys().isdisjoint(own_accounts)
-        if document is None or (request.reads_member and not known):
+        if document is None or (request.checks_member and not known):
             raise NotFound("there is no such offer or member")
         if (
             not known
@@ -231,8 +231,8 @@ def unavailable(offer: Offer, now_ms: int) -> BusinessError | None:
     after = offer.ends_at is not None and now_ms >= offer.ends_at
     if offer.status == "active" and not before and not after:
         return None
-    starts = None if offer.starts_at is None else rfc3339(offer.starts_at)
-    ends = None if offer.ends_at is None else rfc3339(offer.ends_at)
+    starts = optional_rfc3339(offer.starts_at)
+    ends = optional_rfc3339(offer.ends_at)
     reason = f"is {offer.status}" if offer.status != "active" else f"begins at {starts}" if before else f"ended at {ends}"
     return OfferUnavailable(f"the offer {reason}", status_now=offer.status, starts_at=starts, ends_at=ends)
 

@@ -117,7 +117,7 @@ class Vouchers:
                 calendar=self._ledger.calendar,
                 now_ms=self._clock.now_ms(),
                 prepared=self._prepare(offer, member) if complete or offer.id not in self._sold_out else None,
-                reads_member=complete or offer.price is None,
+                checks_member=complete or offer.price is None,
             )
             try:
                 outcome = await self._ledger.submit(redeem_command(redemption))
@@ -146,8 +146,7 @@ class Vouchers:
         voucher = outcome.value or await self._vouchers.get(paid.metadata["voucher"])
         assert voucher is not None
         issued = msgspec.structs.replace(voucher, state="issued", reserved_until=None)
-        code = None if voucher.number is None else await self.pool_code(voucher.offer, voucher.number)
-        view = view_voucher(issued, None, voucher.issued_at, code=code)
+        view = view_voucher(issued, None, voucher.issued_at, code=await self.pool_code(voucher))
         return Redeemed(view, view_transaction(paid) if paid.kind == "redeem" else None)
 
     # --- queries ----------------------------------------------------------------------------------------------------
@@ -241,17 +240,17 @@ class Vouchers:
         views: list[VoucherView] = []
         for voucher in vouchers:
             account = accounts.get(voucher.account)
-            code = None if voucher.number is None else await self.pool_code(voucher.offer, voucher.number)
-            views.append(view_voucher(voucher, None if account is None else self._present(account), now_ms, code=code))
+            present = None if account is None else self._present(account)
+            views.append(view_voucher(voucher, present, now_ms, code=await self.pool_code(voucher)))
         return views
 
     def _present(self, account: Account) -> Account:
         """Return a voucher's account as of now, with expiries that no entry records yet."""
         return bring_up_to(account, self._clock.now_ms(), self._ledger.calendar).account
 
-    async def pool_code(self, offer_id: str, number: int) -> str | None:
-        """Return code `number` of an offer's pool as it is shown, or None."""
-        code = await self._pool.get(pool_id(offer_id, number))
+    async def pool_code(self, voucher: Voucher) -> str | None:
+        """Return the code that a voucher has from its offer's pool, or None if it has its own code or the pool has none for it."""
+        code = None if voucher.number is None else await self._pool.get(pool_id(voucher.offer, voucher.number))
         return None if code is None else code.code
 
 

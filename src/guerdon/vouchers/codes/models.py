@@ -6,7 +6,7 @@ import msgspec
 from msgspec import Meta, Struct, field
 from pymongo import IndexModel
 
-from guerdon.clock import optional_time, rfc3339
+from guerdon.clock import optional_rfc3339, rfc3339
 from guerdon.offers.models import CodePattern
 from guerdon.types import EXPECTED, PageQuery
 
@@ -193,7 +193,7 @@ def view_batch(batch: CodeBatch) -> BatchView:
         code=batch.code,
         voucher=batch.voucher,
         detail=batch.detail,
-        expires_at=optional_time(batch.expires_at),
+        expires_at=optional_rfc3339(batch.expires_at),
         created_at=rfc3339(batch.created_at),
-        ended_at=optional_time(batch.ended_at),
+        ended_at=optional_rfc3339(batch.ended_at),
     )

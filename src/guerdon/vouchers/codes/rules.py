@@ -26,7 +26,7 @@ from guerdon.ledger.models import (
     View,
 )
 from guerdon.offers.code_patterns import DEFAULT_PATTERN, normalise, parse_pattern, require_secret
-from guerdon.offers.models import OFFERS, STOCK, Offer
+from guerdon.offers.models import OFFERS, Offer, stock_account
 from guerdon.vouchers.codes.models import CARDS_MAX, CODE_BATCHES, STAGED_CODES, BatchKind, CodeBatch, StagedCodes
 from guerdon.vouchers.codes.unissued_codes import bearer_id, bearer_voucher, card_id
 from guerdon.vouchers.models import GIFT_CARD, VOUCHER_CODES, VOUCHERS, CodeRow, Voucher, account_of, filling_of
@@ -157,7 +157,7 @@ def _start(
     documents: tuple[DocumentRef, ...] = (),
     size_bytes: int = BATCH_BYTES,
 ) -> Command[CodeBatch | None]:
-    stock = f"{request.offer}:{STOCK}"
+    stock = stock_account(request.offer)
 
     def decide(view: View) -> Decision[CodeBatch | None]:
         earlier = find_replay(view, request.idempotency)
@@ -202,7 +202,7 @@ def finish_import_command(batch: CodeBatch) -> Command[bool]:
     """
     assert batch.first_number is not None
     first = batch.first_number
-    stock = f"{batch.owner}:{STOCK}"
+    stock = stock_account(batch.owner)
     idempotency = _worker_key(batch, "finish")
 
     def decide(view: View) -> Decision[bool]:
@@ -226,7 +226,7 @@ def finish_import_command(batch: CodeBatch) -> Command[bool]:
 
 def give_back_command(batch: CodeBatch) -> Command[bool]:
     """Return the command that takes a failed or cancelled batch out of the stock and closes it."""
-    stock = f"{batch.owner}:{STOCK}"
+    stock = stock_account(batch.owner)
     idempotency = _worker_key(batch, "give back")
 
     def decide(view: View) -> Decision[bool]:
@@ -246,7 +246,7 @@ def give_back_command(batch: CodeBatch) -> Command[bool]:
 def _worker_command(batch: CodeBatch, idempotency: Idempotency, decide: Callable[[View], Decision[bool]]) -> Command[bool]:
     return Command(
         owners=(batch.owner,),
-        accounts=(f"{batch.owner}:{STOCK}",),
+        accounts=(stock_account(batch.owner),),
         decide=decide,
         unique_keys=idempotency.unique_keys,
         documents=(DocumentRef(CODE_BATCHES, batch.id, batch.owner),),

@@ -4,12 +4,13 @@ from collections.abc import Callable
 
 from guerdon.clock import Clock, rfc3339
 from guerdon.errors import AgainstPolicy, BusinessError, NotFound, Validation
-from guerdon.http.cursor import decode_cursor, encode_cursor
+from guerdon.http.cursor import decode_number, encode_cursor
 from guerdon.http.idempotency import KeyedRequest
 from guerdon.http.operation import problem_of
 from guerdon.ids import IdSource
 from guerdon.ledger.models import (
     COUNTED,
+    SEQ_DIGITS,
     Account,
     DocumentChange,
     DocumentRef,
@@ -24,7 +25,7 @@ from guerdon.ledger.models import (
 from guerdon.ledger.service import Ledger
 from guerdon.ledger.store import REVERSALS
 from guerdon.members.service import Members
-from guerdon.offers.models import STOCK, Offer
+from guerdon.offers.models import Offer, stock_account
 from guerdon.offers.service import Offers
 from guerdon.outbox import Outbox
 from guerdon.permissions import MISSING_OR_FOREIGN, Actor
@@ -278,7 +279,8 @@ class PointOfSale:
         """
         voucher = (await self._find(actor, code)).voucher
         # A code without a step has no account, so its history is empty.
-        where = {"$gt": voucher.account + "#", "$lt": entry_id(voucher.account, _seq_of(query.cursor))}
+        before = 10**SEQ_DIGITS - 1 if query.cursor is None else decode_number(query.cursor, SEQ_DIGITS)
+        where = {"$gt": voucher.account + "#", "$lt": entry_id(voucher.account, before)}
         entries = await self._ledger.list_entries({"_id": where}, limit=query.limit + 1)
         page = entries[: query.limit]
         steps = [step_of(voucher, entry) for entry in page]
@@ -356,9 +358,8 @@ class PointOfSale:
 
     async def _submit(self, step: StepRequest) -> tuple[StepAnswer, bool]:
         outcome = await self._ledger.submit(step_command(step))
-        voucher = step.voucher
-        code = None if voucher.number is None else await self._vouchers.pool_code(voucher.offer, voucher.number)
-        return answer_of(voucher, key_entry(outcome.entries), code), outcome.replayed
+        code = await self._vouchers.pool_code(step.voucher)
+        return answer_of(step.voucher, key_entry(outcome.entries), code), outcome.replayed
 
     # --- limits, policies, members ----------------------------------------------------------------------------------
 
@@ -427,7 +428,7 @@ def released_accounts(voucher: Voucher) -> tuple[str, ...]:
 
     The stock keeps counting external codes, which are dealt once, and codes of a batch, which may be printed.
     """
-    kept = f"{voucher.offer}:{STOCK}" if voucher.kind == "external_code" or voucher.batch is not None else None
+    kept = stock_account(voucher.offer) if voucher.kind == "external_code" or voucher.batch is not None else None
     return tuple(account for account in voucher.counted if account != kept)
 
 
@@ -445,16 +446,3 @@ def _require_policy(allowed: bool, until: int | None, now_ms: int, detail: str) 
 def _metadata_of(discount: Discount) -> dict[str, str]:
     metadata = {} if discount.discount is None else {"discount": str(discount.discount)}
     return metadata if discount.currency is None else {**metadata, "currency": discount.currency}
-
-
-def _seq_of(cursor: str | None) -> int:
-    """
-    Raises:
-        Validation: the cursor was not returned by this list.
-    """
-    if cursor is None:
-        return 10**12 - 1
-    position = decode_cursor(cursor)
-    if not position.isdecimal() or len(position) > 12:
-        raise Validation.at("cursor", "not a cursor that this list has given out")
-    return int(position)
