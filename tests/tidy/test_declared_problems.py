@@ -28,6 +28,8 @@ IMPOSSIBLE: dict[str, set[str]] = {
     **{name: {"NotFound"} for name in OWN},  # The caller exists and reaches their own data.
     "POST /v1/campaigns/{campaign_id}/pause": {"ApprovalMissing"},  # Only an activation needs an approval.
     "POST /v1/campaigns/{campaign_id}/end": {"ApprovalMissing"},
+    "POST /v1/wallets/{wallet_id}/freeze": {"WalletNotEmpty"},  # Only a wallet that is closed must be empty.
+    "POST /v1/wallets/{wallet_id}/unfreeze": {"WalletNotEmpty"},
 }
 """Errors that a service method can raise, but not when this handler calls it."""
 
@@ -41,17 +43,30 @@ def raised_by(method: Any) -> set[type[GuerdonError]]:
 
 
 def calls_of(resource: type[Any], handler: Any) -> Iterator[Any]:
-    """Yield the methods of services that a handler calls, by the annotations of its resource's constructor."""
+    """Yield the methods of services that a handler uses, in its own body or in a helper method of its resource.
+
+    The constructor's annotations give the services. A service under another name, as in `wallets = self._wallets`, is refused.
+    """
     parameters = typing.get_type_hints(resource.__init__)
     source = inspect.getsource(resource.__init__)
-    attributes = {
+    services = {
         attribute: parameters[name] for attribute, name in re.findall(r"self\.(_\w+) = (\w+)\n", source) if name in parameters
     }
-    for node in ast.walk(ast.parse(textwrap.dedent(inspect.getsource(inspect.unwrap(handler))))):
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and isinstance(node.func.value, ast.Attribute):
-            method = getattr(attributes.get(node.func.value.attr), node.func.attr, None)
+    tree = ast.parse(textwrap.dedent(inspect.getsource(inspect.unwrap(handler))))
+    attributes = [node for node in ast.walk(tree) if isinstance(node, ast.Attribute)]
+    direct = {id(node.value) for node in attributes}
+    for node in attributes:
+        if isinstance(node.value, ast.Attribute):
+            method = getattr(services.get(node.value.attr), node.attr, None)
             if method is not None:
                 yield method
+        elif ast.unparse(node.value) == "self":
+            helper = getattr(resource, node.attr, None)
+            if helper is not None:
+                yield from calls_of(resource, helper)
+            assert node.attr not in services or not inspect.isclass(services[node.attr]) or id(node) in direct, (
+                f"{handler.__qualname__}: call self.{node.attr} directly"
+            )
 
 
 @pytest.mark.parametrize(("name", "resource", "declared"), ROUTES, ids=[name for name, _, _ in ROUTES])
