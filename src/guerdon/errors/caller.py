@@ -1,9 +1,13 @@
 """Errors of a request that the caller must change."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Self, cast
 
 from guerdon.errors.base import CallerError
+
+FAULTS_MAX = 20
+"""Maximum number of faults that one answer lists."""
 
 
 class MalformedJson(CallerError):
@@ -28,21 +32,46 @@ class Validation(CallerError):
     @classmethod
     def at(cls, pointer: str, detail: str, **position: int) -> "Validation":
         """Return the error of the value at a JSON Pointer or query parameter; `position` is the position of the fault within the value."""
-        where = f"{pointer}: " if pointer else ""
-        return cls(f"{where}{detail}", errors=[{"pointer": pointer, "detail": detail, **position}])
+        return cls._listing([{"pointer": pointer, "detail": detail, **position}])
 
     @classmethod
     def of(cls, faults: Sequence[tuple[str, str]]) -> "Validation":
         """Return the error of several values, each given by its pointer and a phrase such as `must be at least 1`."""
-        sentences = [f"{pointer}: {words}" if pointer else f"the request {words}" for pointer, words in faults[:3]]
-        more = f"; and {len(faults) - 3} more" if len(faults) > 3 else ""
-        return cls("; ".join(sentences) + more, errors=[{"pointer": pointer, "detail": words} for pointer, words in faults])
+        sentences = [f"{pointer}: {words}" if pointer else f"the request {words}" for pointer, words in faults]
+        return cls(_summary(sentences), errors=[{"pointer": pointer, "detail": words} for pointer, words in faults])
+
+    @classmethod
+    def all_of(cls, faults: Sequence["Validation"]) -> "Validation":
+        """Return one error that lists the faults of all these, up to `FAULTS_MAX`."""
+        return cls._listing([error for fault in faults for error in fault._errors][:FAULTS_MAX])
 
     def under(self, pointer: str) -> "Validation":
         """Return the same error for a value that is part of a larger one, to which `pointer` points."""
-        inner = cast(list[dict[str, object]], self.members.get("errors", []))
-        errors = [{**each, "pointer": f"{pointer}{each['pointer']}"} for each in inner]
-        return Validation(f"{pointer}{self.detail}", errors=errors)
+        return self._listing([{**each, "pointer": f"{pointer}{each['pointer']}"} for each in self._errors])
+
+    @property
+    def _errors(self) -> list[dict[str, object]]:
+        return cast(list[dict[str, object]], self.members["errors"])
+
+    @classmethod
+    def _listing(cls, errors: list[dict[str, object]]) -> "Validation":
+        sentences = [f"{each['pointer']}: {each['detail']}" if each["pointer"] else str(each["detail"]) for each in errors]
+        return cls(_summary(sentences), errors=errors)
+
+
+def _summary(sentences: list[str]) -> str:
+    """Return the first three sentences and the number of the others."""
+    more = [f"and {len(sentences) - 3} more"] if len(sentences) > 3 else []
+    return "; ".join(sentences[:3] + more)
+
+
+@contextmanager
+def collect(faults: list[Validation]) -> Iterator[None]:
+    """Add the fault that the block raises to `faults`, so that the checks after it run too. Raise them with `Validation.all_of`."""
+    try:
+        yield
+    except Validation as fault:
+        faults.append(fault)
 
 
 class LinesRefused(CallerError):
