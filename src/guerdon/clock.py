@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Protocol
 
-from guerdon.errors import Validation
+from guerdon.errors import Validation, collect
 
 
 class Clock(Protocol):
@@ -87,3 +87,11 @@ def utc_ms(moment: datetime, pointer: str) -> int:
         return to_ms(moment.astimezone(UTC))
     except OverflowError:
         raise Validation.at(pointer, "a time must lie between the years 1 and 9999 in UTC") from None
+
+
+def optional_utc_ms(moment: datetime | None, pointer: str, faults: list[Validation]) -> int | None:
+    """Return `utc_ms` of a time that may be left out. A fault is added to `faults`, and the time is then None."""
+    if moment is not None:
+        with collect(faults):
+            return utc_ms(moment, pointer)
+    return None

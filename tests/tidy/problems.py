@@ -7,7 +7,7 @@ from guerdon.errors import BusinessError, CallerError, GuerdonError, OperationsE
 PATH = Path(__file__).parents[2] / "docs" / "api" / "problems.md"
 _HEAD = """# Problem codes
 
-`make docs` writes this page from `src/guerdon/errors.py`. A running service shows the same texts under `/problems/{code}`. The form of a
+`make docs` writes this page from `src/guerdon/errors/`. A running service shows the same texts under `/problems/{code}`. The form of a
 problem document is described in [Conventions](README.md#errors).
 """
 _FAMILIES: tuple[tuple[type[GuerdonError], str, str], ...] = (

@@ -1,7 +1,7 @@
 """Campaigns: drafts, versions, activation, pause and end. Versions are kept permanently for the decisions that refer to them."""
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import msgspec
 
@@ -22,9 +22,9 @@ from guerdon.campaigns.models import (
     PendingEvent,
     in_force,
 )
-from guerdon.clock import Clock, utc_ms
+from guerdon.clock import Clock, optional_utc_ms
 from guerdon.database import Database
-from guerdon.errors import Validation
+from guerdon.errors import Validation, collect
 from guerdon.ids import IdSource
 from guerdon.lifecycle import Definitions, version_id
 from guerdon.permissions import Actor
@@ -164,28 +164,20 @@ class Campaigns:
         return self._live
 
     async def _campaign(self, body: CampaignCreate, campaign_id: str, actor: Actor, *, version: int, now_ms: int) -> Campaign:
-        for source, pointer in ((body.audience, "/audience"), (body.condition, "/condition")):
-            require_bounded(source, pointer)
-            compile_condition(source, pointer)
-        formula = formula_of(body.award)
-        if formula is not None:
-            require_bounded(formula, "/award/expression")
-            compile_formula(formula, "/award/expression")
-        _require_sense(body)
+        faults = [*_faults_of_expressions(body), *_contradictions_of(body)]
         if not await self._assets.exists(body.asset):
-            raise Validation.at("/asset", f"there is no asset {body.asset}")
-        starts_at, ends_at, effective_at = (
-            None if moment is None else utc_ms(moment, pointer)
-            for moment, pointer in (
-                (body.starts_at, "/starts_at"),
-                (body.ends_at, "/ends_at"),
-                (body.effective_at, "/effective_at"),
-            )
-        )
+            faults.append(Validation.at("/asset", f"there is no asset {body.asset}"))
+        starts_at = optional_utc_ms(body.starts_at, "/starts_at", faults)
+        ends_at = optional_utc_ms(body.ends_at, "/ends_at", faults)
+        effective_at = optional_utc_ms(body.effective_at, "/effective_at", faults)
         if starts_at is not None and ends_at is not None and starts_at >= ends_at:
-            raise Validation.at("/ends_at", "the end must be after the start")
+            faults.append(Validation.at("/ends_at", "the end must be after the start"))
         if effective_at is not None and effective_at <= now_ms:
-            raise Validation.at("/effective_at", "the time has passed; leave it out for a version that is effective at once")
+            faults.append(
+                Validation.at("/effective_at", "the time has passed; leave it out for a version that is effective at once")
+            )
+        if faults:
+            raise Validation.all_of(faults)
         campaign = Campaign(
             id=campaign_id,
             version=version,
@@ -233,37 +225,48 @@ class Campaigns:
         self._generation += 1
 
 
-def _require_sense(body: CampaignCreate) -> None:
-    """
-    Raises:
-        Validation: two fields contradict each other.
-    """
+def _faults_of_expressions(body: CampaignCreate) -> list[Validation]:
+    faults: list[Validation] = []
+    for source, pointer in ((body.audience, "/audience"), (body.condition, "/condition")):
+        with collect(faults):
+            require_bounded(source, pointer)
+            compile_condition(source, pointer)
+    formula = formula_of(body.award)
+    if formula is not None:
+        with collect(faults):
+            require_bounded(formula, "/award/expression")
+            compile_formula(formula, "/award/expression")
+    return faults
+
+
+def _contradictions_of(body: CampaignCreate) -> Iterator[Validation]:
+    """Yield the faults of fields that do not fit together."""
     for number, cap in enumerate(body.caps):
         if cap.scope == "member" and cap.period is None:
-            raise Validation.at(f"/caps/{number}/period", "a cap for a member needs a period: day, week, month, year or ever")
+            yield Validation.at(f"/caps/{number}/period", "a cap for a member needs a period: day, week, month, year or ever")
         if cap.scope == "event" and cap.period is not None:
-            raise Validation.at(f"/caps/{number}/period", "a cap for one event has no period: leave it out")
+            yield Validation.at(f"/caps/{number}/period", "a cap for one event has no period: leave it out")
     if body.items is not None and not (body.items.categories or body.items.skus):
-        raise Validation.at("/items", "name at least one category or one sku, or leave it out")
+        yield Validation.at("/items", "name at least one category or one sku, or leave it out")
     if body.achievement is not None and REFUND in body.event_types:
-        raise Validation.at(
+        yield Validation.at(
             "/event_types",
             "a refund cannot count towards an achievement; refunds of counted purchases are taken into account without it",
         )
     single = {PURCHASE, REFUND}.issuperset(body.event_types) and body.achievement is None
     if isinstance(body.pending, PendingEvent) and not single:
-        raise Validation.at("/pending", "only an award for a single purchase can wait for an event that confirms it")
+        yield Validation.at("/pending", "only an award for a single purchase can wait for an event that confirms it")
     if body.pays == "referrer":
         if REFUND in body.event_types or body.achievement is not None:
-            raise Validation.at("/pays", "a campaign that pays the referrer cannot evaluate refunds or count an achievement")
+            yield Validation.at("/pays", "a campaign that pays the referrer cannot evaluate refunds or count an achievement")
         if not any(cap.scope == "member" for cap in body.caps):
-            raise Validation.at(
+            yield Validation.at(
                 "/caps", "a campaign that pays the referrer needs a cap of scope member, because sign-ups can be scripted"
             )
     for number, hours in enumerate(body.schedule or ()):
         if hours.starts in (hours.ends, "24:00"):
-            raise Validation.at(
+            yield Validation.at(
                 f"/schedule/{number}/starts", "the hours are empty; ends must differ from starts, and starts cannot be 24:00"
             )
     if body.stacking.group is None and body.stacking.policy != "all":
-        raise Validation.at("/stacking/group", f"the policy {body.stacking.policy} needs a group to choose from")
+        yield Validation.at("/stacking/group", f"the policy {body.stacking.policy} needs a group to choose from")

@@ -316,26 +316,20 @@ def shop_event(body: EventCreate) -> ShopEvent:
         Validation: the body names no member or two, a time without an offset, a purchase or refund without an amount, or `refund_of` or
             `confirms` on an event that cannot have it.
     """
+    faults = _contradictions_of(body)
+    occurred_at = 0
+    try:
+        occurred_at = utc_ms(body.occurred_at, "/occurred_at")
+    except Validation as fault:
+        faults.append(fault)
+    if faults:
+        raise Validation.all_of(faults)
     external_id = None if body.member.external_id is UNSET else body.member.external_id
     member_id = None if body.member.id is UNSET else body.member.id
-    if (external_id is None) == (member_id is None):
-        raise Validation.at("/member", "identify the member by exactly one of external_id and id")
-    if body.type in MONETARY and body.amount == 0:
-        raise Validation.at("/amount", f"a {body.type} needs an amount of at least 1 minor unit")
-    if body.currency is None and body.amount:
-        raise Validation.at("/currency", "an amount needs its currency")
-    if body.refund_of is not None and body.type != REFUND:
-        raise Validation.at("/refund_of", f"only a refund can have refund_of; this is a {body.type}")
-    if body.refund_of == body.id:
-        raise Validation.at("/refund_of", "an event cannot refund itself")
-    if body.confirms is not None and body.type in MONETARY:
-        raise Validation.at("/confirms", f"a {body.type} cannot confirm a purchase; send an event of another type")
-    if body.confirms == body.id:
-        raise Validation.at("/confirms", "an event cannot confirm itself")
     return ShopEvent(
         id=body.id,
         type=body.type,
-        occurred_at=utc_ms(body.occurred_at, "/occurred_at"),
+        occurred_at=occurred_at,
         amount=body.amount,
         currency=body.currency or "",
         refund_of=body.refund_of,
@@ -353,6 +347,27 @@ def shop_event(body: EventCreate) -> ShopEvent:
         attributes=body.attributes,
         confirms=UNSET if body.confirms is None else body.confirms,
     )
+
+
+def _contradictions_of(body: EventCreate) -> list[Validation]:
+    """Return the faults of fields that do not fit together."""
+    faults: list[Validation] = []
+    if (body.member.external_id is UNSET) == (body.member.id is UNSET):
+        faults.append(Validation.at("/member", "identify the member by exactly one of external_id and id"))
+    monetary = body.type in MONETARY
+    if monetary and body.amount == 0:
+        faults.append(Validation.at("/amount", f"a {body.type} needs an amount of at least 1 minor unit"))
+    if body.currency is None and (monetary or body.amount):
+        faults.append(Validation.at("/currency", "an amount needs its currency"))
+    if body.refund_of is not None and body.type != REFUND:
+        faults.append(Validation.at("/refund_of", f"only a refund can have refund_of; this is a {body.type}"))
+    elif body.refund_of == body.id:
+        faults.append(Validation.at("/refund_of", "an event cannot refund itself"))
+    if body.confirms is not None and monetary:
+        faults.append(Validation.at("/confirms", f"a {body.type} cannot confirm a purchase; send an event of another type"))
+    elif body.confirms == body.id:
+        faults.append(Validation.at("/confirms", "an event cannot confirm itself"))
+    return faults
 
 
 def _fingerprint(owner: str, event: ShopEvent) -> bytes:

@@ -15,11 +15,9 @@ import msgspec
 from msgspec import Meta
 from msgspec import inspect as mi
 
-from guerdon.errors import Validation
+from guerdon.errors import FAULTS_MAX, Validation
 from guerdon.types import EXPECTED
 
-FAULTS_MAX = 20
-"""Maximum number of faults that one answer lists."""
 NAME_MAX = 128
 """Characters of a caller's key that a pointer repeats."""
 _DIGITS_MAX = 30

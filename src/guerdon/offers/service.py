@@ -1,15 +1,15 @@
 """Offers and their life cycle. The stock of an offer is a ledger account, which changes in the commit of its offer."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 
 import msgspec
 from msgspec import Struct
 
 from guerdon.campaigns.cel import compile_eligibility, require_bounded
-from guerdon.clock import Clock, utc_ms
+from guerdon.clock import Clock, optional_utc_ms
 from guerdon.database import Database
-from guerdon.errors import NotFound, StockBelowIssued, Validation
+from guerdon.errors import NotFound, StockBelowIssued, Validation, collect
 from guerdon.ids import IdSource
 from guerdon.ledger.models import (
     RULES,
@@ -263,21 +263,21 @@ class Offers:
     # --- validation -------------------------------------------------------------------------------------------------
 
     async def _make(self, body: OfferCreate, offer_id: str, actor: Actor, *, version: int, now_ms: int) -> Offer:
-        _require_value(body)
-        require_bounded(body.eligibility, "/eligibility")
-        compile_eligibility(body.eligibility, "/eligibility")
-        if body.code_pattern is not None:
-            require_secret(parse_pattern(body.code_pattern, "/code_pattern"), "/code_pattern")
-        await self._require_assets(body)
-        for number, url in enumerate(body.images):
-            try:
-                await require_public(url, self._resolve)
-            except UnsafeAddress as error:
-                raise Validation.at(f"/images/{number}", str(error)) from None
-        starts_at = None if body.starts_at is None else utc_ms(body.starts_at, "/starts_at")
-        ends_at = None if body.ends_at is None else utc_ms(body.ends_at, "/ends_at")
+        faults = list(_contradictions_of(body))
+        with collect(faults):
+            require_bounded(body.eligibility, "/eligibility")
+            compile_eligibility(body.eligibility, "/eligibility")
+        if body.code_pattern is not None and body.kind != "external_code":
+            with collect(faults):
+                require_secret(parse_pattern(body.code_pattern, "/code_pattern"), "/code_pattern")
+        faults += [fault async for fault in self._unknown_assets_of(body)]
+        faults += [fault async for fault in self._unsafe_images_of(body)]
+        starts_at = optional_utc_ms(body.starts_at, "/starts_at", faults)
+        ends_at = optional_utc_ms(body.ends_at, "/ends_at", faults)
         if starts_at is not None and ends_at is not None and starts_at >= ends_at:
-            raise Validation.at("/ends_at", "the end must be after the start")
+            faults.append(Validation.at("/ends_at", "the end must be after the start"))
+        if faults:
+            raise Validation.all_of(faults)
         return Offer(
             id=offer_id,
             owner=offer_id,
@@ -307,40 +307,44 @@ class Offers:
             changed_at=now_ms,
         )
 
-    async def _require_assets(self, body: OfferCreate) -> None:
+    async def _unknown_assets_of(self, body: OfferCreate) -> AsyncIterator[Validation]:
         assets = [("/price/asset", None if body.price is None else body.price.asset)]
         if body.kind == "gift_card" and isinstance(body.value, FixedValue):
             assets.append(("/value/currency", body.value.currency))
         for pointer, asset in assets:
             if asset is not None and not await self._assets.exists(asset):
-                raise Validation.at(pointer, f"the asset {asset} does not exist")
+                yield Validation.at(pointer, f"the asset {asset} does not exist")
+
+    async def _unsafe_images_of(self, body: OfferCreate) -> AsyncIterator[Validation]:
+        for number, url in enumerate(body.images):
+            try:
+                await require_public(url, self._resolve)
+            except UnsafeAddress as error:
+                yield Validation.at(f"/images/{number}", str(error))
 
 
-def _require_value(body: OfferCreate) -> None:
-    """
-    Raises:
-        Validation: the value does not suit the kind, or fields contradict each other.
-    """
+def _contradictions_of(body: OfferCreate) -> Iterator[Validation]:
+    """Yield the faults of fields that do not fit together."""
     value_type = {"discount": FixedValue | PercentValue, "item": ItemValue, "gift_card": FixedValue, "external_code": None}[
         body.kind
     ]
     if value_type is None:
         if body.value is not None:
-            raise Validation.at("/value", "the issuer of external codes defines their value; omit the field")
+            yield Validation.at("/value", "the issuer of external codes defines their value; omit the field")
         if body.stock is not None:
-            raise Validation.at("/stock", "the stock of external codes is the number of imported codes; omit the field")
+            yield Validation.at("/stock", "the stock of external codes is the number of imported codes; omit the field")
         if body.code_pattern is not None:
-            raise Validation.at("/code_pattern", "external codes are imported, not generated; omit the field")
+            yield Validation.at("/code_pattern", "external codes are imported, not generated; omit the field")
     elif not isinstance(body.value, value_type):
-        raise Validation.at("/value", f"the kind {body.kind} takes a value of type {VALUE_TYPES[body.kind]}")
+        yield Validation.at("/value", f"the kind {body.kind} takes a value of type {VALUE_TYPES[body.kind]}")
     if isinstance(body.value, PercentValue) and body.value.maximum is not None and body.value.currency is None:
-        raise Validation.at("/value/currency", "the maximum needs a currency")
+        yield Validation.at("/value/currency", "the maximum needs a currency")
     if body.minimum_basket is not None:
         currency = None if body.value is None or isinstance(body.value, ItemValue) else body.value.currency
         if body.kind != "discount":
-            raise Validation.at("/minimum_basket", "only a discount has a minimum basket")
-        if currency is not None and currency != body.minimum_basket.currency:
-            raise Validation.at("/minimum_basket/currency", f"the currency must be {currency}, that of the discount")
+            yield Validation.at("/minimum_basket", "only a discount has a minimum basket")
+        elif currency is not None and currency != body.minimum_basket.currency:
+            yield Validation.at("/minimum_basket/currency", f"the currency must be {currency}, that of the discount")
 
 
 def _ceiling_of(body: OfferCreate, imported: int) -> int:

@@ -7,7 +7,7 @@ from pymongo import ReturnDocument
 
 from guerdon.campaigns.models import Campaign, in_force
 from guerdon.campaigns.service import Campaigns
-from guerdon.clock import Clock, to_datetime, utc_ms
+from guerdon.clock import Clock, optional_utc_ms, to_datetime
 from guerdon.database import Collection, Database
 from guerdon.errors import InvalidState, NotFound, Validation
 from guerdon.ids import IdSource
@@ -35,12 +35,13 @@ class Simulations:
             Validation: the window is empty, a time has no offset, or the campaign in the body is not valid.
             InvalidState: `OPEN_MAX` simulations wait or run.
         """
-        since, until = (
-            None if time is None else utc_ms(time, pointer)
-            for time, pointer in ((body.occurred_from, "/occurred_from"), (body.occurred_before, "/occurred_before"))
-        )
+        faults: list[Validation] = []
+        since = optional_utc_ms(body.occurred_from, "/occurred_from", faults)
+        until = optional_utc_ms(body.occurred_before, "/occurred_before", faults)
         if since is not None and until is not None and since >= until:
-            raise Validation.at("/occurred_before", "must be after occurred_from")
+            faults.append(Validation.at("/occurred_before", "must be after occurred_from"))
+        if faults:
+            raise Validation.all_of(faults)
         now_ms = self._clock.now_ms()
         campaign = in_force(await self._campaigns.get_campaign(campaign_id), now_ms)
         if body.campaign is not None:

@@ -1,9 +1,11 @@
 """Service of the tier set and of the tiers of members, with the background review."""
 
+from collections.abc import Iterator
+
 import msgspec
 
 from guerdon.campaigns.domain import MEMBER_STATES, MemberState
-from guerdon.clock import Clock, utc_ms
+from guerdon.clock import Clock, optional_utc_ms
 from guerdon.database import Database, Document, DuplicateKeyError
 from guerdon.errors import GuerdonError, Validation
 from guerdon.http.cursor import decode_cursor, encode_cursor
@@ -74,15 +76,17 @@ class Tiers:
                 the next 366 days.
             InvalidState: another caller changed the tier set at the same time.
         """
-        _require_ladder(body)
+        faults = list(_contradictions_of(body))
         if not await self._assets.exists(body.asset):
-            raise Validation.at("/asset", f"there is no asset {body.asset}")
+            faults.append(Validation.at("/asset", f"there is no asset {body.asset}"))
         now_ms = self._clock.now_ms()
-        effective_at = None if body.effective_at is None else utc_ms(body.effective_at, "/effective_at")
+        effective_at = optional_utc_ms(body.effective_at, "/effective_at", faults)
         if effective_at is not None and not now_ms < effective_at <= now_ms + EFFECTIVE_MS_MAX:
-            raise Validation.at(
-                "/effective_at", "it lies within the next 366 days; leave it out for tiers that are in force at once"
+            faults.append(
+                Validation.at("/effective_at", "it lies within the next 366 days; leave it out for tiers that are in force at once")
             )
+        if faults:
+            raise Validation.all_of(faults)
         current = await self._sets.get(PROGRAMME)
         known = () if current is None else tuple(each for each in current.versions if _in_force(each, now_ms))
         if effective_at is None and known:
@@ -231,17 +235,13 @@ def _newest(versions: tuple[TierSet, ...]) -> tuple[TierSet, ...]:
     return (msgspec.structs.replace(oldest, effective_at=None), *others)
 
 
-def _require_ladder(body: TierSetCreate) -> None:
-    """Check that points ascend and codes are unique.
-
-    Raises:
-        Validation: the points do not ascend, or two tiers have the same code.
-    """
+def _contradictions_of(body: TierSetCreate) -> Iterator[Validation]:
+    """Yield a fault for each tier whose points do not ascend or whose code occurs before."""
     for number, (below, above) in enumerate(zip(body.tiers, body.tiers[1:], strict=False), start=1):
         if above.points <= below.points:
-            raise Validation.at(f"/tiers/{number}/points", f"it needs more points than {below.code}, which has {below.points}")
+            yield Validation.at(f"/tiers/{number}/points", f"it needs more points than {below.code}, which has {below.points}")
     codes: set[str] = set()
     for number, tier in enumerate(body.tiers):
         if tier.code in codes:
-            raise Validation.at(f"/tiers/{number}/code", f"{tier.code} is there twice")
+            yield Validation.at(f"/tiers/{number}/code", f"{tier.code} is there twice")
         codes.add(tier.code)

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
-from guerdon.clock import Clock, utc_ms
+from guerdon.clock import Clock, optional_utc_ms
 from guerdon.errors import GuerdonError, NotApplied, NotFound, Validation
 from guerdon.http.idempotency import KeyedRequest, fingerprint
 from guerdon.http.operation import problem_of
@@ -240,12 +240,17 @@ def lot_of(body: CreditCreate | DebitCreate | TransferCreate | BulkItem) -> Lot 
     """
     if not isinstance(body, CreditCreate | BulkCredit):
         return None
-    available_at = None if body.available_at is None else utc_ms(body.available_at, "/available_at")
-    expires_at = None if body.expires_at is None else utc_ms(body.expires_at, "/expires_at")
+    faults: list[Validation] = []
+    available_at = optional_utc_ms(body.available_at, "/available_at", faults)
+    expires_at = optional_utc_ms(body.expires_at, "/expires_at", faults)
     if available_at == AWAITING_CONFIRMATION:
-        raise Validation.at("/available_at", "this time is reserved for value that awaits confirmation; use an earlier one")
-    if available_at is not None and expires_at is not None and expires_at <= available_at:
-        raise Validation.at("/expires_at", "expires_at must be after available_at")
+        faults.append(
+            Validation.at("/available_at", "this time is reserved for value that awaits confirmation; use an earlier one")
+        )
+    elif available_at is not None and expires_at is not None and expires_at <= available_at:
+        faults.append(Validation.at("/expires_at", "expires_at must be after available_at"))
+    if faults:
+        raise Validation.all_of(faults)
     lot = Lot(body.amount, body.source, available_at, expires_at)
     return None if is_undated(lot) else lot
 
