@@ -77,8 +77,8 @@ async def append(database: Database, wallet: str, row: dict[str, Any] | None = N
     """What a faulty ledger would commit: the chain and the account fit, the entry does not. `row` goes onto the account's row."""
     account = decode_account(await found(database, ACCOUNTS, wallet))
     last: Entry = decode_entry(await found(database, ENTRIES, entry_id(wallet, account.seq)))
-    plain = dict.fromkeys(("once", "key", "reference", "fingerprint", "lots", "hold", "terms", "spent", "spendable_after"), None)
-    changes = {"kind": "debit", "counter": MERCHANT, "balance_after": account.balance + changes["amount"], **plain, **changes}
+    plain = dict.fromkeys(("unique_keys", "key", "reference", "fingerprint", "lots", "hold", "terms", "spent", "spendable_after"), None)
+    changes = {"kind": "debit", "counterparty": MERCHANT, "balance_after": account.balance + changes["amount"], **plain, **changes}
     entry: Entry = msgspec.structs.replace(last, id=entry_id(wallet, account.seq + 1), prev=account.head, **changes)
     entry = msgspec.structs.replace(entry, hash=entry_hash(entry))
     await database.raw[ENTRIES].insert_one(encode(entry))
@@ -103,17 +103,17 @@ async def plant(shop: Shop, database: Database, bug: str, wallet: str, other: st
             await append(database, wallet, amount=-5, balance_after=95)
             return "L2"
         case "half a transfer":
-            await append(database, wallet, kind="transfer", amount=-5, counter=other)
+            await append(database, wallet, kind="transfer", amount=-5, counterparty=other)
             return "L1"
         case "a transfer that arrives twice":
             sent = await shop.transfer(other, wallet, 5)
-            again = {"kind": "transfer", "amount": 5, "counter": other, "pair": int(sent.rpartition(":")[2])}
+            again = {"kind": "transfer", "amount": 5, "counterparty": other, "pair": int(sent.rpartition(":")[2])}
             await append(database, wallet, transaction=sent, **again)
             return "L1"
         case "key twice":
             first: Entry = decode_entry(await found(database, ENTRIES, entry_id(wallet, 2)))
             await database.raw[ENTRIES].drop_index("once")
-            await append(database, wallet, amount=-10, key=first.key, once=first.unique_keys, fingerprint=first.fingerprint)
+            await append(database, wallet, amount=-10, key=first.key, unique_keys=first.unique_keys, fingerprint=first.fingerprint)
             return "L4"
         case "money from nowhere":
             await database.raw[ACCOUNTS].update_one({"_id": wallet}, {"$inc": {"balance": 5}})
@@ -163,7 +163,7 @@ async def plant_dated(shop: Shop, database: Database, bug: str, wallet: str, at:
         case "a date moves":
             own = [{"amount": 20, "expires_at": at + 9 * day}]
             await append(
-                database, wallet, kind="settlement", amount=0, counter=BREAKAGE, lots=(Lot(20, expires_at=at + 9 * day),),
+                database, wallet, kind="settlement", amount=0, counterparty=BREAKAGE, lots=(Lot(20, expires_at=at + 9 * day),),
                 row={"lots": own, "due_at": at + 9 * day},
             )  # fmt: skip
             return "L7"
