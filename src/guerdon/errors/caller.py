@@ -1,6 +1,6 @@
 """Errors of a request that the caller must change."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from typing import Self, cast
 
@@ -66,7 +66,7 @@ def _summary(sentences: list[str]) -> str:
 
 
 @contextmanager
-def collect(faults: list[Validation]) -> Iterator[None]:
+def collect(faults: list[Validation]) -> Generator[None]:
     """Add the fault that the block raises to `faults`, so that the checks after it run too. Raise them with `Validation.all_of`."""
     try:
         yield
