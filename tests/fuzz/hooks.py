@@ -102,6 +102,16 @@ if PLAN["people"]:
 
 
 @schemathesis.hook
+def before_load_schema(context: Any, raw_schema: dict[str, Any]) -> None:
+    """Use ids that exist as the examples of the path parameters, from which many cases are derived."""
+    for path, operations in raw_schema["paths"].items():
+        for operation in operations.values():
+            for parameter in operation.get("parameters", ()):
+                if parameter["in"] == "path" and parameter["name"] in PLAN["examples"] and not path.startswith("/problems"):
+                    parameter["example"] = PLAN["examples"][parameter["name"]]
+
+
+@schemathesis.hook
 def after_call(context: Any, case: Any, response: Any) -> None:
     operation = case.operation.definition.raw["operationId"]
     if response.request.method == case.operation.method.upper():  # Other methods are tried too, and are not the operation.

@@ -172,7 +172,8 @@ def _event(name: str, member: str) -> dict[str, Any]:
 async def fuzz(folder: Path, url: str, people: Sequence[str], known: Mapping[str, list[Any]], *options: str) -> Fuzzed:
     """Run `schemathesis run` with `options` to its end."""
     plan, report = folder / "plan.json", folder / "report.json"
-    plan.write_text(json.dumps({"url": url, "people": list(people), "password": PASSWORD, "report": str(report)}))
+    contents = {"url": url, "people": list(people), "password": PASSWORD, "report": str(report), "examples": examples(known)}
+    plan.write_text(json.dumps(contents))
     (folder / "schemathesis.toml").write_text(config(known))
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-c", "from schemathesis.cli import schemathesis; schemathesis()",
@@ -190,6 +191,19 @@ async def fuzz(folder: Path, url: str, people: Sequence[str], known: Mapping[str
     text = out.decode()
     assert report.exists(), text
     return Fuzzed(process.returncode, text, **json.loads(report.read_text()))
+
+
+def examples(known: Mapping[str, list[Any]]) -> dict[str, Any]:
+    """Return an existing id for each path parameter: the examples of the document name nothing that exists here.
+
+    The first session belongs to the first person who calls, the first codes are those of problem pages, and the second of everything else belongs to the
+    second person.
+    """
+    places = [
+        (place.partition(".")[2], name) for name, paths in DICTIONARIES.items() for place in paths if place.startswith("path.")
+    ]
+    index = {"sessions": 0, "codes": -1}
+    return {parameter: known[name][min(index.get(name, 1), len(known[name]) - 1)] for parameter, name in places}
 
 
 def config(known: Mapping[str, list[Any]]) -> str:
