@@ -31,7 +31,9 @@ class Holds:
         owner, _ = parse_wallet_id(body.wallet)
         idempotency = Idempotency(owner, request.actor.id, request.key, request.fingerprint, body.reference)
         hold_request = HoldRequest(body.wallet, request.actor.id, idempotency, body.reason, body.metadata)
-        return await self._ledger.submit(hold_command(hold_request, body.amount, body.expires_in_seconds * 1000))
+        return await self._ledger.submit(
+            hold_command(hold_request, body.amount, body.expires_in_seconds * 1000), dry_run=request.dry_run
+        )
 
     async def capture(self, request: KeyedRequest, hold_id: str, body: CaptureCreate) -> CommandOutcome:
         """Capture a hold in part or whole.
@@ -45,7 +47,7 @@ class Holds:
         wallet, owner, seq = _parse(hold_id)
         idempotency = Idempotency(owner, request.actor.id, request.key, request.fingerprint, body.reference)
         hold_request = HoldRequest(wallet, request.actor.id, idempotency, body.reason, body.metadata)
-        return await self._ledger.submit(capture_command(hold_request, seq, body.amount, final=body.final))
+        return await self._ledger.submit(capture_command(hold_request, seq, body.amount, final=body.final), dry_run=request.dry_run)
 
     async def void(self, request: KeyedRequest, hold_id: str, body: VoidCreate) -> CommandOutcome:
         """Void a hold.
@@ -57,7 +59,8 @@ class Holds:
         """
         wallet, owner, seq = _parse(hold_id)
         idempotency = Idempotency(owner, request.actor.id, request.key, request.fingerprint)
-        return await self._ledger.submit(void_command(HoldRequest(wallet, request.actor.id, idempotency, body.reason), seq))
+        hold_request = HoldRequest(wallet, request.actor.id, idempotency, body.reason)
+        return await self._ledger.submit(void_command(hold_request, seq), dry_run=request.dry_run)
 
     async def get_hold(self, actor: Actor, hold_id: str) -> HoldView:
         """Return a hold.

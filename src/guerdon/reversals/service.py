@@ -34,7 +34,7 @@ class Reversals:
         require_reversible(sides[0])
         idempotency = Idempotency(sides[0].owner, request.actor.id, request.key, request.fingerprint, body.reference)
         reversal = Reversal(sides, body.amount, idempotency, body.reason, body.metadata)
-        return await self._ledger.submit(reversal_command(reversal, self._ledger.calendar))
+        return await self._ledger.submit(reversal_command(reversal, self._ledger.calendar), dry_run=request.dry_run)
 
     async def get_transaction(self, actor: Actor, transaction_id: str) -> TransactionState:
         """Return a transaction and its reversed amount.

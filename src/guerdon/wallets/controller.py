@@ -18,7 +18,7 @@ from guerdon.errors import (
 )
 from guerdon.http.body import BULK_BODY_BYTES_MAX, read, read_optional
 from guerdon.http.idempotency import request_of
-from guerdon.http.operation import Request, Response, actor_of, note, operation, send
+from guerdon.http.operation import Request, Response, actor_of, is_dry_run, note, operation, send
 from guerdon.ledger.models import CommandOutcome
 from guerdon.permissions import OWN, scope
 from guerdon.wallets.administration import StatusChange, WalletAdministration
@@ -106,6 +106,7 @@ class WalletResource:
         answers={201: TransactionView},
         errors=(*_MOVES, BalanceLimit, LimitReached),
         idempotent=True,
+        dry_run=("id", "seq", "hold.id"),
         example={"amount": 500, "reason": "welcome", "reference": "signup-17850", "expires_at": None},
     )
     async def on_post_credit(self, req: Request, resp: Response, wallet_id: str) -> None:
@@ -122,6 +123,7 @@ class WalletResource:
         answers={201: TransactionView},
         errors=(*_MOVES, InsufficientFunds, LimitReached),
         idempotent=True,
+        dry_run=("id", "seq", "hold.id"),
         example={"amount": 500, "reference": "order-1001"},
     )
     async def on_post_debit(self, req: Request, resp: Response, wallet_id: str) -> None:
@@ -212,6 +214,7 @@ class TransfersResource:
         answers={201: TransactionView},
         errors=(*_MOVES, InsufficientFunds, BalanceLimit, LimitReached),
         idempotent=True,
+        dry_run=("id", "seq", "hold.id"),
         example={"from": _EXAMPLE_WALLET, "to": "mem_019a7f3c2d1e00000000000000000001:PTS", "amount": 1},
     )
     async def on_post(self, req: Request, resp: Response) -> None:
@@ -235,6 +238,7 @@ class BulkResource:
         body=BulkCreate,
         answers={200: BulkAnswer},
         errors=(Overloaded,),
+        dry_run=("results.transaction.id", "results.transaction.seq", "results.transaction.hold.id"),
         example={
             "commands": [{"type": "debit", "wallet": _EXAMPLE_WALLET, "amount": 1, "key": "till-4-000017"}],
             "atomic": False,
@@ -244,7 +248,7 @@ class BulkResource:
         """Run up to 1,000 credits, debits and transfers, each with its own key and result, or all of them atomically."""
         body, _ = await read(req, BulkCreate, bytes_max=BULK_BODY_BYTES_MAX)
         note(req, commands=str(len(body.commands)))
-        send(resp, BulkAnswer(await self._wallets.run_bulk(actor_of(req), body)))
+        send(resp, BulkAnswer(await self._wallets.run_bulk(actor_of(req), body, dry_run=is_dry_run(req))))
 
 
 class MemberWalletsResource:

@@ -378,7 +378,7 @@ class BulkResult(Struct, frozen=True, omit_defaults=True):
     """Result of one command of a bulk request: a transaction or a problem."""
 
     status: int
-    """HTTP status that the command alone would have: 201, or that of the problem."""
+    """HTTP status that the command alone would have: 201, 200 in a dry run, or that of the problem."""
     transaction: TransactionView | None = None
     """The transaction, if the command was applied."""
     problem: dict[str, Any] | None = None

@@ -86,7 +86,7 @@ class Wallets:
         """
         return await self._submit(request, "transfer", body.source, body, to=body.target)
 
-    async def run_bulk(self, actor: Actor, body: BulkCreate) -> list[BulkResult]:
+    async def run_bulk(self, actor: Actor, body: BulkCreate, *, dry_run: bool = False) -> list[BulkResult]:
         """Run up to 1,000 commands and return one result each. A refused command stops the others only if the request is atomic.
 
         Raises:
@@ -94,10 +94,11 @@ class Wallets:
         """
         prepared = await self._prepare_bulk(actor, body.commands)
         if body.atomic:
-            return await self._run_atomic(prepared)
+            return await self._run_atomic(prepared, dry_run=dry_run)
         movements = [item for item in prepared if isinstance(item, Movement)]
-        results = iter(await self._ledger.submit_all([command_of(m, _owners(m.accounts)) for m in movements]))
-        return [_result(next(results) if isinstance(item, Movement) else item) for item in prepared]
+        commands = [command_of(movement, _owners(movement.accounts)) for movement in movements]
+        results = iter(await self._ledger.submit_all(commands, dry_run=dry_run))
+        return [_result(next(results) if isinstance(item, Movement) else item, dry_run=dry_run) for item in prepared]
 
     # --- queries ----------------------------------------------------------------------------------------------------
 
@@ -149,7 +150,7 @@ class Wallets:
         _check_pair(wallet_id, to)
         opens = await self._accounts_to_open([wallet_id if kind == "credit" else to])
         movement = self._movement(request, kind, wallet_id, body, to=to, opens=opens)
-        return await self._ledger.submit(command_of(movement, _owners(movement.accounts)))
+        return await self._ledger.submit(command_of(movement, _owners(movement.accounts)), dry_run=request.dry_run)
 
     def _movement(
         self,
@@ -192,15 +193,16 @@ class Wallets:
                 prepared.append(error)
         return prepared
 
-    async def _run_atomic(self, prepared: Sequence[Movement | GuerdonError]) -> list[BulkResult]:
+    async def _run_atomic(self, prepared: Sequence[Movement | GuerdonError], *, dry_run: bool) -> list[BulkResult]:
         """Run all movements as one command. If one is refused, its result has the problem, and the others are `not-applied`."""
         movements = [item for item in prepared if isinstance(item, Movement)]
         if len(movements) < len(prepared):
             return [_result(_not_applied() if isinstance(item, Movement) else item) for item in prepared]
         owners = _owners([account for movement in movements for account in movement.accounts])
-        [result] = await self._ledger.submit_all([atomic_command_of(movements, owners)])
+        [result] = await self._ledger.submit_all([atomic_command_of(movements, owners)], dry_run=dry_run)
         if isinstance(result, CommandOutcome):
-            return [_result(CommandOutcome((entry,), replayed=result.replayed)) for entry in primary_entries(result.entries)]
+            entries = primary_entries(result.entries)
+            return [_result(CommandOutcome((entry,), replayed=result.replayed), dry_run=dry_run) for entry in entries]
         if result.subject is None:
             raise result
         return [_result(result if movement.transaction is result.subject else _not_applied()) for movement in movements]
@@ -286,7 +288,7 @@ def _not_applied() -> GuerdonError:
     return NotApplied("another command of this atomic request was refused")
 
 
-def _result(result: CommandResult) -> BulkResult:
+def _result(result: CommandResult, *, dry_run: bool = False) -> BulkResult:
     if isinstance(result, CommandOutcome):
-        return BulkResult(201, view_transaction(result.entries[0]), replayed=result.replayed)
+        return BulkResult(200 if dry_run else 201, view_transaction(result.entries[0]), replayed=result.replayed)
     return BulkResult(result.status, problem=problem_of(result), replayed=result.replayed)
