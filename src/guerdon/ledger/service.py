@@ -124,6 +124,12 @@ class Ledger:
         document = await self._database.raw[ENTRIES].find_one({"_id": entry_id(account_id, seq), "owner": owner})
         return None if document is None else decode_entry(document)
 
+    async def find_entries(self, entry_ids: Collection[str]) -> dict[str, Entry]:
+        """Return the stored entries with these ids, by id; ids without an entry are left out."""
+        owners = sorted({entry.rpartition("#")[0].rpartition(":")[0] for entry in entry_ids})
+        cursor = self._database.raw[ENTRIES].find({"_id": {"$in": sorted(entry_ids)}, "owner": {"$in": owners}})
+        return {entry.id: entry async for document in cursor if (entry := decode_entry(document))}
+
     async def list_entries(self, where: Document, *, limit: int) -> list[Entry]:
         """Return entries, newest first. `where` must bound `_id` to one account, and consist of typed values."""
         cursor = self._database.raw[ENTRIES].find(where, limit=limit).sort("_id", -1)

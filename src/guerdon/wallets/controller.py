@@ -16,9 +16,9 @@ from guerdon.errors import (
     WalletFrozen,
     WalletNotEmpty,
 )
-from guerdon.http.body import BULK_BODY_BYTES_MAX, read, read_optional
+from guerdon.http.body import read, read_optional
 from guerdon.http.idempotency import request_of
-from guerdon.http.operation import Request, Response, actor_of, is_dry_run, note, operation, send
+from guerdon.http.operation import Request, Response, actor_of, note, operation, send
 from guerdon.ledger.models import CommandOutcome
 from guerdon.permissions import OWN, scope
 from guerdon.wallets.administration import StatusChange, WalletAdministration
@@ -27,8 +27,6 @@ from guerdon.wallets.models import (
     AssetCreate,
     AssetList,
     AssetView,
-    BulkAnswer,
-    BulkCreate,
     CreditCreate,
     DebitCreate,
     LotList,
@@ -225,32 +223,6 @@ class TransfersResource:
         _send_transaction(resp, await self._wallets.transfer(request, body))
 
 
-class BulkResource:
-    """`/v1/bulk`"""
-
-    def __init__(self, wallets: Wallets) -> None:
-        self._wallets = wallets
-
-    @operation(
-        "runBulk",
-        scope("wallets:write"),
-        tag="wallets",
-        body=BulkCreate,
-        answers={200: BulkAnswer},
-        errors=(Overloaded,),
-        dry_run=("results.transaction.id", "results.transaction.seq", "results.transaction.hold.id"),
-        example={
-            "commands": [{"type": "debit", "wallet": _EXAMPLE_WALLET, "amount": 1, "key": "till-4-000017"}],
-            "atomic": False,
-        },
-    )
-    async def on_post(self, req: Request, resp: Response) -> None:
-        """Run up to 1,000 credits, debits and transfers, each with its own key and result, or all of them atomically."""
-        body, _ = await read(req, BulkCreate, bytes_max=BULK_BODY_BYTES_MAX)
-        note(req, commands=str(len(body.commands)))
-        send(resp, BulkAnswer(await self._wallets.run_bulk(actor_of(req), body, dry_run=is_dry_run(req))))
-
-
 class MemberWalletsResource:
     """`/v1/members/{member_id}/wallets` and `/v1/me/wallets`"""
 
@@ -282,7 +254,6 @@ def routes(wallets: Wallets, terms: WalletAdministration, assets: Assets) -> lis
         ("/v1/wallets/{wallet_id}/lots", wallet, "lots"),
         *((f"/v1/wallets/{{wallet_id}}/{name}", rules, name) for name in ("freeze", "unfreeze", "close", "terms")),
         ("/v1/transfers", TransfersResource(wallets), None),
-        ("/v1/bulk", BulkResource(wallets), None),
         ("/v1/members/{member_id}/wallets", members, None),
         ("/v1/me/wallets", members, "mine"),
     ]
