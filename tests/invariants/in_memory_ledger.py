@@ -10,9 +10,10 @@ import msgspec
 
 from guerdon.calendar import Calendar
 from guerdon.http.idempotency import fingerprint
+from guerdon.ledger.atomic import atomic_command
 from guerdon.ledger.decide import WritePlan, decide_batch
 from guerdon.ledger.models import Account, Command, CommandOutcome, CommandResult, Entry, Idempotency, RecordedRefusal, Transaction
-from guerdon.wallets.rules import Movement, atomic_command_of, command_of, postings_of, primary_entries
+from guerdon.wallets.rules import Movement, command_of, postings_of
 from tests.invariants.balance_model import Answer, Bounds, Spec
 
 ACTOR = "key_tests"
@@ -58,7 +59,8 @@ def command_for(specs: Sequence[Spec], first_number: int, bounds: dict[str, Boun
     movements = [movement_of(spec, first_number + place, opens) for place, spec in enumerate(specs)]
     if len(movements) == 1:
         return command_of(movements[0], owners_of(specs))
-    return atomic_command_of(movements, owners_of(specs))
+    parts = [command_of(movement, owners_of([spec])) for movement, spec in zip(movements, specs, strict=True)]
+    return atomic_command(parts, Calendar())
 
 
 class Store:
@@ -124,7 +126,9 @@ def answer_of(verdict: CommandResult) -> Answer:
 def group_answer_of(verdict: CommandResult) -> list[Answer] | str:
     """A verdict on an atomic group, in the words of the model."""
     if isinstance(verdict, CommandOutcome):
-        return [answer_of(CommandOutcome((entry,), replayed=verdict.replayed)) for entry in primary_entries(verdict.entries)]
+        return [
+            answer_of(CommandOutcome((entry,), replayed=verdict.replayed)) for entry in verdict.entries if entry.key is not None
+        ]
     return verdict.code
 
 

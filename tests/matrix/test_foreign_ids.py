@@ -20,7 +20,15 @@ from tests.matrix.bodies import bodied, samples_of
 from tests.matrix.conftest import Scene
 from tests.serving import MISSING, OWNED, Route
 
-REFERENCES = {"wallet": "wallet_id", "from": "wallet_id", "to": "wallet_id", "member/id": "member_id", "member_id": "member_id"}
+REFERENCES = {
+    "wallet": "wallet_id",
+    "from": "wallet_id",
+    "to": "wallet_id",
+    "member/id": "member_id",
+    "member_id": "member_id",
+    "hold": "hold_id",
+    "transaction": "transaction_id",
+}
 """Fields of bodies that name what belongs to a member."""
 PLAIN = {
     "asset", "attributes", "audience", "categories", "category", "code", "code_pattern", "condition", "currency", "current_password", "description", "device_token", "email",

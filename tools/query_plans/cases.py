@@ -162,6 +162,9 @@ def _batches(sample: Sample) -> Cases:
         yield query, "1 of 100 wallets", {"ids": [f"{sample.collector}:A50"], "owners": [sample.collector]}
         yield query, f"{len(many)} wallets", _accounts(many)
         yield query, "1 unknown", {"ids": [UNKNOWN_MEMBER + ":PTS"], "owners": [UNKNOWN_MEMBER]}
+    yield "entries.find", "1 entry", {"ids": [entry_id(hot.id, 1)], "owners": [hot.owner]}
+    yield "entries.find", f"{len(many)} entries", {**_accounts(many), "ids": sorted(entry_id(each.id, 1) for each in many)}
+    yield "entries.find", "1 unknown", {"ids": [entry_id(UNKNOWN_MEMBER + ":PTS", 1)], "owners": [UNKNOWN_MEMBER]}
     yield "batch.unique_keys", "1 new key, hot wallet", _unique_keys([hot], "new")
     yield "batch.unique_keys", "1 known key, hot wallet", _unique_keys([hot], "PTS-key-2")
     yield "batch.unique_keys", "1 refused key", {"owners": [sample.refused[0][0]], "unique_keys": [sample.refused[0][1]]}

@@ -251,7 +251,13 @@ LEDGER = [
 ]
 
 HISTORY = [
-    Query("entries.get", "request", "balance, statements, GET /v1/transactions/{transaction_id}", one(ENTRIES, OWN)),
+    Query("entries.get", "request", "balance, vouchers, certificates", one(ENTRIES, OWN)),
+    Query(
+        "entries.find",
+        "request",
+        "GET /v1/transactions/{transaction_id}, reverse, bulk",
+        find(ENTRIES, {**IDS, "owner": {"$in": ":owners"}}),
+    ),
     Query("entries.page", "request", "GET /v1/wallets/{wallet_id}/entries", find(ENTRIES, SPAN, sort=DOWN, limit=True)),
     Query(
         "entries.kind",

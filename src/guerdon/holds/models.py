@@ -11,6 +11,9 @@ from guerdon.types import Metadata, Reason, Reference
 from guerdon.wallets.models import WalletId, view_hold_state
 
 EXPIRY_SECONDS_MAX = 90 * 86_400
+ExpiresInSeconds = Annotated[
+    int, Meta(ge=1, le=EXPIRY_SECONDS_MAX, description="Time until the hold expires, in seconds, at most 90 days.")
+]
 Status = Literal["held", "captured", "voided", "expired"]
 
 
@@ -21,9 +24,7 @@ class HoldCreate(Struct, frozen=True, forbid_unknown_fields=True):
     """Id of the wallet, `{member_id}:{asset}`."""
     amount: Amount
     """Amount to set aside, in minor units of the wallet's asset."""
-    expires_in_seconds: Annotated[
-        int, Meta(ge=1, le=EXPIRY_SECONDS_MAX, description="Time until the hold expires, in seconds, at most 90 days.")
-    ] = 900
+    expires_in_seconds: ExpiresInSeconds = 900
     """Time until the hold expires, in seconds."""
     reason: Reason | None = None
     """Reason in the caller's words. It is kept permanently, so it must not contain personal data."""

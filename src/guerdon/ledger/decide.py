@@ -88,7 +88,7 @@ class WritePlan:
         )
 
 
-class _State(Struct):
+class State(Struct):
     """Working copy of the snapshot, updated by each command of a batch."""
 
     accounts: dict[str, Account]
@@ -114,7 +114,7 @@ def decide_batch(
     scale of an asset; the details of refusals are written with it before they are remembered.
     """
     accounts, recorded, documents = found
-    state = _State(accounts, recorded, documents, now_ms, calendar)
+    state = State(accounts, recorded, documents, now_ms, calendar)
     for account in accounts.values():
         if account.lots is not None:
             current = expiry.bring_up_to(account, now_ms, calendar)
@@ -126,7 +126,7 @@ def decide_batch(
     for position, command in enumerate(commands):
         view.position = position
         try:
-            result = _apply_decision(command.decide(view), plan, state)
+            result = apply_decision(command.decide(view), plan, state)
         except GuerdonError as refusal:
             # The traceback refers to this frame, whose plan refers to the error: a reference cycle around all that was read.
             result = refusal.with_traceback(None)
@@ -136,7 +136,7 @@ def decide_batch(
     return plan
 
 
-def _apply_decision(decision: Decision[T], plan: WritePlan, state: _State) -> CommandOutcome[T]:
+def apply_decision(decision: Decision[T], plan: WritePlan, state: State) -> CommandOutcome[T]:
     """Apply one decision to the working state, or raise and change nothing."""
     if decision.replayed:
         return CommandOutcome(decision.replayed, decision.value, replayed=True)
@@ -188,7 +188,7 @@ def _apply_decision(decision: Decision[T], plan: WritePlan, state: _State) -> Co
     return CommandOutcome(tuple(entries), decision.value)
 
 
-def _book_expired(accounts: Sequence[str], plan: WritePlan, state: _State) -> None:
+def _book_expired(accounts: Sequence[str], plan: WritePlan, state: State) -> None:
     """Add the expiry entries of these accounts to the plan, before their other entries."""
     for account_id in accounts:
         current = state.expired.pop(account_id, None)

@@ -1,16 +1,27 @@
 """Queries on single transactions, and their reversal."""
 
+from collections.abc import Iterable, Mapping, Sequence
+
+from msgspec import Struct
+
 from guerdon.database import Database
-from guerdon.errors import NotFound
+from guerdon.errors import GuerdonError, NotFound
 from guerdon.http.idempotency import KeyedRequest
-from guerdon.ledger.models import SYSTEM, CommandOutcome, Entry, Idempotency, parse_location
+from guerdon.ledger.models import SYSTEM, Command, CommandOutcome, Entry, Idempotency, entry_id, parse_location
 from guerdon.ledger.service import Ledger
 from guerdon.ledger.store import REVERSALS
 from guerdon.permissions import MISSING_OR_FOREIGN, Actor
 from guerdon.reversals.models import ReversalCreate, TransactionState
 from guerdon.reversals.rules import Reversal, require_reversible, reversal_command
-from guerdon.wallets.models import view_transaction
-from guerdon.wallets.service import parse_wallet_id
+from guerdon.wallets.models import WALLET_ID, view_transaction
+
+
+class RequestedReversal(Struct, frozen=True):
+    """A reversal as it was requested."""
+
+    request: KeyedRequest
+    transaction_id: str
+    body: ReversalCreate
 
 
 class Reversals:
@@ -30,11 +41,30 @@ class Reversals:
             InsufficientFunds: The value to take back has been spent.
             BalanceLimit, WalletFrozen, WalletClosed, IdempotencyKeyReused, ReferenceReused: See `ledger.decide`.
         """
-        sides = await self._sides(transaction_id)
+        command = self._command(RequestedReversal(request, transaction_id, body), await self._sides(transaction_id))
+        return await self._ledger.submit(command, dry_run=request.dry_run)
+
+    async def prepare(self, requested: Sequence[RequestedReversal]) -> list[Command | GuerdonError]:
+        """Return the command of each reversal of a bulk request, or the error that refuses it."""
+        known = await self._find_entries(_first_entry_id(each.transaction_id) for each in requested)
+        known |= await self._find_entries([_paired_entry_id(entry) for entry in known.values()])
+        prepared: list[Command | GuerdonError] = []
+        for each in requested:
+            try:
+                prepared.append(self._command(each, _sides_of(each.transaction_id, known)))
+            except GuerdonError as error:
+                prepared.append(error)
+        return prepared
+
+    def _command(self, requested: RequestedReversal, sides: Sequence[Entry]) -> Command:
+        """
+        Raises:
+            NotReversible: The transaction moved no value, or belongs to a voucher.
+        """
+        request, body = requested.request, requested.body
         require_reversible(sides[0])
         idempotency = Idempotency(sides[0].owner, request.actor.id, request.key, request.fingerprint, body.reference)
-        reversal = Reversal(sides, body.amount, idempotency, body.reason, body.metadata)
-        return await self._ledger.submit(reversal_command(reversal, self._ledger.calendar))
+        return reversal_command(Reversal(sides, body.amount, idempotency, body.reason, body.metadata), self._ledger.calendar)
 
     async def get_transaction(self, actor: Actor, transaction_id: str) -> TransactionState:
         """Return a transaction and its reversed amount.
@@ -55,19 +85,37 @@ class Reversals:
         Raises:
             NotFound: The transaction does not exist.
         """
-        location = parse_location(transaction_id) if transaction_id.startswith("txn_") else None
-        if location is None:
-            raise NotFound(MISSING_OR_FOREIGN)
-        first = await self._entry(*location)
-        if first.transaction is not None:
-            raise NotFound(MISSING_OR_FOREIGN)
-        if first.counterparty.startswith(SYSTEM) or first.pair is None:
-            return [first]
-        return [first, await self._entry(first.counterparty, first.pair)]
+        known = await self._find_entries([_first_entry_id(transaction_id)])
+        known |= await self._find_entries([_paired_entry_id(entry) for entry in known.values()])
+        return _sides_of(transaction_id, known)
 
-    async def _entry(self, account: str, seq: int) -> Entry:
-        owner, _ = parse_wallet_id(account)
-        entry = await self._ledger.get_entry(account, seq, owner)
-        if entry is None:
-            raise NotFound(MISSING_OR_FOREIGN)
-        return entry
+    async def _find_entries(self, entry_ids: Iterable[str | None]) -> dict[str, Entry]:
+        wanted = {entry for entry in entry_ids if entry is not None}
+        return await self._ledger.find_entries(wanted) if wanted else {}
+
+
+def _first_entry_id(transaction_id: str) -> str | None:
+    """Return the id of the first entry of a transaction, or None if the text is not the id of one."""
+    location = parse_location(transaction_id) if transaction_id.startswith("txn_") else None
+    return None if location is None or WALLET_ID.match(location[0]) is None else entry_id(*location)
+
+
+def _paired_entry_id(first: Entry) -> str | None:
+    """Return the id of the entry of the other wallet, or None."""
+    return None if first.counterparty.startswith(SYSTEM) or first.pair is None else entry_id(first.counterparty, first.pair)
+
+
+def _sides_of(transaction_id: str, known: Mapping[str, Entry]) -> list[Entry]:
+    """Return the entries of a transaction on guarded accounts.
+
+    Raises:
+        NotFound: The transaction does not exist.
+    """
+    first = known.get(_first_entry_id(transaction_id) or "")
+    if first is None or first.transaction is not None:
+        raise NotFound(MISSING_OR_FOREIGN)
+    second_id = _paired_entry_id(first)
+    second = None if second_id is None else known.get(second_id)
+    if second is None and second_id is not None:
+        raise NotFound(MISSING_OR_FOREIGN)
+    return [first] if second is None else [first, second]

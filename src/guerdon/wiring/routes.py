@@ -9,6 +9,7 @@ from structlog.typing import FilteringBoundLogger
 
 from guerdon.access import controller as access
 from guerdon.audit_log import controller as audit_log
+from guerdon.bulk import controller as bulk
 from guerdon.campaigns import controller as campaigns
 from guerdon.clock import Clock
 from guerdon.config import Settings, networks_of
@@ -66,6 +67,7 @@ def routes_of(services: Services, docs: system.DocsResource | None, metrics: Met
         *password_reset.routes(services.password_resets),
         *audit_log.routes(services.audit_log),
         *wallets.routes(services.wallets, services.wallet_administration, services.assets),
+        *bulk.routes(services.bulk),
         *history.routes(services.history, services.streams),
         *holds.routes(services.holds),
         *reversals.routes(services.reversals),

@@ -8,6 +8,7 @@ from guerdon.access.service import Access
 from guerdon.access.token_keys import TokenKeys
 from guerdon.access.tokens import Tokens
 from guerdon.audit_log.service import AuditLog
+from guerdon.bulk.service import Bulk
 from guerdon.campaigns.profiles import Profiles
 from guerdon.campaigns.service import Campaigns
 from guerdon.clock import Clock
@@ -74,6 +75,7 @@ class Services:
     streams: Streams
     holds: Holds
     reversals: Reversals
+    bulk: Bulk
     campaigns: Campaigns
     events: Events
     tiers: Tiers
@@ -119,6 +121,7 @@ def _services_on(resources: Resources, settings: Settings) -> Services:
     sessions = Sessions(database, members, vault=vault, tokens=tokens, clock=clock, guard=guard, factors=factors, rules=rules)
     audit = AuditLog(database, clock)
     wallets = Wallets(ledger, members, assets, clock)
+    holds, reversals = Holds(ledger, database=database, clock=clock), Reversals(ledger, database=database)
     profiles = Profiles(members, vault)
     campaigns = Campaigns(database, assets, clock, ids, approval=settings.campaign_approval == "required")
     offers = Offers(ledger, assets, database=database, clock=clock, ids=ids)
@@ -144,8 +147,9 @@ def _services_on(resources: Resources, settings: Settings) -> Services:
         wallet_administration=WalletAdministration(ledger, wallets),
         history=History(wallets, ledger, database=database, clock=clock),
         streams=Streams(wallets, database=database, clock=clock, recheck_actor=recheck_actor(access, sessions)),
-        holds=Holds(ledger, database=database, clock=clock),
-        reversals=Reversals(ledger, database=database),
+        holds=holds,
+        reversals=reversals,
+        bulk=Bulk(ledger, wallets, holds, reversals),
         campaigns=campaigns,
         events=Events(ledger, members, campaigns, profiles=profiles, database=database, clock=clock),
         referrals=Referrals(ledger, members, database=database),
