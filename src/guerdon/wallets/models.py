@@ -89,7 +89,7 @@ class CreditCreate(Struct, frozen=True, forbid_unknown_fields=True):
     reason: Reason | None = None
     """Reason in the caller's words. It is kept permanently, so it must not contain personal data."""
     reference: Reference | None = None
-    """The caller's own name of the business fact, unique per member. It is kept permanently, so it must not contain personal data."""
+    """The caller's own name of the business fact, unique per member until it is undone whole. It is kept permanently, so it must not contain personal data."""
     source: Source = "paid"
     """`paid`, or `promotional` for value that was awarded."""
     available_at: AvailableAt | None = None
@@ -108,7 +108,7 @@ class DebitCreate(Struct, frozen=True, forbid_unknown_fields=True):
     reason: Reason | None = None
     """Reason in the caller's words. It is kept permanently, so it must not contain personal data."""
     reference: Reference | None = None
-    """The caller's own name of the business fact, unique per member. It is kept permanently, so it must not contain personal data."""
+    """The caller's own name of the business fact, unique per member until it is undone whole. It is kept permanently, so it must not contain personal data."""
     metadata: Metadata = {}
     """Up to 20 texts by name. They are kept permanently, so they must not contain personal data."""
 
@@ -125,7 +125,7 @@ class TransferCreate(Struct, frozen=True, forbid_unknown_fields=True):
     reason: Reason | None = None
     """Reason in the caller's words. It is kept permanently, so it must not contain personal data."""
     reference: Reference | None = None
-    """The caller's own name of the business fact, unique per member. It is kept permanently, so it must not contain personal data."""
+    """The caller's own name of the business fact, unique per member until it is undone whole. It is kept permanently, so it must not contain personal data."""
     metadata: Metadata = {}
     """Up to 20 texts by name. They are kept permanently, so they must not contain personal data."""
 
@@ -142,7 +142,7 @@ class BulkCredit(Struct, frozen=True, forbid_unknown_fields=True, tag_field="typ
     reason: Reason | None = None
     """Reason in the caller's words. It is kept permanently, so it must not contain personal data."""
     reference: Reference | None = None
-    """The caller's own name of the business fact, unique per member. It is kept permanently, so it must not contain personal data."""
+    """The caller's own name of the business fact, unique per member until it is undone whole. It is kept permanently, so it must not contain personal data."""
     source: Source = "paid"
     """`paid`, or `promotional` for value that was awarded."""
     available_at: AvailableAt | None = None
@@ -165,7 +165,7 @@ class BulkDebit(Struct, frozen=True, forbid_unknown_fields=True, tag_field="type
     reason: Reason | None = None
     """Reason in the caller's words. It is kept permanently, so it must not contain personal data."""
     reference: Reference | None = None
-    """The caller's own name of the business fact, unique per member. It is kept permanently, so it must not contain personal data."""
+    """The caller's own name of the business fact, unique per member until it is undone whole. It is kept permanently, so it must not contain personal data."""
     metadata: Metadata = {}
     """Up to 20 texts by name. They are kept permanently, so they must not contain personal data."""
 
@@ -184,7 +184,7 @@ class BulkTransfer(Struct, frozen=True, forbid_unknown_fields=True, tag_field="t
     reason: Reason | None = None
     """Reason in the caller's words. It is kept permanently, so it must not contain personal data."""
     reference: Reference | None = None
-    """The caller's own name of the business fact, unique per member. It is kept permanently, so it must not contain personal data."""
+    """The caller's own name of the business fact, unique per member until it is undone whole. It is kept permanently, so it must not contain personal data."""
     metadata: Metadata = {}
     """Up to 20 texts by name. They are kept permanently, so they must not contain personal data."""
 
