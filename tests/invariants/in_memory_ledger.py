@@ -11,6 +11,7 @@ import msgspec
 from guerdon.calendar import Calendar
 from guerdon.http.idempotency import fingerprint
 from guerdon.ledger.atomic import atomic_command
+from guerdon.ledger import references
 from guerdon.ledger.decide import WritePlan, decide_batch
 from guerdon.ledger.models import Account, Command, CommandOutcome, CommandResult, Entry, Idempotency, RecordedRefusal, Transaction
 from guerdon.wallets.rules import Movement, command_of, postings_of
@@ -85,6 +86,13 @@ class Store:
         once.update({mark: refusal for mark, refusal in self.refusals.items() if mark in marks})
         places = {(ref.collection, ref.id) for command in commands for ref in command.documents}
         documents = {place: row for place, row in self.documents.items() if place in places}
+        for first in references.first_attempts(once, sorted(marks)):
+            attempts = [self.once.get((first.owner, mark)) for mark in references.further_keys(first)]
+            for entry in [first, *(each for each in attempts if each is not None)]:
+                once.update(dict.fromkeys(entry.unique_keys or (), entry))
+                ref = references.document_of(entry)
+                if (ref.collection, ref.id) in self.documents:
+                    documents[ref.collection, ref.id] = self.documents[ref.collection, ref.id]
         plan = decide_batch(commands, (accounts, once, documents), now_ms, self.calendar)
         for entry in plan.entries:
             assert entry.id not in self.entries, "a second change of one number"
@@ -151,7 +159,7 @@ POSITIONAL = [
     "metadata",
     "once",
 ]
-OPTIONAL = ["pair", "lots", "hold", "reverses", "terms", "spent", "spendable_after"]
+OPTIONAL = ["pair", "lots", "hold", "reverses", "terms", "spent", "spendable_after", "attempt"]
 
 
 def hash_of(entry: Entry) -> bytes:

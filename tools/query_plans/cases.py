@@ -6,6 +6,7 @@ from typing import Any
 from guerdon.clock import to_datetime
 from guerdon.history.rules import WAYS
 from guerdon.ledger.models import REFUSAL, SEQ_DIGITS, entry_id, hold_id, transaction_id, unique_key
+from guerdon.ledger.references import reference_keys
 from guerdon.simulated_clock.models import CLOCK_ID
 from guerdon.tiers.models import PROGRAMME, WALK
 from guerdon.verification.lookups import BATCH
@@ -170,6 +171,8 @@ def _batches(sample: Sample) -> Cases:
     yield "batch.unique_keys", "1 refused key", {"owners": [sample.refused[0][0]], "unique_keys": [sample.refused[0][1]]}
     yield "batch.unique_keys", f"{len(many)} new keys", _unique_keys(many, "new")
     yield "batch.unique_keys", f"{len(many)} known keys", _unique_keys(many, "PTS-key-1")
+    for case, text in (("reference in use", f"PTS-{reference_of(3)}"), ("new reference", "none")):
+        yield "attempts.later", case, {"owners": [hot.owner], "unique_keys": sorted(reference_keys(hot.owner, text))}
     both = sorted(key for each in many for key in (_unique_key(each, "new"), unique_key(each.owner, "reference", "new")))
     yield (
         "batch.unique_keys",
@@ -215,8 +218,8 @@ def _history(sample: Sample) -> Cases:
     yield "entries.kind", "every second entry matches", _span(hot, max(1, hot.seq - 999), hot.seq, limit=PAGE, kind="debit")
     yield "entries.kind", "no entry matches", _span(hot, max(1, hot.seq - 999), hot.seq, limit=PAGE, kind="freeze")
     reference = reference_of(3)
-    yield "entries.reference", "found", {"owner": hot.owner, "unique_key": unique_key(hot.owner, "reference", f"PTS-{reference}")}
-    yield "entries.reference", "not found", {"owner": hot.owner, "unique_key": unique_key(hot.owner, "reference", "none")}
+    yield "entries.reference", "found", {"owner": hot.owner, "unique_keys": reference_keys(hot.owner, f"PTS-{reference}")}
+    yield "entries.reference", "not found", {"owner": hot.owner, "unique_keys": reference_keys(hot.owner, "none")}
     steps = [entry_id(hot.id, hot.seq * part // WAYS) for part in range(1, WAYS)]
     yield "entries.probe", "first step", {"ids": steps, "owner": hot.owner}
     yield "entries.probe", "last step", {"ids": [entry_id(hot.id, middle + part) for part in range(1, WAYS)], "owner": hot.owner}

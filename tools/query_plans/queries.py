@@ -11,6 +11,7 @@ from guerdon.database import Document
 from guerdon.history.service import EXAMINED_MAX
 from guerdon.ledger.contention import CONTENTION_LEASES
 from guerdon.ledger.expiry import HOLD_DOCUMENTS
+from guerdon.ledger.references import ATTEMPTS_MAX
 from guerdon.ledger.store import ACCOUNTS, ENTRIES, REVERSALS
 from guerdon.members.models import CLAIMS, LOOKUP_KEYS, MEMBERS, PERSON_KEYS
 from guerdon.outbox import OUTBOX
@@ -48,6 +49,7 @@ from tools.query_plans.tiers import TIER_QUERIES
 from tools.query_plans.vouchers import VOUCHER_QUERIES
 
 COMMANDS = "every command that moves value"
+ATTEMPTS = COMMANDS + ", with a reference that another transaction has"
 
 IDENTITY = [
     Query("claims.get", "request", "POST /v1/auth/login, GET /v1/members, POST /v1/events", one(CLAIMS, ID)),
@@ -220,6 +222,7 @@ LEDGER = [
     Query("batch.standings", "request", "POST /v1/events", read(MEMBER_STATES, IDS)),
     Query("batch.holds", "request", "POST /v1/holds/{hold_id}/capture, void", read(HOLD_DOCUMENTS, IDS)),
     Query("batch.reversals", "request", "POST /v1/transactions/{transaction_id}/reverse", read(REVERSALS, IDS)),
+    Query("attempts.later", "request", ATTEMPTS, {**find(ENTRIES, UNIQUE_KEYS), "hint": "once"}),
     Query("accounts.move", "request", COMMANDS, update(ACCOUNTS, ID)),
     Query("accounts.move_sharded", "request", COMMANDS + ", on a sharded cluster", update(ACCOUNTS, OWN)),
     Query("holds.change", "request", "POST /v1/holds/{hold_id}/capture, void; the sweep", update(HOLD_DOCUMENTS, OWN, upsert=True)),
@@ -270,7 +273,7 @@ HISTORY = [
         "entries.reference",
         "request",
         "GET /v1/wallets/{wallet_id}/entries?reference=",
-        {**one(ENTRIES, {"owner": ":owner", "once": ":unique_key"}), "hint": "once"},
+        {**find(ENTRIES, {"owner": ":owner", "once": {"$in": ":unique_keys"}}), "limit": ATTEMPTS_MAX, "hint": "once"},
     ),
     Query(
         "entries.probe",

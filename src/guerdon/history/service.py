@@ -11,7 +11,8 @@ from guerdon.history.models import BalanceView, EntryQuery, Statement, moment_ms
 from guerdon.history.rules import narrow, parse_month, probes
 from guerdon.history.stream_slots import StreamSlots
 from guerdon.http.cursor import decode_number, encode_cursor
-from guerdon.ledger.models import SEQ_DIGITS, Account, Entry, entry_id, unique_key
+from guerdon.ledger.models import SEQ_DIGITS, Account, Entry, entry_id
+from guerdon.ledger.references import reference_keys
 from guerdon.ledger.service import Ledger
 from guerdon.ledger.store import ENTRIES, decode_entry
 from guerdon.permissions import Actor
@@ -162,14 +163,16 @@ class History:
         return entry
 
     async def _find_reference(self, account: Account, reference: str, kind: str | None, seqs: tuple[int, int]) -> list[Entry]:
-        """Return the entry with the reference, if it matches the other filters. The unique index finds it."""
-        where: Document = {"owner": account.owner, "once": unique_key(account.owner, "reference", reference)}
-        row = await self._entries.find_one(where, hint="once")
-        if row is None or "balance_after" not in row:
-            return []
-        entry = decode_entry(row)
-        fits = entry.account == account.id and seqs[0] <= entry.seq <= seqs[1] and kind in (None, entry.kind)
-        return [entry] if fits else []
+        """Return the entries with the reference that match the other filters, newest first. The unique index finds them."""
+        unique_keys = reference_keys(account.owner, reference)
+        cursor = self._entries.find({"owner": account.owner, "once": {"$in": unique_keys}}, limit=len(unique_keys), hint="once")
+        entries = [decode_entry(row) async for row in cursor if "balance_after" in row]
+        fitting = [
+            entry
+            for entry in entries
+            if entry.account == account.id and seqs[0] <= entry.seq <= seqs[1] and kind in (None, entry.kind)
+        ]
+        return sorted(fitting, key=lambda entry: -entry.seq)
 
     async def _batches(self, statement: Statement) -> AsyncGenerator[list[Entry]]:
         """Yield the entries of a statement, oldest first. Each batch is a separate read, so a slow client holds no cursor open."""

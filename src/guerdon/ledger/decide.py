@@ -51,6 +51,7 @@ from guerdon.ledger.models import (
     View,
     transaction_id,
 )
+from guerdon.ledger.references import attempt_of
 from guerdon.money import BALANCE_CEILING, AmountText, ScaleOf, scale_unknown
 
 Documents = dict[tuple[str, str], dict[str, Any]]
@@ -156,7 +157,11 @@ def apply_decision(decision: Decision[T], plan: WritePlan, state: State) -> Comm
 
     for transaction in decision.transactions:
         try:
-            posted = post_transaction(transaction, lookup, scratch, state.now_ms, state.calendar)
+            idempotency = transaction.idempotency
+            attempt = None
+            if idempotency is not None and idempotency.reference is not None:
+                attempt = attempt_of(idempotency, state.recorded, state.documents, state.now_ms)
+            posted = post_transaction(transaction, lookup, scratch, state.now_ms, state.calendar, attempt=attempt)
             unique_keys: set[bytes] = set()
             for entry in posted:
                 unique_keys.update(entry.unique_keys or ())
@@ -200,9 +205,15 @@ def _book_expired(accounts: Sequence[str], plan: WritePlan, state: State) -> Non
 
 
 def post_transaction(
-    transaction: Transaction, lookup: Callable[[str], Account], scratch: dict[str, Account], now_ms: int, calendar: Calendar
+    transaction: Transaction,
+    lookup: Callable[[str], Account],
+    scratch: dict[str, Account],
+    now_ms: int,
+    calendar: Calendar,
+    *,
+    attempt: int | None = None,
 ) -> list[Entry]:
-    """Return the entries of one transaction, and put its changed accounts into `scratch`.
+    """Return the entries of one transaction, and put its changed accounts into `scratch`. `attempt` is that of its reference.
 
     Raises:
         InsufficientFunds, BalanceLimit, LimitReached, CaptureLimit, WalletFrozen, WalletClosed, WalletNotEmpty: A posting violates a
@@ -212,7 +223,7 @@ def post_transaction(
     first_id: str | None = None
     for posting in transaction.postings:
         account = lookup(posting.account)
-        details = _entry_details(transaction, posting, first_id, lookup)
+        details = _entry_details(transaction, posting, (first_id, attempt), lookup)
         if first_id is None:
             first_id = transaction_id(account.id, account.seq + 1)
         taken = posting.keeps_dates and entries[-1].lots
@@ -224,9 +235,13 @@ def post_transaction(
 
 
 def _entry_details(
-    transaction: Transaction, posting: Posting, first_id: str | None, lookup: Callable[[str], Account]
+    transaction: Transaction, posting: Posting, ids: tuple[str | None, int | None], lookup: Callable[[str], Account]
 ) -> EntryDetails:
-    """Return the details of a posting's entry. `first_id` is the id of the transaction, and None for its first entry, which does not carry it."""
+    """Return the details of a posting's entry.
+
+    `ids` are the id of the transaction, which is None for its first entry, and the attempt of its reference, which only the first entry carries.
+    """
+    first_id, attempt = ids
     idempotency = transaction.idempotency
     pair = None
     if not posting.counterparty.startswith(SYSTEM):
@@ -243,6 +258,7 @@ def _entry_details(
         metadata=transaction.metadata,
         pair=pair,
         reverses=transaction.reverses,
+        attempt=attempt if first_id is None else None,
     )
 
 
@@ -454,7 +470,7 @@ def find_replay(view: View, idempotency: Idempotency) -> Entry | None:
 
     Raises:
         IdempotencyKeyReused: The key belongs to another request.
-        ReferenceReused: Another command has used the reference.
+        ReferenceReused: A transaction of another command has the reference and stands.
         GuerdonError: The refusal of the first run.
     """
     earlier = view.recorded.get(idempotency.key_digest)
@@ -464,10 +480,8 @@ def find_replay(view: View, idempotency: Idempotency) -> Entry | None:
         if isinstance(earlier, RecordedRefusal):
             raise rebuild_refusal(earlier)
         return earlier
-    reference_digest = idempotency.reference_digest
-    if reference_digest is not None and (other := view.recorded.get(reference_digest)) is not None:
-        transaction = other.transaction_id if isinstance(other, Entry) else None
-        raise ReferenceReused(f"reference {idempotency.reference!r} is already on this member's ledger", transaction_id=transaction)
+    if idempotency.reference is not None:
+        attempt_of(idempotency, view.recorded, view.documents, view.now_ms)
     return None
 
 

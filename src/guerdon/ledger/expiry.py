@@ -28,10 +28,11 @@ from guerdon.ledger.models import (
     entry_hash,
     entry_id,
     hold_id,
+    reference_key,
 )
 
 ACTOR = "system:ledger"
-HOLD_DOCUMENTS = "holds"
+HOLD_DOCUMENTS, REVERSALS = "holds", "reversals"
 _ZERO_HASH = bytes(32)
 
 
@@ -135,6 +136,8 @@ class EntryDetails(Struct, frozen=True):
     reverses: str | None = None
     terms: AccountRules | None = None
     spent: tuple[int, int] | None = None
+    attempt: int | None = None
+    """Number of the transaction among those with its reference, from 2; it belongs to `idempotency`."""
 
 
 def release(account: Account, hold: Hold, details: EntryDetails, *, now_ms: int, calendar: Calendar) -> tuple[Account, Entry]:
@@ -190,7 +193,7 @@ def append(account: Account, posting: Posting, details: EntryDetails, now_ms: in
         key=idempotency.key if idempotency else None,
         fingerprint=idempotency.fingerprint if idempotency else None,
         metadata=details.metadata,
-        unique_keys=list(idempotency.unique_keys) if idempotency else None,
+        unique_keys=_unique_keys(idempotency, details.attempt) if idempotency else None,
         pair=details.pair,
         lots=details.lots or None,
         hold=details.hold,
@@ -198,6 +201,7 @@ def append(account: Account, posting: Posting, details: EntryDetails, now_ms: in
         terms=details.terms,
         spent=details.spent,
         spendable_after=spendable_after,
+        attempt=details.attempt if idempotency else None,
     )
     # The entry is not shared yet, and this is cheaper than a second instance.
     msgspec.structs.force_setattr(entry, "hash", entry_hash(entry))
@@ -205,3 +209,9 @@ def append(account: Account, posting: Posting, details: EntryDetails, now_ms: in
         account, balance=balance, held=held, seq=account.seq + 1, head=entry.hash, at=now_ms, lots=account_lots
     )
     return (moved if account_lots is None else msgspec.structs.replace(moved, due_at=next_expiry_at(moved))), entry
+
+
+def _unique_keys(idempotency: Idempotency, attempt: int | None) -> list[bytes]:
+    if attempt is None or idempotency.reference is None:
+        return list(idempotency.unique_keys)
+    return [idempotency.key_digest, reference_key(idempotency.owner, idempotency.reference, attempt)]

@@ -225,6 +225,8 @@ class Entry(Struct, frozen=True):
     """Change of the spending counters of its day and its month."""
     spendable_after: int | None = None
     """Spendable value after the entry; None if it equals `balance_after - held_after`."""
+    attempt: int | None = None
+    """Number of the transaction among those with its reference, from 2; None for the first. All before it were undone."""
 
     @property
     def available_after(self) -> int:
@@ -269,7 +271,7 @@ def parse_location(name: str) -> tuple[str, int] | None:
 HASHED_FIELDS = (
     "_id", "owner", "asset", "transaction", "kind", "amount", "balance_after", "held_after", "counter", "actor", "at", "reason",
     "reference", "key", "fingerprint", "metadata", "once",
-    "pair", "lots", "hold", "reverses", "terms", "spent", "spendable_after",
+    "pair", "lots", "hold", "reverses", "terms", "spent", "spendable_after", "attempt",
 )  # fmt: skip
 """Stored names of the hashed fields of an entry: every field except `prev` and `hash`. docs/verify.md publishes this list.
 
@@ -312,6 +314,11 @@ def unique_key(owner: str, *parts: str) -> bytes:
     return zlib.crc32(owner.encode()).to_bytes(4) + digest(owner, *parts)[:16]
 
 
+def reference_key(owner: str, reference: str, attempt: int | None = None) -> bytes:
+    """Return the unique key of a reference. `attempt` is that of the entry."""
+    return unique_key(owner, "reference", reference, *(() if attempt is None else (str(attempt),)))
+
+
 class Idempotency(Struct, frozen=True):
     """Identity of a command: its owner and caller, the idempotency key, and the digest of the request."""
 
@@ -326,7 +333,7 @@ class Idempotency(Struct, frozen=True):
     def __post_init__(self) -> None:
         keys = [unique_key(self.owner, "key", self.actor, self.key)]
         if self.reference is not None:
-            keys.append(unique_key(self.owner, "reference", self.reference))
+            keys.append(reference_key(self.owner, self.reference))
         msgspec.structs.force_setattr(self, "unique_keys", tuple(keys))
 
     @property

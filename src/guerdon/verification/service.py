@@ -19,7 +19,18 @@ from guerdon.clock import to_ms
 from guerdon.database import Database, Document, Session
 from guerdon.errors import NotFound
 from guerdon.ledger.expiry import HOLD_DOCUMENTS
-from guerdon.ledger.models import REFUSAL, SEQ_DIGITS, SYSTEM, Account, Entry, entry_id, hold_id, parse_location, unique_key
+from guerdon.ledger.models import (
+    REFUSAL,
+    SEQ_DIGITS,
+    SYSTEM,
+    Account,
+    Entry,
+    entry_id,
+    hold_id,
+    parse_location,
+    reference_key,
+    unique_key,
+)
 from guerdon.ledger.store import ACCOUNTS, ENTRIES, REVERSALS, decode_account, decode_entry, encode
 from guerdon.verification.account_replay import AccountReplay
 from guerdon.verification.checkpoints import CheckpointKeys, check_chain
@@ -286,7 +297,7 @@ class _LedgerWalk:
         if entry.key is not None:
             unique_keys.append(unique_key(entry.owner, "key", entry.actor, entry.key))
             if entry.reference is not None:
-                unique_keys.append(unique_key(entry.owner, "reference", entry.reference))
+                unique_keys.append(reference_key(entry.owner, entry.reference, entry.attempt))
         if unique_keys != (entry.unique_keys or []):
             self._report_violation("L4", entry.id, "its unique keys are not those of its key and reference")
         for each in unique_keys:

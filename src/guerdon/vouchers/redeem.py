@@ -26,12 +26,14 @@ from guerdon.ledger.models import (
     Command,
     Decision,
     DocumentRef,
+    Entry,
     Idempotency,
     Posting,
     Transaction,
     View,
     transaction_id,
 )
+from guerdon.ledger.references import UndoRule, register_undo_rule
 from guerdon.members.models import MEMBERS
 from guerdon.money import BALANCE_CEILING, AmountText
 from guerdon.offers.models import OFFERS, FixedValue, LimitPeriod, Offer
@@ -284,6 +286,14 @@ def unaffordable(offer: Offer, context: RedeemContext) -> BusinessError | None:
         needed=price.amount,
         wallet=name,
     )
+
+
+def _voucher_document(entry: Entry) -> DocumentRef:
+    return DocumentRef(VOUCHERS, entry.metadata["voucher"], entry.owner)
+
+
+# The entry with the reference of a redemption is that of the price, or that of the first counter if there is no price.
+register_undo_rule(("redeem", "issue"), UndoRule(_voucher_document, lambda _, voucher, __: voucher["state"] == "cancelled"))
 
 
 # --- issue ----------------------------------------------------------------------------------------------------------

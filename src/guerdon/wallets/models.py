@@ -88,7 +88,7 @@ class CreditCreate(Struct, frozen=True, forbid_unknown_fields=True):
     reason: Reason | None = None
     """Reason in the caller's words. It is kept permanently, so it must not contain personal data."""
     reference: Reference | None = None
-    """The caller's own name of the business fact, unique per member. It is kept permanently, so it must not contain personal data."""
+    """The caller's own name of the business fact, unique per member until it is undone whole. It is kept permanently, so it must not contain personal data."""
     source: Source = "paid"
     """`paid`, or `promotional` for value that was awarded."""
     available_at: AvailableAt | None = None
@@ -107,7 +107,7 @@ class DebitCreate(Struct, frozen=True, forbid_unknown_fields=True):
     reason: Reason | None = None
     """Reason in the caller's words. It is kept permanently, so it must not contain personal data."""
     reference: Reference | None = None
-    """The caller's own name of the business fact, unique per member. It is kept permanently, so it must not contain personal data."""
+    """The caller's own name of the business fact, unique per member until it is undone whole. It is kept permanently, so it must not contain personal data."""
     metadata: Metadata = {}
     """Up to 20 texts by name. They are kept permanently, so they must not contain personal data."""
 
@@ -124,7 +124,7 @@ class TransferCreate(Struct, frozen=True, forbid_unknown_fields=True):
     reason: Reason | None = None
     """Reason in the caller's words. It is kept permanently, so it must not contain personal data."""
     reference: Reference | None = None
-    """The caller's own name of the business fact, unique per member. It is kept permanently, so it must not contain personal data."""
+    """The caller's own name of the business fact, unique per member until it is undone whole. It is kept permanently, so it must not contain personal data."""
     metadata: Metadata = {}
     """Up to 20 texts by name. They are kept permanently, so they must not contain personal data."""
 
@@ -141,7 +141,7 @@ class BulkCredit(Struct, frozen=True, forbid_unknown_fields=True, tag_field="typ
     reason: Reason | None = None
     """Reason in the caller's words. It is kept permanently, so it must not contain personal data."""
     reference: Reference | None = None
-    """The caller's own name of the business fact, unique per member. It is kept permanently, so it must not contain personal data."""
+    """The caller's own name of the business fact, unique per member until it is undone whole. It is kept permanently, so it must not contain personal data."""
     source: Source = "paid"
     """`paid`, or `promotional` for value that was awarded."""
     available_at: AvailableAt | None = None
@@ -164,7 +164,7 @@ class BulkDebit(Struct, frozen=True, forbid_unknown_fields=True, tag_field="type
     reason: Reason | None = None
     """Reason in the caller's words. It is kept permanently, so it must not contain personal data."""
     reference: Reference | None = None
-    """The caller's own name of the business fact, unique per member. It is kept permanently, so it must not contain personal data."""
+    """The caller's own name of the business fact, unique per member until it is undone whole. It is kept permanently, so it must not contain personal data."""
     metadata: Metadata = {}
     """Up to 20 texts by name. They are kept permanently, so they must not contain personal data."""
 
@@ -183,7 +183,7 @@ class BulkTransfer(Struct, frozen=True, forbid_unknown_fields=True, tag_field="t
     reason: Reason | None = None
     """Reason in the caller's words. It is kept permanently, so it must not contain personal data."""
     reference: Reference | None = None
-    """The caller's own name of the business fact, unique per member. It is kept permanently, so it must not contain personal data."""
+    """The caller's own name of the business fact, unique per member until it is undone whole. It is kept permanently, so it must not contain personal data."""
     metadata: Metadata = {}
     """Up to 20 texts by name. They are kept permanently, so they must not contain personal data."""
 
