@@ -12,6 +12,7 @@ from guerdon.bulk.service import Bulk
 from guerdon.campaigns.profiles import Profiles
 from guerdon.campaigns.service import Campaigns
 from guerdon.clock import Clock
+from guerdon.clock_sync import ClockSync
 from guerdon.collections import ERASABLE_ROWS
 from guerdon.config import Settings
 from guerdon.database import Database
@@ -92,11 +93,15 @@ class Services:
     exports: Exports
     clock_control: ClockControl | None
     """None in production."""
+    clock_sync: ClockSync | None
+    """None if the clock does not follow the database, as in tests that set it."""
 
 
 @asynccontextmanager
 async def open_services(settings: Settings, clock: Clock) -> AsyncGenerator[Services]:
     """Open the resources, build the services, and close them in the reverse order.
+
+    A `DatabaseClock` is set by the database here; `follow_clocks` keeps it set.
 
     Raises:
         StartupRefused: a setting is missing or not safe, or the database server is not suitable.
@@ -109,14 +114,12 @@ async def open_services(settings: Settings, clock: Clock) -> AsyncGenerator[Serv
 
 def _services_on(resources: Resources, settings: Settings) -> Services:
     database, clock, ids, vault = resources.database, resources.clock, resources.ids, resources.vault
-    ledger, assets = resources.ledger, resources.assets
+    ledger, assets, limiter = resources.ledger, resources.assets, resources.rate_limiter
     tokens = Tokens(resources.token_keys, clock, settings.token_issuer, settings.token_audience, settings.access_token_ttl_seconds)
     members = Members(database, vault, resources.passwords, ids, clock)
-    guard = LoginGuard(resources.rate_limiter, vault, members, clock)
+    guard = LoginGuard(limiter, vault, members, clock)
     access = Access(database, tokens, clock)
-    factors = SecondFactors(
-        database, members, vault=vault, limiter=resources.rate_limiter, clock=clock, issuer=settings.token_issuer
-    )
+    factors = SecondFactors(database, members, vault=vault, limiter=limiter, clock=clock, issuer=settings.token_issuer)
     rules = _session_rules_of(settings)
     sessions = Sessions(database, members, vault=vault, tokens=tokens, clock=clock, guard=guard, factors=factors, rules=rules)
     audit = AuditLog(database, clock)
@@ -136,7 +139,7 @@ def _services_on(resources: Resources, settings: Settings) -> Services:
         members=members,
         access=access,
         sessions=sessions,
-        rate_limiter=resources.rate_limiter,
+        rate_limiter=limiter,
         second_factors=factors,
         outbox=resources.outbox,
         password_resets=PasswordResets(database, members, sessions, vault=vault, guard=guard, outbox=resources.outbox, clock=clock),
@@ -178,6 +181,7 @@ def _services_on(resources: Resources, settings: Settings) -> Services:
             clock=clock,
         ),
         clock_control=resources.control,
+        clock_sync=resources.clock_sync,
     )
 
 
