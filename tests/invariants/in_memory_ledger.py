@@ -10,8 +10,8 @@ import msgspec
 
 from guerdon.calendar import Calendar
 from guerdon.http.idempotency import fingerprint
-from guerdon.ledger.atomic import atomic_command
 from guerdon.ledger import references
+from guerdon.ledger.atomic import atomic_command
 from guerdon.ledger.decide import WritePlan, decide_batch
 from guerdon.ledger.models import Account, Command, CommandOutcome, CommandResult, Entry, Idempotency, RecordedRefusal, Transaction
 from guerdon.wallets.rules import Movement, command_of, postings_of

@@ -3,6 +3,7 @@
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from guerdon.access.service import Access
 from guerdon.access.token_keys import TokenKeys
@@ -112,20 +113,36 @@ async def open_services(settings: Settings, clock: Clock) -> AsyncGenerator[Serv
         yield services
 
 
-def _services_on(resources: Resources, settings: Settings) -> Services:
+class _People(NamedTuple):
+    """Services of members, staff and their credentials, on which most others depend."""
+
+    members: Members
+    access: Access
+    guard: LoginGuard
+    factors: SecondFactors
+    sessions: Sessions
+    profiles: Profiles
+
+
+def _people_on(resources: Resources, settings: Settings) -> _People:
     database, clock, ids, vault = resources.database, resources.clock, resources.ids, resources.vault
-    ledger, assets, limiter = resources.ledger, resources.assets, resources.rate_limiter
+    limiter = resources.rate_limiter
     tokens = Tokens(resources.token_keys, clock, settings.token_issuer, settings.token_audience, settings.access_token_ttl_seconds)
     members = Members(database, vault, resources.passwords, ids, clock)
     guard = LoginGuard(limiter, vault, members, clock)
-    access = Access(database, tokens, clock)
     factors = SecondFactors(database, members, vault=vault, limiter=limiter, clock=clock, issuer=settings.token_issuer)
     rules = _session_rules_of(settings)
     sessions = Sessions(database, members, vault=vault, tokens=tokens, clock=clock, guard=guard, factors=factors, rules=rules)
+    return _People(members, Access(database, tokens, clock), guard, factors, sessions, Profiles(members, vault))
+
+
+def _services_on(resources: Resources, settings: Settings) -> Services:
+    database, clock, ids, vault = resources.database, resources.clock, resources.ids, resources.vault
+    ledger, assets = resources.ledger, resources.assets
+    members, access, guard, factors, sessions, profiles = _people_on(resources, settings)
     audit = AuditLog(database, clock)
     wallets = Wallets(ledger, members, assets, clock)
     holds, reversals = Holds(ledger, database=database, clock=clock), Reversals(ledger, database=database)
-    profiles = Profiles(members, vault)
     campaigns = Campaigns(database, assets, clock, ids, approval=settings.campaign_approval == "required")
     offers = Offers(ledger, assets, database=database, clock=clock, ids=ids)
     vouchers = Vouchers(ledger, offers, profiles, outbox=resources.outbox, database=database, clock=clock, ids=ids)
@@ -139,7 +156,7 @@ def _services_on(resources: Resources, settings: Settings) -> Services:
         members=members,
         access=access,
         sessions=sessions,
-        rate_limiter=limiter,
+        rate_limiter=resources.rate_limiter,
         second_factors=factors,
         outbox=resources.outbox,
         password_resets=PasswordResets(database, members, sessions, vault=vault, guard=guard, outbox=resources.outbox, clock=clock),
