@@ -59,7 +59,7 @@ class RequestBody:
             send = closing(send)
         ends_at = asyncio.get_running_loop().time() + self._body_seconds
         try:
-            event = await self._receive_body(receive, ends_at)
+            event = await self._receive_body(scope, receive, ends_at)
             if event.get("more_body"):
                 scope[BODY_ENDS_AT] = ends_at
         except GuerdonError as error:
@@ -72,7 +72,7 @@ class RequestBody:
         except Exception as error:  # Logged here, so that the server does not log the message. It answers 500 if nothing was sent.
             self._log.error("unhandled", exc_info=error)
 
-    async def _receive_body(self, receive: Receive, ends_at: float) -> dict[str, Any]:
+    async def _receive_body(self, scope: Any, receive: Receive, ends_at: float) -> dict[str, Any]:
         """Return the body as one event, completely or up to the limit.
 
         Raises:
@@ -88,7 +88,12 @@ class RequestBody:
             event = await receive()
             if event["type"] != "http.request":
                 raise BadRequest(_INCOMPLETE)
-            return await self._gather(event, receive) if event.get("more_body") else event
+            if not event.get("more_body"):
+                return event
+            if _has_declared_length(scope, event["body"]):
+                # The server sends the end of every body as an event of its own, which would cost another turn of the loop.
+                return {**event, "more_body": False}
+            return await self._gather(event, receive)
         except asyncio.CancelledError:
             if task in self._waiting or task.uncancel() > 0:
                 raise  # Not cancelled by the timer.
@@ -129,6 +134,17 @@ class RequestBody:
         finally:
             self._gathered_bytes -= counted
         return {**event, "body": b"".join(pieces)}
+
+
+def _has_declared_length(scope: Any, body: bytes) -> bool:
+    """Return True if these are all the bytes that the header `Content-Length` announces."""
+    length = b""
+    for name, value in scope["headers"]:
+        if name == b"transfer-encoding":
+            return False
+        if name == b"content-length":
+            length = value
+    return length == b"%d" % len(body)
 
 
 class _BufferedReceive:
