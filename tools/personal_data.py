@@ -66,7 +66,7 @@ PEOPLE: dict[str, PersonalData | None] = {
     TIER_SETS: PersonalData("kept", (), "the id of the author, if staff"),
     TIER_SET_VERSIONS: PersonalData("kept", (), "the id of the author, if staff"),
     AUDIT: PersonalData("kept", ("audit",)),
-    CONTENTION_LEASES: PersonalData("kept", (), "the process that currently holds the lease of a wallet"),
+    CONTENTION_LEASES: PersonalData("kept", (), "the processes that hold or await the lease of a wallet"),
     CAMPAIGNS: PersonalData("kept", (), "the id of the author, if staff"),
     CAMPAIGN_VERSIONS: PersonalData("kept", (), "the id of the author, if staff"),
     OFFERS: PersonalData("kept", (), "the id of the author, if staff"),

@@ -87,7 +87,7 @@ async def test_every_command_has_the_required_read_and_write_concerns(
     begun = [command for command in recorder.commands if command.get("startTransaction")]
     commits = recorder.named("commitTransaction")
     assert len(commits) >= 10
-    assert len(begun) == len(commits)
+    assert 0 <= len(begun) - len(commits) <= 2, "only a repeated key on a kept account makes a batch begin twice"
     for command in begun:
         assert command["readConcern"]["level"] == "snapshot", command
     for command in commits:
@@ -118,11 +118,18 @@ async def test_entries_are_inserted_and_never_updated(
     assert ("update", ACCOUNTS) in written
 
 
-async def test_debit_costs_one_read_one_insert_one_update_and_one_commit(services: Services, recorder: Recorder) -> None:
+@pytest.mark.parametrize("kept", [True, False])
+async def test_debit_costs_one_read_one_insert_one_update_and_one_commit(
+    services: Services, recorder: Recorder, kept: bool
+) -> None:
+    """A debit of a wallet that the process has written last needs no read."""
     [wallet] = await open_wallets(services, 1, 10)
+    if not kept:
+        services.ledger._committer._kept.drop([wallet])
     recorder.commands.clear()
     assert (await answer(services, Spec("debit", wallet, 1, fresh_key()))).code is None
-    assert [command["$name"] for command in recorder.commands] == ["aggregate", "insert", "update", "commitTransaction"]
+    read = [] if kept else ["aggregate"]
+    assert [command["$name"] for command in recorder.commands] == [*read, "insert", "update", "commitTransaction"]
     [insert] = recorder.named("insert")
     [update] = recorder.named("update")
     assert (insert["insert"], len(insert["documents"])) == (ENTRIES, 1)

@@ -14,6 +14,7 @@ from guerdon.access.token_keys import TokenKeys
 from guerdon.campaigns.domain import ShopEvent
 from guerdon.collections import SEALED_FIELDS
 from guerdon.crypto.sealing import MasterKeys
+from guerdon.ledger.contention import CONTENTION_LEASES, QUEUE_ID
 from guerdon.ledger.jobs import sweep
 from guerdon.ledger.models import entry_id
 from guerdon.ledger.store import ENTRIES
@@ -154,8 +155,12 @@ async def use_wallets(service: Caller, services: Services, factory: Factory) -> 
     services.database.sharded = False
     turns = services.ledger._committer._leases
     turns.mark_contended([wallet])  # As if another process had moved it before us.
+    until = datetime.fromtimestamp(services.clock.now_ms() / 1000 + 0.1, UTC)
+    ahead = {"process": "other", "number": 1, "accounts": [wallet], "until": until}
+    await services.database.raw[CONTENTION_LEASES].insert_one({"_id": QUEUE_ID, "line": [ahead], "took_ms": 1})
     await sent(service.post(f"/v1/wallets/{wallet}/debit", {"amount": 1}), 201)
-    await asyncio.wait(turns.tasks)
+    assert turns.task is not None
+    await asyncio.wait([turns.task])
     return wallet
 
 

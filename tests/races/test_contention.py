@@ -9,7 +9,9 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
+from socket import AF_UNIX, SOCK_DGRAM, socket
 from threading import Thread
+from typing import Any
 
 import msgspec
 import pytest
@@ -18,10 +20,12 @@ from pymongo.read_concern import ReadConcern
 from guerdon.calendar import Calendar
 from guerdon.clock import Clock, SystemClock, to_datetime
 from guerdon.database import Database
-from guerdon.ledger.contention import CALM_SECONDS, CONTENTION_LEASES, ContentionLease, ContentionLeases
+from guerdon.errors import InsufficientFunds
+from guerdon.ledger.contention import CALM_SECONDS, CONTENTION_LEASES, QUEUE_ID, ContentionLeases
 from guerdon.ledger.models import Command, CommandOutcome, Decision, View
 from guerdon.ledger.service import Ledger
 from guerdon.ledger.store import ENTRIES, decode_entry
+from guerdon.ledger.wake_ups import WakeUps
 from guerdon.verification.service import verify
 from tests.clients import ManualClock
 from tests.conftest import DATABASE
@@ -72,13 +76,11 @@ def tally(results: Sequence[object]) -> Counter[str]:
     return Counter(type(result).__name__ for result in results)
 
 
-async def standing(database: Database, account: str) -> tuple[str | None, int]:
-    """Who has the turn on an account, and how many wait; (None, 0) when there is no turn. A turn is not written to a majority, so it is not read from one."""
-    row = await database.raw.get_collection(CONTENTION_LEASES, read_concern=ReadConcern("local")).find_one({"_id": account}) or {
-        "holder": None,
-        "line": [],
-    }
-    return row["holder"], len(row["line"])
+async def queue_of(database: Database) -> list[tuple[str, bool]]:
+    """Return the leases in order of request: the process, and True if the lease is granted. The queue is not written to a majority."""
+    leases = database.raw.get_collection(CONTENTION_LEASES, read_concern=ReadConcern("local"))
+    row = await leases.find_one({"_id": QUEUE_ID}) or {"line": []}
+    return [(lease["process"], lease["until"] is not None) for lease in row["line"]]
 
 
 @pytest.mark.parametrize("count", [2, 4])
@@ -123,9 +125,9 @@ async def test_transfers_between_contended_accounts_keep_the_total(database: Dat
 async def test_other_accounts_of_a_batch_do_not_wait_for_a_contended_one(database: Database, mongodb_url: str) -> None:
     """A batch loses a race on A between its read and its write: B and C are committed at once, A waits for its turn."""
     async with processes(mongodb_url, 1) as [ledger]:
-        await ledger.submit(credit(A, 1, 1))
+        await from_another_process(mongodb_url, credit(A, 1, 1))  # This process does not keep the account, so it reads it.
         late, met = debit(A, 1, 2), list[CommandOutcome]()
-        await database.raw[CONTENTION_LEASES].insert_one(held_by_a_dead_process(A))
+        await database.raw[CONTENTION_LEASES].insert_one(held_by_dead_processes(A))
         hindered = msgspec.structs.replace(late, decide=interrupted(late, mongodb_url, credit(A, 5, 3), met))
         began = time.monotonic()
         quiet = [credit(B, 1, 4), credit(C, 1, 5)]
@@ -136,14 +138,14 @@ async def test_other_accounts_of_a_batch_do_not_wait_for_a_contended_one(databas
         assert (await hot).entries[0].balance_after == 5
         assert time.monotonic() - began > LEASE_SECONDS / 2
         assert ledger.stats.conflicts == 1
-        assert ledger.stats.batches == 3, "the quiet ones are committed by the very batch that A is taken out of"
+        assert ledger.stats.batches == 2, "the quiet ones are committed by the very batch that A is taken out of"
     assert await numbers_on(database, A) == [1, 3, 2]
 
 
 async def test_commands_behind_a_deferred_command_keep_their_order(database: Database, mongodb_url: str) -> None:
     """A transfer from A to B loses a race on A: what came after it on B must not overtake it, and C goes on."""
     async with processes(mongodb_url, 1) as [ledger]:
-        await ledger.submit(credit(A, 1, 1))
+        await from_another_process(mongodb_url, credit(A, 1, 1))  # This process does not keep the account, so it reads it.
         moving = transfer(A, B, 1, 2)
         met: list[CommandOutcome] = []
         hindered = msgspec.structs.replace(moving, decide=interrupted(moving, mongodb_url, credit(A, 5, 3), met))
@@ -172,10 +174,12 @@ async def from_another_process(url: str, command: Command) -> CommandOutcome:
         return await ledger.submit(command)
 
 
-def held_by_a_dead_process(account: str, *line: str) -> dict[str, object]:
-    """The turn on an account was just given to somebody who will never say a word again."""
+def held_by_dead_processes(account: str, *waiting: str) -> dict[str, object]:
+    """Return a queue whose lease on `account` was just granted to a process that has ended, with others that have ended behind it."""
     until = to_datetime(SystemClock().now_ms() + int(LEASE_SECONDS * 1000))
-    return {"_id": account, "holder": "dead", "until": until, "line": list(line), "took_ms": 20}
+    line = [{"process": "dead", "number": 1, "accounts": [account], "until": until}]
+    line += [{"process": name, "number": 1, "accounts": [account], "until": None} for name in waiting]
+    return {"_id": QUEUE_ID, "line": line, "took_ms": 20}
 
 
 async def test_dead_lease_holder_delays_others_by_one_lease(database: Database, mongodb_url: str) -> None:
@@ -183,7 +187,7 @@ async def test_dead_lease_holder_delays_others_by_one_lease(database: Database, 
     async with processes(mongodb_url, 1) as [ledger]:
         await ledger.submit(credit(A, 100, 0))
         ledger._committer._leases.mark_contended([A])
-        await database.raw[CONTENTION_LEASES].insert_one(held_by_a_dead_process(A, "dead too"))
+        await database.raw[CONTENTION_LEASES].insert_one(held_by_dead_processes(A, "dead too"))
         began = time.monotonic()
         tasks = [asyncio.ensure_future(ledger.submit(debit(A, 1, number))) for number in range(1, 20)]
         quiet = [asyncio.ensure_future(ledger.submit(credit(wallet, 1, 50 + place))) for place, wallet in enumerate((B, C, D))]
@@ -195,31 +199,135 @@ async def test_dead_lease_holder_delays_others_by_one_lease(database: Database, 
 
 
 async def test_contention_leases_are_granted_in_request_order(database: Database) -> None:
-    """Three processes, with nothing but the documents between them."""
-    turns = [ContentionLeases(database, SystemClock(), lambda: None) for _ in range(3)]
-    one, two, three = ((each, ContentionLease(A)) for each in turns)
+    """Three processes, with nothing but the queue between them."""
+    leases = [ContentionLeases(database, SystemClock(), lambda _: None) for _ in range(3)]
+    [one, two, three] = leases
+    names = {each._process_id: number for number, each in enumerate(leases, 1)}
 
-    async def ask(who: tuple[ContentionLeases, ContentionLease], *, joins: bool = True, leaves: bool = False) -> bool:
-        return await who[0]._request_lease(who[1], joins=joins, leaves=leaves)
+    async def queue() -> list[tuple[int, bool]]:
+        return [(names[process], granted) for process, granted in await queue_of(database)]
 
-    assert await ask(one)
-    assert [await ask(two), await ask(three), await ask(two)] == [False, False, False]
-    assert await standing(database, A) == (turns[0]._process_id, 2)
-    assert await ask(one), "asking again does not give it away"
-    assert not await ask(one, leaves=True)
-    assert await standing(database, A) == (turns[1]._process_id, 2)
-    assert [await ask(three), await ask(one), await ask(two)] == [False, False, True]
-    assert not await ask(two, joins=False, leaves=True)
-    assert await standing(database, A) == (turns[2]._process_id, 1)
-    # The third never answers. When its time is over the first in line has it, whoever asks.
+    for each in (one, two, three, two):
+        await each.change_queue(joins=frozenset({A}))
+    assert await queue() == [(1, True), (2, False), (3, False)], "a second request does not change the order"
+    await one.change_queue(joins=frozenset({A}), leaves=True)
+    assert await queue() == [(2, True), (3, False), (1, False)]
+    await two.change_queue(leaves=True)
+    assert await queue() == [(3, True), (1, False)]
+    # The third does not answer. When its time is over, the first in line gets the lease, whichever process asks.
     await asyncio.sleep(LEASE_SECONDS)
-    assert not await ask(two)
-    assert await standing(database, A) == (turns[0]._process_id, 1)
-    assert await ask(one)
-    assert not await ask(one, joins=False, leaves=True)
-    assert await ask(two)
-    assert not await ask(two, joins=False, leaves=True)
-    assert await standing(database, A) == (None, 0)
+    await two.change_queue()
+    assert await queue() == [(1, True)]
+    await one.change_queue(leaves=True)
+    assert await queue() == []
+
+
+async def test_one_contention_lease_covers_several_accounts(database: Database) -> None:
+    """A lease waits for every earlier one that has an account in common with it, granted or not, and for no other."""
+    leases = [ContentionLeases(database, SystemClock(), lambda _: None) for _ in range(4)]
+    for each, accounts in zip(leases, ({A, B}, {B, C}, {C}, {D}), strict=True):
+        await each.change_queue(joins=frozenset(accounts))
+    assert [granted for _, granted in await queue_of(database)] == [True, False, False, True]
+    await leases[0].change_queue(leaves=True)
+    assert [granted for _, granted in await queue_of(database)] == [True, False, True]
+    await leases[1].change_queue(leaves=True)
+    assert [granted for _, granted in await queue_of(database)] == [True, True]
+
+
+async def test_transfers_among_few_wallets_do_not_collapse(database: Database, mongodb_url: str) -> None:
+    """Four processes transfer among six wallets without a pause: exact sums, each acknowledged once, and no lease is lost to a race."""
+    wallets = [wallet_id(number) for number in range(1, 7)]
+    pairs = [(source, target) for source in wallets for target in wallets if source != target]
+    async with processes(mongodb_url, 4) as ledgers:
+        await asyncio.gather(*(ledgers[0].submit(credit(wallet, 1000, number)) for number, wallet in enumerate(wallets)))
+        expected = dict.fromkeys(wallets, 1000)
+        numbers: list[int] = []
+
+        async def caller(place: int, who: int) -> None:
+            for turn in range(12):
+                number = 100_000 * place + 1000 * who + turn
+                source, target = pairs[number % len(pairs)]
+                command = transfer(source, target, 1, number)
+                first = await ledgers[place - 1].submit(command)
+                again = await ledgers[place % 4].submit(command) if turn % 6 == 0 else None
+                assert again is None or (again.replayed and again.entries[0].id == first.entries[0].id)
+                assert not first.replayed
+                expected[source] -= 1
+                expected[target] += 1
+                numbers.append(number)
+
+        callers = [caller(place, who) for place in range(1, 5) for who in range(1, 9)]
+        await asyncio.wait_for(asyncio.gather(*callers), SOON_SECONDS)
+        conflicts = sum(ledger.stats.conflicts for ledger in ledgers)
+        balances = {name: account.balance for name, account in (await ledgers[0].find_accounts(wallets)).items()}
+    assert balances == expected
+    moved = [number for wallet in wallets for number in (await numbers_on(database, wallet))[1:]]
+    assert sorted(moved) == sorted(numbers * 2), "every transfer has one entry on each side"
+    assert len(numbers) == 384
+    assert conflicts < 80, conflicts
+    assert (await verify(database)).violations == 0
+
+
+async def test_kept_account_that_another_process_has_changed(database: Database, mongodb_url: str) -> None:
+    """A process decides on the state that it has written last: a change by another process is noticed, in both directions."""
+    async with processes(mongodb_url, 2) as [one, two]:
+        await one.submit(credit(A, 10, 0))
+        await one.submit(debit(A, 1, 1))
+        await two.submit(debit(A, 9, 2))
+        with pytest.raises(InsufficientFunds):
+            await one.submit(debit(A, 1, 3))
+        await two.submit(credit(A, 5, 4))
+        assert (await one.submit(debit(A, 5, 5))).entries[0].balance_after == 0
+        # A refusal is decided on a fresh read, though the process knows an account that would refuse.
+        await two.submit(credit(A, 7, 6))
+        assert (await one.submit(debit(A, 7, 7))).entries[0].balance_after == 0
+        # A repeated key is answered from the records, by the process that has the account and by the other.
+        assert (await one.submit(debit(A, 7, 7))).replayed
+        assert (await two.submit(debit(A, 7, 7))).replayed
+    assert await numbers_on(database, A) == [0, 1, 2, 4, 5, 6, 7]
+    assert (await verify(database)).violations == 0
+
+
+async def test_kept_accounts_save_the_read(database: Database, mongodb_url: str) -> None:
+    """Debits of one process on the same wallets are decided without a read; a transfer reads only the wallet that is not kept."""
+    async with processes(mongodb_url, 1) as [ledger]:
+        await ledger.submit(credit(A, 10, 0))
+        store, read = ledger._committer.store, list[str]()
+        read_rows = store._read_rows
+
+        async def counted(pipeline: list[dict[str, Any]]) -> Any:
+            read.append(str(pipeline[0]["$match"]["_id"]["$in"]))
+            return await read_rows(pipeline)
+
+        store._read_rows = counted
+        await ledger.submit(debit(A, 1, 1))
+        assert read == []
+        await ledger.submit(transfer(A, B, 1, 2))
+        assert read == [str([B])]
+        await ledger.submit(transfer(B, A, 1, 3))
+        assert read == [str([B])]
+    assert (await verify(database)).violations == 0
+
+
+async def test_wake_ups_reach_processes_of_this_host() -> None:
+    one, two = WakeUps("process-one"), WakeUps("process-two")
+    one.open()
+    assert not one.reach("process-two")
+    one.wake("process-two", 1)
+    two.open()
+    try:
+        assert one.reach("process-two")
+        one.wake("process-two", 2)
+        assert await two.wait(2, SOON_SECONDS)
+        assert not await two.wait(3, 0.01), "the wake-up of an earlier lease does not count for a later one"
+        with socket(AF_UNIX, SOCK_DGRAM) as other:
+            other.sendto(b"not a number", "\0guerdon-lease-process-two")
+            other.sendto(b"3" * 1000, "\0guerdon-lease-process-two")
+        assert not await two.wait(3, 0.01)
+    finally:
+        one.close()
+        two.close()
+    assert not two.reach("process-one")
 
 
 async def test_no_process_starves_on_a_contended_account(database: Database, mongodb_url: str) -> None:
@@ -276,7 +384,7 @@ async def test_process_stops_requesting_leases_when_contention_ends(database: Da
         assert not ledgers[0]._committer._leases.by_account
         ledgers[1]._committer._leases.mark_contended([])
         assert not ledgers[1]._committer._leases.by_account
-    assert await standing(database, A) == (None, 0)
+    assert await queue_of(database) == []
 
 
 HOLDER = """
@@ -327,10 +435,10 @@ async def test_killed_process_does_not_block_the_account(database: Database, mon
 
 
 async def test_commands_commit_when_contention_leases_fail(database: Database, mongodb_url: str) -> None:
-    """The documents of turns are nonsense: every question fails, and commands are committed all the same."""
+    """The queue of leases is not readable: every request fails, and commands are committed all the same."""
     async with processes(mongodb_url, 2) as ledgers:
         await ledgers[0].submit(credit(A, 50, 0))
-        await database.raw[CONTENTION_LEASES].insert_one({"_id": A, "line": "nonsense", "until": "never"})
+        await database.raw[CONTENTION_LEASES].insert_one({"_id": QUEUE_ID, "line": "nonsense", "took_ms": "never"})
         for each in ledgers:
             each._committer._leases.mark_contended([A])
         started = [

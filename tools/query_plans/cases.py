@@ -5,6 +5,7 @@ from typing import Any
 
 from guerdon.clock import to_datetime
 from guerdon.history.rules import WAYS
+from guerdon.ledger.contention import QUEUE_ID
 from guerdon.ledger.models import REFUSAL, SEQ_DIGITS, entry_id, hold_id, transaction_id, unique_key
 from guerdon.ledger.references import reference_keys
 from guerdon.simulated_clock.models import CLOCK_ID
@@ -64,7 +65,8 @@ def _by_id(sample: Sample) -> Cases:
         "events.get": (event_of(2), "order-none"),
         "campaigns.get": (campaign_of(7), campaign_of(10**9)),
         "accounts.move": (hot.id, UNKNOWN_MEMBER + ":PTS"),
-        "turns.ask": (hot.id, quiet.id),
+        "turns.ask": (QUEUE_ID, UNKNOWN_MEMBER),
+        "turns.look": (QUEUE_ID, UNKNOWN_MEMBER),
         "factors.get": (quiet.owner, UNKNOWN_MEMBER),
         "factors.renew": (quiet.owner, UNKNOWN_MEMBER),
         "factors.remove": (quiet.owner, UNKNOWN_MEMBER),
@@ -88,8 +90,6 @@ def _by_id(sample: Sample) -> Cases:
         yield query, "not found", {"id": known + "-none", "owner": owner}
     collected = f"{sample.collector}:A50"
     yield "accounts.get", "one of 100 wallets", {"id": collected, "owner": sample.collector}
-    yield "turns.end", "no process waits", {"id": hot.id, "holder": "one", "line": []}
-    yield "turns.end", "held by another process", {"id": hot.id, "holder": "two", "line": []}
     yield "members.rehash", "found", {"id": hot.owner, "hash": None}
     yield "members.change", "found", {"id": hot.owner}
     for query in ("sessions.get", "sessions.rotate", "sessions.end", "sessions.end_own", "sessions.log_out"):

@@ -234,10 +234,10 @@ LEDGER = [
         {FIND_AND_MODIFY: CONTENTION_LEASES, "query": ID, "update": {"$set": {"touched": True}}, "upsert": True},
     ),
     Query(
-        "turns.end",
+        "turns.look",
         "request",
         COMMANDS + ", on an account that other processes change too",
-        {FIND_AND_MODIFY: CONTENTION_LEASES, "query": {"_id": ":id", "holder": ":holder", "line": ":line"}, "remove": True},
+        one(CONTENTION_LEASES, ID, fields=("line", "now", "took_ms")),
     ),
     Query(
         "accounts.due",

@@ -19,7 +19,7 @@ from guerdon.clock import to_datetime
 from guerdon.collections import INDEXES
 from guerdon.database import Database, Document
 from guerdon.errors import StartupRefused
-from guerdon.ledger.contention import CONTENTION_LEASES
+from guerdon.ledger.contention import CONTENTION_LEASES, QUEUE_ID
 from guerdon.ledger.expiry import HOLD_DOCUMENTS
 from guerdon.ledger.models import (
     ISSUER,
@@ -202,7 +202,8 @@ class _Generator:
         if number == 1:
             self._hot = wallet
             yield CLOCKS, {"_id": CLOCK_ID, "offset_ms": 0}
-            yield CONTENTION_LEASES, {"_id": wallet.id, "holder": "one", "line": [], "until": to_datetime(NOW_MS), "took_ms": 20}
+            lease = {"process": "one", "number": 1, "accounts": [wallet.id], "until": to_datetime(NOW_MS)}
+            yield CONTENTION_LEASES, {"_id": QUEUE_ID, "line": [lease], "took_ms": 20}
         elif number % 50 == 2:
             self._quiet.append(wallet)
         balance = 0

@@ -18,8 +18,9 @@ from guerdon.calendar import Calendar
 from guerdon.clock import Clock
 from guerdon.database import Database
 from guerdon.errors import DatabaseUnavailable, GuerdonError, Internal, OutcomeUnknown, Overloaded
-from guerdon.ledger.contention import ContentionLease, ContentionLeases
+from guerdon.ledger.contention import ContentionLeases
 from guerdon.ledger.decide import decide_batch
+from guerdon.ledger.kept_accounts import KeptAccounts, is_guarded
 from guerdon.ledger.models import Command, CommandOutcome, CommandResult, T
 from guerdon.ledger.store import Store, WriteRaceLost
 from guerdon.money import ScaleOf, scale_unknown
@@ -32,6 +33,8 @@ FURTHER_SECONDS = 0.05
 
 Small batches cost the API and the database more than they gain, but no command may wait for a commit that hangs.
 """
+DEADLINE_CHECK_SECONDS = 0.1
+"""Interval at which deadlines are checked. One timer serves all commands, because a timer for each costs more than its decision."""
 BATCH_BYTES_MAX = 8 * 1024 * 1024
 WRITE_CONFLICT = 112
 RETRY_CODES = frozenset({WRITE_CONFLICT, 246, 251})
@@ -42,21 +45,20 @@ BACKOFF_START_SECONDS, BACKOFF_CAP_SECONDS = 0.002, 0.1
 class _Pending:
     """A queued command and the future of its caller."""
 
-    __slots__ = ("arrival", "begin_before", "command", "future", "taken", "timer")
+    __slots__ = ("arrival", "begin_before", "command", "ends_at", "future", "taken")
 
     def __init__(
-        self, command: Command[Any], future: asyncio.Future[CommandOutcome[Any]], arrival: int, begin_before: float
+        self, command: Command[Any], future: asyncio.Future[CommandOutcome[Any]], arrival: int, begin_before: float, ends_at: float
     ) -> None:
         self.command = command
         self.arrival = arrival
         self.begin_before = begin_before
+        self.ends_at = ends_at
+        """Deadline in the time of the loop."""
         self.future = future
         self.taken = False
-        self.timer: asyncio.TimerHandle | None = None
 
     def finish(self, result: CommandResult[Any]) -> None:
-        if self.timer is not None:
-            self.timer.cancel()
         if self.future.done():
             return
         if isinstance(result, GuerdonError):
@@ -66,25 +68,23 @@ class _Pending:
 
 
 class _Batch:
-    """Commands that are committed together, and the contention leases that they use."""
+    """Commands that are committed together; those on contended accounts in a batch of their own."""
 
-    __slots__ = ("accounts", "commands", "leases", "pendings", "size_bytes")
+    __slots__ = ("accounts", "commands", "contended", "pendings", "size_bytes")
 
-    def __init__(self) -> None:
+    def __init__(self, *, contended: bool) -> None:
+        self.contended = contended
         self.pendings: list[_Pending] = []
         self.commands: list[Command[Any]] = []
         self.accounts: set[str] = set()
-        self.leases: set[ContentionLease] = set()
         self.size_bytes = 0
 
-    def add(self, pending: _Pending, lease: ContentionLease | None) -> None:
+    def add(self, pending: _Pending) -> None:
         pending.taken = True
         self.pendings.append(pending)
         self.commands.append(pending.command)
         self.accounts.update(pending.command.accounts)
         self.size_bytes += pending.command.size_bytes
-        if lease is not None:
-            self.leases.add(lease)
 
 
 def _arrival_of(pending: _Pending) -> int:
@@ -127,13 +127,17 @@ class Committer:
         self._blocked_accounts: set[str] = set()
         self._busy: set[str] = set()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._contended_in_flight = 0
+        self._contended_in_flight = False
         self._uncontended_since: dict[asyncio.Task[None], float] = {}
         """Start of each batch in flight that uses no contention lease, in monotonic seconds, oldest first."""
+        self._unfinished: dict[_Pending, None] = {}
+        """Commands whose deadlines are checked, in order of arrival."""
+        self._deadline_timer: asyncio.TimerHandle | None = None
         self._pump_scheduled = False
         self._arrivals = 0
         self._closing = False
-        self._leases = ContentionLeases(database, clock, self._resume)
+        self._leases = ContentionLeases(database, clock, self._resume_leased)
+        self._kept = KeptAccounts(clock)
         self.store = Store(database, clock, self._deadline_seconds)
         self.stats = LedgerStats()
 
@@ -148,8 +152,10 @@ class Committer:
         loop = asyncio.get_running_loop()
         self._arrivals += 1
         begin_before = self._clock.monotonic() + self._deadline_seconds * BEGIN_SHARE
-        pending = _Pending(command, loop.create_future(), self._arrivals, begin_before)
-        pending.timer = loop.call_later(self._deadline_seconds, self._expire, pending)
+        pending = _Pending(command, loop.create_future(), self._arrivals, begin_before, loop.time() + self._deadline_seconds)
+        self._unfinished[pending] = None
+        if self._deadline_timer is None:
+            self._deadline_timer = loop.call_later(DEADLINE_CHECK_SECONDS, self._expire_late)
         if self._must_wait(command):
             self._block(pending)
         else:
@@ -170,8 +176,9 @@ class Committer:
     async def close(self) -> None:
         """Refuse new commands and wait for those that are queued or in flight."""
         self._closing = True
-        while self._tasks or self._ready or self._blocked or self._leases.tasks:
-            if under_way := self._tasks | self._leases.tasks:
+        while self._tasks or self._ready or self._blocked or self._leases.task is not None:
+            under_way = set(self._tasks) if self._leases.task is None else self._tasks | {self._leases.task}
+            if under_way:
                 await asyncio.wait(under_way, return_when=asyncio.FIRST_COMPLETED)
             else:
                 await asyncio.sleep(0)  # The pump is scheduled and has not run yet.
@@ -201,7 +208,7 @@ class Committer:
         return len(self._ready) >= FURTHER_MIN or self._clock.monotonic() - oldest >= FURTHER_SECONDS
 
     def _has_contended_slot(self) -> bool:
-        return not self._contended_in_flight and self._leases.any_open
+        return not self._contended_in_flight and self._leases.is_usable
 
     def _pump(self) -> None:
         self._pump_scheduled = False
@@ -221,7 +228,7 @@ class Committer:
 
         A command is put aside if one of its accounts is in flight, is in the other batch, or is contended and not leased.
         """
-        uncontended, contended = _Batch(), _Batch()
+        uncontended, contended = _Batch(contended=False), _Batch(contended=True)
         uncontended_slot = self._has_uncontended_slot()
         now = self._clock.monotonic()
         while self._ready and max(len(uncontended.pendings), len(contended.pendings)) < self._batch_max:
@@ -234,23 +241,23 @@ class Committer:
                 self._expire(pending)
             if pending.future.done():
                 continue
-            lease = self._leases.lease_of(command.accounts) if self._leases.by_account else None
-            batch, other = (uncontended, contended) if lease is None else (contended, uncontended)
-            slot = uncontended_slot if lease is None else self._leases.is_open(lease) and not self._contended_in_flight
+            names = self._leases.contended_of(command.accounts) if self._leases.by_account else ()
+            batch, other = (contended, uncontended) if names else (uncontended, contended)
+            slot = self._leases.is_open(names) and not self._contended_in_flight if names else uncontended_slot
             if slot and not self._must_wait(command) and other.accounts.isdisjoint(command.accounts):
-                batch.add(pending, lease)
+                batch.add(pending)
             else:
                 self._block(pending)
         return uncontended, contended
 
     def _start(self, batch: _Batch) -> None:
         self._busy |= batch.accounts
-        self._contended_in_flight += bool(batch.leases)
-        for lease in batch.leases:
-            lease.begin()
+        if batch.contended:
+            self._contended_in_flight = True
+            self._leases.begin()
         loop = asyncio.get_running_loop()
         task = loop.create_task(self._run(batch))
-        if not batch.leases:
+        if not batch.contended:
             self._uncontended_since[task] = self._clock.monotonic()
             # A little more than the limit, because the loop's timers have a resolution of milliseconds.
             loop.call_later(FURTHER_SECONDS * 1.1, self._schedule_pump, loop)
@@ -261,9 +268,14 @@ class Committer:
         self._tasks.discard(task)
         self._uncontended_since.pop(task, None)
         self._busy -= batch.accounts
-        self._contended_in_flight -= bool(batch.leases)
-        for lease in batch.leases:
-            lease.end()
+        if batch.contended:
+            self._contended_in_flight = False
+            self._leases.end()
+        self._resume()
+
+    def _resume_leased(self, granted: frozenset[str]) -> None:
+        """Continue after a change of the lease; other processes have changed the accounts of a lease that was just granted."""
+        self._kept.drop(granted)
         self._resume()
 
     def _resume(self) -> None:
@@ -274,6 +286,17 @@ class Committer:
             self._blocked.clear()
             self._blocked_accounts.clear()
         self._pump()
+
+    def _expire_late(self) -> None:
+        """Answer the commands whose deadline has passed. All have the same time, so they are in the order of their deadlines."""
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        for pending in list(self._unfinished):
+            if pending.ends_at > now and not pending.future.done():
+                break
+            del self._unfinished[pending]
+            self._expire(pending)
+        self._deadline_timer = loop.call_later(DEADLINE_CHECK_SECONDS, self._expire_late) if self._unfinished else None
 
     def _expire(self, pending: _Pending) -> None:
         if pending.future.done():
@@ -306,6 +329,7 @@ class Committer:
                 self._block(pending)
             else:
                 self.stats.commands += 1
+                self._unfinished.pop(pending, None)
                 pending.finish(result)
 
     async def _commit(self, commands: Sequence[Command[Any]]) -> Sequence[CommandResult[Any] | None]:
@@ -323,6 +347,8 @@ class Committer:
         while True:
             seqs: dict[str, int] = {}
             try:
+                if lost_seqs is None and certain and await self._commit_on_kept(commands, results):
+                    return results
                 found = await self.store.read([commands[index] for index in indexes])
                 seqs = {account.id: account.seq for account in found[0].values()}
                 if lost_seqs is not None and certain:
@@ -333,6 +359,7 @@ class Committer:
                 plan = decide_batch(chosen, found, self._clock.now_ms(), self._calendar, scale_of=self._scale_of)
                 if plan.writes:
                     await self.store.write(plan)
+                    self._kept.keep(plan)
                 for index, result in zip(indexes, plan.results, strict=True):
                     results[index] = result
                 return results
@@ -349,10 +376,38 @@ class Committer:
                 raise OutcomeUnknown(
                     "the database did not confirm the commit; repeat the request with the same key", retry_after_seconds=1
                 )
+            self._kept.drop([name for index in indexes for name in commands[index].accounts])
             lost_seqs = seqs
             self.stats.conflicts += 1
             await asyncio.sleep(random.uniform(0, backoff))
             backoff = min(backoff * 2, BACKOFF_CAP_SECONDS)
+
+    async def _commit_on_kept(self, commands: Sequence[Command[Any]], results: list[CommandResult[Any] | None]) -> bool:
+        """Decide on accounts kept from earlier commits and write. Return False if nothing was written and the batch must be read.
+
+        Raises:
+            PyMongoError: As for a batch that was read; a conflict with another process returns False instead.
+        """
+        kept = self._kept.of(commands)
+        if kept is None:
+            return False
+        try:
+            found = await self.store.complete(commands, kept)
+            plan = decide_batch(commands, found, self._clock.now_ms(), self._calendar, scale_of=self._scale_of)
+            if not is_guarded(plan, commands, kept):
+                self._kept.failed()
+                return False
+            await self.store.write(plan)
+        except (WriteRaceLost, PyMongoError) as error:
+            self._kept.drop([*kept])
+            if isinstance(error, PyMongoError) and not _is_conflict(error):
+                raise
+            self._kept.failed()
+            return False
+        self._kept.keep(plan)
+        self._kept.succeeded()
+        results[:] = plan.results
+        return True
 
     def _put_off_moved(self, commands: Sequence[Command[Any]], indexes: Sequence[int], moved: set[str]) -> list[int]:
         """Mark the accounts that another process has moved as contended; return the indexes of commands that do not depend on them."""

@@ -52,6 +52,15 @@ class Store:
         self._clock = clock
         self._deadline_seconds = deadline_seconds
 
+    async def complete(self, commands: Sequence[Command[Any]], kept: dict[str, Account]) -> Found:
+        """Return the accounts that the commands name: those in `kept`, and the others read. Unique keys are not read."""
+        missing = {account for command in commands for account in command.accounts if account not in kept}
+        if not missing:
+            return dict(kept), {}, {}
+        owners = sorted({owner for command in commands if not missing.isdisjoint(command.accounts) for owner in command.owners})
+        rows = await self._read_rows([{"$match": {"_id": {"$in": sorted(missing)}, "owner": {"$in": owners}}}])
+        return {**_sort_rows(rows)[0], **kept}, {}, {}
+
     async def read(self, commands: Sequence[Command[Any]]) -> Found:
         """Return all that the commands name, read in one round trip from one majority-committed snapshot."""
         owners = sorted({owner for command in commands for owner in command.owners})
