@@ -66,8 +66,10 @@ async def _open_wallets(services: Services, count: int) -> list[str]:
     return wallets
 
 
-def check(servers: Servers, wallets: int, acknowledged: dict[str, int]) -> Verified:
+def check(servers: Servers, wallets: int, acknowledged: dict[str, int], transferred: int) -> Verified:
     """Check that every acknowledged debit took exactly one unit and that nothing else did, and verify the ledger.
+
+    A transfer takes nothing from the sum of the balances, and has two entries.
 
     Raises:
         BenchFailed: The number of units or entries is wrong, or a law of the ledger is broken.
@@ -84,8 +86,10 @@ def check(servers: Servers, wallets: int, acknowledged: dict[str, int]) -> Verif
     verified = msgspec.json.decode(servers.guerdon("verify", "--json"), type=Verified)
     if verified.violations:
         raise BenchFailed(f"the books of the product are broken: {verified}")
-    if verified.entries != wallets + acknowledged["product"]:
-        raise BenchFailed(f"{verified.entries} entries, {wallets} credits and {acknowledged['product']} debits")
+    if verified.entries != wallets + acknowledged["product"] + 2 * transferred:
+        raise BenchFailed(
+            f"{verified.entries} entries, {wallets} credits, {acknowledged['product']} debits and {transferred} transfers"
+        )
     return verified
 
 

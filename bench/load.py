@@ -27,6 +27,8 @@ DRAIN_SECONDS = 30.0
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)\r\n", re.IGNORECASE)
 _TICKS = os.sysconf("SC_CLK_TCK")
 _ESTABLISHED = "01"
+TRANSFER_WALLETS = 6
+"""Number of wallets among which transfers are made."""
 _BULK_DONE = b'"status":201'
 
 
@@ -36,7 +38,7 @@ class Plan(Struct, frozen=True):
     port: int
     token: str
     wallets_file: str
-    kind: Literal["debit", "bulk", "noop", "event", "events"]
+    kind: Literal["debit", "transfer", "bulk", "noop", "event", "events"]
     connections: int
     seconds: float
     tag: str
@@ -195,6 +197,8 @@ def requests_of(plan: Plan) -> Callable[[], bytes]:
 
     if plan.kind in ("event", "events"):
         return events_of(plan, wallets, common)
+    if plan.kind == "transfer":
+        return transfers_of(plan, wallets[:TRANSFER_WALLETS], common)
 
     rest = f"{common}12\r\nIdempotency-Key: {plan.tag}-"
     paths = ["/noop"] if plan.kind == "noop" else [f"/v1/wallets/{wallet}/debit" for wallet in wallets]
@@ -207,6 +211,25 @@ def requests_of(plan: Plan) -> Callable[[], bytes]:
         return b'%b%d\r\n\r\n{"amount":1}' % (prefixes[int(draw_one() * total)], count)
 
     return next_debit
+
+
+def transfers_of(plan: Plan, wallets: list[str], common: str) -> Callable[[], bytes]:
+    """Return a function that returns a transfer of one unit between two different wallets, chosen uniformly."""
+    draw = random.Random(plan.tag)
+    bodies = [f'{{"from":"{source}","to":"{target}","amount":1}}' for source in wallets for target in wallets if source != target]
+    prefixes = [
+        f"POST /v1/transfers HTTP/1.1\r\n{common}{len(body)}\r\nIdempotency-Key: {plan.tag}-".encode("ascii") for body in bodies
+    ]
+    pairs = [*zip(prefixes, [body.encode("ascii") for body in bodies], strict=True)]
+    count = 0
+
+    def next_transfer() -> bytes:
+        nonlocal count
+        count += 1
+        prefix, body = draw.choice(pairs)
+        return b"%b%d\r\n\r\n%b" % (prefix, count, body)
+
+    return next_transfer
 
 
 def events_of(plan: Plan, wallets: list[str], common: str) -> Callable[[], bytes]:

@@ -19,7 +19,7 @@ class Scenario(Struct, frozen=True):
     row: int
     what: str
     connections: int
-    kind: Literal["debit", "bulk", "noop"] = "debit"
+    kind: Literal["debit", "transfer", "bulk", "noop"] = "debit"
     one_wallet: bool = False
     target: float | None = None
     target_ratio: float | None = None
@@ -35,8 +35,9 @@ SCENARIOS = (
     Scenario(3, "`POST /v1/bulk`, 500 debits a request, {wallets} wallets", 4, kind="bulk", target=12_000),
     Scenario(4, "one caller, nothing else running", 1, target=6),
     Scenario(5, "single debits, four processes, {wallets} wallets", 64, four=True),
-    Scenario(5, "single debits, four processes, one wallet", 64, one_wallet=True, four=True, target_ratio=0.5),
+    Scenario(5, "single debits, four processes, one wallet", 64, one_wallet=True, four=True, target_ratio=0.7),
     Scenario(5, "single debits, four processes, one wallet", 256, one_wallet=True, four=True, target_ratio=0.5),
+    Scenario(6, "transfers among 6 wallets, four processes", 64, kind="transfer", four=True, target_ratio=0.5),
 )
 CEILINGS = (Scenario(0, "no-op route", 64, kind="noop"), Scenario(0, "no-op route", 256, kind="noop"))
 
@@ -165,4 +166,4 @@ def say_four(lines: Sequence[Line]) -> str:
     """Return a sentence on the share of each of the four processes, by the owners of the sockets."""
     taken = [(line.scenario.connections, each) for line in lines if line.scenario.four for each in line.product.connections]
     spread = "; ".join(f"{total} connections as {' + '.join(map(str, each))}" for total, each in taken)
-    return f"Row 5 is four processes (`guerdon serve --workers 4`), and the other is one process on the same database. The four took {spread}."
+    return f"Rows 5 and 6 are four processes (`guerdon serve --workers 4`), and the other is one process on the same database. The four took {spread}."

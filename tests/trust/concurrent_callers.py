@@ -71,6 +71,15 @@ def debit(wallet: str, token: str, key: str) -> bytes:
     return f'{head}Content-Type: application/json\r\nContent-Length: 12\r\nIdempotency-Key: {key}\r\n\r\n{{"amount":1}}'.encode()
 
 
+def transfer(source: str, target: str, token: str, key: str) -> bytes:
+    """Return the bytes of a transfer of one unit."""
+    body = f'{{"from":"{source}","to":"{target}","amount":1}}'
+    return (
+        f"POST /v1/transfers HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer {token}\r\nIdempotency-Key: {key}\r\n"
+        f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n{body}"
+    ).encode()
+
+
 async def callers(port: int, count: int) -> list[Caller]:
     """So many open connections."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

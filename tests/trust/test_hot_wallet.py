@@ -1,4 +1,4 @@
-"""HOT-1 to HOT-3: everybody wants the same wallet, through four processes. Exact counts, and the others are served meanwhile."""
+"""HOT-1 to HOT-4: everybody wants the same wallet, through four processes. Exact counts, and the others are served meanwhile."""
 
 import asyncio
 import json
@@ -11,7 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.trust.concurrent_callers import Answer, all_at_once, callers, debit, percentiles, steadily, tally
+from tests.trust.concurrent_callers import Answer, all_at_once, callers, debit, percentiles, steadily, tally, transfer
 from tests.trust.deployment import Deployment
 from tests.trust.figures import record
 from tests.trust.groups import ALONE
@@ -118,3 +118,34 @@ async def test_two_hundred_concurrent_debits_race_for_the_last_unit(tmp_path: Pa
             caller.close()
         record(f"HOT-3 won of {count} in each of {rounds} rounds", 1, 1)
         print(json.dumps({"check": "HOT-3", "seed": SEED, "workers": WORKERS, "rounds": rounds, "callers": count, "won_each": 1}))
+
+
+async def test_transfers_among_six_wallets_do_not_collapse(tmp_path: Path) -> None:
+    """HOT-4: each transfer is acknowledged once, also when it is repeated on another connection; no 503; every balance is exact."""
+    count, rounds = 64, 40
+    async with deployed(tmp_path) as (deployment, client, token):
+        six = await wallets(client, "few", [10_000] * 6)
+        expected = dict.fromkeys(six, 10_000)
+        crowd, chance, began = await callers(deployment.port, count), random.Random(SEED), time.monotonic()
+        chosen = [[chance.sample(six, 2) for _ in range(rounds)] for _ in range(count)]
+
+        async def caller(place: int) -> list[Answer]:
+            requests = [transfer(source, target, token, f"few-{place}-{n}") for n, (source, target) in enumerate(chosen[place])]
+            return [await crowd[place].send(request) for request in requests]
+
+        answers = [answer for each in await asyncio.gather(*map(caller, range(count))) for answer in each]
+        seconds = time.monotonic() - began
+        assert tally(answers) == {(201, ""): count * rounds}
+        repeated = [transfer(*chosen[place][0], token, f"few-{place}-0") for place in range(count)]
+        assert tally(await all_at_once(crowd[::-1], repeated)) == {(201, ""): count}
+        for source, target in (pair for pairs in chosen for pair in pairs):
+            expected[source] -= 1
+            expected[target] += 1
+        assert {wallet: await balance(client, wallet) for wallet in six} == expected
+        for each in crowd:
+            each.close()
+        record("HOT-4 transfers acknowledged", count * rounds, count * rounds)
+        print(json.dumps({
+            "check": "HOT-4", "seed": SEED, "workers": WORKERS, "transfers": count * rounds, "seconds": round(seconds, 1),
+            **percentiles(answers),
+        }))  # fmt: skip
