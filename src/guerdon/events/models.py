@@ -9,7 +9,7 @@ from pymongo import IndexModel
 from guerdon.campaigns.domain import EVENTS, REFUNDS
 from guerdon.campaigns.models import EventType
 from guerdon.money import AMOUNT_MAX
-from guerdon.types import EXPECTED, EventId, ExternalId, MemberId, Text
+from guerdon.types import EXPECTED, Category, EventId, ExternalId, MemberId, Sku, Text
 
 INDEXES: dict[str, list[IndexModel]] = {
     # The data of one member is read by owner.
@@ -52,13 +52,13 @@ class MemberRef(Struct, frozen=True, forbid_unknown_fields=True):
 class ItemCreate(Struct, frozen=True, forbid_unknown_fields=True):
     """A line item of a purchase or refund."""
 
-    sku: Text
+    sku: Sku
     """SKU of the article."""
     quantity: Quantity
     """Number of units."""
     unit_price: Price | UnsetType = UNSET
     """Price of one unit in minor units of the event's currency; 0 for a free one. Left out: the line item has no price."""
-    category: Text | None = None
+    category: Category | None = None
     """Category of the article. Null: no category."""
 
 

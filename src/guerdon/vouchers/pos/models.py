@@ -5,7 +5,7 @@ from typing import Annotated, Any
 from msgspec import Meta, Struct
 
 from guerdon.money import Amount, AssetCode
-from guerdon.types import EXPECTED, MemberId, PageQuery, Reason, Reference
+from guerdon.types import EXPECTED, MemberId, PageQuery, Reason, Reference, Sku
 from guerdon.vouchers.models import VoucherView
 
 RESERVATION_SECONDS_MAX = 7 * 86_400
@@ -26,16 +26,6 @@ UseId = Annotated[
         pattern=r"^txn_[\u0021-\u007e]+$(?!\n)",
         extra={EXPECTED: "must be the id of a transaction: txn_ and visible ASCII characters"},
         description="The `transaction_id` that the use returned.",
-    ),
-]
-Sku = Annotated[
-    str,
-    Meta(
-        min_length=1,
-        max_length=64,
-        pattern=r"^[!-~]+$(?!\n)",
-        extra={EXPECTED: "must be visible ASCII characters"},
-        examples=["85123A"],
     ),
 ]
 
