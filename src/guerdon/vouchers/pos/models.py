@@ -5,6 +5,7 @@ from typing import Annotated, Any
 from msgspec import Meta, Struct
 
 from guerdon.money import Amount, AssetCode
+from guerdon.quantities import Quantity
 from guerdon.types import EXPECTED, MemberId, PageQuery, Reason, Reference, Sku
 from guerdon.vouchers.models import VoucherView
 
@@ -35,10 +36,10 @@ class BasketItem(Struct, frozen=True, forbid_unknown_fields=True):
 
     sku: Sku
     """Stock keeping unit of the item."""
-    quantity: Annotated[int, Meta(ge=1, le=1_000_000)]
-    """Number of items."""
-    unit_price: Annotated[int, Meta(ge=0, le=10**12)]
-    """Price of one item in minor units of the basket's currency."""
+    quantity: Quantity
+    """Number of items. A quantity with decimals is text with at most six places, for example "0.352"."""
+    unit_price: Annotated[int, Meta(ge=-(10**12), le=10**12, examples=[1299])]
+    """Price of one item in minor units of the basket's currency; below 0 for a discount."""
 
 
 class Basket(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
