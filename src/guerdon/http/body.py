@@ -139,8 +139,8 @@ async def _read_rest(request: Request, bytes_max: int, ends_at: float) -> bytes:
 
 # A text without an end matches to the end of the body. Possessive quantifiers (`*+`) never backtrack, so the cost is linear.
 _STRINGS = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)
-_LITERALS = re.compile(rb'("[^"\\]*+(?:\\.[^"\\]*+)*+")(\s*+:|)', re.DOTALL)
-"""Texts of a document that was checked, and the colon after those that are keys."""
+_LITERALS = re.compile(rb'("[^"\\]*+(?:\\.[^"\\]*+)*+"?)(\s*+:|)', re.DOTALL)
+"""Texts of a document that was checked, and the colon after those that are keys. The end is optional as in `_STRINGS`."""
 _VERBATIM = frozenset({b'"password"', b'"new_password"', b'"current_password"'})
 """Keys whose values are compared as digests of the bytes that were sent."""
 _NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
