@@ -1,5 +1,6 @@
 """Types of values that many packages take: bounded texts, external ids, metadata and pages."""
 
+import unicodedata
 from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
@@ -9,16 +10,25 @@ EXPECTED = "expected"
 """Key of `Meta.extra` for the words that state what a pattern accepts."""
 _CLEAN = {EXPECTED: "must not contain control or direction-override characters"}
 # `$(?!\n)`: `$` alone matches before a final line feed in Python, and JSON Schema does not have `\Z`.
-# Control characters and direction overrides can make two different texts look alike in a console or a log.
-CLEAN_PATTERN = r"^[^\u0000-\u001f\u007f\u202a-\u202e\u2066-\u2069\ud800-\udfff]*$(?!\n)"
+# Control characters (C0, DEL and C1), line and paragraph separators and direction overrides can make two different texts look alike in a
+# console or a log, or one line look like two. An unpaired surrogate is no character.
+_UNCLEAN = r"\u0000-\u001f\u007f-\u009f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff"
+CLEAN_PATTERN = rf"^[^{_UNCLEAN}]*$(?!\n)"
+# What is compared must not contain characters that nobody sees. The joiners U+200C and U+200D are a part of Persian words and of emoji.
+_UNSEEN = r"\u00ad\u061c\u180e\u200b\u200e\u200f\u2060-\u2065\ufeff\ufff9-\ufffb"
+ID_PATTERN = rf"^[^{_UNCLEAN}{_UNSEEN}]*$(?!\n)"
+"""Pattern of all texts that are compared: ids, references, SKUs and categories."""
+_SEEN = {EXPECTED: "must not contain control, direction-override or invisible characters"}
 Text = Annotated[str, Meta(min_length=1, max_length=200, pattern=CLEAN_PATTERN, extra=_CLEAN)]
 LongText = Annotated[str, Meta(min_length=1, max_length=2000, pattern=CLEAN_PATTERN, extra=_CLEAN)]
-ExternalId = Annotated[str, Meta(min_length=1, max_length=128, pattern=CLEAN_PATTERN, extra=_CLEAN, examples=["17850"])]
+ExternalId = Annotated[str, Meta(min_length=1, max_length=128, pattern=ID_PATTERN, extra=_SEEN, examples=["17850"])]
+Sku = Annotated[str, Meta(min_length=1, max_length=200, pattern=ID_PATTERN, extra=_SEEN, examples=["85123A"])]
+Category = Annotated[str, Meta(min_length=1, max_length=200, pattern=ID_PATTERN, extra=_SEEN, examples=["cheese"])]
 KEY_WORDS = "must consist of letters, digits, _ and -"
 _PERMANENT = "Stays on the ledger permanently, even after an erasure: no personal data."
 Reason = Annotated[str, Meta(min_length=1, max_length=200, pattern=CLEAN_PATTERN, extra=_CLEAN, description=_PERMANENT)]
 Reference = Annotated[
-    str, Meta(min_length=1, max_length=128, pattern=CLEAN_PATTERN, extra=_CLEAN, examples=["order-1001"], description=_PERMANENT)
+    str, Meta(min_length=1, max_length=128, pattern=ID_PATTERN, extra=_SEEN, examples=["order-1001"], description=_PERMANENT)
 ]
 Metadata = Annotated[
     dict[
@@ -27,6 +37,11 @@ Metadata = Annotated[
     ],
     Meta(max_length=20, description=_PERMANENT),
 ]
+
+
+def nfc(text: str) -> str:
+    """Return a text in the Unicode form NFC, in which all texts are stored and compared."""
+    return text if text.isascii() else unicodedata.normalize("NFC", text)
 
 
 class PageQuery(Struct, frozen=True, forbid_unknown_fields=True):
@@ -38,18 +53,29 @@ class PageQuery(Struct, frozen=True, forbid_unknown_fields=True):
     """`next_cursor` of the page before. Leave it out for the first page."""
 
 
-# Visible ASCII that can be the last segment of `/v1/events/{event_id}`.
-_EVENT_ID = r"^(?!preview$|bulk$|\.{1,2}$)[\u0021-\u002e\u0030-\u007e]+$(?!\n)"
+# A segment of `/v1/events/{event_id}`: `preview` and `bulk` are other routes, and clients drop the segments `.` and `..`.
 EventId = Annotated[
     str,
     Meta(
         min_length=1,
         max_length=128,
-        pattern=_EVENT_ID,
-        extra={EXPECTED: "must be visible ASCII characters without /, and not preview, bulk, . or .."},
+        pattern=rf"^(?!(?:preview|bulk|\.{{1,2}})$){ID_PATTERN.removeprefix('^')}",
+        extra={EXPECTED: f"{_SEEN[EXPECTED]}, and not be preview, bulk, . or .."},
         examples=["order-1001"],
     ),
 ]
+CODE_PATTERN = rf"^[^{_UNCLEAN}{_UNSEEN}\u200c\u200d]*$(?!\n)"
+CodeText = Annotated[
+    str,
+    Meta(
+        min_length=4,
+        max_length=64,
+        pattern=CODE_PATTERN,
+        extra={EXPECTED: _SEEN[EXPECTED]},
+        examples=["WELCOME-10"],
+    ),
+]
+"""A code that people chose. `offers.code_patterns.normalise` defines which codes are equal."""
 MemberId = Annotated[
     str,
     Meta(

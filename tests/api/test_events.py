@@ -61,7 +61,7 @@ async def test_a_refused_event_leaves_no_member_behind(service: Caller, factory:
     assert (await service.get("/v1/members", external_id="never-seen")).json()["items"] == []
 
 
-@pytest.mark.parametrize("event_id", ["preview", "bulk", "a/b", ".", "..", "a b", "ü", "order\n"])
+@pytest.mark.parametrize("event_id", ["preview", "bulk", ".", "..", "order\n", "a\u0085b"])
 async def test_event_id_that_could_not_be_read_back_is_refused(service: Caller, factory: Factory, event_id: str) -> None:
     assert problem(await service.post("/v1/events", factory.event(id=event_id)), 422, "validation")["errors"][0]["pointer"] == "/id"
 

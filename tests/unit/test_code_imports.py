@@ -26,19 +26,19 @@ def test_code_file_is_read_with_or_without_a_header(raw: bytes) -> None:
 
 def test_every_invalid_line_is_reported_by_number() -> None:
     lines = [
-        b"code", b"GOOD-1", b"good1", b"A,B", b"\x07BELL", b"\xff\xfe", b"CAF\xc3\xa9", b"A" * 65, b"A/B", b"---", b"GOOD-2", b"code", b'"A\nB"', b"GOOD-2",
+        b"code", b"GOOD-1", b"good1", b"A,B", b"\x07BELL", b"\xff\xfe", b"CAFE\xe2\x80\x8b", b"A" * 65, b"caf\xc3\xa9", b"CAFE\xcc\x81", b"---", b"GOOD-2", b"code", b'"A\nB"', b"GOOD-2",
     ]  # fmt: skip
     assert _problems(b"\n".join(lines)) == [
         (3, "the code repeats line 2"),
         (4, "the line has 2 columns; it needs one, the code"),
-        (5, "the code has a character that is not printable ASCII"),
-        (6, "the code has a character that is not printable ASCII"),
-        (7, "the code has a character that is not printable ASCII"),
+        (5, "the code has a control character, an invisible one, or bytes that are not UTF-8"),
+        (6, "the code has a control character, an invisible one, or bytes that are not UTF-8"),
+        (7, "the code has a control character, an invisible one, or bytes that are not UTF-8"),
         (8, "the code has 65 characters; at most 64 are allowed"),
-        (9, "the code has a character that is not allowed; use letters, digits, spaces and ._~+=@:!$*()-"),
-        (10, "the code has only spaces and hyphens"),
-        (13, "the code has a character that is not printable ASCII"),
-        (15, "the code repeats line 11"),
+        (10, "the code repeats line 9"),
+        (11, "the code has only spaces and hyphens"),
+        (14, "the code has a control character, an invisible one, or bytes that are not UTF-8"),
+        (16, "the code repeats line 12"),
     ]
 
 

@@ -10,6 +10,7 @@ from guerdon.offers.code_patterns import (
     ALPHABET,
     DEFAULT_PATTERN,
     SECRET_BITS_MIN,
+    capitals,
     normalise,
     parse_pattern,
     require_secret,
@@ -69,9 +70,22 @@ def test_invalid_code_pattern_is_refused(text: str) -> None:
         parse_pattern(text)
 
 
-@pytest.mark.parametrize("text", ["", " - ", "A\n", "A\tB", "Ä", "\N{FULLWIDTH LATIN CAPITAL LETTER A}", "A" * 65, "A" + " " * 128])
+@pytest.mark.parametrize("text", ["", " - ", "A\n", "A\tB", "A\u0085", "A\u200bB", "A\ud800", "A" * 65, "A" + " " * 128, "ﬃ" * 22])
 def test_text_that_cannot_be_a_code_normalises_to_nothing(text: str) -> None:
     assert normalise(text) == ""
+
+
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [
+        ("Summer-10", "SUMMER10"), ("e\u0301te\u0301 26", "\u00e9T\u00e926"), ("STRA\u00dfE", "STRASSE"), ("10%\u2010off\u00a0!", "10%OFF!"), ("\uff21", "\uff41"),
+        ("\u0130", "I\u0307"), ("\u0131", "\u0131"),
+    ],
+)  # fmt: skip
+def test_code_is_folded_and_composed(text: str, code: str) -> None:
+    assert normalise(text) == code
+    assert normalise(code) == code, "stored codes are found by themselves"
+    assert normalise(capitals(text)) == code
 
 
 def test_characters_of_codes_are_equally_likely() -> None:

@@ -7,6 +7,7 @@ from msgspec import UNSET, Struct, UnsetType, field
 
 from guerdon.campaigns.models import Clawback, Expiry, ItemsOf, RefundRule
 from guerdon.money import BALANCE_CEILING
+from guerdon.quantities import AnyQuantity
 
 
 class TierStep(Struct, frozen=True):
@@ -44,7 +45,7 @@ class Item(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A line item as stored. Imports may hold negative quantities, which the API refuses."""
 
     sku: str
-    quantity: int
+    quantity: AnyQuantity
     unit_price: int = 0
     category: str | None = None
 
@@ -168,7 +169,7 @@ class ReturnedItem(Struct, frozen=True, kw_only=True):
     """Returned quantity of one article."""
 
     sku: str
-    quantity: int
+    quantity: AnyQuantity
 
 
 class PurchaseRefunds(Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -215,7 +215,12 @@ def _event_facts(event: ShopEvent) -> dict[str, Any]:
         "amount": event.amount,
         "currency": event.currency,
         "items": [
-            {"sku": item.sku, "quantity": item.quantity, "unit_price": item.unit_price, "category": item.category or ""}
+            {
+                "sku": item.sku,
+                "quantity": item.quantity if isinstance(item.quantity, int) else float(item.quantity),
+                "unit_price": item.unit_price,
+                "category": item.category or "",
+            }
             for item in event.items
         ],
         "attributes": event.attributes,

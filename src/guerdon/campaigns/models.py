@@ -8,7 +8,7 @@ from pymongo import IndexModel
 
 from guerdon.clock import optional_rfc3339, rfc3339
 from guerdon.money import Amount, AssetCode, Rounding
-from guerdon.types import EXPECTED, DefinitionStatus, PageQuery, Text
+from guerdon.types import EXPECTED, Category, DefinitionStatus, PageQuery, Sku, Text
 
 CAMPAIGNS, CAMPAIGN_VERSIONS = "campaigns", "campaign_versions"
 INDEXES: dict[str, list[IndexModel]] = {
@@ -159,9 +159,9 @@ class Stacking(Struct, frozen=True, forbid_unknown_fields=True):
 class ItemsOf(Struct, frozen=True, forbid_unknown_fields=True):
     """Selection of line items: those with one of the categories or one of the SKUs."""
 
-    categories: Annotated[list[Text], Meta(max_length=50)] = []
+    categories: Annotated[list[Category], Meta(max_length=50)] = []
     """Categories whose line items match."""
-    skus: Annotated[list[Text], Meta(max_length=200)] = []
+    skus: Annotated[list[Sku], Meta(max_length=200)] = []
     """SKUs whose line items match."""
 
 

@@ -15,6 +15,7 @@ from guerdon.errors import AlreadyExists, Unauthenticated
 from guerdon.ids import random_base62
 from guerdon.offers.models import BasketMinimum, FixedValue, ItemValue, OfferCreate, Price
 from guerdon.permissions import ANY_SCOPE, Actor, Role
+from guerdon.quantities import line_cost
 from guerdon.wiring.services import Services
 
 SEED = 20_260_101
@@ -138,7 +139,7 @@ def _purchase(rng: random.Random, number: int, first_day_ms: int) -> ShopEvent:
         id=f"demo-{to_datetime(occurred_at):%Y%m%d}-{number:04d}",
         type="purchase",
         occurred_at=occurred_at,
-        amount=sum(item.quantity * item.unit_price for item in items),
+        amount=sum(line_cost(item.quantity, item.unit_price) for item in items),
         currency="GBP",
         external_id=member,
         items=items,

@@ -9,7 +9,8 @@ from pymongo import IndexModel
 from guerdon.campaigns.domain import EVENTS, REFUNDS
 from guerdon.campaigns.models import EventType
 from guerdon.money import AMOUNT_MAX
-from guerdon.types import EXPECTED, EventId, ExternalId, MemberId, Text
+from guerdon.quantities import Quantity
+from guerdon.types import EXPECTED, Category, EventId, ExternalId, MemberId, Sku, Text
 
 INDEXES: dict[str, list[IndexModel]] = {
     # The data of one member is read by owner.
@@ -36,8 +37,7 @@ AttributeName = Annotated[
 ]
 AttributeInt = Annotated[int, Meta(ge=-(2**53), le=2**53)]
 Attributes = Annotated[dict[AttributeName, Text | AttributeInt | bool], Meta(max_length=20)]
-Price = Annotated[int, Meta(ge=0, le=AMOUNT_MAX, examples=[255])]
-Quantity = Annotated[int, Meta(ge=1, le=1_000_000)]
+UnitPrice = Annotated[int, Meta(ge=-AMOUNT_MAX, le=AMOUNT_MAX, examples=[255])]
 
 
 class MemberRef(Struct, frozen=True, forbid_unknown_fields=True):
@@ -52,13 +52,13 @@ class MemberRef(Struct, frozen=True, forbid_unknown_fields=True):
 class ItemCreate(Struct, frozen=True, forbid_unknown_fields=True):
     """A line item of a purchase or refund."""
 
-    sku: Text
+    sku: Sku
     """SKU of the article."""
     quantity: Quantity
-    """Number of units."""
-    unit_price: Price | UnsetType = UNSET
-    """Price of one unit in minor units of the event's currency; 0 for a free one. Left out: the line item has no price."""
-    category: Text | None = None
+    """Number of units. A quantity with decimals is text with at most six places, for example "0.352"."""
+    unit_price: UnitPrice | UnsetType = UNSET
+    """Price of one unit in minor units of the event's currency; 0 for a free unit, below 0 for a discount. Left out: the line item has no price."""
+    category: Category | None = None
     """Category of the article. Null: no category."""
 
 

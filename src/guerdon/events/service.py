@@ -37,6 +37,7 @@ from guerdon.ledger.rehearsal import Rehearsal
 from guerdon.ledger.service import Ledger
 from guerdon.members.service import Members
 from guerdon.permissions import MISSING_OR_FOREIGN, Actor
+from guerdon.quantities import stored
 from guerdon.wallets.service import new_account
 
 Result = tuple[RecordedEvent, bool] | GuerdonError
@@ -386,7 +387,7 @@ def shop_event(body: EventCreate) -> ShopEvent:
         items=tuple(
             Item(
                 sku=item.sku,
-                quantity=item.quantity,
+                quantity=stored(item.quantity),
                 unit_price=0 if item.unit_price is UNSET else item.unit_price,
                 category=item.category,
             )

@@ -7,6 +7,7 @@ from array import array
 from functools import cache
 from itertools import accumulate
 from typing import Any, NoReturn, TypeVar
+from unicodedata import is_normalized, normalize
 
 import msgspec
 from falcon.asgi import Request
@@ -77,6 +78,7 @@ def decode(raw: bytes, kind: type[T]) -> T:
         Validation: it does not match `kind`.
     """
     _check_document(raw)
+    raw = normalised(raw)
     try:
         return _decoder(kind).decode(raw)
     except msgspec.ValidationError:
@@ -137,6 +139,10 @@ async def _read_rest(request: Request, bytes_max: int, ends_at: float) -> bytes:
 
 # A text without an end matches to the end of the body. Possessive quantifiers (`*+`) never backtrack, so the cost is linear.
 _STRINGS = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)
+_LITERALS = re.compile(rb'("[^"\\]*+(?:\\.[^"\\]*+)*+"?)(\s*+:|)', re.DOTALL)
+"""Texts of a document that was checked, and the colon after those that are keys. The end is optional as in `_STRINGS`."""
+_VERBATIM = frozenset({b'"password"', b'"new_password"', b'"current_password"'})
+"""Keys whose values are compared as digests of the bytes that were sent."""
 _NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 _STEPS = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")
 """Each bracket as a signed byte: +1 for an opening one, -1 for a closing one."""
@@ -155,6 +161,31 @@ def _check_document(raw: bytes) -> None:
     except ValueError as error:
         # The message of json names a position and those of this module name a key. Neither repeats other parts of the body.
         raise MalformedJson(f"the body is not acceptable JSON: {str(error)[:200]}") from None
+
+
+def normalised(raw: bytes) -> bytes:
+    """Return a JSON document with its texts in the Unicode form NFC, so that equal texts are equal bytes. Passwords stay as they were sent."""
+    if b"\\u" not in raw and (raw.isascii() or is_normalized("NFC", raw.decode())):
+        return raw
+    key = b""
+
+    def replaced(match: re.Match[bytes]) -> bytes:
+        nonlocal key
+        literal, colon = match[1], match[2]
+        name, key = key, literal if colon else b""
+        return literal + colon if name in _VERBATIM else _normalised_literal(literal) + colon
+
+    return _LITERALS.sub(replaced, raw)
+
+
+def _normalised_literal(literal: bytes) -> bytes:
+    if b"\\u" not in literal and literal.isascii():
+        return literal
+    text: str = json.loads(literal)
+    if is_normalized("NFC", text):
+        return literal
+    # An unpaired surrogate stays escaped, and the typed decoder refuses it.
+    return json.dumps(normalize("NFC", text)).encode()
 
 
 def _check_depth(raw: bytes) -> None:

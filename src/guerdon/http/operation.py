@@ -16,6 +16,7 @@ from msgspec import Struct
 from guerdon.errors import GuerdonError, OutcomeUnknown
 from guerdon.http.body import JSON_TYPE, read_no_body
 from guerdon.http.dry_run import DryRunQuery, dry_run_answer, dry_run_of
+from guerdon.http.paths import SLASH, parameter_of
 from guerdon.http.query import NoQuery, read_query
 from guerdon.permissions import Actor, Policy
 
@@ -142,6 +143,9 @@ def operation(
                     resp.context.left_out = dry_run
             if refuses_body:
                 await in_time(req, read_no_body(req))
+            for name, value in params.items():
+                if SLASH in value:
+                    params[name] = parameter_of(value)
             await in_time(req, handler(resource, req, resp, **params))
 
         cast(Any, bounded).operation = declared

@@ -10,6 +10,7 @@ from msgspec import Struct
 from msgspec.inspect import IntType, StructType, type_info
 
 from guerdon.http.validation import raise_query_validation
+from guerdon.types import nfc
 
 T = TypeVar("T")
 
@@ -20,7 +21,7 @@ def read_query(request: SyncRequest, kind: type[T]) -> T:
     Raises:
         Validation: a parameter is unknown, repeated or not acceptable.
     """
-    given: dict[str, Any] = dict(request.params)
+    given: dict[str, Any] = {name: nfc(value) if isinstance(value, str) else value for name, value in request.params.items()}
     for name in _numbers_of(kind) & given.keys():
         if isinstance(given[name], str) and _NUMBER.match(given[name]):
             given[name] = int(given[name])

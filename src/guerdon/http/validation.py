@@ -89,7 +89,7 @@ class _Checker:
         alternatives = list(_alternatives(kind))
         fitting = [(each, words) for each, words in alternatives if _is_of(each, value)]
         if not fitting:
-            yield pointer, self._wrong_type([each for each, _ in alternatives], value)
+            yield pointer, self._wrong_type(alternatives, value)
             return
         chosen, words = fitting[0]
         match chosen:
@@ -104,9 +104,15 @@ class _Checker:
                 if fault is not None:
                     yield pointer, fault
 
-    def _wrong_type(self, kinds: Sequence[mi.Type], value: Any) -> str:
+    def _wrong_type(self, alternatives: Sequence[tuple[mi.Type, str | None]], value: Any) -> str:
         if self._query and isinstance(value, list):
             return "must be given once"
+        kinds = [kind for kind, _ in alternatives]
+        if isinstance(value, float) and any(isinstance(kind, mi.IntType) for kind in kinds):
+            # A number with decimals: say in which form the field takes it, if it does.
+            texts = [words for kind, words in alternatives if isinstance(kind, mi.StrType) and words is not None]
+            if texts:
+                return f"must be a whole number, or {texts[0].removeprefix('must be ')}"
         # A parameter is left out or has a value: a caller cannot send null.
         nouns = dict.fromkeys(_noun(kind) for kind in kinds if not (self._query and isinstance(kind, mi.NoneType)))
         return f"must be {_list_words(list(nouns), 'or')}"

@@ -8,12 +8,14 @@ character of the alphabet.
 
 import math
 import re
+import string
 from functools import lru_cache
 
 from msgspec import Struct
 
 from guerdon.errors import Validation
 from guerdon.ids import random_text
+from guerdon.types import CODE_PATTERN, nfc
 
 ALPHABET = "23456789ABCDEFGHJKMNPQRTVWXYZ"
 """Digits and letters without 0 O, 1 I L, S (similar to 5) and U (similar to V). Their number, 29, is prime."""
@@ -27,8 +29,11 @@ _RADIX = 2
 _PATTERNS_CACHED = 1024
 _VALUES = {character: value for value, character in enumerate(ALPHABET)}
 _PATTERN = re.compile(r"[A-Z0-9#]+(?:-[A-Z0-9#]+)*\Z")
-_SHOWN = re.compile(r"[\x20-\x7e]{1,128}\Z")
-_SEPARATORS = str.maketrans("", "", " -")
+SHOWN_CHARACTERS_MAX = 128
+_SEPARATORS = re.compile(r"[ \-\u00a0\u2000-\u200a\u202f\u205f\u3000\u2010-\u2015\u2212\ufe63\uff0d]")
+"""Spaces and hyphens, also those that word processors and phones put in their place."""
+_CLEAN = re.compile(CODE_PATTERN)
+_CAPITALS = str.maketrans(string.ascii_lowercase, string.ascii_uppercase)
 
 
 class Pattern(Struct, frozen=True):
@@ -107,11 +112,24 @@ def require_secret(pattern: Pattern, pointer: str = "/pattern") -> None:
 
 
 def normalise(text: str) -> str:
-    """Return the form by which a code is found: upper case, without spaces and hyphens. Empty for a text that cannot be a code."""
-    if not _SHOWN.match(text):
+    """Return the form by which a code is found, or an empty text for one that cannot be a code.
+
+    Case, spaces, hyphens and the composition of accents do not matter: the text is case-folded, in the Unicode form NFC. ASCII letters are
+    capitals.
+    """
+    if not 0 < len(text) <= SHOWN_CHARACTERS_MAX or not _CLEAN.match(text):
         return ""
-    code = text.translate(_SEPARATORS).upper()
+    code = _SEPARATORS.sub("", text)
+    if not code.isascii():
+        code = nfc(nfc(code).casefold())
+    code = code.translate(_CAPITALS)
     return code if len(code) <= CODE_CHARACTERS_MAX else ""
+
+
+def capitals(text: str) -> str:
+    """Return a code in capitals as it is shown, or unchanged if the capitals of its letters would be another code."""
+    upper = nfc(nfc(text).upper())
+    return upper if normalise(upper) == normalise(text) else nfc(text)
 
 
 def with_check(drawn: str) -> str:

@@ -10,7 +10,7 @@ from guerdon.campaigns.models import TierCode
 from guerdon.clock import optional_rfc3339, rfc3339
 from guerdon.ledger.models import Account
 from guerdon.money import BALANCE_CEILING, Amount, AssetCode, Rounding
-from guerdon.types import EXPECTED, DefinitionStatus, LongText, PageQuery, Text
+from guerdon.types import EXPECTED, DefinitionStatus, LongText, PageQuery, Sku, Text
 
 OFFERS, OFFER_VERSIONS = "offers", "offer_versions"
 OFFERS_LIVE_MAX = 200
@@ -86,16 +86,7 @@ class PercentValue(Struct, frozen=True, forbid_unknown_fields=True, tag_field="t
 class ItemValue(Struct, frozen=True, forbid_unknown_fields=True, tag_field="type", tag="item"):
     """An item that is handed over."""
 
-    sku: Annotated[
-        str,
-        Meta(
-            min_length=1,
-            max_length=64,
-            pattern=r"^[!-~]+$(?!\n)",
-            extra={EXPECTED: "must be visible ASCII characters"},
-            examples=["85123A"],
-        ),
-    ]
+    sku: Sku
     """Stock keeping unit of the item."""
     quantity: Annotated[int, Meta(ge=1, le=1000)] = 1
     """Number of items."""

@@ -16,6 +16,7 @@ from guerdon.history.models import EntryView
 from guerdon.holds.models import HoldView
 from guerdon.ledger.models import Account
 from guerdon.members.models import PASSWORD_LENGTH_MAX, MemberView
+from guerdon.quantities import AnyQuantity
 from guerdon.second_factor.models import FactorView
 from guerdon.sessions.models import SessionView
 from guerdon.tiers.models import MemberTierView, TierChangeView
@@ -149,7 +150,7 @@ class ItemExport(Struct, frozen=True):
 
     sku: str
     """SKU of the article."""
-    quantity: int
+    quantity: AnyQuantity
     """Quantity of the article."""
     unit_price: int
     """Price of one unit, in minor units of the event's currency."""

@@ -15,6 +15,7 @@ from msgspec import Struct
 from guerdon.database import Database, Document, Session
 from guerdon.ledger.models import HOLDS_MAX, entry_id, parse_location
 from guerdon.ledger.store import ACCOUNTS, REVERSALS
+from guerdon.offers.code_patterns import normalise
 from guerdon.offers.models import OFFER_VERSIONS, STOCK
 from guerdon.verification.account_replay import ReportViolation
 from guerdon.verification.lookups import BATCH, find_entries
@@ -263,7 +264,7 @@ def _code_id(row: VoucherRow) -> str:
     """Return the id of the document that leads from the code of a voucher to the voucher."""
     if row.number is not None:
         return f"{row.offer}#{str(row.number).rjust(9, '0')}"
-    return str(row.code).replace("-", "").replace(" ", "").upper()
+    return normalise(str(row.code))
 
 
 def _ends_at(entry: EntryRow) -> int | None:

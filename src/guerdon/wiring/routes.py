@@ -25,6 +25,7 @@ from guerdon.middlewares.problems import Problems
 from guerdon.middlewares.rate_limits import Addresses, AnonymousLimit, CallerLimit, GuessLimit
 from guerdon.middlewares.request_body import Refusals, RequestBody
 from guerdon.middlewares.request_log import RequestLog
+from guerdon.middlewares.request_path import RequestPath
 from guerdon.middlewares.response_headers import CrossOrigin, Headers
 from guerdon.middlewares.security_events import SecurityEvents
 from guerdon.middlewares.wallet_queue import WalletQueue
@@ -107,6 +108,7 @@ def build_app(services: Services, settings: Settings, log: FilteringBoundLogger)
     anonymous_limit = AnonymousLimit(services.rate_limiter, addresses, services.access, operations)
     app: App[Any, Any] = App(
         middleware=[
+            RequestPath(),
             RequestLog(
                 services.clock,
                 services.ids,

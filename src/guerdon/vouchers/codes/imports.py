@@ -12,14 +12,14 @@ from collections.abc import Iterator
 from msgspec import Struct
 
 from guerdon.offers.code_patterns import CODE_CHARACTERS_MAX, normalise
+from guerdon.types import CODE_PATTERN, nfc
 
 LINES_MAX = 100_000
 PROBLEMS_MAX = 100
 """Maximum number of lines that are reported. The others are counted."""
 HEADER = "code"
-_PRINTABLE = re.compile(r"[\x20-\x7e]*\Z")
-_CODE = re.compile(r"[A-Za-z0-9 ._~+=@:!$*()-]+\Z")
-_BYTE_ORDER_MARK = "\ufeff"
+_CODE = re.compile(CODE_PATTERN)
+_BYTE_ORDER_MARK, _REPLACED = "\ufeff", "\ufffd"
 
 
 class LineProblem(Struct, frozen=True):
@@ -58,7 +58,7 @@ def read_codes(raw: bytes) -> Imported:
             continue
         if not any(cells) or (not codes and not problems and [cell.strip().lower() for cell in cells] == [HEADER]):
             continue
-        shown = cells[0].strip(" ")
+        shown = nfc(cells[0].strip(" "))
         detail = _problem_of(cells, shown)
         code_id = "" if detail else normalise(shown)
         if not detail and code_id in first_seen:
@@ -93,12 +93,10 @@ def _rows(text: str) -> Iterator[tuple[int, list[str] | str]]:
 def _problem_of(cells: list[str], shown: str) -> str:
     if len(cells) > 1:
         return f"the line has {len(cells)} columns; it needs one, the code"
-    if not _PRINTABLE.match(shown):
-        return "the code has a character that is not printable ASCII"
+    if not _CODE.match(shown) or _REPLACED in shown:
+        return "the code has a control character, an invisible one, or bytes that are not UTF-8"
     if len(shown) > CODE_CHARACTERS_MAX:
         return f"the code has {len(shown)} characters; at most {CODE_CHARACTERS_MAX} are allowed"
-    if not _CODE.match(shown):
-        return "the code has a character that is not allowed; use letters, digits, spaces and ._~+=@:!$*()-"
     if not normalise(shown):
         return "the code has only spaces and hyphens"
     return ""

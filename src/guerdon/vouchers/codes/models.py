@@ -8,7 +8,7 @@ from pymongo import IndexModel
 
 from guerdon.clock import optional_rfc3339, rfc3339
 from guerdon.offers.models import CodePattern
-from guerdon.types import EXPECTED, PageQuery
+from guerdon.types import CodeText, PageQuery
 
 CODE_BATCHES, STAGED_CODES = "voucher_batches", "staged_codes"
 INDEXES: dict[str, list[IndexModel]] = {
@@ -101,16 +101,7 @@ class CodesCreate(Struct, frozen=True, forbid_unknown_fields=True):
 class SharedCodeCreate(Struct, frozen=True, forbid_unknown_fields=True):
     """A code that many members can use."""
 
-    code: Annotated[
-        str,
-        Meta(
-            min_length=4,
-            max_length=64,
-            pattern=r"^[A-Za-z0-9]+(-[A-Za-z0-9]+)*$(?!\n)",
-            extra={EXPECTED: "must be groups of letters and digits, joined by single hyphens"},
-            examples=["WELCOME-10"],
-        ),
-    ]
+    code: CodeText
     """The code. Case, spaces and hyphens do not matter when it is entered."""
     uses: Annotated[int, Meta(ge=1, le=10**9, examples=[500])]
     """Total number of uses."""

@@ -25,7 +25,7 @@ from guerdon.ledger.models import (
     Transaction,
     View,
 )
-from guerdon.offers.code_patterns import DEFAULT_PATTERN, normalise, parse_pattern, require_secret
+from guerdon.offers.code_patterns import DEFAULT_PATTERN, capitals, normalise, parse_pattern, require_secret
 from guerdon.offers.models import OFFERS, Offer, stock_account
 from guerdon.vouchers.codes.models import CARDS_MAX, CODE_BATCHES, STAGED_CODES, BatchKind, CodeBatch, StagedCodes
 from guerdon.vouchers.codes.unissued_codes import bearer_id, bearer_voucher, card_id
@@ -33,6 +33,7 @@ from guerdon.vouchers.models import GIFT_CARD, VOUCHER_CODES, VOUCHERS, CodeRow,
 
 BATCH_BYTES = 4096
 WORKER = "system:worker"
+SHARED_CHARACTERS_MIN = 4
 TAKEN = "the code exists already"
 
 
@@ -97,12 +98,14 @@ def shared_command(request: CodeBatchRequest, code: str, uses: int) -> Command[C
 
     `decide` raises NotFound, InvalidState, Validation or SoldOut.
     """
-    shown = code.upper()
+    shown = capitals(code)
     code_id = normalise(shown)
 
     def begin(view: View, offer: Offer, stock: Account) -> Decision[CodeBatch | None]:
         if offer.kind not in {"discount", "item"}:
             raise Validation.at("", "only offers of the kinds discount and item can have a shared code")
+        if len(code_id) < SHARED_CHARACTERS_MIN:
+            raise Validation.at("/code", f"a code needs {SHARED_CHARACTERS_MIN} characters besides spaces and hyphens")
         if (VOUCHER_CODES, code_id) in view.documents:
             raise Validation.at("/code", TAKEN)
         _require_stock(stock, uses)

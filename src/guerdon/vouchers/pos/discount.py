@@ -1,11 +1,14 @@
 """Discount of a voucher on a basket: exact in minor units, rounded once. Pure."""
 
+from fractions import Fraction
+
 from msgspec import Struct
 
 from guerdon.campaigns.award_types import PLACES, scaled
 from guerdon.errors import NotApplicable, Validation
 from guerdon.money import AmountText, divide
 from guerdon.offers.models import FixedValue, ItemValue, PercentValue
+from guerdon.quantities import exact, line_cost
 from guerdon.vouchers.models import GIFT_CARD, Voucher
 from guerdon.vouchers.pos.models import Basket, BasketItem
 
@@ -87,16 +90,18 @@ def _require_minimum(voucher: Voucher, basket: Basket) -> None:
 def _price_of(items: list[BasketItem], sku: str, quantity: int) -> int | None:
     """Return the price of the voucher's items in the basket, the most expensive ones first. None for a basket without items.
 
+    Each line is rounded half up to minor units. Lines with a price below zero are not items.
+
     Raises:
         NotApplicable: the basket does not have the item.
     """
     if not items:
         return None
-    matching = sorted((item for item in items if item.sku == sku), key=lambda item: -item.unit_price)
+    matching = sorted((item for item in items if item.sku == sku and item.unit_price >= 0), key=lambda item: -item.unit_price)
     if not matching:
         raise NotApplicable(f"the basket does not have the item {sku}", reason="item", sku=sku)
-    total = 0
+    total, left = 0, Fraction(quantity)
     for item in matching:
-        taken = min(item.quantity, quantity)
-        total, quantity = total + taken * item.unit_price, quantity - taken
+        taken = min(exact(item.quantity), left)
+        total, left = total + line_cost(taken, item.unit_price), left - taken
     return total

@@ -5,7 +5,8 @@ from typing import Annotated, Any
 from msgspec import Meta, Struct
 
 from guerdon.money import Amount, AssetCode
-from guerdon.types import EXPECTED, MemberId, PageQuery, Reason, Reference
+from guerdon.quantities import Quantity
+from guerdon.types import EXPECTED, MemberId, PageQuery, Reason, Reference, Sku
 from guerdon.vouchers.models import VoucherView
 
 RESERVATION_SECONDS_MAX = 7 * 86_400
@@ -28,16 +29,6 @@ UseId = Annotated[
         description="The `transaction_id` that the use returned.",
     ),
 ]
-Sku = Annotated[
-    str,
-    Meta(
-        min_length=1,
-        max_length=64,
-        pattern=r"^[!-~]+$(?!\n)",
-        extra={EXPECTED: "must be visible ASCII characters"},
-        examples=["85123A"],
-    ),
-]
 
 
 class BasketItem(Struct, frozen=True, forbid_unknown_fields=True):
@@ -45,10 +36,10 @@ class BasketItem(Struct, frozen=True, forbid_unknown_fields=True):
 
     sku: Sku
     """Stock keeping unit of the item."""
-    quantity: Annotated[int, Meta(ge=1, le=1_000_000)]
-    """Number of items."""
-    unit_price: Annotated[int, Meta(ge=0, le=10**12)]
-    """Price of one item in minor units of the basket's currency."""
+    quantity: Quantity
+    """Number of items. A quantity with decimals is text with at most six places, for example "0.352"."""
+    unit_price: Annotated[int, Meta(ge=-(10**12), le=10**12, examples=[1299])]
+    """Price of one item in minor units of the basket's currency; below 0 for a discount."""
 
 
 class Basket(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
