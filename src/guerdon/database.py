@@ -1,6 +1,7 @@
 """MongoDB client, typed collections, transactions with explicit concerns, and start-up checks."""
 
-from collections.abc import AsyncGenerator, Mapping, Sequence
+import asyncio
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import Any, Generic, TypeVar
@@ -24,10 +25,11 @@ SNAPSHOT = ReadConcern("snapshot")
 PRIMARY = ReadPreference.PRIMARY
 SERVER_FLOOR = (6, 0)
 DUPLICATE_KEY, UNAUTHORIZED, WRITE_CONFLICT = 11000, 13, 112
+CANCEL_AGAIN_SECONDS = 0.25
 _NATIVE = (bytes, datetime)
 """Types that BSON stores unchanged."""
 
-__all__ = ["Collection", "Database", "Document", "DuplicateKeyError", "PyMongoError", "Session", "may_try_again"]
+__all__ = ["Collection", "Database", "Document", "DuplicateKeyError", "PyMongoError", "Session", "end_tasks", "may_try_again"]
 
 
 class Collection(Generic[T]):
@@ -170,6 +172,10 @@ class Database:
                 return None
             raise
 
+    async def has_any(self, collections: Iterable[str]) -> bool:
+        """Return True if at least one of the collections exists."""
+        return not set(collections).isdisjoint(await self.raw.list_collection_names())
+
     async def sync_indexes(self, wanted: Mapping[str, Sequence[IndexModel]]) -> None:
         """Create missing collections and indexes. Transactions cannot create collections on every server."""
         present = set(await self.raw.list_collection_names())
@@ -183,6 +189,19 @@ class Database:
         for name, indexes in wanted.items():
             if indexes:
                 await self.raw[name].create_indexes(list(indexes))
+
+
+async def end_tasks(*tasks: asyncio.Task[Any]) -> None:
+    """Cancel tasks that use the database, and wait for their end.
+
+    One cancellation is not enough: `asyncio.wait_for` of Python 3.11, which the driver uses, ignores it if the awaited answer arrives in the same
+    moment, and a task that loops would go on.
+    """
+    waiting = set(tasks)
+    while waiting:
+        for task in waiting:
+            task.cancel()
+        _, waiting = await asyncio.wait(waiting, timeout=CANCEL_AGAIN_SECONDS)
 
 
 def may_try_again(error: PyMongoError) -> bool:

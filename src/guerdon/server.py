@@ -15,6 +15,7 @@ from guerdon.access.key_file import CHECK_SECONDS, KeyFile
 from guerdon.clock import Clock, DatabaseClock, SystemClock
 from guerdon.clock_sync import MEASURE_SECONDS
 from guerdon.config import Settings, load, require_safe
+from guerdon.database import end_tasks
 from guerdon.embedded import die_with_parent
 from guerdon.errors import StartupRefused
 from guerdon.logs import adopt_libraries, make_logger
@@ -111,9 +112,7 @@ async def _run_all(works: Works, log: FilteringBoundLogger) -> AsyncGenerator[No
     try:
         yield
     finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await end_tasks(*tasks)
 
 
 async def _run_periodically(seconds: float, work: Callable[[], Awaitable[None]], log: FilteringBoundLogger) -> None:

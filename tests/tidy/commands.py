@@ -17,7 +17,8 @@ _HEAD = """# Command line
 `make docs` writes this page from the commands in `src/guerdon/cli`. `guerdon COMMAND --help` prints the same at a terminal.
 
 A command that needs the database uses `GUERDON_MONGODB_URL` if it is set. Otherwise it finds the running `guerdon up` of `--data-dir` (or
-`GUERDON_DATA_DIR`), or starts the embedded database for as long as it needs it. Settings are listed in
+`GUERDON_DATA_DIR`), or starts the embedded database for as long as it needs it. Only `up`, `serve`, `replay`, `keys create` and `admin create` create a
+database that does not exist; every other command refuses and names the directory or the database that it looked for. Settings are listed in
 [configuration.md](configuration.md).
 
 """

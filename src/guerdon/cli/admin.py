@@ -36,7 +36,7 @@ def create_admin(
         # The record has no e-mail address: the audit log contains no personal data. The new admin is found among the members.
         return audited(services, "admin create", {}, services.members.create_operator(email, password, "admin"))
 
-    typer.echo(f"{run_with_services(load(data_dir=data_dir), COMMAND, work).id} may log in as {email}")
+    typer.echo(f"{run_with_services(load(data_dir=data_dir), COMMAND, work, create=True).id} may log in as {email}")
 
 
 @admin_app.command("reset")

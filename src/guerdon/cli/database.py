@@ -36,46 +36,76 @@ def check_profile(settings: Settings) -> None:
         typer.echo(f"guerdon: production would refuse this: {doubt}", err=True)
 
 
-def run_with_services(settings: Settings, command: str, work: Callable[[Services], Awaitable[T]]) -> T:
+def run_with_services(settings: Settings, command: str, work: Callable[[Services], Awaitable[T]], *, create: bool = False) -> T:
     """Open the database and the services for `command`, run `work` on them and return its result.
+
+    Only a command that writes the first data of a database passes `create`: elsewhere, a new database is a mistyped directory or name.
 
     Raises:
         StartupRefused: no database can be found or started.
     """
-    with local_database(settings, command) as completed:
-        return run_on_database(completed, work)
+    with local_database(settings, command, create=create) as completed:
+        return run_on_database(completed, work, create=create)
 
 
-def run_on_database(settings: Settings, work: Callable[[Services], Awaitable[T]]) -> T:
+def run_on_database(settings: Settings, work: Callable[[Services], Awaitable[T]], *, create: bool = True) -> T:
     """Open the services on settings with a database URL, run `work` on them and return its result."""
 
     async def run() -> T:
-        async with local_services(settings) as services:
+        async with local_services(settings, create=create) as services:
             return await work(services)
 
     return asyncio.run(run())
 
 
 @contextmanager
-def local_database(settings: Settings, command: str) -> Generator[Settings]:
+def local_database(settings: Settings, command: str, *, create: bool = False) -> Generator[Settings]:
     """Yield the settings, completed with a database URL and token keys.
 
     Raises:
-        StartupRefused: no database can be found or started.
+        StartupRefused: no database can be found or started; or there is none yet, and `create` is not set.
     """
     if settings.mongodb_url is not None:
         # Commands issue no tokens, so they do not need the keys of the deployment.
         yield _completed(settings, settings.mongodb_url.get_secret_value(), {"token_keys": TokenKeys.generate()})
         return
+    if not create:
+        require_database(settings)
+    elif _lacks_database(settings):
+        typer.echo(f"guerdon: creating a new database in {settings.data_dir.absolute()}", err=True)
     with _running_or_started(settings.data_dir, command) as url:
         yield _completed(settings, url, own_token_keys(settings))
 
 
+def require_database(settings: Settings) -> None:
+    """Check that the database of a command exists, as far as files show it. Nothing is created.
+
+    Raises:
+        StartupRefused: no URL is configured, and the data directory has no database; the message names the directory.
+    """
+    if _lacks_database(settings):
+        data_dir = settings.data_dir.absolute()
+        raise StartupRefused(
+            f"there is no database in {data_dir} (looked for {embedded.files_of(data_dir)}); pass the data directory of `guerdon up` "
+            "with --data-dir or GUERDON_DATA_DIR, or set GUERDON_MONGODB_URL"
+        )
+
+
+def _lacks_database(settings: Settings) -> bool:
+    """Return True if the command would start the embedded database on a directory that has none."""
+    return (
+        settings.mongodb_url is None and embedded.holder(settings.data_dir) is None and not embedded.has_database(settings.data_dir)
+    )
+
+
 @asynccontextmanager
-async def local_services(settings: Settings) -> AsyncGenerator[Services]:
+async def local_services(settings: Settings, *, create: bool = False) -> AsyncGenerator[Services]:
     """Open the services on settings that `local_database` has completed."""
     clock = DatabaseClock(SystemClock())
-    async with open_services(settings, clock) as services, follow_clocks(services, make_logger(clock, "error", sys.stderr)):
+    async with (
+        open_services(settings, clock, create=create) as services,
+        follow_clocks(services, make_logger(clock, "error", sys.stderr)),
+    ):
         yield services
 
 

@@ -53,6 +53,7 @@ def replay(
                 progress=lambda done, total: bar.update(task, completed=done, total=total),
                 options=options,
             ),
+            create=True,
         )
     _print_broken_lines(retail_file)
     for error in summary.errors:

@@ -34,7 +34,7 @@ def create_key(
         subject = {"name": name[:100], "scopes": scopes[:500]}
         return audited(services, "keys create", subject, services.access.create_key(name, requested, expires_in_days))
 
-    typer.echo(run_with_services(load(data_dir=data_dir), COMMAND, work))
+    typer.echo(run_with_services(load(data_dir=data_dir), COMMAND, work, create=True))
 
 
 def list_keys(data_dir: DataDir = None) -> None:

@@ -87,7 +87,9 @@ def _key_file(settings: Settings) -> Path:
         )
     path = token_keys_path(settings.data_dir)
     if not path.exists():
-        raise StartupRefused("set GUERDON_TOKEN_KEYS_FILE, or pass the data directory of `guerdon up` with --data-dir")
+        raise StartupRefused(
+            f"there are no token keys at {path}: set GUERDON_TOKEN_KEYS_FILE, or pass the data directory of `guerdon up` with --data-dir"
+        )
     return path
 
 

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from guerdon.cli.audit import log_command_event
-from guerdon.cli.database import run_with_services
+from guerdon.cli.database import require_database, run_with_services
 from guerdon.cli.key_files import checkpoint_file, checkpoint_key
 from guerdon.clock import SystemClock
 from guerdon.config import Settings, load
@@ -70,6 +70,7 @@ def checkpoint(public_keys: Public = False, data_dir: DataDir = None) -> None:
     Exit code 1: the ledger does not match the previous checkpoint.
     """
     settings = load(data_dir=data_dir)
+    require_database(settings)
     key_set = checkpoint_key(settings, make=True)
     if key_set is None:
         raise StartupRefused("set GUERDON_CHECKPOINT_KEY_FILE; create the file with `guerdon keys new-token-keys`")

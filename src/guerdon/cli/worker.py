@@ -60,7 +60,10 @@ def _with_database(settings: Settings) -> Settings:
         return load(data_dir=settings.data_dir, token_keys=keys)
     held = embedded.holder(settings.data_dir) or {}
     if not held.get("mongodb_url"):
-        raise StartupRefused("set GUERDON_MONGODB_URL, or pass the data directory of a running `guerdon up` with --data-dir")
+        raise StartupRefused(
+            f"no `guerdon up` is running in {settings.data_dir.absolute()}: set GUERDON_MONGODB_URL, or pass the data directory of a running "
+            "`guerdon up` with --data-dir"
+        )
     return load(
         data_dir=settings.data_dir,
         mongodb_url=held["mongodb_url"],

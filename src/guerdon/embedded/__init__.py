@@ -22,8 +22,18 @@ data) and, only if the system lacks libcurl, `mongod-libs/`.
 """
 
 from guerdon.embedded.binary import Mongod, find_mongod
-from guerdon.embedded.datadir import DataDirLock, holder
+from guerdon.embedded.datadir import DataDirLock, files_of, has_database, holder
 from guerdon.embedded.host import die_with_parent
 from guerdon.embedded.mongod import EmbeddedMongo, start
 
-__all__ = ["DataDirLock", "EmbeddedMongo", "Mongod", "die_with_parent", "find_mongod", "holder", "start"]
+__all__ = [
+    "DataDirLock",
+    "EmbeddedMongo",
+    "Mongod",
+    "die_with_parent",
+    "files_of",
+    "find_mongod",
+    "has_database",
+    "holder",
+    "start",
+]

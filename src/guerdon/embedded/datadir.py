@@ -116,6 +116,22 @@ def holder(data_dir: Path) -> dict[str, Any] | None:
         os.close(descriptor)
 
 
+def files_of(data_dir: Path) -> Path:
+    """Return the directory of the database files in a data directory."""
+    return data_dir / "mongodb"
+
+
+def has_database(data_dir: Path) -> bool:
+    """Return True if the data directory contains a database. Nothing is created.
+
+    Raises:
+        StartupRefused: the directory cannot be read.
+    """
+    with readable(data_dir):
+        # Its storage engine writes this file first.
+        return (files_of(data_dir) / "WiredTiger").exists()
+
+
 def _lock_file(data_dir: Path) -> Path:
     return data_dir / "guerdon.lock"
 

@@ -16,7 +16,7 @@ from pymongo.errors import ConnectionFailure, OperationFailure, PyMongoError
 
 from guerdon.embedded import host
 from guerdon.embedded.binary import Mongod, find_mongod
-from guerdon.embedded.datadir import readable
+from guerdon.embedded.datadir import files_of, readable
 from guerdon.errors import StartupRefused
 
 REPLICA_SET = "guerdon"
@@ -101,7 +101,7 @@ def start(data_dir: Path, *, cache_mib: int = 256) -> EmbeddedMongo:
         StartupRefused: the directory cannot be used, no mongod runs on this machine, or mongod failed (with its last log lines).
     """
     data_dir = data_dir.absolute()
-    dbpath = data_dir / "mongodb"
+    dbpath = files_of(data_dir)
     log = data_dir / "mongod.log"
     with readable(data_dir):
         data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -141,7 +141,7 @@ def _launch(mongod: Mongod, data_dir: Path, size: tuple[int, int], deadline: flo
     port, cache_mib = size
     log = data_dir / "mongod.log"
     arguments = {
-        "--dbpath": str(data_dir / "mongodb"),
+        "--dbpath": str(files_of(data_dir)),
         "--port": str(port),
         "--bind_ip": "127.0.0.1",
         "--replSet": REPLICA_SET,

@@ -3,11 +3,11 @@
 import asyncio
 import random
 from collections.abc import Generator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 
 from pymongo.errors import PyMongoError
 
-from guerdon.database import Database, Document
+from guerdon.database import Database, Document, end_tasks
 from guerdon.ledger.models import SEQ_DIGITS
 from guerdon.ledger.store import ENTRIES
 
@@ -51,9 +51,7 @@ class EntryWatcher:
 
     async def close(self) -> None:
         if self._watching is not None:
-            self._watching.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._watching
+            await end_tasks(self._watching)
 
     async def _watch(self) -> None:
         backoff = BACKOFF_START_SECONDS

@@ -44,7 +44,7 @@ class Resources:
     assets: Assets
 
 
-async def open_resources(settings: Settings, clock: Clock, stack: AsyncExitStack) -> Resources:
+async def open_resources(settings: Settings, clock: Clock, stack: AsyncExitStack, *, create: bool) -> Resources:
     """Open every resource; `stack` closes them in the reverse order.
 
     Raises:
@@ -52,7 +52,7 @@ async def open_resources(settings: Settings, clock: Clock, stack: AsyncExitStack
     """
     if settings.mongodb_url is None or settings.token_keys is None:
         raise StartupRefused("GUERDON_MONGODB_URL and GUERDON_TOKEN_KEYS_FILE must both be set")
-    database = await _open_database(settings, settings.mongodb_url.get_secret_value(), stack)
+    database = await _open_database(settings, settings.mongodb_url.get_secret_value(), stack, create=create)
     clock_sync = await _clock_sync_of(settings, database, clock)
     clock, control = await _clock_of(settings, database, clock)
     master = _master_keys_of(settings)
@@ -78,10 +78,15 @@ async def open_resources(settings: Settings, clock: Clock, stack: AsyncExitStack
     )
 
 
-async def _open_database(settings: Settings, url: str, stack: AsyncExitStack) -> Database:
+async def _open_database(settings: Settings, url: str, stack: AsyncExitStack, *, create: bool) -> Database:
     database = Database(url, settings.mongodb_database, pool_max=settings.mongodb_pool_max)
     stack.push_async_callback(database.close)
     await database.check()
+    if not create and not await database.has_any(INDEXES):
+        raise StartupRefused(
+            f"the server of the database has no database {settings.mongodb_database!r} of this service; check GUERDON_MONGODB_DATABASE and "
+            "GUERDON_MONGODB_URL (`guerdon serve` and `guerdon up` create it)"
+        )
     await database.sync_indexes(INDEXES)
     return database
 

@@ -99,16 +99,16 @@ class Services:
 
 
 @asynccontextmanager
-async def open_services(settings: Settings, clock: Clock) -> AsyncGenerator[Services]:
+async def open_services(settings: Settings, clock: Clock, *, create: bool = True) -> AsyncGenerator[Services]:
     """Open the resources, build the services, and close them in the reverse order.
 
-    A `DatabaseClock` is set by the database here; `follow_clocks` keeps it set.
+    Without `create`, a database that does not exist yet is refused. A `DatabaseClock` is set by the database here; `follow_clocks` keeps it set.
 
     Raises:
         StartupRefused: a setting is missing or not safe, or the database server is not suitable.
     """
     async with AsyncExitStack() as stack:
-        services = _services_on(await open_resources(settings, clock, stack), settings)
+        services = _services_on(await open_resources(settings, clock, stack, create=create), settings)
         stack.push_async_callback(services.streams.close)
         yield services
 
