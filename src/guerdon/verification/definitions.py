@@ -75,12 +75,11 @@ async def check_definitions(database: Database, after: str, report_violation: Re
 async def _read_page(database: Database, kind: _Kind, after: str, session: Session) -> _Page:
     rows = database.raw[kind.current].find({"_id": {"$gt": after}}, limit=PAGE, session=session).sort("_id")
     current = {str(row["_id"]): row async for row in rows}
-    # The archive sorts after its definition; what lies between two definitions has none.
-    ids: Document = {"$gt": f"{after}0"} if after else {}
-    if len(current) == PAGE:
-        ids["$lt"] = f"{max(current)}0"
+    # The archive of a definition sorts after it and before the next one; what lies between has no definition.
+    low = f"{after}0" if after.startswith(kind.prefix) else kind.prefix
+    high = f"{max(current)}0" if len(current) == PAGE else f"{kind.prefix}~"
     archived: defaultdict[str, dict[int, Document]] = defaultdict(dict)
-    async for row in database.raw[kind.archive].find({"_id": ids} if ids else {}, session=session):
+    async for row in database.raw[kind.archive].find({"_id": {"$gt": low, "$lt": high}}, session=session):
         definition, _, number = str(row["_id"]).rpartition("/")
         archived[definition][int(number) if number.isdecimal() else 0] = row
     return _Page(current, dict(archived))
@@ -130,7 +129,7 @@ def _faults_of_chain(where: str, versions: dict[int, Any], newest: int) -> Itera
 
 async def _read_tier_faults(database: Database, session: Session) -> list[tuple[str, str]]:
     document = await database.raw[TIER_SETS].find_one({"_id": PROGRAMME}, session=session)
-    rows = [row async for row in database.raw[TIER_SET_VERSIONS].find({}, session=session)]
+    rows = [row async for row in database.raw[TIER_SET_VERSIONS].find({}, session=session).sort("_id")]
     return list(_faults_of_tiers(document, rows))
 
 
