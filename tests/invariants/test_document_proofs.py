@@ -1,5 +1,6 @@
 """A document that justified value is changed behind the ledger's back. `verify` names the law that it breaks, or the page says why not."""
 
+import asyncio
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pytest_asyncio
 from guerdon.audit_log.models import AUDIT
 from guerdon.campaigns.domain import EVENTS, MEMBER_STATES, REFUNDS
 from guerdon.campaigns.models import CAMPAIGN_VERSIONS, CAMPAIGNS, CampaignVersion
+from guerdon.config import Settings
 from guerdon.database import Document
 from guerdon.erasable_data import ERASED, ERASURES
 from guerdon.offers.models import OFFER_VERSIONS, OFFERS, OfferVersion
@@ -20,9 +22,10 @@ from guerdon.verification.digests import digest_of
 from guerdon.verification.service import verify
 from guerdon.vouchers.models import VOUCHERS
 from guerdon.wiring.services import Services
-from tests.clients import Caller
+from tests.clients import Caller, ManualClock
 from tests.factories import Factory
 from tests.invariants.tampering import Change, Copy
+from tests.serving import serve
 from tests.tier_fixtures import LADDER, set_tiers
 
 PAGE = (Path(__file__).parents[2] / "docs" / "verify.md").read_text(encoding="utf-8")
@@ -320,3 +323,68 @@ async def test_page_lists_what_is_not_proved(services: Services, copy: Copy, nam
     await copy.put(services.database, manipulate(copy))
     report = await verify(services.database)
     assert report.violations == 0, f"it is caught now: move it to CAUGHT. {report.first}"
+
+
+async def test_purchase_that_was_changed_for_a_time_leaves_a_trace(service: Caller, services: Services, factory: Factory) -> None:
+    """The amount is raised, a refund takes back too little, and the amount is put back."""
+    await factory.campaign()
+    purchase = factory.event(amount=10_000)
+    assert (await service.post("/v1/events", purchase)).status_code == 201
+    events = services.database.raw[EVENTS]
+    await events.update_one({"_id": purchase["id"]}, {"$set": {"amount": 1_000_000}})
+    answer = await service.post("/v1/events", {**purchase, "id": "returned", "type": "refund", "refund_of": purchase["id"]})
+    assert [award["amount"] for award in answer.json()["awards"]] == [-1]
+    await events.update_one({"_id": purchase["id"]}, {"$set": {"amount": 10_000}})
+    report = await verify(services.database)
+    assert set(report.first) == {"L12"}, report.first
+
+
+async def test_campaign_that_was_changed_for_a_time_leaves_a_trace(service: Caller, services: Services, factory: Factory) -> None:
+    """The campaign in force pays more for a while than its published version."""
+    campaign = await factory.campaign()
+    campaigns = services.database.raw[CAMPAIGNS]
+    await campaigns.update_one({"_id": campaign}, {"$set": {"award.points": 100}})
+    answer = await service.post("/v1/events", factory.event(amount=1_000))
+    assert [award["amount"] for award in answer.json()["awards"]] == [1_000]
+    await campaigns.update_one({"_id": campaign}, {"$set": {"award.points": 1}})
+    report = await verify(services.database)
+    assert set(report.first) == {"L12"}, report.first
+
+
+async def test_events_and_redemptions_during_a_verification_are_no_violations(
+    service: Caller, services: Services, other_services: Services, factory: Factory, settings: Settings, clock: ManualClock
+) -> None:
+    """Two processes record events of the same members, most of which have no entry; every chain is whole at any time."""
+    await set_tiers(service)
+    await factory.campaign()
+    offer = await factory.offer()
+    members = [await factory.member() for _ in range(3)]
+    recording = True
+
+    async def record(caller: Caller, number: int) -> None:
+        member = members[number % 3]
+        if number % 5 == 4:
+            assert (await caller.post(f"/v1/offers/{offer}/redeem", {"member_id": member})).status_code == 201
+            return
+        changes = {} if number % 2 else {"type": "visit", "amount": 0, "currency": None}
+        answer = await caller.post("/v1/events", factory.event(member={"id": member}, **changes))
+        assert answer.status_code == 201, answer.text
+
+    async def look() -> int:
+        looks = 0
+        while recording:
+            report = await verify(services.database)
+            assert report.violations == 0, report.first
+            looks += 1
+        return looks
+
+    async with serve(other_services, settings, clock) as other:
+        looking = asyncio.create_task(look())
+        assert service.token is not None
+        callers = (service, other.with_token(service.token))
+        await asyncio.gather(*(record(callers[number % 2], number) for number in range(60)))
+        recording = False
+        assert await looking >= 1
+    states = [row async for row in services.database.raw[MEMBER_STATES].find({})]
+    assert sum(row["links"] for row in states) >= 48
+    await factory.assert_books_balance()
