@@ -7,6 +7,11 @@ from msgspec import Struct
 
 from guerdon.database import Document
 
+ERASURES = "erasures"
+"""Collection of the certificates of erasures."""
+ERASED = "memberErased"
+"""Action of the record in the audit log that contains the digest of a certificate."""
+
 
 class ErasableRows(Struct, frozen=True):
     """Rows about one person that an erasure deletes."""

@@ -12,10 +12,11 @@ from msgspec import Struct
 from guerdon.database import DUPLICATE_KEY, WRITE_CONFLICT, Collection, Database, Document, DuplicateKeyError, PyMongoError
 from guerdon.errors import InvalidState, NotFound
 from guerdon.http.cursor import decode_cursor, encode_cursor
+from guerdon.proofs import ArchivedVersion, VersionProof, version_proof
 from guerdon.types import DefinitionStatus
 
 DefinitionT = TypeVar("DefinitionT", bound=Struct)
-VersionT = TypeVar("VersionT", bound=Struct)
+VersionT = TypeVar("VersionT", bound=ArchivedVersion)
 
 TRANSITIONS: Mapping[DefinitionStatus, frozenset[DefinitionStatus]] = {
     "draft": frozenset({"active", "ended"}),
@@ -122,6 +123,11 @@ class Definitions(Generic[DefinitionT, VersionT]):
         if definition is None:
             raise NotFound(f"there is no such {self._noun}")
         return definition
+
+    async def proof_of(self, definition: Struct, before: str | int) -> VersionProof:
+        """Return the proof of a new version. `before` is the id of the version before it in the archive, which the first one has not."""
+        found = await self.archive.raw.find_one({"_id": before})
+        return version_proof(definition, None if found is None else self.archive.decode(found))
 
     async def exists(self, definition_id: str) -> bool:
         return await self.current.get(definition_id) is not None

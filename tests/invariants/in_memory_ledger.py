@@ -159,7 +159,7 @@ POSITIONAL = [
     "metadata",
     "once",
 ]
-OPTIONAL = ["pair", "lots", "hold", "reverses", "terms", "spent", "spendable_after", "attempt"]
+OPTIONAL = ["pair", "lots", "hold", "reverses", "terms", "spent", "spendable_after", "attempt", "evidence"]
 
 
 def hash_of(entry: Entry) -> bytes:

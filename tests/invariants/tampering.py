@@ -4,12 +4,16 @@ import random
 from collections.abc import Callable
 from typing import Any
 
-from guerdon.campaigns.domain import EVENTS
+from guerdon.audit_log.models import AUDIT
+from guerdon.campaigns.domain import EVENTS, MEMBER_STATES, REFUNDS
+from guerdon.campaigns.models import CAMPAIGN_VERSIONS, CAMPAIGNS
 from guerdon.database import Database, Document
+from guerdon.erasable_data import ERASURES
 from guerdon.ledger.expiry import HOLD_DOCUMENTS
 from guerdon.ledger.models import HASHED_FIELDS, Entry, entry_hash
 from guerdon.ledger.store import ACCOUNTS, ENTRIES, REVERSALS, decode_entry
-from guerdon.offers.models import OFFER_VERSIONS
+from guerdon.offers.models import OFFER_VERSIONS, OFFERS
+from guerdon.tiers.models import TIER_CHANGES, TIER_SET_VERSIONS, TIER_SETS
 from guerdon.verification.checkpoints import CHECKPOINTS
 from guerdon.vouchers.models import VOUCHER_CODES, VOUCHERS
 
@@ -17,7 +21,11 @@ Change = tuple[str, str | int, Document | None]
 """Collection, id, and what stands there afterwards (None: nothing)."""
 Tamper = Callable[[random.Random, "Copy"], list[Change]]
 VOUCHERS_AND_MORE = (VOUCHERS, VOUCHER_CODES, OFFER_VERSIONS)
-COLLECTIONS = (ACCOUNTS, ENTRIES, HOLD_DOCUMENTS, REVERSALS, EVENTS, CHECKPOINTS, *VOUCHERS_AND_MORE)
+PROVEN = (
+    MEMBER_STATES, REFUNDS, TIER_SETS, TIER_SET_VERSIONS, TIER_CHANGES, CAMPAIGNS, CAMPAIGN_VERSIONS, OFFERS, AUDIT, ERASURES,
+)  # fmt: skip
+"""Collections that `test_document_proofs.py` tampers with, besides events and vouchers."""
+COLLECTIONS = (ACCOUNTS, ENTRIES, HOLD_DOCUMENTS, REVERSALS, EVENTS, CHECKPOINTS, *VOUCHERS_AND_MORE, *PROVEN)
 
 
 class Copy:
@@ -59,7 +67,8 @@ class Copy:
     async def write(self, database: Database) -> None:
         """Put everything into an empty database."""
         for collection, rows in self.rows.items():
-            await database.raw[collection].insert_many(list(rows.values()))
+            if rows:
+                await database.raw[collection].insert_many(list(rows.values()))
 
 
 # --- one value ----------------------------------------------------------------------------------------------------------

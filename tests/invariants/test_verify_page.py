@@ -11,14 +11,18 @@ from typing import Any
 import pytest
 from bson.json_util import RELAXED_JSON_OPTIONS, dumps
 
+from guerdon.campaigns.domain import EVENTS, MEMBER_STATES
 from guerdon.database import Document
 from guerdon.ledger.store import ACCOUNTS, ENTRIES
+from guerdon.tiers.models import TIER_CHANGES
 from guerdon.verification.checkpoint_file import Line, append_missing
 from guerdon.verification.checkpoints import CHECKPOINTS
 from guerdon.verification.report import LAWS
 from guerdon.wiring.services import Services
 from tests.clients import Caller, ManualClock
+from tests.factories import Factory
 from tests.invariants.full_ledger import KEYS, Shop, build
+from tests.tier_fixtures import set_tiers
 
 PAGE = (Path(__file__).parents[2] / "docs" / "verify.md").read_text(encoding="utf-8")
 PROGRAMS = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
@@ -55,6 +59,37 @@ async def test_the_chain_program_checks_every_chain(service: Caller, services: S
         assert (broken.returncode, broken.stderr.split()[0]) == (1, rows[number]["_id"])
 
 
+async def test_the_member_program_checks_every_chain_of_events(
+    service: Caller, services: Services, clock: ManualClock, factory: Factory, tmp_path: Path
+) -> None:
+    await build(Shop(service, services, clock), random.Random(20))
+    await set_tiers(service)
+    for member in ("naïve-☃", "other"):
+        body = factory.event(member={"external_id": member}, attributes={"note": '☃😀 "quoted" \\ /', "till": 2**53, "open": True})
+        assert (await service.post("/v1/events", body)).status_code == 201
+    exports: dict[str, list[Document]] = {}
+    for name in (MEMBER_STATES, EVENTS, TIER_CHANGES):
+        exports[name] = [row async for row in services.database.raw[name].find({})]
+
+    def checked() -> subprocess.CompletedProcess[str]:
+        files = [tmp_path / name for name in exports]
+        for file in files:
+            file.write_text(exported(exports[file.name]), encoding="utf-8")
+        return run(PROGRAMS[1], *map(str, files))
+
+    whole = checked()
+    assert whole.stderr == ""
+    states = exports[MEMBER_STATES]
+    assert whole.stdout.splitlines() == [f"{row['_id']} {row['links']} {row['head']}" for row in states]
+    assert len(exports[TIER_CHANGES]) >= 1
+    events = exports[EVENTS]
+    for number in range(len(events)):
+        exports[EVENTS] = [{**row, "amount": row["amount"] + 1} if place == number else row for place, row in enumerate(events)]
+        assert checked().returncode == 1
+        exports[EVENTS] = events[:number] + events[number + 1 :]
+        assert checked().returncode == 1
+
+
 async def test_the_signature_program_checks_the_newest_checkpoint(
     service: Caller, services: Services, clock: ManualClock, tmp_path: Path
 ) -> None:
@@ -66,13 +101,13 @@ async def test_the_signature_program_checks_the_newest_checkpoint(
     keys.write_text(KEYS.public_set())
     assert append_missing(file, [Line(row["_id"], row["jws"])]) is None
     assert 400 < file.stat().st_size < 700
-    good = run(PROGRAMS[1], str(keys), str(file))
+    good = run(PROGRAMS[2], str(keys), str(file))
     said: dict[str, Any] = eval(good.stdout)  # noqa: S307 - what the page prints is a Python dictionary
     assert (said["number"], said["accounts"], said["entries"], said["previous"]) == (1, 1, 1, None)
     head, _, signature = row["jws"].split(".")
     other = row["jws"].split(".")[1][:-4] + "AAAA"
     file.write_text(json.dumps({"number": 1, "jws": f"{head}.{other}.{signature}"}) + "\n")
-    bad = run(PROGRAMS[1], str(keys), str(file))
+    bad = run(PROGRAMS[2], str(keys), str(file))
     assert (bad.returncode, "InvalidSignature" in bad.stderr) == (1, True)
 
 

@@ -26,6 +26,19 @@ REFERRERS = "referrer:"
 PURCHASE, REFUND = "purchase", "refund"
 
 
+class ChainLink(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Position of an event or a tier change in the chain of its member, see docs/verify.md."""
+
+    number: int
+    """1, 2, 3, without gaps."""
+    prev: str
+    """Digest of the document before it, in hexadecimal."""
+    state: str | None = None
+    """Digest of the points, purchases and achievements that the event leaves."""
+    refunds: str | None = None
+    """Digest of the refunds of its purchase that the event leaves; None if it does not change them."""
+
+
 class DecisionView(Struct, frozen=True):
     """Decision of one campaign on an event."""
 
@@ -279,6 +292,10 @@ class MemberState(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Time of the next change of tier without an event; the review finds the member by it."""
     purchase_times: tuple[int, ...] = ()
     """Times of the newest purchases, oldest first. States from before this field have only `last_purchase_at`."""
+    links: int = 0
+    """Number of events and tier changes in the member's chain."""
+    head: str | None = None
+    """Digest of the newest of them, in hexadecimal."""
 
 
 class RecordedEvent(Struct, frozen=True, kw_only=True):
@@ -304,6 +321,8 @@ class RecordedEvent(Struct, frozen=True, kw_only=True):
     preview: bool = False
     confirms: str | None = None
     releases: list[Release] = []
+    proof: ChainLink | None = None
+    """None for an event that is older than the chains of members, and for a preview."""
 
     @property
     def about(self) -> str | None:

@@ -1,6 +1,7 @@
 """Evaluation of an event by each campaign, before balances, caps and budgets. Pure: the time is an argument."""
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any, Literal
 
 import msgspec
@@ -18,13 +19,14 @@ from guerdon.campaigns.models import Achievement, Campaign
 from guerdon.campaigns.periods import is_open, local_date
 from guerdon.clock import rfc3339
 from guerdon.members.models import BIRTHDAY
+from guerdon.proofs import content_digest
 
 MONETARY = (PURCHASE, REFUND)
 """Event types that have an amount."""
 DAY_MS = 86_400_000
 
 
-class LiveCampaign(Struct, frozen=True):
+class LiveCampaign(Struct, frozen=True, dict=True):
     """A version of a campaign with its expressions compiled."""
 
     campaign: Campaign
@@ -57,6 +59,11 @@ class LiveCampaign(Struct, frozen=True):
             or any(part.reads_member_state for part in parts),
             bounded_cost_us=sum(part.cost_us(ITEMS_SURE) for part in parts) if campaign.bounded else 0,
         )
+
+    @cached_property
+    def digest(self) -> str:
+        """Digest of the content of the version, as it is used."""
+        return content_digest(self.campaign)
 
     def cost_us(self, items: int) -> float:
         """Return the maximum cost on an event with this number of items, in microseconds."""

@@ -1,13 +1,14 @@
 """Wire and stored shapes of campaigns."""
 
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from msgspec import Meta, Struct, field
 from pymongo import IndexModel
 
 from guerdon.clock import optional_rfc3339, rfc3339
 from guerdon.money import Amount, AssetCode, Rounding
+from guerdon.proofs import ArchivedVersion
 from guerdon.types import EXPECTED, Category, DefinitionStatus, PageQuery, Sku, Text
 
 CAMPAIGNS, CAMPAIGN_VERSIONS = "campaigns", "campaign_versions"
@@ -311,6 +312,9 @@ class CampaignCreate(Struct, frozen=True, forbid_unknown_fields=True):
 class Campaign(Struct, frozen=True, kw_only=True):
     """One version of a campaign as stored. Times are milliseconds since the epoch."""
 
+    NOT_CONTENT: ClassVar = frozenset({"status", "changed_at", "coming", "approved_by", "waits", "effective_at"})
+    """Fields that change without a new version. An approval sets the start of a version that waited."""
+
     id: str = field(name="_id")
     version: int
     status: DefinitionStatus
@@ -347,12 +351,16 @@ class Campaign(Struct, frozen=True, kw_only=True):
     """Version that follows at its `effective_at`."""
 
 
-class CampaignVersion(Struct, frozen=True, kw_only=True):
+class CampaignVersion(ArchivedVersion, frozen=True, kw_only=True):
     """An archived version of a campaign. Recorded decisions refer to it permanently."""
 
     id: str = field(name="_id")
     """`{campaign}/{version}`"""
     campaign: Campaign
+
+    @property
+    def definition(self) -> Campaign:
+        return self.campaign
 
 
 class CampaignView(Struct, frozen=True):

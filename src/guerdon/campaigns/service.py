@@ -214,7 +214,10 @@ class Campaigns:
 
     async def _save(self, campaign: Campaign, current: Campaign | None, version: Campaign | None) -> None:
         """Write the campaign, and the archive of its version when that is a new one, in one transaction."""
-        archived = None if version is None else CampaignVersion(id=version_id(version.id, version.version), campaign=version)
+        archived = None
+        if version is not None:
+            proof = await self._definitions.proof_of(version, version_id(version.id, version.version - 1))
+            archived = CampaignVersion(id=version_id(version.id, version.version), campaign=version, proof=proof)
         if current is None:
             assert archived is not None
             await self._definitions.insert(campaign, archived)

@@ -86,6 +86,8 @@ class RecordRequest(Struct, frozen=True):
     calendar: Calendar
     original: RecordedEvent | None = None
     """Purchase that a linked refund or a confirmation is about, if it is recorded."""
+    original_digest: str | None = None
+    """Digest of the stored purchase."""
     referrer: str | None = None
     """Member who referred this member. Read only if a campaign or a refund depends on it."""
     achieved: Mapping[str, AchievementProgress] = {}

@@ -29,6 +29,7 @@ from guerdon.database import Database
 from guerdon.errors import GuerdonError, NotFound, Overloaded, Retry, Validation
 from guerdon.events.confirmation import ConfirmationRecorder
 from guerdon.events.models import EventCreate
+from guerdon.events.proofs import proving
 from guerdon.events.record import EventCodec, EventRecorder, OpenWallet, RecordRequest, RecordResult, already_recorded
 from guerdon.events.refund import RefundRecorder
 from guerdon.ids import digest
@@ -37,6 +38,7 @@ from guerdon.ledger.rehearsal import Rehearsal
 from guerdon.ledger.service import Ledger
 from guerdon.members.service import Members
 from guerdon.permissions import MISSING_OR_FOREIGN, Actor
+from guerdon.proofs import digest_of
 from guerdon.quantities import stored
 from guerdon.wallets.service import new_account
 
@@ -172,10 +174,19 @@ class Events:
         rehearsal: Rehearsal | None,
     ) -> tuple[RecordedEvent, bool]:
         for _ in range(ATTEMPTS_MAX):
-            original = None if event.about is None else await self._original(event, event.about, subject, rehearsal)
+            original, original_digest = (
+                (None, None) if event.about is None else await self._original(event, event.about, subject, rehearsal)
+            )
             state = await self._member_state(event, subject, campaigns, original, rehearsal)
             command = await self._command(
-                actor, event, subject, campaigns, original=original, state=state, preview=rehearsal is not None
+                actor,
+                event,
+                subject,
+                campaigns,
+                original=original,
+                original_digest=original_digest,
+                state=state,
+                preview=rehearsal is not None,
             )
             try:
                 outcome = await (rehearsal or self._ledger).submit(command)
@@ -224,17 +235,19 @@ class Events:
 
     async def _original(
         self, event: ShopEvent, purchase: str, subject: Subject, rehearsal: Rehearsal | None
-    ) -> RecordedEvent | None:
+    ) -> tuple[RecordedEvent, str] | tuple[None, None]:
+        """Return the purchase of a linked event and the digest of the stored document, if it is recorded."""
         known = None if rehearsal is None else rehearsal.document(EVENTS, purchase)
-        original = await self._collection.get(purchase) if known is None else self._collection.decode(known)
-        if original is None:
-            return None
+        document = await self._collection.raw.find_one({"_id": purchase}) if known is None else known
+        if document is None:
+            return None, None
+        original = self._collection.decode(document)
         pointer, done = ("/refund_of", "refunded") if event.refund_of is not None else ("/confirms", "confirmed")
         if original.owner != subject.id:
             raise Validation.at(pointer, "the purchase belongs to another member")
         if original.type != PURCHASE:
             raise Validation.at(pointer, f"the event is a {original.type}; only a purchase can be {done}")
-        return original
+        return original, digest_of(document)
 
     async def _command(
         self,
@@ -244,6 +257,7 @@ class Events:
         campaigns: Sequence[LiveCampaign],
         *,
         original: RecordedEvent | None = None,
+        original_digest: str | None = None,
         state: MemberState | None = None,
         preview: bool = False,
     ) -> Command[RecordResult]:
@@ -258,6 +272,7 @@ class Events:
             judged_at=self._clock.now_ms(),
             calendar=self._ledger.calendar,
             original=original,
+            original_digest=original_digest,
             referrer=None if state is None else state.referrer,
             achieved={} if state is None or original is None else touching(state.achieved, original.id),
             preview=preview,
@@ -355,7 +370,8 @@ def event_command(request: RecordRequest, open_wallet: OpenWallet, codec: EventC
     """
     event = request.event
     recorder = EventRecorder if event.about is None else ConfirmationRecorder if event.refund_of is None else RefundRecorder
-    return recorder(request, open_wallet, codec).command()
+    command = recorder(request, open_wallet, codec).command()
+    return msgspec.structs.replace(command, decide=proving(command.decide, request))
 
 
 def shop_event(body: EventCreate) -> ShopEvent:

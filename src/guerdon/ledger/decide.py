@@ -259,6 +259,7 @@ def _entry_details(
         pair=pair,
         reverses=transaction.reverses,
         attempt=attempt if first_id is None else None,
+        evidence=transaction.evidence if first_id is None else None,
     )
 
 
@@ -395,7 +396,9 @@ def _end_hold(
         if not ends or left.left == 0:
             return steps
         account, hold = steps[0][0], left
-        details = msgspec.structs.replace(details, kind="void", transaction=steps[0][1].transaction_id, idempotency=None)
+        details = msgspec.structs.replace(
+            details, kind="void", transaction=steps[0][1].transaction_id, idempotency=None, evidence=None
+        )
     steps.append(expiry.release(account, hold, details, now_ms=now_ms, calendar=calendar))
     return steps
 

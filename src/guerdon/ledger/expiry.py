@@ -138,6 +138,8 @@ class EntryDetails(Struct, frozen=True):
     spent: tuple[int, int] | None = None
     attempt: int | None = None
     """Number of the transaction among those with its reference, from 2; it belongs to `idempotency`."""
+    evidence: str | None = None
+    """Set on the first entry of a transaction only."""
 
 
 def release(account: Account, hold: Hold, details: EntryDetails, *, now_ms: int, calendar: Calendar) -> tuple[Account, Entry]:
@@ -202,6 +204,7 @@ def append(account: Account, posting: Posting, details: EntryDetails, now_ms: in
         spent=details.spent,
         spendable_after=spendable_after,
         attempt=details.attempt if idempotency else None,
+        evidence=details.evidence,
     )
     # The entry is not shared yet, and this is cheaper than a second instance.
     msgspec.structs.force_setattr(entry, "hash", entry_hash(entry))

@@ -227,6 +227,8 @@ class Entry(Struct, frozen=True):
     """Spendable value after the entry; None if it equals `balance_after - held_after`."""
     attempt: int | None = None
     """Number of the transaction among those with its reference, from 2; None for the first. All before it were undone."""
+    evidence: str | None = None
+    """Digest of the documents that justify the transaction, in hexadecimal. Set on its first entry; see `guerdon.proofs`."""
 
     @property
     def available_after(self) -> int:
@@ -271,7 +273,7 @@ def parse_location(name: str) -> tuple[str, int] | None:
 HASHED_FIELDS = (
     "_id", "owner", "asset", "transaction", "kind", "amount", "balance_after", "held_after", "counter", "actor", "at", "reason",
     "reference", "key", "fingerprint", "metadata", "once",
-    "pair", "lots", "hold", "reverses", "terms", "spent", "spendable_after", "attempt",
+    "pair", "lots", "hold", "reverses", "terms", "spent", "spendable_after", "attempt", "evidence",
 )  # fmt: skip
 """Stored names of the hashed fields of an entry: every field except `prev` and `hash`. docs/verify.md publishes this list.
 
@@ -410,6 +412,8 @@ class Transaction(Struct, frozen=True):
     reason: str | None = None
     metadata: dict[str, str] = {}
     reverses: str | None = None
+    evidence: str | None = None
+    """Digest of the documents that justify it, in hexadecimal."""
 
 
 class DocumentChange(Struct, frozen=True):

@@ -1,7 +1,7 @@
 """Wire and stored shapes of offers."""
 
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from msgspec import Meta, Struct, field
 from pymongo import IndexModel
@@ -10,6 +10,7 @@ from guerdon.campaigns.models import TierCode
 from guerdon.clock import optional_rfc3339, rfc3339
 from guerdon.ledger.models import Account
 from guerdon.money import BALANCE_CEILING, Amount, AssetCode, Rounding
+from guerdon.proofs import ArchivedVersion
 from guerdon.types import EXPECTED, DefinitionStatus, LongText, PageQuery, Sku, Text
 
 OFFERS, OFFER_VERSIONS = "offers", "offer_versions"
@@ -180,6 +181,9 @@ class OfferCreate(Struct, frozen=True, forbid_unknown_fields=True):
 class Offer(Struct, frozen=True, kw_only=True):
     """One version of an offer as stored; times in milliseconds. The stock account counts the stock and the vouchers that are issued."""
 
+    NOT_CONTENT: ClassVar = frozenset({"status", "changed_at", "count"})
+    """Fields that change without a new version."""
+
     id: str = field(name="_id")
     owner: str
     """The offer's own id, by which the document is stored beside the stock account."""
@@ -214,13 +218,17 @@ class Offer(Struct, frozen=True, kw_only=True):
         return stock_account(self.id)
 
 
-class OfferVersion(Struct, frozen=True, kw_only=True):
+class OfferVersion(ArchivedVersion, frozen=True, kw_only=True):
     """A version in the archive. It never changes, because vouchers refer to it."""
 
     id: str = field(name="_id")
     """`{offer}/{version}`"""
     owner: str
     offer: Offer
+
+    @property
+    def definition(self) -> Offer:
+        return self.offer
 
 
 class OfferView(Struct, frozen=True):

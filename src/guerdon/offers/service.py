@@ -96,6 +96,7 @@ class Offers:
         now_ms = self._clock.now_ms()
         offer = await self._make(body, offer_id or self._ids.new("off"), actor, version=1, now_ms=now_ms)
         stock = _ceiling_of(body, 0)
+        archived = await self._archived(offer)
 
         def decide(view: View) -> Decision:
             if (OFFERS, offer.id) in view.documents:
@@ -104,7 +105,7 @@ class Offers:
             return Decision(
                 _set_stock(opened, stock, actor.id),
                 (opened,),
-                ((OFFERS, self._definitions.current.encode(offer)), _archived(offer)),
+                ((OFFERS, self._definitions.current.encode(offer)), archived),
             )
 
         return await self._submit(offer, decide)
@@ -127,6 +128,8 @@ class Offers:
             draft, status=current.status, count=current.count + 1, created_at=current.created_at, created_by=current.created_by
         )
 
+        archived = await self._archived(offer)
+
         def decide(view: View) -> Decision:
             account = view.accounts[offer.stock_account]
             stock = _ceiling_of(body, account.ceiling)
@@ -134,11 +137,15 @@ class Offers:
                 raise StockBelowIssued(
                     f"{account.balance} vouchers are issued; the stock cannot be {stock}", issued=account.balance, stock=stock
                 )
-            return Decision(
-                _set_stock(account, stock, actor.id), inserts=(_archived(offer),), changes=(_changed(offer, current.count),)
-            )
+            return Decision(_set_stock(account, stock, actor.id), inserts=(archived,), changes=(_changed(offer, current.count),))
 
         return await self._submit(offer, self._guarded(offer, current, decide))
+
+    async def _archived(self, offer: Offer) -> tuple[str, dict[str, object]]:
+        """Return the version for the archive, chained to the one before it."""
+        proof = await self._definitions.proof_of(offer, version_id(offer.id, offer.version - 1))
+        version = OfferVersion(id=version_id(offer.id, offer.version), owner=offer.id, offer=offer, proof=proof)
+        return OFFER_VERSIONS, msgspec.to_builtins(version)
 
     async def set_status(self, offer_id: str, status: DefinitionStatus) -> OfferState:
         """Activate, pause or end an offer. A repeated call changes nothing.
@@ -359,11 +366,6 @@ def _set_stock(account: Account, ceiling: int, actor: str) -> tuple[Transaction,
     if account.ceiling == ceiling:
         return ()
     return (Transaction("terms", (Posting(account.id, 0, RULES, terms=AccountRules(ceiling=ceiling)),), actor),)
-
-
-def _archived(offer: Offer) -> tuple[str, dict[str, object]]:
-    version = OfferVersion(id=version_id(offer.id, offer.version), owner=offer.id, offer=offer)
-    return OFFER_VERSIONS, msgspec.to_builtins(version)
 
 
 def _changed(offer: Offer, count: int) -> DocumentChange:

@@ -10,7 +10,7 @@ from guerdon.campaigns.domain import MemberState, PurchaseRefunds, RecordedEvent
 from guerdon.campaigns.evaluation import Subject
 from guerdon.clock import optional_rfc3339
 from guerdon.database import Document
-from guerdon.erasable_data import ErasableRows
+from guerdon.erasable_data import ERASURES, ErasableRows
 from guerdon.events.views import EventView, view_event
 from guerdon.history.models import EntryView
 from guerdon.holds.models import HoldView
@@ -24,7 +24,7 @@ from guerdon.vouchers.models import VoucherView
 from guerdon.vouchers.pos.models import StepView
 from guerdon.wallets.models import LotView, WalletView
 
-ERASING, ERASURES, EXPORTS = "erasing", "erasures", "exports"
+ERASING, EXPORTS = "erasing", "exports"
 INDEXES: dict[str, list[IndexModel]] = {ERASING: [], ERASURES: [], EXPORTS: []}
 """No secondary index: each row is found by its member, and `erasing` has few rows."""
 

@@ -10,17 +10,16 @@ from collections.abc import Sequence
 from guerdon.audit_log.service import AuditLog
 from guerdon.clock import Clock, to_datetime
 from guerdon.database import Database, DuplicateKeyError, PyMongoError, may_try_again
-from guerdon.erasable_data import ErasableRows
+from guerdon.erasable_data import ERASED, ERASURES, ErasableRows
 from guerdon.errors import DatabaseUnavailable, InvalidState, NotFound
 from guerdon.ledger.service import Ledger
 from guerdon.members.models import CLAIMS, MEMBERS, PERSON_KEYS, Claim, Member, PersonKey
 from guerdon.members.service import Members
 from guerdon.permissions import Actor
-from guerdon.privacy.models import ERASING, ERASURES, ErasureTask, Head, StoredCertificate
+from guerdon.privacy.models import ERASING, ErasureTask, Head, StoredCertificate
 from guerdon.privacy.rules import address_claims, external_id_claims, filters_of, inventory, view_certificate
 from guerdon.sessions.service import Sessions
 
-ACTION = "memberErased"
 ERASURES_EVERY_MS = 10_000
 TASKS_MAX = 100
 """Maximum number of tasks that one run of the job completes."""
@@ -244,7 +243,7 @@ class Erasures:
                     await self._audit.append_in(
                         session,
                         certificate.asked_by,
-                        ACTION,
+                        ERASED,
                         subject,
                         request_id=certificate.request_id,
                         facts={"certificate": sha256},
@@ -258,7 +257,7 @@ class Erasures:
     async def _is_on_record(self, certificate: StoredCertificate) -> bool:
         sha256, after = view_certificate(certificate).sha256, 0
         while records := await self._audit.list_about(certificate.id, after, RECORDS_PAGE):
-            if any(record.action == ACTION and record.facts.get("certificate") == sha256 for record in records):
+            if any(record.action == ERASED and record.facts.get("certificate") == sha256 for record in records):
                 return True
             after = records[-1].id
         return False

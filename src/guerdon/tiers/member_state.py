@@ -2,13 +2,16 @@
 
 import msgspec
 
-from guerdon.campaigns.domain import MEMBER_STATES, MemberState, PurchaseRefunds, TierStep
-from guerdon.ledger.models import DocumentChange, DocumentRef, View
+from guerdon.campaigns.domain import EVENTS, MEMBER_STATES, ChainLink, MemberState, PurchaseRefunds, TierStep
+from guerdon.ledger.models import Decision, DocumentChange, DocumentRef, T, View
+from guerdon.proofs import GENESIS, digest_of, without_empty
 from guerdon.tiers.models import PROGRAMME, TIER_CHANGES, TIER_SETS, TierSets
 from guerdon.tiers.rules import TierProgress
 
 TIERS_REF = DocumentRef(TIER_SETS, PROGRAMME, PROGRAMME)
 _CLEARED = ("tier", "tier_since", "due_at")
+_LEFT_BY_EVENTS = ("purchases", "last_purchase_at", "purchase_times", "qualifying", "achieved")
+"""Fields of the member state that only events change."""
 
 
 def member_state_lock(owner: str) -> str:
@@ -61,3 +64,35 @@ def tier_step(progress: TierProgress, event_id: str) -> TierStep | None:
         if change.event == event_id:
             return TierStep(change.before, change.after)
     return None
+
+
+def chained(decision: Decision[T], owner: str, view: View, refunds: str | None = None) -> tuple[Decision[T], str]:
+    """Append the events and tier changes that a decision inserts to the member's chain; return it and the digest of the newest.
+
+    `refunds` is the digest of the refunds that an event leaves. An event is the last of the documents.
+    """
+    state = member_state_of(owner, view)
+    stored = view.documents.get((MEMBER_STATES, owner), {})
+    change = next((each for each in decision.changes if each.collection == MEMBER_STATES), None) or member_state_change(
+        state, state
+    )
+    number, head = state.links, state.head or GENESIS
+    inserts: list[tuple[str, dict[str, object]]] = []
+    # An event names the tier change that it has caused, so it comes after it.
+    for collection, document in sorted(decision.inserts, key=lambda insert: insert[0] == EVENTS):
+        if collection in (EVENTS, TIER_CHANGES):
+            number += 1
+            link = ChainLink(number=number, prev=head)
+            if collection == EVENTS:
+                left = {name: {**stored, **change.fields}.get(name) for name in _LEFT_BY_EVENTS}
+                link = msgspec.structs.replace(link, state=digest_of(without_empty(left)), refunds=refunds)
+            linked = {**document, "proof": msgspec.to_builtins(link)}
+            head = digest_of(linked)
+            inserts.append((collection, linked))
+        else:
+            inserts.append((collection, document))
+    if number == state.links:
+        return decision, head
+    change = msgspec.structs.replace(change, fields={**change.fields, "links": number, "head": head})
+    changes = (*(each for each in decision.changes if each.collection != MEMBER_STATES), change)
+    return msgspec.structs.replace(decision, inserts=tuple(inserts), changes=changes), head

@@ -6,10 +6,11 @@ from typing import Annotated, Literal
 from msgspec import Meta, Struct, field
 from pymongo import IndexModel
 
-from guerdon.campaigns.domain import MEMBER_STATES
+from guerdon.campaigns.domain import MEMBER_STATES, ChainLink
 from guerdon.campaigns.models import TierCode
 from guerdon.clock import optional_rfc3339, rfc3339
 from guerdon.money import AMOUNT_MAX, AssetCode
+from guerdon.proofs import ArchivedVersion
 from guerdon.types import PageQuery, Text
 
 TIER_SETS, TIER_SET_VERSIONS, TIER_CHANGES = "tier_sets", "tier_set_versions", "tier_changes"
@@ -101,13 +102,19 @@ class TierSets(Struct, frozen=True, kw_only=True):
     count: int
     """Number of the newest version."""
     versions: tuple[TierSet, ...]
+    head: str | None = None
+    """Hash of the newest version in the archive, in hexadecimal."""
 
 
-class TierSetVersion(Struct, frozen=True, kw_only=True):
+class TierSetVersion(ArchivedVersion, frozen=True, kw_only=True):
     """Archived version of the tier set."""
 
     id: int = field(name="_id")
     tiers: TierSet
+
+    @property
+    def definition(self) -> TierSet:
+        return self.tiers
 
 
 class TierSetView(Struct, frozen=True):
@@ -155,6 +162,7 @@ class TierChange(Struct, frozen=True, kw_only=True):
     at: int
     """Time of the change in milliseconds since the epoch; earlier than `recorded_at` if a review found it later."""
     recorded_at: int
+    proof: ChainLink | None = None
 
 
 class TierChangeView(Struct, frozen=True):

@@ -16,6 +16,7 @@ from guerdon.members.service import Members
 from guerdon.permissions import Actor
 from guerdon.tiers.member_state import (
     TIERS_REF,
+    chained,
     history_of,
     member_state_change,
     member_state_lock,
@@ -102,8 +103,9 @@ class Tiers:
             created_at=now_ms,
             created_by=actor.id,
         )
-        sets = TierSets(count=tiers.version, versions=_newest((*known, tiers)))
-        archived = TierSetVersion(id=tiers.version, tiers=tiers)
+        proof = await self._definitions.proof_of(tiers, tiers.version - 1)
+        sets = TierSets(count=tiers.version, versions=_newest((*known, tiers)), head=proof.hash)
+        archived = TierSetVersion(id=tiers.version, tiers=tiers, proof=proof)
         if current is None:
             try:
                 await self._definitions.insert(sets, archived)
@@ -215,9 +217,10 @@ class Tiers:
             progress = review(tiers_of(view), member_state, view.now_ms, self._ledger.calendar)
             if progress.member_state == member_state:
                 return Decision()
-            return Decision(
+            decision = Decision(
                 inserts=tuple(history_of(progress)), changes=(member_state_change(member_state, progress.member_state),)
             )
+            return chained(decision, member_id, view)[0]
 
         documents = (member_state_ref(member_id), TIERS_REF)
         return Command((member_id,), (member_state_lock(member_id),), decide, documents=documents)

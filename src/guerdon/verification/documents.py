@@ -17,7 +17,10 @@ from guerdon.ledger.expiry import HOLD_DOCUMENTS
 from guerdon.ledger.models import AWAITING_CONFIRMATION, REFUSAL, entry_id, parse_location
 from guerdon.ledger.store import ENTRIES, REVERSALS
 from guerdon.verification.account_replay import CONFIRMATION, ReportViolation
+from guerdon.verification.definitions import check_definitions
+from guerdon.verification.erasures import check_erasures
 from guerdon.verification.lookups import BATCH, find_entries
+from guerdon.verification.members import check_members, check_states_of_events
 from guerdon.verification.rows import (
     AwardPart,
     EntryRow,
@@ -31,7 +34,7 @@ from guerdon.verification.rows import (
 )
 from guerdon.verification.vouchers import check_vouchers
 
-Stage = Literal["events", "holds", "reversals", "refusals", "vouchers"]
+Stage = Literal["events", "holds", "reversals", "refusals", "vouchers", "members", "definitions", "erasures"]
 T = TypeVar("T", bound=StoredRow)
 
 
@@ -164,12 +167,9 @@ async def check_documents(
     database: Database, stage: Stage, after: str, report_violation: ReportViolation
 ) -> AsyncIterator[tuple[int, str]]:
     """Check the documents of a stage after the id `after`. Yield the number of documents and the last id of each batch."""
-    if stage == "refusals":
-        async for step in _check_refusals(database, after, report_violation):
-            yield step
-        return
-    if stage == "vouchers":
-        async for step in check_vouchers(database, after, report_violation):
+    check = _CHECKS.get(stage)
+    if check is not None:
+        async for step in check(database, after, report_violation):
             yield step
         return
     kind = _KINDS[stage]
@@ -181,6 +181,8 @@ async def check_documents(
                 expected.extend((name, each) for each in kind.expected_entries(document))
             except msgspec.ValidationError as error:
                 report_violation("L5", name, f"the document is damaged: {error}")
+        if stage == "events":
+            await check_states_of_events(database, batch, report_violation)
         entries = await find_entries(database, {each.entry_id for _, each in expected})
         for name, each in expected:
             difference = each.difference(entries.get(each.entry_id))
@@ -217,6 +219,15 @@ async def _check_refusals(database: Database, after: str, report_violation: Repo
                 if unique_key in refusals:
                     report_violation("L5", str(row["_id"]), f"its key was refused before, by {refusals[unique_key]}")
         yield len(batch), str(batch[-1]["_id"])
+
+
+_CHECKS: dict[Stage, Callable[[Database, str, ReportViolation], AsyncIterator[tuple[int, str]]]] = {
+    "refusals": _check_refusals,
+    "vouchers": check_vouchers,
+    "members": check_members,
+    "definitions": check_definitions,
+    "erasures": check_erasures,
+}
 
 
 async def _batches(database: Database, collection: str, where: Document) -> AsyncIterator[list[Document]]:

@@ -4,7 +4,7 @@ from typing import Literal
 
 from msgspec import Struct
 
-Law = Literal["L1", "L2", "L3", "L4", "L5", "L6", "L7", "L8", "L10", "L11", "CP"]
+Law = Literal["L1", "L2", "L3", "L4", "L5", "L6", "L7", "L8", "L10", "L11", "L12", "L13", "L14", "L15", "CP"]
 LAWS: dict[Law, str] = {
     "L1": "conservation: the sides of every transaction sum to zero for each asset",
     "L2": "derivation: each balance and all rules of an account follow from its entries",
@@ -16,6 +16,10 @@ LAWS: dict[Law, str] = {
     "L8": "outbox: every transaction has one first entry, and its further sides name it",
     "L10": "expiry: every expiry is booked in time, and no hold outlives its end",
     "L11": "vouchers: vouchers agree with their accounts, stocks count the issued vouchers, and no price is returned twice",
+    "L12": "evidence: what was paid or redeemed agrees with the event, the campaign, the offer and the voucher that justified it",
+    "L13": "members: events and tier changes form an unbroken chain, and the state and the refunds of the member follow from it",
+    "L14": "versions: no published version of a campaign, an offer or the tiers was changed or removed, and those in force are published",
+    "L15": "erasures: the audit log is unbroken, and each certificate agrees with it and with the ledger",
     "CP": "checkpoints: the ledger agrees with everything that was signed",
 }
 

@@ -148,6 +148,7 @@ class VoucherRow(StoredRow, frozen=True, kw_only=True):
     expires_at: int | None = None
     state: str
     reserved_until: int | None = None
+    last_use: str | None = None
 
     @property
     def version_id(self) -> str:

@@ -13,8 +13,9 @@ from typing import Any, cast
 import msgspec
 from msgspec import Struct
 
+from guerdon.audit_log.models import AUDIT
 from guerdon.calendar import Calendar
-from guerdon.campaigns.domain import EVENTS
+from guerdon.campaigns.domain import EVENTS, MEMBER_STATES
 from guerdon.clock import to_ms
 from guerdon.database import Database, Document, Session
 from guerdon.errors import NotFound
@@ -36,6 +37,7 @@ from guerdon.simulated_clock.models import CLOCK_ID, CLOCKS, StoredClock
 from guerdon.verification.account_replay import AccountReplay
 from guerdon.verification.checkpoints import CheckpointKeys, check_chain
 from guerdon.verification.documents import Stage, check_documents
+from guerdon.verification.evidence import EvidenceLookups
 from guerdon.verification.lookups import Lookups, find_entries, hold_fault
 from guerdon.verification.report import LAWS, Law, VerificationReport, Violation
 from guerdon.verification.rows import HoldRow, ReversalRow, decode_rows
@@ -52,7 +54,7 @@ CLOCK_ERROR_MS_MAX = 5_000
 """Time by which the clock of a process may be ahead of the database: it stops rather than going back."""
 UNIQUE_KEYS_IN_MEMORY = 200_000
 """Maximum number of unique keys of one owner that are compared in memory (about 20 MiB). Each further one is looked up."""
-STAGES: tuple[Stage, ...] = ("events", "holds", "reversals", "refusals", "vouchers")
+STAGES: tuple[Stage, ...] = ("events", "holds", "reversals", "refusals", "vouchers", "members", "definitions", "erasures")
 _END = "#\x7f"
 """Suffix of an account id that sorts after the ids of its entries and before those of the next account."""
 _ENTRY_FIELDS = frozenset(field.encode_name for field in msgspec.structs.fields(Entry))
@@ -135,7 +137,10 @@ async def _latest_entry_ms(database: Database) -> int:
 
 async def _count(database: Database) -> int:
     return sum(
-        [await database.raw[name].estimated_document_count() for name in (ENTRIES, EVENTS, HOLD_DOCUMENTS, REVERSALS, VOUCHERS)]
+        [
+            await database.raw[name].estimated_document_count()
+            for name in (ENTRIES, EVENTS, HOLD_DOCUMENTS, REVERSALS, VOUCHERS, MEMBER_STATES, AUDIT)
+        ]
     )
 
 
@@ -217,6 +222,7 @@ class _LedgerWalk:
         self._now_ms = self._latest_at_ms = now_ms
         self._report_violation = position.report.add
         self._lookups = Lookups(database, self._report_violation)
+        self._evidence = EvidenceLookups(database, self._report_violation)
         self._owner = ""
         self._unique_keys: set[bytes] = set()
         self._reversed_amounts: dict[str, int] = {}
@@ -250,11 +256,14 @@ class _LedgerWalk:
                 self._follow(replay, entry, account_id, seq)
                 if self._lookups.full:
                     await self._lookups.flush()
+                if self._evidence.full:
+                    await self._evidence.flush()
             elif account_id not in page.damaged:
                 unknown[account_id] = entry
         for replay in replays.values():
             self._finish(replay, page)
         await self._lookups.flush()
+        await self._evidence.flush()
         await self._check_unknown(unknown.values())
         for hold in page.held:
             self._report_violation("L5", hold, "its status is held, but its account has no such hold")
@@ -300,6 +309,8 @@ class _LedgerWalk:
             self._lookups.add_ended_hold(entry, account_id, ended)
         if entry.reverses is not None:
             self._follow_reversal(entry, account_id)
+        if entry.evidence is not None:
+            self._evidence.add(entry)
         for index, recount in enumerate(self.position.recounts):
             if entry.at <= recount.as_of:
                 replay.heads[index] = (seq, entry.hash)

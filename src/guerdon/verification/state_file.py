@@ -12,6 +12,7 @@ from guerdon.database import Database
 from guerdon.errors import StartupRefused
 from guerdon.ledger.store import ENTRIES
 from guerdon.verification.checkpoints import Recount
+from guerdon.verification.documents import Stage
 from guerdon.verification.report import VerificationReport
 
 SAVE_EVERY_SECONDS = 1.0
@@ -20,7 +21,7 @@ SAVE_EVERY_SECONDS = 1.0
 class VerificationPosition(Struct):
     """Position of a run: everything that is needed to continue it, including the violations found so far."""
 
-    stage: Literal["accounts", "events", "holds", "reversals", "refusals", "vouchers"] = "accounts"
+    stage: Literal["accounts", Stage] = "accounts"
     last: str = ""
     """Id of the last document of the stage that is done."""
     done: int = 0

@@ -18,7 +18,7 @@ from guerdon.ledger.store import ACCOUNTS, REVERSALS
 from guerdon.offers.code_patterns import normalise
 from guerdon.offers.models import OFFER_VERSIONS, STOCK
 from guerdon.verification.account_replay import ReportViolation
-from guerdon.verification.lookups import BATCH, find_entries
+from guerdon.verification.lookups import BATCH, find_entries, transaction_of
 from guerdon.verification.rows import (
     AccountRow,
     EntryRow,
@@ -39,6 +39,8 @@ KINDS_AFTER_STEP = frozenset({"void", "hold_expiry", "expiry"})
 """Kinds of entries that may follow the newest step: they are caused by time, or release the rest of a reservation."""
 ENTRIES_AFTER_STEP, ENTRIES_AFTER_STEP_MAX = 3, 2 * HOLDS_MAX
 """Usual and maximum number of entries after the newest step: every reservation ends once, and lots expire."""
+LAST_USE_KNOWN = frozenset({"issue", "use"})
+"""Steps after which the last use of a voucher is known. The others leave it as it is."""
 FINAL_STATES = frozenset({"used", "cancelled"})
 GIFT_CARD = "gift_card"
 EXTERNAL = "external_code"
@@ -185,6 +187,9 @@ def _faults_of_state(row: VoucherRow, account: AccountRow, entries: dict[str, En
     stored = (row.state, row.reserved_until, row.expires_at)
     if stored != expected:
         yield f"its state, reservation and expiry are {stored}; its account gives {expected}"
+    last_use = (step.transaction or transaction_of(step.id)) if step.kind == "use" else None
+    if step.kind in LAST_USE_KNOWN and row.last_use != last_use:
+        yield f"its last use is {row.last_use}, expected {last_use}"
     if row.state in FINAL_STATES and account.balance:
         yield f"its state is {row.state}, but its account has a balance of {account.balance}"
 

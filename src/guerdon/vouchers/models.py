@@ -1,13 +1,16 @@
 """Wire and stored shapes of vouchers."""
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
+import msgspec
 from msgspec import Meta, Struct, field
 from pymongo import IndexModel
 
 from guerdon.clock import optional_rfc3339, rfc3339
 from guerdon.ledger.models import COUNTED, ISSUER, Account, Lot, Posting
-from guerdon.offers.models import BasketMinimum, FixedValue, OfferKind, Price, Value
+from guerdon.offers.models import BasketMinimum, FixedValue, Offer, OfferKind, Price, Value
+from guerdon.proofs import content_digest, digest_of, evidence_of
 from guerdon.types import EXPECTED, MemberId, PageQuery, Reference
 from guerdon.wallets.models import TransactionView
 
@@ -82,6 +85,13 @@ class Voucher(Struct, frozen=True, kw_only=True):
     """Transaction of the newest use. None before the first use and after that use was undone."""
 
 
+FIXED_FIELDS = (
+    "_id", "owner", "member", "offer", "offer_version", "name", "kind", "code", "number", "batch", "value", "minimum_basket", "uses",
+    "price", "transaction", "counted", "account", "issued_at",
+)  # fmt: skip
+"""Stored names of the fields of a voucher that never change. docs/verify.md publishes this list; add a new field at the end."""
+
+
 class CodeRow(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A code. Its `_id` is the normalised code, so a code exists once."""
 
@@ -120,6 +130,16 @@ class PoolCode(Struct, frozen=True, kw_only=True):
 
 def pool_id(offer_id: str, number: int) -> str:
     return f"{offer_id}#{number:09d}"
+
+
+def voucher_digest(document: Mapping[str, Any]) -> str:
+    """Return the digest of the fields of a stored voucher that never change and are not null."""
+    return digest_of({name: document[name] for name in FIXED_FIELDS if document.get(name) is not None})
+
+
+def issue_evidence(voucher: Voucher, offer: Offer) -> str:
+    """Return the evidence of the entries that issue a voucher under a version of its offer."""
+    return evidence_of({"voucher": voucher_digest(msgspec.to_builtins(voucher)), "offer": content_digest(offer)})
 
 
 def account_of(voucher: Voucher) -> Account:

@@ -50,6 +50,7 @@ from guerdon.vouchers.models import (
     Voucher,
     account_of,
     filling_of,
+    issue_evidence,
     pool_id,
 )
 
@@ -309,8 +310,7 @@ def _issue(
     if offer.price is not None:
         name = f"{idempotency.owner}:{offer.price.asset}"
         wallet = view.accounts[name]
-        posting = Posting(wallet.id, -offer.price.amount, MERCHANT, spends=True)
-        payment = Transaction("redeem", (posting,), idempotency.actor, idempotency, metadata=metadata)
+        payment = Posting(wallet.id, -offer.price.amount, MERCHANT, spends=True)
         payment_id = transaction_id(wallet.id, wallet.seq + 1)
     counted: list[str] = []
     postings: list[Posting] = []
@@ -320,12 +320,17 @@ def _issue(
         postings.append(Posting(counter.account, 1, COUNTED))
         opens.append(open_counter(counter, idempotency.owner, now_ms))
     voucher = _voucher(request, prepared, (*counted, stock.id), stock.balance + 1, (now_ms, payment_id))
+    evidence = issue_evidence(voucher, offer)
+    transactions: list[Transaction] = []
+    if payment is not None:
+        transactions.append(Transaction("redeem", (payment,), idempotency.actor, idempotency, metadata=metadata, evidence=evidence))
     issue = Transaction(
         "issue",
         (*postings, Posting(stock.id, 1, COUNTED), filling_of(voucher)),
         idempotency.actor,
         idempotency if payment is None else None,
         metadata=metadata,
+        evidence=evidence,
     )
     if prepared.code_id is not None:
         row = CodeRow(id=prepared.code_id, owner=voucher.owner, offer=offer.id, voucher=voucher.id)
@@ -334,7 +339,7 @@ def _issue(
         dealt = DealtCode(id=pool_id(offer.id, voucher.number or 0), owner=offer.id, voucher=voucher.id, member=voucher.owner)
         code = (DEALT_CODES, msgspec.to_builtins(dealt))
     return Decision(
-        (issue,) if payment is None else (payment, issue),
+        (*transactions, issue),
         (*opens, account_of(voucher)),
         ((VOUCHERS, msgspec.to_builtins(voucher)), code, (OUTBOX, prepared.outbox_row)),
         value=voucher,

@@ -29,7 +29,7 @@ from guerdon.offers.code_patterns import DEFAULT_PATTERN, capitals, normalise, p
 from guerdon.offers.models import OFFERS, Offer, stock_account
 from guerdon.vouchers.codes.models import CARDS_MAX, CODE_BATCHES, STAGED_CODES, BatchKind, CodeBatch, StagedCodes
 from guerdon.vouchers.codes.unissued_codes import bearer_id, bearer_voucher, card_id
-from guerdon.vouchers.models import GIFT_CARD, VOUCHER_CODES, VOUCHERS, CodeRow, Voucher, account_of, filling_of
+from guerdon.vouchers.models import GIFT_CARD, VOUCHER_CODES, VOUCHERS, CodeRow, Voucher, account_of, filling_of, issue_evidence
 
 BATCH_BYTES = 4096
 WORKER = "system:worker"
@@ -115,6 +115,9 @@ def shared_command(request: CodeBatchRequest, code: str, uses: int) -> Command[C
         )
         batch = msgspec.structs.replace(batch, code=shown, voucher=voucher.id)
         issued = request.transaction("issue", Posting(stock.id, uses, COUNTED), filling_of(voucher))
+        issued = msgspec.structs.replace(
+            issued, metadata={**issued.metadata, "voucher": voucher.id}, evidence=issue_evidence(voucher, offer)
+        )
         row = CodeRow(id=code_id, owner=offer.id, offer=offer.id, voucher=voucher.id, batch=batch.id)
         inserts = ((CODE_BATCHES, batch), (VOUCHERS, voucher), (VOUCHER_CODES, row))
         return Decision(
@@ -287,7 +290,11 @@ def card_command(batch: CodeBatch, offer: Offer, number: int, candidates: Sequen
         row = CodeRow(id=free[1], owner=batch.owner, offer=batch.owner, voucher=voucher_id, batch=batch.id)
         metadata = {"offer": batch.owner, "voucher": voucher_id, "batch": batch.id}
         return Decision(
-            (Transaction("issue", (filling_of(voucher),), WORKER, idempotency, metadata=metadata),),
+            (
+                Transaction(
+                    "issue", (filling_of(voucher),), WORKER, idempotency, metadata=metadata, evidence=issue_evidence(voucher, offer)
+                ),
+            ),
             (account_of(voucher),),
             ((VOUCHERS, msgspec.to_builtins(voucher)), (VOUCHER_CODES, msgspec.to_builtins(row))),
             value=True,

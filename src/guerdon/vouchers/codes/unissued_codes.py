@@ -13,7 +13,7 @@ from guerdon.ledger.models import Account, DocumentChange, Transaction
 from guerdon.offers.code_patterns import parse_pattern
 from guerdon.offers.models import FixedValue, Offer
 from guerdon.vouchers.codes.models import CodeBatch
-from guerdon.vouchers.models import GIFT_CARD, VOUCHER_CODES, CodeRow, Voucher, account_of, filling_of
+from guerdon.vouchers.models import GIFT_CARD, VOUCHER_CODES, CodeRow, Voucher, account_of, filling_of, issue_evidence
 
 
 class VoucherOpening(Struct, frozen=True):
@@ -48,7 +48,7 @@ def open_voucher(row: CodeRow, batch: CodeBatch, offer: Offer, *, actor: str, no
     filling = filling_of(voucher)
     issued = replace(account_of(voucher), balance=voucher.uses, seq=1, lots=filling.lots or None, opened_at=now_ms)
     metadata = {"offer": offer.id, "voucher": voucher.id, "batch": batch.id}
-    issue = Transaction("issue", (filling,), actor, metadata=metadata)
+    issue = Transaction("issue", (filling,), actor, metadata=metadata, evidence=issue_evidence(voucher, offer))
     return FoundVoucher(
         voucher, VoucherOpening(issued, (issue,), DocumentChange(VOUCHER_CODES, row.id, row.owner, {"voucher": voucher.id}))
     )

@@ -11,8 +11,9 @@ from guerdon.ledger.decide import find_replay
 from guerdon.ledger.models import Account, Command, Decision, DocumentChange, DocumentRef, Entry, Idempotency, Transaction, View
 from guerdon.outbox import OUTBOX
 from guerdon.permissions import MISSING_OR_FOREIGN
+from guerdon.proofs import evidence_of
 from guerdon.vouchers.codes.unissued_codes import VoucherOpening
-from guerdon.vouchers.models import VOUCHERS, Voucher
+from guerdon.vouchers.models import VOUCHERS, Voucher, voucher_digest
 from guerdon.vouchers.pos.rules import Step, VoucherBefore, VoucherStep, require_step, status_now
 
 COMMAND_BYTES = 4096
@@ -62,6 +63,7 @@ def step_command(request: StepRequest) -> Command:
             request.reason,
             _metadata_of(before.voucher, step),
             step.reverses,
+            evidence_of({"voucher": voucher_digest(view.documents.get((VOUCHERS, voucher.id)) or msgspec.to_builtins(voucher))}),
         )
         further = FurtherTransactions() if request.further is None else request.further(view, before)
         fields = {**msgspec.to_builtins(step.fields), "state": step.state, "reserved_until": step.reserved_until}
