@@ -119,14 +119,12 @@ def _services_on(resources: Resources, settings: Settings) -> Services:
     )
     rules = _session_rules_of(settings)
     sessions = Sessions(database, members, vault=vault, tokens=tokens, clock=clock, guard=guard, factors=factors, rules=rules)
-    audit = AuditLog(database, clock)
-    wallets = Wallets(ledger, members, assets, clock)
+    audit, wallets = AuditLog(database, clock), Wallets(ledger, members, assets, clock)
     holds, reversals = Holds(ledger, database=database, clock=clock), Reversals(ledger, database=database)
-    profiles = Profiles(members, vault)
+    profiles, days = Profiles(members, vault), settings.erased_external_id_days
     campaigns = Campaigns(database, assets, clock, ids, approval=settings.campaign_approval == "required")
     offers = Offers(ledger, assets, database=database, clock=clock, ids=ids)
     vouchers = Vouchers(ledger, offers, profiles, outbox=resources.outbox, database=database, clock=clock, ids=ids)
-    days = settings.erased_external_id_days
     return Services(
         database=database,
         clock=clock,
