@@ -147,7 +147,7 @@ MUTANTS = (
     Mutant("key file is read for ever", IDENTITY + "key_file.py", "if state == self._seen:\n            return", "if False:\n            return", KEY_FILE),
     Mutant("keys hand out any scope", IDENTITY + "service.py", "        require_grantable(actor, distinct)\n", "", KEYS),
     Mutant("checksum of a key not looked at", "src/guerdon/ids.py", " and with_checksum(text[:-_CHECKSUM_LENGTH]) == text else None", " else None", KEYS),
-    Mutant("a service's keys are not audited", "src/guerdon/middlewares/audit_records.py", " or declared.policy.scope in ADMIN_SCOPES)", ")", KEYS),
+    Mutant("a service's keys are not audited", "src/guerdon/middlewares/audit_records.py", " or declared.policy.scope in CONFIGURATION_SCOPES)", ")", KEYS),
     Mutant("every use of a key is written", IDENTITY + "service.py", "if now - (cached.row.last_used_at or 0) >= LAST_USE_MS:", "if True:", KEYS),
     Mutant("audit log keeps keys", "src/guerdon/audit_log/service.py", "{name: redacted(value) for", "{name: value for", ("tests/api/test_secret_leaks.py",)),
     # --- passwords and second factors -----------------------------------------------------------------------------------
