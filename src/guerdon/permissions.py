@@ -16,6 +16,10 @@ SCOPES = frozenset({
     "events:read", "events:write", "campaigns:read", "campaigns:write", "offers:read", "offers:write",
     "vouchers:read", "vouchers:write", "vouchers:use", "clock:advance", METRICS_SCOPE,
 })  # fmt: skip
+VALUE_SCOPES = frozenset({"members:write", "wallets:write", "events:write", "vouchers:write", "vouchers:use"})
+"""Scopes to register members, record events and move value: the daily work of services, which the ledger and the documents record."""
+CONFIGURATION_SCOPES = frozenset(scope for scope in SCOPES - VALUE_SCOPES if not scope.endswith(":read")) | ADMIN_SCOPES
+"""Scopes to change how the programme works. The audit log has every change with one of them, by any caller."""
 ANY_SCOPE = "*"
 
 MISSING_OR_FOREIGN = "this does not exist, or it belongs to another member"

@@ -14,7 +14,7 @@ _CLEAN = {EXPECTED: "must not contain control or direction-override characters"}
 # console or a log, or one line look like two. An unpaired surrogate is no character.
 _UNCLEAN = r"\u0000-\u001f\u007f-\u009f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff"
 CLEAN_PATTERN = rf"^[^{_UNCLEAN}]*$(?!\n)"
-# What is compared must not contain characters that nobody sees. The joiners U+200C and U+200D are a part of Persian words and of emoji.
+# What is compared must not contain invisible characters. The joiners U+200C and U+200D are a part of Persian words and of emoji.
 _UNSEEN = r"\u00ad\u061c\u180e\u200b\u200e\u200f\u2060-\u2065\ufeff\ufff9-\ufffb"
 ID_PATTERN = rf"^[^{_UNCLEAN}{_UNSEEN}]*$(?!\n)"
 """Pattern of all texts that are compared: ids, references, SKUs and categories."""

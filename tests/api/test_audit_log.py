@@ -7,17 +7,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from falcon.asgi import App
 from pymongo.errors import AutoReconnect
 
 from guerdon.audit_log.models import AUDIT, Record
 from guerdon.audit_log.rules import find_faults
 from guerdon.database import Database
+from guerdon.http.operation import SAFE_METHODS
 from guerdon.wiring.services import Services
 from tests.api.test_sessions import logged_in
 from tests.clients import Caller, problem
 from tests.commands import guerdon_here
 from tests.factories import Factory
 from tests.invariants.retail import Run, guerdon
+from tests.serving import routes_of
 
 PASSWORD = "operator's password"
 
@@ -52,7 +55,7 @@ async def test_changes_by_staff_are_recorded_as_request_and_result(
         ("asked", operator_id, "debitWallet", {"wallet_id": wallet}, None, {}),
         ("answered", operator_id, "debitWallet", {"wallet_id": wallet}, 409, {}),
         ("asked", admin_id, "setRole", {"member_id": owner}, None, {}),
-        ("answered", admin_id, "setRole", {"member_id": owner}, 200, {"role": "support"}),
+        ("answered", admin_id, "setRole", {"member_id": owner}, 200, {"before": "member", "role": "support"}),
     ]
     assert [found[n].request_id == found[n + 1].request_id for n in (0, 2, 4)] == [True] * 3
     assert list(find_faults(found)) == []
@@ -127,3 +130,78 @@ async def test_audit_command_prints_records_and_reports_broken_ones(mongodb_url:
     status, lines, err = await command("audit")
     assert (status, len(lines), err.strip()) == (1, 4, "record 2 was changed after it was written")
     assert (await command("audit", "--after", "9"))[0] == 2
+
+
+NOT_CONFIGURATION = {
+    # Members and what they earn and spend: the ledger, events and vouchers record it.
+    "createMember", "creditWallet", "debitWallet", "createTransfer", "runBulk", "createHold", "captureHold", "voidHold",
+    "reverseTransaction", "recordEvent", "previewEvent", "recordEvents", "recordReferral", "redeemOffer", "validateVoucher", "reserveVoucher",
+    "useVoucher", "releaseVoucher", "unuseVoucher", "cancelVoucher", "loadGiftCard",
+    # It reads and computes.
+    "replayEvent",
+}  # fmt: skip
+"""Operations that change something and that a service key may call without a record. Add a new one on purpose."""
+
+
+async def test_every_change_of_the_configuration_by_a_service_is_recorded(
+    app: App[Any, Any], service: Caller, services: Services
+) -> None:
+    """Every route that needs a scope and is not safe: with a key, on things that do not exist."""
+    told = set[str]()
+    for route in routes_of(app):
+        if route.method in SAFE_METHODS or route.operation.policy.scope is None:
+            continue
+        before = len(await records(services))
+        await service.send(route.method, route.url, b"{}")
+        added = (await records(services))[before:]
+        if route.operation.operation_id in NOT_CONFIGURATION:
+            assert added == [], route.operation.operation_id
+        else:
+            assert [(each.phase, each.action) for each in added] == [
+                ("asked", route.operation.operation_id), ("answered", route.operation.operation_id),
+            ]  # fmt: skip
+            assert {each.actor for each in added} == {"key_" + str(service.token).split("_")[2]}
+        told.add(route.operation.operation_id)
+    assert told > NOT_CONFIGURATION
+    assert told - NOT_CONFIGURATION >= {
+        "createAsset", "freezeWallet", "unfreezeWallet", "closeWallet", "setTerms", "createCampaign", "replaceCampaign", "approveCampaign",
+        "activateCampaign", "pauseCampaign", "endCampaign", "replaceTiers", "createOffer", "replaceOffer", "activateOffer", "pauseOffer",
+        "endOffer", "generateCodes", "shareCode", "importCodes", "cancelBatch", "disableMember", "enableMember", "setRole", "createKey",
+        "revokeKey", "eraseMember", "simulateCampaign", "cancelSimulation",
+    }  # fmt: skip
+    assert list(find_faults(await records(services))) == []
+
+
+async def test_freeze_and_account_rules_are_recorded_with_the_values_before(
+    anonymous: Caller, service: Caller, services: Services, factory: Factory
+) -> None:
+    wallet = await factory.wallet(10)
+    _, admin = await colleague(anonymous, services, "admin")
+    await service.put(f"/v1/wallets/{wallet}/terms", {"credit_limit": 50, "day_limit": 100})
+    await admin.put(f"/v1/wallets/{wallet}/terms", {"credit_limit": 0, "ceiling": 900})
+    for step in ("freeze", "freeze", "unfreeze"):
+        assert (await service.post(f"/v1/wallets/{wallet}/{step}", {"reason": "card lost"})).status_code == 200
+    problem(await service.post(f"/v1/wallets/{wallet}/close"), 409, "wallet-not-empty")
+    await admin.put(f"/v1/members/{wallet.partition(':')[0]}/role", {"role": "support"})
+    answered = [each for each in await records(services) if each.phase == "answered"]
+    told = [(each.action, each.status, each.facts) for each in answered]
+    first = {"credit_limit": 0, "ceiling": None, "day_limit": None, "month_limit": None}
+    second = {"credit_limit": 50, "ceiling": None, "day_limit": 100, "month_limit": None}
+    third = {"credit_limit": 0, "ceiling": 900, "day_limit": None, "month_limit": None}
+    terms = [
+        (action, status, {name: json.loads(text) for name, text in facts.items()})
+        for action, status, facts in told
+        if action == "setTerms"
+    ]
+    assert terms == [
+        ("setTerms", 200, {"before": first, "after": second}),
+        ("setTerms", 200, {"before": second, "after": third}),
+    ]
+    assert [each for each in told if each[0] != "setTerms"] == [
+        ("freezeWallet", 200, {"before": "open", "after": "frozen"}),
+        ("freezeWallet", 200, {"before": "frozen", "after": "frozen"}),
+        ("unfreezeWallet", 200, {"before": "frozen", "after": "open"}),
+        ("closeWallet", 409, {}),
+        ("setRole", 200, {"before": "member", "role": "support"}),
+    ]
+    await factory.assert_books_balance()

@@ -3,6 +3,7 @@
 import asyncio
 import csv
 import io
+import re
 from typing import Any
 
 import pytest
@@ -348,6 +349,33 @@ async def test_qr_code_is_served_to_authorized_callers_only(
     assert {**problem(unknown, 404, "not-found"), "request_id": ""} == {**problem(strange, 404, "not-found"), "request_id": ""}
     problem(await codes.service.get(f"/v1/vouchers/{code}/qr.png", scale=21), 422, "validation")
     problem(await codes.service.get(f"/v1/vouchers/{code}/qr.png", border=-1), 422, "validation")
+
+
+async def test_qr_code_has_a_size_in_print_and_scales(codes: Codes, factory: Factory) -> None:
+    """Without a view box an image that a style sheet enlarges shows its modules at one pixel each: 6 mm.
+
+    The other places: the sheet, and the image of a second factor (test_second_factor.py).
+    """
+    offer = await factory.offer()
+    voucher = await factory.voucher(offer, await factory.member())
+    answer = await codes.service.get(f"/v1/vouchers/{voucher['code']}/qr.svg", scale=8, border=4)
+    tag = re.search(r'<svg [^>]*width="([\d.]+)mm" height="([\d.]+)mm" viewBox="0 0 ([\d.]+) ([\d.]+)"', answer.text)
+    assert tag is not None, answer.text[:300]
+    [size] = {float(number) for number in tag.groups()}
+    modules = round(size / (8 * 25.4 / 96))
+    assert modules in range(29, 60, 4), "21 modules or 4 more for each version, and the border"
+    png = await codes.service.get(f"/v1/vouchers/{voucher['code']}/qr.png", scale=8, border=4)
+    per_metre = int.from_bytes(png.content[png.content.index(b"pHYs") + 4 :][:4])
+    assert int.from_bytes(png.content[16:20]) == modules * 8
+    assert abs(modules * 8 / per_metre * 1000 - size) < 0.2, "both are printed in one size"
+    batch = await codes.generate(offer, 2)
+    await codes.work()
+    sheet = (await codes.service.get(f"/v1/batches/{batch['id']}/sheet")).text
+    for part in sheet.split("<svg")[1:]:
+        tag = part.partition(">")[0]
+        assert "viewBox=" in tag
+        assert "width" not in tag, "the style of the sheet sets it"
+    assert "svg{width:32mm;height:32mm}" in sheet
 
 
 async def test_codes_of_an_unfinished_code_batch_are_not_found(

@@ -92,16 +92,11 @@ async def scene(service: Caller, clock: ManualClock, factory: Factory) -> Scene:
 
 
 def cases_of(scene: Scene, factory: Factory) -> list[Case]:
-    wallet, other, member = scene.wallet, scene.other, scene.member
-    nobody = f"{NOBODY}:PTS"
-    voucher, used = "/v1/vouchers/{}/{}".format, f"/v1/vouchers/{scene.used}"
-    basket = {"amount": 2000, **GBP}
-    event = factory.event(member={"id": member})
-    commands = [
-        {"type": "debit", "wallet": wallet, "amount": 7, "key": "b1"},
-        {"type": "debit", "wallet": wallet, "amount": 10**9, "key": "b2"},
-    ]
-    codes = f"/v1/offers/{scene.free}/codes"
+    return [*wallet_cases(scene), *voucher_cases(scene), *code_cases(scene), *many_cases(scene, factory)]
+
+
+def wallet_cases(scene: Scene) -> list[Case]:
+    wallet, other, nobody = scene.wallet, scene.other, f"{NOBODY}:PTS"
     return [
         Case("creditWallet", f"/v1/wallets/{wallet}/credit", {"amount": 5}, f"/v1/wallets/{nobody}/credit", {"amount": 5}, "not-found"),
         Case(
@@ -125,6 +120,13 @@ def cases_of(scene: Scene, factory: Factory) -> list[Case]:
             "reverseTransaction", f"/v1/transactions/{scene.transaction}/reverse", {"amount": 5},
             f"/v1/transactions/{scene.transaction}/reverse", {"amount": 21}, "reversal-limit",
         ),
+    ]  # fmt: skip
+
+
+def voucher_cases(scene: Scene) -> list[Case]:
+    voucher, used, member = "/v1/vouchers/{}/{}".format, f"/v1/vouchers/{scene.used}", scene.member
+    basket = {"amount": 2000, **GBP}
+    return [
         Case(
             "redeemOffer", f"/v1/offers/{scene.offer}/redeem", {"member_id": member},
             f"/v1/offers/{scene.costly}/redeem", {"member_id": member}, "insufficient-funds",
@@ -138,12 +140,29 @@ def cases_of(scene: Scene, factory: Factory) -> list[Case]:
             "loadGiftCard", voucher(scene.card, "load"), {"member_id": member, "amount": 300},
             voucher(scene.card, "load"), {"member_id": member, "amount": 10**6}, "insufficient-funds", 200,
         ),
+    ]  # fmt: skip
+
+
+def code_cases(scene: Scene) -> list[Case]:
+    codes = f"/v1/offers/{scene.free}/codes"
+    return [
         Case("generateCodes", codes, {"count": 3}, "/v1/offers/off_none/codes", {"count": 3}, "not-found", 202),
         Case(
             "shareCode", f"{codes}/shared", {"code": "WELCOME-10", "uses": 5},
             "/v1/offers/off_none/codes/shared", {"code": "WELCOME-11", "uses": 5}, "not-found",
         ),
         Case("importCodes", f"/v1/offers/{scene.external}/codes/import", None, "/v1/offers/off_none/codes/import", None, "not-found", 202, b"code\nFILM-7Q4X-91\n"),
+    ]  # fmt: skip
+
+
+def many_cases(scene: Scene, factory: Factory) -> list[Case]:
+    """Commands that are keyed by their bodies."""
+    event = factory.event(member={"id": scene.member})
+    commands = [
+        {"type": "debit", "wallet": scene.wallet, "amount": 7, "key": "b1"},
+        {"type": "debit", "wallet": scene.wallet, "amount": 10**9, "key": "b2"},
+    ]
+    return [
         Case("runBulk", "/v1/bulk", {"commands": commands}, "/v1/bulk", {"commands": []}, "validation", 200),
         Case("recordEvent", "/v1/events", event, "/v1/events", {**scene.order, "amount": 1}, "event-id-reused"),
         Case(

@@ -62,7 +62,9 @@ class Authenticator:
         """Make Olga, enrol her, and return her as she has logged in without a factor."""
         await services.members.create_operator(OLGA["email"], PASSWORD, role)
         olga = await logged_in(anonymous)
-        self.secret = (await olga.post("/v1/me/totp", {"current_password": PASSWORD})).json()["secret"]
+        enrolled = (await olga.post("/v1/me/totp", {"current_password": PASSWORD})).json()
+        assert "viewBox" in enrolled["qr_svg"], "a page can give the image any size"
+        self.secret = enrolled["secret"]
         answer = await olga.post("/v1/me/totp/confirm", {"code": self.code()})
         assert answer.status_code == 200, answer.text
         self.codes = answer.json()["recovery_codes"]

@@ -121,8 +121,10 @@ def naming(scene: Scene, route: Route, pointer: str, thing: str) -> dict[str, An
     mine, theirs = scene.ada.ids["wallet_id"], scene.bob.ids["wallet_id"]
     if route.path == "/v1/bulk":
         name = pointer.rpartition("/")[2]
-        command = {"type": "transfer", "wallet": mine, "to": theirs, "amount": 1, "key": "k"}
-        return {"commands": [{**command, name: thing}]}
+        command = {"type": "transfer", "wallet": mine, "to": theirs, "amount": 1}
+        if name in {"hold", "transaction"}:
+            command = {"type": "capture" if name == "hold" else "reverse"}
+        return {"commands": [{**command, "key": "k", name: thing}]}
     if pointer == "/events/0/member/id":
         [event] = (route.operation.example or {})["events"]
         return {"events": [{**event, "member": {"id": thing}}]}

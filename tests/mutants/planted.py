@@ -106,7 +106,7 @@ MUTANTS = (
     Mutant("a lost race is told to the caller", COMMITTER, "except WriteRaceLost:\n                pass", "except WriteRaceLost:\n                raise", (TURNS,)),
     Mutant("a command overtakes one that was put off", COMMITTER, "moved.update(accounts)  # Later", "pass  # Later", (TURNS,)),
     Mutant("quiet accounts wait with a contended one", COMMITTER, "if moved.isdisjoint(accounts):", "if False:", (TURNS,)),
-    Mutant("a turn goes to whoever asks", LEDGER + "contention.py", '{"$concatArrays": [queue, [process_id]]}', '{"$concatArrays": [[process_id], queue]}', (TURNS,)),
+    Mutant("a turn goes to whoever asks", LEDGER + "contention.py", '{"$concatArrays": ["$line", own]}', '{"$concatArrays": [own, "$line"]}', (TURNS,)),
     Mutant("a dead holder keeps its turn", LEDGER + "contention.py", "LEASE_MS = 400", "LEASE_MS = 400_000_000", (TURNS,)),
     Mutant("a document changes once", STORE, '"u": {"$set": change.fields},', '"u": {"$setOnInsert": change.fields},', (MACHINE,)),
     Mutant("terms are not stored", STORE, '("lots", "holds", "floor", "ceiling", "status", "limits", "spent")', '("lots", "holds", "status")', (TERMS,)),
@@ -147,7 +147,7 @@ MUTANTS = (
     Mutant("key file is read for ever", IDENTITY + "key_file.py", "if state == self._seen:\n            return", "if False:\n            return", KEY_FILE),
     Mutant("keys hand out any scope", IDENTITY + "service.py", "        require_grantable(actor, distinct)\n", "", KEYS),
     Mutant("checksum of a key not looked at", "src/guerdon/ids.py", " and with_checksum(text[:-_CHECKSUM_LENGTH]) == text else None", " else None", KEYS),
-    Mutant("a service's keys are not audited", "src/guerdon/middlewares/audit_records.py", " or declared.policy.scope in ADMIN_SCOPES)", ")", KEYS),
+    Mutant("a service's keys are not audited", "src/guerdon/middlewares/audit_records.py", " or declared.policy.scope in CONFIGURATION_SCOPES)", ")", KEYS),
     Mutant("every use of a key is written", IDENTITY + "service.py", "if now - (cached.row.last_used_at or 0) >= LAST_USE_MS:", "if True:", KEYS),
     Mutant("audit log keeps keys", "src/guerdon/audit_log/service.py", "{name: redacted(value) for", "{name: value for", ("tests/api/test_secret_leaks.py",)),
     # --- passwords and second factors -----------------------------------------------------------------------------------

@@ -123,9 +123,23 @@ def test_no_registry_addresses_and_no_machine_paths() -> None:
 
 
 def test_every_dependency_is_pinned_with_hashes() -> None:
-    for name in ("runtime.txt", "dev.txt", "mongod.txt"):
+    for name in ("runtime.txt", "build.txt", "dev.txt", "mongod.txt"):
         text = (ROOT / "requirements" / name).read_text(encoding="utf-8").replace("\\\n", " ")
         lines = [line for line in text.splitlines() if line and not line.startswith("#")]
         assert lines
         for line in lines:
             assert re.match(r"[a-z0-9.\[\],_-]+==\S+ .*--hash=sha256:[0-9a-f]{64}", line, re.IGNORECASE), line
+
+
+def test_runtime_lock_has_no_tools_that_build() -> None:
+    """A deployment installs a wheel: what built it is a lock of its own, and the tools for development have both."""
+
+    def names(lock: str) -> set[str]:
+        text = (ROOT / "requirements" / lock).read_text(encoding="utf-8")
+        return {line.partition("==")[0].partition("[")[0] for line in text.splitlines() if "==" in line and line[:1].isalnum()}
+
+    wanted = (ROOT / "requirements" / "build.in").read_text(encoding="utf-8").splitlines()
+    tools = {line for line in wanted if line and not line.startswith("#")}
+    assert tools <= names("build.txt")
+    assert not tools & names("runtime.txt")
+    assert names("runtime.txt") | names("build.txt") <= names("dev.txt")

@@ -87,7 +87,7 @@ def faults(kind: type[Struct], body: Any) -> list[tuple[str, str]]:
         (BulkCreate, {"commands": []}, [("/commands", "must have at least 1 item")]),
         (BulkCreate, {"commands": [5]}, [("/commands/0", "must be an object")]),
         (BulkCreate, {"commands": [{}]}, [("/commands/0/type", "is required")]),
-        (BulkCreate, {"commands": [{"type": "gift"}]}, [("/commands/0/type", "must be one of: credit, debit, transfer")]),
+        (BulkCreate, {"commands": [{"type": "gift"}]}, [("/commands/0/type", "must be one of: credit, debit, transfer, hold, capture, void, reverse")]),
         (BulkCreate, {"commands": {}}, [("/commands", "must be a list")]),
         (EventCreate, {**samples_of(EventCreate)[0].body, "currency": "gbp"}, [("/currency", "must be a three-letter currency code in capitals")]),
         (DebitCreate, [], [("", "must be an object")]),

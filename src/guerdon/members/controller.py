@@ -110,7 +110,8 @@ class MembersResource:
     async def on_put_role(self, req: Request, resp: Response, member_id: str) -> None:
         """Set the role of a member: `member`, or a role of staff."""
         body, _ = await read(req, RoleUpdate)
-        note(req, role=body.role)
+        before = await self._members.get_member(member_id)
+        note(req, before=before.role, role=body.role)
         send(resp, view_member(await self._members.set_role(member_id, actor_of(req), body.role)))
 
 

@@ -1,4 +1,7 @@
-"""Records changes by staff, and changes of permissions by any caller, in the audit log: the request before the change, the response after it."""
+"""Records changes by staff, and changes of the configuration by any caller, in the audit log.
+
+The request is recorded before the change, the response after it.
+"""
 
 from collections.abc import Mapping
 from typing import Any
@@ -6,7 +9,7 @@ from typing import Any
 from guerdon.audit_log.service import AuditLog
 from guerdon.http.dry_run import DRY_RUN
 from guerdon.http.operation import SAFE_METHODS, Operation, Request, Response, in_time
-from guerdon.permissions import ADMIN_SCOPES
+from guerdon.permissions import CONFIGURATION_SCOPES
 
 
 class AuditRecords:
@@ -24,8 +27,8 @@ class AuditRecords:
             return
         if declared.audited:
             audited = actor.kind != "member"
-        else:  # Services are audited only when they change permissions.
-            audited = req.method not in SAFE_METHODS and (actor.kind == "operator" or declared.policy.scope in ADMIN_SCOPES)
+        else:
+            audited = req.method not in SAFE_METHODS and (actor.kind == "operator" or declared.policy.scope in CONFIGURATION_SCOPES)
         if not audited:
             return
         # The code of a voucher is a secret, so it is not recorded. The handler notes the voucher's owner.

@@ -22,6 +22,7 @@ from guerdon.errors import (
     UnsupportedMediaType,
 )
 from guerdon.http.operation import AnsweredError, Request, Response, problem_document
+from guerdon.middlewares.request_line import NO_ROUTE
 
 PROBLEM_TYPE = "application/problem+json"
 _BY_STATUS: dict[int, type[GuerdonError]] = {413: BodyTooLarge, 415: UnsupportedMediaType}
@@ -57,7 +58,7 @@ class Problems:
 
     async def on_framework_error(self, req: Request, resp: Response, error: HTTPError, _params: dict[str, Any]) -> None:
         if isinstance(error, HTTPNotFound):
-            problem: GuerdonError = NotFound("this route does not exist")
+            problem: GuerdonError = NotFound(NO_ROUTE)
         elif isinstance(error, HTTPMethodNotAllowed) or req.method not in COMBINED_METHODS:
             problem = MethodNotAllowed(f"this route does not support the method {req.method[:20]}; see the Allow header")
             resp.set_header("Allow", ", ".join(self._methods.get(req.uri_template or "", [])))

@@ -45,7 +45,7 @@ class FactorsResource:
         """Enrol a second factor: return a secret for an authenticator. Log-ins require its code once it is confirmed."""
         body, _ = await read(req, FactorCreate)
         secret, uri = await self._factors.begin(actor_of(req).id, body.current_password)
-        send(resp, NewFactorView(secret, uri, segno.make(uri, micro=False, error="m").svg_data_uri(scale=4)), 201)
+        send(resp, NewFactorView(secret, uri, segno.make(uri, micro=False, error="m").svg_data_uri(scale=4, unit="px")), 201)
 
     @operation(
         "confirmFactor",

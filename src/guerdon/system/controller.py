@@ -46,11 +46,24 @@ class HealthResource:
         """Check that the process answers. A database that fails does not change the answer."""
         send(resp, Health("ok"))
 
+    @operation("headLiveness", PUBLIC, tag="operations", answers={200: Health}, quota="none")
+    async def on_head_live(self, _req: Request, resp: Response) -> None:
+        """Check that the process answers, without a body."""
+        send(resp, Health("ok"))
+
     @operation(
         "getReadiness", PUBLIC, tag="operations", answers={200: Health}, errors=(ClockSkewed, DatabaseUnavailable), quota="none"
     )
     async def on_get_ready(self, _req: Request, resp: Response) -> None:
         """Check that the database answers, and that its clock agrees with the clock of this machine."""
+        await self._check_ready()
+        send(resp, Health("ok"))
+
+    @operation(
+        "headReadiness", PUBLIC, tag="operations", answers={200: Health}, errors=(ClockSkewed, DatabaseUnavailable), quota="none"
+    )
+    async def on_head_ready(self, _req: Request, resp: Response) -> None:
+        """Check that the database answers, and that its clock agrees with the clock of this machine, without a body."""
         await self._check_ready()
         send(resp, Health("ok"))
 

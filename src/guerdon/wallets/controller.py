@@ -37,7 +37,9 @@ from guerdon.wallets.models import (
     WalletList,
     WalletView,
     lots_of,
+    terms_text,
     view_lot,
+    view_terms,
     view_transaction,
     view_wallet,
 )
@@ -139,7 +141,9 @@ class TermsResource:
 
     async def _set_status(self, req: Request, resp: Response, wallet_id: str, kind: StatusChange) -> None:
         body, _ = await read_optional(req, StatusSet)
-        send(resp, view_wallet(await self._terms.set_status(actor_of(req), wallet_id, kind, body)))
+        change = await self._terms.set_status(actor_of(req), wallet_id, kind, body)
+        note(req, before=change.before.status, after=change.after.status or "")
+        send(resp, view_wallet(change.wallet))
 
     @operation(
         "freezeWallet",
@@ -195,7 +199,9 @@ class TermsResource:
     async def on_put_terms(self, req: Request, resp: Response, wallet_id: str) -> None:
         """Replace the account rules of a wallet: credit limit, ceiling, and spending limits per day and month."""
         body, _ = await read(req, TermsSet)
-        send(resp, view_wallet(await self._terms.set_terms(actor_of(req), wallet_id, body)))
+        change = await self._terms.set_terms(actor_of(req), wallet_id, body)
+        note(req, before=terms_text(view_terms(change.before)), after=terms_text(body))
+        send(resp, view_wallet(change.wallet))
 
 
 class TransfersResource:

@@ -4,6 +4,7 @@ import re
 from datetime import datetime
 from typing import Annotated, Literal
 
+import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType, field
 from pymongo import IndexModel
 
@@ -386,6 +387,12 @@ def view_terms(account: Account) -> TermsView:
     limits = account.limits or Limits()
     ceiling = None if account.ceiling == BALANCE_CEILING else account.ceiling
     return TermsView(max(-account.minimum_balance, 0), ceiling, limits.day, limits.month)
+
+
+def terms_text(terms: TermsView | TermsSet) -> str:
+    """Return account rules as JSON, for the audit log."""
+    rules = TermsView(terms.credit_limit, terms.ceiling, terms.day_limit, terms.month_limit)
+    return msgspec.json.encode(rules).decode()
 
 
 def lots_of(present: Account) -> list[Lot]:

@@ -24,6 +24,7 @@ from guerdon.middlewares.authentication import Authentication
 from guerdon.middlewares.problems import Problems
 from guerdon.middlewares.rate_limits import Addresses, AnonymousLimit, CallerLimit, GuessLimit
 from guerdon.middlewares.request_body import Refusals, RequestBody
+from guerdon.middlewares.request_line import RequestLine
 from guerdon.middlewares.request_log import RequestLog
 from guerdon.middlewares.request_path import RequestPath
 from guerdon.middlewares.response_headers import CrossOrigin, Headers
@@ -117,6 +118,7 @@ def build_app(services: Services, settings: Settings, log: FilteringBoundLogger)
                 access_log=settings.access_log,
                 deadline_ms=settings.ledger_deadline_ms,
             ),
+            RequestLine(),
             Refusals(),
             SecurityEvents(log, operations),
             Headers(behind_tls=settings.behind_tls),

@@ -136,17 +136,40 @@ def _people_on(resources: Resources, settings: Settings) -> _People:
     return _People(members, Access(database, tokens, clock), guard, factors, sessions, Profiles(members, vault))
 
 
+def _privacy_on(
+    resources: Resources, people: _People, wallets: Wallets, vouchers: Vouchers, audit: AuditLog, *, days: int
+) -> tuple[Erasures, Exports]:
+    database, clock, ledger = resources.database, resources.clock, resources.ledger
+    members, _, _, factors, sessions, profiles = people
+    erasures = Erasures(
+        database, members, sessions, ledger=ledger, audit=audit, clock=clock, belongings=ERASABLE_ROWS, external_id_days=days
+    )
+    exports = Exports(
+        database,
+        members,
+        sessions,
+        factors,
+        profiles=profiles,
+        wallets=wallets,
+        vouchers=vouchers,
+        ledger=ledger,
+        audit=audit,
+        clock=clock,
+    )
+    return erasures, exports
+
+
 def _services_on(resources: Resources, settings: Settings) -> Services:
     database, clock, ids, vault = resources.database, resources.clock, resources.ids, resources.vault
     ledger, assets = resources.ledger, resources.assets
-    members, access, guard, factors, sessions, profiles = _people_on(resources, settings)
-    audit = AuditLog(database, clock)
-    wallets = Wallets(ledger, members, assets, clock)
+    people = _people_on(resources, settings)
+    members, access, guard, factors, sessions, profiles = people
+    audit, wallets = AuditLog(database, clock), Wallets(ledger, members, assets, clock)
     holds, reversals = Holds(ledger, database=database, clock=clock), Reversals(ledger, database=database)
     campaigns = Campaigns(database, assets, clock, ids, approval=settings.campaign_approval == "required")
     offers = Offers(ledger, assets, database=database, clock=clock, ids=ids)
     vouchers = Vouchers(ledger, offers, profiles, outbox=resources.outbox, database=database, clock=clock, ids=ids)
-    days = settings.erased_external_id_days
+    erasures, exports = _privacy_on(resources, people, wallets, vouchers, audit, days=settings.erased_external_id_days)
     return Services(
         database=database,
         clock=clock,
@@ -182,21 +205,8 @@ def _services_on(resources: Resources, settings: Settings) -> Services:
         code_batches=CodeBatches(ledger, offers, database=database, clock=clock, ids=ids),
         code_generation=CodeGeneration(ledger, offers, database=database, clock=clock),
         point_of_sale=PointOfSale(ledger, vouchers, offers, members, outbox=resources.outbox, clock=clock, ids=ids),
-        erasures=Erasures(
-            database, members, sessions, ledger=ledger, audit=audit, clock=clock, belongings=ERASABLE_ROWS, external_id_days=days
-        ),
-        exports=Exports(
-            database,
-            members,
-            sessions,
-            factors,
-            profiles=profiles,
-            wallets=wallets,
-            vouchers=vouchers,
-            ledger=ledger,
-            audit=audit,
-            clock=clock,
-        ),
+        erasures=erasures,
+        exports=exports,
         clock_control=resources.control,
         clock_sync=resources.clock_sync,
     )

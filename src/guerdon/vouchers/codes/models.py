@@ -166,7 +166,7 @@ class PictureQuery(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     """Size of a QR code."""
 
     scale: Annotated[int, Meta(ge=1, le=20)] = 8
-    """Size of a module in pixels."""
+    """Size of a module in pixels, of which 96 are an inch in print."""
     border: Annotated[int, Meta(ge=0, le=10)] = 4
     """Width of the white border in modules."""
 

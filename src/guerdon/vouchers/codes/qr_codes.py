@@ -20,12 +20,22 @@ SHEET_POLICY = (
 """Content security policy of a printed page, which has this one style and loads nothing."""
 
 
+MM_PER_PIXEL = 25.4 / 96
+"""Size of a pixel in print, as in CSS."""
+
+
 def svg_of(text: str, scale: int, border: int) -> bytes:
-    return _render(text, "svg", scale, border)
+    """Return the SVG image with a size in millimetres and a view box, so that a page can give it any other size."""
+    out = io.BytesIO()
+    _qr(text).save(out, kind="svg", scale=round(scale * MM_PER_PIXEL, 3), border=border, unit="mm")
+    return out.getvalue()
 
 
 def png_of(text: str, scale: int, border: int) -> bytes:
-    return _render(text, "png", scale, border)
+    """Return the PNG image with its resolution, so that it prints in the size of the SVG image."""
+    out = io.BytesIO()
+    _qr(text).save(out, kind="png", scale=scale, border=border, dpi=96)
+    return out.getvalue()
 
 
 def _qr(text: str) -> segno.QRCode:
@@ -33,16 +43,10 @@ def _qr(text: str) -> segno.QRCode:
     return segno.make_qr(text, error="m")
 
 
-def _render(text: str, kind: str, scale: int, border: int) -> bytes:
-    out = io.BytesIO()
-    _qr(text).save(out, kind=kind, scale=scale, border=border)
-    return out.getvalue()
-
-
 def sheet_of(title: str, codes: Sequence[tuple[str, str]], first: int, total: int, note: str) -> str:
     """Return a printable page. `codes` are pairs: the content of the QR code and the text below it."""
     cells = "".join(
-        f"<li>{_qr(content).svg_inline(border=2)}<code>{escape(shown)}</code><small>{escape(note)}</small></li>"
+        f"<li>{_qr(content).svg_inline(border=2, omitsize=True)}<code>{escape(shown)}</code><small>{escape(note)}</small></li>"
         for content, shown in codes
     )
     return (
