@@ -39,6 +39,8 @@ _MACRO = re.compile(r"\.(all|exists|exists_one|filter|map)\(")
 _PARTS = re.compile(
     r"\bevent\.(?:(?!items\b)[A-Za-z_]\w*|items\.(?:all|exists|exists_one|filter|map|size)\()|\bsize\(event\.items(?= ?\))"
 )
+_MONEY = re.compile(r"(?<!\w)(?<![\w)\]}]\.)event\b(?!\.)|\bevent\.amount\b|\bunit_price\b|\[''\]")
+"""Amounts of the event in `_code_of`. A name in brackets is a string literal, so any of them may be an amount."""
 _WHOLE = re.compile(r"(?<!\w)(?<![\w)\]}]\.)event\b")
 _POSITION = re.compile(r"<input>:([0-9]{1,9}):([0-9]{1,9})")
 _REASON = re.compile(r"<input>:[0-9]{1,9}:[0-9]{1,9}: ([^\n]{1,300})")
@@ -106,6 +108,11 @@ class Formula(_Compiled):
     """A compiled expression that gives a number."""
 
     __slots__ = ()
+
+    @property
+    def reads_money(self) -> bool:
+        """True if the formula may read an amount of money: that of the event or the price of a line item."""
+        return _MONEY.search(self._code) is not None
 
     def evaluate(self, facts: Any) -> tuple[int | float | None, str | None]:
         """Return (number, None), or (None, error)."""

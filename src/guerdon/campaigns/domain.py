@@ -171,6 +171,14 @@ class ReturnedItem(Struct, frozen=True, kw_only=True):
     quantity: int
 
 
+class EarlyRefunds(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Refunds of one purchase in one currency that arrived before it."""
+
+    amount: int = 0
+    itemised: int = 0
+    items: tuple[ReturnedItem, ...] = ()
+
+
 class PurchaseRefunds(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Refunds and confirmations of one purchase, which may not have arrived yet."""
 
@@ -192,6 +200,8 @@ class PurchaseRefunds(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """By event type: id of the first event that confirmed the purchase."""
     released: dict[str, Released] = {}
     """By campaign: release of an award that waited."""
+    early: dict[str, EarlyRefunds] = {}
+    """By currency: refunds that arrived before their purchase. Those in its currency become part of `amount` when it arrives; others never do."""
 
 
 class AwardWallet(Struct, frozen=True, kw_only=True, omit_defaults=True):

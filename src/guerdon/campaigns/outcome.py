@@ -20,6 +20,7 @@ from guerdon.campaigns.domain import (
     Award,
     AwardWallet,
     DecisionView,
+    EarlyRefunds,
     EvaluationInputs,
     PurchaseRefunds,
     Refundable,
@@ -28,7 +29,7 @@ from guerdon.campaigns.domain import (
     ShopEvent,
 )
 from guerdon.campaigns.evaluation import Evaluation
-from guerdon.campaigns.line_items import add_up
+from guerdon.campaigns.line_items import add_up, merged
 from guerdon.campaigns.models import Campaign, PendingEvent
 from guerdon.campaigns.refunds import AwardClawback, RefundRequest, award_wallet_name, refund, take_whole
 from guerdon.campaigns.releases import CONFIRMED_MAX, lot_of, released_now
@@ -105,7 +106,7 @@ def event_outcome(
     achieved = _achieved(event, evaluations, allocations, inputs)
     before = inputs.before
     if event.type != PURCHASE or before is None or not before.amount or event.amount <= 0:
-        return EventOutcome(allocations, decisions=decisions, achieved=achieved)
+        return EventOutcome(allocations, decisions=decisions, note=left_out(event, before), achieved=achieved)
     wallets = dict(inputs.wallets)
     for allocation in allocations:
         apply_allocation(wallets, allocation)
@@ -113,21 +114,42 @@ def event_outcome(
     request = RefundRequest(before.amount, before.itemised, before.items)
     unrefunded = msgspec.structs.replace(before, amount=0, itemised=0, items=())
     early = refund(unrefunded, request, purchase, wallets, inputs.decided_at)
-    note = f"{early.refunded.amount} were refunded before it arrived"
+    note = "; ".join(filter(None, (f"{early.refunded.amount} were refunded before it arrived", left_out(event, before))))
     return EventOutcome(allocations, early.taken, decisions + early.decisions, early.refunded, note, achieved)
+
+
+def refunds_at_arrival(known: PurchaseRefunds, currency: str) -> PurchaseRefunds:
+    """Return the refunds of a purchase when it arrives: those that waited for it count if they are in its currency."""
+    same = known.early.get(currency)
+    if same is None:
+        return known
+    return msgspec.structs.replace(
+        known,
+        amount=known.amount + same.amount,
+        itemised=known.itemised + same.itemised,
+        items=merged(known.items, same.items),
+    )
+
+
+def left_out(event: ShopEvent, before: PurchaseRefunds | None) -> str | None:
+    """Return a note on the refunds in other currencies that arrived before their purchase, or None."""
+    if event.type != PURCHASE or before is None:
+        return None
+    others = [f"{early.amount} in {currency}" for currency, early in sorted(before.early.items()) if currency != event.currency]
+    return f"refunds of {', '.join(others)} that arrived before it are left out: it is in {event.currency}" if others else None
 
 
 def refund_outcome(event: ShopEvent, owner: str, purchase: Refundable | None, inputs: EvaluationInputs) -> EventOutcome:
     """Return the outcome of a linked refund. `purchase` is None if it has not arrived; the refund then waits for it."""
     known = inputs.before or PurchaseRefunds(id=f"{owner}/{event.refund_of}", owner=owner)
     if purchase is None:
-        waiting = msgspec.structs.replace(
-            known,
-            count=known.count + 1,
-            amount=known.amount + event.amount,
-            itemised=known.itemised + (event.amount if event.items else 0),
-            items=add_up(event.items, known.items),
+        same = known.early.get(event.currency, EarlyRefunds())
+        more = EarlyRefunds(
+            amount=same.amount + event.amount,
+            itemised=same.itemised + (event.amount if event.items else 0),
+            items=add_up(event.items, same.items),
         )
+        waiting = msgspec.structs.replace(known, count=known.count + 1, early={**known.early, event.currency: more})
         return EventOutcome(refunded=waiting, note=f"it waits for its purchase, {event.refund_of}")
     request = RefundRequest(event.amount, event.amount if event.items else 0, add_up(event.items))
     outcome = refund(known, request, purchase, inputs.wallets, inputs.decided_at)

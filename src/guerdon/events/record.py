@@ -27,7 +27,7 @@ from guerdon.campaigns.domain import (
 from guerdon.campaigns.engine import ENGINE
 from guerdon.campaigns.evaluation import Evaluation, Evaluator, LiveCampaign, Subject, reads_referrer
 from guerdon.campaigns.models import Campaign
-from guerdon.campaigns.outcome import EventOutcome, award_of, clawback_award, event_outcome
+from guerdon.campaigns.outcome import EventOutcome, award_of, clawback_award, event_outcome, refunds_at_arrival
 from guerdon.campaigns.refunds import AwardClawback
 from guerdon.errors import EventReused, NotFound, Retry
 from guerdon.ledger.models import (
@@ -282,7 +282,7 @@ class EventRecorder:
             referrer=state.referrer,
             achieved=self._achieved(state) if self._late else {},
             person=request.subject.sealed,
-            before=refunded_of(request.owner, event.id, view) if event.type == PURCHASE else None,
+            before=_refunds_at_arrival(event, request.owner, view),
         )
         evaluator = Evaluator(event, request.subject, inputs, request.calendar)
         evaluations = [self._early.get(live.campaign.id) or evaluator.evaluate(live) for live in request.campaigns]
@@ -364,6 +364,11 @@ def with_tiers(inputs: EvaluationInputs, sets: TierSets | None, state: MemberSta
 def refunded_of(owner: str, event_id: str, view: View) -> PurchaseRefunds | None:
     document = view.documents.get((REFUNDS, f"{owner}/{event_id}"))
     return None if document is None else msgspec.convert(document, PurchaseRefunds)
+
+
+def _refunds_at_arrival(event: ShopEvent, owner: str, view: View) -> PurchaseRefunds | None:
+    known = refunded_of(owner, event.id, view) if event.type == PURCHASE else None
+    return None if known is None else refunds_at_arrival(known, event.currency)
 
 
 def inputs_of(request: RecordRequest, view: View) -> EvaluationInputs:

@@ -5,10 +5,10 @@ from collections.abc import Mapping
 import msgspec
 
 from guerdon.campaigns.achievements import touching
-from guerdon.campaigns.domain import AchievementProgress, Award, Refundable
+from guerdon.campaigns.domain import AchievementProgress, Award, PurchaseRefunds, RecordedEvent, Refundable, ShopEvent
 from guerdon.campaigns.outcome import refund_outcome
 from guerdon.campaigns.refunds import wallet_of
-from guerdon.errors import Retry
+from guerdon.errors import Retry, Validation
 from guerdon.events.linked import award_wallets, find_linked_replay, linked_command, linked_decision, waiting_changes
 from guerdon.events.record import (
     AWARD_BYTES,
@@ -27,6 +27,9 @@ from guerdon.events.record import (
 from guerdon.ledger.models import Command, Decision, View
 from guerdon.tiers.member_state import TIERS_REF, member_state_of, tier_step, tiers_of
 from guerdon.tiers.rules import advance, gains_of
+
+EARLY_CURRENCIES_MAX = 5
+"""Maximum number of currencies of the refunds that wait for one purchase."""
 
 
 class RefundRecorder:
@@ -56,6 +59,7 @@ class RefundRecorder:
         replay = find_linked_replay(request, view, self._codec)
         if replay is not None:
             return replay
+        _require_currency(event, original, refunded_of(request.owner, event.refund_of, view))
         state, sets = member_state_of(request.owner, view), tiers_of(view)
         inputs = with_tiers(inputs_of(request, view), sets, state)
         inputs = msgspec.structs.replace(inputs, before=refunded_of(request.owner, event.refund_of, view))
@@ -78,6 +82,18 @@ class RefundRecorder:
         recorded = recorded_event(request, awards, outcome, inputs, tier_change=tier_step(progress, event.id))
         changes = refunded_change(outcome, inputs) + member_state_changes(event, state, progress, outcome, moved=bool(losses))
         return linked_decision(recorded, postings, changes, self._codec, progress)
+
+
+def _require_currency(event: ShopEvent, original: RecordedEvent | None, known: PurchaseRefunds | None) -> None:
+    """Check that the refund has the currency of its purchase.
+
+    Raises:
+        Validation: it has another one, or too many currencies wait for the purchase.
+    """
+    if original is not None and event.currency != original.currency:
+        raise Validation.at("/currency", f"the purchase is in {original.currency}; refund it in the same currency")
+    if original is None and known is not None and len({*known.early, event.currency}) > EARLY_CURRENCIES_MAX:
+        raise Validation.at("/currency", f"refunds in {EARLY_CURRENCIES_MAX} other currencies already wait for the purchase")
 
 
 def _achievement_awards(achieved: Mapping[str, AchievementProgress]) -> list[Award]:

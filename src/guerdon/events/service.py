@@ -208,7 +208,7 @@ class Events:
             return None
         pointer, done = ("/refund_of", "refunded") if event.refund_of is not None else ("/confirms", "confirmed")
         if original.owner != subject.id:
-            raise Validation.at(pointer, "the purchase belongs to another member")
+            raise _foreign_purchase(event)
         if original.type != PURCHASE:
             raise Validation.at(pointer, f"the event is a {original.type}; only a purchase can be {done}")
         return original
@@ -255,10 +255,18 @@ class Events:
         return early
 
     async def _subjects(self, events: Sequence[ShopEvent], campaigns: Sequence[LiveCampaign]) -> list[Subject | GuerdonError]:
-        """Return the member of each event, and create members that are new. An event that is recorded already creates no member."""
-        cursor = self._collection.raw.find({"_id": {"$in": [event.id for event in events]}}, {"_id": 1})
+        """Return the member of each event, and create members that are new.
+
+        An event that is recorded already, or about a purchase that is, creates no member.
+        """
+        wanted = {name for event in events for name in (event.id, event.about) if name is not None}
+        cursor = self._collection.raw.find({"_id": {"$in": sorted(wanted)}}, {"_id": 1})
         recorded = {str(row["_id"]) async for row in cursor}
-        new = {event.external_id for event in events if event.external_id is not None and event.id not in recorded}
+        new = {
+            event.external_id
+            for event in events
+            if event.external_id is not None and recorded.isdisjoint((event.id, event.about or event.id))
+        }
         member_ids: dict[str, str | None] = dict(await self._members.ensure_members(new)) if new else {}
         old = {event.external_id for event in events if event.external_id is not None} - member_ids.keys()
         for external_id in old:
@@ -267,7 +275,7 @@ class Events:
         for event in events:
             member_id = event.member_id if event.external_id is None else member_ids[event.external_id]
             if member_id is None:
-                subjects.append(already_recorded(event.id))
+                subjects.append(already_recorded(event.id) if event.id in recorded else _foreign_purchase(event))
             elif event.external_id is not None and not reads_member(event, campaigns, self._ledger.calendar):
                 subjects.append(Subject(member_id, event.external_id))
             else:
@@ -286,6 +294,8 @@ class Events:
                 # A refused event must not create a member: an event that is recorded already belongs to a known member.
                 if await self._collection.get(event.id) is not None:
                     raise already_recorded(event.id)
+                if event.about is not None and await self._collection.get(event.about) is not None:
+                    raise _foreign_purchase(event)
                 member_id = await self._members.ensure_member(event.external_id)
             if member_id is None or not reads_member(event, campaigns, self._ledger.calendar):
                 return Subject(member_id, event.external_id)
@@ -307,6 +317,11 @@ def event_command(request: RecordRequest, open_wallet: OpenWallet, codec: EventC
     event = request.event
     recorder = EventRecorder if event.about is None else ConfirmationRecorder if event.refund_of is None else RefundRecorder
     return recorder(request, open_wallet, codec).command()
+
+
+def _foreign_purchase(event: ShopEvent) -> Validation:
+    pointer = "/refund_of" if event.refund_of is not None else "/confirms"
+    return Validation.at(pointer, "the purchase belongs to another member")
 
 
 def shop_event(body: EventCreate) -> ShopEvent:
