@@ -131,7 +131,8 @@ class World:
         for old, amount in pieces:
             dates = old.at(self.now)
             if grace and dates.expires_at is not None and dates.expires_at <= self.now:
-                dates = dates._replace(expires_at=self.now + GRACE_MS)
+                first = dates.first_expires_at or dates.expires_at
+                dates = dates._replace(expires_at=self.now + GRACE_MS, first_expires_at=first)
             arrived.append((dates, amount))
         kept: Pieces = []
         for dates, amount in sorted(arrived, key=lambda piece: (piece[0] != PLAIN, place_of(piece))):
@@ -332,7 +333,7 @@ def amount_of(pieces: Pieces) -> int:
     return sum(amount for _, amount in pieces)
 
 
-def place_of(piece: Piece) -> tuple[float, bool, int]:
+def place_of(piece: Piece) -> tuple[float, bool, int, int]:
     return piece[0].place
 
 

@@ -21,6 +21,7 @@ from tools.query_plans.sample import (
     campaign_of,
     claim_of,
     event_of,
+    expired_lot_of,
     outbox_id_of,
     reference_of,
     refund_of,
@@ -105,6 +106,7 @@ def _by_id(sample: Sample) -> Cases:
     ):
         yield "standings.change", case, {"id": owner, "owner": owner, "count": count}
         yield "refunds.change", case, {"id": refund_of(owner), "owner": owner, "count": count}
+        yield "expired_lots.change", case, {"id": expired_lot_of(owner), "owner": owner, "count": count}
     for case, owner in (("found", quiet.owner), ("not found", UNKNOWN_MEMBER)):
         yield "factors.begin", case, {"id": owner, "none": None}
         yield "factors.confirm", case, {"id": owner, "none": None, "sealed": sealed_of(owner)}
@@ -177,6 +179,7 @@ def _batches(sample: Sample) -> Cases:
         "batch.events": [event_of(number) for number in range(0, min(2 * IDS_MAX, sample.members), 2)],
         "events.recorded": [event_of(number) for number in range(0, min(2 * IDS_MAX, sample.members), 2)],
         "batch.refunds": [refund_of(each.owner) for each in many],
+        "batch.expired_lots": [expired_lot_of(each.owner) for each in many],
         "batch.tier_sets": [PROGRAMME],
         "batch.standings": [each.owner for each in many],
         "batch.holds": sorted(hold_id(each.id, 1) for each in many),
@@ -214,6 +217,15 @@ def _history(sample: Sample) -> Cases:
     reference = reference_of(3)
     yield "entries.reference", "found", {"owner": hot.owner, "unique_key": unique_key(hot.owner, "reference", f"PTS-{reference}")}
     yield "entries.reference", "not found", {"owner": hot.owner, "unique_key": unique_key(hot.owner, "reference", "none")}
+    for case, wallet, since in (
+        ("hot wallet, nothing", hot, START_MS),
+        ("quiet wallet", quiet, START_MS),
+        ("quiet wallet, later", quiet, NOW_MS * 2),
+    ):
+        span = {"owner": wallet.owner, "first": entry_id(wallet.id, 0), "last": entry_id(wallet.id, wallet.seq)}
+        yield "entries.expired", case, {**span, "since": since}
+    for case, wallet in (("found", quiet), ("not found", hot)):
+        yield "reversals.of_expiries", case, {"ids": [transaction_id(wallet.id, 1)], "owner": wallet.owner}
     steps = [entry_id(hot.id, hot.seq * part // WAYS) for part in range(1, WAYS)]
     yield "entries.probe", "first step", {"ids": steps, "owner": hot.owner}
     yield "entries.probe", "last step", {"ids": [entry_id(hot.id, middle + part) for part in range(1, WAYS)], "owner": hot.owner}

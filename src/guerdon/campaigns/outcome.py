@@ -3,7 +3,7 @@
 Recording books the outcome, a replay compares it with the stored event, and a simulation adds outcomes up.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import msgspec
 from msgspec import Struct
@@ -31,8 +31,8 @@ from guerdon.campaigns.domain import (
 from guerdon.campaigns.evaluation import Evaluation
 from guerdon.campaigns.line_items import add_up, merged
 from guerdon.campaigns.models import Campaign, PendingEvent
-from guerdon.campaigns.refunds import AwardClawback, RefundRequest, award_wallet_name, refund, take_whole
-from guerdon.campaigns.releases import CONFIRMED_MAX, lot_of, released_now
+from guerdon.campaigns.refunds import AwardClawback, RefundRequest, award_wallet_name, lot_name, refund, take_whole
+from guerdon.campaigns.releases import CONFIRMED_MAX, released_now
 
 
 class EventOutcome(Struct, frozen=True):
@@ -51,6 +51,8 @@ class EventOutcome(Struct, frozen=True):
     """Achievements that counted the refunded purchase."""
     releases: list[Release] = []
     """Releases of waiting awards, without transaction ids."""
+    expired: Mapping[str, int] = {}
+    """By lot name: expired value that a refund has left for later ones."""
 
     @property
     def awards(self) -> list[Award]:
@@ -152,9 +154,9 @@ def refund_outcome(event: ShopEvent, owner: str, purchase: Refundable | None, in
         waiting = msgspec.structs.replace(known, count=known.count + 1, early={**known.early, event.currency: more})
         return EventOutcome(refunded=waiting, note=f"it waits for its purchase, {event.refund_of}")
     request = RefundRequest(event.amount, event.amount if event.items else 0, add_up(event.items))
-    outcome = refund(known, request, purchase, inputs.wallets, inputs.decided_at)
+    outcome = refund(known, request, purchase, inputs.wallets, inputs.decided_at, expired=inputs.expired)
     if not 2 * known.amount < purchase.amount <= 2 * outcome.refunded.amount:
-        return EventOutcome(taken=outcome.taken, decisions=outcome.decisions, refunded=outcome.refunded)
+        return EventOutcome(taken=outcome.taken, decisions=outcome.decisions, refunded=outcome.refunded, expired=outcome.expired)
     assert event.refund_of is not None
     achieved: dict[str, AchievementProgress] = {}
     broken: list[AchievementReached] = []
@@ -163,7 +165,14 @@ def refund_outcome(event: ShopEvent, owner: str, purchase: Refundable | None, in
         for reached in lost:
             outcome = take_whole(reached, f"{event.refund_of} counts no more", outcome, inputs.decided_at)
         broken += lost
-    return EventOutcome([], outcome.taken, outcome.decisions, outcome.refunded, None, achieved, broken)
+    return EventOutcome(
+        taken=outcome.taken,
+        decisions=outcome.decisions,
+        refunded=outcome.refunded,
+        achieved=achieved,
+        broken=broken,
+        expired=outcome.expired,
+    )
 
 
 def confirmation_outcome(
@@ -189,7 +198,7 @@ def confirmation_outcome(
             releases.append(release)
             released[award.campaign] = Released(event=event.id, expires_at=release.expires_at)
             if inputs.waiting is not None:
-                left = {**inputs.waiting, lot_of(award): inputs.waiting[lot_of(award)] - release.amount}
+                left = {**inputs.waiting, lot_name(award): inputs.waiting[lot_name(award)] - release.amount}
                 inputs = msgspec.structs.replace(inputs, waiting=left)
             wallets[award_wallet_name(award)] = wallet_after(wallets[award_wallet_name(award)], 0, -release.amount)
     note = None if decisions else f"nothing of {event.about} waits for {event.type}"

@@ -30,6 +30,7 @@ from guerdon.campaigns.models import Campaign
 from guerdon.campaigns.outcome import EventOutcome, award_of, clawback_award, event_outcome, refunds_at_arrival
 from guerdon.campaigns.refunds import AwardClawback
 from guerdon.errors import EventReused, NotFound, Retry
+from guerdon.ledger.expiry import ExpiredLots
 from guerdon.ledger.models import (
     COUNTED,
     ISSUER,
@@ -89,6 +90,8 @@ class RecordRequest(Struct, frozen=True):
     """Member who referred this member. Read only if a campaign or a refund depends on it."""
     achieved: Mapping[str, AchievementProgress] = {}
     """By campaign: achievements that the purchase of a refund counts for."""
+    expired: Mapping[str, ExpiredLots] = {}
+    """By wallet: what has expired of the awards that a refund takes back."""
     preview: bool = False
     evaluated_before: Mapping[str, Evaluation] | None = None
     """By campaign: evaluations that were made before the command, for an event with many items."""
@@ -148,7 +151,12 @@ class PostingBuilder:
         award = taken.award
         wallet = self.wallet(award.asset, award.to)
         counted = [account for name in award.counted if (account := self._known(name)) is not None]
-        posting = Posting(wallet.id, -taken.amount, ISSUER, lots=(taken.lot,), below_minimum=award.clawback == "debt")
+        # Value of the award that was held over its expiry has returned with another date.
+        returned = [
+            lot for lot in wallet.lots or () if lot.source == "promotional" and lot.first_expires_at == taken.lot.expires_at
+        ]
+        first = taken.lot, *(returned if taken.lot.expires_at is not None else ())
+        posting = Posting(wallet.id, -taken.amount, ISSUER, lots=first, below_minimum=award.clawback == "debt")
         return clawback_award(taken, self._book(wallet, posting, counted, award.campaign, award.version))
 
     def release(self, release: Release, waiting: Award) -> Release:

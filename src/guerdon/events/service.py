@@ -1,7 +1,7 @@
 """Events: each is recorded once, evaluated by every active campaign, and paid in the same commit."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import msgspec
 from msgspec import UNSET
@@ -28,10 +28,12 @@ from guerdon.clock import Clock, utc_ms
 from guerdon.database import Database
 from guerdon.errors import GuerdonError, NotFound, Overloaded, Retry, Validation
 from guerdon.events.confirmation import ConfirmationRecorder
+from guerdon.events.expired import first_expiries
 from guerdon.events.models import EventCreate
 from guerdon.events.record import EventCodec, EventRecorder, OpenWallet, RecordRequest, RecordResult, already_recorded
-from guerdon.events.refund import RefundRecorder
+from guerdon.events.refund import RefundRecorder, achievement_awards
 from guerdon.ids import digest
+from guerdon.ledger.expiry import ExpiredLots
 from guerdon.ledger.models import Command
 from guerdon.ledger.service import Ledger
 from guerdon.members.service import Members
@@ -43,6 +45,7 @@ Result = tuple[RecordedEvent, bool] | GuerdonError
 _canonical = msgspec.json.Encoder(order="sorted")
 YIELD_EVERY = 16
 """Number of events of a bulk request that are evaluated before other tasks run."""
+NOTHING_EXPIRED: Mapping[str, ExpiredLots] = {}
 ATTEMPTS_MAX = 5
 """Number of commands that are made for one event while what they read keeps changing."""
 
@@ -161,10 +164,13 @@ class Events:
         self, actor: Actor, event: ShopEvent, subject: Subject, campaigns: Sequence[LiveCampaign], *, preview: bool = False
     ) -> tuple[RecordedEvent, bool]:
         submit = self._ledger.preview if preview else self._ledger.submit
-        for _ in range(ATTEMPTS_MAX):
+        for attempt in range(ATTEMPTS_MAX):
             original = None if event.about is None else await self._original(event, event.about, subject)
             state = await self._member_state(event, subject, campaigns, original)
-            command = await self._command(actor, event, subject, campaigns, original=original, state=state, preview=preview)
+            expired = await self._expired(event, original, state, everything=attempt > 0)
+            command = await self._command(
+                actor, event, subject, campaigns, original=original, state=state, expired=expired, preview=preview
+            )
             try:
                 outcome = await submit(command)
             except Retry:
@@ -189,6 +195,17 @@ class Events:
         ):
             return None
         return await self._member_states.find_one({"_id": subject.id, "owner": subject.id})
+
+    async def _expired(
+        self, event: ShopEvent, original: RecordedEvent | None, state: MemberState | None, *, everything: bool
+    ) -> dict[str, ExpiredLots]:
+        """Return, by wallet, what has expired of the awards that a refund takes back; `everything`: of all that can have expired."""
+        if original is None or event.refund_of is None:
+            return {}
+        achieved = {} if state is None else touching(state.achieved, original.id)
+        awards = [*original.awards, *achievement_awards(achieved)]
+        since = first_expiries(awards, original.owner, original.recorded_at, None if everything else self._clock.now_ms())
+        return {wallet: await self._ledger.find_expired(wallet, since_ms) for wallet, since_ms in sorted(since.items())}
 
     async def _referred(
         self, events: Sequence[ShopEvent], subjects: Sequence[Subject | GuerdonError], campaigns: Sequence[LiveCampaign]
@@ -222,6 +239,7 @@ class Events:
         *,
         original: RecordedEvent | None = None,
         state: MemberState | None = None,
+        expired: Mapping[str, ExpiredLots] = NOTHING_EXPIRED,
         preview: bool = False,
     ) -> Command[RecordResult]:
         owner = subject.id or ""
@@ -237,6 +255,7 @@ class Events:
             original=original,
             referrer=None if state is None else state.referrer,
             achieved={} if state is None or original is None else touching(state.achieved, original.id),
+            expired=expired,
             preview=preview,
         )
         if len(event.items) > ITEMS_SURE and event.about is None:
