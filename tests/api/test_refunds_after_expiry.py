@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from guerdon.clock import rfc3339
 from guerdon.config import Settings
 from guerdon.ledger.jobs import sweep
 from guerdon.wiring.services import Services
@@ -134,8 +135,12 @@ async def test_value_that_returns_after_the_expiry_is_still_known(
     path = {"void": "/v1/holds/{}/void", "reverse": "/v1/transactions/{}/reverse"}[how]
     await ada.send(path.format(first), {})
     assert await ada.available() == 90
+    tomorrow = rfc3339(clock.now_ms() + 86_400_000)
+    await ada.send(f"/v1/wallets/{ada.wallet}/credit", {"amount": 10, "expires_at": tomorrow})
     assert [award["amount"] for award in (await ada.refund("within"))["awards"]] == [-60]
-    assert await ada.available() == 30
+    lots = (await service.get(f"/v1/wallets/{ada.wallet}/lots")).json()["items"]
+    assert [(lot["amount"], lot["expires_at"]) for lot in lots] == [(10, tomorrow), (30, None)]
+    await ada.spend(10)
 
     await ada.buy("beyond")
     second = await ada.hold(70) if how == "void" else await ada.spend(70)
