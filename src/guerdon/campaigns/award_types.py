@@ -139,6 +139,20 @@ def taken_back(award: PaidAward, refunded: PurchaseRefunds, purchase: Refundable
     return award.amount - award.amount * (share.denominator - share.numerator) // share.denominator
 
 
+def refunded_share(refunded: PurchaseRefunds, purchase: Refundable) -> Fraction:
+    """Return the refunded share of a purchase, which is 1 if all of it is refunded.
+
+    A purchase of 0, which a voucher or a gift card has paid, is refunded as a whole by a refund without line items, and otherwise by the
+    share of the returned line items.
+    """
+    if purchase.amount:
+        return Fraction(refunded.amount, purchase.amount)
+    lines = chosen(purchase.items)
+    if refunded.without_items or refunded.amount > refunded.itemised or (refunded.items and not lines):
+        return Fraction(1)
+    return returned_share(lines, refunded.items)
+
+
 def _proportional(award: PaidAward, refunded: PurchaseRefunds, purchase: Refundable) -> Fraction:
     """Return the refunded share of the purchase, 0 to 1.
 
@@ -146,8 +160,10 @@ def _proportional(award: PaidAward, refunded: PurchaseRefunds, purchase: Refunda
     its amount in the purchase.
     """
     if award.items is None:
-        return Fraction(refunded.amount, purchase.amount)
+        return refunded_share(refunded, purchase)
     share = returned_share(chosen(purchase.items, award.items), refunded.items)
+    if not purchase.amount:
+        return Fraction(1) if refunded.without_items else share
     return min(Fraction(1), share + Fraction(refunded.amount - refunded.itemised, purchase.amount))
 
 

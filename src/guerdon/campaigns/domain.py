@@ -41,7 +41,7 @@ class DecisionView(Struct, frozen=True):
 
 
 class Item(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A line item as stored. Imports may hold negative quantities and prices of zero, which the API refuses."""
+    """A line item as stored. Imports may hold negative quantities, which the API refuses."""
 
     sku: str
     quantity: int
@@ -50,7 +50,7 @@ class Item(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class ShopEvent(Struct, frozen=True, kw_only=True):
-    """An event to record. Imports may hold amounts of zero or below, which the API refuses."""
+    """An event to record. Imports may hold negative amounts, which the API refuses."""
 
     id: str
     type: str
@@ -177,6 +177,7 @@ class EarlyRefunds(Struct, frozen=True, kw_only=True, omit_defaults=True):
     amount: int = 0
     itemised: int = 0
     items: tuple[ReturnedItem, ...] = ()
+    without_items: bool = False
 
 
 class PurchaseRefunds(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -196,6 +197,8 @@ class PurchaseRefunds(Struct, frozen=True, kw_only=True, omit_defaults=True):
     items: tuple[ReturnedItem, ...] = ()
     spared: dict[str, int] = {}
     """By campaign: part of `taken` that stayed in the wallet."""
+    without_items: bool = False
+    """True if a refund without line items was recorded. It refunds a purchase of 0 as a whole."""
     confirmed: dict[str, str] = {}
     """By event type: id of the first event that confirmed the purchase."""
     released: dict[str, Released] = {}

@@ -4,6 +4,7 @@ Recording books the outcome, a replay compares it with the stored event, and a s
 """
 
 from collections.abc import Mapping, Sequence
+from fractions import Fraction
 
 import msgspec
 from msgspec import Struct
@@ -11,7 +12,7 @@ from msgspec import Struct
 from guerdon.calendar import Calendar
 from guerdon.campaigns.achievements import reach, without
 from guerdon.campaigns.allocation import Allocation, allocate, apply_allocation, wallet_after
-from guerdon.campaigns.award_types import AWARD_TYPES
+from guerdon.campaigns.award_types import AWARD_TYPES, refunded_share
 from guerdon.campaigns.domain import (
     PURCHASE,
     AchievementProgress,
@@ -33,6 +34,10 @@ from guerdon.campaigns.line_items import add_up, merged
 from guerdon.campaigns.models import Campaign, PendingEvent
 from guerdon.campaigns.refunds import AwardClawback, RefundRequest, award_wallet_name, lot_name, refund, take_whole
 from guerdon.campaigns.releases import CONFIRMED_MAX, released_now
+
+
+HALF = Fraction(1, 2)
+"""Refunded share of a purchase from which it no longer counts towards achievements."""
 
 
 class EventOutcome(Struct, frozen=True):
@@ -107,14 +112,15 @@ def event_outcome(
     ]
     achieved = _achieved(event, evaluations, allocations, inputs)
     before = inputs.before
-    if event.type != PURCHASE or before is None or not before.amount or event.amount <= 0:
+    if event.type != PURCHASE or before is None or not _has_refunds(before) or event.amount < 0:
         return EventOutcome(allocations, decisions=decisions, note=left_out(event, before), achieved=achieved)
     wallets = dict(inputs.wallets)
     for allocation in allocations:
         apply_allocation(wallets, allocation)
     purchase = Refundable(event.amount, [award_of(allocation) for allocation in allocations if allocation.amount], event.items)
-    request = RefundRequest(before.amount, before.itemised, before.items)
-    unrefunded = msgspec.structs.replace(before, amount=0, itemised=0, items=())
+    without_items = before.without_items or before.amount > before.itemised
+    request = RefundRequest(before.amount, before.itemised, before.items, without_items)
+    unrefunded = msgspec.structs.replace(before, amount=0, itemised=0, items=(), without_items=False)
     early = refund(unrefunded, request, purchase, wallets, inputs.decided_at)
     note = "; ".join(filter(None, (f"{early.refunded.amount} were refunded before it arrived", left_out(event, before))))
     return EventOutcome(allocations, early.taken, decisions + early.decisions, early.refunded, note, achieved)
@@ -130,6 +136,7 @@ def refunds_at_arrival(known: PurchaseRefunds, currency: str) -> PurchaseRefunds
         amount=known.amount + same.amount,
         itemised=known.itemised + same.itemised,
         items=merged(known.items, same.items),
+        without_items=known.without_items or same.without_items,
     )
 
 
@@ -141,6 +148,11 @@ def left_out(event: ShopEvent, before: PurchaseRefunds | None) -> str | None:
     return f"refunds of {', '.join(others)} that arrived before it are left out: it is in {event.currency}" if others else None
 
 
+def _has_refunds(refunded: PurchaseRefunds) -> bool:
+    """Return whether a refund, and not only a confirmation, was recorded."""
+    return bool(refunded.amount or refunded.items or refunded.without_items)
+
+
 def refund_outcome(event: ShopEvent, owner: str, purchase: Refundable | None, inputs: EvaluationInputs) -> EventOutcome:
     """Return the outcome of a linked refund. `purchase` is None if it has not arrived; the refund then waits for it."""
     known = inputs.before or PurchaseRefunds(id=f"{owner}/{event.refund_of}", owner=owner)
@@ -150,12 +162,13 @@ def refund_outcome(event: ShopEvent, owner: str, purchase: Refundable | None, in
             amount=same.amount + event.amount,
             itemised=same.itemised + (event.amount if event.items else 0),
             items=add_up(event.items, same.items),
+            without_items=same.without_items or not event.items,
         )
         waiting = msgspec.structs.replace(known, count=known.count + 1, early={**known.early, event.currency: more})
         return EventOutcome(refunded=waiting, note=f"it waits for its purchase, {event.refund_of}")
-    request = RefundRequest(event.amount, event.amount if event.items else 0, add_up(event.items))
+    request = RefundRequest(event.amount, event.amount if event.items else 0, add_up(event.items), not event.items)
     outcome = refund(known, request, purchase, inputs.wallets, inputs.decided_at, expired=inputs.expired)
-    if not 2 * known.amount < purchase.amount <= 2 * outcome.refunded.amount:
+    if not refunded_share(known, purchase) < HALF <= refunded_share(outcome.refunded, purchase):
         return EventOutcome(taken=outcome.taken, decisions=outcome.decisions, refunded=outcome.refunded, expired=outcome.expired)
     assert event.refund_of is not None
     achieved: dict[str, AchievementProgress] = {}

@@ -403,7 +403,7 @@ def member_state_changes(
     after = progress.member_state
     if not before.owner:
         return []
-    if event.type == PURCHASE and event.amount > 0:
+    if event.type == PURCHASE and event.amount >= 0:
         last = max(event.occurred_at, before.last_purchase_at or event.occurred_at)
         after = msgspec.structs.replace(after, purchases=before.purchases + 1, last_purchase_at=last)
     elif not moved and not progress.changes and not outcome.achieved:

@@ -389,8 +389,8 @@ def _contradictions_of(body: EventCreate) -> list[Validation]:
     if (body.member.external_id is UNSET) == (body.member.id is UNSET):
         faults.append(Validation.at("/member", "identify the member by exactly one of external_id and id"))
     monetary = body.type in MONETARY
-    if monetary and body.amount == 0:
-        faults.append(Validation.at("/amount", f"a {body.type} needs an amount of at least 1 minor unit"))
+    if body.type == REFUND and body.amount == 0 and body.refund_of is None:
+        faults.append(Validation.at("/amount", "a refund without refund_of needs an amount of at least 1 minor unit"))
     if body.currency is None and (monetary or body.amount):
         faults.append(Validation.at("/currency", "an amount needs its currency"))
     if body.refund_of is not None and body.type != REFUND:
