@@ -20,6 +20,8 @@ from guerdon.money import AMOUNT_MAX, divide
 
 PLACES = 10_000
 """Decimals have at most four places, so ten-thousandths hold them exactly."""
+_DECIMAL_PLACES, _DECIMAL_DIGITS = 9, 15
+"""Precision to which the value of a formula is rounded before the one rounding. A double holds any 15 digits."""
 AwardT = TypeVar("AwardT", bound=Struct)
 Amount = tuple[int | None, str]
 """Amount in minor units with its reason; None if it could not be computed."""
@@ -115,6 +117,16 @@ def _percent(award: PercentAward, basis: AwardBasis) -> Amount:
     return amount, f"{award.percent} percent{basis.by_tier}: {basis.amount} gives {amount} (rounding {award.rounding})"
 
 
+def decimal_of(value: float) -> Fraction:
+    """Return the decimal that a binary number stands for: 29 for 28.999999999999996, which `100.0 * 0.29` gives.
+
+    It is the nearest number of nine decimal places, and of at most 15 digits. The error of a formula is far below that, and every decimal
+    that a formula can hold is far above it.
+    """
+    places = min(_DECIMAL_PLACES, max(0, _DECIMAL_DIGITS - len(str(abs(int(value))))))
+    return Fraction(round(Fraction(value) * 10**places), 10**places)
+
+
 def _formula(award: FormulaAward, basis: AwardBasis) -> Amount:
     assert basis.formula is not None
     value, error = basis.formula.evaluate(basis.facts)
@@ -122,7 +134,12 @@ def _formula(award: FormulaAward, basis: AwardBasis) -> Amount:
         error = "it is no number"
     if error is not None or value is None:
         return None, f"the award could not be evaluated: {error}"
-    exact = Fraction(value) * basis.multiplier / PLACES
+    if isinstance(value, float):
+        decimal = decimal_of(value)
+        value = float(decimal)
+    else:
+        decimal = Fraction(value)
+    exact = decimal * basis.multiplier / PLACES
     if abs(exact) > AMOUNT_MAX:
         return None, "the award's formula gives more than one award may be"
     amount = divide(exact.numerator, exact.denominator, award.rounding)

@@ -35,7 +35,6 @@ from guerdon.campaigns.models import Campaign, PendingEvent
 from guerdon.campaigns.refunds import AwardClawback, RefundRequest, award_wallet_name, lot_name, refund, take_whole
 from guerdon.campaigns.releases import CONFIRMED_MAX, released_now
 
-
 HALF = Fraction(1, 2)
 """Refunded share of a purchase from which it no longer counts towards achievements."""
 
