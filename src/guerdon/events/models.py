@@ -66,7 +66,7 @@ class ItemCreate(Struct, frozen=True, forbid_unknown_fields=True):
 class EventCreate(Struct, frozen=True, forbid_unknown_fields=True):
     """Something that happened in the shop.
 
-    A purchase and a refund have a currency; for other types it is optional. An event with `confirms` is not evaluated; it
+    A purchase and a refund have an amount and a currency; for other types both are optional. An event with `confirms` is not evaluated; it
     releases awards of the purchase that wait for its type. `id`, `items` and `attributes` are kept permanently, even after an erasure, so they
     must not hold personal data.
     """
@@ -79,8 +79,8 @@ class EventCreate(Struct, frozen=True, forbid_unknown_fields=True):
     """Member whose event it is."""
     occurred_at: datetime
     """Time of the event, RFC 3339 with an offset."""
-    amount: Annotated[int, Meta(ge=0, le=AMOUNT_MAX, examples=[13912])] = 0
-    """Amount in minor units of `currency`. It is 0 for a purchase that vouchers or gift cards have paid, and for the refund of one."""
+    amount: Annotated[int, Meta(ge=0, le=AMOUNT_MAX, examples=[13912])] | UnsetType = UNSET
+    """Amount in minor units of `currency`. Needed for a purchase and a refund; 0 if vouchers or gift cards have paid the purchase."""
     currency: Currency | None = None
     """Currency of the amounts, three letters. Needed for a purchase, for a refund, and with an amount."""
     items: Annotated[list[ItemCreate], Meta(max_length=ITEMS_MAX)] = []

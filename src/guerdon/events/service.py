@@ -364,7 +364,7 @@ def shop_event(body: EventCreate) -> ShopEvent:
         id=body.id,
         type=body.type,
         occurred_at=occurred_at,
-        amount=body.amount,
+        amount=0 if body.amount is UNSET else body.amount,
         currency=body.currency or "",
         refund_of=body.refund_of,
         external_id=external_id,
@@ -389,6 +389,8 @@ def _contradictions_of(body: EventCreate) -> list[Validation]:
     if (body.member.external_id is UNSET) == (body.member.id is UNSET):
         faults.append(Validation.at("/member", "identify the member by exactly one of external_id and id"))
     monetary = body.type in MONETARY
+    if monetary and body.amount is UNSET:
+        faults.append(Validation.at("/amount", f"a {body.type} needs an amount; it is 0 if vouchers or gift cards have paid it"))
     if body.type == REFUND and body.amount == 0 and body.refund_of is None:
         faults.append(Validation.at("/amount", "a refund without refund_of needs an amount of at least 1 minor unit"))
     if body.currency is None and (monetary or body.amount):
