@@ -14,13 +14,13 @@ from falcon.asgi import Request, Response
 from msgspec import Struct
 
 from guerdon.errors import GuerdonError, OutcomeUnknown
+from guerdon.http.body import JSON_TYPE, read_no_body
 from guerdon.http.query import NoQuery, read_query
 from guerdon.permissions import Actor, Policy
 
 T = TypeVar("T")
 CHECK_SECONDS = 0.1
 """Interval at which deadlines are checked: the maximum delay after one."""
-JSON_TYPE = "application/json"
 _encode = msgspec.json.Encoder().encode
 SAFE_METHODS = frozenset({"GET", "HEAD"})
 """Methods that change nothing (RFC 9110, section 9.2.1)."""
@@ -75,6 +75,8 @@ class Operation(Struct, frozen=True):
     is not written into the audit log or other logs."""
     takes: str | None = None
     """Media type of a body other than JSON."""
+    refuses_body: bool = False
+    """True if it changes something and takes no body. A body other than `{}` is refused, because the caller expects it to matter."""
 
 
 def operation(
@@ -101,6 +103,7 @@ def operation(
     takes_no_query = query is None and (body is not None or not policy.public)
 
     def attach(handler: Handler) -> Handler:
+        refuses_body = body is None and takes is None and not handler.__name__.startswith(("on_get", "on_head"))
         declared = Operation(
             operation_id,
             policy,
@@ -117,12 +120,15 @@ def operation(
             audited,
             guesses,
             takes,
+            refuses_body,
         )
 
         @wraps(handler)
         async def bounded(resource: object, req: Request, resp: Response, **params: Any) -> None:
             if takes_no_query and req.query_string:
                 read_query(req, NoQuery)
+            if refuses_body:
+                await in_time(req, read_no_body(req))
             await in_time(req, handler(resource, req, resp, **params))
 
         cast(Any, bounded).operation = declared

@@ -205,7 +205,7 @@ _BODY_ERRORS: frozenset[type[GuerdonError]] = frozenset({MalformedJson, BodyTooL
 def errors_of(declared: Operation) -> set[type[GuerdonError]]:
     """Return the errors that a route can answer: its own, and those of the server, rate limits, its policy and the checks of its input."""
     errors: set[type[GuerdonError]] = {*_COMMON_ERRORS, *declared.errors}
-    if declared.body is not None:
+    if declared.body is not None or declared.refuses_body:
         errors |= _BODY_ERRORS
     if declared.takes is not None:
         errors |= _BODY_ERRORS - {MalformedJson}
