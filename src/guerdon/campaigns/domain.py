@@ -248,6 +248,7 @@ class EvaluationInputs(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """By asset and month: qualifying points before the event."""
     purchases: int = 0
     last_purchase_at: int | None = None
+    """Time of the last purchase at or before the time of the event."""
     achieved: dict[str, AchievementProgress] = {}
     """By campaign: progress in its achievement before the event."""
     referrer: str | None = None
@@ -300,6 +301,8 @@ class MemberState(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """By campaign: progress in its achievement."""
     due_at: int | None = None
     """Time of the next change of tier without an event; the review finds the member by it."""
+    purchase_times: tuple[int, ...] = ()
+    """Times of the newest purchases, oldest first. States from before this field have only `last_purchase_at`."""
 
 
 class RecordedEvent(Struct, frozen=True, kw_only=True):

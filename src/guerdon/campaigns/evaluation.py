@@ -8,8 +8,8 @@ from msgspec import Struct
 
 from guerdon.calendar import Calendar
 from guerdon.campaigns.achievements import Step, step
-from guerdon.members.models import BIRTHDAY
-from guerdon.money import is_currency
+from guerdon.campaigns.award_types import award_amount, formula_of, reads_money, refunded_share
+from guerdon.campaigns.birthdays import NO_BIRTHDAY, birthday_on
 from guerdon.campaigns.cel import Condition, Formula, compile_condition, compile_formula, facts_of
 from guerdon.campaigns.cel_cost import COMMIT_US_MAX, CONDITION_US_MAX, ITEMS_SURE
 from guerdon.campaigns.domain import PURCHASE, REFUND, AchievementProgress, EvaluationInputs, Refundable, ShopEvent

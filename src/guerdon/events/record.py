@@ -28,6 +28,7 @@ from guerdon.campaigns.engine import ENGINE
 from guerdon.campaigns.evaluation import Evaluation, Evaluator, LiveCampaign, Subject, reads_referrer
 from guerdon.campaigns.models import Campaign
 from guerdon.campaigns.outcome import EventOutcome, award_of, clawback_award, event_outcome, refunds_at_arrival
+from guerdon.campaigns.purchase_history import last_purchase_before, with_purchase
 from guerdon.campaigns.refunds import AwardClawback
 from guerdon.errors import EventReused, NotFound, Retry
 from guerdon.ledger.expiry import ExpiredLots
@@ -286,7 +287,7 @@ class EventRecorder:
             inputs,
             tier=tier,
             purchases=state.purchases,
-            last_purchase_at=state.last_purchase_at,
+            last_purchase_at=last_purchase_before(state, event.occurred_at),
             referrer=state.referrer,
             achieved=self._achieved(state) if self._late else {},
             person=request.subject.sealed,
@@ -404,8 +405,7 @@ def member_state_changes(
     if not before.owner:
         return []
     if event.type == PURCHASE and event.amount >= 0:
-        last = max(event.occurred_at, before.last_purchase_at or event.occurred_at)
-        after = msgspec.structs.replace(after, purchases=before.purchases + 1, last_purchase_at=last)
+        after = with_purchase(after, event.occurred_at)
     elif not moved and not progress.changes and not outcome.achieved:
         return []
     if outcome.achieved:

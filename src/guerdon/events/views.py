@@ -93,9 +93,9 @@ class InputsView(Struct, frozen=True):
     qualifying: dict[str, dict[str, int]]
     """By asset and month: qualifying points before the event."""
     purchases: int
-    """Number of the member's purchases before the event."""
+    """Number of the member's purchases that were recorded before the event."""
     last_purchase_at: str | None
-    """Time of the last purchase before the event, RFC 3339 in UTC. Null: none."""
+    """Time of the last recorded purchase at or before the time of the event, RFC 3339 in UTC. Null: none."""
     wallets: dict[str, WalletStateView]
     """By asset: wallets that the awards depended on."""
     used: dict[str, int]
