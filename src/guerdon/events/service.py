@@ -24,7 +24,7 @@ from guerdon.campaigns.domain import (
 from guerdon.campaigns.evaluation import MONETARY, Evaluation, Evaluator, LiveCampaign, Subject, reads_member, reads_referrer
 from guerdon.campaigns.profiles import Profiles
 from guerdon.campaigns.service import Campaigns
-from guerdon.clock import Clock, utc_ms
+from guerdon.clock import Clock, rfc3339, utc_ms
 from guerdon.database import Database
 from guerdon.errors import GuerdonError, NotFound, Overloaded, Retry, Validation
 from guerdon.events.confirmation import ConfirmationRecorder
@@ -54,7 +54,15 @@ class Events:
     """Shop events and what they earn."""
 
     def __init__(
-        self, ledger: Ledger, members: Members, campaigns: Campaigns, *, profiles: Profiles, database: Database, clock: Clock
+        self,
+        ledger: Ledger,
+        members: Members,
+        campaigns: Campaigns,
+        *,
+        profiles: Profiles,
+        database: Database,
+        clock: Clock,
+        ahead_hours_max: int,
     ) -> None:
         self._ledger = ledger
         self._members = members
@@ -65,15 +73,18 @@ class Events:
         self._member_states = database.collection(MEMBER_STATES, MemberState)
         self._codec = EventCodec(self._collection.encode, self._collection.decode)
         self._clock = clock
+        self._ahead_ms_max = ahead_hours_max * 3_600_000
 
-    async def record(self, actor: Actor, event: ShopEvent) -> tuple[RecordedEvent, bool]:
+    async def record(self, actor: Actor, body: EventCreate) -> tuple[RecordedEvent, bool]:
         """Record an event and pay its awards in one commit. Return the event, and true if it was recorded before.
 
         Raises:
             NotFound: the event names a member id that does not exist.
-            Validation: the event that it refunds or confirms is no purchase, or belongs to another member.
+            Validation: the body contradicts itself, its time is too far ahead, or the event that it refunds or confirms is no purchase or
+                belongs to another member.
             EventReused: the id belongs to another event.
         """
+        event = shop_event(body, self._latest_ms())
         campaigns = await self._campaigns.list_live()
         subject = await self._subject(event, campaigns, create=True)
         return await self._record(actor, event, subject, campaigns)
@@ -82,9 +93,10 @@ class Events:
         """Record the events of a bulk request, each on its own. Events of one member are recorded in the order given."""
         results: list[Result | None] = []
         events: list[ShopEvent] = []
+        latest_ms = self._latest_ms()
         for body in bodies:
             try:
-                events.append(shop_event(body))
+                events.append(shop_event(body, latest_ms))
                 results.append(None)
             except Validation as error:
                 results.append(error)
@@ -125,14 +137,15 @@ class Events:
                     results[index] = error
         return [results[index] for index in range(len(events))]
 
-    async def preview(self, actor: Actor, event: ShopEvent) -> RecordedEvent:
+    async def preview(self, actor: Actor, body: EventCreate) -> RecordedEvent:
         """Evaluate an event like `record` on the present balances, and write nothing, not even a new member.
 
         Raises:
             NotFound: the event names a member id that does not exist.
-            Validation: the event that it refunds or confirms is no purchase, or belongs to another member.
+            Validation: as for `record`.
             EventReused: the id belongs to another event.
         """
+        event = shop_event(body, self._latest_ms())
         campaigns = await self._campaigns.list_live()
         subject = await self._subject(event, campaigns, create=False)
         recorded, _ = await self._record(actor, event, subject, campaigns, preview=True)
@@ -159,6 +172,13 @@ class Events:
         if all(award.waits is None for award in event.awards):
             return event, None
         return event, await self._refunds.find_one({"_id": f"{event.owner}/{event_id}", "owner": event.owner})
+
+    def _latest_ms(self) -> int:
+        """Return the latest acceptable time of an event.
+
+        A later one would use caps of its own, and every purchase after it would seem to come too soon after it.
+        """
+        return self._clock.now_ms() + self._ahead_ms_max
 
     async def _record(
         self, actor: Actor, event: ShopEvent, subject: Subject, campaigns: Sequence[LiveCampaign], *, preview: bool = False
@@ -343,17 +363,23 @@ def _foreign_purchase(event: ShopEvent) -> Validation:
     return Validation.at(pointer, "the purchase belongs to another member")
 
 
-def shop_event(body: EventCreate) -> ShopEvent:
-    """Return the event that a request describes.
+def shop_event(body: EventCreate, latest_ms: int) -> ShopEvent:
+    """Return the event that a request describes. It must not occur after `latest_ms`.
 
     Raises:
-        Validation: the body names no member or two, a time without an offset, a purchase or refund without an amount, or `refund_of` or
-            `confirms` on an event that cannot have it.
+        Validation: the body names no member or two, a time without an offset or after `latest_ms`, a purchase or refund without an amount,
+            or `refund_of` or `confirms` on an event that cannot have it.
     """
     faults = _contradictions_of(body)
     occurred_at = 0
     try:
         occurred_at = utc_ms(body.occurred_at, "/occurred_at")
+        if occurred_at > latest_ms:
+            faults.append(
+                Validation.at(
+                    "/occurred_at", f"an event can occur until {rfc3339(latest_ms)} at the latest; check the sender's clock"
+                )
+            )
     except Validation as fault:
         faults.append(fault)
     if faults:
