@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from guerdon.clock import to_datetime
+from guerdon.events.recent_types import EVENTS_READ_MAX
 from guerdon.history.rules import WAYS
 from guerdon.ledger.models import REFUSAL, SEQ_DIGITS, entry_id, hold_id, transaction_id, unique_key
 from guerdon.simulated_clock.models import CLOCK_ID
@@ -303,6 +304,7 @@ def _simulations(sample: Sample) -> Cases:
     yield "simulations.open", "20 of 200 are open", {"free": 0}
     yield "simulations.take", "the oldest", {"lane": 0}
     yield "simulations.expire", "nothing expired", {"moment": to_datetime(NOW_MS)}
+    yield "events.newest", "1,000 events", {"limit": EVENTS_READ_MAX}
     for query in ("events.past", "events.past_count"):
         yield query, "an hour", {"since": START_MS, "until": START_MS + 3_600_000, "requested_at": NOW_MS}
     orders = [event_of(number) for number in range(0, min(2 * IDS_MAX, sample.members), 2)]

@@ -354,6 +354,12 @@ CAMPAIGNS_AND_EVENTS = [
     Query("expired_lots.change", "request", _LATE_REFUNDS, update(EXPIRED_LOTS, {**OWN, "count": ":count"}, upsert=True)),
     Query("standings.change", "request", "POST /v1/events", update(MEMBER_STATES, {**OWN, "count": ":count"}, upsert=True)),
     Query("events.recorded", "request", "POST /v1/events/bulk", find(EVENTS, IDS, fields=["_id"])),
+    Query(
+        "events.newest",
+        "request",
+        "POST /v1/campaigns, PUT /v1/campaigns/{campaign_id}, the same of offers, for their warnings",
+        find(EVENTS, {}, sort={"occurred_at": -1, "recorded_at": -1}, limit=True, fields=["type"]),
+    ),
     Query("campaigns.get", "request", "GET, PUT, activate, pause of /v1/campaigns/{campaign_id}", one(CAMPAIGNS, ID)),
     Query("campaigns.first", "request", "GET /v1/campaigns", find(CAMPAIGNS, {}, sort=DOWN, limit=True)),
     Query("campaigns.next", "request", "GET /v1/campaigns", find(CAMPAIGNS, {"_id": {"$lt": ":before"}}, sort=DOWN, limit=True)),

@@ -3,12 +3,12 @@
 from datetime import datetime
 from typing import Annotated, Literal
 
-from msgspec import Meta, Struct, field
+from msgspec import UNSET, Meta, Struct, UnsetType, field
 from pymongo import IndexModel
 
 from guerdon.clock import optional_rfc3339, rfc3339
 from guerdon.money import Amount, AssetCode, Rounding
-from guerdon.types import EXPECTED, DefinitionStatus, PageQuery, Text
+from guerdon.types import EXPECTED, DefinitionStatus, DefinitionWarning, PageQuery, Text
 
 CAMPAIGNS, CAMPAIGN_VERSIONS = "campaigns", "campaign_versions"
 INDEXES: dict[str, list[IndexModel]] = {
@@ -420,6 +420,8 @@ class CampaignView(Struct, frozen=True):
     """Time at which the campaign was created, RFC 3339 in UTC."""
     changed_at: str
     """Time of the last change, RFC 3339 in UTC."""
+    warnings: list[DefinitionWarning] | UnsetType = UNSET
+    """Warnings about values that are valid and probably not meant. Present after the campaign was created or replaced."""
 
 
 class CampaignApprove(Struct, frozen=True, forbid_unknown_fields=True):

@@ -9,7 +9,7 @@ PURCHASES_KEPT = 64
 
 
 def last_purchase_before(state: MemberState, at_ms: int) -> int | None:
-    """Return the time of the last purchase at or before a time, or None if there is none.
+    """Return the time of the last purchase at or before a time, or None.
 
     If the time is before all kept purchases and there were others, the last one is not known. The oldest kept one is returned, so that
     `days_since_last` is 0: a campaign that waits for members to come back then pays nothing.
