@@ -4,8 +4,13 @@ import itertools
 from collections.abc import Sequence
 from typing import Any
 
+import msgspec
+
 from guerdon.campaigns.domain import EVENTS, RecordedEvent
+from guerdon.events.models import EventCreate
 from guerdon.events.replay import ERASED
+from guerdon.events.service import shop_event
+from guerdon.permissions import Actor
 from guerdon.verification.service import verify
 from guerdon.wiring.services import Services
 from tests.clients import Caller
@@ -100,6 +105,16 @@ class Factory:
             "currency": "GBP",
             **changes,
         }
+
+    async def record_at_any_time(self, services: Services | None = None, **changes: Any) -> dict[str, Any]:
+        """Record an event as versions did that had no bound for its time, by these services or the usual ones, and read it."""
+        services = services or self._services
+        body = msgspec.convert(self.event(**changes), EventCreate)
+        actor = Actor("key_tests", "service_key")
+        live = await services.campaigns.list_live()
+        [result] = await services.events.record_all(actor, [shop_event(body, 2**62)], live)
+        assert isinstance(result, tuple), result
+        return dict((await self._service.get(f"/v1/events/{body.id}")).json())
 
     async def balance(self, wallet: str) -> int:
         answer = await self._service.get(f"/v1/wallets/{wallet}")

@@ -9,7 +9,7 @@ from msgspec import Struct
 
 from guerdon.access.models import SERVICE_KEYS
 from guerdon.audit_log.models import AUDIT
-from guerdon.campaigns.domain import EVENTS, MEMBER_STATES, REFUNDS
+from guerdon.campaigns.domain import EVENTS, EXPIRED_LOTS, MEMBER_STATES, REFUNDS
 from guerdon.campaigns.models import CAMPAIGN_VERSIONS, CAMPAIGNS
 from guerdon.ledger.contention import CONTENTION_LEASES
 from guerdon.ledger.expiry import HOLD_DOCUMENTS
@@ -61,6 +61,7 @@ PEOPLE: dict[str, PersonalData | None] = {
     REVERSALS: PersonalData("kept", (), "sums of the entries"),
     EVENTS: PersonalData("kept", ("events",)),
     REFUNDS: PersonalData("kept", ("refunds",)),
+    EXPIRED_LOTS: PersonalData("kept", (), "sums of the entries and refunds"),
     MEMBER_STATES: PersonalData("kept", ("standing", "tier")),
     TIER_CHANGES: PersonalData("kept", ("tier_changes",)),
     TIER_SETS: PersonalData("kept", (), "the id of the author, if staff"),

@@ -97,6 +97,11 @@ class Settings(BaseSettings):
     """Address of your page on which a member sets a new password. It contains `{token}` once, preferably after a `#`, because browsers do
     not send that part to servers."""
 
+    # --- Events
+    event_ahead_hours_max: int = Field(default=24, ge=0, le=8_760)
+    """Maximum time by which `occurred_at` of an event may be ahead of the clock, for tills whose clocks or time zones are wrong. An event that
+    is further ahead is refused."""
+
     # --- Privacy and approval
     erased_external_id_days: int = Field(default=400, ge=1, le=3_650)
     """Days for which the keyed digest of an erased member's external id is kept, so that late events still reach the right wallets."""

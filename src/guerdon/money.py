@@ -54,6 +54,11 @@ _CURRENCIES = frozenset(_ISO_4217.split())
 """Codes of currencies. Amounts of other assets are written like `189 PTS`."""
 
 
+def is_currency(asset: str) -> bool:
+    """Return True if the asset is a currency of ISO 4217."""
+    return asset in _CURRENCIES
+
+
 def display(amount: int, asset: str, scale: int) -> str:
     """Return an amount of minor units as people read it: `£6.99`, `¥1,000`, `KWD 1.250` or `189 PTS`."""
     whole, fraction = divmod(abs(amount), 10**scale)

@@ -84,3 +84,12 @@ MemberId = Annotated[
 ]
 DefinitionStatus = Literal["draft", "active", "paused", "ended"]
 """Status of a definition with versions: a campaign or an offer."""
+
+
+class DefinitionWarning(Struct, frozen=True):
+    """Something in a saved campaign or offer that is valid and probably not meant."""
+
+    pointer: str
+    """JSON Pointer of the value in the request."""
+    detail: str
+    """Sentence that states what is unusual about the value."""

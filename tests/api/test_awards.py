@@ -71,6 +71,56 @@ async def test_zero_or_oversized_award_is_not_paid(service: Caller, factory: Fac
     await factory.assert_books_balance()
 
 
+@pytest.mark.parametrize(
+    ("award", "expected"),
+    [
+        ({"type": "percent", "percent": "5"}, None),
+        (per(1, 20, "floor"), None),
+        ({"type": "formula", "expression": "event.amount / 20"}, None),
+        ({"type": "formula", "expression": "event['amount'] / 20"}, None),
+        ({"type": "formula", "expression": "event.items.map(item, item['unit_price'])[0] / 20"}, None),
+        # These do not depend on money.
+        ({"type": "fixed", "amount": 100}, 100),
+        ({"type": "formula", "expression": "size(event.items) * 100"}, 100),
+        ({"type": "formula", "expression": "event.attributes.nights * 50 // event.amount"}, 100),
+    ],
+)
+async def test_money_is_not_paid_for_an_amount_in_another_currency(
+    service: Caller, factory: Factory, award: dict[str, Any], expected: int | None
+) -> None:
+    """The refund of such a purchase, and one without a purchase, take nothing."""
+    for pays in ("GBP", "PTS"):
+        await factory.campaign(award=award, asset=pays)
+    facts = {
+        "member": {"external_id": "ada"},
+        "items": [{"sku": "a", "quantity": 1, "unit_price": 2000}],
+        "attributes": {"nights": 2},
+    }
+    yen = factory.event(amount=2000, currency="JPY", **facts)
+    back = factory.event(type="refund", amount=2000, currency="JPY", **facts)
+    preview = (await service.post("/v1/events/preview", yen, key=None)).json()
+    events = [
+        await record(service, yen),
+        await record(service, {**back, "refund_of": yen["id"]}),
+        await record(service, back | {"id": "b"}),
+    ]
+    assert preview["decisions"] == events[0]["decisions"]
+    money, points = events[0]["decisions"]
+    assert (points["outcome"], points["amount"]) == ("awarded", 100)
+    if expected is None:
+        assert (money["outcome"], money["reasons"]) == (
+            "not_matched",
+            ["the award is a part of an amount in GBP; the event is in JPY"],
+        )
+        assert {each["asset"] for event in events for each in event["awards"]} == {"PTS"}
+        problem(await service.get(f"/v1/wallets/{events[0]['member_id']}:GBP"), 404, "not-found")
+    else:
+        assert (money["outcome"], money["amount"]) == ("awarded", expected)
+    pounds = await record(service, factory.event(amount=2000, **facts))
+    assert [award["amount"] for award in pounds["awards"]] == [100, 100]
+    await factory.assert_books_balance()
+
+
 async def test_an_event_that_no_campaign_considers_opens_no_wallet(service: Caller, factory: Factory) -> None:
     await factory.campaign(condition="false")
     await factory.campaign(event_types=["refund"])

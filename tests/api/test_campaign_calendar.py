@@ -10,7 +10,7 @@ import pytest_asyncio
 
 from guerdon.config import Settings
 from guerdon.database import Database
-from guerdon.wiring.services import open_services
+from guerdon.wiring.services import Services, open_services
 from tests.clients import Caller, ManualClock, problem
 from tests.factories import Factory
 from tests.serving import serve
@@ -33,12 +33,23 @@ def total(recorded: dict[str, Any]) -> int:
     return sum(award["amount"] for award in recorded["awards"])
 
 
+@pytest.fixture
+def there(settings: Settings) -> Settings:
+    return settings.model_copy(update={"time_zone": "Europe/Berlin"})
+
+
 @pytest_asyncio.fixture
-async def berlin(service: Caller, settings: Settings, clock: ManualClock) -> AsyncIterator[Caller]:
-    """The service of a programme in Berlin, whose days have 23, 24 or 25 hours."""
+async def berlin_services(there: Settings, clock: ManualClock) -> AsyncIterator[Services]:
+    """The services of a programme in Berlin, whose days have 23, 24 or 25 hours."""
+    async with open_services(there, clock) as services:
+        yield services
+
+
+@pytest_asyncio.fixture
+async def berlin(service: Caller, berlin_services: Services, there: Settings, clock: ManualClock) -> AsyncIterator[Caller]:
+    """A caller of `berlin_services`."""
     assert service.token is not None
-    there = settings.model_copy(update={"time_zone": "Europe/Berlin"})
-    async with open_services(there, clock) as services, serve(services, there, clock) as anonymous:
+    async with serve(berlin_services, there, clock) as anonymous:
         yield anonymous.with_token(service.token)
 
 
@@ -64,12 +75,12 @@ async def test_caps_follow_the_programme_calendar(
 
 
 @pytest.mark.parametrize("moment", ["0001-01-01T00:00:00Z", "9999-12-31T23:59:59.999Z"])
-async def test_caps_and_hours_work_at_the_ends_of_the_calendar(berlin: Caller, factory: Factory, moment: str) -> None:
+async def test_caps_and_hours_work_at_the_ends_of_the_calendar(berlin_services: Services, factory: Factory, moment: str) -> None:
     """In Berlin the last of them is no more in the calendar."""
     caps = [{"scope": "member", "period": period, "limit": 100} for period in ("day", "week", "month", "year", "ever")]
     hours = [{"days": ["mon", "tue", "wed", "thu", "fri", "sat", "sun"]}]
     await factory.campaign(award=FIXED, caps=caps, schedule=hours, condition="!member.birthday_today")
-    assert [total(await record(berlin, factory.event(member=ADA, occurred_at=moment))) for _ in range(2)] == [100, 0]
+    assert [total(await factory.record_at_any_time(berlin_services, member=ADA, occurred_at=moment)) for _ in range(2)] == [100, 0]
     await factory.assert_books_balance()
 
 

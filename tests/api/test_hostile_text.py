@@ -64,7 +64,7 @@ async def test_time_outside_the_supported_range_is_refused(
     assert await count_rows(database) == before
 
 
-@pytest.mark.parametrize("moment", ["0001-01-01T00:00:00Z", "1969-12-31T23:59:59.999Z", "9999-12-31T23:59:59.999Z"])
+@pytest.mark.parametrize("moment", ["0001-01-01T00:00:00Z", "1969-12-31T23:59:59.999Z"])
 async def test_extreme_time_is_stored_exactly(service: Caller, factory: Factory, moment: str) -> None:
     await factory.campaign()
     event = factory.event(occurred_at=moment)

@@ -202,10 +202,117 @@ async def test_member_can_refund_only_their_own_purchase(service: Caller, factor
     returned = await record(service, refund(factory, bought["id"], 1))
     await factory.member("bob")
     before = await count_rows(database)
-    for changes in ({"member": {"external_id": "bob"}}, {"refund_of": returned["id"]}, {"type": "purchase"}, {"id": bought["id"]}):
+    unknown = {"member": {"external_id": "unknown"}}
+    answer = await service.post("/v1/events/bulk", {"events": [{**refund(factory, bought["id"], 1), **unknown}]}, key=None)
+    assert [result["status"] for result in answer.json()["results"]] == [422]
+    for changes in (
+        unknown,
+        {"member": {"external_id": "bob"}},
+        {"refund_of": returned["id"]},
+        {"type": "purchase"},
+        {"id": bought["id"]},
+    ):
         refused = problem(
             await service.post("/v1/events", {**refund(factory, bought["id"], 1), **changes}, key=None), 422, "validation"
         )
         assert refused["errors"][0]["pointer"] == "/refund_of"
     assert await count_rows(database) == before
+    await factory.assert_books_balance()
+
+
+# --- the currency of the purchase -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("bulk", [False, True])
+async def test_refund_in_another_currency_than_its_purchase_is_refused(
+    service: Caller, factory: Factory, database: Database, bulk: bool
+) -> None:
+    """Also by a preview. The id of the event stays free."""
+    await factory.campaign()
+    bought = await record(service, factory.event(member=ADA, amount=10_000))
+    event = refund(factory, bought["id"], 10_000, currency="JPY")
+    before = await count_rows(database)
+    preview = problem(await service.post("/v1/events/preview", event, key=None), 422, "validation")
+    refused = preview
+    if bulk:
+        answer = await service.post("/v1/events/bulk", {"events": [event]}, key=None)
+        [result] = answer.json()["results"]
+        assert (result["status"], "event" in result) == (422, False)
+        refused = result["problem"]
+    else:
+        refused = problem(await service.post("/v1/events", event, key=None), 422, "validation")
+    for each in (preview, refused):
+        assert [(error["pointer"], error["detail"]) for error in each["errors"]] == [
+            ("/currency", "the purchase is in GBP; refund it in the same currency")
+        ]
+    assert await count_rows(database) == before
+    assert total(await record(service, {**event, "currency": "GBP"})) == -100
+    await factory.assert_books_balance()
+
+
+async def test_early_refund_in_another_currency_is_not_combined_with_its_purchase(service: Caller, factory: Factory) -> None:
+    """Only refunds in the currency of the purchase count when it arrives, and half of it is not refunded for an achievement either."""
+    await factory.campaign()
+    await factory.campaign(
+        event_types=["purchase"],
+        award={"type": "fixed", "amount": 7},
+        achievement={"events": 2, "within": {"type": "days", "days": 30}},
+    )
+    for amount, currency in ((9000, "JPY"), (2000, "GBP"), (500, "JPY"), (1000, "GBP")):
+        early = await record(service, refund(factory, "order-x", amount, currency=currency))
+        assert (early["awards"], early["note"]) == ([], "it waits for its purchase, order-x")
+    assert early["inputs"]["refunded_before"] == 2000
+    await record(service, factory.event(member=ADA, amount=99))
+    event = factory.event(id="order-x", member=ADA, amount=10_000)
+    preview = (await service.post("/v1/events/preview", event, key=None)).json()
+    bought = await record(service, event)
+    assert [award["amount"] for award in bought["awards"]] == [100, 7, -30]
+    assert (
+        bought["note"]
+        == preview["note"]
+        == ("3000 were refunded before it arrived; refunds of 9500 in JPY that arrived before it are left out: it is in GBP")
+    )
+    assert total(await record(service, refund(factory, "order-x", 10_000))) == -77
+    await factory.assert_books_balance()
+
+
+async def test_purchase_keeps_its_award_if_all_early_refunds_are_in_other_currencies(service: Caller, factory: Factory) -> None:
+    await factory.campaign()
+    event = refund(factory, "order-x", 10_000, currency="EUR")
+    await record(service, event)
+    bought = await record(service, factory.event(id="order-x", member=ADA, amount=10_000))
+    assert (total(bought), bought["inputs"]["refunded_before"]) == (100, 0)
+    assert bought["note"] == "refunds of 10000 in EUR that arrived before it are left out: it is in GBP"
+    again = await service.post("/v1/events", event, key=None)
+    assert (again.status_code, again.json()["note"]) == (200, "it waits for its purchase, order-x")
+    problem(await service.post("/v1/events", {**event, "id": "other"}, key=None), 422, "validation")
+    assert total(await record(service, refund(factory, "order-x", 10_000))) == -100
+    await factory.assert_books_balance()
+
+
+async def test_early_refunds_wait_in_a_bounded_number_of_currencies(service: Caller, factory: Factory) -> None:
+    for currency in ("JPY", "EUR", "USD", "CHF", "SEK", "SEK"):
+        await record(service, refund(factory, "order-x", 100, currency=currency))
+    refused = problem(await service.post("/v1/events", refund(factory, "order-x", 100), key=None), 422, "validation")
+    assert refused["errors"][0]["pointer"] == "/currency"
+
+
+async def test_purchase_that_races_with_refunds_in_two_currencies_counts_only_its_own(
+    service: Caller, factory: Factory, other_services: Services, settings: Settings, clock: ManualClock
+) -> None:
+    await factory.campaign()
+    await factory.member("ada")
+    assert service.token is not None
+    async with serve(other_services, settings, clock) as anonymous:
+        other = anonymous.with_token(service.token)
+        for number in range(15):
+            name = f"meet-{number}"
+            bought, back = factory.event(id=name, member=ADA, amount=1000), refund(factory, name, 1000)
+            wrong = refund(factory, name, 1000, currency="JPY")
+            events = [(service, bought), (other, wrong), (other, back)]
+            answers = await asyncio.gather(*(caller.post("/v1/events", event, key=None) for caller, event in events))
+            assert (answers[0].status_code, answers[2].status_code) == (201, 201)
+            assert answers[1].status_code in (201, 422)
+            assert sum(total(answer.json()) for answer in answers if answer.status_code == 201) == 0
+    assert await factory.balance(f"{answers[0].json()['member_id']}:PTS") == 0
     await factory.assert_books_balance()

@@ -161,6 +161,15 @@ async def test_simulated_draft_matches_its_later_awards(service: Caller, service
     await factory.assert_books_balance()
 
 
+async def test_simulated_cashback_ignores_events_in_another_currency(service: Caller, services: Services, factory: Factory) -> None:
+    draft = await factory.campaign(active=False, asset="GBP", award={"type": "percent", "percent": "5"})
+    await factory.campaign()
+    await record(service, *(factory.event(id=f"ada-{code}", amount=10_000, currency=code) for code in ("GBP", "JPY", "USD")))
+    report = await simulate(service, services, draft)
+    assert (report["events"], paid(report["total"])) == (3, (500, 0))
+    await factory.assert_books_balance()
+
+
 async def test_simulated_achievement_draft_matches_its_later_awards(service: Caller, services: Services, factory: Factory) -> None:
     """Goals are counted in the simulated world too, and refunds break them there."""
     draft = await factory.campaign(active=False, **GOAL)

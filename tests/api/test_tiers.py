@@ -10,7 +10,7 @@ from guerdon.config import Settings
 from guerdon.database import Database
 from guerdon.ledger.models import Command
 from guerdon.ledger.service import Ledger
-from guerdon.wiring.services import Services
+from guerdon.wiring.services import Services, open_services
 from tests.clients import Caller, ManualClock, problem
 from tests.factories import Factory
 from tests.serving import count_rows, serve
@@ -336,12 +336,13 @@ async def test_events_at_the_ends_of_the_calendar_do_not_break_tiers(
     assert service.token is not None
     zone, occurred_at = moment
     there = settings.model_copy(update={"time_zone": zone})
-    async with open_there(there, clock) as anonymous:
+    async with open_services(there, clock) as services, serve(services, there, clock) as anonymous:
         caller = anonymous.with_token(service.token)
-        till = Till(caller, Factory(caller, factory._services), clock)
+        till = Till(caller, Factory(caller, services), clock)
         await set_tiers(caller, grace_months=12)
         await earning(till.factory)
-        await till.record(10**6, occurred_at=occurred_at)
+        recorded = await till.factory.record_at_any_time(member=SHOPPER, amount=10**6, occurred_at=occurred_at)
+        till.member = recorded["member_id"]
         now = await till.tier()
         assert (now["tier"], now["qualifying_points"]) == (None, 0)
         assert (await till.record(500))["tier_change"] == {"from": None, "to": "gold"}

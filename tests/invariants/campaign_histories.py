@@ -28,11 +28,13 @@ from guerdon.campaigns.models import (
     Period,
     Stacking,
 )
+from guerdon.campaigns.refunds import wallet_of
 from guerdon.database import Collection
 from guerdon.events.record import EventCodec, RecordRequest, RecordResult
 from guerdon.events.replay import ReplayMaterial, canonical, decide_again
 from guerdon.events.service import event_command
 from guerdon.ledger.decide import WritePlan, decide_batch
+from guerdon.ledger.expiry import ExpiredLots, expired_lots
 from guerdon.ledger.models import Account, Command, CommandOutcome, CommandResult, Entry
 from guerdon.wallets.service import new_account
 from tests.invariants.balance_model import Bounds
@@ -110,9 +112,24 @@ class Shop:
             judged_at=self.now_ms,
             calendar=self.calendar,
             original=None if found is None else _EVENTS.decode(found),
+            expired={} if found is None or event.refund_of is None else self._expired(_EVENTS.decode(found)),
             preview=preview,
         )
         return event_command(recording, new_account, STORED)
+
+    def _expired(self, purchase: RecordedEvent) -> dict[str, ExpiredLots]:
+        """What has expired of the wallets of a purchase, from their entries."""
+        found: dict[str, ExpiredLots] = {}
+        for award in purchase.awards:
+            name = wallet_of(award, purchase.owner)
+            booked = [
+                lot
+                for entry in self.entries.values()
+                if entry.account == name and entry.kind == "expiry"
+                for lot in entry.lots or ()
+            ]
+            found[name] = expired_lots(self.accounts[name], booked, self.now_ms, self.calendar)
+        return found
 
     def _decide(self, commands: Sequence[Command[RecordResult]]) -> WritePlan:
         """A batch is given only what it has asked for."""

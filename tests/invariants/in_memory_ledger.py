@@ -229,26 +229,26 @@ def assert_holds_and_lots(accounts: dict[str, Account], entries: Sequence[Entry]
         told = {hold.seq: (hold.left, {lot.dates: lot.amount for lot in hold.lots}) for hold in account.holds}
         assert told == holds, f"L10: {name}"
         plain = account.balance - account.held - sum(lots.values())
-        moments = [hold.expires_at for hold in account.holds] + [until for _, _, until in lots if until is not None]
-        for since in sorted({since for _, since, _ in lots if since is not None}):
+        moments = [hold.expires_at for hold in account.holds] + [until for _, _, until, _ in lots if until is not None]
+        for since in sorted({since for _, since, _, _ in lots if since is not None}):
             arriving = {dates: amount for dates, amount in lots.items() if dates[1] == since}
-            plain += arriving.pop(("paid", since, None), 0)
+            plain += arriving.pop(("paid", since, None, None), 0)
             if plain < 0 and arriving:
                 moments.append(since)
                 break
         assert account.due_at == min(moments, default=None), f"due_at: {name}"
 
 
-Classes = dict[tuple[str, int | None, int | None], int]
+Classes = dict[tuple[str, int | None, int | None, int | None], int]
 
 
 def matured(lots: Classes, now_ms: int) -> Classes:
     """Dates that have passed are forgotten; undated paid value is in no lot."""
     sums: Classes = {}
-    for (source, since, until), amount in lots.items():
-        dates = (source, None if since is not None and since <= now_ms else since, until)
+    for (source, since, *until), amount in lots.items():
+        dates = (source, None if since is not None and since <= now_ms else since, *until)
         sums[dates] = sums.get(dates, 0) + amount
-    return {dates: amount for dates, amount in sums.items() if amount and dates != ("paid", None, None)}
+    return {dates: amount for dates, amount in sums.items() if amount and dates != ("paid", None, None, None)}
 
 
 def _follow(entry: Entry, lots: Classes, holds: dict[int, tuple[int, Classes]]) -> None:

@@ -46,6 +46,8 @@ class Wallet:
     terms: Terms = NO_TERMS
     counted: defaultdict[str, int] = field(default_factory=lambda: defaultdict(int))
     """What was spent under a limit, by day and by month."""
+    lapsed: defaultdict[int, int] = field(default_factory=lambda: defaultdict(int))
+    """What has expired, by the date that it was granted with, less what refunds have counted."""
 
     @property
     def balance(self) -> int:
@@ -92,6 +94,9 @@ class World:
                     self.end(hold, "expired")
             for wallet in self.wallets.values():
                 wallet.debt -= amount_of(self.take(wallet, wallet.debt, [(PLAIN, wallet.debt)], owing=False))
+                for dates, amount in wallet.free:
+                    if dates.expires_at is not None and dates.expires_at <= moment and dates.source == "promotional":
+                        wallet.lapsed[dates.first_expires_at or dates.expires_at] += amount
                 wallet.free = [(dates, amount) for dates, amount in wallet.free if (dates.expires_at or moment + 1) > moment]
         self.now = now
 
@@ -132,7 +137,8 @@ class World:
         for old, amount in pieces:
             dates = old.at(self.now)
             if grace and dates.expires_at is not None and dates.expires_at <= self.now:
-                dates = dates._replace(expires_at=self.now + GRACE_MS)
+                first = dates.first_expires_at or dates.expires_at
+                dates = dates._replace(expires_at=self.now + GRACE_MS, first_expires_at=first)
             arrived.append((dates, amount))
         kept: Pieces = []
         for dates, amount in sorted(arrived, key=lambda piece: (piece[0] != PLAIN, place_of(piece))):
@@ -337,7 +343,7 @@ def amount_of(pieces: Pieces) -> int:
     return sum(amount for _, amount in pieces)
 
 
-def place_of(piece: Piece) -> tuple[float, bool, int]:
+def place_of(piece: Piece) -> tuple[float, bool, int, int]:
     return piece[0].place
 
 

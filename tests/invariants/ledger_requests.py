@@ -25,15 +25,17 @@ class Dates(NamedTuple):
     source: str = "paid"
     available_at: int | None = None
     expires_at: int | None = None
+    first_expires_at: int | None = None
 
     def at(self, now: int) -> "Dates":
         """A date that has passed is forgotten."""
         return self if self.available_at is None or self.available_at > now else self._replace(available_at=None)
 
     @property
-    def place(self) -> tuple[float, bool, int]:
+    def place(self) -> tuple[float, bool, int, int]:
         """The spend order."""
-        return (float("inf") if self.expires_at is None else self.expires_at, self.source == "paid", self.available_at or 0)
+        until = float("inf") if self.expires_at is None else self.expires_at
+        return (until, self.source == "paid", self.available_at or 0, self.first_expires_at or 0)
 
 
 PLAIN = Dates()

@@ -93,7 +93,7 @@ async def do(services: Services, ask: Ask, made: Mapping[str, CommandOutcome]) -
         about = made[ask.about].entries[0].transaction_id
         return await services.reversals.reverse(request, about, ReversalCreate(ask.amount))
     if ask.kind == "credit":
-        source, *dates = ask.dates
+        source, *dates, _ = ask.dates
         available_at, expires_at = (None if date is None else to_datetime(date) for date in dates)
         body = CreditCreate(ask.amount or 0, None, ask.reference, source, available_at, expires_at)
         return await services.wallets.credit(request, ask.wallet, body)

@@ -30,6 +30,7 @@ from tests.invariants.campaign_histories import (
     steps_of,
     told,
 )
+from tests.invariants.late_refunds import LATE_REFUNDS
 
 Property = Callable[..., None]
 orders = st.integers(0, 2**32).map(random.Random)
@@ -153,6 +154,7 @@ PROPERTIES: dict[Property, dict[str, st.SearchStrategy[Any]]] = {
         "award": awards, "caps": caps_of("day", "month", "ever"), "budget": budgets, "steps": steps_of("purchase", "visit"), "order": orders,
     },
     refunds_leave_the_same_in_every_order: {"award": awards, "steps": steps_of("purchase", "linked"), "order": orders},
+    **LATE_REFUNDS,
 }  # fmt: skip
 
 

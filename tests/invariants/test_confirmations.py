@@ -152,8 +152,8 @@ def test_clawback_takes_from_the_award_lot_before_and_after_confirmation() -> No
         till.store.commit([Command((AWARD.owner,), (WALLET,), lambda view, decision=decision: decision)], NOW_MS)
     account: Account = till.store.accounts[WALLET]
     assert {lot.dates: lot.amount for lot in account.lots or ()} == {
-        ("promotional", None, LIMIT): 50,
-        ("promotional", WAITING, LIMIT): 30,
+        Dates("promotional", None, LIMIT): 50,
+        Dates("promotional", WAITING, LIMIT): 30,
     }
     assert_in_order(till)
 

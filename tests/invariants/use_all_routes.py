@@ -197,6 +197,15 @@ async def use_rewards(service: Caller, services: Services, factory: Factory, clo
     await sent(service.post(f"/v1/events/{event['id']}/replay", key=None))
     await sent(service.post("/v1/events", factory.event(type="refund", refund_of=event["id"], member=event["member"])), 201)
     await sent(service.post("/v1/events/bulk", {"events": [factory.event()]}))
+    short = await factory.campaign(event_types=["purchase"], expiry={"type": "after_days", "days": 1})
+    event = factory.event()
+    await sent(service.post("/v1/events", event), 201)
+    clock.advance(days=3)
+    for _ in range(2):
+        # The first refund books the expiry.
+        back = factory.event(type="refund", refund_of=event["id"], member=event["member"], amount=6000)
+        await sent(service.post("/v1/events", back), 201)
+    await sent(service.post(f"/v1/campaigns/{short}/end"))
     await sent(service.post(f"{path}/pause"))
     await sent(service.post(f"{path}/end"))
     imported = ShopEvent(id="imported", type="purchase", occurred_at=0, amount=1, currency="GBP", external_id="from-a-file")

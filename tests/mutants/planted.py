@@ -19,6 +19,7 @@ KEYS = ("tests/api/test_service_keys.py",)
 RECOVERY = ("tests/api/test_password_reset.py",)
 SECOND = ("tests/api/test_second_factor.py",)
 CONFIRMED, RELEASED = ("tests/invariants/test_confirmations.py",), ("tests/api/test_confirmations.py",)
+LATE = ("tests/api/test_refunds_after_expiry.py",)
 PRIVACY = ("tests/api/test_erasure.py", "tests/api/test_privacy.py")
 
 
@@ -55,8 +56,8 @@ MUTANTS = (
     Mutant("capture over the hold", RULES, "if captured > hold.left:", "if captured > hold.size:"),
     Mutant("final capture keeps the rest held", RULES, "ends = posting.hold.final or left.left == 0", "ends = left.left == 0", (HELD,)),
     # --- lots -----------------------------------------------------------------------------------------------------------
-    Mutant("lot order: latest expiry first", LOTS, "return (NEVER if lot.expires_at is None else lot.expires_at,", "return (-NEVER if lot.expires_at is None else -lot.expires_at,"),
-    Mutant("lot order: paid before promotional", LOTS, 'lot.source == "paid", lot.available_at or 0)', 'lot.source != "paid", lot.available_at or 0)'),
+    Mutant("lot order: latest expiry first", LOTS, "NEVER if lot.expires_at is None else lot.expires_at,", "-NEVER if lot.expires_at is None else -lot.expires_at,"),
+    Mutant("lot order: paid before promotional", LOTS, '        lot.source == "paid",\n        lot.available_at or 0,', '        lot.source != "paid",\n        lot.available_at or 0,'),
     Mutant("available one millisecond late", LOTS, "if lot.available_at is not None and lot.available_at <= now_ms:", "if lot.available_at is not None and lot.available_at < now_ms:"),
     Mutant("lapses one millisecond late", DUE, "if lot.expires_at is not None and lot.expires_at <= now_ms):", "if lot.expires_at is not None and lot.expires_at < now_ms):"),
     Mutant("hold ends one millisecond late", DUE, "return sorted(moment for moment in moments if moment <= now_ms)", "return sorted(moment for moment in moments if moment < now_ms)"),
@@ -120,7 +121,7 @@ MUTANTS = (
     Mutant("found: debt bounded by the ceiling", RULES, "if account.balance + posting.amount < -BALANCE_CEILING:", "if account.balance + posting.amount < -account.ceiling:", (REGRESSIONS, WORLD)),
     Mutant("found: sides of a reversal in two orders", REVERSALS, "lots=lots.last_of(moved, whole, done, whole - done))", "lots=(*moved, lots.Lot(whole - lots.total(moved))))", (REGRESSIONS, WORLD)),
     Mutant("found: clawback uses the credit line", DECIDING, "available = account.spendable + min(account.minimum_balance, 0)", "available = account.spendable", (REGRESSIONS,)),
-    Mutant("found: award without a lot", DECIDING, "if wallet.full is not None and lot.dates not in wallet.full:", "if False:", (REGRESSIONS,)),
+    Mutant("found: award without a lot", DECIDING, "if wallet.full is not None and lot.dates[:3] not in wallet.full:", "if False:", (REGRESSIONS,)),
     # --- campaigns --------------------------------------------------------------------------------------------------------
     Mutant("a cap has a unit more", "src/guerdon/campaigns/caps.py", "counter.limit - used.get(counter.account, 0)", "counter.limit + 1 - used.get(counter.account, 0)", CAMPAIGNS),
     Mutant("a standing is not compared", "src/guerdon/ledger/store.py", "if change.counted:", "if False:", CAMPAIGNS),
@@ -129,8 +130,16 @@ MUTANTS = (
     Mutant("a confirmation leaves a debt", RULES, "lots.give((spendable,), account.undated_balance, lot.amount, now_ms)", "(spendable,)", CONFIRMED),
     Mutant("an award is released twice", RELEASES, "    if before is not None:\n", "    if False:\n", RELEASED),
     Mutant("what was refunded is released", RELEASES, " - known.taken.get(award.campaign, 0) +", " +", RELEASED),
-    Mutant("what a refund has left is not released", "src/guerdon/campaigns/refunds.py", "        if part < due:\n", "        if False:\n", RELEASED),
-    Mutant("a lapsed award is taken back", "src/guerdon/campaigns/refunds.py", "        if has_expired(award, now_ms):\n", "        if False:\n", RELEASED),
+    Mutant("what a refund has left is not released", "src/guerdon/campaigns/refunds.py", "        if part.amount + part.expired < due:\n", "        if False:\n", RELEASED),
+    Mutant("a lapsed award is taken back", "src/guerdon/campaigns/refunds.py", "    if has_expired(award, now_ms):\n", "    if False:\n", RELEASED),
+    Mutant("found: expired value is taken again", "src/guerdon/campaigns/refunds.py", "gone = min(due, expired.get(lot_name(award), 0))", "gone = 0", LATE),
+    Mutant("expired value counts for every refund", "src/guerdon/events/expired.py", "        if counted > 0:\n", "        if False:\n", LATE),
+    Mutant("returned value forgets its award", LOTS, "first_expires_at=part.granted_until if expired", "first_expires_at=None if expired", LATE),
+    Mutant("returned value is not taken first", REWARDS, "*(returned if taken.lot.expires_at is not None else ())", "*()", LATE),
+    Mutant("reversed expiry counts", LEDGER + "service.py", "        if restored is not None:\n", "        if False:\n", LATE),
+    Mutant("found: refund in another currency", "src/guerdon/events/refund.py", "if original is not None and event.currency != original.currency:", "if False:", CAMPAIGNS),
+    Mutant("found: early refund in another currency", "src/guerdon/campaigns/outcome.py", "    same = known.early.get(currency)\n", "    same = next(iter(known.early.values()), None)\n", CAMPAIGNS),
+    Mutant("found: money for money of another currency", "src/guerdon/campaigns/evaluation.py", "event.currency != live.turns_money:", "False:", ("tests/api/test_awards.py",)),
     Mutant("an exhausted campaign wins its group", DECIDING, "if offer.amount]", "]", CAMPAIGNS),
     Mutant("found: transferred lots get grace", RULES, "back_at_ms=now_ms if details.reverses else 0", "back_at_ms=now_ms", (REGRESSIONS, WORLD)),
     Mutant("found: matured value is not taken back first", RULES, "first = lots.as_of(posting.lots, now_ms)", "first = lots.mature(posting.lots, now_ms)", (REGRESSIONS, WORLD)),

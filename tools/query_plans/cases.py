@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from guerdon.clock import to_datetime
+from guerdon.events.recent_types import EVENTS_READ_MAX
 from guerdon.history.rules import WAYS
 from guerdon.ledger.contention import QUEUE_ID
 from guerdon.ledger.models import REFUSAL, SEQ_DIGITS, entry_id, hold_id, transaction_id, unique_key
@@ -23,6 +24,7 @@ from tools.query_plans.sample import (
     campaign_of,
     claim_of,
     event_of,
+    expired_lot_of,
     outbox_id_of,
     reference_of,
     refund_of,
@@ -107,6 +109,7 @@ def _by_id(sample: Sample) -> Cases:
     ):
         yield "standings.change", case, {"id": owner, "owner": owner, "count": count}
         yield "refunds.change", case, {"id": refund_of(owner), "owner": owner, "count": count}
+        yield "expired_lots.change", case, {"id": expired_lot_of(owner), "owner": owner, "count": count}
     for case, owner in (("found", quiet.owner), ("not found", UNKNOWN_MEMBER)):
         yield "factors.begin", case, {"id": owner, "none": None}
         yield "factors.confirm", case, {"id": owner, "none": None, "sealed": sealed_of(owner)}
@@ -184,6 +187,7 @@ def _batches(sample: Sample) -> Cases:
         "batch.events": [event_of(number) for number in range(0, min(2 * IDS_MAX, sample.members), 2)],
         "events.recorded": [event_of(number) for number in range(0, min(2 * IDS_MAX, sample.members), 2)],
         "batch.refunds": [refund_of(each.owner) for each in many],
+        "batch.expired_lots": [expired_lot_of(each.owner) for each in many],
         "batch.tier_sets": [PROGRAMME],
         "batch.standings": [each.owner for each in many],
         "batch.holds": sorted(hold_id(each.id, 1) for each in many),
@@ -221,6 +225,15 @@ def _history(sample: Sample) -> Cases:
     reference = reference_of(3)
     yield "entries.reference", "found", {"owner": hot.owner, "unique_keys": reference_keys(hot.owner, f"PTS-{reference}")}
     yield "entries.reference", "not found", {"owner": hot.owner, "unique_keys": reference_keys(hot.owner, "none")}
+    for case, wallet, since in (
+        ("hot wallet, nothing", hot, START_MS),
+        ("quiet wallet", quiet, START_MS),
+        ("quiet wallet, later", quiet, NOW_MS * 2),
+    ):
+        span = {"owner": wallet.owner, "first": entry_id(wallet.id, 0), "last": entry_id(wallet.id, wallet.seq)}
+        yield "entries.expired", case, {**span, "since": since}
+    for case, wallet in (("found", quiet), ("not found", hot)):
+        yield "reversals.of_expiries", case, {"ids": [transaction_id(wallet.id, 1)], "owner": wallet.owner}
     steps = [entry_id(hot.id, hot.seq * part // WAYS) for part in range(1, WAYS)]
     yield "entries.probe", "first step", {"ids": steps, "owner": hot.owner}
     yield "entries.probe", "last step", {"ids": [entry_id(hot.id, middle + part) for part in range(1, WAYS)], "owner": hot.owner}
@@ -298,6 +311,7 @@ def _simulations(sample: Sample) -> Cases:
     yield "simulations.open", "20 of 200 are open", {"free": 0}
     yield "simulations.take", "the oldest", {"lane": 0}
     yield "simulations.expire", "nothing expired", {"moment": to_datetime(NOW_MS)}
+    yield "events.newest", "1,000 events", {"limit": EVENTS_READ_MAX}
     for query in ("events.past", "events.past_count"):
         yield query, "an hour", {"since": START_MS, "until": START_MS + 3_600_000, "requested_at": NOW_MS}
     orders = [event_of(number) for number in range(0, min(2 * IDS_MAX, sample.members), 2)]

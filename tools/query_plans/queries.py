@@ -5,7 +5,7 @@ A test compares the catalogue with the commands that the driver sends, so the ca
 
 from guerdon.access.models import SERVICE_KEYS
 from guerdon.audit_log.models import AUDIT
-from guerdon.campaigns.domain import EVENTS, MEMBER_STATES, REFUNDS
+from guerdon.campaigns.domain import EVENTS, EXPIRED_LOTS, MEMBER_STATES, REFUNDS
 from guerdon.campaigns.models import CAMPAIGN_VERSIONS, CAMPAIGNS, CAMPAIGNS_LIVE_MAX
 from guerdon.database import Document
 from guerdon.history.service import EXAMINED_MAX
@@ -215,11 +215,13 @@ WALLETS = [
     ),
 ]
 
+_LATE_REFUNDS = "POST /v1/events, for a refund of an award that has expired"
 LEDGER = [
     Query("batch.accounts", "request", COMMANDS, read(ACCOUNTS, {**IDS, "owner": {"$in": ":owners"}})),
     Query("batch.unique_keys", "request", COMMANDS, read(ENTRIES, UNIQUE_KEYS), seeks=3),
     Query("batch.events", "request", "POST /v1/events", read(EVENTS, IDS)),
     Query("batch.refunds", "request", "POST /v1/events", read(REFUNDS, IDS)),
+    Query("batch.expired_lots", "request", _LATE_REFUNDS, read(EXPIRED_LOTS, IDS)),
     Query("batch.standings", "request", "POST /v1/events", read(MEMBER_STATES, IDS)),
     Query("batch.holds", "request", "POST /v1/holds/{hold_id}/capture, void", read(HOLD_DOCUMENTS, IDS)),
     Query("batch.reversals", "request", "POST /v1/transactions/{transaction_id}/reverse", read(REVERSALS, IDS)),
@@ -302,6 +304,25 @@ HISTORY = [
         explained=False,
     ),
     Query("holds.get", "request", "GET /v1/holds/{hold_id}", one(HOLD_DOCUMENTS, OWN)),
+    Query(
+        "entries.expired",
+        "request",
+        _LATE_REFUNDS,
+        {
+            **find(
+                ENTRIES,
+                {
+                    "owner": ":owner",
+                    "kind": "expiry",
+                    "at": {"$gte": ":since"},
+                    "_id": {"$gt": ":first", "$lte": ":last"},
+                },
+                fields=["lots"],
+            ),
+            "hint": "expired",
+        },
+    ),
+    Query("reversals.of_expiries", "request", _LATE_REFUNDS, find(REVERSALS, {**IDS, "owner": ":owner"}, fields=["reversed"])),
     Query("reversals.get", "request", "GET /v1/transactions/{transaction_id}", one(REVERSALS, OWN)),
 ]
 
@@ -340,8 +361,15 @@ CAMPAIGNS_AND_EVENTS = [
         find(CAMPAIGN_VERSIONS, IDS, limit=True),
     ),
     Query("refunds.change", "request", "POST /v1/events", update(REFUNDS, {**OWN, "count": ":count"}, upsert=True)),
+    Query("expired_lots.change", "request", _LATE_REFUNDS, update(EXPIRED_LOTS, {**OWN, "count": ":count"}, upsert=True)),
     Query("standings.change", "request", "POST /v1/events", update(MEMBER_STATES, {**OWN, "count": ":count"}, upsert=True)),
     Query("events.recorded", "request", "POST /v1/events/bulk", find(EVENTS, IDS, fields=["_id"])),
+    Query(
+        "events.newest",
+        "request",
+        "POST /v1/campaigns, PUT /v1/campaigns/{campaign_id}, the same of offers, for their warnings",
+        find(EVENTS, {}, sort={"occurred_at": -1, "recorded_at": -1}, limit=True, fields=["type"]),
+    ),
     Query("campaigns.get", "request", "GET, PUT, activate, pause of /v1/campaigns/{campaign_id}", one(CAMPAIGNS, ID)),
     Query("campaigns.first", "request", "GET /v1/campaigns", find(CAMPAIGNS, {}, sort=DOWN, limit=True)),
     Query("campaigns.next", "request", "GET /v1/campaigns", find(CAMPAIGNS, {"_id": {"$lt": ":before"}}, sort=DOWN, limit=True)),

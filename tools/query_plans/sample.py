@@ -8,12 +8,13 @@ import random
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import asynccontextmanager
 
+import msgspec
 from msgspec import Struct
 from pymongo import WriteConcern
 
 from guerdon.access.models import SERVICE_KEYS
 from guerdon.audit_log.models import AUDIT
-from guerdon.campaigns.domain import EVENTS, MEMBER_STATES, REFUNDS
+from guerdon.campaigns.domain import EVENTS, EXPIRED_LOTS, MEMBER_STATES, REFUNDS
 from guerdon.campaigns.models import CAMPAIGN_VERSIONS, CAMPAIGNS
 from guerdon.clock import to_datetime
 from guerdon.collections import INDEXES
@@ -209,7 +210,10 @@ class _Generator:
         balance = 0
         for seq in range(1, size + 1):
             balance += 10 if seq % 2 else -3
-            yield ENTRIES, encode(self._entry(wallet, asset, seq, balance))
+            entry = self._entry(wallet, asset, seq, balance)
+            if number % 25 == 2 and seq == size:
+                entry = msgspec.structs.replace(entry, kind="expiry", lots=(Lot(entry.amount, "promotional", None, entry.at),))
+            yield ENTRIES, encode(entry)
         dated = number % 20 == 3
         due_at = NOW_MS + (number % 1000 - 10) * 3_600_000 if dated else None
         lots = (Lot(1, "promotional", None, due_at),) if dated else None
@@ -235,6 +239,7 @@ class _Generator:
                 for change in range(1, 4):
                     yield TIER_CHANGES, {"_id": f"{owner}#{change:06}", "owner": owner, "after": "gold", "at": START_MS}
                 yield REFUNDS, {"_id": refund_of(owner), "owner": owner, "count": 1, "amount": 1, "taken": {}}
+                yield EXPIRED_LOTS, {"_id": expired_lot_of(owner), "owner": owner, "count": 1, "counted": 1}
 
     def _entry(self, wallet: Wallet, asset: str, seq: int, balance: int) -> Entry:
         key, reference = f"key-{seq}", reference_of(seq)
@@ -397,6 +402,10 @@ def outbox_id_of(owner: str) -> str:
 
 def event_of(number: int) -> str:
     return f"order-{number}"
+
+
+def expired_lot_of(owner: str) -> str:
+    return f"{owner}:PTS/{NOW_MS}"
 
 
 def refund_of(owner: str) -> str:

@@ -167,6 +167,7 @@ _MOVE = Write(ACCOUNTS, "move an undated account", _moves, _UNDATED)
 _MOVE_DATED = Write(ACCOUNTS, "move an account with lots", _dated_moves, _DATED)
 WRITES: dict[str, tuple[Write, ...]] = {
     "entries.once": (_DEBIT,),
+    "entries.expired": (_DEBIT,),
     "entries.expiry": (_DEBIT, Write(ENTRIES, "insert a refusal", _refusals, _REFUSED)),
     "accounts.due_at": (_OPEN, _MOVE, _MOVE_DATED),
     "sessions.expiry": (Write(SESSIONS, "log in", _new_sessions, {}),),

@@ -164,7 +164,7 @@ def wallet_state(account: Account | None) -> AwardWallet:
         owed=max(-available, 0),
         status=account.status,
         ceiling=account.ceiling,
-        full=tuple(lot.dates for lot in lots) if len(lots) >= LOTS_MAX else None,
+        full=tuple(lot.dates[:3] for lot in lots if lot.first_expires_at is None) if len(lots) >= LOTS_MAX else None,
     )
 
 
@@ -174,7 +174,7 @@ def rejection_reason(wallet: AwardWallet, lot: Lot) -> str | None:
         return f"the wallet is {wallet.status}"
     if wallet.balance + lot.amount > wallet.ceiling:
         return f"the balance would pass its limit of {wallet.ceiling}"
-    if wallet.full is not None and lot.dates not in wallet.full:
+    if wallet.full is not None and lot.dates[:3] not in wallet.full:
         return f"the wallet already holds {LOTS_MAX} lots of different dates"
     if (
         lot.expires_at is not None

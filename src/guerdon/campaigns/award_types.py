@@ -51,6 +51,8 @@ class AwardType(Struct, Generic[AwardT], frozen=True):
     refund_rule: RefundRule
     """Share of the award that a refund takes back."""
     example: AwardT
+    reads_money: bool = True
+    """True if the award is computed from the money of the event; for a formula, if it may be."""
     formula: Callable[[AwardT], str] | None = None
     """Returns the CEL expression that computes the amount, if the type has one."""
 
@@ -91,6 +93,11 @@ def formula_of(award: Award) -> str | None:
     """Return the CEL expression that computes the award, or None."""
     expression = AWARD_TYPES[type(award)].formula
     return None if expression is None else expression(award)
+
+
+def reads_money(award: Award, formula: Formula | None) -> bool:
+    """Return True if the award turns money of the event into value."""
+    return AWARD_TYPES[type(award)].reads_money and (formula is None or formula.reads_money)
 
 
 def _fixed(award: FixedAward, basis: AwardBasis) -> Amount:
@@ -184,7 +191,7 @@ REFUND_SHARES: Mapping[RefundRule, Callable[[PaidAward, PurchaseRefunds, Refunda
 # --- the registry ---------------------------------------------------------------------------------------------------
 
 _REGISTERED: tuple[AwardType[Any], ...] = (
-    AwardType(FixedAward, _fixed, "proportional", FixedAward(50)),
+    AwardType(FixedAward, _fixed, "proportional", FixedAward(50), reads_money=False),
     AwardType(PerAmountAward, _per_amount, "proportional", PerAmountAward(1, 100)),
     AwardType(PercentAward, _percent, "proportional", PercentAward("2.5")),
     AwardType(FormulaAward, _formula, "proportional", FormulaAward("event.amount / 50"), formula=lambda award: award.expression),

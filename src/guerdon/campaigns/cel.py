@@ -39,6 +39,8 @@ _MACRO = re.compile(r"\.(all|exists|exists_one|filter|map)\(")
 _PARTS = re.compile(
     r"\bevent\.(?:(?!items\b)[A-Za-z_]\w*|items\.(?:all|exists|exists_one|filter|map|size)\()|\bsize\(event\.items(?= ?\))"
 )
+_MONEY = re.compile(r"(?<!\w)(?<![\w)\]}]\.)event\b(?!\.)|\bevent\.amount\b|\bunit_price\b|\[''\]")
+"""Amounts of the event in `_code_of`. A name in brackets is a string literal, so any of them may be an amount."""
 _WHOLE = re.compile(r"(?<!\w)(?<![\w)\]}]\.)event\b")
 _POSITION = re.compile(r"<input>:([0-9]{1,9}):([0-9]{1,9})")
 _REASON = re.compile(r"<input>:[0-9]{1,9}:[0-9]{1,9}: ([^\n]{1,300})")
@@ -49,6 +51,7 @@ MACROS_MAX, JOINS_MAX = 3, 2
 of each: 24 macros that each doubled a list took 46 seconds and gigabytes, one that compared the items with themselves 60 times a minute, and
 one that matched a pattern of 100 characters on each item 43 seconds, because the engine compiles the pattern at each iteration."""
 _COMPILED_MAX = 4096
+_VARIABLE = re.compile(r"\b(?:event|member|now)\b")
 _KEY_NOT_FOUND = "Key not found in map"
 
 
@@ -106,6 +109,11 @@ class Formula(_Compiled):
     """A compiled expression that gives a number."""
 
     __slots__ = ()
+
+    @property
+    def reads_money(self) -> bool:
+        """True if the formula may read an amount of money: that of the event or the price of a line item."""
+        return _MONEY.search(self._code) is not None
 
     def evaluate(self, facts: Any) -> tuple[int | float | None, str | None]:
         """Return (number, None), or (None, error)."""
@@ -225,3 +233,28 @@ def _refused(pointer: str, error: str) -> Validation:
     reason = _REASON.search(error)
     sentence = error[:300] if reason is None else reason[1].removesuffix(" (in container '')")
     return Validation.at(pointer, f"not a CEL expression: {sentence}", **where)
+
+
+def conjuncts_of(source: str) -> list[str]:
+    """Return the parts of an expression that must all be true: those between `&&` outside of brackets, or the expression itself."""
+    code = _STRINGS.sub(lambda found: " " * len(found[0]) if found[0].startswith("//") else "'" * len(found[0]), source)
+    plain = _STRINGS.sub(lambda found: " " * len(found[0]) if found[0].startswith("//") else found[0], source)
+    depth, began, parts = 0, 0, list[str]()
+    for index, sign in enumerate(code):
+        depth += (sign in "([{") - (sign in ")]}")
+        if depth == 0 and (sign == "?" or code.startswith("||", index)):
+            return [plain.strip()]
+        if depth == 0 and code.startswith("&&", index):
+            parts.append(plain[began:index].strip())
+            began = index + 2
+    return [*parts, plain[began:].strip()]
+
+
+def is_never_true(source: str) -> bool:
+    """Return whether an expression that reads no variable is false, or cannot be evaluated."""
+    if _VARIABLE.search(_code_of(source)):
+        return False
+    try:
+        return not compile_condition(source, "").evaluate(facts_of({}, {}, 0))[0]
+    except Validation:
+        return False  # Not a condition on its own.

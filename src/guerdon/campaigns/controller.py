@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from msgspec.structs import replace
+
 from guerdon.campaigns.models import (
     Campaign,
     CampaignApprove,
@@ -51,7 +53,9 @@ class CampaignsResource:
     async def on_post(self, req: Request, resp: Response) -> None:
         """Create a campaign as a draft. Its expressions are compiled and type-checked."""
         body, _ = await read(req, CampaignCreate)
-        send(resp, self._view(await self._campaigns.create(actor_of(req), body)), 201)
+        warnings = await self._campaigns.find_warnings(body)
+        campaign = await self._campaigns.create(actor_of(req), body)
+        send(resp, replace(self._view(campaign), warnings=warnings), 201)
 
     @operation("listCampaigns", scope("campaigns:read"), tag="campaigns", query=CampaignQuery, answers={200: CampaignPage})
     async def on_get(self, req: Request, resp: Response) -> None:
@@ -76,7 +80,9 @@ class CampaignsResource:
     async def on_put_one(self, req: Request, resp: Response, campaign_id: str) -> None:
         """Create a new version, which evaluates events from now on or from `effective_at`. Awards that were paid keep their version."""
         body, _ = await read(req, CampaignCreate)
-        send(resp, self._view(await self._campaigns.replace(actor_of(req), campaign_id, body)))
+        warnings = await self._campaigns.find_warnings(body)
+        campaign = await self._campaigns.replace(actor_of(req), campaign_id, body)
+        send(resp, replace(self._view(campaign), warnings=warnings))
 
     @operation(
         "approveCampaign",

@@ -19,8 +19,8 @@ class TierStep(Struct, frozen=True):
     """Tier after the event. Null: no tier."""
 
 
-EVENTS, REFUNDS, MEMBER_STATES = "events", "refunds", "standings"
-"""Collections of recorded events, of `PurchaseRefunds` and of `MemberState`."""
+EVENTS, REFUNDS, EXPIRED_LOTS, MEMBER_STATES = "events", "refunds", "expired_lots", "standings"
+"""Collections of recorded events, of `PurchaseRefunds`, of `ExpiredLot` and of `MemberState`."""
 REFERRERS = "referrer:"
 """Prefix of the asset in the key of a referrer's wallet."""
 PURCHASE, REFUND = "purchase", "refund"
@@ -185,6 +185,15 @@ class ReturnedItem(Struct, frozen=True, kw_only=True):
     quantity: AnyQuantity
 
 
+class EarlyRefunds(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Refunds of one purchase in one currency that arrived before it."""
+
+    amount: int = 0
+    itemised: int = 0
+    items: tuple[ReturnedItem, ...] = ()
+    without_items: bool = False
+
+
 class PurchaseRefunds(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Refunds and confirmations of one purchase, which may not have arrived yet."""
 
@@ -208,6 +217,20 @@ class PurchaseRefunds(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """By event type: id of the first event that confirmed the purchase."""
     released: dict[str, Released] = {}
     """By campaign: release of an award that waited."""
+    early: dict[str, EarlyRefunds] = {}
+    """By currency: refunds that arrived before their purchase. Those in its currency become part of `amount` when it arrives; others never do."""
+
+
+class ExpiredLot(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Promotional value of one wallet that was granted with one expiry date and has expired, as far as refunds have counted it as taken back."""
+
+    id: str = field(name="_id")
+    """`{wallet}/{expires_at}`"""
+    owner: str
+    count: int = 0
+    """Number of changes of this document."""
+    counted: int = 0
+    """Amount that refunds did not take back because it had expired."""
 
 
 class AwardWallet(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -250,6 +273,8 @@ class EvaluationInputs(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """By account: amount counted against caps and budgets before the event."""
     waiting: dict[str, int] | None = None
     """By lot name: amount in the lots from which a confirmation releases. None: no bound."""
+    expired: dict[str, int] | None = None
+    """By lot name: expired value of the awards that a refund takes back, less what earlier refunds have counted. None: nothing has expired."""
     person: bytes | None = None
     """Profile fields that conditions could read, sealed under the member's own key."""
     before: PurchaseRefunds | None = None

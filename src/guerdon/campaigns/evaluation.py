@@ -9,7 +9,7 @@ from msgspec import Struct
 
 from guerdon.calendar import Calendar
 from guerdon.campaigns.achievements import Step, step
-from guerdon.campaigns.award_types import award_amount, formula_of, refunded_share
+from guerdon.campaigns.award_types import award_amount, formula_of, reads_money, refunded_share
 from guerdon.campaigns.birthdays import NO_BIRTHDAY, birthday_on
 from guerdon.campaigns.cel import Condition, Formula, compile_condition, compile_formula, facts_of
 from guerdon.campaigns.cel_cost import COMMIT_US_MAX, CONDITION_US_MAX, ITEMS_SURE
@@ -19,6 +19,7 @@ from guerdon.campaigns.models import Achievement, Campaign
 from guerdon.campaigns.periods import is_open, local_date
 from guerdon.clock import rfc3339
 from guerdon.members.models import BIRTHDAY
+from guerdon.money import is_currency
 from guerdon.proofs import content_digest
 
 MONETARY = (PURCHASE, REFUND)
@@ -37,6 +38,8 @@ class LiveCampaign(Struct, frozen=True, dict=True):
     """True if an expression reads the member's sealed profile."""
     reads_member_state: bool
     """True if the evaluation depends on earlier events of the member. It then takes place in the commit."""
+    turns_money: str | None
+    """Currency of the award, if the award is money and is computed from money."""
     bounded_cost_us: float
     """Maximum cost on an event of up to `ITEMS_SURE` items, in microseconds; 0 for a campaign that was saved before costs were bounded."""
 
@@ -57,6 +60,7 @@ class LiveCampaign(Struct, frozen=True, dict=True):
             or campaign.achievement is not None
             or campaign.pays == "referrer"
             or any(part.reads_member_state for part in parts),
+            turns_money=campaign.asset if is_currency(campaign.asset) and reads_money(campaign.award, formula) else None,
             bounded_cost_us=sum(part.cost_us(ITEMS_SURE) for part in parts) if campaign.bounded else 0,
         )
 
@@ -137,6 +141,9 @@ class Evaluator:
         inactive = _inactive_reason(event, live.campaign, self._calendar)
         if inactive is not None:
             return Evaluation(live.campaign, "not_matched", 0, inactive)
+        if live.turns_money is not None and event.currency and event.currency != live.turns_money:
+            reason = f"the award is a part of an amount in {live.turns_money}; the event is in {event.currency}"
+            return Evaluation(live.campaign, "not_matched", 0, reason)
         if (live.reads_member_state or len(event.items) > ITEMS_SURE) and self._takes_too_long(live):
             reason = f"its conditions could take too long on an event of {len(event.items)} items"
             return Evaluation(live.campaign, "refused", 0, reason)

@@ -3,13 +3,13 @@
 from datetime import datetime
 from typing import Annotated, ClassVar, Literal
 
-from msgspec import Meta, Struct, field
+from msgspec import UNSET, Meta, Struct, UnsetType, field
 from pymongo import IndexModel
 
 from guerdon.clock import optional_rfc3339, rfc3339
 from guerdon.money import Amount, AssetCode, Rounding
 from guerdon.proofs import ArchivedVersion
-from guerdon.types import EXPECTED, Category, DefinitionStatus, PageQuery, Sku, Text
+from guerdon.types import EXPECTED, Category, DefinitionStatus, DefinitionWarning, PageQuery, Sku, Text
 
 CAMPAIGNS, CAMPAIGN_VERSIONS = "campaigns", "campaign_versions"
 INDEXES: dict[str, list[IndexModel]] = {
@@ -428,6 +428,8 @@ class CampaignView(Struct, frozen=True):
     """Time at which the campaign was created, RFC 3339 in UTC."""
     changed_at: str
     """Time of the last change, RFC 3339 in UTC."""
+    warnings: list[DefinitionWarning] | UnsetType = UNSET
+    """Warnings about values that are valid and probably not meant. Present after the campaign was created or replaced."""
 
 
 class CampaignApprove(Struct, frozen=True, forbid_unknown_fields=True):

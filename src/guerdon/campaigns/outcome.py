@@ -3,7 +3,7 @@
 Recording books the outcome, a replay compares it with the stored event, and a simulation adds outcomes up.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
 
 import msgspec
@@ -21,6 +21,7 @@ from guerdon.campaigns.domain import (
     Award,
     AwardWallet,
     DecisionView,
+    EarlyRefunds,
     EvaluationInputs,
     PurchaseRefunds,
     Refundable,
@@ -29,10 +30,10 @@ from guerdon.campaigns.domain import (
     ShopEvent,
 )
 from guerdon.campaigns.evaluation import Evaluation
-from guerdon.campaigns.line_items import add_up
+from guerdon.campaigns.line_items import add_up, merged
 from guerdon.campaigns.models import Campaign, PendingEvent
-from guerdon.campaigns.refunds import AwardClawback, RefundRequest, award_wallet_name, refund, take_whole
-from guerdon.campaigns.releases import CONFIRMED_MAX, lot_of, released_now
+from guerdon.campaigns.refunds import AwardClawback, RefundRequest, award_wallet_name, lot_name, refund, take_whole
+from guerdon.campaigns.releases import CONFIRMED_MAX, released_now
 
 HALF = Fraction(1, 2)
 """Refunded share of a purchase from which it no longer counts towards achievements."""
@@ -54,6 +55,8 @@ class EventOutcome(Struct, frozen=True):
     """Achievements that counted the refunded purchase."""
     releases: list[Release] = []
     """Releases of waiting awards, without transaction ids."""
+    expired: Mapping[str, int] = {}
+    """By lot name: expired value that a refund has left for later ones."""
 
     @property
     def awards(self) -> list[Award]:
@@ -109,7 +112,7 @@ def event_outcome(
     achieved = _achieved(event, evaluations, allocations, inputs)
     before = inputs.before
     if event.type != PURCHASE or before is None or not _has_refunds(before) or event.amount < 0:
-        return EventOutcome(allocations, decisions=decisions, achieved=achieved)
+        return EventOutcome(allocations, decisions=decisions, note=left_out(event, before), achieved=achieved)
     wallets = dict(inputs.wallets)
     for allocation in allocations:
         apply_allocation(wallets, allocation)
@@ -118,8 +121,30 @@ def event_outcome(
     request = RefundRequest(before.amount, before.itemised, before.items, without_items)
     unrefunded = msgspec.structs.replace(before, amount=0, itemised=0, items=(), without_items=False)
     early = refund(unrefunded, request, purchase, wallets, inputs.decided_at)
-    note = f"{early.refunded.amount} were refunded before it arrived"
+    note = "; ".join(filter(None, (f"{early.refunded.amount} were refunded before it arrived", left_out(event, before))))
     return EventOutcome(allocations, early.taken, decisions + early.decisions, early.refunded, note, achieved)
+
+
+def refunds_at_arrival(known: PurchaseRefunds, currency: str) -> PurchaseRefunds:
+    """Return the refunds of a purchase when it arrives: those that waited for it count if they are in its currency."""
+    same = known.early.get(currency)
+    if same is None:
+        return known
+    return msgspec.structs.replace(
+        known,
+        amount=known.amount + same.amount,
+        itemised=known.itemised + same.itemised,
+        items=merged(known.items, same.items),
+        without_items=known.without_items or same.without_items,
+    )
+
+
+def left_out(event: ShopEvent, before: PurchaseRefunds | None) -> str | None:
+    """Return a note on the refunds in other currencies that arrived before their purchase, or None."""
+    if event.type != PURCHASE or before is None:
+        return None
+    others = [f"{early.amount} in {currency}" for currency, early in sorted(before.early.items()) if currency != event.currency]
+    return f"refunds of {', '.join(others)} that arrived before it are left out: it is in {event.currency}" if others else None
 
 
 def _has_refunds(refunded: PurchaseRefunds) -> bool:
@@ -131,19 +156,19 @@ def refund_outcome(event: ShopEvent, owner: str, purchase: Refundable | None, in
     """Return the outcome of a linked refund. `purchase` is None if it has not arrived; the refund then waits for it."""
     known = inputs.before or PurchaseRefunds(id=f"{owner}/{event.refund_of}", owner=owner)
     if purchase is None:
-        waiting = msgspec.structs.replace(
-            known,
-            count=known.count + 1,
-            amount=known.amount + event.amount,
-            itemised=known.itemised + (event.amount if event.items else 0),
-            items=add_up(event.items, known.items),
-            without_items=known.without_items or not event.items,
+        same = known.early.get(event.currency, EarlyRefunds())
+        more = EarlyRefunds(
+            amount=same.amount + event.amount,
+            itemised=same.itemised + (event.amount if event.items else 0),
+            items=add_up(event.items, same.items),
+            without_items=same.without_items or not event.items,
         )
+        waiting = msgspec.structs.replace(known, count=known.count + 1, early={**known.early, event.currency: more})
         return EventOutcome(refunded=waiting, note=f"it waits for its purchase, {event.refund_of}")
     request = RefundRequest(event.amount, event.amount if event.items else 0, add_up(event.items), not event.items)
-    outcome = refund(known, request, purchase, inputs.wallets, inputs.decided_at)
+    outcome = refund(known, request, purchase, inputs.wallets, inputs.decided_at, expired=inputs.expired)
     if not refunded_share(known, purchase) < HALF <= refunded_share(outcome.refunded, purchase):
-        return EventOutcome(taken=outcome.taken, decisions=outcome.decisions, refunded=outcome.refunded)
+        return EventOutcome(taken=outcome.taken, decisions=outcome.decisions, refunded=outcome.refunded, expired=outcome.expired)
     assert event.refund_of is not None
     achieved: dict[str, AchievementProgress] = {}
     broken: list[AchievementReached] = []
@@ -152,7 +177,14 @@ def refund_outcome(event: ShopEvent, owner: str, purchase: Refundable | None, in
         for reached in lost:
             outcome = take_whole(reached, f"{event.refund_of} counts no more", outcome, inputs.decided_at)
         broken += lost
-    return EventOutcome([], outcome.taken, outcome.decisions, outcome.refunded, None, achieved, broken)
+    return EventOutcome(
+        taken=outcome.taken,
+        decisions=outcome.decisions,
+        refunded=outcome.refunded,
+        achieved=achieved,
+        broken=broken,
+        expired=outcome.expired,
+    )
 
 
 def confirmation_outcome(
@@ -178,7 +210,7 @@ def confirmation_outcome(
             releases.append(release)
             released[award.campaign] = Released(event=event.id, expires_at=release.expires_at)
             if inputs.waiting is not None:
-                left = {**inputs.waiting, lot_of(award): inputs.waiting[lot_of(award)] - release.amount}
+                left = {**inputs.waiting, lot_name(award): inputs.waiting[lot_name(award)] - release.amount}
                 inputs = msgspec.structs.replace(inputs, waiting=left)
             wallets[award_wallet_name(award)] = wallet_after(wallets[award_wallet_name(award)], 0, -release.amount)
     note = None if decisions else f"nothing of {event.about} waits for {event.type}"

@@ -10,17 +10,12 @@ from guerdon.calendar import Calendar
 from guerdon.campaigns.allocation import rejection_reason
 from guerdon.campaigns.domain import Award, AwardWallet, EvaluationInputs, PurchaseRefunds, Release
 from guerdon.campaigns.periods import expires_at
-from guerdon.campaigns.refunds import award_wallet_name, has_expired
+from guerdon.campaigns.refunds import has_expired, lot_name
 from guerdon.clock import rfc3339
 from guerdon.ledger.models import Lot
 
 CONFIRMED_MAX = 20
 """Maximum number of confirming event types that are kept for a purchase that has not been recorded yet."""
-
-
-def lot_of(award: Award) -> str:
-    """Return the key in `EvaluationInputs.waiting` of the lot in which an award waits."""
-    return f"{award_wallet_name(award)}/{award.expires_at}"
 
 
 def released_now(
@@ -37,7 +32,7 @@ def released_now(
     if amount <= 0:
         return None, "nothing is left of it: its purchase was refunded"
     if inputs.waiting is not None:
-        amount = min(amount, inputs.waiting.get(lot_of(award), 0))
+        amount = min(amount, inputs.waiting.get(lot_name(award), 0))
     if amount <= 0:
         return None, "nothing is left of it: it was taken back by hand"
     lot = Lot(amount, "promotional", expires_at=expires_at(award.waits.expiry, now_ms, calendar))

@@ -22,13 +22,14 @@ from guerdon.campaigns.models import (
     PendingEvent,
     in_force,
 )
+from guerdon.campaigns.warnings import ReadKnownNames, warnings_of_campaign
 from guerdon.clock import Clock, optional_utc_ms
 from guerdon.database import Database
 from guerdon.errors import Validation, collect
 from guerdon.ids import IdSource
 from guerdon.lifecycle import Definitions, version_id
 from guerdon.permissions import Actor
-from guerdon.types import DefinitionStatus
+from guerdon.types import DefinitionStatus, DefinitionWarning
 from guerdon.wallets.assets import Assets
 
 REFRESH_SECONDS = 1.0
@@ -37,11 +38,14 @@ REFRESH_SECONDS = 1.0
 class Campaigns:
     """Campaigns. A change is effective at once in the process that made it, and within one second in the others."""
 
-    def __init__(self, database: Database, assets: Assets, clock: Clock, ids: IdSource, *, approval: bool = False) -> None:
+    def __init__(
+        self, database: Database, assets: Assets, clock: Clock, ids: IdSource, *, known: ReadKnownNames, approval: bool = False
+    ) -> None:
         self._definitions = Definitions(database, (CAMPAIGNS, Campaign), (CAMPAIGN_VERSIONS, CampaignVersion), noun="campaign")
         self._assets = assets
         self._clock = clock
         self._ids = ids
+        self._known = known
         self._approval = approval
         self._live: list[LiveCampaign] = []
         self._refreshed_at: float | None = None
@@ -83,6 +87,10 @@ class Campaigns:
             campaign = msgspec.structs.replace(current, status=stored.status, coming=version, changed_at=now_ms)
         await self._save(campaign, stored, version)
         return campaign
+
+    async def find_warnings(self, body: CampaignCreate) -> list[DefinitionWarning]:
+        """Return what is valid in a campaign and probably not meant."""
+        return warnings_of_campaign(body, await self._known())
 
     async def draft(self, actor: Actor, campaign: Campaign, body: CampaignCreate) -> Campaign:
         """Return the campaign as it would be with this body. Nothing is saved.

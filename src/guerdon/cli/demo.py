@@ -77,7 +77,7 @@ async def _ensure_campaigns(services: Services) -> None:
         asset="PTS",
         event_types=["purchase", "refund"],
         award=PerAmountAward(points=1, per=100, rounding="floor"),
-        condition="event.amount > 0",
+        condition="event.amount > 0 && event.currency == 'GBP'",
     )
     large = CampaignCreate(
         name="50 points on orders from 50 pounds",

@@ -7,8 +7,7 @@ import msgspec
 
 from guerdon.campaigns.domain import Award
 from guerdon.campaigns.outcome import confirmation_outcome
-from guerdon.campaigns.refunds import wallet_of
-from guerdon.campaigns.releases import lot_of
+from guerdon.campaigns.refunds import lot_name, wallet_of
 from guerdon.events.linked import award_wallets, find_linked_replay, linked_command, linked_decision, waiting_changes
 from guerdon.events.record import (
     AWARD_BYTES,
@@ -50,7 +49,9 @@ class ConfirmationRecorder:
             inputs_of(request, view),
             before=refunded_of(owner, event.about or "", view),
             wallets=award_wallets(self._waiting, owner, view),
-            waiting={lot_of(award): _amount_waiting(award, view.accounts.get(wallet_of(award, owner))) for award in self._waiting},
+            waiting={
+                lot_name(award): _amount_waiting(award, view.accounts.get(wallet_of(award, owner))) for award in self._waiting
+            },
             awaits=request.original is None,
         )
         awards = None if request.original is None else request.original.awards

@@ -5,7 +5,7 @@ from typing import Any
 from guerdon.errors import EventReused, NotFound, Overloaded
 from guerdon.events.models import EventCreate, EventsCreate
 from guerdon.events.replay import EventReplays, Replay
-from guerdon.events.service import Events, shop_event
+from guerdon.events.service import Events
 from guerdon.events.views import EventResults, EventView, view_event, view_result
 from guerdon.http.body import BULK_BODY_BYTES_MAX, read
 from guerdon.http.operation import Request, Response, actor_of, is_dry_run, operation, send
@@ -44,7 +44,7 @@ class EventsResource:
     async def on_post(self, req: Request, resp: Response) -> None:
         """Record an event and pay its awards in one commit. Its id is the key: the same event again answers 200."""
         body, _ = await read(req, EventCreate)
-        event, before = await self._events.record(actor_of(req), shop_event(body), dry_run=is_dry_run(req))
+        event, before = await self._events.record(actor_of(req), body, dry_run=is_dry_run(req))
         send(resp, view_event(event, whole=_sees_whole(req)), 200 if before else 201, replayed=before)
 
     @operation(
@@ -59,7 +59,7 @@ class EventsResource:
     async def on_post_preview(self, req: Request, resp: Response) -> None:
         """Preview the awards of an event. The event is evaluated as if it were recorded, and nothing is written."""
         body, _ = await read(req, EventCreate)
-        event = await self._events.preview(actor_of(req), shop_event(body))
+        event = await self._events.preview(actor_of(req), body)
         send(resp, view_event(event, whole=_sees_whole(req)))
 
     @operation(

@@ -6,7 +6,7 @@ from typing import Annotated
 from msgspec import UNSET, Meta, Struct, UnsetType
 from pymongo import IndexModel
 
-from guerdon.campaigns.domain import EVENTS, REFUNDS
+from guerdon.campaigns.domain import EVENTS, EXPIRED_LOTS, REFUNDS
 from guerdon.campaigns.models import EventType
 from guerdon.money import AMOUNT_MAX
 from guerdon.quantities import Quantity
@@ -20,6 +20,7 @@ INDEXES: dict[str, list[IndexModel]] = {
         IndexModel([("occurred_at", 1), ("recorded_at", 1)], name="occurred"),
     ],
     REFUNDS: [],
+    EXPIRED_LOTS: [],
 }
 ITEMS_MAX, EVENTS_BULK_MAX = 1000, 500
 

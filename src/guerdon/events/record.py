@@ -27,10 +27,11 @@ from guerdon.campaigns.domain import (
 from guerdon.campaigns.engine import ENGINE
 from guerdon.campaigns.evaluation import Evaluation, Evaluator, LiveCampaign, Subject, reads_referrer
 from guerdon.campaigns.models import Campaign
-from guerdon.campaigns.outcome import EventOutcome, award_of, clawback_award, event_outcome
+from guerdon.campaigns.outcome import EventOutcome, award_of, clawback_award, event_outcome, refunds_at_arrival
 from guerdon.campaigns.purchase_history import last_purchase_before, with_purchase
 from guerdon.campaigns.refunds import AwardClawback
 from guerdon.errors import EventReused, NotFound, Retry
+from guerdon.ledger.expiry import ExpiredLots
 from guerdon.ledger.models import (
     COUNTED,
     ISSUER,
@@ -92,6 +93,8 @@ class RecordRequest(Struct, frozen=True):
     """Member who referred this member. Read only if a campaign or a refund depends on it."""
     achieved: Mapping[str, AchievementProgress] = {}
     """By campaign: achievements that the purchase of a refund counts for."""
+    expired: Mapping[str, ExpiredLots] = {}
+    """By wallet: what has expired of the awards that a refund takes back."""
     preview: bool = False
     evaluated_before: Mapping[str, Evaluation] | None = None
     """By campaign: evaluations that were made before the command, for an event with many items."""
@@ -151,7 +154,12 @@ class PostingBuilder:
         award = taken.award
         wallet = self.wallet(award.asset, award.to)
         counted = [account for name in award.counted if (account := self._known(name)) is not None]
-        posting = Posting(wallet.id, -taken.amount, ISSUER, lots=(taken.lot,), below_minimum=award.clawback == "debt")
+        # Value of the award that was held over its expiry has returned with another date.
+        returned = [
+            lot for lot in wallet.lots or () if lot.source == "promotional" and lot.first_expires_at == taken.lot.expires_at
+        ]
+        first = taken.lot, *(returned if taken.lot.expires_at is not None else ())
+        posting = Posting(wallet.id, -taken.amount, ISSUER, lots=first, below_minimum=award.clawback == "debt")
         return clawback_award(taken, self._book(wallet, posting, counted, award.campaign, award.version))
 
     def release(self, release: Release, waiting: Award) -> Release:
@@ -285,7 +293,7 @@ class EventRecorder:
             referrer=state.referrer,
             achieved=self._achieved(state) if self._late else {},
             person=request.subject.sealed,
-            before=refunded_of(request.owner, event.id, view) if event.type == PURCHASE else None,
+            before=_refunds_at_arrival(event, request.owner, view),
         )
         evaluator = Evaluator(event, request.subject, inputs, request.calendar)
         evaluations = [self._early.get(live.campaign.id) or evaluator.evaluate(live) for live in request.campaigns]
@@ -367,6 +375,11 @@ def with_tiers(inputs: EvaluationInputs, sets: TierSets | None, state: MemberSta
 def refunded_of(owner: str, event_id: str, view: View) -> PurchaseRefunds | None:
     document = view.documents.get((REFUNDS, f"{owner}/{event_id}"))
     return None if document is None else msgspec.convert(document, PurchaseRefunds)
+
+
+def _refunds_at_arrival(event: ShopEvent, owner: str, view: View) -> PurchaseRefunds | None:
+    known = refunded_of(owner, event.id, view) if event.type == PURCHASE else None
+    return None if known is None else refunds_at_arrival(known, event.currency)
 
 
 def inputs_of(request: RecordRequest, view: View) -> EvaluationInputs:

@@ -1,7 +1,7 @@
 """Events: each is recorded once, evaluated by every active campaign, and paid in the same commit."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import msgspec
 from msgspec import UNSET
@@ -24,15 +24,17 @@ from guerdon.campaigns.domain import (
 from guerdon.campaigns.evaluation import MONETARY, Evaluation, Evaluator, LiveCampaign, Subject, reads_member, reads_referrer
 from guerdon.campaigns.profiles import Profiles
 from guerdon.campaigns.service import Campaigns
-from guerdon.clock import Clock, utc_ms
+from guerdon.clock import Clock, rfc3339, utc_ms
 from guerdon.database import Database
 from guerdon.errors import GuerdonError, NotFound, Overloaded, Retry, Validation
 from guerdon.events.confirmation import ConfirmationRecorder
+from guerdon.events.expired import first_expiries
 from guerdon.events.models import EventCreate
 from guerdon.events.proofs import proving
 from guerdon.events.record import EventCodec, EventRecorder, OpenWallet, RecordRequest, RecordResult, already_recorded
-from guerdon.events.refund import RefundRecorder
+from guerdon.events.refund import RefundRecorder, achievement_awards
 from guerdon.ids import digest
+from guerdon.ledger.expiry import ExpiredLots
 from guerdon.ledger.models import Command
 from guerdon.ledger.rehearsal import Rehearsal
 from guerdon.ledger.service import Ledger
@@ -48,6 +50,7 @@ _canonical = msgspec.json.Encoder(order="sorted")
 YIELD_EVERY = 16
 """Number of events of a bulk request that are evaluated before other tasks run."""
 _PLACEHOLDER = "mem_" + "0" * 20
+NOTHING_EXPIRED: Mapping[str, ExpiredLots] = {}
 ATTEMPTS_MAX = 5
 """Number of commands that are made for one event while what they read keeps changing."""
 
@@ -56,7 +59,15 @@ class Events:
     """Shop events and what they earn."""
 
     def __init__(
-        self, ledger: Ledger, members: Members, campaigns: Campaigns, *, profiles: Profiles, database: Database, clock: Clock
+        self,
+        ledger: Ledger,
+        members: Members,
+        campaigns: Campaigns,
+        *,
+        profiles: Profiles,
+        database: Database,
+        clock: Clock,
+        ahead_hours_max: int,
     ) -> None:
         self._ledger = ledger
         self._members = members
@@ -67,17 +78,20 @@ class Events:
         self._member_states = database.collection(MEMBER_STATES, MemberState)
         self._codec = EventCodec(self._collection.encode, self._collection.decode)
         self._clock = clock
+        self._ahead_ms_max = ahead_hours_max * 3_600_000
 
-    async def record(self, actor: Actor, event: ShopEvent, *, dry_run: bool = False) -> tuple[RecordedEvent, bool]:
+    async def record(self, actor: Actor, body: EventCreate, *, dry_run: bool = False) -> tuple[RecordedEvent, bool]:
         """Record an event and pay its awards in one commit. Return the event, and true if it was recorded before.
 
         A dry run evaluates the event on the present balances and writes nothing, not even a new member.
 
         Raises:
             NotFound: the event names a member id that does not exist.
-            Validation: the event that it refunds or confirms is no purchase, or belongs to another member.
+            Validation: the body contradicts itself, its time is too far ahead, or the event that it refunds or confirms is no purchase or
+                belongs to another member.
             EventReused: the id belongs to another event.
         """
+        event = shop_event(body, self._latest_ms())
         campaigns = await self._campaigns.list_live()
         subject = await self._subject(event, campaigns, create=not dry_run)
         rehearsal = self._ledger.rehearsal() if dry_run else None
@@ -87,9 +101,10 @@ class Events:
         """Record the events of a bulk request, each on its own. Events of one member are recorded in the order given."""
         results: list[Result | None] = []
         events: list[ShopEvent] = []
+        latest_ms = self._latest_ms()
         for body in bodies:
             try:
-                events.append(shop_event(body))
+                events.append(shop_event(body, latest_ms))
                 results.append(None)
             except Validation as error:
                 results.append(error)
@@ -134,13 +149,13 @@ class Events:
                     results[index] = error
         return [_without_placeholder(results[index]) for index in range(len(events))]
 
-    async def preview(self, actor: Actor, event: ShopEvent) -> RecordedEvent:
+    async def preview(self, actor: Actor, body: EventCreate) -> RecordedEvent:
         """Return the event of a dry run.
 
         Raises:
             NotFound, Validation, EventReused: see `record`.
         """
-        recorded, _ = await self.record(actor, event, dry_run=True)
+        recorded, _ = await self.record(actor, body, dry_run=True)
         return recorded
 
     async def get_event(self, actor: Actor, event_id: str) -> RecordedEvent:
@@ -165,6 +180,13 @@ class Events:
             return event, None
         return event, await self._refunds.find_one({"_id": f"{event.owner}/{event_id}", "owner": event.owner})
 
+    def _latest_ms(self) -> int:
+        """Return the latest acceptable time of an event.
+
+        A later one would use caps of its own, and every purchase after it would seem to come too soon after it.
+        """
+        return self._clock.now_ms() + self._ahead_ms_max
+
     async def _record(
         self,
         actor: Actor,
@@ -173,11 +195,12 @@ class Events:
         campaigns: Sequence[LiveCampaign],
         rehearsal: Rehearsal | None,
     ) -> tuple[RecordedEvent, bool]:
-        for _ in range(ATTEMPTS_MAX):
+        for attempt in range(ATTEMPTS_MAX):
             original, original_digest = (
                 (None, None) if event.about is None else await self._original(event, event.about, subject, rehearsal)
             )
             state = await self._member_state(event, subject, campaigns, original, rehearsal)
+            expired = await self._expired(event, original, state, everything=attempt > 0)
             command = await self._command(
                 actor,
                 event,
@@ -186,6 +209,7 @@ class Events:
                 original=original,
                 original_digest=original_digest,
                 state=state,
+                expired=expired,
                 preview=rehearsal is not None,
             )
             try:
@@ -221,6 +245,17 @@ class Events:
             return self._member_states.decode(known)
         return await self._member_states.find_one({"_id": subject.id, "owner": subject.id})
 
+    async def _expired(
+        self, event: ShopEvent, original: RecordedEvent | None, state: MemberState | None, *, everything: bool
+    ) -> dict[str, ExpiredLots]:
+        """Return, by wallet, what has expired of the awards that a refund takes back; `everything`: of all that can have expired."""
+        if original is None or event.refund_of is None:
+            return {}
+        achieved = {} if state is None else touching(state.achieved, original.id)
+        awards = [*original.awards, *achievement_awards(achieved)]
+        since = first_expiries(awards, original.owner, original.recorded_at, None if everything else self._clock.now_ms())
+        return {wallet: await self._ledger.find_expired(wallet, since_ms) for wallet, since_ms in sorted(since.items())}
+
     async def _referred(
         self, events: Sequence[ShopEvent], subjects: Sequence[Subject | GuerdonError], campaigns: Sequence[LiveCampaign]
     ) -> dict[str, MemberState]:
@@ -244,7 +279,7 @@ class Events:
         original = self._collection.decode(document)
         pointer, done = ("/refund_of", "refunded") if event.refund_of is not None else ("/confirms", "confirmed")
         if original.owner != subject.id:
-            raise Validation.at(pointer, "the purchase belongs to another member")
+            raise _foreign_purchase(event)
         if original.type != PURCHASE:
             raise Validation.at(pointer, f"the event is a {original.type}; only a purchase can be {done}")
         return original, digest_of(document)
@@ -259,6 +294,7 @@ class Events:
         original: RecordedEvent | None = None,
         original_digest: str | None = None,
         state: MemberState | None = None,
+        expired: Mapping[str, ExpiredLots] = NOTHING_EXPIRED,
         preview: bool = False,
     ) -> Command[RecordResult]:
         owner = subject.id or ""
@@ -275,6 +311,7 @@ class Events:
             original_digest=original_digest,
             referrer=None if state is None else state.referrer,
             achieved={} if state is None or original is None else touching(state.achieved, original.id),
+            expired=expired,
             preview=preview,
         )
         if len(event.items) > ITEMS_SURE and event.about is None:
@@ -297,11 +334,16 @@ class Events:
     ) -> list[Subject | GuerdonError]:
         """Return the member of each event. `create` creates members that are new; otherwise they get placeholders for ids.
 
-        An event that is recorded already creates no member.
+        An event that is recorded already, or about a purchase that is, creates no member.
         """
-        cursor = self._collection.raw.find({"_id": {"$in": [event.id for event in events]}}, {"_id": 1})
+        wanted = {name for event in events for name in (event.id, event.about) if name is not None}
+        cursor = self._collection.raw.find({"_id": {"$in": sorted(wanted)}}, {"_id": 1})
         recorded = {str(row["_id"]) async for row in cursor}
-        new = {event.external_id for event in events if event.external_id is not None and event.id not in recorded}
+        new = {
+            event.external_id
+            for event in events
+            if event.external_id is not None and recorded.isdisjoint((event.id, event.about or event.id))
+        }
         member_ids: dict[str, str | None] = dict(await self._members.ensure_members(new)) if new and create else {}
         if not create:
             for number, external_id in enumerate(sorted(new), start=1):
@@ -313,7 +355,7 @@ class Events:
         for event in events:
             member_id = event.member_id if event.external_id is None else member_ids[event.external_id]
             if member_id is None:
-                subjects.append(already_recorded(event.id))
+                subjects.append(already_recorded(event.id) if event.id in recorded else _foreign_purchase(event))
             elif event.external_id is not None and (
                 _is_placeholder(member_id) or not reads_member(event, campaigns, self._ledger.calendar)
             ):
@@ -334,6 +376,8 @@ class Events:
                 # A refused event must not create a member: an event that is recorded already belongs to a known member.
                 if await self._collection.get(event.id) is not None:
                     raise already_recorded(event.id)
+                if event.about is not None and await self._collection.get(event.about) is not None:
+                    raise _foreign_purchase(event)
                 member_id = await self._members.ensure_member(event.external_id)
             if member_id is None or not reads_member(event, campaigns, self._ledger.calendar):
                 return Subject(member_id, event.external_id)
@@ -374,17 +418,28 @@ def event_command(request: RecordRequest, open_wallet: OpenWallet, codec: EventC
     return msgspec.structs.replace(command, decide=proving(command.decide, request))
 
 
-def shop_event(body: EventCreate) -> ShopEvent:
-    """Return the event that a request describes.
+def _foreign_purchase(event: ShopEvent) -> Validation:
+    pointer = "/refund_of" if event.refund_of is not None else "/confirms"
+    return Validation.at(pointer, "the purchase belongs to another member")
+
+
+def shop_event(body: EventCreate, latest_ms: int) -> ShopEvent:
+    """Return the event that a request describes. It must not occur after `latest_ms`.
 
     Raises:
-        Validation: the body names no member or two, a time without an offset, a purchase or refund without an amount, or `refund_of` or
-            `confirms` on an event that cannot have it.
+        Validation: the body names no member or two, a time without an offset or after `latest_ms`, a purchase or refund without an amount,
+            or `refund_of` or `confirms` on an event that cannot have it.
     """
     faults = _contradictions_of(body)
     occurred_at = 0
     try:
         occurred_at = utc_ms(body.occurred_at, "/occurred_at")
+        if occurred_at > latest_ms:
+            faults.append(
+                Validation.at(
+                    "/occurred_at", f"an event can occur until {rfc3339(latest_ms)} at the latest; check the sender's clock"
+                )
+            )
     except Validation as fault:
         faults.append(fault)
     if faults:

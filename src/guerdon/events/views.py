@@ -182,12 +182,16 @@ def view_event(event: RecordedEvent, *, whole: bool, since: PurchaseRefunds | No
         event.decisions,
         event.note,
         None if inputs is None else inputs.engine or None,
-        None if inputs is None else _view_inputs(inputs, event.owner, whole=whole),
+        None if inputs is None else _view_inputs(inputs, event, whole=whole),
         event.tier_change,
     )
 
 
-def _view_inputs(inputs: EvaluationInputs, owner: str, *, whole: bool) -> InputsView:
+def _view_inputs(inputs: EvaluationInputs, event: RecordedEvent, *, whole: bool) -> InputsView:
+    before = inputs.before
+    refunded = None if before is None else before.amount
+    if before is not None and inputs.awaits and event.currency in before.early:
+        refunded = before.amount + before.early[event.currency].amount
     return InputsView(
         judged_at=rfc3339(inputs.judged_at),
         decided_at=rfc3339(inputs.decided_at),
@@ -201,8 +205,8 @@ def _view_inputs(inputs: EvaluationInputs, owner: str, *, whole: bool) -> Inputs
             for asset, wallet in inputs.wallets.items()
             if whole or not asset.startswith(REFERRERS)
         },
-        used={name: amount for name, amount in inputs.used.items() if whole or name.startswith(f"{owner}:")},
-        refunded_before=None if inputs.before is None else inputs.before.amount,
+        used={name: amount for name, amount in inputs.used.items() if whole or name.startswith(f"{event.owner}:")},
+        refunded_before=refunded,
         personal=inputs.person is not None,
     )
 

@@ -4,7 +4,7 @@ Every decision is made on an account that is brought up to the present. The entr
 with the next movement of the account, or by the sweeper.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import msgspec
 from msgspec import Struct
@@ -75,6 +75,30 @@ def bring_up_to(account: Account, now_ms: int, calendar: Calendar) -> AccountNow
         account, entry = append(account, write_off, EntryDetails("expiry", ACTOR, lots=lots.negated(expired)), now_ms)
         entries.append(entry)
     return AccountNow(account, tuple(entries), tuple(changes))
+
+
+class ExpiredLots(Struct, frozen=True):
+    """Value of one account that had expired at a time, by the expiry date that it was granted with."""
+
+    at: int
+    """The time in milliseconds."""
+    amounts: dict[int, int] = {}
+    """By expiry date in milliseconds: promotional value that was granted with it and has expired, also after a return."""
+    next_at: int | None = None
+    """Next time at which returned value expires. Until then the amounts of dates up to `at` do not change."""
+
+
+def expired_lots(account: Account, booked: Iterable[Lot], now_ms: int, calendar: Calendar) -> ExpiredLots:
+    """Return what has expired up to now. `booked` are the lots of the account's expiry entries, and those that returned by their reversals."""
+    present = bring_up_to(account, now_ms, calendar)
+    amounts: dict[int, int] = {}
+    for lot in (*booked, *(lot for entry in present.entries if entry.kind == "expiry" for lot in entry.lots or ())):
+        if lot.source == "promotional" and lot.granted_until is not None:
+            amounts[lot.granted_until] = amounts.get(lot.granted_until, 0) - lot.amount
+    returned = [
+        lot.expires_at for lot in present.account.lots or () if lot.first_expires_at is not None and lot.expires_at is not None
+    ]
+    return ExpiredLots(now_ms, amounts, min(returned, default=None))
 
 
 def _moments(account: Account, now_ms: int) -> list[int]:

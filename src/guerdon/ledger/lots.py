@@ -1,7 +1,7 @@
 """Arithmetic of lots: the order in which value is spent, the lots it is taken from, and the lots it returns to. Pure.
 
-The spend order is total: earliest expiry first, then promotional before paid, then earliest availability. Undated paid value is the rest of
-the balance and comes last. Lots with the same source and dates are one lot, and an availability date that has passed is removed, so that the
+The spend order is total: earliest expiry first, then promotional before paid, then earliest availability, then earliest first expiry. Undated
+paid value is the rest of the balance and comes last. Lots with the same source and dates are one lot, and an availability date that has passed is removed, so that the
 number of lots is the number of different dates. An expiry date never changes.
 """
 
@@ -12,14 +12,19 @@ import msgspec
 from guerdon.ledger.models import LOTS_MAX, Account, Lot
 
 NEVER = 1 << 62
-UNDATED = ("paid", None, None)
+UNDATED = ("paid", None, None, None)
 """`Lot.dates` of undated paid value."""
 GRACE_MS = 7 * 86_400_000
 """Grace for value that returns (by a refund or a released hold) after its expiry date."""
 
 
-def spend_order(lot: Lot) -> tuple[int, bool, int]:
-    return (NEVER if lot.expires_at is None else lot.expires_at, lot.source == "paid", lot.available_at or 0)
+def spend_order(lot: Lot) -> tuple[int, bool, int, int]:
+    return (
+        NEVER if lot.expires_at is None else lot.expires_at,
+        lot.source == "paid",
+        lot.available_at or 0,
+        lot.first_expires_at or 0,
+    )
 
 
 def mature(lots: Sequence[Lot], now_ms: int) -> tuple[Lot, ...]:
@@ -100,7 +105,7 @@ def take(lots: Sequence[Lot], undated_balance: int, amount: int, first: Sequence
 def give(parts: Iterable[Lot], undated_balance: int, amount: int, now_ms: int, *, back_at_ms: int | None = None) -> tuple[Lot, ...]:
     """Return the lots that are added when `amount` arrives, of which `parts` are dated; a debt is repaid from it first.
 
-    A part that has expired at the time of its return expires `GRACE_MS` after that time. The return is now, or at `back_at_ms` if a hold
+    A part that has expired at the time of its return expires `GRACE_MS` after that time, and keeps its first expiry. The return is now, or at `back_at_ms` if a hold
     ended then and is booked now: the result must not depend on the time of booking.
     """
     back_at_ms = now_ms if back_at_ms is None else back_at_ms
@@ -114,6 +119,7 @@ def give(parts: Iterable[Lot], undated_balance: int, amount: int, now_ms: int, *
             msgspec.structs.replace(
                 part,
                 expires_at=back_at_ms + GRACE_MS if expired else part.expires_at,
+                first_expires_at=part.granted_until if expired else part.first_expires_at,
                 available_at=None if arrived else part.available_at,
             )
         )

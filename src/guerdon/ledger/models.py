@@ -46,6 +46,7 @@ AWAITING_CONFIRMATION = 253_402_300_799_999
 """`available_at` of value that awaits a confirmation: the last millisecond of the year 9999."""
 
 Source = Literal["paid", "promotional"]
+LotDates = tuple[Source, int | None, int | None, int | None]
 EntryKind = Literal[
     "credit", "debit", "transfer", "award", "clawback", "confirmation", "hold", "capture", "void", "hold_expiry", "expiry", "settlement",
     "reversal", "freeze", "unfreeze", "close", "terms", "redeem", "issue", "reserve", "release", "use", "unuse", "load", "cancel",
@@ -67,10 +68,17 @@ class Lot(Struct, frozen=True, omit_defaults=True):
     """Time from which the value can be spent, in milliseconds; None after it has passed."""
     expires_at: int | None = None
     """Time from which the value is expired, in milliseconds; None for value that does not expire."""
+    first_expires_at: int | None = None
+    """`expires_at` of value that returned after it, before its first return. None for other value."""
 
     @property
-    def dates(self) -> tuple[Source, int | None, int | None]:
-        return (self.source, self.available_at, self.expires_at)
+    def dates(self) -> LotDates:
+        return (self.source, self.available_at, self.expires_at, self.first_expires_at)
+
+    @property
+    def granted_until(self) -> int | None:
+        """The expiry date that the value was granted with."""
+        return self.first_expires_at or self.expires_at
 
     @property
     def awaits_confirmation(self) -> bool:

@@ -3,14 +3,29 @@
 import asyncio
 from collections.abc import Collection, Sequence
 
+import msgspec
+
 from guerdon.calendar import Calendar
 from guerdon.clock import Clock
 from guerdon.database import Database, Document
 from guerdon.errors import GuerdonError
 from guerdon.ledger.committer import Committer
-from guerdon.ledger.models import Account, Command, CommandOutcome, CommandResult, Entry, T, entry_id
+from guerdon.ledger.expiry import ExpiredLots, expired_lots
+from guerdon.ledger.lots import last_of, negated, total
+from guerdon.ledger.models import (
+    SEQ_DIGITS,
+    Account,
+    Command,
+    CommandOutcome,
+    CommandResult,
+    Entry,
+    Lot,
+    T,
+    entry_id,
+    transaction_id,
+)
 from guerdon.ledger.rehearsal import Rehearsal
-from guerdon.ledger.store import ACCOUNTS, ENTRIES, decode_account, decode_entry
+from guerdon.ledger.store import ACCOUNTS, ENTRIES, REVERSALS, decode_account, decode_entry
 from guerdon.money import ScaleOf, scale_unknown
 
 
@@ -129,6 +144,32 @@ class Ledger:
         owners = sorted({entry.rpartition("#")[0].rpartition(":")[0] for entry in entry_ids})
         cursor = self._database.raw[ENTRIES].find({"_id": {"$in": sorted(entry_ids)}, "owner": {"$in": owners}})
         return {entry.id: entry async for document in cursor if (entry := decode_entry(document))}
+
+    async def find_expired(self, account_id: str, since_ms: int) -> ExpiredLots:
+        """Return the value of an account that has expired since a time, whether or not that is booked; without expiries that were reversed."""
+        owner, now_ms = account_id.rpartition(":")[0], self._clock.now_ms()
+        account = await self.get_account(account_id, owner)
+        if account is None:
+            return ExpiredLots(now_ms)
+        # Entries that are newer than the account as read are not counted a second time.
+        where = {
+            "owner": owner,
+            "kind": "expiry",
+            "at": {"$gte": since_ms},
+            "_id": {"$gt": entry_id(account_id, 0), "$lte": entry_id(account_id, account.seq)},
+        }
+        cursor = self._database.raw[ENTRIES].find(where, {"lots": 1}, hint="expired")
+        found = {str(row["_id"]): msgspec.convert(row["lots"], tuple[Lot, ...]) async for row in cursor}
+        names = {transaction_id(account_id, int(name[-SEQ_DIGITS:])): name for name in found}
+        restored = (
+            self._database.raw[REVERSALS].find({"_id": {"$in": sorted(names)}, "owner": owner}, {"reversed": 1}) if names else None
+        )
+        booked = [lot for moved in found.values() for lot in moved]
+        if restored is not None:
+            async for row in restored:
+                moved = found[names[row["_id"]]]
+                booked += last_of(negated(moved), -total(moved), 0, row["reversed"])
+        return expired_lots(account, booked, now_ms, self.calendar)
 
     async def list_entries(self, where: Document, *, limit: int) -> list[Entry]:
         """Return entries, newest first. `where` must bound `_id` to one account, and consist of typed values."""

@@ -25,6 +25,8 @@ INDEXES: dict[str, list[IndexModel]] = {
         IndexModel([("due_at", 1)], name="due_at", partialFilterExpression={"due_at": {"$exists": True}}),
     ],
     ENTRIES: [
+        # What has expired of an award, for refunds. Only entries of this kind are in the index.
+        IndexModel([("owner", 1), ("at", 1)], name="expired", partialFilterExpression={"kind": "expiry"}),
         IndexModel([("owner", 1), ("once", 1)], name="once", unique=True, partialFilterExpression={"once": {"$exists": True}}),
         # Only refusals have the field, so the index costs an entry nothing.
         IndexModel(

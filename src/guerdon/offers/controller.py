@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from msgspec.structs import replace
+
 from guerdon.errors import (
     InvalidState,
     NotFound,
@@ -51,7 +53,8 @@ class OffersResource:
     async def on_post(self, req: Request, resp: Response) -> None:
         """Create an offer as a draft. The eligibility is compiled and the addresses of the images are checked."""
         body, _ = await read(req, OfferCreate)
-        send(resp, _view(await self._offers.create(actor_of(req), body)), 201)
+        warnings = await self._offers.find_warnings(body)
+        send(resp, replace(_view(await self._offers.create(actor_of(req), body)), warnings=warnings), 201)
 
     @operation("listOffers", scope("offers:read"), tag="offers", query=OfferQuery, answers={200: OfferPage})
     async def on_get(self, req: Request, resp: Response) -> None:
@@ -76,7 +79,8 @@ class OffersResource:
     async def on_put_one(self, req: Request, resp: Response, offer_id: str) -> None:
         """Replace an offer by a new version at once, for example to change its stock. Issued vouchers keep their version."""
         body, _ = await read(req, OfferCreate)
-        send(resp, _view(await self._offers.replace(actor_of(req), offer_id, body)))
+        warnings = await self._offers.find_warnings(body)
+        send(resp, replace(_view(await self._offers.replace(actor_of(req), offer_id, body)), warnings=warnings))
 
     async def _set_status(self, resp: Response, offer_id: str, status: DefinitionStatus) -> None:
         send(resp, _view(await self._offers.set_status(offer_id, status)))

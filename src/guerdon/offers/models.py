@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Annotated, ClassVar, Literal
 
-from msgspec import Meta, Struct, field
+from msgspec import UNSET, Meta, Struct, UnsetType, field
 from pymongo import IndexModel
 
 from guerdon.campaigns.models import TierCode
@@ -11,7 +11,7 @@ from guerdon.clock import optional_rfc3339, rfc3339
 from guerdon.ledger.models import Account
 from guerdon.money import BALANCE_CEILING, Amount, AssetCode, Rounding
 from guerdon.proofs import ArchivedVersion
-from guerdon.types import EXPECTED, DefinitionStatus, LongText, PageQuery, Sku, Text
+from guerdon.types import EXPECTED, DefinitionStatus, DefinitionWarning, LongText, PageQuery, Sku, Text
 
 OFFERS, OFFER_VERSIONS = "offers", "offer_versions"
 OFFERS_LIVE_MAX = 200
@@ -286,6 +286,8 @@ class OfferView(Struct, frozen=True):
     """Time at which the offer was created, RFC 3339 in UTC."""
     changed_at: str
     """Time of the last change, RFC 3339 in UTC."""
+    warnings: list[DefinitionWarning] | UnsetType = UNSET
+    """Warnings about values that are valid and probably not meant. Present after the offer was created or replaced."""
 
 
 class OfferPage(Struct, frozen=True):

@@ -7,6 +7,7 @@ import msgspec
 from msgspec import Struct
 
 from guerdon.campaigns.cel import compile_eligibility, require_bounded
+from guerdon.campaigns.warnings import ReadKnownNames, warnings_of_member_rules
 from guerdon.clock import Clock, optional_utc_ms
 from guerdon.database import Database
 from guerdon.errors import NotFound, StockBelowIssued, Validation, collect
@@ -42,7 +43,7 @@ from guerdon.offers.models import (
     PercentValue,
 )
 from guerdon.permissions import Actor
-from guerdon.types import DefinitionStatus
+from guerdon.types import DefinitionStatus, DefinitionWarning
 from guerdon.wallets.assets import Assets
 
 REFRESH_SECONDS = 1.0
@@ -70,6 +71,7 @@ class Offers:
         database: Database,
         clock: Clock,
         ids: IdSource,
+        known: ReadKnownNames,
         resolve: Resolve = resolve_by_system,
     ) -> None:
         self._ledger = ledger
@@ -77,12 +79,18 @@ class Offers:
         self._definitions = Definitions(database, (OFFERS, Offer), (OFFER_VERSIONS, OfferVersion), noun="offer")
         self._clock = clock
         self._ids = ids
+        self._known = known
         self._resolve = resolve
         self._cached: dict[str, tuple[float, Offer]] = {}
         self._versions: dict[str, Offer] = {}
         self._loading: set[str] = set()
         self._live: tuple[float, list[Offer]] | None = None
         self._refreshing = asyncio.Lock()
+
+    async def find_warnings(self, body: OfferCreate) -> list[DefinitionWarning]:
+        """Return what is valid in an offer and probably not meant."""
+        tiers = [(f"/tiers/{number}", code) for number, code in enumerate(body.tiers)]
+        return warnings_of_member_rules([("/eligibility", body.eligibility)], tiers, await self._known())
 
     # --- commands ---------------------------------------------------------------------------------------------------
 

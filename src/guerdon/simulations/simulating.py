@@ -25,7 +25,7 @@ from guerdon.campaigns.domain import (
 from guerdon.campaigns.evaluation import LiveCampaign, Subject, evaluate
 from guerdon.campaigns.models import Campaign
 from guerdon.campaigns.outcome import EventOutcome, confirmation_outcome, event_outcome, refund_outcome
-from guerdon.campaigns.refunds import award_wallet_name, current_award
+from guerdon.campaigns.refunds import award_wallet_name, current_award, lot_name
 from guerdon.events.replay import event_of
 from guerdon.simulations.differences import (
     Usages,
@@ -245,6 +245,20 @@ def _refunded_before(event: ShopEvent, owner: str, inputs: EvaluationInputs, pur
     return msgspec.structs.replace(before, taken=taken, released={})
 
 
+def _expired(
+    awards: Sequence[Award], before: PurchaseRefunds, real_awards: Sequence[Award], inputs: EvaluationInputs
+) -> dict[str, int]:
+    """Return the simulated expired value of a purchase's awards: the real one, and what simulated awards have more in the same lots."""
+    amounts = dict(inputs.expired or {})
+    real_before = inputs.before or PurchaseRefunds(id="", owner="")
+    for sign, group, known in ((1, awards, before), (-1, real_awards, real_before)):
+        for award in (current_award(each, known) for each in group):
+            if award.amount > 0 and award.waits is None and award.expires_at is not None and award.expires_at <= inputs.decided_at:
+                left = award.amount - known.taken.get(award.campaign, 0)
+                amounts[lot_name(award)] = amounts.get(lot_name(award), 0) + sign * left
+    return {name: amount for name, amount in amounts.items() if amount > 0}
+
+
 def _refund(event: ShopEvent, event_input: SimulationInput, members: Mapping[str, SimulatedMember]) -> _OutcomePair:
     """Evaluate a linked refund."""
     inputs, original, purchase = event_input.inputs, event_input.original, event_input.purchase
@@ -255,7 +269,9 @@ def _refund(event: ShopEvent, event_input: SimulationInput, members: Mapping[str
     simulated_inputs = msgspec.structs.replace(inputs, achieved={**inputs.achieved, **members[owner].achieved})
     if purchase is not None:
         awards = purchase.awards
-        simulated_inputs = msgspec.structs.replace(simulated_inputs, before=_refunded_before(event, owner, inputs, purchase))
+        before = _refunded_before(event, owner, inputs, purchase)
+        expired = _expired(awards, before, original.awards, inputs)
+        simulated_inputs = msgspec.structs.replace(simulated_inputs, before=before, expired=expired)
     reached = [each.award for progress in simulated_inputs.achieved.values() for each in progress.reached if each.award is not None]
     wallets = _award_wallets((*awards, *reached), owner, inputs, members)
     simulated_inputs = msgspec.structs.replace(simulated_inputs, wallets=wallets)

@@ -2,7 +2,7 @@
 
 import msgspec
 
-from guerdon.campaigns.domain import EVENTS, MEMBER_STATES, ChainLink, MemberState, PurchaseRefunds, TierStep
+from guerdon.campaigns.domain import EVENTS, MEMBER_STATES, ChainLink, ExpiredLot, MemberState, PurchaseRefunds, TierStep
 from guerdon.ledger.models import Decision, DocumentChange, DocumentRef, T, View
 from guerdon.proofs import GENESIS, digest_of, without_empty
 from guerdon.tiers.models import PROGRAMME, TIER_CHANGES, TIER_SETS, TierSets
@@ -47,7 +47,7 @@ def member_state_change(before: MemberState, after: MemberState) -> DocumentChan
     return change
 
 
-def counted_change(collection: str, document: MemberState | PurchaseRefunds, count: int | None) -> DocumentChange:
+def counted_change(collection: str, document: MemberState | PurchaseRefunds | ExpiredLot, count: int | None) -> DocumentChange:
     """Return the change of a document whose `count` was `count` when it was read; None if it did not exist."""
     fields = msgspec.to_builtins(document)
     return DocumentChange(collection, fields.pop("_id"), fields.pop("owner"), fields, counted=True, count=count)

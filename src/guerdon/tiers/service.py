@@ -126,6 +126,10 @@ class Tiers:
         newest = sets.versions[-1]
         return (present[-1] if present else None), None if newest in present else newest
 
+    async def get_codes(self) -> frozenset[str]:
+        """Return the codes of the tiers in force and of those that follow."""
+        return frozenset(tier.code for tiers in await self.get_tiers() if tiers is not None for tier in tiers.tiers)
+
     # --- members ----------------------------------------------------------------------------------------------------
 
     async def get_member_tier(self, actor: Actor, member_id: str) -> MemberTierView:

@@ -365,7 +365,8 @@ class AccountReplay:
         if change != HoldChange(hold.seq, -hold.left, hold.size, 0, hold.expires_at, hold.captured, hold.counted_at):
             self._report_violation("L7", entry.id, f"{-change.change} was released; hold {hold.seq} had {hold.left} left")
         released_at = min(entry.at, hold.expires_at)
-        if (entry.lots or ()) != arriving_lots(hold.lots, self.undated_before, hold.left, released_at, entry.at):
+        arriving = arriving_lots(hold.lots, self.undated_before, hold.left, released_at, entry.at)
+        if (entry.lots or ()) not in (arriving, without_first_expiry(arriving)):
             self._report_violation("L7", entry.id, "the held value did not return to its lots")
         if self.limits is not None and hold.counted_at is not None:
             counted, released = self._calendar.names(hold.counted_at), self._calendar.names(entry.at)
@@ -480,11 +481,21 @@ def arriving_lots(parts: Iterable[Lot], undated: int, amount: int, released_at: 
 
 
 def _with_grace(lot: Lot, released_at: int) -> Lot:
-    return msgspec.structs.replace(lot, expires_at=released_at + GRACE_MS)
+    first = lot.expires_at if lot.first_expires_at is None else lot.first_expires_at
+    return msgspec.structs.replace(lot, expires_at=released_at + GRACE_MS, first_expires_at=first)
+
+
+def without_first_expiry(lots: Iterable[Lot]) -> tuple[Lot, ...]:
+    """Return the lots as entries list them that are older than the field `first_expires_at`."""
+    return merge(msgspec.structs.replace(lot, first_expires_at=None) for lot in lots)
 
 
 def came_from(arrived: Iterable[Lot], parts: Sequence[Lot], at: int) -> bool:
     """Return True if every lot that arrived at `at` is a part of a lot in `parts`, with the dates that it has at that time."""
     amount = sum(abs(lot.amount) for lot in parts)
-    amounts = {lot.dates: lot.amount for lot in arriving_lots(parts, 0, amount, at, at)}
-    return all(lot.amount <= amounts.get(lot.dates, 0) for lot in arrived)
+    arriving, arrived = arriving_lots(parts, 0, amount, at, at), tuple(arrived)
+    for possible in (arriving, without_first_expiry(arriving)):
+        amounts = {lot.dates: lot.amount for lot in possible}
+        if all(lot.amount <= amounts.get(lot.dates, 0) for lot in arrived):
+            return True
+    return False

@@ -9,6 +9,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType, field
 from pymongo import IndexModel
 
 from guerdon.clock import rfc3339
+from guerdon.ledger.lots import merge
 from guerdon.ledger.models import Account, Entry, HoldChange, Limits, Lot, Source, hold_id
 from guerdon.money import AMOUNT_MAX, BALANCE_CEILING, Amount, AssetCode
 from guerdon.types import EXPECTED, Metadata, Reason, Reference
@@ -396,8 +397,9 @@ def terms_text(terms: TermsView | TermsSet) -> str:
 
 
 def lots_of(present: Account) -> list[Lot]:
-    """Return the lots of an account in spend order; undated paid value comes last."""
-    return [*(present.lots or ()), *([Lot(present.undated_balance)] if present.undated_balance > 0 else [])]
+    """Return the lots of an account in spend order; undated paid value comes last. Returned value is not shown apart."""
+    shown = merge(msgspec.structs.replace(lot, first_expires_at=None) for lot in present.lots or ())
+    return [*shown, *([Lot(present.undated_balance)] if present.undated_balance > 0 else [])]
 
 
 def view_transaction(entry: Entry) -> TransactionView:

@@ -12,11 +12,13 @@ from guerdon.audit_log.service import AuditLog
 from guerdon.bulk.service import Bulk
 from guerdon.campaigns.profiles import Profiles
 from guerdon.campaigns.service import Campaigns
+from guerdon.campaigns.warnings import KnownNames
 from guerdon.clock import Clock
 from guerdon.clock_sync import ClockSync
 from guerdon.collections import ERASABLE_ROWS
 from guerdon.config import Settings
 from guerdon.database import Database
+from guerdon.events.recent_types import RecentEventTypes
 from guerdon.events.replay import EventReplays
 from guerdon.events.service import Events
 from guerdon.history.service import History
@@ -166,8 +168,7 @@ def _services_on(resources: Resources, settings: Settings) -> Services:
     members, access, guard, factors, sessions, profiles = people
     audit, wallets = AuditLog(database, clock), Wallets(ledger, members, assets, clock)
     holds, reversals = Holds(ledger, database=database, clock=clock), Reversals(ledger, database=database)
-    campaigns = Campaigns(database, assets, clock, ids, approval=settings.campaign_approval == "required")
-    offers = Offers(ledger, assets, database=database, clock=clock, ids=ids)
+    tiers, campaigns, offers = _definitions_on(resources, settings, members)
     vouchers = Vouchers(ledger, offers, profiles, outbox=resources.outbox, database=database, clock=clock, ids=ids)
     erasures, exports = _privacy_on(resources, people, wallets, vouchers, audit, days=settings.erased_external_id_days)
     return Services(
@@ -194,9 +195,17 @@ def _services_on(resources: Resources, settings: Settings) -> Services:
         reversals=reversals,
         bulk=Bulk(ledger, wallets, holds, reversals),
         campaigns=campaigns,
-        events=Events(ledger, members, campaigns, profiles=profiles, database=database, clock=clock),
+        events=Events(
+            ledger,
+            members,
+            campaigns,
+            profiles=profiles,
+            database=database,
+            clock=clock,
+            ahead_hours_max=settings.event_ahead_hours_max,
+        ),
         referrals=Referrals(ledger, members, database=database),
-        tiers=Tiers(ledger, members, assets, database=database, clock=clock),
+        tiers=tiers,
         event_replays=EventReplays(campaigns, profiles, database),
         simulations=Simulations(campaigns, database=database, clock=clock, ids=ids),
         simulator=Simulator(campaigns, profiles, database=database, clock=clock, calendar=ledger.calendar),
@@ -210,6 +219,20 @@ def _services_on(resources: Resources, settings: Settings) -> Services:
         clock_control=resources.control,
         clock_sync=resources.clock_sync,
     )
+
+
+def _definitions_on(resources: Resources, settings: Settings, members: Members) -> tuple[Tiers, Campaigns, Offers]:
+    """Return the services of definitions. Warnings about campaigns and offers name the tiers and events that exist."""
+    database, clock, ids, assets = resources.database, resources.clock, resources.ids, resources.assets
+    tiers = Tiers(resources.ledger, members, assets, database=database, clock=clock)
+    recent_types = RecentEventTypes(database)
+
+    async def known() -> KnownNames:
+        return KnownNames(await tiers.get_codes(), await recent_types.read())
+
+    approval = settings.campaign_approval == "required"
+    campaigns = Campaigns(database, assets, clock, ids, known=known, approval=approval)
+    return tiers, campaigns, Offers(resources.ledger, assets, database=database, clock=clock, ids=ids, known=known)
 
 
 def recheck_actor(access: Access, sessions: Sessions) -> RecheckActor:
