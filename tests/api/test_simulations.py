@@ -170,6 +170,32 @@ async def test_simulated_cashback_ignores_events_in_another_currency(service: Ca
     await factory.assert_books_balance()
 
 
+@pytest.mark.parametrize("points", [1, 3])
+async def test_simulated_refunds_after_the_expiry_take_what_real_ones_take(
+    service: Caller, services: Services, factory: Factory, clock: ManualClock, points: int
+) -> None:
+    """Of an award that was partly spent, partly refunded in time, and expired; as it is, and as it would be with other points."""
+    rule = {"event_types": ["purchase"], "expiry": {"type": "after_days", "days": 5}}
+    campaign = await factory.campaign(**rule)
+    bought = factory.event(id="ada-buys", member={"external_id": "ada"}, amount=10_000)
+    await record(service, bought)
+    member = (await service.get("/v1/members", external_id="ada")).json()["items"][0]["id"]
+    assert (await service.post(f"/v1/wallets/{member}:PTS/debit", {"amount": 40})).status_code == 201
+    for number, (day, amount) in enumerate(((0, 2000), (10, 5000), (0, 3000))):
+        clock.advance(days=day)
+        at = f"2026-02-0{1 + number}T12:00:00Z"
+        back = factory.event(id=f"ada-{number}", type="refund", refund_of="ada-buys", member={"external_id": "ada"}, amount=amount)
+        await record(service, back | {"occurred_at": at})
+    assert await really(services, campaign, "ada") == (100, 60)
+    if points != 1:
+        award = {"type": "per_amount", "points": points, "per": 100}
+        answer = await service.put(f"/v1/campaigns/{campaign}", {"name": "n", "asset": "PTS", "award": award, **rule})
+        assert answer.status_code == 200, answer.text
+    report = await simulate(service, services, campaign)
+    assert paid(report["total"]) == ((100, 60) if points == 1 else (300, 60 + 40))
+    await factory.assert_books_balance()
+
+
 async def test_simulated_achievement_draft_matches_its_later_awards(service: Caller, services: Services, factory: Factory) -> None:
     """Goals are counted in the simulated world too, and refunds break them there."""
     draft = await factory.campaign(active=False, **GOAL)

@@ -2,12 +2,21 @@
 
 from collections.abc import Callable
 
+import msgspec
 import pytest
 
+from guerdon.calendar import Calendar
 from guerdon.errors import BalanceLimit, GuerdonError, InsufficientFunds, LimitReached
+from guerdon.ledger.models import Lot, entry_hash
+from guerdon.verification.account_replay import AccountReplay, came_from
 from tests.clients import Caller
 from tests.factories import Factory
 from tests.invariants.histories import MINE, THEIRS, History, at
+from tests.invariants.in_memory_ledger import NOW_MS, wallet_id
+from tests.invariants.ledger_driver import Till
+from tests.invariants.ledger_requests import Ask, Dates
+
+DAY_MS = 86_400_000
 
 
 def two_holds(history: History) -> None:
@@ -189,3 +198,31 @@ def test_reversed_available_credit_is_taken_from_its_own_value() -> None:
     credit = history.credit(26, since=1)
     history.on(1, "reversal", about=credit)
     assert history.lots() == [(100, None)]
+
+
+def test_entries_from_before_the_first_expiry_was_kept_are_accepted() -> None:
+    """Value that returned after its expiry was listed with its new date only. Any other date is still a violation."""
+    till, wallet = Till(), wallet_id(1)
+    till.do(Ask("credit", wallet, "load", 100, dates=Dates("promotional", None, NOW_MS + DAY_MS)), NOW_MS)
+    till.do(Ask("hold", wallet, "hold", 60, ttl_ms=10 * DAY_MS), NOW_MS)
+    till.do(Ask("void", wallet, "void", about="hold"), NOW_MS + 3 * DAY_MS)
+    account = till.store.accounts[wallet]
+    entries = [till.store.entries[name] for name in sorted(till.store.entries)]
+    assert [entry.kind for entry in entries] == ["credit", "hold", "expiry", "void"]
+    assert account.lots == (Lot(60, "promotional", None, NOW_MS + 10 * DAY_MS, NOW_MS + DAY_MS),)
+    for shift_ms in (0, 1):
+        old = Lot(60, "promotional", None, NOW_MS + 10 * DAY_MS + shift_ms)
+        last = msgspec.structs.replace(entries[-1], lots=(old,))
+        last = msgspec.structs.replace(last, hash=entry_hash(last))
+        row = msgspec.structs.replace(account, lots=(old,), head=last.hash, due_at=old.expires_at)
+        found: list[tuple[str, ...]] = []
+        replay = AccountReplay(row, Calendar(), lambda *violation, found=found: found.append(violation))
+        for seq, entry in enumerate([*entries[:-1], last], start=1):
+            replay.follow(entry, seq)
+        replay.check_row()
+        assert [violation[0] for violation in found] == ["L7"] * shift_ms
+    parts = (Lot(60, "promotional", None, NOW_MS),)
+    returned = Lot(60, "promotional", None, NOW_MS + 7 * DAY_MS, NOW_MS)
+    assert came_from((returned,), parts, NOW_MS)
+    assert came_from((msgspec.structs.replace(returned, first_expires_at=None),), parts, NOW_MS)
+    assert not came_from((msgspec.structs.replace(returned, first_expires_at=1),), parts, NOW_MS)

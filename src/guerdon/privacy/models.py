@@ -230,7 +230,9 @@ class RefundExport(Struct, frozen=True):
     event_id: str
     """Id of the purchase event."""
     amount: int
-    """Refunded amount, in minor units of the purchase's currency."""
+    """Refunded amount, in minor units of the purchase's currency. 0 if the purchase has not arrived."""
+    early: dict[str, int]
+    """By currency: amount of the refunds that arrived before the purchase, in minor units. Those in its currency are part of `amount` since its arrival."""
     taken: dict[str, int]
     """Amount that refunds have taken from the award, by campaign."""
     confirmed: dict[str, str]
@@ -293,7 +295,8 @@ def view_member_state(state: MemberState | None) -> StandingExport | None:
 def view_refund(refunds: PurchaseRefunds) -> RefundExport:
     """Return the wire shape of the refunds of a purchase."""
     released = {campaign: release.event for campaign, release in refunds.released.items()}
-    return RefundExport(refunds.id.partition("/")[2], refunds.amount, refunds.taken, refunds.confirmed, released)
+    early = {currency: each.amount for currency, each in refunds.early.items()}
+    return RefundExport(refunds.id.partition("/")[2], refunds.amount, early, refunds.taken, refunds.confirmed, released)
 
 
 def view_counter(account: Account) -> CounterExport:

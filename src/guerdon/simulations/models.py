@@ -279,6 +279,8 @@ class SimulatedPurchase(Struct, kw_only=True, omit_defaults=True):
     awards: list[Award]
     due: dict[str, int] = {}
     """By campaign: simulated minus real amount by which refunds have reduced the award."""
+    expired: dict[str, int] = {}
+    """By lot name, after the first refund since its expiry: simulated minus real expired value that no refund has counted."""
 
 
 class Position(Struct, frozen=True):

@@ -85,6 +85,7 @@ class Page:
                 event_input.purchase.awards = outcome.confirmed
             for campaign, amount in differences.items():
                 event_input.purchase.due[campaign] = event_input.purchase.due.get(campaign, 0) + amount
+            event_input.purchase.expired = {**event_input.purchase.expired, **outcome.expired_differences}
             self._changed.add(str(recorded.about))
         elif recorded.id in self._refunded and (
             differences or _without_transaction_ids(outcome.awards) != _without_transaction_ids(recorded.awards)

@@ -75,6 +75,8 @@ class SimulatedOutcome(Struct, frozen=True):
     """By campaign: simulated minus real amount by which refunds reduce the award of a purchase."""
     confirmed: list[Award] | None = None
     """Simulated awards of the purchase, with their dates after the confirmation."""
+    expired_differences: dict[str, int] = {}
+    """By lot name: simulated minus real expired value that is left after a refund."""
 
 
 class _OutcomePair(Struct, frozen=True):
@@ -87,6 +89,7 @@ class _OutcomePair(Struct, frozen=True):
     """Awards that clawbacks take from, simulated and real."""
     clawback_differences: dict[str, int] = {}
     real_achieved: dict[str, AchievementProgress] = {}
+    expired_differences: dict[str, int] = {}
 
 
 @lru_cache(maxsize=16)
@@ -128,7 +131,7 @@ def simulate(event_input: SimulationInput, members: Mapping[str, SimulatedMember
             member.achieved.pop(campaign, None)
         else:
             member.achieved[campaign] = progress
-    return SimulatedOutcome(awards, (tier, real_tier), pair.clawback_differences)
+    return SimulatedOutcome(awards, (tier, real_tier), pair.clawback_differences, expired_differences=pair.expired_differences)
 
 
 def _real_tier(event_input: SimulationInput) -> str | None:
@@ -246,17 +249,22 @@ def _refunded_before(event: ShopEvent, owner: str, inputs: EvaluationInputs, pur
 
 
 def _expired(
-    awards: Sequence[Award], before: PurchaseRefunds, real_awards: Sequence[Award], inputs: EvaluationInputs
+    purchase: SimulatedPurchase, before: PurchaseRefunds, real_awards: Sequence[Award], inputs: EvaluationInputs
 ) -> dict[str, int]:
-    """Return the simulated expired value of a purchase's awards: the real one, and what simulated awards have more in the same lots."""
-    amounts = dict(inputs.expired or {})
+    """Return the simulated expired value in the lots of a purchase's awards: the real one and a difference.
+
+    At the first refund since the expiry, the difference is what the simulated awards have more after the refunds until then.
+    """
+    differences: dict[str, int] = {}
     real_before = inputs.before or PurchaseRefunds(id="", owner="")
-    for sign, group, known in ((1, awards, before), (-1, real_awards, real_before)):
-        for award in (current_award(each, known) for each in group):
+    for sign, awards, known in ((1, purchase.awards, before), (-1, real_awards, real_before)):
+        for award in (current_award(each, known) for each in awards):
             if award.amount > 0 and award.waits is None and award.expires_at is not None and award.expires_at <= inputs.decided_at:
                 left = award.amount - known.taken.get(award.campaign, 0)
-                amounts[lot_name(award)] = amounts.get(lot_name(award), 0) + sign * left
-    return {name: amount for name, amount in amounts.items() if amount > 0}
+                differences[lot_name(award)] = differences.get(lot_name(award), 0) + sign * left
+    known_differences = {name: amount for name, amount in purchase.expired.items() if name in differences}
+    real = inputs.expired or {}
+    return {name: max(0, real.get(name, 0) + amount) for name, amount in {**differences, **known_differences}.items()}
 
 
 def _refund(event: ShopEvent, event_input: SimulationInput, members: Mapping[str, SimulatedMember]) -> _OutcomePair:
@@ -270,7 +278,7 @@ def _refund(event: ShopEvent, event_input: SimulationInput, members: Mapping[str
     if purchase is not None:
         awards = purchase.awards
         before = _refunded_before(event, owner, inputs, purchase)
-        expired = _expired(awards, before, original.awards, inputs)
+        expired = _expired(purchase, before, original.awards, inputs)
         simulated_inputs = msgspec.structs.replace(simulated_inputs, before=before, expired=expired)
     reached = [each.award for progress in simulated_inputs.achieved.values() for each in progress.reached if each.award is not None]
     wallets = _award_wallets((*awards, *reached), owner, inputs, members)
@@ -284,6 +292,7 @@ def _refund(event: ShopEvent, event_input: SimulationInput, members: Mapping[str
         ([*awards, *_broken_awards(outcome)], [*original.awards, *_broken_awards(real_outcome)]),
         _difference(_clawbacks(outcome, simulated_inputs.before), _clawbacks(real_outcome, inputs.before)),
         real_outcome.achieved,
+        {name: amount - real_outcome.expired.get(name, 0) for name, amount in outcome.expired.items()},
     )
 
 
