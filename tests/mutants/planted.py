@@ -108,6 +108,8 @@ MUTANTS = (
     Mutant("a command overtakes one that was put off", COMMITTER, "moved.update(accounts)  # Later", "pass  # Later", (TURNS,)),
     Mutant("quiet accounts wait with a contended one", COMMITTER, "if moved.isdisjoint(accounts):", "if False:", (TURNS,)),
     Mutant("a turn goes to whoever asks", LEDGER + "contention.py", '{"$concatArrays": ["$line", own]}', '{"$concatArrays": [own, "$line"]}', (TURNS,)),
+    Mutant("a lease waits for no other", LEDGER + "contention.py", '{"$eq": [{"$setIntersection": ["$$value.covered", "$$this.accounts"]}, none]}', '{"$eq": [1, 1]}', (TURNS,)),
+    Mutant("an account that nothing guards is kept", LEDGER + "kept_accounts.py", "if not kept.keys() <= plan.moved.keys():", "if False:", (TURNS,)),
     Mutant("a dead holder keeps its turn", LEDGER + "contention.py", "LEASE_MS = 400", "LEASE_MS = 400_000_000", (TURNS,)),
     Mutant("a document changes once", STORE, '"u": {"$set": change.fields},', '"u": {"$setOnInsert": change.fields},', (MACHINE,)),
     Mutant("terms are not stored", STORE, '("lots", "holds", "floor", "ceiling", "status", "limits", "spent")', '("lots", "holds", "status")', (TERMS,)),

@@ -21,6 +21,7 @@ from guerdon.calendar import Calendar
 from guerdon.clock import Clock, SystemClock, to_datetime
 from guerdon.database import Database
 from guerdon.errors import InsufficientFunds
+from guerdon.ledger import kept_accounts
 from guerdon.ledger.contention import CALM_SECONDS, CONTENTION_LEASES, QUEUE_ID, ContentionLeases
 from guerdon.ledger.models import Command, CommandOutcome, Decision, View
 from guerdon.ledger.service import Ledger
@@ -268,8 +269,11 @@ async def test_transfers_among_few_wallets_do_not_collapse(database: Database, m
     assert (await verify(database)).violations == 0
 
 
-async def test_kept_account_that_another_process_has_changed(database: Database, mongodb_url: str) -> None:
+async def test_kept_account_that_another_process_has_changed(
+    database: Database, mongodb_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A process decides on the state that it has written last: a change by another process is noticed, in both directions."""
+    monkeypatch.setattr(kept_accounts, "PAUSE_START_SECONDS", 0.0)  # Otherwise the first change would end the use of kept accounts.
     async with processes(mongodb_url, 2) as [one, two]:
         await one.submit(credit(A, 10, 0))
         await one.submit(debit(A, 1, 1))
@@ -286,6 +290,24 @@ async def test_kept_account_that_another_process_has_changed(database: Database,
         assert (await two.submit(debit(A, 7, 7))).replayed
     assert await numbers_on(database, A) == [0, 1, 2, 4, 5, 6, 7]
     assert (await verify(database)).violations == 0
+
+
+async def test_account_that_only_decides_is_read_again(database: Database, mongodb_url: str) -> None:
+    """A command debits A only while B has something: no entry guards B, so B is not taken from the kept accounts."""
+    async with processes(mongodb_url, 2) as [one, two]:
+        await asyncio.gather(one.submit(credit(A, 10, 0)), one.submit(credit(B, 10, 1)))
+        await two.submit(debit(B, 10, 2))
+        plain = debit(A, 1, 3)
+
+        def decide(view: View) -> Decision:
+            if not view.accounts[B].balance:
+                raise InsufficientFunds("B has nothing")
+            return plain.decide(view)
+
+        owners = (A.partition(":")[0], B.partition(":")[0])
+        with pytest.raises(InsufficientFunds):
+            await one.submit(msgspec.structs.replace(plain, owners=owners, accounts=(A, B), decide=decide))
+    assert await numbers_on(database, A) == [0]
 
 
 async def test_kept_accounts_save_the_read(database: Database, mongodb_url: str) -> None:
@@ -373,7 +395,7 @@ async def test_contention_leases_do_not_depend_on_process_clocks(database: Datab
 async def test_process_stops_requesting_leases_when_contention_ends(database: Database, mongodb_url: str) -> None:
     """A process that has an account for itself again stops asking for turns."""
     async with processes(mongodb_url, 2) as ledgers:
-        await ledgers[0].submit(credit(A, 1000, 0))
+        await ledgers[0].submit(credit(A, 10**6, 0))
         for each in ledgers:
             each._committer._leases.mark_contended([A])
         await asyncio.gather(*(ledger.submit(debit(A, 1, place)) for place, ledger in enumerate(ledgers, 1)))

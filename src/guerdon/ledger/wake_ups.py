@@ -55,7 +55,7 @@ class WakeUps:
         return True
 
     def wake(self, process_id: str, number: int) -> None:
-        """Notify a process on this host that its lease was granted."""
+        """Send a process, if it is on this host, the number of its lease that was granted."""
         if self._socket is not None:
             try:
                 self._socket.sendto(b"%d" % number, _PREFIX + process_id)
