@@ -267,6 +267,8 @@ async def use_simulations(service: Caller, services: Services, factory: Factory)
 async def use_operations(anonymous: Caller, service: Caller, services: Services) -> None:
     for path in ("/health/live", "/health/ready", "/openapi.json", "/docs", "/docs/start.js", "/problems", "/problems/not-found"):
         await sent(anonymous.get(path))
+    for path in ("/health/live", "/health/ready"):
+        assert (await anonymous.client.head(path)).status_code == 200
     await sent(anonymous.get("/.well-known/jwks.json"))
     await sent(service.get("/metrics"))
     await sent(service.post("/v1/test/clock/advance", {"seconds": 1}))
