@@ -29,7 +29,7 @@ PROOF_QUERIES = [
     Query("verify.standings", "terminal", _VERIFY, find(MEMBER_STATES, AFTER, sort=UP, limit=True)),
     Query("verify.events_of_members", "terminal", _VERIFY, find(EVENTS, {"owner": {"$in": ":owners"}})),
     Query("verify.tier_changes", "terminal", _VERIFY, find(TIER_CHANGES, _BETWEEN, sort=UP)),
-    Query("verify.refunds", "terminal", _VERIFY, find(REFUNDS, _BETWEEN)),
+    Query("verify.refunds", "terminal", _VERIFY, find(REFUNDS, _BETWEEN, sort=UP)),
     Query("verify.campaigns", "terminal", _VERIFY, find(CAMPAIGNS, AFTER, sort=UP, limit=True)),
     Query("verify.campaign_versions", "terminal", _VERIFY, find(CAMPAIGN_VERSIONS, _BETWEEN)),
     Query("verify.offers", "terminal", _VERIFY, find(OFFERS, AFTER, sort=UP, limit=True)),

@@ -101,17 +101,27 @@ def _number(value: object) -> int:
     return value if isinstance(value, int) else 0
 
 
+class _Page(Struct, frozen=True):
+    """Chains of the members of a page, and tier changes and refunds between their ids whose members have no state."""
+
+    chains: dict[str, _MemberChain]
+    orphans: list[str]
+
+
 async def check_members(database: Database, after: str, report_violation: ReportViolation) -> AsyncIterator[tuple[int, str]]:
     """Check the members after the id `after`. Yield the number of member states and the last id of each page."""
     while True:
-        chains = await in_snapshot(database, partial(_read_page, database, after))
-        if not chains:
-            return
-        for member, chain in chains.items():
+        page = await in_snapshot(database, partial(_read_page, database, after))
+        for where in page.orphans:
+            report_violation("L13", where, "the state of its member does not exist")
+        for member, chain in page.chains.items():
             for where, fault in _faults(member, chain):
                 report_violation("L13", where, fault)
-        after = max(chains)
-        yield len(chains), after
+        if page.chains:
+            after = max(page.chains)
+            yield len(page.chains), after
+        if len(page.chains) < MEMBERS_PAGE:
+            return
 
 
 async def check_states_of_events(database: Database, events: list[Document], report_violation: ReportViolation) -> None:
@@ -129,24 +139,32 @@ async def check_states_of_events(database: Database, events: list[Document], rep
             report_violation("L13", f"{EVENTS}/{event['_id']}", "the state of its member does not exist or does not count it")
 
 
-async def _read_page(database: Database, after: str, session: Session) -> dict[str, _MemberChain]:
+async def _read_page(database: Database, after: str, session: Session) -> _Page:
     states = database.raw[MEMBER_STATES].find({"_id": {"$gt": after}}, limit=MEMBERS_PAGE, session=session).sort("_id")
-    chains = {str(state["_id"]): _MemberChain(state) async for state in states}
-    if not chains:
-        return {}
-    owners: Document = {"owner": {"$in": list(chains)}}
-    async for document in database.raw[EVENTS].find(owners, session=session):
-        chains[document["owner"]].add(EVENTS, document)
-    for member, chain in chains.items():
-        changes: Document = {"_id": {"$gt": f"{member}#", "$lt": f"{member}#~"}}
-        async for document in database.raw[TIER_CHANGES].find(changes, session=session).sort("_id"):
-            chain.add(TIER_CHANGES, document)
-            chain.tier_changes += 1
-            chain.newest_tier_change = document
-        rows: Document = {"_id": {"$gt": f"{member}/", "$lt": f"{member}0"}}
-        async for document in database.raw[REFUNDS].find(rows, session=session):
-            chain.refunds[str(document["_id"]).partition("/")[2]] = document
-    return chains
+    page = _Page({str(state["_id"]): _MemberChain(state) async for state in states}, [])
+    chains, full = page.chains, len(page.chains) == MEMBERS_PAGE
+    if chains:
+        async for document in database.raw[EVENTS].find({"owner": {"$in": list(chains)}}, session=session):
+            chains[document["owner"]].add(EVENTS, document)
+
+    async def find_between(collection: str, separator: str, end: str) -> AsyncIterator[tuple[_MemberChain, Document]]:
+        """Yield the documents whose ids begin with those of the members of the page."""
+        last = max(chains) + end if full else "~"
+        where: Document = {"_id": {"$gt": after + end if after else "", "$lt": last}}
+        async for document in database.raw[collection].find(where, session=session).sort("_id"):
+            chain = chains.get(str(document["_id"]).partition(separator)[0])
+            if chain is None:
+                page.orphans.append(f"{collection}/{document['_id']}")
+            else:
+                yield chain, document
+
+    async for chain, document in find_between(TIER_CHANGES, "#", "#~"):
+        chain.add(TIER_CHANGES, document)
+        chain.tier_changes += 1
+        chain.newest_tier_change = document
+    async for chain, document in find_between(REFUNDS, "/", "0"):
+        chain.refunds[str(document["_id"]).partition("/")[2]] = document
+    return page
 
 
 def _faults(member: str, chain: _MemberChain) -> Iterator[tuple[str, str]]:
