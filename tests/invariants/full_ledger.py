@@ -132,7 +132,7 @@ async def _dated(shop: Shop, wallets: list[str]) -> None:
         {"amount": 50, "expires_at": late, "source": "promotional"},
         {"amount": 60, "available_at": late},
     )
-    await shop.debit(dated, 10)
+    await shop.debit(dated, 10, effective_at=shop.later(days=-400))
     await shop.transfer(dated, wallets[1], 20)
     award = {"type": "per_amount", "points": 1, "per": 100, "rounding": "floor"}
     made = await shop.post(

@@ -147,7 +147,7 @@ POSITIONAL = [
     "metadata",
     "once",
 ]
-OPTIONAL = ["pair", "lots", "hold", "reverses", "terms", "spent", "spendable_after"]
+OPTIONAL = ["pair", "lots", "hold", "reverses", "terms", "spent", "spendable_after", "effective_at"]
 
 
 def hash_of(entry: Entry) -> bytes:

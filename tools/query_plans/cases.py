@@ -210,6 +210,10 @@ def _history(sample: Sample) -> Cases:
     ):
         yield "entries.page", case, _span(wallet, max(1, last - PAGE + 1), last, limit=PAGE)
     yield "entries.kind", "every second entry matches", _span(hot, max(1, hot.seq - 999), hot.seq, limit=PAGE, kind="debit")
+    for query, kind in (("entries.effective", {}), ("entries.kind_effective", {"kind": "debit"})):
+        for case, since_ms in (("all entries match", 0), ("no entry matches", NOW_MS * 2)):
+            span = _span(hot, max(1, hot.seq - 999), hot.seq, limit=PAGE, **kind)
+            yield query, case, {**span, "since_ms": since_ms, "until_ms": NOW_MS * 3}
     yield "entries.kind", "no entry matches", _span(hot, max(1, hot.seq - 999), hot.seq, limit=PAGE, kind="freeze")
     reference = reference_of(3)
     yield "entries.reference", "found", {"owner": hot.owner, "unique_key": unique_key(hot.owner, "reference", f"PTS-{reference}")}

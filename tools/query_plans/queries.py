@@ -47,6 +47,8 @@ from tools.query_plans.simulations import SIMULATION_QUERIES
 from tools.query_plans.tiers import TIER_QUERIES
 from tools.query_plans.vouchers import VOUCHER_QUERIES
 
+_SPAN_OF_TIME = {"$gte": ":since_ms", "$lt": ":until_ms"}
+EFFECTIVE = [{"effective_at": _SPAN_OF_TIME}, {"effective_at": {"$exists": False}, "at": _SPAN_OF_TIME}]
 COMMANDS = "every command that moves value"
 
 IDENTITY = [
@@ -258,6 +260,20 @@ HISTORY = [
         "request",
         "GET /v1/wallets/{wallet_id}/entries?kind=",
         find(ENTRIES, {**SPAN, "kind": ":kind"}, sort=DOWN, limit=True),
+        bound=EXAMINED_MAX,
+    ),
+    Query(
+        "entries.effective",
+        "request",
+        "GET /v1/wallets/{wallet_id}/entries?effective_from=&effective_to=",
+        find(ENTRIES, {**SPAN, "$or": EFFECTIVE}, sort=DOWN, limit=True),
+        bound=EXAMINED_MAX,
+    ),
+    Query(
+        "entries.kind_effective",
+        "request",
+        "GET /v1/wallets/{wallet_id}/entries?kind=&effective_from=&effective_to=",
+        find(ENTRIES, {**SPAN, "kind": ":kind", "$or": EFFECTIVE}, sort=DOWN, limit=True),
         bound=EXAMINED_MAX,
     ),
     Query(

@@ -243,6 +243,7 @@ def _entry_details(
         metadata=transaction.metadata,
         pair=pair,
         reverses=transaction.reverses,
+        effective_at=transaction.effective_at,
     )
 
 

@@ -135,6 +135,7 @@ class EntryDetails(Struct, frozen=True):
     reverses: str | None = None
     terms: AccountRules | None = None
     spent: tuple[int, int] | None = None
+    effective_at: int | None = None
 
 
 def release(account: Account, hold: Hold, details: EntryDetails, *, now_ms: int, calendar: Calendar) -> tuple[Account, Entry]:
@@ -198,6 +199,7 @@ def append(account: Account, posting: Posting, details: EntryDetails, now_ms: in
         terms=details.terms,
         spent=details.spent,
         spendable_after=spendable_after,
+        effective_at=details.effective_at,
     )
     # The entry is not shared yet, and this is cheaper than a second instance.
     msgspec.structs.force_setattr(entry, "hash", entry_hash(entry))

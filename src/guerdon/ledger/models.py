@@ -225,6 +225,8 @@ class Entry(Struct, frozen=True):
     """Change of the spending counters of its day and its month."""
     spendable_after: int | None = None
     """Spendable value after the entry; None if it equals `balance_after - held_after`."""
+    effective_at: int | None = None
+    """Time at which the fact happened, in milliseconds, if the caller stated it. `at` and `seq` remain the order of the ledger."""
 
     @property
     def available_after(self) -> int:
@@ -269,7 +271,7 @@ def parse_location(name: str) -> tuple[str, int] | None:
 HASHED_FIELDS = (
     "_id", "owner", "asset", "transaction", "kind", "amount", "balance_after", "held_after", "counter", "actor", "at", "reason",
     "reference", "key", "fingerprint", "metadata", "once",
-    "pair", "lots", "hold", "reverses", "terms", "spent", "spendable_after",
+    "pair", "lots", "hold", "reverses", "terms", "spent", "spendable_after", "effective_at",
 )  # fmt: skip
 """Stored names of the hashed fields of an entry: every field except `prev` and `hash`. docs/verify.md publishes this list.
 
@@ -403,6 +405,8 @@ class Transaction(Struct, frozen=True):
     reason: str | None = None
     metadata: dict[str, str] = {}
     reverses: str | None = None
+    effective_at: int | None = None
+    """Time at which the fact happened, in milliseconds; None if it is that of the commit."""
 
 
 class DocumentChange(Struct, frozen=True):

@@ -114,6 +114,8 @@ class AccountReplay:
             report("L6", entry.id, f"owner or asset differ from those of the account, {account.owner} and {account.asset}")
         if entry.at < self.at:
             report("L6", entry.id, f"the time {entry.at} is before that of the previous entry, {self.at}")
+        if entry.effective_at is not None and entry.effective_at > entry.at:
+            report("L6", entry.id, f"the effective time {entry.effective_at} is after that of the entry, {entry.at}")
         if entry.balance_after != self.balance + entry.amount:
             report(
                 "L2",

@@ -35,6 +35,22 @@ Key = Annotated[
 ]
 AvailableAt = Annotated[datetime, Meta(description="Time from which the value can be spent, RFC 3339 with an offset.")]
 ExpiresAt = Annotated[datetime, Meta(description="Time from which the value is expired, RFC 3339 with an offset.")]
+EffectiveAt = Annotated[
+    datetime,
+    Meta(
+        description="Time at which the fact happened, RFC 3339 with an offset: not in the future, at most 10 years ago.",
+        examples=["2026-01-31T12:00:00Z"],
+    ),
+]
+EXPIRES_IN_DAYS_MAX = 3660
+ExpiresInDays = Annotated[
+    int,
+    Meta(
+        ge=1,
+        le=EXPIRES_IN_DAYS_MAX,
+        description="Days of the programme's time zone after which the value expires, at midnight.",
+    ),
+]
 
 
 # --- stored ---------------------------------------------------------------------------------------------------------
@@ -98,6 +114,10 @@ class CreditCreate(Struct, frozen=True, forbid_unknown_fields=True):
     """Time from which the value is expired, RFC 3339 with an offset; null for never."""
     metadata: Metadata = {}
     """Up to 20 texts by name. They are kept permanently, so they must not contain personal data."""
+    effective_at: EffectiveAt | None = None
+    """Time at which the fact happened, RFC 3339 with an offset; null for now. Not in the future, at most 10 years ago."""
+    expires_in_days: ExpiresInDays | None = None
+    """Days after `effective_at`, or after now without it, at whose end the value expires. Not together with `expires_at`."""
 
 
 class DebitCreate(Struct, frozen=True, forbid_unknown_fields=True):
@@ -111,6 +131,8 @@ class DebitCreate(Struct, frozen=True, forbid_unknown_fields=True):
     """The caller's own name of the business fact, unique per member. It is kept permanently, so it must not contain personal data."""
     metadata: Metadata = {}
     """Up to 20 texts by name. They are kept permanently, so they must not contain personal data."""
+    effective_at: EffectiveAt | None = None
+    """Time at which the fact happened, RFC 3339 with an offset; null for now. Not in the future, at most 10 years ago."""
 
 
 class TransferCreate(Struct, frozen=True, forbid_unknown_fields=True):
@@ -128,6 +150,8 @@ class TransferCreate(Struct, frozen=True, forbid_unknown_fields=True):
     """The caller's own name of the business fact, unique per member. It is kept permanently, so it must not contain personal data."""
     metadata: Metadata = {}
     """Up to 20 texts by name. They are kept permanently, so they must not contain personal data."""
+    effective_at: EffectiveAt | None = None
+    """Time at which the fact happened, RFC 3339 with an offset; null for now. Not in the future, at most 10 years ago."""
 
 
 class BulkCredit(Struct, frozen=True, forbid_unknown_fields=True, tag_field="type", tag="credit"):
@@ -151,6 +175,10 @@ class BulkCredit(Struct, frozen=True, forbid_unknown_fields=True, tag_field="typ
     """Time from which the value is expired, RFC 3339 with an offset; null for never."""
     metadata: Metadata = {}
     """Up to 20 texts by name. They are kept permanently, so they must not contain personal data."""
+    effective_at: EffectiveAt | None = None
+    """Time at which the fact happened, RFC 3339 with an offset; null for now. Not in the future, at most 10 years ago."""
+    expires_in_days: ExpiresInDays | None = None
+    """Days after `effective_at`, or after now without it, at whose end the value expires. Not together with `expires_at`."""
 
 
 class BulkDebit(Struct, frozen=True, forbid_unknown_fields=True, tag_field="type", tag="debit"):
@@ -168,6 +196,8 @@ class BulkDebit(Struct, frozen=True, forbid_unknown_fields=True, tag_field="type
     """The caller's own name of the business fact, unique per member. It is kept permanently, so it must not contain personal data."""
     metadata: Metadata = {}
     """Up to 20 texts by name. They are kept permanently, so they must not contain personal data."""
+    effective_at: EffectiveAt | None = None
+    """Time at which the fact happened, RFC 3339 with an offset; null for now. Not in the future, at most 10 years ago."""
 
 
 class BulkTransfer(Struct, frozen=True, forbid_unknown_fields=True, tag_field="type", tag="transfer"):
@@ -187,6 +217,8 @@ class BulkTransfer(Struct, frozen=True, forbid_unknown_fields=True, tag_field="t
     """The caller's own name of the business fact, unique per member. It is kept permanently, so it must not contain personal data."""
     metadata: Metadata = {}
     """Up to 20 texts by name. They are kept permanently, so they must not contain personal data."""
+    effective_at: EffectiveAt | None = None
+    """Time at which the fact happened, RFC 3339 with an offset; null for now. Not in the future, at most 10 years ago."""
 
 
 BulkItem = BulkCredit | BulkDebit | BulkTransfer
@@ -335,6 +367,8 @@ class TransactionView(Struct, frozen=True):
     """Id of the transaction that this one reverses."""
     lots: "list[LotView] | UnsetType" = UNSET
     """The dated part of what moved; the rest is undated paid value."""
+    effective_at: str | UnsetType = UNSET
+    """Time at which the fact happened, RFC 3339 in UTC, if the request stated it."""
 
 
 class HoldState(Struct, frozen=True):
@@ -442,6 +476,7 @@ def view_transaction(entry: Entry) -> TransactionView:
         hold=UNSET if entry.hold is None else view_hold_state(entry, entry.hold),
         reverses=UNSET if entry.reverses is None else entry.reverses,
         lots=UNSET if not entry.lots else [view_lot(lot) for lot in entry.lots],
+        effective_at=UNSET if entry.effective_at is None else rfc3339(entry.effective_at),
     )
 
 

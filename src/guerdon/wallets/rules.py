@@ -5,6 +5,7 @@ from collections.abc import Set as AbstractSet
 
 from msgspec import Struct
 
+from guerdon.calendar import years_before
 from guerdon.errors import GuerdonError, IdempotencyKeyReused, NotFound, Validation
 from guerdon.ledger.decide import find_replay
 from guerdon.ledger.models import (
@@ -23,6 +24,8 @@ from guerdon.ledger.models import (
 )
 
 COMMAND_BYTES = 1024
+EFFECTIVE_YEARS_MAX = 10
+"""Maximum age of an effective time."""
 
 
 class Movement(Struct, frozen=True):
@@ -57,6 +60,7 @@ def command_of(movement: Movement, owners: tuple[str, ...]) -> Command:
             return Decision(replayed=(earlier,))
         _require_accounts(view, movement)
         require_future(movement.transaction, view.now_ms)
+        require_effective(movement.transaction.effective_at, view.now_ms)
         return Decision((movement.transaction,), movement.opens)
 
     return Command(
@@ -84,6 +88,7 @@ def atomic_command_of(movements: Sequence[Movement], owners: tuple[str, ...]) ->
                 if entry is None:
                     _require_accounts(view, movement, opened)
                     require_future(movement.transaction, view.now_ms)
+                    require_effective(movement.transaction.effective_at, view.now_ms)
                     opened.update(account.id for account in movement.opens)
             except GuerdonError as error:
                 error.subject = movement.transaction
@@ -129,6 +134,20 @@ def require_future(transaction: Transaction, now_ms: int) -> None:
     for lot in transaction.postings[0].lots:
         if lot.expires_at is not None and lot.expires_at <= now_ms:
             raise Validation.at("/expires_at", "expires_at must be in the future")
+
+
+def require_effective(effective_at: int | None, now_ms: int) -> None:
+    """Check that a stated effective time is not in the future and at most `EFFECTIVE_YEARS_MAX` years ago.
+
+    Raises:
+        Validation: The time is outside these bounds.
+    """
+    if effective_at is None:
+        return
+    if effective_at > now_ms:
+        raise Validation.at("/effective_at", "effective_at must not be in the future")
+    if effective_at < years_before(now_ms, EFFECTIVE_YEARS_MAX):
+        raise Validation.at("/effective_at", f"effective_at must be at most {EFFECTIVE_YEARS_MAX} years ago")
 
 
 def missing_wallet(wallet_id: str) -> GuerdonError:

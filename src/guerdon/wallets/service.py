@@ -1,11 +1,13 @@
 """Commands and queries on wallets. Only the ledger writes balances."""
 
 from collections.abc import Iterable, Sequence
+from datetime import datetime
 
 import msgspec
 
-from guerdon.clock import Clock, optional_utc_ms
-from guerdon.errors import GuerdonError, NotApplied, NotFound, Validation
+from guerdon.calendar import Calendar
+from guerdon.clock import Clock, optional_utc_ms, utc_ms
+from guerdon.errors import GuerdonError, NotApplied, NotFound, Validation, collect
 from guerdon.http.idempotency import KeyedRequest, fingerprint
 from guerdon.http.operation import problem_of
 from guerdon.ledger.expiry import bring_up_to
@@ -39,7 +41,15 @@ from guerdon.wallets.models import (
     WalletState,
     view_transaction,
 )
-from guerdon.wallets.rules import Movement, atomic_command_of, command_of, missing_wallet, postings_of, primary_entries
+from guerdon.wallets.rules import (
+    Movement,
+    atomic_command_of,
+    command_of,
+    missing_wallet,
+    postings_of,
+    primary_entries,
+    require_effective,
+)
 
 KNOWN_WALLETS_MAX = 50_000
 _BULK_KINDS: dict[type[BulkItem], EntryKind] = {BulkCredit: "credit", BulkDebit: "debit", BulkTransfer: "transfer"}
@@ -165,16 +175,20 @@ class Wallets:
         idempotency = Idempotency(owner, request.actor.id, request.key, request.fingerprint, body.reference)
         transaction = Transaction(
             kind=kind,
-            postings=postings_of(kind, wallet_id, body.amount, to, lot_of(body)),
+            postings=postings_of(kind, wallet_id, body.amount, to, self._lot_of(body)),
             actor=request.actor.id,
             idempotency=idempotency,
             reason=body.reason,
             metadata=body.metadata,
+            effective_at=effective_ms(body.effective_at, self._clock.now_ms()),
         )
         target = None if kind == "debit" else opens.get(wallet_id if to is None else to)
         return Movement(
             transaction, idempotency, (wallet_id,) if to is None else (wallet_id, to), () if target is None else (target,)
         )
+
+    def _lot_of(self, body: CreditCreate | DebitCreate | TransferCreate | BulkItem) -> Lot | None:
+        return lot_of(body, self._ledger.calendar, self._clock.now_ms())
 
     async def _prepare_bulk(self, actor: Actor, items: Sequence[BulkItem]) -> list[Movement | GuerdonError]:
         """Return the movement of each item, or the error of its validation."""
@@ -232,17 +246,36 @@ def new_account(member_id: str, asset: str, now_ms: int) -> Account:
     return Account(id=f"{member_id}:{asset}", owner=member_id, asset=asset, kind=WALLET, opened_at=now_ms)
 
 
-def lot_of(body: CreditCreate | DebitCreate | TransferCreate | BulkItem) -> Lot | None:
+def effective_ms(moment: datetime | None, now_ms: int) -> int | None:
+    """Return a stated effective time in milliseconds, or None.
+
+    Raises:
+        Validation: The time has no offset, is in the future, or is too long ago.
+    """
+    effective_at = None if moment is None else utc_ms(moment, "/effective_at")
+    require_effective(effective_at, now_ms)
+    return effective_at
+
+
+def lot_of(body: CreditCreate | DebitCreate | TransferCreate | BulkItem, calendar: Calendar, now_ms: int) -> Lot | None:
     """Return the lot of a credit; None for undated paid value, and for debits and transfers.
 
     Raises:
-        Validation: A time has no offset, or the value would expire before it is available.
+        Validation: A time has no offset, the value would expire before it is available, or it has expired since its effective time.
     """
     if not isinstance(body, CreditCreate | BulkCredit):
         return None
     faults: list[Validation] = []
     available_at = optional_utc_ms(body.available_at, "/available_at", faults)
     expires_at = optional_utc_ms(body.expires_at, "/expires_at", faults)
+    if body.expires_in_days is not None:
+        with collect(faults):
+            if expires_at is not None:
+                raise Validation.at("/expires_in_days", "send expires_at or expires_in_days, not both")
+            effective_at = effective_ms(body.effective_at, now_ms)
+            expires_at = calendar.end_of_day(now_ms if effective_at is None else effective_at, body.expires_in_days)
+            if expires_at <= now_ms:
+                raise Validation.at("/expires_in_days", "the value has expired since effective_at; send a larger number of days")
     if available_at == AWAITING_CONFIRMATION:
         faults.append(
             Validation.at("/available_at", "this time is reserved for value that awaits confirmation; use an earlier one")
