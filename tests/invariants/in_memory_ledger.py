@@ -147,7 +147,7 @@ POSITIONAL = [
     "metadata",
     "once",
 ]
-OPTIONAL = ["pair", "lots", "hold", "reverses", "terms", "spent", "spendable_after", "effective_at"]
+OPTIONAL = ["pair", "lots", "hold", "reverses", "terms", "spent", "spendable_after", "effective_at", "sides", "rate"]
 
 
 def hash_of(entry: Entry) -> bytes:

@@ -123,7 +123,8 @@ def _value(kind: mi.Type, name: str, turn: int) -> Any:
         case mi.ListType(max_length=0) | mi.DictType(max_length=0):
             return [] if isinstance(kind, mi.ListType) else {}
         case mi.ListType():
-            return [_value(each, name, place) for place, each in enumerate(alternatives(kind.item_type))]
+            items = alternatives(kind.item_type)
+            return [_value(items[place % len(items)], name, place) for place in range(max(len(items), kind.min_length or 0))]
         case mi.DictType():
             return {f"k{place}": _value(each, name, turn) for place, each in enumerate(alternatives(kind.value_type))}
         case mi.IntType():

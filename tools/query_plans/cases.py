@@ -60,6 +60,8 @@ def _by_id(sample: Sample) -> Cases:
         "lookup_keys.get": ("claims", "none"),
         "service_keys.get": ("key007", "none"),
         "assets.get": ("A07", "NONE"),
+        "rates.get": ("A07-A08", "NONE-A07"),
+        "rate_versions.get": ("A07-A08/1", "A07-A08/2"),
         "events.get": (event_of(2), "order-none"),
         "campaigns.get": (campaign_of(7), campaign_of(10**9)),
         "accounts.move": (hot.id, UNKNOWN_MEMBER + ":PTS"),
@@ -138,6 +140,11 @@ def _lists(sample: Sample) -> Cases:
     yield "service_keys.list", "100 keys", {"limit": 1000}
     yield "service_keys.page", "first page", {"after": "", "limit": PAGE}
     yield "service_keys.page", "deep page", {"after": "key050", "limit": PAGE}
+    yield "batch.rates", "1 of 50 rates", {"ids": ["A07-A08"]}
+    yield "rates.first", "50 rates", {"limit": PAGE}
+    yield "rates.next", "50 rates, last page", {"after": "A47-A48", "limit": PAGE}
+    yield "rates.replace", "found", {"id": "A07-A08", "version": 1}
+    yield "rate_versions.some", "50 versions", {"ids": [f"A{number:02}-A{number + 1:02}/1" for number in range(50)]}
     yield "assets.list", "100 assets", {"limit": 1000}
     for case, owner in (("1 session", sample.hot.owner), ("not found", UNKNOWN_MEMBER)):
         yield "sessions.list", case, {"first": f"{owner}:", "last": f"{owner};", "limit": 200}
@@ -157,6 +164,9 @@ def _lists(sample: Sample) -> Cases:
 def _batches(sample: Sample) -> Cases:
     many = sample.quiet[:IDS_MAX]
     hot = sample.hot
+    sides = {"ids": [entry_id(hot.id, seq) for seq in range(1, 20)], "owners": [hot.owner]}
+    yield "entries.sides", "19 entries", sides
+    yield "entries.sides", "not found", {**sides, "ids": [entry_id(UNKNOWN_MEMBER + ":PTS", 1)]}
     for query in ("batch.accounts", "accounts.exist"):
         yield query, "1 wallet", {"ids": [hot.id], "owners": [hot.owner]}
         yield query, "1 of 100 wallets", {"ids": [f"{sample.collector}:A50"], "owners": [sample.collector]}

@@ -76,6 +76,8 @@ class EntryView(Struct, frozen=True):
     """Id of the transaction that the entry reverses."""
     effective_at: str | UnsetType = UNSET
     """Time at which the fact happened, RFC 3339 in UTC, if the request stated it."""
+    rate: str | UnsetType = UNSET
+    """Rate and version of an exchange, such as `PTS-GBP/3`."""
 
 
 class EntryPage(Struct, frozen=True):
@@ -134,6 +136,7 @@ def view_entry(entry: Entry) -> EntryView:
         hold=UNSET if entry.hold is None else hold_id(entry.account, entry.hold.seq),
         reverses=UNSET if entry.reverses is None else entry.reverses,
         effective_at=UNSET if entry.effective_at is None else rfc3339(entry.effective_at),
+        rate=UNSET if entry.rate is None else entry.rate,
     )
 
 

@@ -49,6 +49,7 @@ from guerdon.ledger.models import (
     T,
     Transaction,
     View,
+    entry_id,
     transaction_id,
 )
 from guerdon.money import BALANCE_CEILING, AmountText, ScaleOf, scale_unknown
@@ -210,9 +211,9 @@ def post_transaction(
     """
     entries: list[Entry] = []
     first_id: str | None = None
-    for posting in transaction.postings:
+    for index, posting in enumerate(transaction.postings):
         account = lookup(posting.account)
-        details = _entry_details(transaction, posting, first_id, lookup)
+        details = _entry_details(transaction, index, first_id, lookup)
         if first_id is None:
             first_id = transaction_id(account.id, account.seq + 1)
         taken = posting.keeps_dates and entries[-1].lots
@@ -223,16 +224,15 @@ def post_transaction(
     return entries
 
 
-def _entry_details(
-    transaction: Transaction, posting: Posting, first_id: str | None, lookup: Callable[[str], Account]
-) -> EntryDetails:
+def _entry_details(transaction: Transaction, index: int, first_id: str | None, lookup: Callable[[str], Account]) -> EntryDetails:
     """Return the details of a posting's entry. `first_id` is the id of the transaction, and None for its first entry, which does not carry it."""
-    idempotency = transaction.idempotency
+    idempotency, posting = transaction.idempotency, transaction.postings[index]
     pair = None
     if not posting.counterparty.startswith(SYSTEM):
         # The entry of the counterparty is the newest of its account, or will be.
-        other = lookup(posting.counterparty).seq
-        pair = other + 1 if first_id is None else other
+        mirror = (posting.counterparty, posting.account)
+        posted = any((earlier.account, earlier.counterparty) == mirror for earlier in transaction.postings[:index])
+        pair = lookup(posting.counterparty).seq + (0 if posted else 1)
     return EntryDetails(
         kind=transaction.kind,
         actor=transaction.actor,
@@ -244,7 +244,21 @@ def _entry_details(
         pair=pair,
         reverses=transaction.reverses,
         effective_at=transaction.effective_at,
+        sides=_sides_of(transaction, lookup) if transaction.lists_sides and first_id is None else None,
+        rate=transaction.rate,
     )
+
+
+def _sides_of(transaction: Transaction, lookup: Callable[[str], Account]) -> tuple[str, ...]:
+    """Return the ids that the entries after the first one will have: each posting makes one entry."""
+    seqs: dict[str, int] = {}
+    for posting in transaction.postings:
+        seqs[posting.account] = seqs.get(posting.account, lookup(posting.account).seq) + 1
+    ids: list[str] = []
+    for posting in reversed(transaction.postings):
+        ids.append(entry_id(posting.account, seqs[posting.account]))
+        seqs[posting.account] -= 1
+    return tuple(reversed(ids))[1:]
 
 
 def _post(

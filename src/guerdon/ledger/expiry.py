@@ -19,7 +19,6 @@ from guerdon.ledger.models import (
     AccountRules,
     DocumentChange,
     Entry,
-    EntryKind,
     Hold,
     HoldChange,
     Idempotency,
@@ -121,7 +120,7 @@ def debt_repaid_at(account_lots: Sequence[Lot], undated_balance: int) -> int | N
 class EntryDetails(Struct, frozen=True):
     """Fields of an entry that do not follow from its account and its posting."""
 
-    kind: EntryKind
+    kind: str
     actor: str
     transaction: str | None = None
     idempotency: Idempotency | None = None
@@ -136,6 +135,9 @@ class EntryDetails(Struct, frozen=True):
     terms: AccountRules | None = None
     spent: tuple[int, int] | None = None
     effective_at: int | None = None
+    sides: tuple[str, ...] | None = None
+    """Set on the first entry of a transaction that lists its sides."""
+    rate: str | None = None
 
 
 def release(account: Account, hold: Hold, details: EntryDetails, *, now_ms: int, calendar: Calendar) -> tuple[Account, Entry]:
@@ -200,6 +202,8 @@ def append(account: Account, posting: Posting, details: EntryDetails, now_ms: in
         spent=details.spent,
         spendable_after=spendable_after,
         effective_at=details.effective_at,
+        sides=details.sides,
+        rate=details.rate,
     )
     # The entry is not shared yet, and this is cheaper than a second instance.
     msgspec.structs.force_setattr(entry, "hash", entry_hash(entry))

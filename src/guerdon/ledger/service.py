@@ -130,6 +130,13 @@ class Ledger:
         document = await self._database.raw[ENTRIES].find_one({"_id": entry_id(account_id, seq), "owner": owner})
         return None if document is None else decode_entry(document)
 
+    async def get_entries(self, entry_ids: Sequence[str]) -> list[Entry]:
+        """Return the stored entries with these ids, in the given order; ids without an entry are left out."""
+        owners = sorted({each.partition(":")[0] for each in entry_ids})
+        cursor = self._database.raw[ENTRIES].find({"_id": {"$in": sorted(entry_ids)}, "owner": {"$in": owners}})
+        found = {entry.id: entry async for document in cursor if (entry := decode_entry(document))}
+        return [found[each] for each in entry_ids if each in found]
+
     async def list_entries(self, where: Document, *, limit: int) -> list[Entry]:
         """Return entries, newest first. `where` must bound `_id` to one account, and consist of typed values."""
         cursor = self._database.raw[ENTRIES].find(where, limit=limit).sort("_id", -1)

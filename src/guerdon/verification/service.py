@@ -270,6 +270,8 @@ class _LedgerWalk:
             self._lookups.add_counterparty(entry, seq, replay.undated_before)
         if entry.transaction is not None:
             self._lookups.add_first_side(entry, account_id, seq, current_transaction)
+        if entry.sides is not None:
+            self._lookups.add_sides(entry)
         if ended is not None:
             self._lookups.add_ended_hold(entry, account_id, ended)
         if entry.reverses is not None:
@@ -303,7 +305,7 @@ class _LedgerWalk:
         location = parse_location(entry.reverses)
         if location is None:
             self._report_violation("L5", entry.id, f"{entry.reverses} is not the id of a transaction")
-        elif location[0] == account_id:
+        elif location[0] == account_id and entry.transaction is None:
             self._reversed_amounts[entry.reverses] = self._reversed_amounts.get(entry.reverses, 0) + abs(entry.amount)
             self._lookups.add_original(entry, entry_id(*location))
 

@@ -472,7 +472,11 @@ def view_transaction(entry: Entry) -> TransactionView:
         reason=entry.reason,
         metadata=entry.metadata,
         created_at=rfc3339(entry.at),
-        to=entry.counterparty if entry.kind == "transfer" else UNSET,
+        to=UNSET
+        if entry.kind != "transfer" or entry.sides is not None
+        else entry.counterparty
+        if entry.amount < 0
+        else entry.account,
         hold=UNSET if entry.hold is None else view_hold_state(entry, entry.hold),
         reverses=UNSET if entry.reverses is None else entry.reverses,
         lots=UNSET if not entry.lots else [view_lot(lot) for lot in entry.lots],

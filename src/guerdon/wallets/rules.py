@@ -7,7 +7,7 @@ from msgspec import Struct
 
 from guerdon.calendar import years_before
 from guerdon.errors import GuerdonError, IdempotencyKeyReused, NotFound, Validation
-from guerdon.ledger.decide import find_replay
+from guerdon.ledger.decide import find_replay, guard
 from guerdon.ledger.models import (
     ISSUER,
     MERCHANT,
@@ -37,6 +37,8 @@ class Movement(Struct, frozen=True):
     """Wallets that the transaction changes."""
     opens: tuple[Account, ...] = ()
     """Accounts to open if they do not exist."""
+    totals: tuple[Posting, ...] = ()
+    """The whole debit of each wallet that several postings debit. It is checked first, so that a refusal states the whole amount."""
 
 
 def postings_of(kind: EntryKind, wallet: str, amount: int, to: str | None, lot: Lot | None = None) -> tuple[Posting, ...]:
@@ -61,6 +63,8 @@ def command_of(movement: Movement, owners: tuple[str, ...]) -> Command:
         _require_accounts(view, movement)
         require_future(movement.transaction, view.now_ms)
         require_effective(movement.transaction.effective_at, view.now_ms)
+        for total in movement.totals:
+            guard(view.accounts[total.account], total)
         return Decision((movement.transaction,), movement.opens)
 
     return Command(
@@ -69,7 +73,7 @@ def command_of(movement: Movement, owners: tuple[str, ...]) -> Command:
         decide=decide,
         unique_keys=movement.idempotency.unique_keys,
         idempotency=movement.idempotency,
-        size_bytes=COMMAND_BYTES,
+        size_bytes=COMMAND_BYTES * (len(movement.transaction.postings) + 1) // 2,
     )
 
 

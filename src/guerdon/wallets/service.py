@@ -146,6 +146,10 @@ class Wallets:
         await self._members.get_member(member_id)
         return [self.state_of(account) for account in await self._ledger.list_accounts(member_id)]
 
+    async def accounts_to_open(self, wallet_ids: Iterable[str]) -> dict[str, Account]:
+        """Return new accounts for those wallets that do not exist and whose member and asset exist."""
+        return await self._accounts_to_open(wallet_ids)
+
     # --- inside -----------------------------------------------------------------------------------------------------
 
     async def _submit(

@@ -16,6 +16,7 @@ from guerdon.config import Settings
 from guerdon.database import Database
 from guerdon.events.replay import EventReplays
 from guerdon.events.service import Events
+from guerdon.exchanges.service import Exchanges, Rates
 from guerdon.history.service import History
 from guerdon.history.streams import RecheckActor, Streams
 from guerdon.holds.service import Holds
@@ -39,6 +40,7 @@ from guerdon.simulated_clock.service import ClockControl
 from guerdon.simulations.running import Simulator
 from guerdon.simulations.service import Simulations
 from guerdon.tiers.service import Tiers
+from guerdon.transactions.service import Transactions
 from guerdon.vouchers.codes.generation import CodeGeneration
 from guerdon.vouchers.codes.service import CodeBatches
 from guerdon.vouchers.pos.service import PointOfSale
@@ -73,7 +75,10 @@ class Services:
     history: History
     streams: Streams
     holds: Holds
+    transactions: Transactions
     reversals: Reversals
+    rates: Rates
+    exchanges: Exchanges
     campaigns: Campaigns
     events: Events
     tiers: Tiers
@@ -112,18 +117,17 @@ def _services_on(resources: Resources, settings: Settings) -> Services:
     members = Members(database, vault, resources.passwords, ids, clock)
     guard = LoginGuard(resources.rate_limiter, vault, members, clock)
     access = Access(database, tokens, clock)
-    factors = SecondFactors(
-        database, members, vault=vault, limiter=resources.rate_limiter, clock=clock, issuer=settings.token_issuer
-    )
+    factors = _second_factors_on(resources, settings, members)
     rules = _session_rules_of(settings)
     sessions = Sessions(database, members, vault=vault, tokens=tokens, clock=clock, guard=guard, factors=factors, rules=rules)
     audit = AuditLog(database, clock)
     wallets = Wallets(ledger, members, assets, clock)
+    transactions = Transactions(ledger, wallets, clock)
+    rates = Rates(database, assets, clock)
     profiles = Profiles(members, vault)
     campaigns = Campaigns(database, assets, clock, ids, approval=settings.campaign_approval == "required")
     offers = Offers(ledger, assets, database=database, clock=clock, ids=ids)
     vouchers = Vouchers(ledger, offers, profiles, outbox=resources.outbox, database=database, clock=clock, ids=ids)
-    days = settings.erased_external_id_days
     return Services(
         database=database,
         clock=clock,
@@ -145,7 +149,10 @@ def _services_on(resources: Resources, settings: Settings) -> Services:
         history=History(wallets, ledger, database=database, clock=clock),
         streams=Streams(wallets, database=database, clock=clock, recheck_actor=recheck_actor(access, sessions)),
         holds=Holds(ledger, database=database, clock=clock),
-        reversals=Reversals(ledger, database=database),
+        transactions=transactions,
+        rates=rates,
+        exchanges=Exchanges(ledger, wallets, transactions, rates=rates),
+        reversals=Reversals(ledger, transactions, database=database),
         campaigns=campaigns,
         events=Events(ledger, members, campaigns, profiles=profiles, database=database, clock=clock),
         referrals=Referrals(ledger, members, database=database),
@@ -158,9 +165,7 @@ def _services_on(resources: Resources, settings: Settings) -> Services:
         code_batches=CodeBatches(ledger, offers, database=database, clock=clock, ids=ids),
         code_generation=CodeGeneration(ledger, offers, database=database, clock=clock),
         point_of_sale=PointOfSale(ledger, vouchers, offers, members, outbox=resources.outbox, clock=clock, ids=ids),
-        erasures=Erasures(
-            database, members, sessions, ledger=ledger, audit=audit, clock=clock, belongings=ERASABLE_ROWS, external_id_days=days
-        ),
+        erasures=_erasures_on(resources, settings, members, sessions, audit),
         exports=Exports(
             database,
             members,
@@ -174,6 +179,30 @@ def _services_on(resources: Resources, settings: Settings) -> Services:
             clock=clock,
         ),
         clock_control=resources.control,
+    )
+
+
+def _second_factors_on(resources: Resources, settings: Settings, members: Members) -> SecondFactors:
+    return SecondFactors(
+        resources.database,
+        members,
+        vault=resources.vault,
+        limiter=resources.rate_limiter,
+        clock=resources.clock,
+        issuer=settings.token_issuer,
+    )
+
+
+def _erasures_on(resources: Resources, settings: Settings, members: Members, sessions: Sessions, audit: AuditLog) -> Erasures:
+    return Erasures(
+        resources.database,
+        members,
+        sessions,
+        ledger=resources.ledger,
+        audit=audit,
+        clock=resources.clock,
+        belongings=ERASABLE_ROWS,
+        external_id_days=settings.erased_external_id_days,
     )
 
 
