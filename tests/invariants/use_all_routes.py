@@ -151,7 +151,7 @@ async def use_wallets(service: Caller, services: Services, factory: Factory) -> 
         await sent(service.get("/v1/rates/PTS-GBP", version=version))
     await sent(service.get("/v1/rates/PTS-GBP"))
     await sent(service.get("/v1/rates"))
-    await sent(service.get("/v1/rates", cursor=encode_cursor("A")))
+    await sent(service.get("/v1/rates", cursor=encode_cursor("AA-AB")))
     rated = {"member_id": owner, "from": "PTS", "to": "GBP", "from_amount": 10}
     await sent(service.post("/v1/exchanges/quote", rated))
     await sent(service.post("/v1/exchanges", rated), 201)

@@ -24,7 +24,7 @@ from guerdon.exchanges.rules import (
     rate_id,
     require_open_to,
 )
-from guerdon.http.cursor import decode_cursor, encode_cursor
+from guerdon.http.cursor import decode_text, encode_cursor
 from guerdon.http.idempotency import KeyedRequest
 from guerdon.ledger.models import CommandOutcome, Idempotency
 from guerdon.ledger.service import Ledger
@@ -104,7 +104,7 @@ class Rates:
         Raises:
             Validation: The cursor was not returned by this list.
         """
-        where: Document = {} if query.cursor is None else {"_id": {"$gt": decode_cursor(query.cursor)}}
+        where: Document = {} if query.cursor is None else {"_id": {"$gt": decode_text(query.cursor, _PAIR)}}
         found = await self._current.find(where, sort=[("_id", 1)], limit=query.limit + 1)
         page = found[: query.limit]
         return page, encode_cursor(page[-1].id) if len(found) > query.limit else None

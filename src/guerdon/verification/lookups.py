@@ -18,6 +18,7 @@ from guerdon.ledger.models import REFUSAL, Entry, Hold, entry_id, hold_id, parse
 from guerdon.ledger.store import ENTRIES
 from guerdon.verification.account_replay import EndedHold, ReportViolation, arriving_lots, came_from
 from guerdon.verification.rows import ENTRY_ROW_FIELDS, EntryRow, HoldRow, RateVersionRow, decode_rows
+from guerdon.verification.trial_balance import TrialBalance
 
 BATCH = 500
 _FIELDS = dict.fromkeys(ENTRY_ROW_FIELDS, 1)
@@ -36,8 +37,9 @@ class _Side(Struct, frozen=True):
 class Lookups:
     """References of entries, collected and then checked in batches."""
 
-    def __init__(self, database: Database, report_violation: ReportViolation) -> None:
+    def __init__(self, database: Database, report_violation: ReportViolation, trial_balance: TrialBalance) -> None:
         self._database = database
+        self._trial_balance = trial_balance
         self._report_violation = report_violation
         self._sides: list[_Side] = []
         self._unique_keys: dict[bytes, Entry] = {}
@@ -120,6 +122,7 @@ class Lookups:
                 f"{side.other_id}, the counterparty of {entry.amount} {entry.asset}, is missing or does not mirror it",
             )
             return
+        self._trial_balance.add_pair(entry, other.at)
         if entry.transaction_id != (other.transaction or transaction_of(side.other_id)):
             self._report_violation("L8", entry.id, f"its counterparty {side.other_id} belongs to another transaction")
         if entry.kind != "reversal" and entry.amount > 0 and (entry.lots or other.lots):

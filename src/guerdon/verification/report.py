@@ -42,6 +42,8 @@ class VerificationReport(Struct):
     """First violation of each broken law."""
     overdue: int = 0
     """Number of accounts with expired value that is not booked yet. This is not a violation: the value cannot be spent."""
+    balances: dict[str, dict[str, int]] = {}
+    """Balance of `wallets` and of each system account by asset, in minor units. They add up to 0 for each asset."""
     checkpoints: int = 0
     """Number of the newest checkpoint that was checked; 0 without checkpoints."""
     signatures: Literal["verified", "no checkpoints", "not checked: no key"] = "no checkpoints"

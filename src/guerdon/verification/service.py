@@ -29,6 +29,7 @@ from guerdon.verification.report import LAWS, Law, VerificationReport, Violation
 from guerdon.verification.rows import HoldRow, ReversalRow, decode_rows
 from guerdon.verification.snapshots import in_snapshot
 from guerdon.verification.state_file import StateFile, VerificationPosition
+from guerdon.verification.trial_balance import SETTLED_MS
 from guerdon.vouchers.models import VOUCHERS
 
 __all__ = ["LAWS", "Law", "VerificationReport", "Violation", "verify", "verify_account"]
@@ -82,6 +83,8 @@ async def verify(
         await _LedgerWalk(database, position, calendar or Calendar(), await _server_time_ms(database)).run(page_done, progress)
         for recount in position.recounts:
             recount.check(position.report.add)
+        position.trial_balance.check(position.report.add)
+        position.report.balances = position.trial_balance.sorted()
         position.stage, position.last = STAGES[0], ""
     for stage in STAGES[STAGES.index(position.stage) :]:
         if stage != position.stage:
@@ -196,7 +199,8 @@ class _LedgerWalk:
         self._calendar = calendar
         self._now_ms = now_ms
         self._report_violation = position.report.add
-        self._lookups = Lookups(database, self._report_violation)
+        position.trial_balance.settled_before = position.trial_balance.settled_before or now_ms - SETTLED_MS
+        self._lookups = Lookups(database, self._report_violation, position.trial_balance)
         self._owner = ""
         self._unique_keys: set[bytes] = set()
         self._reversed_amounts: dict[str, int] = {}
@@ -265,6 +269,7 @@ class _LedgerWalk:
         self.position.report.entries += 1
         current_transaction = replay.transaction if entry.transaction is not None else ""
         ended = replay.follow(entry, seq)
+        self.position.trial_balance.add(entry)
         self._check_unique_keys(entry)
         if not entry.counterparty.startswith(SYSTEM):
             self._lookups.add_counterparty(entry, seq, replay.undated_before)
