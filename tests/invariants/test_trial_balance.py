@@ -47,10 +47,10 @@ def entry_of(amount: int, counterparty: str, at: int) -> Entry:
 
 
 @pytest.mark.parametrize(("at", "reported"), [(99, 1), (100, 0)])
-def test_only_a_settled_difference_is_reported(at: int, reported: int) -> None:
+def test_only_an_old_difference_is_reported(at: int, reported: int) -> None:
     """One side of a transfer that is committed during a run is met alone; one that was committed before it is not."""
     found: list[str] = []
-    balance = TrialBalance(settled_before=100)
+    balance = TrialBalance(committed_before=100)
     for entry in (entry_of(50, ISSUER, 1), entry_of(-5, "mem_2:PTS", at)):
         balance.add(entry)
     balance.add_pair(entry_of(-5, "mem_2:PTS", at), at)

@@ -5,6 +5,7 @@ import random
 from typing import Any
 
 from guerdon.config import Settings
+from guerdon.database import Database
 from guerdon.wiring.services import Services
 from tests.clients import Caller, ManualClock, problem
 from tests.factories import Factory
@@ -72,4 +73,30 @@ async def test_one_request_and_one_reversal_win(
     assert tally(answers) == {(201, ""): 1, (409, "reversal-limit"): 19}
     assert [await factory.balance(wallet) for wallet in (payer, one, two)] == [30, 30, 30]
     problem(await service.post(path), 409, "reversal-limit")
+    await factory.assert_books_balance()
+
+
+async def test_exchanges_race_with_changes_of_their_rate(
+    service: Caller, factory: Factory, other_services: Services, settings: Settings, clock: ManualClock, database: Database
+) -> None:
+    """Versions have no gap and no double, and every exchange has the amount of the version that it names."""
+    member = await factory.member()
+    await factory.wallet(400, member=member)
+    assert (await service.put("/v1/rates/PTS-GBP", {"from_amount": 1, "to_amount": 1})).status_code == 200
+    body = {"member_id": member, "from": "PTS", "to": "GBP", "from_amount": 10}
+    assert service.token is not None
+    async with serve(other_services, settings, clock) as anonymous:
+        callers = (service, anonymous.with_token(service.token))
+        changes = [callers[n % 2].put("/v1/rates/PTS-GBP", {"from_amount": 1, "to_amount": n}) for n in range(2, 10)]
+        exchanges = [callers[n % 2].post("/v1/exchanges", body) for n in range(50)]
+        answers = await asyncio.gather(*changes, *exchanges)
+    stored = [answer.json() for answer in answers[: len(changes)] if answer.status_code == 200]
+    assert tally(answers[: len(changes)]).keys() <= {(200, ""), (409, "invalid-state")}
+    assert sorted(rate["version"] for rate in stored) == list(range(2, len(stored) + 2))
+    assert await database.raw["rate_versions"].count_documents({}) == len(stored) + 1
+    assert tally(answers[len(changes) :]) == {(201, ""): 40, (409, "insufficient-funds"): 10}
+    worth = {1: 1} | {rate["version"]: rate["to_amount"] for rate in stored}
+    made = [answer.json() for answer in answers[len(changes) :] if answer.status_code == 201]
+    assert all(each["to_amount"] == 10 * worth[each["rate"]["version"]] for each in made)
+    assert await factory.balance(f"{member}:GBP") == sum(each["to_amount"] for each in made)
     await factory.assert_books_balance()

@@ -58,7 +58,9 @@ async def test_every_operation_conforms_to_the_document(tmp_path: Path, role: st
         assert not run.cases_of("5"), run.answers
         assert run.status == 0, run.out
         if role == "admin" and examples >= EXAMPLES[role]:
-            assert len(run.never_good()) <= len(run.answers) / UNREACHED_SHARE, {name: run.answers[name] for name in run.never_good()}
+            assert len(run.never_good()) <= len(run.answers) / UNREACHED_SHARE, {
+                name: run.answers[name] for name in run.never_good()
+            }
         if role != "admin":
             assert run.never_good() >= OF_THOSE_WHO_WORK_HERE
         if role != "nobody":

@@ -29,7 +29,7 @@ from guerdon.verification.report import LAWS, Law, VerificationReport, Violation
 from guerdon.verification.rows import HoldRow, ReversalRow, decode_rows
 from guerdon.verification.snapshots import in_snapshot
 from guerdon.verification.state_file import StateFile, VerificationPosition
-from guerdon.verification.trial_balance import SETTLED_MS
+from guerdon.verification.trial_balance import COMMIT_MS
 from guerdon.vouchers.models import VOUCHERS
 
 __all__ = ["LAWS", "Law", "VerificationReport", "Violation", "verify", "verify_account"]
@@ -199,7 +199,7 @@ class _LedgerWalk:
         self._calendar = calendar
         self._now_ms = now_ms
         self._report_violation = position.report.add
-        position.trial_balance.settled_before = position.trial_balance.settled_before or now_ms - SETTLED_MS
+        position.trial_balance.committed_before = position.trial_balance.committed_before or now_ms - COMMIT_MS
         self._lookups = Lookups(database, self._report_violation, position.trial_balance)
         self._owner = ""
         self._unique_keys: set[bytes] = set()

@@ -11,7 +11,7 @@ from guerdon.verification.account_replay import ReportViolation
 
 WALLETS = "wallets"
 """Name of the sum of all accounts with rows: wallets and gift cards."""
-SETTLED_MS = 60_000
+COMMIT_MS = 60_000
 """Time after which no entry with an earlier time can be committed: the time is set at the decision, and a commit takes at most a minute."""
 
 
@@ -20,9 +20,9 @@ class TrialBalance(Struct):
 
     balances: dict[str, dict[str, int]] = {}
     """Balance of each account by asset, in minor units."""
-    settled: dict[str, int] = {}
-    """Sum by asset of the value between two accounts, both of whose entries are older than `settled_before`."""
-    settled_before: int = 0
+    pairs: dict[str, int] = {}
+    """Sum by asset of the value between two accounts, both of whose entries are older than `committed_before`."""
+    committed_before: int = 0
     """Time in milliseconds up to which every entry was committed when the run began."""
 
     def add(self, entry: Entry) -> None:
@@ -36,8 +36,8 @@ class TrialBalance(Struct):
 
     def add_pair(self, entry: Entry, other_at: int) -> None:
         """Add one side of value between two accounts. The run meets the other side too if both were committed before it began."""
-        if max(entry.at, other_at) < self.settled_before:
-            self.settled[entry.asset] = self.settled.get(entry.asset, 0) + entry.amount
+        if max(entry.at, other_at) < self.committed_before:
+            self.pairs[entry.asset] = self.pairs.get(entry.asset, 0) + entry.amount
 
     def sorted(self) -> dict[str, dict[str, int]]:
         """Return the balances, ordered by asset and account; the accounts with rows come first."""
@@ -50,9 +50,9 @@ class TrialBalance(Struct):
         """Check that the accounts of each asset add up to zero.
 
         While the ledger is in use, a run may meet one side of a transfer that is committed meanwhile. Such a difference is not reported if the
-        settled transfers add up to zero.
+        transfers that are older than the run add up to zero.
         """
         for asset, accounts in self.balances.items():
             total = sum(accounts.values())
-            if total and self.settled.get(asset, 0):
+            if total and self.pairs.get(asset, 0):
                 report_violation("L1", asset, f"the balances of all accounts of {asset} add up to {total}")
