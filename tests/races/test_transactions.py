@@ -5,7 +5,6 @@ import random
 from typing import Any
 
 from guerdon.config import Settings
-from guerdon.database import Database
 from guerdon.wiring.services import Services
 from tests.clients import Caller, ManualClock, problem
 from tests.factories import Factory
@@ -77,7 +76,7 @@ async def test_one_request_and_one_reversal_win(
 
 
 async def test_exchanges_race_with_changes_of_their_rate(
-    service: Caller, factory: Factory, other_services: Services, settings: Settings, clock: ManualClock, database: Database
+    service: Caller, factory: Factory, other_services: Services, settings: Settings, clock: ManualClock
 ) -> None:
     """Versions have no gap and no double, and every exchange has the amount of the version that it names."""
     member = await factory.member()
@@ -93,7 +92,7 @@ async def test_exchanges_race_with_changes_of_their_rate(
     stored = [answer.json() for answer in answers[: len(changes)] if answer.status_code == 200]
     assert tally(answers[: len(changes)]).keys() <= {(200, ""), (409, "invalid-state")}
     assert sorted(rate["version"] for rate in stored) == list(range(2, len(stored) + 2))
-    assert await database.raw["rate_versions"].count_documents({}) == len(stored) + 1
+    assert await other_services.database.raw["rate_versions"].count_documents({}) == len(stored) + 1
     assert tally(answers[len(changes) :]) == {(201, ""): 40, (409, "insufficient-funds"): 10}
     worth = {1: 1} | {rate["version"]: rate["to_amount"] for rate in stored}
     made = [answer.json() for answer in answers[len(changes) :] if answer.status_code == 201]
