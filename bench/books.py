@@ -11,11 +11,12 @@ from pymongo import ASCENDING, MongoClient, WriteConcern
 from bench import baseline
 from bench.processes import BenchFailed
 from bench.servers import Servers
+from guerdon.bulk.models import BulkCreate
 from guerdon.cli.database import local_database, local_services
 from guerdon.config import load
 from guerdon.members.models import Member
 from guerdon.permissions import Actor
-from guerdon.wallets.models import BulkCreate, BulkCredit
+from guerdon.wallets.models import BulkCredit
 from guerdon.wiring.services import Services
 
 ASSET = "PTS"
@@ -58,7 +59,7 @@ async def _open_wallets(services: Services, count: int) -> list[str]:
     for start in range(0, count, CHUNK):
         chunk = wallets[start : start + CHUNK]
         body = BulkCreate([BulkCredit(wallet, OPENING_BALANCE, f"open-{wallet}") for wallet in chunk])
-        results = await services.wallets.run_bulk(_SEEDER, body)
+        results = await services.bulk.run(_SEEDER, body)
         refused = [result for result in results if result.status != 201]
         if refused:
             raise BenchFailed(f"a wallet could not be opened: {refused[0]}")

@@ -41,6 +41,20 @@ class ManualClock:
         self.offset_ms += int(seconds * 1000 + days * 86_400_000)
 
 
+class WrongClock:
+    """The clock of a machine whose time of day is wrong. Durations are right."""
+
+    def __init__(self, base: Clock, *, ahead_ms: int = 0) -> None:
+        self._base = base
+        self.ahead_ms = ahead_ms
+
+    def now_ms(self) -> int:
+        return self._base.now_ms() + self.ahead_ms
+
+    def monotonic(self) -> float:
+        return self._base.monotonic()
+
+
 class Log(io.StringIO):
     """Collects log lines."""
 

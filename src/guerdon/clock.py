@@ -30,6 +30,58 @@ class SystemClock:
         return time.monotonic()
 
 
+class DatabaseClock:
+    """Clock of the database: its time at the last measurement, plus the time that has passed since on the machine's monotonic clock.
+
+    A change of the machine's time of day therefore has no effect. Before the first measurement this is the clock of the machine.
+    """
+
+    STOP_MS_MAX = 5_000
+    """Largest correction for which the clock stops instead of going back. A larger one comes from a database whose own time was wrong."""
+    _PRECISION_MS = 1
+
+    def __init__(self, machine: Clock) -> None:
+        self._machine = machine
+        self._difference_ms: int | None = None
+        """Time of the database minus the monotonic clock; None before the first measurement."""
+        self._latest_ms = 0
+
+    def now_ms(self) -> int:
+        if self._difference_ms is None:
+            return self._machine.now_ms()
+        self._latest_ms = max(self._latest_ms, self._difference_ms + _monotonic_ms(self._machine.monotonic()))
+        return self._latest_ms
+
+    def monotonic(self) -> float:
+        return self._machine.monotonic()
+
+    @property
+    def skew_ms(self) -> int:
+        """Time of the machine minus the time of the database, in milliseconds; 0 before the first measurement."""
+        return self._machine.now_ms() - self.now_ms()
+
+    def adopt(self, database_ms: int, sent_at: float, received_at: float) -> None:
+        """Adopt a time that the database read between two times of `monotonic`.
+
+        The first measurement assumes the middle of the two. A later one changes the clock only as far as it proves the clock wrong, so that slow
+        answers do not move it.
+        """
+        middle_ms = _monotonic_ms((sent_at + received_at) / 2)
+        found_ms = database_ms - middle_ms
+        if self._difference_ms is None:
+            self._difference_ms = found_ms
+            return
+        doubt_ms = _monotonic_ms((received_at - sent_at) / 2) + self._PRECISION_MS
+        before_ms = self._difference_ms
+        self._difference_ms = min(max(before_ms, found_ms - doubt_ms), found_ms + doubt_ms)
+        if before_ms - self._difference_ms > self.STOP_MS_MAX:
+            self._latest_ms = 0
+
+
+def _monotonic_ms(seconds: float) -> int:
+    return int(seconds * 1000)
+
+
 class SimulatedClock:
     """A clock that is ahead of another one, for development only. `monotonic` is not changed, so that deadlines stay real."""
 

@@ -50,6 +50,10 @@ class Settings(BaseSettings):
     mongodb_pool_max: int = Field(default=32, ge=4, le=500)
     """Maximum number of connections of one process."""
 
+    clock_skew_max_ms: int = Field(default=2_000, ge=100, le=60_000)
+    """Maximum difference between the clock of the machine and that of the database. Above it `/health/ready` answers 503. Requests are
+    always decided by the time of the database."""
+
     # --- Keys and tokens
     master_keys: SecretStr | None = None
     """JWK set with symmetric keys of 256 bits. The first one seals personal data and secrets at rest; all of them open what they sealed.

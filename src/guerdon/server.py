@@ -12,7 +12,8 @@ from pymongo.errors import PyMongoError
 from structlog.typing import FilteringBoundLogger
 
 from guerdon.access.key_file import CHECK_SECONDS, KeyFile
-from guerdon.clock import Clock, SystemClock
+from guerdon.clock import Clock, DatabaseClock, SystemClock
+from guerdon.clock_sync import MEASURE_SECONDS
 from guerdon.config import Settings, load, require_safe
 from guerdon.embedded import die_with_parent
 from guerdon.errors import StartupRefused
@@ -81,7 +82,7 @@ async def run_beside_requests(services: Services, settings: Settings, log: Filte
     if settings.token_keys_file is not None:
         file = KeyFile(settings.token_keys_file, services.token_keys, services.clock, log)
         works.append((CHECK_SECONDS, file.check))
-    async with follow_clock(services, log):
+    async with follow_clocks(services, log):
         try:
             async with _run_all(works, log):
                 yield
@@ -91,9 +92,15 @@ async def run_beside_requests(services: Services, settings: Settings, log: Filte
 
 
 @asynccontextmanager
-async def follow_clock(services: Services, log: FilteringBoundLogger) -> AsyncGenerator[None]:
-    """Follow the simulated clock, if there is one, when another process moves it forward."""
+async def follow_clocks(services: Services, log: FilteringBoundLogger) -> AsyncGenerator[None]:
+    """Follow the clock of the database and, if there is one, the simulated clock when another process moves it forward."""
     works: Works = [] if services.clock_control is None else [(FOLLOW_SECONDS, services.clock_control.follow)]
+    if (clock_sync := services.clock_sync) is not None:
+
+        async def follow_database() -> None:
+            await clock_sync.follow(log)
+
+        works.append((MEASURE_SECONDS, follow_database))
     async with _run_all(works, log):
         yield
 
@@ -154,4 +161,4 @@ def create_server() -> Server:
     die_with_parent(by=signal.SIGKILL)
     settings = load()
     require_safe(settings)
-    return Server(settings, SystemClock())
+    return Server(settings, DatabaseClock(SystemClock()))

@@ -382,3 +382,15 @@ async def test_an_event_names_exactly_one_member(service: Caller, factory: Facto
         assert refused["errors"][0]["pointer"].startswith("/member")
         problem(await service.post(path, factory.event(member={"id": NOBODY})), 404, "not-found")
     assert await count_rows(database) == before
+
+
+async def test_formula_rounds_the_decimal_that_was_written(service: Caller, factory: Factory) -> None:
+    rates = {("0.29", "floor"): 29, ("1.1", "ceil"): 110, ("0.57", "floor"): 57, ("0.005", "half_even"): 0}
+    for (rate, rounding), amount in rates.items():
+        award = {"type": "formula", "expression": f"double(event.amount) * {rate}", "rounding": rounding}
+        await factory.campaign(award=award, stacking={"group": "decimals", "policy": "all", "priority": 1000 - amount})
+    event = factory.event(amount=100)
+    for path in ("/v1/events/preview", "/v1/events"):
+        answer = (await service.post(path, event, key=None)).json()
+        assert sorted(each["amount"] for each in answer["decisions"]) == sorted(rates.values())
+    await factory.assert_books_balance()

@@ -17,7 +17,7 @@ async def send(service: Caller, *events: dict[str, Any]) -> list[dict[str, Any]]
 
 async def test_each_event_has_its_own_outcome(service: Caller, factory: Factory) -> None:
     await factory.campaign(event_types=["purchase"])
-    good, bad = factory.event(member={"external_id": "ada"}), factory.event(amount=0)
+    good, bad = factory.event(member={"external_id": "ada"}), factory.event(amount=0, currency=None)
     nobodys, returned = (
         factory.event(member={"id": NOBODY}),
         factory.event(type="refund", refund_of=good["id"], member=good["member"]),
@@ -26,7 +26,7 @@ async def test_each_event_has_its_own_outcome(service: Caller, factory: Factory)
     results = await send(service, returned, good, bad, nobodys, good, other)
     assert [result["status"] for result in results] == [201, 201, 422, 404, 200, 422]
     assert [sum(award["amount"] for award in results[place]["event"]["awards"]) for place in (0, 1)] == [-139, 139]
-    assert results[2]["problem"]["errors"][0]["pointer"] == "/amount"
+    assert results[2]["problem"]["errors"][0]["pointer"] == "/currency"
     assert (results[3]["problem"]["code"], results[5]["problem"]["code"]) == ("not-found", "event-id-reused")
     assert (results[4]["event"], results[4]["replayed"]) == (results[1]["event"], True)
     assert await factory.balance(f"{results[1]['event']['member_id']}:PTS") == 0

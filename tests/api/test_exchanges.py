@@ -137,6 +137,8 @@ async def test_exchange_is_one_commit_with_the_version_in_both_entries(
     assert (quote["from_amount"], quote["to_amount"], quote["available"], quote["rate"]["version"]) == (500, 16, 800, 2)
     without = (await service.post("/v1/exchanges/quote", {"from": "PTS", "to": "GBP", "from_amount": 500})).json()
     assert {**quote, "available": None} == without
+    tried = await service.post("/v1/exchanges?dry_run=true", wanted(member))
+    assert (tried.status_code, tried.json()["to_amount"], tried.json()["dry_run"]) == (200, 16, True)
     body = wanted(member, reference="order-1", metadata={"till": "4"}, rate_version=2)
     answer = await service.post("/v1/exchanges", body, key="k")
     assert answer.status_code == 201, answer.text

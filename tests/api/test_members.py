@@ -2,12 +2,14 @@
 
 import asyncio
 import re
+from datetime import timedelta
 
 import argon2
 import pytest
 from joserfc.jwk import KeySet, OKPKey
 from joserfc.jws import deserialize_compact
 
+from guerdon.clock import to_datetime
 from guerdon.database import Database
 from guerdon.errors import Validation
 from guerdon.wiring.services import Services
@@ -202,3 +204,33 @@ async def test_the_published_keys_verify_a_token_and_hold_nothing_private(anonym
     head, payload, signature = token.split(".")
     forged = f"{head}.{payload[:-2]}AA.{signature}"
     problem(await anonymous.with_token(forged).get("/v1/me"), 401, "unauthenticated")
+
+
+async def test_a_birthday_must_be_a_day_that_has_been(service: Caller, clock: ManualClock) -> None:
+    """A birthday that is no date would never be one in a condition, and nobody would be told. It is the only attribute with a meaning."""
+    values = (
+        "1990-13-01",
+        "1990-02-30",
+        "2023-02-29",
+        "19900228",
+        "1990-W20-1",
+        "1990-2-8",
+        "3 May",
+        "",
+        " 1990-02-28",
+        19900228,
+        True,
+    )
+    future = str((to_datetime(clock.now_ms()) + timedelta(days=2)).date())
+    for value in (*values, future):
+        refused = problem(
+            await service.post("/v1/members", {"external_id": "ada", "attributes": {"birthday": value}}), 422, "validation"
+        )
+        assert [fault["pointer"] for fault in refused["errors"]] == ["/attributes/birthday"], value
+    assert (await service.get("/v1/members", external_id="ada")).json()["items"] == []
+    today = str(to_datetime(clock.now_ms()).date())
+    for number, value in enumerate(("1990-02-28", "1992-02-29", "1899-12-31", today)):
+        made = await service.post(
+            "/v1/members", {"external_id": str(number), "attributes": {"birthday": value, "since": "1990-13-01"}}
+        )
+        assert (made.status_code, made.json()["attributes"]["birthday"]) == (201, value)

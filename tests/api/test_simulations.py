@@ -364,3 +364,31 @@ async def test_simulate_command_runs_a_simulation_and_prints_its_report(
     assert (await run("--file", str(tmp_path / "none.json"))).exit_code != 0
     log = (await service.get("/v1/audit")).json()["items"]
     assert [each["phase"] for each in log if each["action"] == "simulate"] == ["answered", "asked"] * 2
+
+
+async def test_refunds_are_booked_under_the_tier_of_the_member_on_both_sides(
+    service: Caller, services: Services, factory: Factory
+) -> None:
+    """Refunds are recorded without a tier: the real ones were booked under none, the simulated ones under the member's."""
+    assert (await service.put("/v1/tiers", TIERS)).status_code == 200
+    campaign = await factory.campaign(event_types=["purchase"])
+    buys = [
+        factory.event(member={"external_id": "ada"}, amount=amount, occurred_at="2026-01-05T12:00:00Z") for amount in (30_000, 5000)
+    ]
+    back = factory.event(
+        type="refund", refund_of=buys[1]["id"], member={"external_id": "ada"}, amount=5000, occurred_at="2026-01-06T12:00:00Z"
+    )
+    await record(service, *buys, back)
+    draft = {
+        "name": "more", "asset": "PTS", "event_types": ["purchase"],
+        "award": {"type": "per_amount", "points": 2, "per": 100, "rounding": "floor"},
+    }  # fmt: skip
+    for body, factor in (({}, 1), ({"campaign": draft}, 2)):
+        report = await simulate(service, services, campaign, **body)
+        rows = {row["name"]: row for row in report["by_tier"]}
+        assert {name: (paid(row), paid(row, "real")) for name, row in rows.items()} == {
+            "none": ((300 * factor, 0), (300, 0)),
+            "gold": ((50 * factor, 50 * factor), (50, 50)),
+        }
+        assert {name: row["events"] for name, row in rows.items()} == {"none": 1, "gold": 2}
+    await factory.assert_books_balance()

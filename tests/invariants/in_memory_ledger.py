@@ -10,9 +10,11 @@ import msgspec
 
 from guerdon.calendar import Calendar
 from guerdon.http.idempotency import fingerprint
+from guerdon.ledger import references
+from guerdon.ledger.atomic import atomic_command
 from guerdon.ledger.decide import WritePlan, decide_batch
 from guerdon.ledger.models import Account, Command, CommandOutcome, CommandResult, Entry, Idempotency, RecordedRefusal, Transaction
-from guerdon.wallets.rules import Movement, atomic_command_of, command_of, postings_of, primary_entries
+from guerdon.wallets.rules import Movement, command_of, postings_of
 from tests.invariants.balance_model import Answer, Bounds, Spec
 
 ACTOR = "key_tests"
@@ -58,7 +60,8 @@ def command_for(specs: Sequence[Spec], first_number: int, bounds: dict[str, Boun
     movements = [movement_of(spec, first_number + place, opens) for place, spec in enumerate(specs)]
     if len(movements) == 1:
         return command_of(movements[0], owners_of(specs))
-    return atomic_command_of(movements, owners_of(specs))
+    parts = [command_of(movement, owners_of([spec])) for movement, spec in zip(movements, specs, strict=True)]
+    return atomic_command(parts, Calendar())
 
 
 class Store:
@@ -83,6 +86,13 @@ class Store:
         once.update({mark: refusal for mark, refusal in self.refusals.items() if mark in marks})
         places = {(ref.collection, ref.id) for command in commands for ref in command.documents}
         documents = {place: row for place, row in self.documents.items() if place in places}
+        for first in references.first_attempts(once, sorted(marks)):
+            attempts = [self.once.get((first.owner, mark)) for mark in references.further_keys(first)]
+            for entry in [first, *(each for each in attempts if each is not None)]:
+                once.update(dict.fromkeys(entry.unique_keys or (), entry))
+                ref = references.document_of(entry)
+                if (ref.collection, ref.id) in self.documents:
+                    documents[ref.collection, ref.id] = self.documents[ref.collection, ref.id]
         plan = decide_batch(commands, (accounts, once, documents), now_ms, self.calendar)
         for entry in plan.entries:
             assert entry.id not in self.entries, "a second change of one number"
@@ -124,7 +134,9 @@ def answer_of(verdict: CommandResult) -> Answer:
 def group_answer_of(verdict: CommandResult) -> list[Answer] | str:
     """A verdict on an atomic group, in the words of the model."""
     if isinstance(verdict, CommandOutcome):
-        return [answer_of(CommandOutcome((entry,), replayed=verdict.replayed)) for entry in primary_entries(verdict.entries)]
+        return [
+            answer_of(CommandOutcome((entry,), replayed=verdict.replayed)) for entry in verdict.entries if entry.key is not None
+        ]
     return verdict.code
 
 
@@ -147,7 +159,7 @@ POSITIONAL = [
     "metadata",
     "once",
 ]
-OPTIONAL = ["pair", "lots", "hold", "reverses", "terms", "spent", "spendable_after", "effective_at", "sides", "rate"]
+OPTIONAL = ["pair", "lots", "hold", "reverses", "terms", "spent", "spendable_after", "attempt", "effective_at", "sides", "rate"]
 
 
 def hash_of(entry: Entry) -> bytes:

@@ -5,7 +5,7 @@ Written from the documented rules; it shares no code with the ledger that it is 
 
 import pickle
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from zoneinfo import ZoneInfo
@@ -73,7 +73,8 @@ class World:
         self.several: set[str] = set()
         """Keys of what is taken back whole."""
         self.keys: dict[tuple[str, str], tuple[Ask, Answer]] = {}
-        self.references: set[tuple[str, str]] = set()
+        self.references: defaultdict[tuple[str, str], list[str]] = defaultdict(list)
+        """The keys of the transactions that had a reference, the newest last."""
         self.first_after: tuple[int, int] | None = None
         """What the first wallet had after its first part of several."""
 
@@ -196,13 +197,17 @@ class World:
         if (ask.owner, ask.key) in self.keys:
             asked, answer = self.keys[ask.owner, ask.key]
             return answer._replace(replayed=True) if asked.content == ask.content else Answer("idempotency-key-reused")
-        used = ask.reference is not None and (ask.owner, ask.reference) in self.references
+        used = ask.reference is not None and self.stands(self.references[ask.owner, ask.reference])
         answer = Answer("reference-reused") if used else self.attempt(ask)
         if answer.code not in FORGOTTEN:
             self.keys[ask.owner, ask.key] = (ask, answer)
         if answer.code is None and ask.reference is not None:
-            self.references.add((ask.owner, ask.reference))
+            self.references[ask.owner, ask.reference].append(ask.key)
         return answer
+
+    def stands(self, keys: Sequence[str]) -> bool:
+        """Whether a reference is in use: until its newest transaction is reversed in full, and after 16 of them."""
+        return bool(keys) and (len(keys) == 16 or self.undone[keys[-1]] < amount_of(self.sides[keys[-1]][0].pieces))
 
     def ask_together(self, asks: Iterable[Ask]) -> list[Answer] | str:
         """Fresh movements, all or nothing: the answers, or the code of the refusal, which is never remembered."""

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 
 import msgspec
 
+from guerdon.bulk.models import BulkCreate, BulkResult
 from guerdon.clock import to_datetime
 from guerdon.errors import GuerdonError
 from guerdon.exchanges.models import ExchangeCreate
@@ -15,11 +16,9 @@ from guerdon.ledger.store import ACCOUNTS, ENTRIES, decode_account, decode_entry
 from guerdon.permissions import ANY_SCOPE, Actor
 from guerdon.reversals.models import ReversalCreate
 from guerdon.wallets.models import (
-    BulkCreate,
     BulkCredit,
     BulkDebit,
     BulkItem,
-    BulkResult,
     BulkTransfer,
     CreditCreate,
     DebitCreate,
@@ -129,7 +128,7 @@ def bulk_item(spec: Spec) -> BulkItem:
 async def bulk(services: Services, specs: Iterable[Spec], *, atomic: bool) -> list[Answer]:
     """What came of every movement of a bulk request."""
     body = BulkCreate([bulk_item(spec) for spec in specs], atomic)
-    return [_bulk_answer(result) for result in await services.wallets.run_bulk(ACTOR, body)]
+    return [_bulk_answer(result) for result in await services.bulk.run(ACTOR, body)]
 
 
 def _bulk_answer(result: BulkResult) -> Answer:

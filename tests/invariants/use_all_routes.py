@@ -139,6 +139,9 @@ async def use_wallets(service: Caller, services: Services, factory: Factory) -> 
     await sent(service.put(f"/v1/wallets/{wallet}/terms", {"day_limit": 10**6}))
     for step in ("freeze", "unfreeze"):
         await sent(service.post(f"/v1/wallets/{wallet}/{step}"))
+    credit = {"amount": 1, "reference": "twice"}
+    await sent(service.post(f"/v1/wallets/{wallet}/credit", credit), 201)
+    await sent(service.post(f"/v1/wallets/{wallet}/credit", credit), 409)
     empty = await factory.wallet(0)
     await sent(service.post(f"/v1/wallets/{empty}/close"))
     held = [await sent(service.post("/v1/holds", {"wallet": wallet, "amount": 9}), 201) for _ in range(3)]

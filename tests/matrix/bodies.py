@@ -19,9 +19,8 @@ TEXTS = {
     "member_id": NOBODY, "images": "https://1.1.1.1/cup.png", "code_pattern": "##########-##########", "eligibility": "true", "tiers": "gold", "sku": "85123A",
     "unit_cost": "0.5", "starts": "09:00", "ends": "17:00", "Tier.code": "gold", "ReferralCreate.code": "R0NdVkGqZzCbhfcUPYcEVDa",
     "reservation": f"hld_{NOBODY}:uses.vch_{NOBODY[4:]}:1", "use": f"txn_{NOBODY}:uses.vch_{NOBODY[4:]}:1",
-    "pattern": "##########-##########",
+    "pattern": "##########-##########", "hold": f"hld_{NOWHERE}:1", "transaction": f"txn_{NOWHERE}:1",
     **{f"{kind}.{name}": asset for kind in ("ExchangeCreate", "QuoteCreate") for name, asset in (("from", "PTS"), ("to", "GBP"))},
-    "account": "system:issuer", "TransactionCreate.kind": "sale",
 }  # fmt: skip
 """A well-formed value of every text that not just any word would be, by its field, or by its struct and its field."""
 TIMES = {

@@ -147,3 +147,35 @@ async def test_invalid_content_length_is_refused(service: Caller, database: Data
         answer = await service.send("POST", path, b'{"amount":1}', content_length=length)
         problem(answer, *((413, "body-too-large") if length == "9" * 30 else (400, "bad-request")))
     assert await rows(database) == before
+
+
+async def test_a_route_without_a_body_refuses_what_it_would_ignore(scene: Scene, database: Database) -> None:
+    """A caller who sends a body expects it to matter. Nothing, an empty body and `{}` pass this check."""
+    routes = [route for route in scene.routes if route.operation.refuses_body]
+    assert len(routes) >= 15
+    assert all(route.method in ("POST", "DELETE", "PUT") and route.operation.body is None for route in routes)
+    assert not [route for route in scene.routes if route.operation.refuses_body and route.operation.takes]
+    before = await rows(database)
+    for route in routes:
+        refused = problem(await scene.send(route, b'{"reason":"why","a":1}'), *INVALID)
+        assert [fault["pointer"] for fault in refused["errors"]] == ["/reason", "/a"], route.path
+        for raw, code in ((b"[]", INVALID), (b"null", INVALID), (b"{", MALFORMED), (b'{"a":1,"a":1}', MALFORMED)):
+            problem(await scene.send(route, raw), *code)
+        problem(await scene.send(route, b"a=1", content_type="text/plain"), 415, "unsupported-media-type")
+        problem(await scene.send(route, b" " * (LIMIT + 1)), 413, "body-too-large")
+        problem(await in_pieces(scene.caller_of(route), route, b'{"x":1}'), *INVALID)
+    assert await rows(database) == before
+
+
+async def test_a_route_without_a_body_accepts_an_empty_one(service: Caller, factory: Factory) -> None:
+    campaign = await factory.campaign(active=False)
+    assert (await service.send("POST", f"/v1/campaigns/{campaign}/activate", b"{}")).status_code == 200
+    assert (await service.send("POST", f"/v1/campaigns/{campaign}/pause", b"")).status_code == 200
+
+    async def nothing() -> AsyncIterator[bytes]:
+        yield b""
+
+    chunked = await service.client.post(
+        f"/v1/campaigns/{campaign}/activate", content=nothing(), headers={"Authorization": f"Bearer {service.token}"}
+    )
+    assert chunked.status_code == 200, chunked.text

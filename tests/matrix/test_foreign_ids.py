@@ -20,7 +20,15 @@ from tests.matrix.bodies import bodied, samples_of
 from tests.matrix.conftest import Scene
 from tests.serving import MISSING, OWNED, Route
 
-REFERENCES = {"wallet": "wallet_id", "from": "wallet_id", "to": "wallet_id", "member/id": "member_id", "member_id": "member_id"}
+REFERENCES = {
+    "wallet": "wallet_id",
+    "from": "wallet_id",
+    "to": "wallet_id",
+    "member/id": "member_id",
+    "member_id": "member_id",
+    "hold": "hold_id",
+    "transaction": "transaction_id",
+}
 """Fields of bodies that name what belongs to a member."""
 PLAIN = {
     "account", "asset", "attributes", "audience", "categories", "category", "code", "code_pattern", "condition", "currency", "current_password", "description", "device_token", "email",
@@ -115,6 +123,8 @@ def naming(scene: Scene, route: Route, pointer: str, thing: str) -> dict[str, An
     mine, theirs = scene.ada.ids["wallet_id"], scene.bob.ids["wallet_id"]
     if route.path == "/v1/bulk":
         name = pointer.rpartition("/")[2]
+        if name in {"hold", "transaction"}:
+            return {"commands": [{"type": "void" if name == "hold" else "reverse", name: thing, "key": "k"}]}
         command = {"type": "transfer", "wallet": mine, "to": theirs, "amount": 1, "key": "k"}
         return {"commands": [{**command, name: thing}]}
     if pointer == "/events/0/member/id":

@@ -120,3 +120,26 @@ async def pages(scene: Scene, route: Route) -> list[object]:
             return found
         cursor = {"cursor": page["next_cursor"]}
     raise AssertionError(f"{route.path} does not end")
+
+
+FREE_TEXTS = {"cursor", "external_id", "from", "to", "effective_from", "effective_to", "at", "reference", "offer", "place"}
+"""Query parameters that take any text of a form. All others take one of a few values, a number, or true and false."""
+
+
+async def test_a_parameter_of_a_few_values_names_them(scene: Scene) -> None:
+    """`kind=nonsense` answered an empty list, as if there were no such entries."""
+    seen: dict[str, set[str]] = {}
+    for route in scene.routes:
+        fields = [] if route.operation.query is None else mi.type_info(route.operation.query).fields
+        for name, kinds in ((field.encode_name, alternatives(field.type)) for field in fields):
+            literals = [str(value) for each in kinds if isinstance(each, mi.LiteralType) for value in each.values]
+            if not literals:
+                assert name in FREE_TEXTS or not any(isinstance(each, mi.StrType) for each in kinds), (route.path, name)
+                continue
+            for wrong in ("nonsense", "", literals[0].upper(), f"{literals[0]} "):
+                answer = await scene.caller_of(route).get(route.url_of(scene.ada.ids), **{name: wrong})
+                [fault] = problem(answer, 422, "validation")["errors"]
+                assert fault == {"pointer": name, "detail": f"must be one of: {', '.join(literals)}"}, (route.path, name)
+            seen.setdefault(name, set()).add(route.path)
+    assert {"/v1/wallets/{wallet_id}/entries", "/v1/me/vouchers"} <= seen["kind"]
+    assert {"/v1/campaigns", "/v1/offers"} <= seen["status"]

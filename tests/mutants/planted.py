@@ -89,7 +89,7 @@ MUTANTS = (
     Mutant("reversals forget each other", REVERSALS, '{"reversed": done + amount, "at"', '{"reversed": amount, "at"'),
     Mutant("a transfer returns one side", REVERSALS, "                for side in request.sides\n", "                for side in request.sides[:1]\n"),
     # --- once -----------------------------------------------------------------------------------------------------------
-    Mutant("retry applies again", RULES, "        return earlier\n    reference_digest =", "        return None\n    reference_digest ="),
+    Mutant("retry applies again", RULES, "        return earlier\n    if idempotency.reference", "        return None\n    if idempotency.reference"),
     Mutant("fingerprint ignored", RULES, "if earlier.fingerprint != idempotency.fingerprint:", "if False:"),
     Mutant("reference mark missing", MODELS, "        if self.reference is not None:\n            keys.append", "        if False:\n            keys.append"),
     Mutant("refusal forgotten", RULES, "    plan.refusals.append(remembered)\n    recorded[key_digest] = remembered", "    recorded[key_digest] = remembered"),

@@ -100,3 +100,33 @@ async def test_two_sweepers_book_an_expiry_once(
         kinds = [entry["kind"] for entry in (await service.get(f"/v1/wallets/{wallet}/entries")).json()["items"]]
         assert kinds == ["hold_expiry", "hold", "credit"]
     await factory.assert_books_balance()
+
+
+async def test_bulk_captures_and_reversals_never_exceed_the_rest(both: list[Caller], service: Caller, factory: Factory) -> None:
+    """Two processes send the same kinds of commands in bulk, one by one and atomically: the exact number of winners."""
+    wallet = await factory.wallet(500)
+    hold = (await service.post("/v1/holds", {"wallet": wallet, "amount": 100})).json()["id"]
+    credit = f"txn_{wallet}:1"
+
+    async def send(number: int) -> list[dict[str, Any]]:
+        commands: list[dict[str, Any]] = [
+            {"type": "capture", "hold": hold, "amount": 7, "key": f"c{number}"},
+            {"type": "reverse", "transaction": credit, "amount": 11, "key": f"r{number}"},
+        ]
+        body = {"commands": commands, "atomic": number % 4 > 1}
+        answer = await both[number % 2].post("/v1/bulk", body, key=None)
+        assert answer.status_code == 200, answer.text
+        results: list[dict[str, Any]] = answer.json()["results"]
+        return results
+
+    answers = await asyncio.gather(*(send(number) for number in range(80)))
+    captured = sum(first["status"] == 201 for first, _ in answers)
+    reversed_ = sum(second["status"] == 201 for _, second in answers)
+    assert captured == 14, "14 parts of 7 fit into 100"
+    for number, (first, second) in enumerate(answers):
+        if number % 4 > 1:
+            assert (first["status"] == 201) == (second["status"] == 201), "all or nothing"
+    # What is not held can be reversed: 400, and each part is 11.
+    assert reversed_ == 400 // 11
+    assert await factory.balance(wallet) == 500 - 7 * captured - 11 * reversed_
+    await factory.assert_books_balance()

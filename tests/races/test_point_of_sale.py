@@ -163,3 +163,15 @@ async def test_repeated_voucher_step_takes_effect_once(both: list[Caller], servi
         assert Counter(answer.headers.get("idempotency-replayed") for answer in answers) == {None: 1, "true": 7}
     assert [step["step"] for step in await history_of(service, code)] == ["issue", *(step for step, _ in asks)]
     await factory.assert_books_balance()
+
+
+async def test_new_attempts_after_an_undone_use_race_for_one(both: list[Caller], service: Caller, factory: Factory) -> None:
+    """The same order pays again with a gift card that it gave back: one of ten requests with keys of their own wins."""
+    card = await redeem(service, await factory.offer(**CARD), await factory.member())
+    body = {"amount": 100, "reference": "order-7", **GBP}
+    for attempt in range(3):
+        answers = await asyncio.gather(*(both[number % 2].post(f"/v1/vouchers/{card}/use", body) for number in range(10)))
+        codes = Counter(answer.json().get("code", "done") for answer in answers)
+        assert codes == {"done": 1, "reference-reused": 9}, attempt
+        await ask_all(both, card, [("unuse", {})])
+    await factory.assert_books_balance()

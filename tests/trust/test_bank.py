@@ -78,7 +78,7 @@ async def append(database: Database, wallet: str, row: dict[str, Any] | None = N
     account = decode_account(await found(database, ACCOUNTS, wallet))
     last: Entry = decode_entry(await found(database, ENTRIES, entry_id(wallet, account.seq)))
     plain = dict.fromkeys(
-        ("unique_keys", "key", "reference", "fingerprint", "lots", "hold", "terms", "spent", "spendable_after"), None
+        ("unique_keys", "key", "reference", "fingerprint", "lots", "hold", "terms", "spent", "spendable_after", "attempt"), None
     )
     changes = {"kind": "debit", "counterparty": MERCHANT, "balance_after": account.balance + changes["amount"], **plain, **changes}
     entry: Entry = msgspec.structs.replace(last, id=entry_id(wallet, account.seq + 1), prev=account.head, **changes)

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from msgspec import Struct
 from msgspec import inspect as mi
 
+from guerdon.bulk.models import BulkCreate
 from guerdon.errors import Validation
 from guerdon.events.models import EventCreate
 from guerdon.http.body import decode
@@ -20,7 +21,7 @@ from guerdon.http.validation import _JSON_TYPES, FAULTS_MAX, faults_of, raise_bo
 from guerdon.offers.models import OfferCreate
 from guerdon.system.openapi import operations_of
 from guerdon.types import EXPECTED, PageQuery
-from guerdon.wallets.models import BulkCreate, CreditCreate, DebitCreate, TransferCreate
+from guerdon.wallets.models import CreditCreate, DebitCreate, TransferCreate
 from tests.matrix.bodies import samples_of
 from tests.tidy.openapi import declared_routes
 

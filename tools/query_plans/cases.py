@@ -6,6 +6,7 @@ from typing import Any
 from guerdon.clock import to_datetime
 from guerdon.history.rules import WAYS
 from guerdon.ledger.models import REFUSAL, SEQ_DIGITS, entry_id, hold_id, transaction_id, unique_key
+from guerdon.ledger.references import reference_keys
 from guerdon.simulated_clock.models import CLOCK_ID
 from guerdon.tiers.models import PROGRAMME, WALK
 from guerdon.verification.lookups import BATCH
@@ -164,19 +165,21 @@ def _lists(sample: Sample) -> Cases:
 def _batches(sample: Sample) -> Cases:
     many = sample.quiet[:IDS_MAX]
     hot = sample.hot
-    sides = {"ids": [entry_id(hot.id, seq) for seq in range(1, 20)], "owners": [hot.owner]}
-    yield "entries.sides", "19 entries", sides
-    yield "entries.sides", "not found", {**sides, "ids": [entry_id(UNKNOWN_MEMBER + ":PTS", 1)]}
     for query in ("batch.accounts", "accounts.exist"):
         yield query, "1 wallet", {"ids": [hot.id], "owners": [hot.owner]}
         yield query, "1 of 100 wallets", {"ids": [f"{sample.collector}:A50"], "owners": [sample.collector]}
         yield query, f"{len(many)} wallets", _accounts(many)
         yield query, "1 unknown", {"ids": [UNKNOWN_MEMBER + ":PTS"], "owners": [UNKNOWN_MEMBER]}
+    yield "entries.find", "1 entry", {"ids": [entry_id(hot.id, 1)], "owners": [hot.owner]}
+    yield "entries.find", f"{len(many)} entries", {**_accounts(many), "ids": sorted(entry_id(each.id, 1) for each in many)}
+    yield "entries.find", "1 unknown", {"ids": [entry_id(UNKNOWN_MEMBER + ":PTS", 1)], "owners": [UNKNOWN_MEMBER]}
     yield "batch.unique_keys", "1 new key, hot wallet", _unique_keys([hot], "new")
     yield "batch.unique_keys", "1 known key, hot wallet", _unique_keys([hot], "PTS-key-2")
     yield "batch.unique_keys", "1 refused key", {"owners": [sample.refused[0][0]], "unique_keys": [sample.refused[0][1]]}
     yield "batch.unique_keys", f"{len(many)} new keys", _unique_keys(many, "new")
     yield "batch.unique_keys", f"{len(many)} known keys", _unique_keys(many, "PTS-key-1")
+    for case, text in (("reference in use", f"PTS-{reference_of(3)}"), ("new reference", "none")):
+        yield "attempts.later", case, {"owners": [hot.owner], "unique_keys": sorted(reference_keys(hot.owner, text))}
     both = sorted(key for each in many for key in (_unique_key(each, "new"), unique_key(each.owner, "reference", "new")))
     yield (
         "batch.unique_keys",
@@ -226,8 +229,8 @@ def _history(sample: Sample) -> Cases:
             yield query, case, {**span, "since_ms": since_ms, "until_ms": NOW_MS * 3}
     yield "entries.kind", "no entry matches", _span(hot, max(1, hot.seq - 999), hot.seq, limit=PAGE, kind="freeze")
     reference = reference_of(3)
-    yield "entries.reference", "found", {"owner": hot.owner, "unique_key": unique_key(hot.owner, "reference", f"PTS-{reference}")}
-    yield "entries.reference", "not found", {"owner": hot.owner, "unique_key": unique_key(hot.owner, "reference", "none")}
+    yield "entries.reference", "found", {"owner": hot.owner, "unique_keys": reference_keys(hot.owner, f"PTS-{reference}")}
+    yield "entries.reference", "not found", {"owner": hot.owner, "unique_keys": reference_keys(hot.owner, "none")}
     steps = [entry_id(hot.id, hot.seq * part // WAYS) for part in range(1, WAYS)]
     yield "entries.probe", "first step", {"ids": steps, "owner": hot.owner}
     yield "entries.probe", "last step", {"ids": [entry_id(hot.id, middle + part) for part in range(1, WAYS)], "owner": hot.owner}

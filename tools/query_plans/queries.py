@@ -12,6 +12,7 @@ from guerdon.exchanges.models import RATE_VERSIONS, RATES
 from guerdon.history.service import EXAMINED_MAX
 from guerdon.ledger.contention import CONTENTION_LEASES
 from guerdon.ledger.expiry import HOLD_DOCUMENTS
+from guerdon.ledger.references import ATTEMPTS_MAX
 from guerdon.ledger.store import ACCOUNTS, ENTRIES, REVERSALS
 from guerdon.members.models import CLAIMS, LOOKUP_KEYS, MEMBERS, PERSON_KEYS
 from guerdon.outbox import OUTBOX
@@ -51,6 +52,7 @@ from tools.query_plans.vouchers import VOUCHER_QUERIES
 _SPAN_OF_TIME = {"$gte": ":since_ms", "$lt": ":until_ms"}
 EFFECTIVE = [{"effective_at": _SPAN_OF_TIME}, {"effective_at": {"$exists": False}, "at": _SPAN_OF_TIME}]
 COMMANDS = "every command that moves value"
+ATTEMPTS = COMMANDS + ", with a reference that another transaction has"
 
 IDENTITY = [
     Query("claims.get", "request", "POST /v1/auth/login, GET /v1/members, POST /v1/events", one(CLAIMS, ID)),
@@ -230,6 +232,7 @@ LEDGER = [
     Query("batch.rates", "request", "POST /v1/exchanges", read(RATES, IDS)),
     Query("batch.holds", "request", "POST /v1/holds/{hold_id}/capture, void", read(HOLD_DOCUMENTS, IDS)),
     Query("batch.reversals", "request", "POST /v1/transactions/{transaction_id}/reverse", read(REVERSALS, IDS)),
+    Query("attempts.later", "request", ATTEMPTS, {**find(ENTRIES, UNIQUE_KEYS), "hint": "once"}),
     Query("accounts.move", "request", COMMANDS, update(ACCOUNTS, ID)),
     Query("accounts.move_sharded", "request", COMMANDS + ", on a sharded cluster", update(ACCOUNTS, OWN)),
     Query("holds.change", "request", "POST /v1/holds/{hold_id}/capture, void; the sweep", update(HOLD_DOCUMENTS, OWN, upsert=True)),
@@ -261,7 +264,13 @@ LEDGER = [
 ]
 
 HISTORY = [
-    Query("entries.get", "request", "balance, statements, GET /v1/transactions/{transaction_id}", one(ENTRIES, OWN)),
+    Query("entries.get", "request", "balance, vouchers, certificates", one(ENTRIES, OWN)),
+    Query(
+        "entries.find",
+        "request",
+        "GET /v1/transactions/{transaction_id}, reverse, bulk",
+        find(ENTRIES, {**IDS, "owner": {"$in": ":owners"}}),
+    ),
     Query("entries.page", "request", "GET /v1/wallets/{wallet_id}/entries", find(ENTRIES, SPAN, sort=DOWN, limit=True)),
     Query(
         "entries.kind",
@@ -285,16 +294,10 @@ HISTORY = [
         bound=EXAMINED_MAX,
     ),
     Query(
-        "entries.sides",
-        "request",
-        "GET /v1/transactions/{transaction_id} and its reversal, for several postings; replays of POST /v1/transactions",
-        find(ENTRIES, {**IDS, "owner": {"$in": ":owners"}}),
-    ),
-    Query(
         "entries.reference",
         "request",
         "GET /v1/wallets/{wallet_id}/entries?reference=",
-        {**one(ENTRIES, {"owner": ":owner", "once": ":unique_key"}), "hint": "once"},
+        {**find(ENTRIES, {"owner": ":owner", "once": {"$in": ":unique_keys"}}), "limit": ATTEMPTS_MAX, "hint": "once"},
     ),
     Query(
         "entries.probe",

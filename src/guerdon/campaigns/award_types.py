@@ -20,6 +20,8 @@ from guerdon.money import AMOUNT_MAX, divide
 
 PLACES = 10_000
 """Decimals have at most four places, so ten-thousandths hold them exactly."""
+_DECIMAL_PLACES, _DECIMAL_DIGITS = 9, 15
+"""Precision to which the value of a formula is rounded before the one rounding. A double holds any 15 digits."""
 AwardT = TypeVar("AwardT", bound=Struct)
 Amount = tuple[int | None, str]
 """Amount in minor units with its reason; None if it could not be computed."""
@@ -108,6 +110,16 @@ def _percent(award: PercentAward, basis: AwardBasis) -> Amount:
     return amount, f"{award.percent} percent{basis.by_tier}: {basis.amount} gives {amount} (rounding {award.rounding})"
 
 
+def decimal_of(value: float) -> Fraction:
+    """Return the decimal that a binary number stands for: 29 for 28.999999999999996, which `100.0 * 0.29` gives.
+
+    It is the nearest number of nine decimal places, and of at most 15 digits. The error of a formula is far below that, and every decimal
+    that a formula can hold is far above it.
+    """
+    places = min(_DECIMAL_PLACES, max(0, _DECIMAL_DIGITS - len(str(abs(int(value))))))
+    return Fraction(round(Fraction(value) * 10**places), 10**places)
+
+
 def _formula(award: FormulaAward, basis: AwardBasis) -> Amount:
     assert basis.formula is not None
     value, error = basis.formula.evaluate(basis.facts)
@@ -115,7 +127,12 @@ def _formula(award: FormulaAward, basis: AwardBasis) -> Amount:
         error = "it is no number"
     if error is not None or value is None:
         return None, f"the award could not be evaluated: {error}"
-    exact = Fraction(value) * basis.multiplier / PLACES
+    if isinstance(value, float):
+        decimal = decimal_of(value)
+        value = float(decimal)
+    else:
+        decimal = Fraction(value)
+    exact = decimal * basis.multiplier / PLACES
     if abs(exact) > AMOUNT_MAX:
         return None, "the award's formula gives more than one award may be"
     amount = divide(exact.numerator, exact.denominator, award.rounding)
@@ -132,6 +149,20 @@ def taken_back(award: PaidAward, refunded: PurchaseRefunds, purchase: Refundable
     return award.amount - award.amount * (share.denominator - share.numerator) // share.denominator
 
 
+def refunded_share(refunded: PurchaseRefunds, purchase: Refundable) -> Fraction:
+    """Return the refunded share of a purchase, which is 1 if all of it is refunded.
+
+    A purchase of 0, which a voucher or a gift card has paid, is refunded as a whole by a refund without line items, and otherwise by the
+    share of the returned line items.
+    """
+    if purchase.amount:
+        return Fraction(refunded.amount, purchase.amount)
+    lines = chosen(purchase.items)
+    if refunded.without_items or refunded.amount > refunded.itemised or (refunded.items and not lines):
+        return Fraction(1)
+    return returned_share(lines, refunded.items)
+
+
 def _proportional(award: PaidAward, refunded: PurchaseRefunds, purchase: Refundable) -> Fraction:
     """Return the refunded share of the purchase, 0 to 1.
 
@@ -139,8 +170,10 @@ def _proportional(award: PaidAward, refunded: PurchaseRefunds, purchase: Refunda
     its amount in the purchase.
     """
     if award.items is None:
-        return Fraction(refunded.amount, purchase.amount)
+        return refunded_share(refunded, purchase)
     share = returned_share(chosen(purchase.items, award.items), refunded.items)
+    if not purchase.amount:
+        return Fraction(1) if refunded.without_items else share
     return min(Fraction(1), share + Fraction(refunded.amount - refunded.itemised, purchase.amount))
 
 

@@ -9,8 +9,6 @@ from datetime import date
 
 from msgspec import Struct
 
-BIRTHDAY = "birthday"
-
 
 class Birthday(Struct, frozen=True):
     """Position of an event relative to the member's birthday."""

@@ -41,7 +41,7 @@ class DecisionView(Struct, frozen=True):
 
 
 class Item(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A line item as stored. Imports may hold negative quantities and prices of zero, which the API refuses."""
+    """A line item as stored. Imports may hold negative quantities, which the API refuses."""
 
     sku: str
     quantity: int
@@ -50,7 +50,7 @@ class Item(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class ShopEvent(Struct, frozen=True, kw_only=True):
-    """An event to record. Imports may hold amounts of zero or below, which the API refuses."""
+    """An event to record. Imports may hold negative amounts, which the API refuses."""
 
     id: str
     type: str
@@ -188,6 +188,8 @@ class PurchaseRefunds(Struct, frozen=True, kw_only=True, omit_defaults=True):
     items: tuple[ReturnedItem, ...] = ()
     spared: dict[str, int] = {}
     """By campaign: part of `taken` that stayed in the wallet."""
+    without_items: bool = False
+    """True if a refund without line items was recorded. It refunds a purchase of 0 as a whole."""
     confirmed: dict[str, str] = {}
     """By event type: id of the first event that confirmed the purchase."""
     released: dict[str, Released] = {}
@@ -223,6 +225,7 @@ class EvaluationInputs(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """By asset and month: qualifying points before the event."""
     purchases: int = 0
     last_purchase_at: int | None = None
+    """Time of the last purchase at or before the time of the event."""
     achieved: dict[str, AchievementProgress] = {}
     """By campaign: progress in its achievement before the event."""
     referrer: str | None = None
@@ -273,6 +276,8 @@ class MemberState(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """By campaign: progress in its achievement."""
     due_at: int | None = None
     """Time of the next change of tier without an event; the review finds the member by it."""
+    purchase_times: tuple[int, ...] = ()
+    """Times of the newest purchases, oldest first. States from before this field have only `last_purchase_at`."""
 
 
 class RecordedEvent(Struct, frozen=True, kw_only=True):

@@ -8,18 +8,19 @@ from msgspec import Struct
 
 from guerdon.calendar import Calendar
 from guerdon.campaigns.achievements import Step, step
-from guerdon.campaigns.award_types import award_amount, formula_of
-from guerdon.campaigns.birthdays import BIRTHDAY, NO_BIRTHDAY, birthday_on
+from guerdon.campaigns.award_types import award_amount, formula_of, refunded_share
+from guerdon.campaigns.birthdays import NO_BIRTHDAY, birthday_on
 from guerdon.campaigns.cel import Condition, Formula, compile_condition, compile_formula, facts_of
 from guerdon.campaigns.cel_cost import COMMIT_US_MAX, CONDITION_US_MAX, ITEMS_SURE
-from guerdon.campaigns.domain import PURCHASE, REFUND, AchievementProgress, EvaluationInputs, ShopEvent
+from guerdon.campaigns.domain import PURCHASE, REFUND, AchievementProgress, EvaluationInputs, Refundable, ShopEvent
 from guerdon.campaigns.line_items import chosen, cost_of
 from guerdon.campaigns.models import Achievement, Campaign
 from guerdon.campaigns.periods import is_open, local_date
 from guerdon.clock import rfc3339
+from guerdon.members.models import BIRTHDAY
 
 MONETARY = (PURCHASE, REFUND)
-"""Event types that have an amount, and earn nothing without one."""
+"""Event types that have an amount."""
 DAY_MS = 86_400_000
 
 
@@ -175,7 +176,7 @@ def _evaluate_one(event: ShopEvent, live: LiveCampaign, facts: Any, inputs: Eval
             return Evaluation(campaign, "refused", 0, f"the {name} could not be evaluated: {error}")
         if not holds:
             return Evaluation(campaign, "not_matched", 0, f"the {name} is false: {condition.source[:200]}")
-    if event.amount <= 0 and (event.type in MONETARY or event.amount < 0):
+    if event.amount < 0 or (event.type == REFUND and event.amount == 0):
         return Evaluation(campaign, "not_matched", 0, f"the amount {event.amount} earns nothing", considered=True)
     base, share = event.amount, ""
     if campaign.items is not None:
@@ -195,7 +196,8 @@ def _count(
     event: ShopEvent, evaluation: Evaluation, achievement: Achievement, inputs: EvaluationInputs, calendar: Calendar
 ) -> Evaluation:
     """Count an event towards the campaign's achievement; it earns the award only if it completes the goal."""
-    if inputs.before is not None and 2 * inputs.before.amount >= event.amount > 0:
+    purchase = Refundable(event.amount, (), event.items)
+    if inputs.before is not None and event.amount >= 0 and 2 * refunded_share(inputs.before, purchase) >= 1:
         return msgspec.structs.replace(
             evaluation, outcome="not_matched", amount=0, reason="half of it was refunded before it arrived"
         )

@@ -20,11 +20,11 @@ class Lines(Struct, frozen=True):
     cost: int
 
 
-def chosen(items: Iterable[Item], wanted: ItemsOf) -> dict[str, Lines]:
-    """Return, by SKU, the articles that match the campaign's `items`."""
+def chosen(items: Iterable[Item], wanted: ItemsOf | None = None) -> dict[str, Lines]:
+    """Return, by SKU, the articles that match the campaign's `items`; all of them if `wanted` is None."""
     lines: dict[str, Lines] = {}
     for item in items:
-        if item.quantity > 0 and (item.sku in wanted.skus or item.category in wanted.categories):
+        if item.quantity > 0 and (wanted is None or item.sku in wanted.skus or item.category in wanted.categories):
             known = lines.get(item.sku, Lines(0, 0))
             cost = known.cost + item.quantity * max(item.unit_price, 0)
             lines[item.sku] = Lines(known.quantity + item.quantity, cost)

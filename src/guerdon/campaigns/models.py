@@ -105,7 +105,11 @@ class PercentAward(Struct, frozen=True, forbid_unknown_fields=True, tag_field="t
 
 
 class FormulaAward(Struct, frozen=True, forbid_unknown_fields=True, tag_field="type", tag="formula"):
-    """The value of a CEL expression over `event`, `member` and `now`, rounded once. CEL divides whole numbers toward zero."""
+    """The value of a CEL expression over `event`, `member` and `now`, rounded once.
+
+    CEL divides whole numbers toward zero. A value with decimals is taken as the decimal that it stands for: it is first rounded to nine
+    decimal places (to 15 digits if it has more than six before the point), so that 0.29 of 100 is 29.
+    """
 
     expression: Expression
     """CEL expression that gives a number of minor units of the campaign's asset."""

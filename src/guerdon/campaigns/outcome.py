@@ -4,6 +4,7 @@ Recording books the outcome, a replay compares it with the stored event, and a s
 """
 
 from collections.abc import Sequence
+from fractions import Fraction
 
 import msgspec
 from msgspec import Struct
@@ -11,7 +12,7 @@ from msgspec import Struct
 from guerdon.calendar import Calendar
 from guerdon.campaigns.achievements import reach, without
 from guerdon.campaigns.allocation import Allocation, allocate, apply_allocation, wallet_after
-from guerdon.campaigns.award_types import AWARD_TYPES
+from guerdon.campaigns.award_types import AWARD_TYPES, refunded_share
 from guerdon.campaigns.domain import (
     PURCHASE,
     AchievementProgress,
@@ -32,6 +33,9 @@ from guerdon.campaigns.line_items import add_up
 from guerdon.campaigns.models import Campaign, PendingEvent
 from guerdon.campaigns.refunds import AwardClawback, RefundRequest, award_wallet_name, refund, take_whole
 from guerdon.campaigns.releases import CONFIRMED_MAX, lot_of, released_now
+
+HALF = Fraction(1, 2)
+"""Refunded share of a purchase from which it no longer counts towards achievements."""
 
 
 class EventOutcome(Struct, frozen=True):
@@ -104,17 +108,23 @@ def event_outcome(
     ]
     achieved = _achieved(event, evaluations, allocations, inputs)
     before = inputs.before
-    if event.type != PURCHASE or before is None or not before.amount or event.amount <= 0:
+    if event.type != PURCHASE or before is None or not _has_refunds(before) or event.amount < 0:
         return EventOutcome(allocations, decisions=decisions, achieved=achieved)
     wallets = dict(inputs.wallets)
     for allocation in allocations:
         apply_allocation(wallets, allocation)
     purchase = Refundable(event.amount, [award_of(allocation) for allocation in allocations if allocation.amount], event.items)
-    request = RefundRequest(before.amount, before.itemised, before.items)
-    unrefunded = msgspec.structs.replace(before, amount=0, itemised=0, items=())
+    without_items = before.without_items or before.amount > before.itemised
+    request = RefundRequest(before.amount, before.itemised, before.items, without_items)
+    unrefunded = msgspec.structs.replace(before, amount=0, itemised=0, items=(), without_items=False)
     early = refund(unrefunded, request, purchase, wallets, inputs.decided_at)
     note = f"{early.refunded.amount} were refunded before it arrived"
     return EventOutcome(allocations, early.taken, decisions + early.decisions, early.refunded, note, achieved)
+
+
+def _has_refunds(refunded: PurchaseRefunds) -> bool:
+    """Return whether a refund, and not only a confirmation, was recorded."""
+    return bool(refunded.amount or refunded.items or refunded.without_items)
 
 
 def refund_outcome(event: ShopEvent, owner: str, purchase: Refundable | None, inputs: EvaluationInputs) -> EventOutcome:
@@ -127,11 +137,12 @@ def refund_outcome(event: ShopEvent, owner: str, purchase: Refundable | None, in
             amount=known.amount + event.amount,
             itemised=known.itemised + (event.amount if event.items else 0),
             items=add_up(event.items, known.items),
+            without_items=known.without_items or not event.items,
         )
         return EventOutcome(refunded=waiting, note=f"it waits for its purchase, {event.refund_of}")
-    request = RefundRequest(event.amount, event.amount if event.items else 0, add_up(event.items))
+    request = RefundRequest(event.amount, event.amount if event.items else 0, add_up(event.items), not event.items)
     outcome = refund(known, request, purchase, inputs.wallets, inputs.decided_at)
-    if not 2 * known.amount < purchase.amount <= 2 * outcome.refunded.amount:
+    if not refunded_share(known, purchase) < HALF <= refunded_share(outcome.refunded, purchase):
         return EventOutcome(taken=outcome.taken, decisions=outcome.decisions, refunded=outcome.refunded)
     assert event.refund_of is not None
     achieved: dict[str, AchievementProgress] = {}

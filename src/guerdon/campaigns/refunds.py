@@ -48,11 +48,16 @@ class RefundOutcome(Struct, frozen=True):
 
 
 class RefundRequest(Struct, frozen=True):
-    """One refund: its amount, the returned items, and the part of the amount that is for these items (`itemised`)."""
+    """One refund, or all refunds that came before their purchase.
+
+    `itemised` is the part of the amount that is for the returned items.
+    """
 
     amount: int
     itemised: int = 0
     items: tuple[ReturnedItem, ...] = ()
+    without_items: bool = False
+    """True if a refund names no items."""
 
 
 def award_wallet_name(award: Award) -> str:
@@ -94,6 +99,7 @@ def refund(
         amount=now_refunded,
         itemised=known.itemised + min(request.itemised, now_refunded - known.amount),
         items=merged(known.items, request.items),
+        without_items=known.without_items or request.without_items,
     )
     balances = dict(wallets)
     decisions: list[DecisionView] = []

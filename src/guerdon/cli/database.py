@@ -1,6 +1,7 @@
 """Database of a command: `GUERDON_MONGODB_URL`, the database of a running `guerdon up`, or the embedded database, started for the command."""
 
 import asyncio
+import sys
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from contextlib import asynccontextmanager, contextmanager
@@ -13,9 +14,11 @@ from pydantic import SecretStr
 from guerdon import embedded
 from guerdon.access.token_keys import TokenKeys
 from guerdon.cli.key_files import TokenKeySettings, master_keys, own_token_keys
-from guerdon.clock import SystemClock
+from guerdon.clock import DatabaseClock, SystemClock
 from guerdon.config import Settings, require_safe
 from guerdon.errors import DataDirectoryBusy, StartupRefused
+from guerdon.logs import make_logger
+from guerdon.server import follow_clocks
 from guerdon.wiring.services import Services, open_services
 
 T = TypeVar("T")
@@ -71,7 +74,8 @@ def local_database(settings: Settings, command: str) -> Generator[Settings]:
 @asynccontextmanager
 async def local_services(settings: Settings) -> AsyncGenerator[Services]:
     """Open the services on settings that `local_database` has completed."""
-    async with open_services(settings, SystemClock()) as services:
+    clock = DatabaseClock(SystemClock())
+    async with open_services(settings, clock) as services, follow_clocks(services, make_logger(clock, "error", sys.stderr)):
         yield services
 
 

@@ -6,11 +6,10 @@ from typing import Annotated
 
 import typer
 
-from guerdon.access.models import ServiceKey, view_key
+from guerdon.access.models import KeyView, ServiceKey, view_key
 from guerdon.access.token_keys import TokenKeys
 from guerdon.cli.audit import audited
 from guerdon.cli.database import run_with_services
-from guerdon.clock import SystemClock
 from guerdon.config import load
 from guerdon.wiring.services import Services
 
@@ -40,9 +39,11 @@ def create_key(
 
 def list_keys(data_dir: DataDir = None) -> None:
     """List service keys with their status, expiry, last use, scopes and name. Secrets are not stored."""
-    now_ms = SystemClock().now_ms()
-    for key in run_with_services(load(data_dir=data_dir), COMMAND, lambda services: services.access.list_keys()):
-        view = view_key(key, now_ms)
+
+    async def work(services: Services) -> list[KeyView]:
+        return [view_key(key, services.clock.now_ms()) for key in await services.access.list_keys()]
+
+    for view in run_with_services(load(data_dir=data_dir), COMMAND, work):
         times = f"expires {view.expires_at or 'never'}  used {view.last_used_at or 'never'}"
         typer.echo(f"{view.id}  {view.status}  {times}  {','.join(view.scopes)}  {view.name}")
 

@@ -80,7 +80,7 @@ def checkpoint(public_keys: Public = False, data_dir: DataDir = None) -> None:
     file = checkpoint_file(settings)
     try:
         written = run_with_services(
-            settings, COMMAND, lambda services: write_checkpoint(services.database, SystemClock(), keys, file)
+            settings, COMMAND, lambda services: write_checkpoint(services.database, services.clock, keys, file)
         )
     except LedgerChanged as error:
         typer.echo(f"no checkpoint: {error}")
@@ -144,4 +144,9 @@ def _text_of(report: VerificationReport, *, whole: bool) -> str:
         lines.append(f"  checkpoints: {newest}{report.signatures}")
     if report.overdue:
         lines.append(f"  {report.overdue:,} accounts hold expired value that is not booked yet; it cannot be spent")
+    if report.ahead:
+        lines.append(
+            f"  {report.ahead:,} entries are dated after the time of the database, first {report.first_ahead}: a clock was wrong, and value "
+            "may have expired early"
+        )
     return "\n".join(lines)

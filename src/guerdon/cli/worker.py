@@ -18,11 +18,11 @@ from guerdon import embedded
 from guerdon.access.token_keys import TokenKeys
 from guerdon.cli.database import check_profile
 from guerdon.cli.key_files import checkpoint_file, checkpoint_key, master_keys, own_token_keys
-from guerdon.clock import SystemClock
+from guerdon.clock import DatabaseClock, SystemClock
 from guerdon.config import Settings, environment_of, load
 from guerdon.errors import StartupRefused
 from guerdon.logs import adopt_libraries, make_logger
-from guerdon.server import follow_clock
+from guerdon.server import follow_clocks
 from guerdon.wiring.jobs import jobs_of
 from guerdon.wiring.services import open_services
 from guerdon.workers.service import Runner
@@ -75,14 +75,14 @@ async def _run_jobs(settings: Settings, *, handle_interrupts: bool) -> None:
     stopping = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT) if handle_interrupts else (signal.SIGTERM,):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
-    clock = SystemClock()
+    clock = DatabaseClock(SystemClock())
     log = make_logger(clock, settings.log_level, sys.stderr)
     adopt_libraries(log)
     if settings.checkpoint_key is None:
         log.warning("no_checkpoints", detail="GUERDON_CHECKPOINT_KEY is not set: no checkpoints of the ledger are signed")
     async with open_services(settings, clock) as services:
         runner = Runner(services.database, services.ids, log, jobs_of(services, settings, log))
-        async with follow_clock(services, log):
+        async with follow_clocks(services, log):
             typer.echo("ready worker")
             await runner.run(stopping)
 

@@ -110,8 +110,8 @@ class ReferenceReused(BusinessError):
     status = 409
     title = "Reference was used before"
     page = (
-        "A `reference` names one business fact of a member permanently. This one is on the ledger under another idempotency "
-        "key, as the transaction `transaction_id`."
+        "A `reference` names one business fact of a member. This one is on the ledger under another idempotency key, as the "
+        "transaction `transaction_id`. It can be used again after that transaction was undone whole."
     )
 
 

@@ -44,6 +44,17 @@ class DatabaseUnavailable(OperationsError):
     page = "The database cannot be reached or has no primary at the moment. Retry with the same key."
 
 
+class ClockSkewed(OperationsError):
+    code = "clock-skewed"
+    status = 503
+    title = "Clock differs from that of the database"
+    page = (
+        "The clock of this process's machine and the clock of the database differ by more than `GUERDON_CLOCK_SKEW_MAX_MS`. `skew_ms` is "
+        "the time of the machine minus that of the database. Synchronise both machines with the same time servers (NTP). Requests are "
+        "decided by the time of the database."
+    )
+
+
 class Internal(OperationsError):
     code = "internal-error"
     status = 500

@@ -8,7 +8,7 @@ from guerdon.events.replay import EventReplays, Replay
 from guerdon.events.service import Events, shop_event
 from guerdon.events.views import EventResults, EventView, view_event, view_result
 from guerdon.http.body import BULK_BODY_BYTES_MAX, read
-from guerdon.http.operation import Request, Response, actor_of, operation, send
+from guerdon.http.operation import Request, Response, actor_of, is_dry_run, operation, send
 from guerdon.permissions import scope
 
 _EVENT = {
@@ -38,12 +38,13 @@ class EventsResource:
         body=EventCreate,
         answers={201: EventView, 200: EventView},
         errors=(EventReused, NotFound, Overloaded),
+        dry_run=(),
         example=_EVENT,
     )
     async def on_post(self, req: Request, resp: Response) -> None:
         """Record an event and pay its awards in one commit. Its id is the key: the same event again answers 200."""
         body, _ = await read(req, EventCreate)
-        event, before = await self._events.record(actor_of(req), shop_event(body))
+        event, before = await self._events.record(actor_of(req), shop_event(body), dry_run=is_dry_run(req))
         send(resp, view_event(event, whole=_sees_whole(req)), 200 if before else 201, replayed=before)
 
     @operation(
@@ -68,13 +69,15 @@ class EventsResource:
         body=EventsCreate,
         answers={200: EventResults},
         errors=(Overloaded,),
+        dry_run=(),
         example={"events": [_EVENT]},
     )
     async def on_post_bulk(self, req: Request, resp: Response) -> None:
         """Record up to 500 events, each with its own result. Refunds of a purchase and confirmations are recorded after all others."""
         body, _ = await read(req, EventsCreate, bytes_max=BULK_BODY_BYTES_MAX)
-        results = await self._events.record_bulk(actor_of(req), body.events)
-        send(resp, EventResults([view_result(result, whole=_sees_whole(req)) for result in results]))
+        whole, dry_run = _sees_whole(req), is_dry_run(req)
+        results = await self._events.record_bulk(actor_of(req), body.events, dry_run=dry_run)
+        send(resp, EventResults([view_result(result, whole=whole, dry_run=dry_run) for result in results]))
 
     @operation("getEvent", scope("events:read", own=True), tag="events", answers={200: EventView}, errors=(NotFound,))
     async def on_get_one(self, req: Request, resp: Response, event_id: str) -> None:

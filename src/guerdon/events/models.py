@@ -8,7 +8,7 @@ from pymongo import IndexModel
 
 from guerdon.campaigns.domain import EVENTS, REFUNDS
 from guerdon.campaigns.models import EventType
-from guerdon.money import AMOUNT_MAX, Amount
+from guerdon.money import AMOUNT_MAX
 from guerdon.types import EXPECTED, EventId, ExternalId, MemberId, Text
 
 INDEXES: dict[str, list[IndexModel]] = {
@@ -36,6 +36,7 @@ AttributeName = Annotated[
 ]
 AttributeInt = Annotated[int, Meta(ge=-(2**53), le=2**53)]
 Attributes = Annotated[dict[AttributeName, Text | AttributeInt | bool], Meta(max_length=20)]
+Price = Annotated[int, Meta(ge=0, le=AMOUNT_MAX, examples=[255])]
 Quantity = Annotated[int, Meta(ge=1, le=1_000_000)]
 
 
@@ -55,8 +56,8 @@ class ItemCreate(Struct, frozen=True, forbid_unknown_fields=True):
     """SKU of the article."""
     quantity: Quantity
     """Number of units."""
-    unit_price: Amount | UnsetType = UNSET
-    """Price of one unit in minor units of the event's currency. Left out: the line item has no price."""
+    unit_price: Price | UnsetType = UNSET
+    """Price of one unit in minor units of the event's currency; 0 for a free one. Left out: the line item has no price."""
     category: Text | None = None
     """Category of the article. Null: no category."""
 
@@ -77,10 +78,10 @@ class EventCreate(Struct, frozen=True, forbid_unknown_fields=True):
     """Member whose event it is."""
     occurred_at: datetime
     """Time of the event, RFC 3339 with an offset."""
-    amount: Annotated[int, Meta(ge=0, le=AMOUNT_MAX, examples=[13912])] = 0
-    """Amount in minor units of `currency`. A purchase or refund needs at least 1."""
+    amount: Annotated[int, Meta(ge=0, le=AMOUNT_MAX, examples=[13912])] | UnsetType = UNSET
+    """Amount in minor units of `currency`. Needed for a purchase and a refund; 0 if vouchers or gift cards have paid the purchase."""
     currency: Currency | None = None
-    """Currency of the amounts, three letters. Needed with an amount."""
+    """Currency of the amounts, three letters. Needed for a purchase, for a refund, and with an amount."""
     items: Annotated[list[ItemCreate], Meta(max_length=ITEMS_MAX)] = []
     """Line items of the purchase, or those that a refund returns."""
     refund_of: EventId | None = None

@@ -28,6 +28,7 @@ from guerdon.campaigns.engine import ENGINE
 from guerdon.campaigns.evaluation import Evaluation, Evaluator, LiveCampaign, Subject, reads_referrer
 from guerdon.campaigns.models import Campaign
 from guerdon.campaigns.outcome import EventOutcome, award_of, clawback_award, event_outcome
+from guerdon.campaigns.purchase_history import last_purchase_before, with_purchase
 from guerdon.campaigns.refunds import AwardClawback
 from guerdon.errors import EventReused, NotFound, Retry
 from guerdon.ledger.models import (
@@ -278,7 +279,7 @@ class EventRecorder:
             inputs,
             tier=tier,
             purchases=state.purchases,
-            last_purchase_at=state.last_purchase_at,
+            last_purchase_at=last_purchase_before(state, event.occurred_at),
             referrer=state.referrer,
             achieved=self._achieved(state) if self._late else {},
             person=request.subject.sealed,
@@ -390,9 +391,8 @@ def member_state_changes(
     after = progress.member_state
     if not before.owner:
         return []
-    if event.type == PURCHASE and event.amount > 0:
-        last = max(event.occurred_at, before.last_purchase_at or event.occurred_at)
-        after = msgspec.structs.replace(after, purchases=before.purchases + 1, last_purchase_at=last)
+    if event.type == PURCHASE and event.amount >= 0:
+        after = with_purchase(after, event.occurred_at)
     elif not moved and not progress.changes and not outcome.achieved:
         return []
     if outcome.achieved:

@@ -33,6 +33,7 @@ from guerdon.events.record import EventCodec, EventRecorder, OpenWallet, RecordR
 from guerdon.events.refund import RefundRecorder
 from guerdon.ids import digest
 from guerdon.ledger.models import Command
+from guerdon.ledger.rehearsal import Rehearsal
 from guerdon.ledger.service import Ledger
 from guerdon.members.service import Members
 from guerdon.permissions import MISSING_OR_FOREIGN, Actor
@@ -43,6 +44,7 @@ Result = tuple[RecordedEvent, bool] | GuerdonError
 _canonical = msgspec.json.Encoder(order="sorted")
 YIELD_EVERY = 16
 """Number of events of a bulk request that are evaluated before other tasks run."""
+_PLACEHOLDER = "mem_" + "0" * 20
 ATTEMPTS_MAX = 5
 """Number of commands that are made for one event while what they read keeps changing."""
 
@@ -63,8 +65,10 @@ class Events:
         self._codec = EventCodec(self._collection.encode, self._collection.decode)
         self._clock = clock
 
-    async def record(self, actor: Actor, event: ShopEvent) -> tuple[RecordedEvent, bool]:
+    async def record(self, actor: Actor, event: ShopEvent, *, dry_run: bool = False) -> tuple[RecordedEvent, bool]:
         """Record an event and pay its awards in one commit. Return the event, and true if it was recorded before.
+
+        A dry run evaluates the event on the present balances and writes nothing, not even a new member.
 
         Raises:
             NotFound: the event names a member id that does not exist.
@@ -72,10 +76,11 @@ class Events:
             EventReused: the id belongs to another event.
         """
         campaigns = await self._campaigns.list_live()
-        subject = await self._subject(event, campaigns, create=True)
-        return await self._record(actor, event, subject, campaigns)
+        subject = await self._subject(event, campaigns, create=not dry_run)
+        rehearsal = self._ledger.rehearsal() if dry_run else None
+        return await self._record(actor, event, subject, campaigns, rehearsal)
 
-    async def record_bulk(self, actor: Actor, bodies: Sequence[EventCreate]) -> list[Result]:
+    async def record_bulk(self, actor: Actor, bodies: Sequence[EventCreate], *, dry_run: bool = False) -> list[Result]:
         """Record the events of a bulk request, each on its own. Events of one member are recorded in the order given."""
         results: list[Result | None] = []
         events: list[ShopEvent] = []
@@ -85,16 +90,19 @@ class Events:
                 results.append(None)
             except Validation as error:
                 results.append(error)
-        recorded = iter(await self.record_all(actor, events, await self._campaigns.list_live()))
+        recorded = iter(await self.record_all(actor, events, await self._campaigns.list_live(), dry_run=dry_run))
         return [next(recorded) if result is None else result for result in results]
 
-    async def record_all(self, actor: Actor, events: Sequence[ShopEvent], campaigns: Sequence[LiveCampaign]) -> list[Result]:
+    async def record_all(
+        self, actor: Actor, events: Sequence[ShopEvent], campaigns: Sequence[LiveCampaign], *, dry_run: bool = False
+    ) -> list[Result]:
         """Record many events, at most 500, as evaluated by the given campaigns; an import of history names its own.
 
-        Refunds of a purchase and confirmations are recorded after all other events.
+        Refunds of a purchase and confirmations are recorded after all other events. In a dry run each event sees the effects of those before it.
         """
+        rehearsal = self._ledger.rehearsal() if dry_run else None
         results: dict[int, Result] = {}
-        subjects = await self._subjects(events, campaigns)
+        subjects = await self._subjects(events, campaigns, create=not dry_run)
         batch: list[tuple[int, Subject, Command[RecordResult]]] = []
         states = await self._referred(events, subjects, campaigns)
         for index, (event, subject) in enumerate(zip(events, subjects, strict=True)):
@@ -104,8 +112,9 @@ class Events:
                 if index % YIELD_EVERY == YIELD_EVERY - 1:
                     await asyncio.sleep(0)
                 state = states.get(subject.id or "")
-                batch.append((index, subject, await self._command(actor, event, subject, campaigns, state=state)))
-        answers = await self._ledger.submit_all([command for _, _, command in batch])
+                command = await self._command(actor, event, subject, campaigns, state=state, preview=dry_run)
+                batch.append((index, subject, command))
+        answers = await (rehearsal or self._ledger).submit_all([command for _, _, command in batch])
         for (index, subject, _), answer in zip(batch, answers, strict=True):
             if isinstance(answer, Retry):
                 continue
@@ -117,22 +126,18 @@ class Events:
         for index, (event, subject) in enumerate(zip(events, subjects, strict=True)):
             if index not in results and isinstance(subject, Subject):
                 try:
-                    results[index] = await self._record(actor, event, subject, campaigns)
+                    results[index] = await self._record(actor, event, subject, campaigns, rehearsal)
                 except GuerdonError as error:
                     results[index] = error
-        return [results[index] for index in range(len(events))]
+        return [_without_placeholder(results[index]) for index in range(len(events))]
 
     async def preview(self, actor: Actor, event: ShopEvent) -> RecordedEvent:
-        """Evaluate an event like `record` on the present balances, and write nothing, not even a new member.
+        """Return the event of a dry run.
 
         Raises:
-            NotFound: the event names a member id that does not exist.
-            Validation: the event that it refunds or confirms is no purchase, or belongs to another member.
-            EventReused: the id belongs to another event.
+            NotFound, Validation, EventReused: see `record`.
         """
-        campaigns = await self._campaigns.list_live()
-        subject = await self._subject(event, campaigns, create=False)
-        recorded, _ = await self._record(actor, event, subject, campaigns, preview=True)
+        recorded, _ = await self.record(actor, event, dry_run=True)
         return recorded
 
     async def get_event(self, actor: Actor, event_id: str) -> RecordedEvent:
@@ -158,15 +163,21 @@ class Events:
         return event, await self._refunds.find_one({"_id": f"{event.owner}/{event_id}", "owner": event.owner})
 
     async def _record(
-        self, actor: Actor, event: ShopEvent, subject: Subject, campaigns: Sequence[LiveCampaign], *, preview: bool = False
+        self,
+        actor: Actor,
+        event: ShopEvent,
+        subject: Subject,
+        campaigns: Sequence[LiveCampaign],
+        rehearsal: Rehearsal | None,
     ) -> tuple[RecordedEvent, bool]:
-        submit = self._ledger.preview if preview else self._ledger.submit
         for _ in range(ATTEMPTS_MAX):
-            original = None if event.about is None else await self._original(event, event.about, subject)
-            state = await self._member_state(event, subject, campaigns, original)
-            command = await self._command(actor, event, subject, campaigns, original=original, state=state, preview=preview)
+            original = None if event.about is None else await self._original(event, event.about, subject, rehearsal)
+            state = await self._member_state(event, subject, campaigns, original, rehearsal)
+            command = await self._command(
+                actor, event, subject, campaigns, original=original, state=state, preview=rehearsal is not None
+            )
             try:
-                outcome = await submit(command)
+                outcome = await (rehearsal or self._ledger).submit(command)
             except Retry:
                 continue
             if subject.unproven:
@@ -179,7 +190,12 @@ class Events:
             self._members.remember(subject.id)
 
     async def _member_state(
-        self, event: ShopEvent, subject: Subject, campaigns: Sequence[LiveCampaign], original: RecordedEvent | None
+        self,
+        event: ShopEvent,
+        subject: Subject,
+        campaigns: Sequence[LiveCampaign],
+        original: RecordedEvent | None,
+        rehearsal: Rehearsal | None,
     ) -> MemberState | None:
         """Return the member state if it names further accounts that the event may move. The rest of it is read in the commit."""
         if (
@@ -188,6 +204,9 @@ class Events:
             or (original is None and not reads_referrer(event, campaigns, self._ledger.calendar))
         ):
             return None
+        known = None if rehearsal is None else rehearsal.document(MEMBER_STATES, subject.id)
+        if known is not None:
+            return self._member_states.decode(known)
         return await self._member_states.find_one({"_id": subject.id, "owner": subject.id})
 
     async def _referred(
@@ -202,8 +221,11 @@ class Events:
         found = await self._member_states.find({"_id": {"$in": sorted(wanted)}}, limit=len(wanted)) if wanted else []
         return {state.id: state for state in found}
 
-    async def _original(self, event: ShopEvent, purchase: str, subject: Subject) -> RecordedEvent | None:
-        original = await self._collection.get(purchase)
+    async def _original(
+        self, event: ShopEvent, purchase: str, subject: Subject, rehearsal: Rehearsal | None
+    ) -> RecordedEvent | None:
+        known = None if rehearsal is None else rehearsal.document(EVENTS, purchase)
+        original = await self._collection.get(purchase) if known is None else self._collection.decode(known)
         if original is None:
             return None
         pointer, done = ("/refund_of", "refunded") if event.refund_of is not None else ("/confirms", "confirmed")
@@ -254,12 +276,20 @@ class Events:
                 await asyncio.sleep(0)
         return early
 
-    async def _subjects(self, events: Sequence[ShopEvent], campaigns: Sequence[LiveCampaign]) -> list[Subject | GuerdonError]:
-        """Return the member of each event, and create members that are new. An event that is recorded already creates no member."""
+    async def _subjects(
+        self, events: Sequence[ShopEvent], campaigns: Sequence[LiveCampaign], *, create: bool
+    ) -> list[Subject | GuerdonError]:
+        """Return the member of each event. `create` creates members that are new; otherwise they get placeholders for ids.
+
+        An event that is recorded already creates no member.
+        """
         cursor = self._collection.raw.find({"_id": {"$in": [event.id for event in events]}}, {"_id": 1})
         recorded = {str(row["_id"]) async for row in cursor}
         new = {event.external_id for event in events if event.external_id is not None and event.id not in recorded}
-        member_ids: dict[str, str | None] = dict(await self._members.ensure_members(new)) if new else {}
+        member_ids: dict[str, str | None] = dict(await self._members.ensure_members(new)) if new and create else {}
+        if not create:
+            for number, external_id in enumerate(sorted(new), start=1):
+                member_ids[external_id] = await self._members.find_member_id(external_id) or _placeholder(number)
         old = {event.external_id for event in events if event.external_id is not None} - member_ids.keys()
         for external_id in old:
             member_ids[external_id] = await self._members.find_member_id(external_id)
@@ -268,7 +298,9 @@ class Events:
             member_id = event.member_id if event.external_id is None else member_ids[event.external_id]
             if member_id is None:
                 subjects.append(already_recorded(event.id))
-            elif event.external_id is not None and not reads_member(event, campaigns, self._ledger.calendar):
+            elif event.external_id is not None and (
+                _is_placeholder(member_id) or not reads_member(event, campaigns, self._ledger.calendar)
+            ):
                 subjects.append(Subject(member_id, event.external_id))
             else:
                 try:
@@ -297,6 +329,22 @@ class Events:
         if event.about is not None:
             await self._members.require_member(member_id)
         return Subject(member_id, unproven=not self._members.remembers(member_id))
+
+
+def _placeholder(number: int) -> str:
+    """Return an id for a member that a dry run does not create. No member has it, because the ids of members begin with a time."""
+    return f"{_PLACEHOLDER}{number:012x}"
+
+
+def _is_placeholder(member_id: str) -> bool:
+    return member_id.startswith(_PLACEHOLDER)
+
+
+def _without_placeholder(result: Result) -> Result:
+    """Return the result with no member in place of a placeholder, as in the preview of a single event."""
+    if isinstance(result, GuerdonError) or not _is_placeholder(result[0].owner):
+        return result
+    return msgspec.structs.replace(result[0], owner=""), result[1]
 
 
 def event_command(request: RecordRequest, open_wallet: OpenWallet, codec: EventCodec) -> Command[RecordResult]:
@@ -330,7 +378,7 @@ def shop_event(body: EventCreate) -> ShopEvent:
         id=body.id,
         type=body.type,
         occurred_at=occurred_at,
-        amount=body.amount,
+        amount=0 if body.amount is UNSET else body.amount,
         currency=body.currency or "",
         refund_of=body.refund_of,
         external_id=external_id,
@@ -355,8 +403,10 @@ def _contradictions_of(body: EventCreate) -> list[Validation]:
     if (body.member.external_id is UNSET) == (body.member.id is UNSET):
         faults.append(Validation.at("/member", "identify the member by exactly one of external_id and id"))
     monetary = body.type in MONETARY
-    if monetary and body.amount == 0:
-        faults.append(Validation.at("/amount", f"a {body.type} needs an amount of at least 1 minor unit"))
+    if monetary and body.amount is UNSET:
+        faults.append(Validation.at("/amount", f"a {body.type} needs an amount; it is 0 if vouchers or gift cards have paid it"))
+    if body.type == REFUND and body.amount == 0 and body.refund_of is None:
+        faults.append(Validation.at("/amount", "a refund without refund_of needs an amount of at least 1 minor unit"))
     if body.currency is None and (monetary or body.amount):
         faults.append(Validation.at("/currency", "an amount needs its currency"))
     if body.refund_of is not None and body.type != REFUND:

@@ -93,9 +93,9 @@ class InputsView(Struct, frozen=True):
     qualifying: dict[str, dict[str, int]]
     """By asset and month: qualifying points before the event."""
     purchases: int
-    """Number of the member's purchases before the event."""
+    """Number of the member's purchases that were recorded before the event."""
     last_purchase_at: str | None
-    """Time of the last purchase before the event, RFC 3339 in UTC. Null: none."""
+    """Time of the last recorded purchase at or before the time of the event, RFC 3339 in UTC. Null: none."""
     wallets: dict[str, WalletStateView]
     """By asset: wallets that the awards depended on."""
     used: dict[str, int]
@@ -147,7 +147,7 @@ class EventResult(Struct, frozen=True, omit_defaults=True):
     """Result of one event of a bulk request."""
 
     status: int
-    """HTTP status of this event: 201 recorded, 200 recorded before, or the status of `problem`."""
+    """HTTP status of this event: 201 recorded, 200 recorded before or in a dry run, or the status of `problem`."""
     event: EventView | None = None
     """The recorded event."""
     problem: dict[str, Any] | None = None
@@ -238,8 +238,8 @@ def view_release(release: Release) -> ReleaseView:
     )
 
 
-def view_result(result: tuple[RecordedEvent, bool] | GuerdonError, *, whole: bool) -> EventResult:
+def view_result(result: tuple[RecordedEvent, bool] | GuerdonError, *, whole: bool, dry_run: bool = False) -> EventResult:
     if isinstance(result, GuerdonError):
         return EventResult(result.status, problem=problem_of(result))
     event, before = result
-    return EventResult(200 if before else 201, view_event(event, whole=whole), replayed=before)
+    return EventResult(200 if before or dry_run else 201, view_event(event, whole=whole), replayed=before)

@@ -123,6 +123,7 @@ class ExchangesResource:
             Overloaded,
         ),
         idempotent=True,
+        dry_run=("id", "postings.seq"),
         example={**_EXAMPLE, "reference": "order-1001"},
     )
     async def on_post(self, req: Request, resp: Response) -> None:

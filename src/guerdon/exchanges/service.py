@@ -181,7 +181,7 @@ class Exchanges:
                 opens=tuple(opens.values()),
             )
         )
-        return await self._transactions.complete(await self._ledger.submit(command))
+        return await self._transactions.complete(await self._ledger.submit(command, dry_run=request.dry_run))
 
 
 def parse_pair(pair: str) -> tuple[str, str]:

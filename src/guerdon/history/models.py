@@ -9,7 +9,8 @@ from msgspec.structs import replace
 
 from guerdon.clock import rfc3339, utc_ms
 from guerdon.errors import Validation
-from guerdon.ledger.models import Entry, hold_id
+from guerdon.ledger.models import Entry, EntryKind, hold_id
+from guerdon.transactions.models import TransactionKind
 from guerdon.types import EXPECTED, PageQuery, Reference
 from guerdon.wallets.models import LotView, WalletState, view_lot, view_wallet
 
@@ -92,18 +93,7 @@ class EntryPage(Struct, frozen=True):
 class EntryQuery(PageQuery, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Filters of a wallet's entries."""
 
-    kind: (
-        Annotated[
-            str,
-            Meta(
-                min_length=1,
-                max_length=20,
-                pattern=r"^[a-z_]+$(?!\n)",
-                extra={EXPECTED: "must consist of lower-case letters and _"},
-            ),
-        ]
-        | None
-    ) = None
+    kind: Literal[EntryKind, TransactionKind] | None = None
     """Return entries of this kind only."""
     since: Moment | None = field(default=None, name="from")
     """Return entries at or after this time, RFC 3339 with an offset."""

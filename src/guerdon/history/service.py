@@ -11,7 +11,8 @@ from guerdon.history.models import BalanceView, EntryQuery, Statement, moment_ms
 from guerdon.history.rules import narrow, parse_month, probes
 from guerdon.history.stream_slots import StreamSlots
 from guerdon.http.cursor import decode_number, encode_cursor
-from guerdon.ledger.models import SEQ_DIGITS, Account, Entry, entry_id, unique_key
+from guerdon.ledger.models import SEQ_DIGITS, Account, Entry, entry_id
+from guerdon.ledger.references import reference_keys
 from guerdon.ledger.service import Ledger
 from guerdon.ledger.store import ENTRIES, decode_entry
 from guerdon.permissions import Actor
@@ -174,17 +175,13 @@ class History:
     async def _find_reference(
         self, account: Account, query: EntryQuery, seqs: tuple[int, int], effective: tuple[int | None, int | None]
     ) -> list[Entry]:
-        """Return the entry with the reference, if it matches the other filters. The unique index finds it."""
+        """Return the entries with the reference that match the other filters, newest first. The unique index finds them."""
         assert query.reference is not None
-        where: Document = {"owner": account.owner, "once": unique_key(account.owner, "reference", query.reference)}
-        row = await self._entries.find_one(where, hint="once")
-        if row is None or "balance_after" not in row:
-            return []
-        entry = decode_entry(row)
-        fits = entry.account == account.id and seqs[0] <= entry.seq <= seqs[1] and query.kind in (None, entry.kind)
-        effective_at, (since, until) = entry.at if entry.effective_at is None else entry.effective_at, effective
-        fits = fits and (since is None or effective_at >= since) and (until is None or effective_at < until)
-        return [entry] if fits else []
+        unique_keys = reference_keys(account.owner, query.reference)
+        cursor = self._entries.find({"owner": account.owner, "once": {"$in": unique_keys}}, limit=len(unique_keys), hint="once")
+        entries = [decode_entry(row) async for row in cursor if "balance_after" in row]
+        fitting = [entry for entry in entries if entry.account == account.id and _fits(entry, query.kind, seqs, effective)]
+        return sorted(fitting, key=lambda entry: -entry.seq)
 
     async def _batches(self, statement: Statement) -> AsyncGenerator[list[Entry]]:
         """Yield the entries of a statement, oldest first. Each batch is a separate read, so a slow client holds no cursor open."""
@@ -199,6 +196,13 @@ class History:
 
 def _range_filter(account: Account, first: int, last: int) -> Document:
     return {"_id": {"$gte": entry_id(account.id, first), "$lte": entry_id(account.id, max(last, 0))}, "owner": account.owner}
+
+
+def _fits(entry: Entry, kind: str | None, seqs: tuple[int, int], effective: tuple[int | None, int | None]) -> bool:
+    """Return True if an entry matches the filters by kind, number and effective time."""
+    at, (since, until) = entry.at if entry.effective_at is None else entry.effective_at, effective
+    in_time = (since is None or at >= since) and (until is None or at < until)
+    return in_time and seqs[0] <= entry.seq <= seqs[1] and kind in (None, entry.kind)
 
 
 def _effective_filter(since: int | None, until: int | None) -> list[Document]:

@@ -25,6 +25,8 @@ from guerdon.permissions import scope
 from guerdon.wallets.models import TransactionView, view_transaction
 
 _MOVES = (IdempotencyKeyMissing, IdempotencyKeyReused, NotFound, WalletFrozen, WalletClosed, Overloaded)
+_WRITTEN = ("id", "transaction_id", "seq")
+"""Fields that the answer to a dry run lacks."""
 
 
 class HoldsResource:
@@ -41,6 +43,7 @@ class HoldsResource:
         answers={201: HoldAnswer},
         errors=(*_MOVES, ReferenceReused, InsufficientFunds, LimitReached),
         idempotent=True,
+        dry_run=_WRITTEN,
         example={"wallet": "mem_019a7f3c2d1e4b5a69788796a5b4c3d2:PTS", "amount": 50, "expires_in_seconds": 900},
     )
     async def on_post(self, req: Request, resp: Response) -> None:
@@ -62,6 +65,7 @@ class HoldsResource:
         answers={201: TransactionView},
         errors=(*_MOVES, ReferenceReused, InvalidState, CaptureLimit),
         idempotent=True,
+        dry_run=("id", "seq", "hold.id"),
         example={"amount": 20, "final": False},
     )
     async def on_post_capture(self, req: Request, resp: Response, hold_id: str) -> None:
@@ -79,6 +83,7 @@ class HoldsResource:
         answers={201: HoldAnswer},
         errors=(*_MOVES, InvalidState),
         idempotent=True,
+        dry_run=_WRITTEN,
         example={"reason": "order cancelled"},
     )
     async def on_post_void(self, req: Request, resp: Response, hold_id: str) -> None:

@@ -11,6 +11,9 @@ from guerdon.types import Metadata, Reason, Reference
 from guerdon.wallets.models import WalletId, view_hold_state
 
 EXPIRY_SECONDS_MAX = 90 * 86_400
+ExpiresInSeconds = Annotated[
+    int, Meta(ge=1, le=EXPIRY_SECONDS_MAX, description="Time until the hold expires, in seconds, at most 90 days.")
+]
 Status = Literal["held", "captured", "voided", "expired"]
 
 
@@ -21,14 +24,12 @@ class HoldCreate(Struct, frozen=True, forbid_unknown_fields=True):
     """Id of the wallet, `{member_id}:{asset}`."""
     amount: Amount
     """Amount to set aside, in minor units of the wallet's asset."""
-    expires_in_seconds: Annotated[
-        int, Meta(ge=1, le=EXPIRY_SECONDS_MAX, description="Time until the hold expires, in seconds, at most 90 days.")
-    ] = 900
+    expires_in_seconds: ExpiresInSeconds = 900
     """Time until the hold expires, in seconds."""
     reason: Reason | None = None
     """Reason in the caller's words. It is kept permanently, so it must not contain personal data."""
     reference: Reference | None = None
-    """The caller's own name of the business fact, unique per member. It is kept permanently, so it must not contain personal data."""
+    """The caller's own name of the business fact, unique per member until it is undone whole. It is kept permanently, so it must not contain personal data."""
     metadata: Metadata = {}
     """Up to 20 texts by name. They are kept permanently, so they must not contain personal data."""
 
@@ -43,7 +44,7 @@ class CaptureCreate(Struct, frozen=True, forbid_unknown_fields=True):
     reason: Reason | None = None
     """Reason in the caller's words. It is kept permanently, so it must not contain personal data."""
     reference: Reference | None = None
-    """The caller's own name of the business fact, unique per member. It is kept permanently, so it must not contain personal data."""
+    """The caller's own name of the business fact, unique per member until it is undone whole. It is kept permanently, so it must not contain personal data."""
     metadata: Metadata = {}
     """Up to 20 texts by name. They are kept permanently, so they must not contain personal data."""
 

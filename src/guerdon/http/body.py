@@ -10,13 +10,14 @@ from typing import Any, NoReturn, TypeVar
 
 import msgspec
 from falcon.asgi import Request
+from msgspec import Struct
 
 from guerdon.errors import BadRequest, BodyTooLarge, MalformedJson, RequestTimeout, UnsupportedMediaType
-from guerdon.http.operation import JSON_TYPE
 from guerdon.http.validation import raise_body_validation
 
 T = TypeVar("T")
 
+JSON_TYPE = "application/json"
 BODY_BYTES_MAX = 256 * 1024
 BULK_BODY_BYTES_MAX = 2 * 1024 * 1024
 DEPTH_MAX = 32
@@ -41,9 +42,31 @@ async def read_optional(request: Request, kind: type[T]) -> tuple[T, bytes]:
     Raises:
         UnsupportedMediaType, BodyTooLarge, MalformedJson, Validation: the body is refused by one of the four checks.
     """
-    if not request.content_length and request.get_header("Transfer-Encoding") is None:
+    if _has_no_body(request):
         return decode(b"{}", kind), b""
     return await read(request, kind)
+
+
+class NoBody(Struct, frozen=True, forbid_unknown_fields=True):
+    """The body of a request that takes none."""
+
+
+async def read_no_body(request: Request) -> None:
+    """Require that the body is missing, empty, or `{}`.
+
+    Raises:
+        UnsupportedMediaType, BodyTooLarge, MalformedJson, Validation: the request has another body.
+    """
+    if _has_no_body(request):
+        return
+    raw = await _read_raw(request, BODY_BYTES_MAX)
+    if raw:
+        _require_media_type(request, JSON_TYPE)
+        decode(raw, NoBody)
+
+
+def _has_no_body(request: Request) -> bool:
+    return not request.content_length and request.get_header("Transfer-Encoding") is None
 
 
 def decode(raw: bytes, kind: type[T]) -> T:
@@ -76,9 +99,17 @@ async def read_bytes(request: Request, bytes_max: int, media: str = JSON_TYPE) -
         RequestTimeout: it did not arrive in time.
         BadRequest: its length is not declared properly, or it is incomplete.
     """
+    _require_media_type(request, media)
+    return await _read_raw(request, bytes_max)
+
+
+def _require_media_type(request: Request, media: str) -> None:
     content_type = (request.content_type or "").partition(";")[0].strip().lower()
     if content_type != media:
         raise UnsupportedMediaType(f"send Content-Type: {media}, not {content_type[:80] or 'none'}")
+
+
+async def _read_raw(request: Request, bytes_max: int) -> bytes:
     if request.get_header("Content-Encoding", default="identity") != "identity":
         raise UnsupportedMediaType("send the body without Content-Encoding")
     if (request.content_length or 0) > bytes_max:

@@ -6,7 +6,7 @@ from falcon.asgi import Request
 from msgspec import Struct
 
 from guerdon.errors import IdempotencyKeyMissing
-from guerdon.http.operation import actor_of
+from guerdon.http.operation import actor_of, is_dry_run
 from guerdon.ids import digest
 from guerdon.permissions import Actor
 
@@ -19,6 +19,8 @@ class KeyedRequest(Struct, frozen=True):
     actor: Actor
     key: str
     fingerprint: bytes
+    dry_run: bool = False
+    """True to decide and write nothing."""
 
 
 def fingerprint(route: str, raw: bytes) -> bytes:
@@ -28,7 +30,7 @@ def fingerprint(route: str, raw: bytes) -> bytes:
 
 def request_of(req: Request, route: str, raw: bytes) -> KeyedRequest:
     """Return the identity of a request, by which a repeated request is recognised."""
-    return KeyedRequest(actor_of(req), idempotency_key(req), fingerprint(route, raw))
+    return KeyedRequest(actor_of(req), idempotency_key(req), fingerprint(route, raw), is_dry_run(req))
 
 
 def idempotency_key(request: Request) -> str:

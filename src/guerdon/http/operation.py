@@ -14,13 +14,14 @@ from falcon.asgi import Request, Response
 from msgspec import Struct
 
 from guerdon.errors import GuerdonError, OutcomeUnknown
+from guerdon.http.body import JSON_TYPE, read_no_body
+from guerdon.http.dry_run import DryRunQuery, dry_run_answer, dry_run_of
 from guerdon.http.query import NoQuery, read_query
 from guerdon.permissions import Actor, Policy
 
 T = TypeVar("T")
 CHECK_SECONDS = 0.1
 """Interval at which deadlines are checked: the maximum delay after one."""
-JSON_TYPE = "application/json"
 _encode = msgspec.json.Encoder().encode
 SAFE_METHODS = frozenset({"GET", "HEAD"})
 """Methods that change nothing (RFC 9110, section 9.2.1)."""
@@ -75,6 +76,10 @@ class Operation(Struct, frozen=True):
     is not written into the audit log or other logs."""
     takes: str | None = None
     """Media type of a body other than JSON."""
+    refuses_body: bool = False
+    """True if it changes something and takes no body. A body other than `{}` is refused, because the caller expects it to matter."""
+    dry_run: type[Struct] | None = None
+    """Struct of the answer to a dry run, if it moves value."""
 
 
 def operation(
@@ -94,13 +99,19 @@ def operation(
     audited: bool = False,
     guesses: bool = False,
     takes: str | None = None,
+    dry_run: tuple[str, ...] | None = None,
 ) -> Callable[[Handler], Handler]:
-    """Return a decorator that attaches a declaration to a handler. The app refuses to start if a handler has none."""
+    """Return a decorator that attaches a declaration to a handler. The app refuses to start if a handler has none.
+
+    `dry_run` is given for an operation that moves value: fields that its answer has only if something was written, such as `id`.
+    """
 
     # A link to a public page may carry parameters that the linking site has added.
     takes_no_query = query is None and (body is not None or not policy.public)
+    dry_answer = None if dry_run is None else dry_run_of(cast(type[Struct], answers[max(answers)]), dry_run)
 
     def attach(handler: Handler) -> Handler:
+        refuses_body = body is None and takes is None and not handler.__name__.startswith(("on_get", "on_head"))
         declared = Operation(
             operation_id,
             policy,
@@ -117,12 +128,20 @@ def operation(
             audited,
             guesses,
             takes,
+            refuses_body,
+            dry_answer,
         )
 
         @wraps(handler)
         async def bounded(resource: object, req: Request, resp: Response, **params: Any) -> None:
             if takes_no_query and req.query_string:
-                read_query(req, NoQuery)
+                if dry_run is None:
+                    read_query(req, NoQuery)
+                elif read_query(req, DryRunQuery).dry_run == "true":
+                    req.context.dry_run = True
+                    resp.context.left_out = dry_run
+            if refuses_body:
+                await in_time(req, read_no_body(req))
             await in_time(req, handler(resource, req, resp, **params))
 
         cast(Any, bounded).operation = declared
@@ -134,6 +153,11 @@ def operation(
 def actor_of(request: Request) -> Actor:
     """Return the authenticated caller."""
     return cast(Actor, request.context.actor)
+
+
+def is_dry_run(request: Request) -> bool:
+    """Return True if the caller wants the decision and no write."""
+    return getattr(request.context, "dry_run", False)
 
 
 def address_of(request: Request) -> str:
@@ -150,10 +174,14 @@ def note(request: Request, **facts: str) -> None:
 
 
 def send(response: Response, answer: Struct, status: int = 200, *, replayed: bool = False) -> None:
-    """Write a JSON answer. It is a struct, so that it has declared fields only. `replayed` marks the answer of an earlier run of the request."""
-    response.status = status
+    """Write a JSON answer. It is a struct, so that it has declared fields only. `replayed` marks the answer of an earlier run of the request.
+
+    The answer of a dry run has the status 200 and lacks the fields that only written things have.
+    """
+    left_out: tuple[str, ...] | None = getattr(response.context, "left_out", None)
+    response.status = status if left_out is None else 200
     response.content_type = JSON_TYPE
-    response.data = _encode(answer)
+    response.data = _encode(answer if left_out is None else dry_run_answer(answer, left_out))
     if replayed:
         response.set_header("Idempotency-Replayed", "true")
 

@@ -52,6 +52,7 @@ from guerdon.ledger.models import (
     entry_id,
     transaction_id,
 )
+from guerdon.ledger.references import attempt_of
 from guerdon.money import BALANCE_CEILING, AmountText, ScaleOf, scale_unknown
 
 Documents = dict[tuple[str, str], dict[str, Any]]
@@ -89,7 +90,7 @@ class WritePlan:
         )
 
 
-class _State(Struct):
+class State(Struct):
     """Working copy of the snapshot, updated by each command of a batch."""
 
     accounts: dict[str, Account]
@@ -115,7 +116,7 @@ def decide_batch(
     scale of an asset; the details of refusals are written with it before they are remembered.
     """
     accounts, recorded, documents = found
-    state = _State(accounts, recorded, documents, now_ms, calendar)
+    state = State(accounts, recorded, documents, now_ms, calendar)
     for account in accounts.values():
         if account.lots is not None:
             current = expiry.bring_up_to(account, now_ms, calendar)
@@ -127,7 +128,7 @@ def decide_batch(
     for position, command in enumerate(commands):
         view.position = position
         try:
-            result = _apply_decision(command.decide(view), plan, state)
+            result = apply_decision(command.decide(view), plan, state)
         except GuerdonError as refusal:
             # The traceback refers to this frame, whose plan refers to the error: a reference cycle around all that was read.
             result = refusal.with_traceback(None)
@@ -137,7 +138,7 @@ def decide_batch(
     return plan
 
 
-def _apply_decision(decision: Decision[T], plan: WritePlan, state: _State) -> CommandOutcome[T]:
+def apply_decision(decision: Decision[T], plan: WritePlan, state: State) -> CommandOutcome[T]:
     """Apply one decision to the working state, or raise and change nothing."""
     if decision.replayed:
         return CommandOutcome(decision.replayed, decision.value, replayed=True)
@@ -157,7 +158,11 @@ def _apply_decision(decision: Decision[T], plan: WritePlan, state: _State) -> Co
 
     for transaction in decision.transactions:
         try:
-            posted = post_transaction(transaction, lookup, scratch, state.now_ms, state.calendar)
+            idempotency = transaction.idempotency
+            attempt = None
+            if idempotency is not None and idempotency.reference is not None:
+                attempt = attempt_of(idempotency, state.recorded, state.documents, state.now_ms)
+            posted = post_transaction(transaction, lookup, scratch, state.now_ms, state.calendar, attempt=attempt)
             unique_keys: set[bytes] = set()
             for entry in posted:
                 unique_keys.update(entry.unique_keys or ())
@@ -189,7 +194,7 @@ def _apply_decision(decision: Decision[T], plan: WritePlan, state: _State) -> Co
     return CommandOutcome(tuple(entries), decision.value)
 
 
-def _book_expired(accounts: Sequence[str], plan: WritePlan, state: _State) -> None:
+def _book_expired(accounts: Sequence[str], plan: WritePlan, state: State) -> None:
     """Add the expiry entries of these accounts to the plan, before their other entries."""
     for account_id in accounts:
         current = state.expired.pop(account_id, None)
@@ -201,9 +206,15 @@ def _book_expired(accounts: Sequence[str], plan: WritePlan, state: _State) -> No
 
 
 def post_transaction(
-    transaction: Transaction, lookup: Callable[[str], Account], scratch: dict[str, Account], now_ms: int, calendar: Calendar
+    transaction: Transaction,
+    lookup: Callable[[str], Account],
+    scratch: dict[str, Account],
+    now_ms: int,
+    calendar: Calendar,
+    *,
+    attempt: int | None = None,
 ) -> list[Entry]:
-    """Return the entries of one transaction, and put its changed accounts into `scratch`.
+    """Return the entries of one transaction, and put its changed accounts into `scratch`. `attempt` is that of its reference.
 
     Raises:
         InsufficientFunds, BalanceLimit, LimitReached, CaptureLimit, WalletFrozen, WalletClosed, WalletNotEmpty: A posting violates a
@@ -213,7 +224,7 @@ def post_transaction(
     first_id: str | None = None
     for index, posting in enumerate(transaction.postings):
         account = lookup(posting.account)
-        details = _entry_details(transaction, index, first_id, lookup)
+        details = _entry_details(transaction, index, (first_id, attempt), lookup)
         if first_id is None:
             first_id = transaction_id(account.id, account.seq + 1)
         taken = posting.keeps_dates and entries[-1].lots
@@ -224,8 +235,14 @@ def post_transaction(
     return entries
 
 
-def _entry_details(transaction: Transaction, index: int, first_id: str | None, lookup: Callable[[str], Account]) -> EntryDetails:
-    """Return the details of a posting's entry. `first_id` is the id of the transaction, and None for its first entry, which does not carry it."""
+def _entry_details(
+    transaction: Transaction, index: int, ids: tuple[str | None, int | None], lookup: Callable[[str], Account]
+) -> EntryDetails:
+    """Return the details of the entry of a posting, given by its index.
+
+    `ids` are the id of the transaction, which is None for its first entry, and the attempt of its reference, which only the first entry carries.
+    """
+    first_id, attempt = ids
     idempotency, posting = transaction.idempotency, transaction.postings[index]
     pair = None
     if not posting.counterparty.startswith(SYSTEM):
@@ -243,6 +260,7 @@ def _entry_details(transaction: Transaction, index: int, first_id: str | None, l
         metadata=transaction.metadata,
         pair=pair,
         reverses=transaction.reverses,
+        attempt=attempt if first_id is None else None,
         effective_at=transaction.effective_at,
         sides=_sides_of(transaction, lookup) if transaction.lists_sides and first_id is None else None,
         rate=transaction.rate,
@@ -469,7 +487,7 @@ def find_replay(view: View, idempotency: Idempotency) -> Entry | None:
 
     Raises:
         IdempotencyKeyReused: The key belongs to another request.
-        ReferenceReused: Another command has used the reference.
+        ReferenceReused: A transaction of another command has the reference and stands.
         GuerdonError: The refusal of the first run.
     """
     earlier = view.recorded.get(idempotency.key_digest)
@@ -479,10 +497,8 @@ def find_replay(view: View, idempotency: Idempotency) -> Entry | None:
         if isinstance(earlier, RecordedRefusal):
             raise rebuild_refusal(earlier)
         return earlier
-    reference_digest = idempotency.reference_digest
-    if reference_digest is not None and (other := view.recorded.get(reference_digest)) is not None:
-        transaction = other.transaction_id if isinstance(other, Entry) else None
-        raise ReferenceReused(f"reference {idempotency.reference!r} is already on this member's ledger", transaction_id=transaction)
+    if idempotency.reference is not None:
+        attempt_of(idempotency, view.recorded, view.documents, view.now_ms)
     return None
 
 

@@ -27,10 +27,11 @@ from guerdon.ledger.models import (
     entry_hash,
     entry_id,
     hold_id,
+    reference_key,
 )
 
 ACTOR = "system:ledger"
-HOLD_DOCUMENTS = "holds"
+HOLD_DOCUMENTS, REVERSALS = "holds", "reversals"
 _ZERO_HASH = bytes(32)
 
 
@@ -134,6 +135,8 @@ class EntryDetails(Struct, frozen=True):
     reverses: str | None = None
     terms: AccountRules | None = None
     spent: tuple[int, int] | None = None
+    attempt: int | None = None
+    """Number of the transaction among those with its reference, from 2; it belongs to `idempotency`."""
     effective_at: int | None = None
     sides: tuple[str, ...] | None = None
     """Set on the first entry of a transaction that lists its sides."""
@@ -193,7 +196,7 @@ def append(account: Account, posting: Posting, details: EntryDetails, now_ms: in
         key=idempotency.key if idempotency else None,
         fingerprint=idempotency.fingerprint if idempotency else None,
         metadata=details.metadata,
-        unique_keys=list(idempotency.unique_keys) if idempotency else None,
+        unique_keys=_unique_keys(idempotency, details.attempt) if idempotency else None,
         pair=details.pair,
         lots=details.lots or None,
         hold=details.hold,
@@ -201,6 +204,7 @@ def append(account: Account, posting: Posting, details: EntryDetails, now_ms: in
         terms=details.terms,
         spent=details.spent,
         spendable_after=spendable_after,
+        attempt=details.attempt if idempotency else None,
         effective_at=details.effective_at,
         sides=details.sides,
         rate=details.rate,
@@ -211,3 +215,9 @@ def append(account: Account, posting: Posting, details: EntryDetails, now_ms: in
         account, balance=balance, held=held, seq=account.seq + 1, head=entry.hash, at=now_ms, lots=account_lots
     )
     return (moved if account_lots is None else msgspec.structs.replace(moved, due_at=next_expiry_at(moved))), entry
+
+
+def _unique_keys(idempotency: Idempotency, attempt: int | None) -> list[bytes]:
+    if attempt is None or idempotency.reference is None:
+        return list(idempotency.unique_keys)
+    return [idempotency.key_digest, reference_key(idempotency.owner, idempotency.reference, attempt)]

@@ -52,9 +52,8 @@ EntryKind = Literal[
     "credit", "debit", "transfer", "award", "clawback", "confirmation", "hold", "capture", "void", "hold_expiry", "expiry", "settlement",
     "reversal", "transaction", "exchange", "freeze", "unfreeze", "close", "terms", "redeem", "issue", "reserve", "release", "use", "unuse", "load", "cancel",
 ]  # fmt: skip
-"""Every kind of entry that the product writes. A transaction of several postings may have a kind of the caller's own. `Entry.kind` is `str`,
-also so that `guerdon verify` can read and report a row that was tampered
-with."""
+"""Every kind of entry that the product writes. A caller chooses others for transactions of several postings. `Entry.kind` is `str`, so
+that `guerdon verify` can read and report a row that was tampered with."""
 
 
 class Lot(Struct, frozen=True, omit_defaults=True):
@@ -228,6 +227,8 @@ class Entry(Struct, frozen=True):
     """Change of the spending counters of its day and its month."""
     spendable_after: int | None = None
     """Spendable value after the entry; None if it equals `balance_after - held_after`."""
+    attempt: int | None = None
+    """Number of the transaction among those with its reference, from 2; None for the first. All before it were undone."""
     effective_at: int | None = None
     """Time at which the fact happened, in milliseconds, if the caller stated it. `at` and `seq` remain the order of the ledger."""
     sides: tuple[str, ...] | None = None
@@ -278,7 +279,7 @@ def parse_location(name: str) -> tuple[str, int] | None:
 HASHED_FIELDS = (
     "_id", "owner", "asset", "transaction", "kind", "amount", "balance_after", "held_after", "counter", "actor", "at", "reason",
     "reference", "key", "fingerprint", "metadata", "once",
-    "pair", "lots", "hold", "reverses", "terms", "spent", "spendable_after", "effective_at", "sides", "rate",
+    "pair", "lots", "hold", "reverses", "terms", "spent", "spendable_after", "attempt", "effective_at", "sides", "rate",
 )  # fmt: skip
 """Stored names of the hashed fields of an entry: every field except `prev` and `hash`. docs/verify.md publishes this list.
 
@@ -321,6 +322,11 @@ def unique_key(owner: str, *parts: str) -> bytes:
     return zlib.crc32(owner.encode()).to_bytes(4) + digest(owner, *parts)[:16]
 
 
+def reference_key(owner: str, reference: str, attempt: int | None = None) -> bytes:
+    """Return the unique key of a reference. `attempt` is that of the entry."""
+    return unique_key(owner, "reference", reference, *(() if attempt is None else (str(attempt),)))
+
+
 class Idempotency(Struct, frozen=True):
     """Identity of a command: its owner and caller, the idempotency key, and the digest of the request."""
 
@@ -335,7 +341,7 @@ class Idempotency(Struct, frozen=True):
     def __post_init__(self) -> None:
         keys = [unique_key(self.owner, "key", self.actor, self.key)]
         if self.reference is not None:
-            keys.append(unique_key(self.owner, "reference", self.reference))
+            keys.append(reference_key(self.owner, self.reference))
         msgspec.structs.force_setattr(self, "unique_keys", tuple(keys))
 
     @property
@@ -406,7 +412,6 @@ class Transaction(Struct, frozen=True):
     """One atomic business fact to write. The entry of the first posting carries `idempotency`."""
 
     kind: str
-    """An `EntryKind`, or the caller's own word for a transaction of several postings."""
     postings: tuple[Posting, ...]
     actor: str
     idempotency: Idempotency | None = None
@@ -414,11 +419,9 @@ class Transaction(Struct, frozen=True):
     metadata: dict[str, str] = {}
     reverses: str | None = None
     effective_at: int | None = None
-    """Time at which the fact happened, in milliseconds; None if it is that of the commit."""
     lists_sides: bool = False
     """Store the ids of the other entries on the first one. Each posting of such a transaction makes exactly one entry."""
     rate: str | None = None
-    """Rate and version of an exchange."""
 
 
 class DocumentChange(Struct, frozen=True):

@@ -3,15 +3,13 @@
 import asyncio
 from collections.abc import Collection, Sequence
 
-from pymongo.errors import PyMongoError
-
 from guerdon.calendar import Calendar
 from guerdon.clock import Clock
 from guerdon.database import Database, Document
-from guerdon.errors import DatabaseUnavailable, GuerdonError
+from guerdon.errors import GuerdonError
 from guerdon.ledger.committer import Committer
-from guerdon.ledger.decide import decide_batch
 from guerdon.ledger.models import Account, Command, CommandOutcome, CommandResult, Entry, T, entry_id
+from guerdon.ledger.rehearsal import Rehearsal
 from guerdon.ledger.store import ACCOUNTS, ENTRIES, decode_account, decode_entry
 from guerdon.money import ScaleOf, scale_unknown
 
@@ -50,8 +48,8 @@ class Ledger:
 
     # --- commands ---------------------------------------------------------------------------------------------------
 
-    async def submit(self, command: Command[T]) -> CommandOutcome[T]:
-        """Commit one command and return its outcome.
+    async def submit(self, command: Command[T], *, dry_run: bool = False) -> CommandOutcome[T]:
+        """Commit one command and return its outcome. A dry run returns the same outcome and writes nothing.
 
         Raises:
             GuerdonError: The refusal that `decide` raised.
@@ -60,14 +58,16 @@ class Ledger:
             OutcomeUnknown: The deadline passed during the commit; repeat with the same key to learn the outcome.
             DatabaseUnavailable: No primary answered before the deadline; nothing was written.
         """
-        return await self._committer.enqueue(command)
+        return await (self.preview(command) if dry_run else self._committer.enqueue(command))
 
-    async def submit_all(self, commands: Sequence[Command[T]]) -> list[CommandResult[T]]:
+    async def submit_all(self, commands: Sequence[Command[T]], *, dry_run: bool = False) -> list[CommandResult[T]]:
         """Commit independent commands, in order where they share an account, and return the result of each.
 
         Raises:
             Overloaded: The queue has no room for all of them; nothing was written.
         """
+        if dry_run:
+            return await self.rehearsal().submit_all(commands)
         results = await asyncio.gather(*self._committer.enqueue_all(commands), return_exceptions=True)
         outcomes: list[CommandResult[T]] = []
         for result in results:
@@ -84,17 +84,11 @@ class Ledger:
             Retry: The state that the command was made from has changed.
             DatabaseUnavailable: The database did not answer.
         """
-        try:
-            found = await self._committer.store.read([command])
-        except PyMongoError as error:
-            raise DatabaseUnavailable("the database does not answer", retry_after_seconds=1) from error
-        [result] = decide_batch([command], found, self._clock.now_ms(), self.calendar, scale_of=self._scale_of).results
-        if isinstance(result, GuerdonError):
-            try:
-                raise result
-            finally:
-                del result  # The traceback of the error refers to this frame: a reference cycle until a collection.
-        return result
+        return await self.rehearsal().submit(command)
+
+    def rehearsal(self) -> Rehearsal:
+        """Return a series of dry runs, each of which sees the effects of those before it."""
+        return Rehearsal(self._committer.store, self._clock, self.calendar, self._scale_of)
 
     async def close(self) -> None:
         """Refuse new commands and wait for those that are queued or in flight."""
@@ -130,12 +124,11 @@ class Ledger:
         document = await self._database.raw[ENTRIES].find_one({"_id": entry_id(account_id, seq), "owner": owner})
         return None if document is None else decode_entry(document)
 
-    async def get_entries(self, entry_ids: Sequence[str]) -> list[Entry]:
-        """Return the stored entries with these ids, in the given order; ids without an entry are left out."""
-        owners = sorted({each.partition(":")[0] for each in entry_ids})
+    async def find_entries(self, entry_ids: Collection[str]) -> dict[str, Entry]:
+        """Return the stored entries with these ids, by id; ids without an entry are left out."""
+        owners = sorted({entry.rpartition("#")[0].rpartition(":")[0] for entry in entry_ids})
         cursor = self._database.raw[ENTRIES].find({"_id": {"$in": sorted(entry_ids)}, "owner": {"$in": owners}})
-        found = {entry.id: entry async for document in cursor if (entry := decode_entry(document))}
-        return [found[each] for each in entry_ids if each in found]
+        return {entry.id: entry async for document in cursor if (entry := decode_entry(document))}
 
     async def list_entries(self, where: Document, *, limit: int) -> list[Entry]:
         """Return entries, newest first. `where` must bound `_id` to one account, and consist of typed values."""

@@ -10,12 +10,13 @@ from pymongo.errors import PyMongoError
 
 from guerdon.clock import Clock, to_datetime
 from guerdon.database import MAJORITY_JOURNALED, PRIMARY, SNAPSHOT, Database, Document, Session
+from guerdon.ledger import references
 from guerdon.ledger.contention import CONTENTION_LEASES
 from guerdon.ledger.decide import WritePlan
-from guerdon.ledger.expiry import HOLD_DOCUMENTS
+from guerdon.ledger.expiry import HOLD_DOCUMENTS, REVERSALS
 from guerdon.ledger.models import Account, Command, DocumentChange, Entry, RecordedRefusal
 
-ACCOUNTS, ENTRIES, REVERSALS = "accounts", "entries", "reversals"
+ACCOUNTS, ENTRIES = "accounts", "entries"
 REFUSAL_TTL_DAYS = 30
 READ_ROWS_MAX = 100_000
 INDEXES: dict[str, list[IndexModel]] = {
@@ -64,6 +65,31 @@ class Store:
         if unique_keys:
             pipeline.append(_union(ENTRIES, {"owner": {"$in": owners}, "once": {"$in": unique_keys}}))
         pipeline.extend(_union(name, {"_id": {"$in": sorted(ids)}}, tag=name) for name, ids in wanted.items())
+        found = _sort_rows(await self._read_rows(pipeline))
+        attempts = references.first_attempts(found[1], unique_keys)
+        if attempts:
+            await self._read_attempts(attempts, found)
+        return found
+
+    async def _read_attempts(self, first: Sequence[Entry], found: Found) -> None:
+        """Add what shows whether the references of these entries are free again: the later attempts, and whether the newest was undone.
+
+        A later snapshot is sufficient. What was undone stays undone, and the unique index refuses an attempt that another process has made.
+        """
+        owners = sorted({entry.owner for entry in first})
+        keys = sorted({key for entry in first for key in references.further_keys(entry)})
+        _, recorded, documents = found
+        where = {"owner": {"$in": owners}, "once": {"$in": keys}}
+        async for row in self._database.raw[ENTRIES].find(where, hint="once"):
+            entry = decode_entry(row)
+            recorded.update(dict.fromkeys(entry.unique_keys or (), entry))
+        refs = [references.document_of(references.newest_attempt(entry, recorded)) for entry in first]
+        for collection in sorted({ref.collection for ref in refs}):
+            ids = sorted({ref.id for ref in refs if ref.collection == collection})
+            async for row in self._database.raw[collection].find({"_id": {"$in": ids}}):
+                documents.setdefault((collection, row["_id"]), row)
+
+    async def _read_rows(self, pipeline: list[Document]) -> list[Document]:
         reply = await self._database.raw.command(
             {
                 "aggregate": ACCOUNTS,
@@ -79,7 +105,7 @@ class Store:
             reply = await self._database.raw.command({"getMore": cursor["id"], "collection": ACCOUNTS})
             cursor = reply["cursor"]
             rows.extend(cursor["nextBatch"])
-        return _sort_rows(rows)
+        return rows
 
     async def write(self, plan: WritePlan) -> None:
         """Write the plan in one transaction.

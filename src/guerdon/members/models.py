@@ -11,6 +11,8 @@ from guerdon.permissions import Role
 from guerdon.types import EXPECTED, KEY_WORDS, ExternalId, PageQuery, Text
 
 MEMBERS = "members"
+BIRTHDAY = "birthday"
+"""Name of the attribute that conditions read as the member's birthday."""
 NO_MEMBER = "this member does not exist"
 CLAIMS = "claims"
 PERSON_KEYS = "person_keys"
@@ -34,7 +36,11 @@ Attributes = Annotated[
         Annotated[str, Meta(min_length=1, max_length=40, pattern=r"^[A-Za-z0-9_-]+$(?!\n)", extra={EXPECTED: KEY_WORDS})],
         AttributeValue,
     ],
-    Meta(max_length=20, description="Up to 20 attributes of the member that campaigns can read.", examples=[{"country": "GB"}]),
+    Meta(
+        max_length=20,
+        description="Up to 20 attributes of the member that campaigns can read. `birthday` must be a day such as `1990-02-28`.",
+        examples=[{"country": "GB"}],
+    ),
 ]
 MemberStatus = Literal["active", "disabled", "erasing", "erased"]
 Email = Annotated[str, Meta(min_length=3, max_length=EMAIL_LENGTH_MAX, examples=["ada@example.com"])]

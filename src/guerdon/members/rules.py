@@ -2,14 +2,17 @@
 
 import re
 import unicodedata
+from collections.abc import Mapping
+from datetime import date, timedelta
 
 from email_validator import EmailNotValidError, validate_email
 
 from guerdon.errors import Forbidden, Validation
 from guerdon.members.lookalikes import LOOKALIKES
-from guerdon.members.models import EMAIL_LENGTH_MAX, Member
+from guerdon.members.models import BIRTHDAY, EMAIL_LENGTH_MAX, Member
 from guerdon.permissions import ROLES_SCOPE, Actor
 
+_DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}\Z")
 EMAIL_CLAIM = "email:"
 EXTERNAL_ID_CLAIM = "external_id:"
 _INVISIBLE = re.compile(
@@ -39,6 +42,25 @@ def valid_email(text: str) -> str:
 def normal_email(address: str) -> str:
     """Return the form in which valid addresses are compared: equal for two spellings that look the same."""
     return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", address).casefold()).translate(LOOKALIKES)
+
+
+def faults_of_attributes(attributes: Mapping[str, object], today: date) -> list[Validation]:
+    """Return the faults of attributes that have a meaning. `today` is the day in UTC.
+
+    `birthday` is the only one: a value that is no date would be no birthday in any condition, without an error.
+    """
+    if BIRTHDAY not in attributes:
+        return []
+    pointer, text = f"/attributes/{BIRTHDAY}", attributes[BIRTHDAY]
+    try:
+        born = date.fromisoformat(text) if isinstance(text, str) and _DAY.match(text) else None
+    except ValueError:
+        born = None
+    if born is None:
+        return [Validation.at(pointer, "it must be an existing day such as 1990-02-28; use another name for other values")]
+    if born > today + timedelta(days=1):
+        return [Validation.at(pointer, "it must not be in the future")]
+    return []
 
 
 def claimed_field(claim_id: str) -> str:

@@ -3,13 +3,13 @@
 import asyncio
 from collections.abc import Collection
 
-from guerdon.clock import Clock
+from guerdon.clock import Clock, to_datetime
 from guerdon.database import Database, Document, PyMongoError, Session, may_try_again
 from guerdon.errors import AlreadyExists, DatabaseUnavailable, InvalidState, NotFound, Unauthenticated, Validation
 from guerdon.ids import MEMBER_ID, IdSource
 from guerdon.members.models import CLAIMS, MEMBERS, NO_MEMBER, PERSON_KEYS, Claim, Member, Person, PersonKey, Profile
 from guerdon.members.passwords import PasswordHasher, check_new_password
-from guerdon.members.rules import claimed_field, require_authority, valid_email
+from guerdon.members.rules import claimed_field, faults_of_attributes, require_authority, valid_email
 from guerdon.members.vault import Vault, open_profile, seal_profile
 from guerdon.permissions import Actor, Role
 
@@ -64,12 +64,15 @@ class Members:
         """Create a member on behalf of a service. The member has no password and cannot log in yet.
 
         Raises:
-            Validation: there is neither an external id nor an address, or the address is not valid.
+            Validation: there is neither an external id nor an address, the address is not valid, or the birthday is no date.
             AlreadyExists: the external id or the address belongs to another member; `field` names it.
             DatabaseUnavailable: the database did not commit in time.
         """
+        faults = faults_of_attributes(attributes or {}, to_datetime(self._clock.now_ms()).date())
         if external_id is None and email is None:
-            raise Validation.at("", "a member needs an external_id, an email, or both")
+            faults.append(Validation.at("", "a member needs an external_id, an email, or both"))
+        if faults:
+            raise Validation.all_of(faults)
         address = None if email is None else valid_email(email)
         return await self._add(Profile(external_id=external_id, email=address, attributes=attributes or {}))
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from guerdon.audit_log.service import AuditLog
+from guerdon.http.dry_run import DRY_RUN
 from guerdon.http.operation import SAFE_METHODS, Operation, Request, Response, in_time
 from guerdon.permissions import ADMIN_SCOPES
 
@@ -18,7 +19,8 @@ class AuditRecords:
     async def process_resource(self, req: Request, resp: Response, resource: object, params: dict[str, Any]) -> None:
         declared = self._operations.get((req.uri_template or "", req.method))
         actor = req.context.actor
-        if declared is None:
+        # A dry run changes nothing.
+        if declared is None or (declared.dry_run is not None and req.query_string == DRY_RUN):
             return
         if declared.audited:
             audited = actor.kind != "member"

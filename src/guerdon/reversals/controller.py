@@ -62,6 +62,7 @@ class TransactionResource:
             Overloaded,
         ),
         idempotent=True,
+        dry_run=("id", "seq", "hold.id", "postings.seq"),
         example={"amount": None, "reason": "returned goods"},
     )
     async def on_post_reverse(self, req: Request, resp: Response, transaction_id: str) -> None:

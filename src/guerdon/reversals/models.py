@@ -15,7 +15,7 @@ class ReversalCreate(Struct, frozen=True, forbid_unknown_fields=True):
     reason: Reason | None = None
     """Reason in the caller's words. It is kept permanently, so it must not contain personal data."""
     reference: Reference | None = None
-    """The caller's own name of the business fact, unique per member. It is kept permanently, so it must not contain personal data."""
+    """The caller's own name of the business fact, unique per member until it is undone whole. It is kept permanently, so it must not contain personal data."""
     metadata: Metadata = {}
     """Up to 20 texts by name. They are kept permanently, so they must not contain personal data."""
 

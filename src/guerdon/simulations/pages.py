@@ -92,7 +92,7 @@ class Page:
             purchase_id = f"{self._simulation_id}/{recorded.id}"
             self._purchases[recorded.id] = SimulatedPurchase(id=purchase_id, awards=list(outcome.awards), due=differences)
             self._changed.add(recorded.id)
-        accumulator.add(recorded, outcome.awards, (outcome.tier, event_input.inputs.tier), self._members)
+        accumulator.add(recorded, outcome.awards, outcome.tiers, self._members)
 
     def _input_of(self, recorded: RecordedEvent, sums: Sums) -> SimulationInput | None:
         """Return the data to evaluate an event again; if some of it is missing, count the reason in `sums` and return None."""

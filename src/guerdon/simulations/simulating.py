@@ -69,7 +69,8 @@ class SimulatedOutcome(Struct, frozen=True):
     """Outcome of an event in the simulation."""
 
     awards: list[Award]
-    tier: str | None
+    tiers: tuple[str | None, str | None]
+    """Simulated and real tier of the member at the time of the event."""
     clawback_differences: dict[str, int]
     """By campaign: simulated minus real amount by which refunds reduce the award of a purchase."""
     confirmed: list[Award] | None = None
@@ -101,9 +102,10 @@ def simulate(event_input: SimulationInput, members: Mapping[str, SimulatedMember
     """
     recorded, inputs = event_input.recorded, event_input.inputs
     event, member = event_of(recorded), members[recorded.owner]
-    tier = _tier(event_input, member)
+    real_tier = _real_tier(event_input)
+    tier = _tier(event_input, member, real_tier)
     if event.about is not None and event.refund_of is None:
-        return SimulatedOutcome([], tier, {}, _confirmation(event, event_input, members))
+        return SimulatedOutcome([], (tier, real_tier), {}, _confirmation(event, event_input, members))
     if event.refund_of is not None:
         pair = _refund(event, event_input, members)
     else:
@@ -126,14 +128,22 @@ def simulate(event_input: SimulationInput, members: Mapping[str, SimulatedMember
             member.achieved.pop(campaign, None)
         else:
             member.achieved[campaign] = progress
-    return SimulatedOutcome(awards, tier, pair.clawback_differences)
+    return SimulatedOutcome(awards, (tier, real_tier), pair.clawback_differences)
 
 
-def _tier(event_input: SimulationInput, member: SimulatedMember) -> str | None:
-    """Return the simulated tier at the time of the event: the recorded one, unless qualifying points differ."""
+def _real_tier(event_input: SimulationInput) -> str | None:
+    """Return the real tier at the time of the event. Refunds are recorded without it, because no campaign evaluates them."""
+    recorded, inputs = event_input.recorded, event_input.inputs
+    if recorded.refund_of is None:
+        return inputs.tier
+    return tier_at(event_input.tiers, inputs.qualifying, recorded.occurred_at, calendar_of(inputs.zone))
+
+
+def _tier(event_input: SimulationInput, member: SimulatedMember, real_tier: str | None) -> str | None:
+    """Return the simulated tier at the time of the event: the real one, unless qualifying points differ."""
     inputs = event_input.inputs
     if not any(tiers.asset in member.qualifying for tiers in event_input.tiers):
-        return inputs.tier
+        return real_tier
     qualifying = simulated_qualifying(member, inputs)
     return tier_at(event_input.tiers, qualifying, event_input.recorded.occurred_at, calendar_of(inputs.zone))
 

@@ -7,7 +7,7 @@ from typing import Literal
 
 from msgspec import Struct
 
-from guerdon.errors import DatabaseUnavailable, GuerdonError, NotFound, registry
+from guerdon.errors import ClockSkewed, DatabaseUnavailable, GuerdonError, NotFound, registry
 from guerdon.http.operation import Request, Response, operation, send
 from guerdon.permissions import METRICS_SCOPE, PUBLIC, scope
 from guerdon.system.metrics import CONTENT_TYPE, Metrics
@@ -38,18 +38,20 @@ class Health(Struct, frozen=True):
 class HealthResource:
     """`/health/live` and `/health/ready`"""
 
-    def __init__(self, ping: Callable[[], Awaitable[None]]) -> None:
-        self._ping = ping
+    def __init__(self, check_ready: Callable[[], Awaitable[None]]) -> None:
+        self._check_ready = check_ready
 
     @operation("getLiveness", PUBLIC, tag="operations", answers={200: Health}, quota="none")
     async def on_get_live(self, _req: Request, resp: Response) -> None:
         """Check that the process answers. A database that fails does not change the answer."""
         send(resp, Health("ok"))
 
-    @operation("getReadiness", PUBLIC, tag="operations", answers={200: Health}, errors=(DatabaseUnavailable,), quota="none")
+    @operation(
+        "getReadiness", PUBLIC, tag="operations", answers={200: Health}, errors=(ClockSkewed, DatabaseUnavailable), quota="none"
+    )
     async def on_get_ready(self, _req: Request, resp: Response) -> None:
-        """Check that the database answers."""
-        await self._ping()
+        """Check that the database answers, and that its clock agrees with the clock of this machine."""
+        await self._check_ready()
         send(resp, Health("ok"))
 
 
@@ -162,9 +164,11 @@ def _send_page(resp: Response, title: str, body: str) -> None:
     )
 
 
-def routes(docs: DocsResource | None, metrics: Metrics, ping: Callable[[], Awaitable[None]], *, open_metrics: bool) -> Routes:
+def routes(
+    docs: DocsResource | None, metrics: Metrics, check_ready: Callable[[], Awaitable[None]], *, open_metrics: bool
+) -> Routes:
     """Return (path, resource, suffix) of every route. Without `docs` the documentation is not served."""
-    health, problems = HealthResource(ping), ProblemsResource()
+    health, problems = HealthResource(check_ready), ProblemsResource()
     pages: Routes = [("/openapi.json", docs, "document"), ("/docs", docs, "page"), ("/docs/{name}", docs, "file")]
     return [
         ("/health/live", health, "live"),

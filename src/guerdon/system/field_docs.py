@@ -8,10 +8,16 @@ from itertools import pairwise
 
 from msgspec import Struct
 
+from guerdon.http.dry_run import DESCRIPTION, FLAG, usual_of
+
 
 @cache
 def field_docs(struct: type[Struct]) -> dict[str, str]:
     """Return the docstring of each documented field by its name in JSON. A subclass inherits docstrings and may replace them."""
+    usual = usual_of(struct)
+    if usual is not struct:
+        names = struct.__struct_encode_fields__
+        return {FLAG: DESCRIPTION} | {name: text for name, text in field_docs(usual).items() if name in names}
     found: dict[str, str] = {}
     for kind in reversed(struct.__mro__):
         if kind.__module__.partition(".")[0] == "guerdon":

@@ -6,6 +6,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, H
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from guerdon.clock_sync import ClockSync
 from guerdon.ledger.service import Ledger
 
 BUCKETS = (0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
@@ -28,9 +29,11 @@ class Metrics:
         )
         self._children: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
 
-    def watch(self, ledger: Ledger) -> None:
-        """Export the counters of the ledger."""
+    def watch(self, ledger: Ledger, clock_sync: ClockSync | None) -> None:
+        """Export the counters of the ledger and, if the clock follows the database, their difference."""
         self._registry.register(_LedgerCollector(ledger))
+        if clock_sync is not None:
+            self._registry.register(_ClockCollector(clock_sync))
 
     def observe(self, method: str, route: str, status: int, seconds: float) -> None:
         """Count one request. Labelled children are kept, because looking one up costs more than counting."""
@@ -57,3 +60,17 @@ class _LedgerCollector(Collector):
         yield CounterMetricFamily("guerdon_ledger_conflicts", "Batches read again after losing a race.", value=stats.conflicts)
         yield GaugeMetricFamily("guerdon_ledger_queued", "Commands waiting for a commit.", value=stats.queued)
         yield GaugeMetricFamily("guerdon_ledger_in_flight", "Batches being committed.", value=stats.in_flight)
+
+
+class _ClockCollector(Collector):
+    def __init__(self, clock_sync: ClockSync) -> None:
+        self._clock_sync = clock_sync
+
+    def collect(self) -> Iterator[Metric]:
+        sync = self._clock_sync
+        yield GaugeMetricFamily(
+            "guerdon_clock_skew_seconds", "Time of the machine minus time of the database.", value=sync.skew_ms / 1000
+        )
+        yield CounterMetricFamily(
+            "guerdon_clock_skewed_measurements", "Measurements that found too large a difference.", value=sync.skewed_measurements
+        )

@@ -52,6 +52,13 @@ _KEY_PARAMETER = {
     "description": "Key that the client creates before the first attempt. The same key with the same body returns the first answer again.",
     "example": "c0ffee-0001",
 }
+_DRY_RUN_PARAMETER = {
+    "name": "dry_run",
+    "in": "query",
+    "required": False,
+    "schema": {"type": "boolean", "default": False},
+    "description": "True to return the decision, with the status 200, and write nothing.",
+}
 _EVENT = {
     "type": "object",
     "required": ["event", "id", "data"],
@@ -165,7 +172,11 @@ def _render(routes: Shape) -> bytes:
     for path, resource, suffix in routes:
         for method, declared in operations_of(path, resource, suffix).items():
             _finish(document["paths"][path][method.lower()], declared, path)
-    for name, struct in _structs_of(routes).items():
+    structs = _structs_of(routes)
+    dry_runs = [struct for name, struct in structs.items() if name not in document["components"]["schemas"]]
+    _, schemas = msgspec.json.schema_components(dry_runs, ref_template="#/components/schemas/{name}")
+    document["components"]["schemas"] |= schemas
+    for name, struct in structs.items():
         _describe(document["components"]["schemas"][name]["properties"], struct)
     _make_portable(document)
     document.pop("security", None)
@@ -205,7 +216,7 @@ _BODY_ERRORS: frozenset[type[GuerdonError]] = frozenset({MalformedJson, BodyTooL
 def errors_of(declared: Operation) -> set[type[GuerdonError]]:
     """Return the errors that a route can answer: its own, and those of the server, rate limits, its policy and the checks of its input."""
     errors: set[type[GuerdonError]] = {*_COMMON_ERRORS, *declared.errors}
-    if declared.body is not None:
+    if declared.body is not None or declared.refuses_body:
         errors |= _BODY_ERRORS
     if declared.takes is not None:
         errors |= _BODY_ERRORS - {MalformedJson}
@@ -233,7 +244,7 @@ def _structs_of(routes: Shape) -> dict[str, type[Struct]]:
             walk(part)
 
     for declared in (each for path, resource, suffix in routes for each in operations_of(path, resource, suffix).values()):
-        for struct in (declared.body, declared.query, *declared.answers.values()):
+        for struct in (declared.body, declared.query, declared.dry_run, *declared.answers.values()):
             if struct is not None:
                 walk(mi.type_info(struct))
     walk(mi.type_info(Problem))
@@ -301,10 +312,25 @@ def _make_portable(node: Any) -> None:
                 _make_portable(each)
 
 
+def _add_dry_run(entry: dict[str, Any], answer: type[Struct]) -> None:
+    """Add the parameter of a dry run and its answer, which may have the status of the usual one."""
+    entry["parameters"].append(dict(_DRY_RUN_PARAMETER))
+    schema = {"$ref": f"#/components/schemas/{answer.__name__}"}
+    known = entry["responses"].get("200")
+    if known is None:
+        content = {JSON_TYPE: {"schema": schema, "example": example_of(answer)}}
+        entry["responses"]["200"] = {"description": "Decision of a dry run. Nothing was written.", "content": content}
+    else:
+        media = known["content"][JSON_TYPE]
+        media["schema"] = {"anyOf": [media["schema"], schema]}
+
+
 def _finish(entry: dict[str, Any], declared: Operation, path: str) -> None:
     """Add what SpecTree does not know: descriptions of parameters, the key header, examples, and the media type of problems."""
     if declared.idempotent:
         entry["parameters"].insert(0, _KEY_PARAMETER)
+    if declared.dry_run is not None:
+        _add_dry_run(entry, declared.dry_run)
     if declared.body_optional:
         entry["requestBody"]["required"] = False
     if declared.takes is not None:

@@ -49,6 +49,7 @@ class TransactionsResource:
             Overloaded,
         ),
         idempotent=True,
+        dry_run=("id", "postings.seq"),
         example={
             "kind": "exchange",
             "postings": [

@@ -1,19 +1,17 @@
 """Wire structs of transactions of several postings, and their construction from entries."""
 
 from collections.abc import Sequence
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Literal
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from guerdon.clock import rfc3339
-from guerdon.ledger.models import SYSTEM, Entry, EntryKind
+from guerdon.ledger.models import SYSTEM, Entry
 from guerdon.money import AMOUNT_MAX, AssetCode
-from guerdon.types import EXPECTED, Metadata, Reason, Reference
+from guerdon.types import Metadata, Reason, Reference
 from guerdon.wallets.models import EffectiveAt, TransactionView, WalletId, view_transaction
 
 POSTINGS_MAX = 20
-RESERVED_KINDS = frozenset(get_args(EntryKind)) - {"transaction", "exchange", "transfer"}
-"""Kinds that the ledger gives to its own transactions. A caller cannot choose them."""
 SystemAccount = Literal["system:issuer", "system:merchant", "system:cash", "system:breakage", "system:exchange"]
 SignedAmount = Annotated[
     int,
@@ -24,17 +22,12 @@ SignedAmount = Annotated[
         examples=[-500],
     ),
 ]
-TransactionKind = Annotated[
-    str,
-    Meta(
-        min_length=1,
-        max_length=20,
-        pattern=r"^[a-z][a-z_]*$(?!\n)",
-        extra={EXPECTED: "must consist of lower-case letters and _, and begin with a letter"},
-        description="Your own word for the transaction, such as `exchange` or `payout`. The kinds of other entries are reserved.",
-        examples=["exchange"],
-    ),
-]
+
+
+TransactionKind = Literal[
+    "transaction", "exchange", "transfer", "adjustment", "conversion", "donation", "fee", "payment", "payout", "purchase", "sale", "split",
+]  # fmt: skip
+"""Kinds that callers can give to a transaction of several postings."""
 
 
 class PostingCreate(Struct, frozen=True, forbid_unknown_fields=True):
@@ -56,7 +49,7 @@ class TransactionCreate(Struct, frozen=True, forbid_unknown_fields=True):
     postings: Annotated[list[PostingCreate], Meta(min_length=2, max_length=POSTINGS_MAX)]
     """Changes of wallets and system accounts."""
     kind: TransactionKind = "transaction"
-    """Your own word for the transaction. It becomes the kind of its entries."""
+    """Kind of the transaction and of its entries."""
     reason: Reason | None = None
     """Reason in the caller's words. It is kept permanently, so it must not contain personal data."""
     reference: Reference | None = None

@@ -11,7 +11,7 @@ from msgspec import Struct
 
 from guerdon.errors import Validation, collect
 from guerdon.ledger.models import EXCHANGE, Posting
-from guerdon.transactions.models import RESERVED_KINDS, PostingCreate, TransactionCreate
+from guerdon.transactions.models import PostingCreate, TransactionCreate
 
 
 class _Unpaired(Struct):
@@ -36,11 +36,9 @@ def pair(body: TransactionCreate) -> PairedPostings:
     """Return the postings of a request, paired by asset.
 
     Raises:
-        Validation: A posting or the kind is invalid, or an asset does not balance.
+        Validation: A posting is invalid, or an asset does not balance.
     """
     faults: list[Validation] = []
-    if body.kind in RESERVED_KINDS:
-        faults.append(Validation.at("/kind", f"the kind {body.kind} is reserved; choose another word"))
     wallets: dict[str, dict[str, _Unpaired]] = {}
     systems: dict[str, list[_Unpaired]] = {}
     for index, posting in enumerate(body.postings):

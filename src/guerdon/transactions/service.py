@@ -49,25 +49,25 @@ class Transactions:
         opens = await self._wallets.accounts_to_open(paired.credited)
         movement = Movement(transaction, idempotency, accounts, tuple(opens.values()), paired.totals)
         owners = tuple(dict.fromkeys(account.partition(":")[0] for account in accounts))
-        return await self.complete(await self._ledger.submit(command_of(movement, owners)))
+        return await self.complete(await self._ledger.submit(command_of(movement, owners), dry_run=request.dry_run))
 
     async def complete(self, outcome: CommandOutcome) -> CommandOutcome:
         """Return the outcome with all entries of its transaction. A replay finds only the first one."""
         first = outcome.entries[0]
         if not outcome.replayed or first.sides is None:
             return outcome
-        return CommandOutcome(tuple(await self.with_sides(first)), replayed=True)
+        return CommandOutcome(tuple(await self._with_sides(first)), replayed=True)
 
-    async def with_sides(self, first: Entry) -> list[Entry]:
+    async def _with_sides(self, first: Entry) -> list[Entry]:
         """Return the entries of a transaction of several postings. They never change, so any read is sufficient.
 
         Raises:
             DatabaseUnavailable: An entry that must exist cannot be read now.
         """
-        sides = await self._ledger.get_entries(first.sides) if first.sides else []
+        sides = await self._ledger.find_entries(first.sides) if first.sides else {}
         if len(sides) != len(first.sides or ()):
             raise DatabaseUnavailable("a part of the transaction cannot be read now; try again", retry_after_seconds=1)
-        return [first, *sides]
+        return [first, *(sides[each] for each in first.sides or ())]
 
 
 def _accounts_of(postings: Iterable[Posting]) -> tuple[str, ...]:

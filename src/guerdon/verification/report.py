@@ -42,6 +42,10 @@ class VerificationReport(Struct):
     """First violation of each broken law."""
     overdue: int = 0
     """Number of accounts with expired value that is not booked yet. This is not a violation: the value cannot be spent."""
+    ahead: int = 0
+    """Number of entries that are dated after the time of the database. This is not a violation, but a clock was wrong: value may have expired early."""
+    first_ahead: str | None = None
+    """Id of the first of these entries."""
     balances: dict[str, dict[str, int]] = {}
     """Balance of `wallets` and of each system account by asset, in minor units. They add up to 0 for each asset."""
     checkpoints: int = 0

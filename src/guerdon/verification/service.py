@@ -19,8 +19,20 @@ from guerdon.clock import to_ms
 from guerdon.database import Database, Document, Session
 from guerdon.errors import NotFound
 from guerdon.ledger.expiry import HOLD_DOCUMENTS
-from guerdon.ledger.models import REFUSAL, SEQ_DIGITS, SYSTEM, Account, Entry, entry_id, hold_id, parse_location, unique_key
+from guerdon.ledger.models import (
+    REFUSAL,
+    SEQ_DIGITS,
+    SYSTEM,
+    Account,
+    Entry,
+    entry_id,
+    hold_id,
+    parse_location,
+    reference_key,
+    unique_key,
+)
 from guerdon.ledger.store import ACCOUNTS, ENTRIES, REVERSALS, decode_account, decode_entry, encode
+from guerdon.simulated_clock.models import CLOCK_ID, CLOCKS, StoredClock
 from guerdon.verification.account_replay import AccountReplay
 from guerdon.verification.checkpoints import CheckpointKeys, check_chain
 from guerdon.verification.documents import Stage, check_documents
@@ -37,6 +49,8 @@ __all__ = ["LAWS", "Law", "VerificationReport", "Violation", "verify", "verify_a
 PAGE_ACCOUNTS = 1000
 BATCH_ENTRIES = 5000
 PROGRESS_EVERY = 10_000
+CLOCK_ERROR_MS_MAX = 5_000
+"""Time by which the clock of a process may be ahead of the database: it stops rather than going back."""
 UNIQUE_KEYS_IN_MEMORY = 200_000
 """Maximum number of unique keys of one owner that are compared in memory (about 20 MiB). Each further one is looked up."""
 STAGES: tuple[Stage, ...] = ("events", "holds", "reversals", "refusals", "vouchers")
@@ -114,6 +128,12 @@ async def verify_account(database: Database, account_id: str, *, calendar: Calen
 
 async def _server_time_ms(database: Database) -> int:
     return to_ms((await database.raw.command("hello"))["localTime"].replace(tzinfo=UTC))
+
+
+async def _latest_entry_ms(database: Database) -> int:
+    """Return the latest time that an entry can have now: that of the database, and of its simulated clock if that was moved forward."""
+    moved = await database.collection(CLOCKS, StoredClock).get(CLOCK_ID)
+    return await _server_time_ms(database) + (0 if moved is None else moved.offset_ms) + CLOCK_ERROR_MS_MAX
 
 
 async def _count(database: Database) -> int:
@@ -197,7 +217,7 @@ class _LedgerWalk:
         self.unique_keys_max = UNIQUE_KEYS_IN_MEMORY
         self._database = database
         self._calendar = calendar
-        self._now_ms = now_ms
+        self._now_ms = self._latest_at_ms = now_ms
         self._report_violation = position.report.add
         position.trial_balance.committed_before = position.trial_balance.committed_before or now_ms - COMMIT_MS
         self._lookups = Lookups(database, self._report_violation, position.trial_balance)
@@ -220,6 +240,8 @@ class _LedgerWalk:
 
     async def check_page(self, page: _AccountPage, ids: Document) -> None:
         """Apply the entries of the accounts of a page, then compare the result with their rows, holds and refunds."""
+        # Read after the page, so no entry of the page is dated later unless a clock was wrong.
+        self._latest_at_ms = await _latest_entry_ms(self._database)
         recounts = len(self.position.recounts)
         replays = {
             account_id: AccountReplay(account, self._calendar, self._report_violation, recounts)
@@ -266,7 +288,11 @@ class _LedgerWalk:
                 self._report_violation("L6", name[:200], f"the entry is damaged: {fault}")
 
     def _follow(self, replay: AccountReplay, entry: Entry, account_id: str, seq: int) -> None:
-        self.position.report.entries += 1
+        report = self.position.report
+        report.entries += 1
+        if entry.at > self._latest_at_ms:
+            report.ahead += 1
+            report.first_ahead = report.first_ahead or entry.id
         current_transaction = replay.transaction if entry.transaction is not None else ""
         ended = replay.follow(entry, seq)
         self.position.trial_balance.add(entry)
@@ -293,7 +319,7 @@ class _LedgerWalk:
         if entry.key is not None:
             unique_keys.append(unique_key(entry.owner, "key", entry.actor, entry.key))
             if entry.reference is not None:
-                unique_keys.append(unique_key(entry.owner, "reference", entry.reference))
+                unique_keys.append(reference_key(entry.owner, entry.reference, entry.attempt))
         if unique_keys != (entry.unique_keys or []):
             self._report_violation("L4", entry.id, "its unique keys are not those of its key and reference")
         for each in unique_keys:

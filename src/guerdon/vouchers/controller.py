@@ -91,6 +91,15 @@ class RedeemResource:
             Overloaded,
         ),
         idempotent=True,
+        dry_run=(
+            "voucher.id",
+            "voucher.code",
+            "voucher.transaction_id",
+            "transaction.id",
+            "transaction.seq",
+            "transaction.hold.id",
+            "transaction.metadata.voucher",
+        ),
         example={"member_id": "mem_019a7f3c2d1e4b5a69788796a5b4c3d2"},
     )
     async def on_post(self, req: Request, resp: Response, offer_id: str) -> None:

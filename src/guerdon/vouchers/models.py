@@ -143,7 +143,7 @@ class RedeemCreate(Struct, frozen=True, forbid_unknown_fields=True):
     member_id: MemberId | None = None
     """Member who redeems. Required for service keys and staff; a member omits it."""
     reference: Reference | None = None
-    """Your own name of the redemption, accepted once per member."""
+    """Your own name of the redemption, accepted once per member, and again after the voucher was cancelled."""
 
 
 class VoucherView(Struct, frozen=True):

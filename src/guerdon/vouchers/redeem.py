@@ -15,6 +15,7 @@ from guerdon.calendar import Calendar
 from guerdon.campaigns.cel import compile_eligibility, facts_of_member
 from guerdon.campaigns.domain import PURCHASE, EvaluationInputs, MemberState, ShopEvent
 from guerdon.campaigns.evaluation import Subject, member_facts
+from guerdon.campaigns.purchase_history import last_purchase_before
 from guerdon.clock import optional_rfc3339, rfc3339
 from guerdon.errors import BusinessError, InsufficientFunds, LimitReached, NotEligible, NotFound, OfferUnavailable, Retry, SoldOut
 from guerdon.ledger.decide import find_replay
@@ -25,12 +26,14 @@ from guerdon.ledger.models import (
     Command,
     Decision,
     DocumentRef,
+    Entry,
     Idempotency,
     Posting,
     Transaction,
     View,
     transaction_id,
 )
+from guerdon.ledger.references import UndoRule, register_undo_rule
 from guerdon.members.models import MEMBERS
 from guerdon.money import BALANCE_CEILING, AmountText
 from guerdon.offers.models import OFFERS, FixedValue, LimitPeriod, Offer
@@ -202,7 +205,7 @@ class RedeemContext(Struct, frozen=True, dict=True):
             judged_at=self.view.now_ms,
             tier=self.tier,
             purchases=self.member_state.purchases,
-            last_purchase_at=self.member_state.last_purchase_at,
+            last_purchase_at=last_purchase_before(self.member_state, self.view.now_ms),
             referrer=self.member_state.referrer,
         )
         return facts_of_member(member_facts(self.subject, purchase, inputs, self.calendar), self.view.now_ms)
@@ -283,6 +286,14 @@ def unaffordable(offer: Offer, context: RedeemContext) -> BusinessError | None:
         needed=price.amount,
         wallet=name,
     )
+
+
+def _voucher_document(entry: Entry) -> DocumentRef:
+    return DocumentRef(VOUCHERS, entry.metadata["voucher"], entry.owner)
+
+
+# The entry with the reference of a redemption is that of the price, or that of the first counter if there is no price.
+register_undo_rule(("redeem", "issue"), UndoRule(_voucher_document, lambda _, voucher, __: voucher["state"] == "cancelled"))
 
 
 # --- issue ----------------------------------------------------------------------------------------------------------

@@ -120,7 +120,7 @@ class Vouchers:
                 checks_member=complete or offer.price is None,
             )
             try:
-                outcome = await self._ledger.submit(redeem_command(redemption))
+                outcome = await self._ledger.submit(redeem_command(redemption), dry_run=request.dry_run)
             except SoldOut:
                 self._sold_out.add(offer_id)
                 raise

@@ -16,7 +16,7 @@ from guerdon.errors import (
     WalletFrozen,
     WalletNotEmpty,
 )
-from guerdon.http.body import BULK_BODY_BYTES_MAX, read, read_optional
+from guerdon.http.body import read, read_optional
 from guerdon.http.idempotency import request_of
 from guerdon.http.operation import Request, Response, actor_of, note, operation, send
 from guerdon.ledger.models import CommandOutcome
@@ -27,8 +27,6 @@ from guerdon.wallets.models import (
     AssetCreate,
     AssetList,
     AssetView,
-    BulkAnswer,
-    BulkCreate,
     CreditCreate,
     DebitCreate,
     LotList,
@@ -106,6 +104,7 @@ class WalletResource:
         answers={201: TransactionView},
         errors=(*_MOVES, BalanceLimit, LimitReached),
         idempotent=True,
+        dry_run=("id", "seq", "hold.id"),
         example={"amount": 500, "reason": "welcome", "reference": "signup-17850", "expires_at": None},
     )
     async def on_post_credit(self, req: Request, resp: Response, wallet_id: str) -> None:
@@ -122,6 +121,7 @@ class WalletResource:
         answers={201: TransactionView},
         errors=(*_MOVES, InsufficientFunds, LimitReached),
         idempotent=True,
+        dry_run=("id", "seq", "hold.id"),
         example={"amount": 500, "reference": "order-1001"},
     )
     async def on_post_debit(self, req: Request, resp: Response, wallet_id: str) -> None:
@@ -212,6 +212,7 @@ class TransfersResource:
         answers={201: TransactionView},
         errors=(*_MOVES, InsufficientFunds, BalanceLimit, LimitReached),
         idempotent=True,
+        dry_run=("id", "seq", "hold.id"),
         example={"from": _EXAMPLE_WALLET, "to": "mem_019a7f3c2d1e00000000000000000001:PTS", "amount": 1},
     )
     async def on_post(self, req: Request, resp: Response) -> None:
@@ -220,31 +221,6 @@ class TransfersResource:
         note(req, source=body.source, target=body.target)
         request = request_of(req, "POST /v1/transfers", raw)
         _send_transaction(resp, await self._wallets.transfer(request, body))
-
-
-class BulkResource:
-    """`/v1/bulk`"""
-
-    def __init__(self, wallets: Wallets) -> None:
-        self._wallets = wallets
-
-    @operation(
-        "runBulk",
-        scope("wallets:write"),
-        tag="wallets",
-        body=BulkCreate,
-        answers={200: BulkAnswer},
-        errors=(Overloaded,),
-        example={
-            "commands": [{"type": "debit", "wallet": _EXAMPLE_WALLET, "amount": 1, "key": "till-4-000017"}],
-            "atomic": False,
-        },
-    )
-    async def on_post(self, req: Request, resp: Response) -> None:
-        """Run up to 1,000 credits, debits and transfers, each with its own key and result, or all of them atomically."""
-        body, _ = await read(req, BulkCreate, bytes_max=BULK_BODY_BYTES_MAX)
-        note(req, commands=str(len(body.commands)))
-        send(resp, BulkAnswer(await self._wallets.run_bulk(actor_of(req), body)))
 
 
 class MemberWalletsResource:
@@ -278,7 +254,6 @@ def routes(wallets: Wallets, terms: WalletAdministration, assets: Assets) -> lis
         ("/v1/wallets/{wallet_id}/lots", wallet, "lots"),
         *((f"/v1/wallets/{{wallet_id}}/{name}", rules, name) for name in ("freeze", "unfreeze", "close", "terms")),
         ("/v1/transfers", TransfersResource(wallets), None),
-        ("/v1/bulk", BulkResource(wallets), None),
         ("/v1/members/{member_id}/wallets", members, None),
         ("/v1/me/wallets", members, "mine"),
     ]

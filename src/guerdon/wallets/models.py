@@ -2,7 +2,7 @@
 
 import re
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from msgspec import UNSET, Meta, Struct, UnsetType, field
 from pymongo import IndexModel
@@ -16,7 +16,6 @@ ASSETS = "assets"
 INDEXES: dict[str, list[IndexModel]] = {ASSETS: []}
 WALLET = "wallet"
 WALLET_ID = re.compile(r"(mem_[0-9a-f]{32}):([A-Z][A-Z0-9]{1,11})\Z")
-BULK_MAX = 1000
 SCALE_MAX = 8
 
 WalletId = Annotated[
@@ -105,7 +104,7 @@ class CreditCreate(Struct, frozen=True, forbid_unknown_fields=True):
     reason: Reason | None = None
     """Reason in the caller's words. It is kept permanently, so it must not contain personal data."""
     reference: Reference | None = None
-    """The caller's own name of the business fact, unique per member. It is kept permanently, so it must not contain personal data."""
+    """The caller's own name of the business fact, unique per member until it is undone whole. It is kept permanently, so it must not contain personal data."""
     source: Source = "paid"
     """`paid`, or `promotional` for value that was awarded."""
     available_at: AvailableAt | None = None
@@ -128,7 +127,7 @@ class DebitCreate(Struct, frozen=True, forbid_unknown_fields=True):
     reason: Reason | None = None
     """Reason in the caller's words. It is kept permanently, so it must not contain personal data."""
     reference: Reference | None = None
-    """The caller's own name of the business fact, unique per member. It is kept permanently, so it must not contain personal data."""
+    """The caller's own name of the business fact, unique per member until it is undone whole. It is kept permanently, so it must not contain personal data."""
     metadata: Metadata = {}
     """Up to 20 texts by name. They are kept permanently, so they must not contain personal data."""
     effective_at: EffectiveAt | None = None
@@ -147,7 +146,7 @@ class TransferCreate(Struct, frozen=True, forbid_unknown_fields=True):
     reason: Reason | None = None
     """Reason in the caller's words. It is kept permanently, so it must not contain personal data."""
     reference: Reference | None = None
-    """The caller's own name of the business fact, unique per member. It is kept permanently, so it must not contain personal data."""
+    """The caller's own name of the business fact, unique per member until it is undone whole. It is kept permanently, so it must not contain personal data."""
     metadata: Metadata = {}
     """Up to 20 texts by name. They are kept permanently, so they must not contain personal data."""
     effective_at: EffectiveAt | None = None
@@ -166,7 +165,7 @@ class BulkCredit(Struct, frozen=True, forbid_unknown_fields=True, tag_field="typ
     reason: Reason | None = None
     """Reason in the caller's words. It is kept permanently, so it must not contain personal data."""
     reference: Reference | None = None
-    """The caller's own name of the business fact, unique per member. It is kept permanently, so it must not contain personal data."""
+    """The caller's own name of the business fact, unique per member until it is undone whole. It is kept permanently, so it must not contain personal data."""
     source: Source = "paid"
     """`paid`, or `promotional` for value that was awarded."""
     available_at: AvailableAt | None = None
@@ -193,7 +192,7 @@ class BulkDebit(Struct, frozen=True, forbid_unknown_fields=True, tag_field="type
     reason: Reason | None = None
     """Reason in the caller's words. It is kept permanently, so it must not contain personal data."""
     reference: Reference | None = None
-    """The caller's own name of the business fact, unique per member. It is kept permanently, so it must not contain personal data."""
+    """The caller's own name of the business fact, unique per member until it is undone whole. It is kept permanently, so it must not contain personal data."""
     metadata: Metadata = {}
     """Up to 20 texts by name. They are kept permanently, so they must not contain personal data."""
     effective_at: EffectiveAt | None = None
@@ -214,7 +213,7 @@ class BulkTransfer(Struct, frozen=True, forbid_unknown_fields=True, tag_field="t
     reason: Reason | None = None
     """Reason in the caller's words. It is kept permanently, so it must not contain personal data."""
     reference: Reference | None = None
-    """The caller's own name of the business fact, unique per member. It is kept permanently, so it must not contain personal data."""
+    """The caller's own name of the business fact, unique per member until it is undone whole. It is kept permanently, so it must not contain personal data."""
     metadata: Metadata = {}
     """Up to 20 texts by name. They are kept permanently, so they must not contain personal data."""
     effective_at: EffectiveAt | None = None
@@ -222,15 +221,6 @@ class BulkTransfer(Struct, frozen=True, forbid_unknown_fields=True, tag_field="t
 
 
 BulkItem = BulkCredit | BulkDebit | BulkTransfer
-
-
-class BulkCreate(Struct, frozen=True, forbid_unknown_fields=True):
-    """Up to 1,000 commands, each with its own key and result."""
-
-    commands: Annotated[list[BulkItem], Meta(min_length=1, max_length=BULK_MAX)]
-    """Commands to run, in order."""
-    atomic: bool = False
-    """True to apply all commands or none."""
 
 
 class TermsView(Struct, frozen=True):
@@ -406,26 +396,6 @@ class LotList(Struct, frozen=True):
     """Items of the list."""
     next_cursor: None = None
     """Always null: the list is complete."""
-
-
-class BulkResult(Struct, frozen=True, omit_defaults=True):
-    """Result of one command of a bulk request: a transaction or a problem."""
-
-    status: int
-    """HTTP status that the command alone would have: 201, or that of the problem."""
-    transaction: TransactionView | None = None
-    """The transaction, if the command was applied."""
-    problem: dict[str, Any] | None = None
-    """The problem document, if the command was refused."""
-    replayed: bool = False
-    """True if an earlier request with the same key had this result."""
-
-
-class BulkAnswer(Struct, frozen=True):
-    """Results of a bulk request."""
-
-    results: list[BulkResult]
-    """One result for each command, in the order of the commands."""
 
 
 def view_wallet(state: WalletState) -> WalletView:

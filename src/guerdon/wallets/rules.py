@@ -1,12 +1,9 @@
 """Credits, debits and transfers as ledger commands. Pure: ids and time are arguments."""
 
-from collections.abc import Sequence
-from collections.abc import Set as AbstractSet
-
 from msgspec import Struct
 
 from guerdon.calendar import years_before
-from guerdon.errors import GuerdonError, IdempotencyKeyReused, NotFound, Validation
+from guerdon.errors import GuerdonError, NotFound, Validation
 from guerdon.ledger.decide import find_replay, guard
 from guerdon.ledger.models import (
     ISSUER,
@@ -14,7 +11,6 @@ from guerdon.ledger.models import (
     Account,
     Command,
     Decision,
-    Entry,
     EntryKind,
     Idempotency,
     Lot,
@@ -77,53 +73,8 @@ def command_of(movement: Movement, owners: tuple[str, ...]) -> Command:
     )
 
 
-def atomic_command_of(movements: Sequence[Movement], owners: tuple[str, ...]) -> Command:
-    """Return a command that applies all movements or none.
-
-    If all keys are known, the first results are returned. A mixture of known and new keys is refused as a reuse.
-    """
-
-    def decide(view: View) -> Decision:
-        earlier: list[Entry] = []
-        opened: set[str] = set()
-        for movement in movements:
-            try:
-                entry = find_replay(view, movement.idempotency)
-                if entry is None:
-                    _require_accounts(view, movement, opened)
-                    require_future(movement.transaction, view.now_ms)
-                    require_effective(movement.transaction.effective_at, view.now_ms)
-                    opened.update(account.id for account in movement.opens)
-            except GuerdonError as error:
-                error.subject = movement.transaction
-                raise
-            if entry is not None:
-                earlier.append(entry)
-        if len(earlier) == len(movements):
-            return Decision(replayed=tuple(earlier))
-        if earlier:
-            reused = IdempotencyKeyReused("the key was used before, in a request without the other commands")
-            reused.subject = next(m.transaction for m in movements if m.idempotency.key == earlier[0].key)
-            raise reused
-        opens = tuple({account.id: account for movement in movements for account in movement.opens}.values())
-        return Decision(tuple(movement.transaction for movement in movements), opens)
-
-    return Command(
-        owners=owners,
-        accounts=tuple({account for movement in movements for account in movement.accounts}),
-        decide=decide,
-        unique_keys=tuple(key for movement in movements for key in movement.idempotency.unique_keys),
-        size_bytes=COMMAND_BYTES * len(movements),
-    )
-
-
-def primary_entries(entries: Sequence[Entry]) -> list[Entry]:
-    """Return the first entry of each transaction: those that carry a key."""
-    return [entry for entry in entries if entry.key is not None]
-
-
-def _require_accounts(view: View, movement: Movement, opened: AbstractSet[str] = frozenset()) -> None:
-    opens = opened | {account.id for account in movement.opens}
+def _require_accounts(view: View, movement: Movement) -> None:
+    opens = {account.id for account in movement.opens}
     for account_id in movement.accounts:
         if account_id not in view.accounts and account_id not in opens:
             raise missing_wallet(account_id)

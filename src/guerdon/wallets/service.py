@@ -3,20 +3,17 @@
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 
-import msgspec
-
 from guerdon.calendar import Calendar
 from guerdon.clock import Clock, optional_utc_ms, utc_ms
-from guerdon.errors import GuerdonError, NotApplied, NotFound, Validation, collect
-from guerdon.http.idempotency import KeyedRequest, fingerprint
-from guerdon.http.operation import problem_of
+from guerdon.errors import GuerdonError, NotFound, Validation, collect
+from guerdon.http.idempotency import KeyedRequest
 from guerdon.ledger.expiry import bring_up_to
 from guerdon.ledger.lots import is_undated
 from guerdon.ledger.models import (
     AWAITING_CONFIRMATION,
     Account,
+    Command,
     CommandOutcome,
-    CommandResult,
     EntryKind,
     Idempotency,
     Lot,
@@ -29,31 +26,19 @@ from guerdon.wallets.assets import Assets
 from guerdon.wallets.models import (
     WALLET,
     WALLET_ID,
-    BulkCreate,
     BulkCredit,
     BulkDebit,
     BulkItem,
-    BulkResult,
     BulkTransfer,
     CreditCreate,
     DebitCreate,
     TransferCreate,
     WalletState,
-    view_transaction,
 )
-from guerdon.wallets.rules import (
-    Movement,
-    atomic_command_of,
-    command_of,
-    missing_wallet,
-    postings_of,
-    primary_entries,
-    require_effective,
-)
+from guerdon.wallets.rules import Movement, command_of, missing_wallet, postings_of, require_effective
 
 KNOWN_WALLETS_MAX = 50_000
 _BULK_KINDS: dict[type[BulkItem], EntryKind] = {BulkCredit: "credit", BulkDebit: "debit", BulkTransfer: "transfer"}
-_canonical = msgspec.json.Encoder()
 
 
 class Wallets:
@@ -96,18 +81,21 @@ class Wallets:
         """
         return await self._submit(request, "transfer", body.source, body, to=body.target)
 
-    async def run_bulk(self, actor: Actor, body: BulkCreate) -> list[BulkResult]:
-        """Run up to 1,000 commands and return one result each. A refused command stops the others only if the request is atomic.
-
-        Raises:
-            Overloaded: The queue has no room for all of them; nothing was done.
-        """
-        prepared = await self._prepare_bulk(actor, body.commands)
-        if body.atomic:
-            return await self._run_atomic(prepared)
-        movements = [item for item in prepared if isinstance(item, Movement)]
-        results = iter(await self._ledger.submit_all([command_of(m, _owners(m.accounts)) for m in movements]))
-        return [_result(next(results) if isinstance(item, Movement) else item) for item in prepared]
+    async def prepare(self, items: Sequence[tuple[KeyedRequest, BulkItem]]) -> list[Command | GuerdonError]:
+        """Return the command of each item of a bulk request, or the error of its validation."""
+        kinds: list[EntryKind] = [_BULK_KINDS[type(item)] for _, item in items]
+        targets = [item.to if isinstance(item, BulkTransfer) else item.wallet for _, item in items]
+        opens = await self._accounts_to_open(t for t, kind in zip(targets, kinds, strict=True) if kind != "debit")
+        prepared: list[Command | GuerdonError] = []
+        for (request, item), kind in zip(items, kinds, strict=True):
+            to = item.to if isinstance(item, BulkTransfer) else None
+            try:
+                _check_pair(item.wallet, to)
+                movement = self._movement(request, kind, item.wallet, item, to=to, opens=opens)
+                prepared.append(command_of(movement, _owners(movement.accounts)))
+            except GuerdonError as error:
+                prepared.append(error)
+        return prepared
 
     # --- queries ----------------------------------------------------------------------------------------------------
 
@@ -163,7 +151,7 @@ class Wallets:
         _check_pair(wallet_id, to)
         opens = await self._accounts_to_open([wallet_id if kind == "credit" else to])
         movement = self._movement(request, kind, wallet_id, body, to=to, opens=opens)
-        return await self._ledger.submit(command_of(movement, _owners(movement.accounts)))
+        return await self._ledger.submit(command_of(movement, _owners(movement.accounts)), dry_run=request.dry_run)
 
     def _movement(
         self,
@@ -193,35 +181,6 @@ class Wallets:
 
     def _lot_of(self, body: CreditCreate | DebitCreate | TransferCreate | BulkItem) -> Lot | None:
         return lot_of(body, self._ledger.calendar, self._clock.now_ms())
-
-    async def _prepare_bulk(self, actor: Actor, items: Sequence[BulkItem]) -> list[Movement | GuerdonError]:
-        """Return the movement of each item, or the error of its validation."""
-        kinds: list[EntryKind] = [_BULK_KINDS[type(item)] for item in items]
-        targets = [item.to if isinstance(item, BulkTransfer) else item.wallet for item in items]
-        opens = await self._accounts_to_open(t for t, kind in zip(targets, kinds, strict=True) if kind != "debit")
-        prepared: list[Movement | GuerdonError] = []
-        for item, kind in zip(items, kinds, strict=True):
-            to = item.to if isinstance(item, BulkTransfer) else None
-            request = KeyedRequest(actor, item.key, fingerprint("POST /v1/bulk", _canonical.encode(item)))
-            try:
-                _check_pair(item.wallet, to)
-                prepared.append(self._movement(request, kind, item.wallet, item, to=to, opens=opens))
-            except GuerdonError as error:
-                prepared.append(error)
-        return prepared
-
-    async def _run_atomic(self, prepared: Sequence[Movement | GuerdonError]) -> list[BulkResult]:
-        """Run all movements as one command. If one is refused, its result has the problem, and the others are `not-applied`."""
-        movements = [item for item in prepared if isinstance(item, Movement)]
-        if len(movements) < len(prepared):
-            return [_result(_not_applied() if isinstance(item, Movement) else item) for item in prepared]
-        owners = _owners([account for movement in movements for account in movement.accounts])
-        [result] = await self._ledger.submit_all([atomic_command_of(movements, owners)])
-        if isinstance(result, CommandOutcome):
-            return [_result(CommandOutcome((entry,), replayed=result.replayed)) for entry in primary_entries(result.entries)]
-        if result.subject is None:
-            raise result
-        return [_result(result if movement.transaction is result.subject else _not_applied()) for movement in movements]
 
     async def _accounts_to_open(self, wallet_ids: Iterable[str | None]) -> dict[str, Account]:
         """Return new accounts for those wallets that do not exist and whose member and asset exist.
@@ -317,13 +276,3 @@ def _check_pair(wallet_id: str, to: str | None) -> None:
 
 def _owners(accounts: Iterable[str]) -> tuple[str, ...]:
     return tuple({account.partition(":")[0] for account in accounts})
-
-
-def _not_applied() -> GuerdonError:
-    return NotApplied("another command of this atomic request was refused")
-
-
-def _result(result: CommandResult) -> BulkResult:
-    if isinstance(result, CommandOutcome):
-        return BulkResult(201, view_transaction(result.entries[0]), replayed=result.replayed)
-    return BulkResult(result.status, problem=problem_of(result), replayed=result.replayed)

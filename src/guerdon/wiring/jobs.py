@@ -1,6 +1,5 @@
 """Background jobs of a worker."""
 
-from collections.abc import Awaitable
 from functools import partial
 
 from structlog.typing import FilteringBoundLogger
@@ -30,12 +29,15 @@ def jobs_of(services: Services, settings: Settings, log: FilteringBoundLogger) -
     """
     database, clock = services.database, services.clock
 
-    def sweep() -> Awaitable[int]:
-        return ledger_jobs.sweep(services.ledger, database, clock)
+    async def sweep() -> int:
+        return await ledger_jobs.sweep(services.ledger, database, clock) if _clocks_agree(services) else 0
+
+    async def review_tiers() -> int:
+        return await services.tiers.review_due() if _clocks_agree(services) else 0
 
     jobs = [
         Job("sweep", ledger_jobs.SWEEP_EVERY_MS, sweep),
-        Job("tiers", REVIEW_EVERY_MS, services.tiers.review_due),
+        Job("tiers", REVIEW_EVERY_MS, review_tiers),
         Job("erasures", ERASURES_EVERY_MS, services.erasures.finish_begun),
         Job("codes", GENERATE_EVERY_MS, services.code_generation.generate_open),
         Job("recovery", recovery_jobs.EVERY_MS, services.password_resets.process_requests),
@@ -56,6 +58,14 @@ def jobs_of(services: Services, settings: Settings, log: FilteringBoundLogger) -
 
         jobs.append(Job("checkpoint", settings.checkpoint_every_seconds * 1000, sign))
     return jobs
+
+
+def _clocks_agree(services: Services) -> bool:
+    """Return False while the clocks of this machine and of the database differ too much.
+
+    Jobs that only book what time has changed then wait: a wrong time would change many accounts at once, and no request depends on these jobs.
+    """
+    return services.clock_sync is None or not services.clock_sync.skewed
 
 
 def simulation_jobs(services: Services) -> list[Job]:

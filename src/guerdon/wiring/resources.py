@@ -3,9 +3,12 @@
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
+from pymongo.errors import PyMongoError
+
 from guerdon.access.token_keys import TokenKeys
 from guerdon.calendar import Calendar
-from guerdon.clock import Clock, SimulatedClock
+from guerdon.clock import Clock, DatabaseClock, SimulatedClock
+from guerdon.clock_sync import ClockSync
 from guerdon.collections import INDEXES
 from guerdon.config import Settings
 from guerdon.crypto.sealing import MasterKeys
@@ -29,6 +32,7 @@ class Resources:
 
     database: Database
     clock: Clock
+    clock_sync: ClockSync | None
     control: ClockControl | None
     ids: IdSource
     token_keys: TokenKeys
@@ -49,6 +53,7 @@ async def open_resources(settings: Settings, clock: Clock, stack: AsyncExitStack
     if settings.mongodb_url is None or settings.token_keys is None:
         raise StartupRefused("GUERDON_MONGODB_URL and GUERDON_TOKEN_KEYS_FILE must both be set")
     database = await _open_database(settings, settings.mongodb_url.get_secret_value(), stack)
+    clock_sync = await _clock_sync_of(settings, database, clock)
     clock, control = await _clock_of(settings, database, clock)
     master = _master_keys_of(settings)
     vault = Vault(database, master, clock)
@@ -60,6 +65,7 @@ async def open_resources(settings: Settings, clock: Clock, stack: AsyncExitStack
     return Resources(
         database=database,
         clock=clock,
+        clock_sync=clock_sync,
         control=control,
         ids=ids,
         token_keys=TokenKeys(settings.token_keys.get_secret_value(), settings.jwks_max_age_seconds),
@@ -84,6 +90,22 @@ async def _assets_of(database: Database, clock: Clock) -> Assets:
     assets = Assets(database, clock)
     await assets.open()
     return assets
+
+
+async def _clock_sync_of(settings: Settings, database: Database, clock: Clock) -> ClockSync | None:
+    """Set a clock that follows the database. Another clock is used as it is.
+
+    Raises:
+        StartupRefused: the database does not answer.
+    """
+    if not isinstance(clock, DatabaseClock):
+        return None
+    clock_sync = ClockSync(database, clock, settings.clock_skew_max_ms)
+    try:
+        await clock_sync.measure()
+    except PyMongoError as error:
+        raise StartupRefused(f"MongoDB does not answer: {type(error).__name__}") from None
+    return clock_sync
 
 
 async def _clock_of(settings: Settings, database: Database, clock: Clock) -> tuple[Clock, ClockControl | None]:

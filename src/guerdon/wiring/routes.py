@@ -9,6 +9,7 @@ from structlog.typing import FilteringBoundLogger
 
 from guerdon.access import controller as access
 from guerdon.audit_log import controller as audit_log
+from guerdon.bulk import controller as bulk
 from guerdon.campaigns import controller as campaigns
 from guerdon.clock import Clock
 from guerdon.config import Settings, networks_of
@@ -54,9 +55,11 @@ Asgi = Callable[[Any, Any, Any], Awaitable[None]]
 def routes_of(services: Services, docs: system.DocsResource | None, metrics: Metrics, *, open_metrics: bool = False) -> Routes:
     """Return every route of the service: (path, resource, suffix)."""
 
-    async def ping() -> None:
+    async def check_ready() -> None:
         try:
             await services.database.ping()
+            if services.clock_sync is not None:
+                await services.clock_sync.require_agreement()
         except PyMongoError as error:
             raise DatabaseUnavailable("the database does not answer", retry_after_seconds=5) from error
 
@@ -68,6 +71,7 @@ def routes_of(services: Services, docs: system.DocsResource | None, metrics: Met
         *password_reset.routes(services.password_resets),
         *audit_log.routes(services.audit_log),
         *wallets.routes(services.wallets, services.wallet_administration, services.assets),
+        *bulk.routes(services.bulk),
         *history.routes(services.history, services.streams),
         *holds.routes(services.holds),
         *transactions.routes(services.transactions),
@@ -84,7 +88,7 @@ def routes_of(services: Services, docs: system.DocsResource | None, metrics: Met
         *pos.routes(services.point_of_sale),
         *privacy.routes(services.erasures, services.exports),
         *([] if services.clock_control is None else simulated_clock.routes(services.clock_control)),
-        *system.routes(docs, metrics, ping, open_metrics=open_metrics),
+        *system.routes(docs, metrics, check_ready, open_metrics=open_metrics),
     ]
 
 
@@ -96,7 +100,7 @@ def build_app(services: Services, settings: Settings, log: FilteringBoundLogger)
     """
     metrics = Metrics()
     docs = system.DocsResource() if settings.serves_docs else None
-    metrics.watch(services.ledger)
+    metrics.watch(services.ledger, services.clock_sync)
     routes = routes_of(services, docs, metrics, open_metrics=settings.opens_metrics)
     operations: dict[tuple[str, str], Operation] = {
         (path, method): declared

@@ -3,14 +3,17 @@
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from guerdon.access.service import Access
 from guerdon.access.token_keys import TokenKeys
 from guerdon.access.tokens import Tokens
 from guerdon.audit_log.service import AuditLog
+from guerdon.bulk.service import Bulk
 from guerdon.campaigns.profiles import Profiles
 from guerdon.campaigns.service import Campaigns
 from guerdon.clock import Clock
+from guerdon.clock_sync import ClockSync
 from guerdon.collections import ERASABLE_ROWS
 from guerdon.config import Settings
 from guerdon.database import Database
@@ -77,6 +80,7 @@ class Services:
     holds: Holds
     transactions: Transactions
     reversals: Reversals
+    bulk: Bulk
     rates: Rates
     exchanges: Exchanges
     campaigns: Campaigns
@@ -95,11 +99,15 @@ class Services:
     exports: Exports
     clock_control: ClockControl | None
     """None in production."""
+    clock_sync: ClockSync | None
+    """None if the clock does not follow the database, as in tests that set it."""
 
 
 @asynccontextmanager
 async def open_services(settings: Settings, clock: Clock) -> AsyncGenerator[Services]:
     """Open the resources, build the services, and close them in the reverse order.
+
+    A `DatabaseClock` is set by the database here; `follow_clocks` keeps it set.
 
     Raises:
         StartupRefused: a setting is missing or not safe, or the database server is not suitable.
@@ -110,21 +118,37 @@ async def open_services(settings: Settings, clock: Clock) -> AsyncGenerator[Serv
         yield services
 
 
+class _People(NamedTuple):
+    """Services of members, staff and their credentials, on which most others depend."""
+
+    members: Members
+    access: Access
+    guard: LoginGuard
+    factors: SecondFactors
+    sessions: Sessions
+    profiles: Profiles
+
+
+def _people_on(resources: Resources, settings: Settings) -> _People:
+    database, clock, ids, vault = resources.database, resources.clock, resources.ids, resources.vault
+    limiter = resources.rate_limiter
+    tokens = Tokens(resources.token_keys, clock, settings.token_issuer, settings.token_audience, settings.access_token_ttl_seconds)
+    members = Members(database, vault, resources.passwords, ids, clock)
+    guard = LoginGuard(limiter, vault, members, clock)
+    factors = SecondFactors(database, members, vault=vault, limiter=limiter, clock=clock, issuer=settings.token_issuer)
+    rules = _session_rules_of(settings)
+    sessions = Sessions(database, members, vault=vault, tokens=tokens, clock=clock, guard=guard, factors=factors, rules=rules)
+    return _People(members, Access(database, tokens, clock), guard, factors, sessions, Profiles(members, vault))
+
+
 def _services_on(resources: Resources, settings: Settings) -> Services:
     database, clock, ids, vault = resources.database, resources.clock, resources.ids, resources.vault
     ledger, assets = resources.ledger, resources.assets
-    tokens = Tokens(resources.token_keys, clock, settings.token_issuer, settings.token_audience, settings.access_token_ttl_seconds)
-    members = Members(database, vault, resources.passwords, ids, clock)
-    guard = LoginGuard(resources.rate_limiter, vault, members, clock)
-    access = Access(database, tokens, clock)
-    factors = _second_factors_on(resources, settings, members)
-    rules = _session_rules_of(settings)
-    sessions = Sessions(database, members, vault=vault, tokens=tokens, clock=clock, guard=guard, factors=factors, rules=rules)
+    members, access, guard, factors, sessions, profiles = _people_on(resources, settings)
     audit = AuditLog(database, clock)
     wallets = Wallets(ledger, members, assets, clock)
-    transactions = Transactions(ledger, wallets, clock)
-    rates = Rates(database, assets, clock)
-    profiles = Profiles(members, vault)
+    transactions, rates = Transactions(ledger, wallets, clock), Rates(database, assets, clock)
+    holds, reversals = Holds(ledger, database=database, clock=clock), Reversals(ledger, transactions, database=database)
     campaigns = Campaigns(database, assets, clock, ids, approval=settings.campaign_approval == "required")
     offers = Offers(ledger, assets, database=database, clock=clock, ids=ids)
     vouchers = Vouchers(ledger, offers, profiles, outbox=resources.outbox, database=database, clock=clock, ids=ids)
@@ -148,11 +172,12 @@ def _services_on(resources: Resources, settings: Settings) -> Services:
         wallet_administration=WalletAdministration(ledger, wallets),
         history=History(wallets, ledger, database=database, clock=clock),
         streams=Streams(wallets, database=database, clock=clock, recheck_actor=recheck_actor(access, sessions)),
-        holds=Holds(ledger, database=database, clock=clock),
+        holds=holds,
         transactions=transactions,
+        reversals=reversals,
+        bulk=Bulk(ledger, wallets, holds, reversals),
         rates=rates,
         exchanges=Exchanges(ledger, wallets, transactions, rates=rates),
-        reversals=Reversals(ledger, transactions, database=database),
         campaigns=campaigns,
         events=Events(ledger, members, campaigns, profiles=profiles, database=database, clock=clock),
         referrals=Referrals(ledger, members, database=database),
@@ -179,17 +204,7 @@ def _services_on(resources: Resources, settings: Settings) -> Services:
             clock=clock,
         ),
         clock_control=resources.control,
-    )
-
-
-def _second_factors_on(resources: Resources, settings: Settings, members: Members) -> SecondFactors:
-    return SecondFactors(
-        resources.database,
-        members,
-        vault=resources.vault,
-        limiter=resources.rate_limiter,
-        clock=resources.clock,
-        issuer=settings.token_issuer,
+        clock_sync=resources.clock_sync,
     )
 
 

@@ -50,6 +50,7 @@ class CodesResource:
         answers={202: BatchView},
         errors=(*_BEGIN, SoldOut),
         idempotent=True,
+        dry_run=("id", "voucher"),
         example={"count": 1000, "pattern": "SUMMER-#####-#####-#####"},
     )
     async def on_post(self, req: Request, resp: Response, offer_id: str) -> None:
@@ -66,6 +67,7 @@ class CodesResource:
         answers={201: BatchView},
         errors=(*_BEGIN, SoldOut),
         idempotent=True,
+        dry_run=("id", "voucher"),
         example={"code": "WELCOME-10", "uses": 500},
     )
     async def on_post_shared(self, req: Request, resp: Response, offer_id: str) -> None:
@@ -83,6 +85,7 @@ class CodesResource:
         answers={202: BatchView},
         errors=(*_BEGIN, LinesRefused),
         idempotent=True,
+        dry_run=("id", "voucher"),
         example="code\nFILM-7Q4X-91\nFILM-8R5Y-02\n",
     )
     async def on_post_import(self, req: Request, resp: Response, offer_id: str) -> None:

@@ -78,7 +78,7 @@ class CodeBatches:
         """
         if body.pattern is not None:
             parse_pattern(body.pattern)
-        return await self._start(generate_command(self._request("generate", request, offer_id, body.count), body.pattern))
+        return await self._start(generate_command(self._request("generate", request, offer_id, body.count), body.pattern), request)
 
     async def share(self, request: KeyedRequest, offer_id: str, body: SharedCodeCreate) -> tuple[CodeBatch, bool]:
         """Issue one code for many uses. Return the batch, and whether an earlier request issued it.
@@ -89,7 +89,7 @@ class CodeBatches:
             InvalidState: the offer has ended. SoldOut: fewer vouchers are left in the stock.
             IdempotencyKeyReused: see the rules of the ledger.
         """
-        return await self._start(shared_command(self._request("shared", request, offer_id, 1), body.code, body.uses))
+        return await self._start(shared_command(self._request("shared", request, offer_id, 1), body.code, body.uses), request)
 
     async def import_codes(self, request: KeyedRequest, offer_id: str, raw: bytes) -> tuple[CodeBatch, bool]:
         """Start the import of a file of codes, which become available together. Return the batch, and whether an earlier request started it.
@@ -117,7 +117,7 @@ class CodeBatches:
             _require_lines([*imported.problems, *await self._list_taken(codes)])
             if not codes:
                 raise Validation.at("", "the file has no code")
-        return await self._start(command)
+        return await self._start(command, request)
 
     async def cancel(self, batch_id: str) -> CodeBatch:
         """Cancel a running batch. Its codes become void, and the stock no longer counts them. A repeated call changes nothing.
@@ -140,8 +140,8 @@ class CodeBatches:
         idempotency = Idempotency(offer_id, request.actor.id, request.key, request.fingerprint)
         return CodeBatchRequest(kind, offer_id, self._ids.new("bat"), wanted, idempotency, self._ledger.calendar)
 
-    async def _start(self, command: Command[CodeBatch | None]) -> tuple[CodeBatch, bool]:
-        outcome = await self._ledger.submit(command)
+    async def _start(self, command: Command[CodeBatch | None], request: KeyedRequest) -> tuple[CodeBatch, bool]:
+        outcome = await self._ledger.submit(command, dry_run=request.dry_run)
         if outcome.value is not None:
             return outcome.value, False
         return as_begun(await self.get_batch(outcome.entries[0].metadata["batch"])), True

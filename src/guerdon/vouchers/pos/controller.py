@@ -73,6 +73,7 @@ class PointOfSaleResource:
         answers={200: StepAnswer},
         errors=(*_STEP, NotApplicable, LimitReached),
         idempotent=True,
+        dry_run=("transaction_id",),
         example={**_BASKET, "expires_in_seconds": 900, "reference": "order-7"},
         guesses=True,
     )
@@ -91,6 +92,7 @@ class PointOfSaleResource:
         answers={200: StepAnswer},
         errors=(*_STEP, NotApplicable, LimitReached, ReferenceReused),
         idempotent=True,
+        dry_run=("transaction_id",),
         example={**_BASKET, "reference": "order-7"},
         guesses=True,
     )
@@ -109,6 +111,7 @@ class PointOfSaleResource:
         answers={200: StepAnswer},
         errors=_STEP,
         idempotent=True,
+        dry_run=("transaction_id",),
         example={"reason": "payment failed"},
         guesses=True,
     )
@@ -127,6 +130,7 @@ class PointOfSaleResource:
         answers={200: StepAnswer},
         errors=(*_STEP, AgainstPolicy),
         idempotent=True,
+        dry_run=("transaction_id",),
         example={"reason": "order cancelled"},
         guesses=True,
     )
@@ -145,6 +149,7 @@ class PointOfSaleResource:
         answers={200: StepAnswer},
         errors=(*_STEP, AgainstPolicy, BalanceLimit, WalletFrozen, WalletClosed),
         idempotent=True,
+        dry_run=("transaction_id",),
         example={"reason": "changed their mind"},
         guesses=True,
     )
@@ -171,6 +176,7 @@ class PointOfSaleResource:
             ReferenceReused,
         ),
         idempotent=True,
+        dry_run=("transaction_id",),
         example={"member_id": "mem_019a7f3c2d1e4b5a69788796a5b4c3d2", "amount": 500},
         guesses=True,
     )

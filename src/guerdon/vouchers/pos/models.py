@@ -86,7 +86,7 @@ class UseCreate(Basket, frozen=True, forbid_unknown_fields=True, kw_only=True):
     reservation: ReservationId | None = None
     """Reservation to use. Null to use what is not reserved."""
     reference: Reference | None = None
-    """Your own name of the order, accepted once per voucher."""
+    """Your own name of the order, accepted once per voucher, and again after the use was undone."""
 
 
 class ReleaseCreate(Struct, frozen=True, forbid_unknown_fields=True):

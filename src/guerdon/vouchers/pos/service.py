@@ -2,6 +2,8 @@
 
 from collections.abc import Callable
 
+from msgspec.structs import replace
+
 from guerdon.clock import Clock, rfc3339
 from guerdon.errors import AgainstPolicy, BusinessError, NotFound, Validation
 from guerdon.http.cursor import decode_number, encode_cursor
@@ -147,7 +149,7 @@ class PointOfSale:
             return reserve(before, discount, body.expires_in_seconds * 1000, metadata, body.member_id)
 
         accounts = tuple(counter.account for counter in counters or ())
-        return await self._submit(self._step_request("reserve", request, found, apply, accounts=accounts))
+        return await self._submit(request, self._step_request("reserve", request, found, apply, accounts=accounts))
 
     async def use(self, request: KeyedRequest, code: str, body: UseCreate) -> tuple[StepAnswer, bool]:
         """Use a voucher on a basket. Return the result, and whether an earlier request gave it.
@@ -161,7 +163,7 @@ class PointOfSale:
             ReferenceReused, IdempotencyKeyReused: see the rules of the ledger.
         """
         found = await self._find(request.actor, code)
-        return await self._submit(await self._use(request, found, body, body.reservation, body.reference))
+        return await self._submit(request, await self._use(request, found, body, body.reservation, body.reference))
 
     async def release(self, request: KeyedRequest, code: str, body: ReleaseCreate) -> tuple[StepAnswer, bool]:
         """Release a reservation. Return the result, and whether an earlier request gave it.
@@ -176,7 +178,7 @@ class PointOfSale:
         def apply(_: View, before: VoucherBefore) -> VoucherStep:
             return release(before, body.reservation, {})
 
-        return await self._submit(self._step_request("release", request, found, apply, reason=body.reason))
+        return await self._submit(request, self._step_request("release", request, found, apply, reason=body.reason))
 
     async def unuse(self, request: KeyedRequest, code: str, body: UnuseCreate) -> tuple[StepAnswer, bool]:
         """Undo a use, if the offer allows it. Return the result, and whether an earlier request gave it.
@@ -203,7 +205,7 @@ class PointOfSale:
 
         documents = () if entry is None else (DocumentRef(REVERSALS, entry.transaction_id, entry.owner),)
         step = self._step_request("unuse", request, found, apply, accounts=counted, documents=documents, reason=body.reason)
-        return await self._submit(step)
+        return await self._submit(request, step)
 
     # --- cancellation and transfer ----------------------------------------------------------------------------------
 
@@ -245,7 +247,7 @@ class PointOfSale:
         step = self._step_request(
             "cancel", request, found, apply, accounts=accounts, documents=documents, further=refund, reason=body.reason
         )
-        return await self._submit(step)
+        return await self._submit(request, step)
 
     async def load(self, request: KeyedRequest, code: str, body: LoadCreate) -> tuple[StepAnswer, bool]:
         """Move money from a gift card to a wallet, which the first credit opens.
@@ -266,7 +268,7 @@ class PointOfSale:
 
         opens = (wallet,) if found.voucher.kind == GIFT_CARD else ()
         step = self._step_request("load", request, found, apply, accounts=(wallet.id,), opens=opens, reference=body.reference)
-        return await self._submit(step)
+        return await self._submit(request, step)
 
     # --- queries ----------------------------------------------------------------------------------------------------
 
@@ -356,10 +358,13 @@ class PointOfSale:
             outbox_row=self._outbox.row_of(EVENTS[step], voucher.owner, event, channel=CHANNEL, ttl_seconds=OUTBOX_SECONDS),
         )
 
-    async def _submit(self, step: StepRequest) -> tuple[StepAnswer, bool]:
-        outcome = await self._ledger.submit(step_command(step))
+    async def _submit(self, request: KeyedRequest, step: StepRequest) -> tuple[StepAnswer, bool]:
+        outcome = await self._ledger.submit(step_command(step), dry_run=request.dry_run)
         code = await self._vouchers.pool_code(step.voucher)
-        return answer_of(step.voucher, key_entry(outcome.entries), code), outcome.replayed
+        answer = answer_of(step.voucher, key_entry(outcome.entries), code)
+        if request.dry_run and step.step == "reserve":
+            answer = replace(answer, reservation=None)
+        return answer, outcome.replayed
 
     # --- limits, policies, members ----------------------------------------------------------------------------------
 

@@ -1,0 +1,36 @@
+"""Times of a member's purchases, so that a late event is evaluated as of the time at which it occurred. Pure."""
+
+import msgspec
+
+from guerdon.campaigns.domain import MemberState
+
+PURCHASES_KEPT = 64
+"""Number of purchases, the newest, whose times a member state keeps. Data of a point of sale that arrives late is older than few of them."""
+
+
+def last_purchase_before(state: MemberState, at_ms: int) -> int | None:
+    """Return the time of the last purchase at or before a time, or None.
+
+    If the time is before all kept purchases and there were others, the last one is not known. The oldest kept one is returned, so that
+    `days_since_last` is 0: a campaign that waits for members to come back then pays nothing.
+    """
+    kept = _kept(state)
+    before = [each for each in kept if each <= at_ms]
+    if before:
+        return before[-1]
+    return kept[0] if kept and state.purchases > len(kept) else None
+
+
+def with_purchase(state: MemberState, at_ms: int) -> MemberState:
+    """Return the state after a further purchase at a time."""
+    kept = _kept(state)
+    if not kept or at_ms >= kept[0] or state.purchases <= len(kept):
+        kept = sorted([*kept, at_ms])[-PURCHASES_KEPT:]
+    return msgspec.structs.replace(state, purchases=state.purchases + 1, last_purchase_at=kept[-1], purchase_times=tuple(kept))
+
+
+def _kept(state: MemberState) -> list[int]:
+    """Return the kept times, oldest first. States from before the times were kept have the last one only."""
+    if state.purchase_times or state.last_purchase_at is None:
+        return list(state.purchase_times)
+    return [state.last_purchase_at]
