@@ -27,6 +27,7 @@ MISSING = {
     "campaign_id": "nothing",
     "simulation_id": "nothing",
     "offer_id": "nothing",
+    "pair": "PTS-NOTHING",
     "batch_id": "nothing",
     "key_id": "nothing",
     "code": "nothing",

@@ -11,6 +11,7 @@ from guerdon.access.models import SERVICE_KEYS
 from guerdon.audit_log.models import AUDIT
 from guerdon.campaigns.domain import EVENTS, EXPIRED_LOTS, MEMBER_STATES, REFUNDS
 from guerdon.campaigns.models import CAMPAIGN_VERSIONS, CAMPAIGNS
+from guerdon.exchanges.models import RATE_VERSIONS, RATES
 from guerdon.ledger.contention import CONTENTION_LEASES
 from guerdon.ledger.expiry import HOLD_DOCUMENTS
 from guerdon.ledger.store import ACCOUNTS, ENTRIES, REVERSALS
@@ -59,6 +60,8 @@ PEOPLE: dict[str, PersonalData | None] = {
     ENTRIES: PersonalData("kept", ("wallets", "vouchers")),
     HOLD_DOCUMENTS: PersonalData("kept", ("holds",)),
     REVERSALS: PersonalData("kept", (), "sums of the entries"),
+    RATES: PersonalData("kept", (), "the id of the author, if staff"),
+    RATE_VERSIONS: PersonalData("kept", (), "the id of the author, if staff"),
     EVENTS: PersonalData("kept", ("events",)),
     REFUNDS: PersonalData("kept", ("refunds",)),
     EXPIRED_LOTS: PersonalData("kept", (), "sums of the entries and refunds"),

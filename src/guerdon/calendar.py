@@ -59,6 +59,13 @@ def first_of_month(day: date, months: int) -> date:
     return date(count // 12, count % 12 + 1, 1)
 
 
+def years_before(at_ms: int, years: int) -> int:
+    """Return the same time of the same day in UTC `years` years earlier; 28 February for 29 February in a year without it."""
+    moment = to_datetime(at_ms)
+    day = add_months(moment.date(), -12 * years)
+    return to_ms(datetime.combine(day, moment.timetz()))
+
+
 def add_months(day: date, months: int) -> date:
     """Return the same day of the month `months` later, or the last day of that month if it is shorter."""
     first = first_of_month(day, months)

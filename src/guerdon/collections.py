@@ -5,6 +5,7 @@ from guerdon.access import models as access
 from guerdon.audit_log import models as audit_log
 from guerdon.campaigns import models as campaigns
 from guerdon.events import models as events
+from guerdon.exchanges import models as exchanges
 from guerdon.ledger import store as ledger
 from guerdon.members import models as members
 from guerdon.members import vault
@@ -33,6 +34,7 @@ INDEXES = {
     **ledger.INDEXES,
     **checkpoints.INDEXES,
     **wallets.INDEXES,
+    **exchanges.INDEXES,
     **campaigns.INDEXES,
     **tiers.INDEXES,
     **events.INDEXES,

@@ -18,7 +18,15 @@ SPARE, SPARE_MEMBERS = 40, 120
 """So many people: some are disabled or erased, or lose their role or password, by what is called. Members erase themselves as well."""
 SECONDS_BETWEEN_ENTRIES = 0.2
 DICTIONARIES = {
-    "wallets": ["path.wallet_id", "body.wallet", "body.from", "body.to", "body.commands[*].wallet", "body.commands[*].to"],
+    "wallets": [
+        "path.wallet_id",
+        "body.wallet",
+        "body.from",
+        "body.to",
+        "body.commands[*].wallet",
+        "body.commands[*].to",
+        "body.postings[*].wallet",
+    ],
     "members": ["path.member_id", "body.member.id"],
     "holds": ["path.hold_id"],
     "transactions": ["path.transaction_id"],
@@ -29,6 +37,7 @@ DICTIONARIES = {
     "sessions": ["path.session_id"],
     "keys": ["path.key_id"],
     "months": ["path.month"],
+    "rates": ["path.pair"],
     "pages": ["path.name"],
     "codes": ["path.code"],
     "references": ["query.reference", "query.external_id"],
@@ -73,6 +82,7 @@ class Stage:
         self._number = 0
         self.known: dict[str, list[Any]] = {
             "months": ["2026-11", "2026-01"],
+            "rates": ["PTS-GBP", "GBP-PTS"],
             "pages": ["swagger-ui.css", "index.css"],
             "codes": ["validation", "not-found"],
             "references": ["order-1001", "17850"],

@@ -89,6 +89,10 @@ class Shop:
         answer = await self._service.put(f"/v1/wallets/{wallet}/terms", terms)
         assert answer.status_code == 200, answer.text
 
+    async def rate(self, pair: str, **rate: Any) -> None:
+        answer = await self._service.put(f"/v1/rates/{pair}", rate)
+        assert answer.status_code == 200, answer.text
+
     async def sweep(self) -> int:
         return await sweep(self._services.ledger, self._services.database, self._clock)
 
@@ -111,6 +115,7 @@ async def build(shop: Shop, rng: random.Random) -> None:
     assert refused["code"] == "insufficient-funds"
     await _dated(shop, wallets)
     await _holds(shop, wallets)
+    await _several_postings(shop, wallets)
     await _taken_back(shop, wallets)
     await _ruled(shop, wallets)
     await _confirmed(shop)
@@ -132,7 +137,7 @@ async def _dated(shop: Shop, wallets: list[str]) -> None:
         {"amount": 50, "expires_at": late, "source": "promotional"},
         {"amount": 60, "available_at": late},
     )
-    await shop.debit(dated, 10)
+    await shop.debit(dated, 10, effective_at=shop.later(days=-400))
     await shop.transfer(dated, wallets[1], 20)
     award = {"type": "per_amount", "points": 1, "per": 100, "rounding": "floor"}
     made = await shop.post(
@@ -168,6 +173,26 @@ async def _holds(shop: Shop, wallets: list[str]) -> None:
     await shop.post(f"holds/{rest}/capture", amount=5, final=True)
     await shop.post(f"holds/{void}/void", reason="changed their mind")
     await shop.hold(wallets[2], 30, 3600 * 24 * 90)
+
+
+async def _several_postings(shop: Shop, wallets: list[str]) -> None:
+    """Value of several wallets in one commit, dated and not, with named accounts and the exchange account; two of them taken back."""
+    payer, other = await shop.wallet({"amount": 50, "expires_at": shop.later(days=40)}, {"amount": 9}), await shop.wallet()
+    money = f"{payer.partition(':')[0]}:GBP"
+    parts = [{"wallet": payer, "amount": -40}, {"wallet": other, "amount": 15}, {"wallet": wallets[3], "amount": 20}]
+    left = {"account": "system:breakage", "asset": "PTS", "amount": 5}
+    for _ in range(2):
+        split = await shop.post("transactions", postings=[*parts, left], effective_at=shop.later(days=-3))
+        await shop.post(f"transactions/{split['id']}/reverse")
+        back = [{"wallet": payer, "amount": -10}, {"wallet": money, "amount": 5}]
+        exchanged = await shop.post("transactions", kind="exchange", postings=back)
+    await shop.post(f"transactions/{exchanged['id']}/reverse")
+    await shop.rate("PTS-GBP", from_amount=3, to_amount=2)
+    rated = {"member_id": payer.partition(":")[0], "from": "PTS", "to": "GBP", "from_amount": 4}
+    exchanged = await shop.post("exchanges", **rated)
+    await shop.post(f"transactions/{exchanged['id']}/reverse")
+    await shop.post("exchanges", **rated)
+    await shop.post("transactions", postings=[*parts, left])
 
 
 async def _taken_back(shop: Shop, wallets: list[str]) -> None:

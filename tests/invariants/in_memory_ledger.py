@@ -159,7 +159,9 @@ POSITIONAL = [
     "metadata",
     "once",
 ]
-OPTIONAL = ["pair", "lots", "hold", "reverses", "terms", "spent", "spendable_after", "attempt", "evidence"]
+OPTIONAL = [
+    "pair", "lots", "hold", "reverses", "terms", "spent", "spendable_after", "attempt", "evidence", "effective_at", "sides", "rate",
+]  # fmt: skip
 
 
 def hash_of(entry: Entry) -> bytes:

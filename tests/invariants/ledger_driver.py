@@ -6,6 +6,8 @@ import msgspec
 
 from guerdon.calendar import Calendar
 from guerdon.errors import GuerdonError
+from guerdon.exchanges.models import RATES, Rate
+from guerdon.exchanges.rules import ExchangeRequest, exchange_command
 from guerdon.holds.rules import HoldRequest, capture_command, hold_command, void_command
 from guerdon.http.idempotency import fingerprint
 from guerdon.ledger import expiry as due
@@ -27,11 +29,14 @@ from guerdon.ledger.models import (
     Transaction,
     View,
 )
+from guerdon.permissions import Actor
 from guerdon.reversals.rules import Reversal, reversal_command
+from guerdon.transactions.models import PostingCreate, TransactionCreate
+from guerdon.transactions.rules import pair
 from guerdon.wallets.rules import Movement, command_of, postings_of
 from tests.invariants.balance_model import Bounds
 from tests.invariants.in_memory_ledger import ACTOR, Store, account_of
-from tests.invariants.ledger_requests import PLAIN, STATUS_AFTER, Answer, Ask
+from tests.invariants.ledger_requests import PLAIN, RATE, STATUS_AFTER, Answer, Ask
 
 
 class Till:
@@ -93,6 +98,14 @@ class Till:
             return reversal_command(Reversal(sides, ask.amount, idempotency), self.calendar)
         if ask.kind in ("award", "confirmation"):
             return award_command(ask, self.made)
+        if ask.kind == "transaction":
+            return self._transaction_command(ask, idempotency)
+        if ask.kind == "exchange":
+            opens = (account_of(ask.to or "", Bounds()),)
+            actor = Actor(ACTOR, "service_key")
+            self.store.documents[RATES, "PTS-GBP"] = msgspec.to_builtins(rate_of_world())
+            wish = ExchangeRequest(actor, idempotency, "PTS-GBP", ask.wallet, ask.to or "", ask.amount or 0, opens=opens)
+            return exchange_command(wish)
         return self._movement_command(ask, idempotency)
 
     def _movement_command(self, ask: Ask, idempotency: Idempotency) -> Command:
@@ -102,6 +115,16 @@ class Till:
         accounts = tuple(posting.account for posting in transaction.postings)
         owners = tuple({account.partition(":")[0] for account in accounts})
         return command_of(Movement(transaction, idempotency, accounts, opens), owners)
+
+    @staticmethod
+    def _transaction_command(ask: Ask, idempotency: Idempotency) -> Command:
+        paired = pair(transaction_of(ask))
+        transaction = Transaction("transaction", paired.postings, ACTOR, idempotency, lists_sides=True)
+        accounts = tuple(dict.fromkeys(posting.account for posting in paired.postings))
+        assert accounts[0] == ask.wallet
+        opens = tuple(account_of(wallet, Bounds()) for wallet in paired.credited)
+        owners = tuple({account.partition(":")[0] for account in accounts})
+        return command_of(Movement(transaction, idempotency, accounts, opens, paired.totals), owners)
 
     @staticmethod
     def _terms_command(ask: Ask) -> Command:
@@ -115,6 +138,20 @@ class Till:
     @staticmethod
     def _booking(wallet: str) -> Command:
         return Command((wallet.partition(":")[0],), (wallet,), lambda view: Decision(accounts_to_expire=(wallet,)))
+
+
+def transaction_of(ask: Ask) -> TransactionCreate:
+    """The body of a transaction; what its parts leave over is breakage."""
+    left = -sum(amount for _, amount in ask.parts)
+    rest = [PostingCreate(left, account="system:breakage", asset="PTS")] if left else []
+    return TransactionCreate([*(PostingCreate(amount, wallet) for wallet, amount in ask.parts), *rest], reference=ask.reference)
+
+
+def rate_of_world() -> Rate:
+    return Rate(
+        id="PTS-GBP", source="PTS", target="GBP", from_amount=RATE[0], to_amount=RATE[1], minimum=None, maximum=None,
+        rounding="floor", members=False, version=1, created_at=0, created_by=ACTOR,
+    )  # fmt: skip
 
 
 def lot_of(ask: Ask) -> Lot:

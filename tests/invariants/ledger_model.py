@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from zoneinfo import ZoneInfo
 
-from tests.invariants.ledger_requests import NO_TERMS, PLAIN, STATUS_AFTER, WAITING, Answer, Ask, Dates, Piece, Pieces, Terms
+from tests.invariants.ledger_requests import NO_TERMS, PLAIN, RATE, STATUS_AFTER, WAITING, Answer, Ask, Dates, Piece, Pieces, Terms
 
 GRACE_MS = 7 * 24 * 60 * 60 * 1000
 FORGOTTEN = {"not-found", "validation"}
@@ -72,9 +72,13 @@ class World:
         self.sides: dict[str, list[Side]] = {}
         self.awards: dict[str, tuple[str, Dates]] = {}
         self.undone: defaultdict[str, int] = defaultdict(int)
+        self.several: set[str] = set()
+        """Keys of what is taken back whole."""
         self.keys: dict[tuple[str, str], tuple[Ask, Answer]] = {}
         self.references: defaultdict[tuple[str, str], list[str]] = defaultdict(list)
         """The keys of the transactions that had a reference, the newest last."""
+        self.first_after: tuple[int, int] | None = None
+        """What the first wallet had after its first part of several."""
 
     def copy(self) -> "World":
         """Many times quicker than a deep copy."""
@@ -233,7 +237,8 @@ class World:
         if sides:
             self.sides[ask.key] = sides
         wallet = self.wallets[ask.wallet]
-        after = (wallet.balance, wallet.held)
+        after = self.first_after or (wallet.balance, wallet.held)
+        self.first_after = None
         if ask.kind == "capture" and ask.final:
             self.end(self.holds[ask.about], "captured")
         return Answer(None, after)
@@ -308,7 +313,61 @@ class World:
         if not 0 < amount <= whole - done:
             raise Refused("reversal-limit")
         self.undone[ask.about] += amount
-        return [self.undo(side, done, amount) for side in sides]
+        undone: list[Side] = []
+        for side in sides:
+            undone.append(self.undo(side, done, amount_of(side.pieces) if ask.about in self.several else amount))
+            if ask.about in self.several:
+                self.several.add(ask.key)
+                self.note_first(side.wallet)
+        return undone
+
+    def note_first(self, name: str) -> None:
+        if self.first_after is None:
+            self.first_after = (self.wallets[name].balance, self.wallets[name].held)
+
+    def do_transaction(self, ask: Ask) -> list[Side]:
+        """Who pays pays those who receive, one after the other; what is left over is nobody's. The whole of a payer is looked at first."""
+        payers = {name: -amount for name, amount in ask.parts if amount < 0}
+        receivers = {name: amount for name, amount in ask.parts if amount > 0}
+        if not set(payers) <= set(self.wallets):
+            raise Refused("not-found")
+        rest = dict(receivers)
+        shares: list[tuple[str, str | None, int]] = []
+        for payer, owed in payers.items():
+            left = owed
+            for receiver in receivers:
+                if part := min(left, rest[receiver]):
+                    shares.append((payer, receiver, part))
+                    left, rest[receiver] = left - part, rest[receiver] - part
+            payers[payer] = left
+        shares += [(payer, None, left) for payer, left in payers.items() if left]
+        for name, amount in ask.parts:
+            if amount < 0 and [payer for payer, _, _ in shares].count(name) > 1:
+                self.guard(self.wallets[name], amount)
+        sides: list[Side] = []
+        for payer, receiver, part in shares:
+            wallet = self.wallets[payer]
+            at = self.spend(wallet, part)
+            sides.append(Side(payer, -1, self.take(wallet, part), at))
+            self.note_first(payer)
+            if receiver is not None:
+                target = self.wallets.setdefault(receiver, Wallet())
+                self.guard(target, part)
+                sides.append(Side(receiver, 1, self.put(target, sides[-1].pieces, grace=False)))
+        self.several.add(ask.key)
+        return sides
+
+    def do_exchange(self, ask: Ask) -> list[Side]:
+        given, received = RATE
+        worth = ask.amount * received // given
+        if not worth:
+            raise Refused("exchange-limit")
+        out = self.do_debit(ask)
+        self.note_first(ask.wallet)
+        target = self.wallets.setdefault(ask.to, Wallet())
+        self.guard(target, worth)
+        self.several.add(ask.key)
+        return [*out, Side(ask.to, 1, self.put(target, [(PLAIN, worth)], grace=False))]
 
     def undo(self, side: Side, done: int, amount: int) -> Side:
         """What was taken last returns first; what came in goes out of the pieces that came in, then of what may be spent."""

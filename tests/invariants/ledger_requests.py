@@ -4,11 +4,18 @@ from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
 Kind = Literal[
-    "credit", "debit", "transfer", "hold", "capture", "void", "reversal", "freeze", "unfreeze", "close", "terms", "award", "confirmation"
+    "credit", "debit", "transfer", "hold", "capture", "void", "reversal", "freeze", "unfreeze", "close", "terms", "award", "confirmation",
+    "transaction", "exchange",
 ]  # fmt: skip
 WAITING = 253_402_300_799_999
 """The date of value that has none before it is confirmed: the last millisecond of the year 9999."""
 STATUS_AFTER = {"freeze": "frozen", "unfreeze": "open", "close": "closed"}
+
+
+SEVERAL = {"transaction", "exchange"}
+"""What is taken back whole or not at all."""
+RATE = (3, 2)
+"""So many points are so many pence; the rest of a penny is dropped."""
 
 
 class Terms(NamedTuple):
@@ -61,6 +68,8 @@ class Ask:
     about: str = ""
     final: bool = False
     terms: Terms = NO_TERMS
+    parts: tuple[tuple[str, int], ...] = ()
+    """Wallets and signed amounts of a transaction, the first debited one first; what they do not balance is breakage, or exchanged."""
 
     @property
     def owner(self) -> str:

@@ -8,6 +8,7 @@ import msgspec
 from guerdon.bulk.models import BulkCreate, BulkResult
 from guerdon.clock import to_datetime
 from guerdon.errors import GuerdonError
+from guerdon.exchanges.models import ExchangeCreate
 from guerdon.holds.models import CaptureCreate, HoldCreate, VoidCreate
 from guerdon.http.idempotency import KeyedRequest, fingerprint
 from guerdon.ledger.models import Account, CommandOutcome, Entry, hold_id
@@ -27,6 +28,7 @@ from guerdon.wallets.models import (
 )
 from guerdon.wiring.services import Services
 from tests.invariants.balance_model import Answer, Spec
+from tests.invariants.ledger_driver import transaction_of
 from tests.invariants.ledger_requests import STATUS_AFTER, Ask
 
 ACTOR = Actor("key_tests", "service_key", frozenset({ANY_SCOPE}))
@@ -92,6 +94,12 @@ async def do(services: Services, ask: Ask, made: Mapping[str, CommandOutcome]) -
     if ask.kind == "reversal":
         about = made[ask.about].entries[0].transaction_id
         return await services.reversals.reverse(request, about, ReversalCreate(ask.amount))
+    if ask.kind == "transaction":
+        return await services.transactions.post(request, transaction_of(ask))
+    if ask.kind == "exchange":
+        owner, _, asset = (ask.to or "").partition(":")
+        body = ExchangeCreate(owner, "PTS", asset, ask.amount or 0, reference=ask.reference)
+        return await services.exchanges.exchange(request, body)
     if ask.kind == "credit":
         source, *dates, _ = ask.dates
         available_at, expires_at = (None if date is None else to_datetime(date) for date in dates)

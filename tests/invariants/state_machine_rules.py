@@ -30,12 +30,14 @@ terms = st.builds(
     month=st.sampled_from([None, None, 60, 150]),
 )
 
-KEYED = ("credit", "debit", "transfer", "hold", "capture", "void", "reversal", "award", "confirmation")
+KEYED = ("credit", "debit", "transfer", "hold", "capture", "void", "reversal", "award", "confirmation", "transaction", "exchange")
 DONE = {f"{kind} done" for kind in (*KEYED, "freeze", "unfreeze", "close", "terms")}
 REFUSED = {
     *("debit insufficient-funds", "hold insufficient-funds", "reversal insufficient-funds", "reversal reversal-limit"),
     *("capture invalid-state", "void invalid-state", "close wallet-not-empty", "capture wallet-frozen", "debit wallet-closed"),
     "confirmation invalid-state",
+    "transaction insufficient-funds",
+    "exchange insufficient-funds",
 }
 """What 150 histories meet whatever the seed: dozens of times in each of several runs."""
 RARE = {
@@ -154,6 +156,25 @@ class Requests(RuleBasedStateMachine):
     def transfer(self, place: int, step: int, amount: int) -> None:
         self.put("transfer", self.wallets[place], amount, to=self.wallets[(place + step) % 4])
 
+    @rule(place=places, first=amounts, second=amounts, left=st.sampled_from([0, 0, 5]), reference=references)
+    def split(self, place: int, first: int, second: int, left: int, reference: str | None) -> None:
+        """One pays two, and some of it to nobody."""
+        payer, one, two = (self.wallets[(place + step) % 4] for step in range(3))
+        parts = ((payer, -first - second - left), (one, first), (two, second))
+        self.put("transaction", payer, parts=parts, reference=reference)
+
+    @rule(place=places, first=amounts, second=amounts, more=amounts)
+    def pool(self, place: int, first: int, second: int, more: int) -> None:
+        """Two pay two, so that one of them pays both."""
+        payer, other, one, two = (self.wallets[(place + step) % 4] for step in range(4))
+        parts = ((payer, -first - more), (other, -second), (one, first), (two, second + more))
+        self.put("transaction", payer, parts=parts)
+
+    @rule(place=places, amount=amounts, reference=references)
+    def exchange(self, place: int, amount: int, reference: str | None) -> None:
+        wallet = self.wallets[place]
+        self.put("exchange", wallet, amount, to=wallet.replace(":PTS", ":GBP"), reference=reference)
+
     @rule(place=places, amount=amounts, ttl_ms=spans)
     def hold(self, place: int, amount: int, ttl_ms: int) -> None:
         self.put("hold", self.wallets[place], amount, ttl_ms=ttl_ms)
@@ -189,7 +210,7 @@ class Requests(RuleBasedStateMachine):
     def reverse(self, which: int, amount: int | None) -> None:
         keys = list(self.world.sides)
         key = keys[which % len(keys)]
-        self.put("reversal", self.world.sides[key][0].wallet, amount, about=key)
+        self.put("reversal", self.world.sides[key][0].wallet, None if key in self.world.several else amount, about=key)
 
     @rule(which=anything, part=st.integers(1, 3), beyond=st.integers(0, 1))
     def reverse_to_the_edge(self, which: int, part: int, beyond: int) -> None:
@@ -198,7 +219,7 @@ class Requests(RuleBasedStateMachine):
         key = list(self.world.sides)[which % len(self.world.sides)]
         side = self.world.sides[key][0]
         left = amount_of(side.pieces) - self.world.undone[key]
-        if left > part:
+        if left > part and key not in self.world.several:
             self.put("reversal", side.wallet, part, about=key)
             self.put("reversal", side.wallet, left - part + beyond, about=key)
 

@@ -9,6 +9,7 @@ from guerdon.campaigns.domain import EVENTS, MEMBER_STATES, REFUNDS
 from guerdon.campaigns.models import CAMPAIGN_VERSIONS, CAMPAIGNS
 from guerdon.database import Database, Document
 from guerdon.erasable_data import ERASURES
+from guerdon.exchanges.models import RATE_VERSIONS
 from guerdon.ledger.expiry import HOLD_DOCUMENTS
 from guerdon.ledger.models import HASHED_FIELDS, Entry, entry_hash
 from guerdon.ledger.store import ACCOUNTS, ENTRIES, REVERSALS, decode_entry
@@ -20,7 +21,7 @@ from guerdon.vouchers.models import VOUCHER_CODES, VOUCHERS
 Change = tuple[str, str | int, Document | None]
 """Collection, id, and what stands there afterwards (None: nothing)."""
 Tamper = Callable[[random.Random, "Copy"], list[Change]]
-VOUCHERS_AND_MORE = (VOUCHERS, VOUCHER_CODES, OFFER_VERSIONS)
+VOUCHERS_AND_MORE = (VOUCHERS, VOUCHER_CODES, OFFER_VERSIONS, RATE_VERSIONS)
 PROVEN = (
     MEMBER_STATES, REFUNDS, TIER_SETS, TIER_SET_VERSIONS, TIER_CHANGES, CAMPAIGNS, CAMPAIGN_VERSIONS, OFFERS, AUDIT, ERASURES,
 )  # fmt: skip
@@ -380,6 +381,9 @@ TAMPERS: dict[str, tuple[Tamper, set[str]]] = {
     "entry reference, L4": (change_field(ENTRIES, "reference"), {"L4", "L6"}),
     "entry once, L4": (change_field(ENTRIES, "once"), {"L4", "L6"}),
     "entry pair, L1": (change_field(ENTRIES, "pair"), {"L1", "L6"}),
+    "entry sides, L8": (change_field(ENTRIES, "sides"), {"L6", "L8"}),
+    "rate of an exchange changed": (change_field(RATE_VERSIONS, "to_amount"), {"L5"}),
+    "rate of an exchange deleted": (delete_row(RATE_VERSIONS), {"L5"}),
     "entry transaction, L8": (change_field(ENTRIES, "transaction"), {"L6", "L8"}),
     **{f"entry {name} retyped": (retype_field(ENTRIES, name), {"L6"}) for name in ("amount", "balance_after", "at")},
     **{

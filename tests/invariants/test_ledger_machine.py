@@ -18,6 +18,7 @@ from hypothesis.stateful import initialize, rule
 from guerdon.clock import SystemClock
 from guerdon.config import Settings
 from guerdon.errors import GuerdonError
+from guerdon.exchanges.models import RateSet
 from guerdon.ledger.expiry import HOLD_DOCUMENTS, bring_up_to
 from guerdon.ledger.jobs import sweep
 from guerdon.ledger.models import Account, CommandOutcome, Entry
@@ -28,8 +29,8 @@ from tests.invariants.balance_model import Bounds, Spec
 from tests.invariants.in_memory_ledger import NOW_MS, assert_holds_and_lots, assert_laws
 from tests.invariants.ledger_driver import answer_of, award_command
 from tests.invariants.ledger_model import World
-from tests.invariants.ledger_requests import STATUS_AFTER, Answer, Ask, Terms
-from tests.invariants.movements import bulk, do, number_of, open_wallets, read_books
+from tests.invariants.ledger_requests import RATE, STATUS_AFTER, Answer, Ask, Terms
+from tests.invariants.movements import ACTOR, bulk, do, number_of, open_wallets, read_books
 from tests.invariants.state_machine_rules import DAY_MS, ZONE, Requests, amounts, found, places, run_histories, told
 
 START_MS = NOW_MS + 20 * 365 * DAY_MS
@@ -88,6 +89,7 @@ class Processes(Requests):
         self.sweeps = False
         self.clock.at_ms = START_MS
         self.run(self.empty())
+        self.run(self.services[0].rates.set_rate(ACTOR, "PTS-GBP", RateSet(*RATE)))
         self.begin(self.run(open_wallets(self.services[0], 4, 0)), START_MS)
 
     async def empty(self) -> None:
@@ -217,7 +219,7 @@ class Processes(Requests):
 
     def check_laws(self) -> None:
         accounts, entries, _ = self.books
-        assert_laws(accounts, entries, {name: Bounds(-(10**18)) for name in self.wallets})
+        assert_laws(accounts, entries, {name: Bounds(-(10**18)) for name in accounts})
         assert_holds_and_lots(accounts, entries)
 
     def teardown(self) -> None:

@@ -46,7 +46,7 @@ class Worlds(Requests):
     def check_laws(self) -> None:
         for till in (self.swept, self.idle):
             entries = list(till.store.entries.values())
-            assert_laws(till.store.accounts, entries, {name: Bounds(-(10**18)) for name in WALLETS})
+            assert_laws(till.store.accounts, entries, {name: Bounds(-(10**18)) for name in till.store.accounts})
             assert_holds_and_lots(till.store.accounts, entries)
 
     def teardown(self) -> None:

@@ -14,6 +14,7 @@ from guerdon.access.token_keys import TokenKeys
 from guerdon.campaigns.domain import ShopEvent
 from guerdon.collections import SEALED_FIELDS
 from guerdon.crypto.sealing import MasterKeys
+from guerdon.http.cursor import encode_cursor
 from guerdon.ledger.contention import CONTENTION_LEASES, QUEUE_ID
 from guerdon.ledger.jobs import sweep
 from guerdon.ledger.models import entry_id
@@ -149,6 +150,18 @@ async def use_wallets(service: Caller, services: Services, factory: Factory) -> 
     await sent(service.post(f"/v1/holds/{held[1]['id']}/void"), 201)
     await sent(service.get(f"/v1/holds/{held[2]['id']}"))
     await sent(service.post(f"/v1/transactions/{paid['id']}/reverse", {"amount": 2}), 201)
+    for version, to_amount in ((1, 1), (2, 2)):
+        await sent(service.put("/v1/rates/PTS-GBP", {"from_amount": 10, "to_amount": to_amount}))
+        await sent(service.get("/v1/rates/PTS-GBP", version=version))
+    await sent(service.get("/v1/rates/PTS-GBP"))
+    await sent(service.get("/v1/rates"))
+    await sent(service.get("/v1/rates", cursor=encode_cursor("AA-AB")))
+    rated = {"member_id": owner, "from": "PTS", "to": "GBP", "from_amount": 10}
+    await sent(service.post("/v1/exchanges/quote", rated))
+    await sent(service.post("/v1/exchanges", rated), 201)
+    split = {"postings": [{"wallet": wallet, "amount": -1}, {"wallet": other, "amount": 1}]}
+    several = await sent(service.post("/v1/transactions", split), 201)
+    await sent(service.get(f"/v1/transactions/{several['id']}"))
     await sent(service.get(f"/v1/transactions/{paid['id']}"))
     services.database.sharded = True
     await sent(service.post(f"/v1/wallets/{wallet}/debit", {"amount": 1}), 201)
@@ -170,6 +183,8 @@ async def use_history(app: App[Any, Any], service: Caller, clock: ManualClock, w
     page = await sent(service.get(f"{path}/entries", limit=2))
     await sent(service.get(f"{path}/entries", limit=2, cursor=page["next_cursor"]))
     await sent(service.get(f"{path}/entries", kind="debit"))
+    await sent(service.get(f"{path}/entries", effective_from="2026-01-31T12:00:00Z"))
+    await sent(service.get(f"{path}/entries", kind="debit", effective_to="2026-01-31T12:00:00Z"))
     await sent(service.get(f"{path}/entries", reference="order-1"))
     await sent(service.get(f"{path}/entries", **{"from": "2020-01-01T00:00:00Z"}))
     await sent(service.get(f"{path}/balance", at="2020-01-01T00:00:00Z"))

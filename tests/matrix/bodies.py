@@ -20,6 +20,7 @@ TEXTS = {
     "unit_cost": "0.5", "starts": "09:00", "ends": "17:00", "Tier.code": "gold", "ReferralCreate.code": "R0NdVkGqZzCbhfcUPYcEVDa",
     "reservation": f"hld_{NOBODY}:uses.vch_{NOBODY[4:]}:1", "use": f"txn_{NOBODY}:uses.vch_{NOBODY[4:]}:1",
     "pattern": "##########-##########", "hold": f"hld_{NOWHERE}:1", "transaction": f"txn_{NOWHERE}:1",
+    **{f"{kind}.{name}": asset for kind in ("ExchangeCreate", "QuoteCreate") for name, asset in (("from", "PTS"), ("to", "GBP"))},
 }  # fmt: skip
 """A well-formed value of every text that not just any word would be, by its field, or by its struct and its field."""
 TIMES = {
@@ -123,7 +124,8 @@ def _value(kind: mi.Type, name: str, turn: int) -> Any:
         case mi.ListType(max_length=0) | mi.DictType(max_length=0):
             return [] if isinstance(kind, mi.ListType) else {}
         case mi.ListType():
-            return [_value(each, name, place) for place, each in enumerate(alternatives(kind.item_type))]
+            items = alternatives(kind.item_type)
+            return [_value(items[place % len(items)], name, place) for place in range(max(len(items), kind.min_length or 0))]
         case mi.DictType():
             return {f"k{place}": _value(each, name, turn) for place, each in enumerate(alternatives(kind.value_type))}
         case mi.IntType():

@@ -31,13 +31,15 @@ REFERENCES = {
 }
 """Fields of bodies that name what belongs to a member."""
 PLAIN = {
-    "asset", "attributes", "audience", "categories", "category", "code", "code_pattern", "condition", "currency", "current_password", "description", "device_token", "email",
+    "account", "asset", "attributes", "audience", "categories", "category", "code", "code_pattern", "condition", "currency", "current_password", "description", "device_token", "email",
     "eligibility", "images", "tiers",
-    "event_type", "event_types", "expression", "external_id", "group", "id", "key", "metadata", "name", "new_password", "password", "reason", "ends", "percent", "reference", "refresh_token", "refund_of", "confirms", "scopes", "sku", "skus", "starts",
+    "event_type", "event_types", "expression", "external_id", "group", "id", "key", "kind", "metadata", "name", "new_password", "password", "reason", "ends", "percent", "reference", "refresh_token", "refund_of", "confirms", "scopes", "sku", "skus", "starts",
     "tier_multipliers", "to", "token", "type", "unit_cost",
     "pattern", "reservation", "use",  # the last two of the voucher in the path, and looked for on its account alone
 }  # fmt: skip
 """Texts that name nothing of a member's, or are secrets of the caller's own. A new field is put here or above on purpose."""
+EXCHANGES = "/v1/exchanges"
+"""Where `from` and `to` are assets."""
 ITS_OWN = {"x-request-id", "ratelimit", "ratelimit-policy", "content-length"}
 """Headers that differ between any two answers, or do with the digits of an id that the answer repeats."""
 
@@ -91,7 +93,7 @@ async def test_a_missing_id_in_a_body_is_not_found_and_changes_nothing(scene: Sc
         for sample in samples_of(route.operation.body):
             for leaf in [leaf for leaf in sample.leaves if leaf.of(mi.StrType)]:
                 kind = reference_of(leaf.pointer)
-                if kind is None:
+                if kind is None or (route.path.startswith(EXCHANGES) and leaf.pointer in {"/from", "/to"}):
                     continue
                 if route.operation.policy.own:
                     await assert_told_alike(scene, route, leaf.pointer, kind)
@@ -121,13 +123,17 @@ def naming(scene: Scene, route: Route, pointer: str, thing: str) -> dict[str, An
     mine, theirs = scene.ada.ids["wallet_id"], scene.bob.ids["wallet_id"]
     if route.path == "/v1/bulk":
         name = pointer.rpartition("/")[2]
-        command = {"type": "transfer", "wallet": mine, "to": theirs, "amount": 1}
         if name in {"hold", "transaction"}:
-            command = {"type": "capture" if name == "hold" else "reverse"}
-        return {"commands": [{**command, "key": "k", name: thing}]}
+            return {"commands": [{"type": "void" if name == "hold" else "reverse", name: thing, "key": "k"}]}
+        command = {"type": "transfer", "wallet": mine, "to": theirs, "amount": 1, "key": "k"}
+        return {"commands": [{**command, name: thing}]}
     if pointer == "/events/0/member/id":
         [event] = (route.operation.example or {})["events"]
         return {"events": [{**event, "member": {"id": thing}}]}
+    if route.path.startswith(EXCHANGES):
+        return {**(route.operation.example or {}), pointer[1:]: thing}
+    if route.path == "/v1/transactions":
+        return {"postings": [{"wallet": mine, "amount": -1}, {"wallet": thing, "amount": 1}]}
     if pointer == "/member/id":
         return {**(route.operation.example or {}), "member": {"id": thing}}
     whole = {**(route.operation.example or {}), "from": mine, "to": theirs, "wallet": mine}
@@ -143,6 +149,9 @@ async def test_cursor_of_another_member_shows_only_own_items(scene: Scene, facto
     lists = [r for r in scene.routes if r.operation.policy.own and r.operation.policy.scope and "cursor" in parameters(r)]
     assert lists
     await rise(scene, factory)
+    for pair in ("PTS-GBP", "GBP-PTS", "PTS-STARS"):
+        await scene.service.post("/v1/assets", {"code": "STARS", "scale": 0})
+        assert (await scene.service.put(f"/v1/rates/{pair}", {"from_amount": 1, "to_amount": 1})).status_code == 200
     for route in lists:
         for person in (scene.ada, scene.bob):
             for _ in range(3):
@@ -153,7 +162,8 @@ async def test_cursor_of_another_member_shows_only_own_items(scene: Scene, facto
             assert (await scene.service.post(f"/v1/vouchers/{code}/release", {})).status_code == 200
         cursor = (await scene.service.get(route.url_of(scene.bob.ids), limit=2)).json()["next_cursor"]
         assert cursor
-        problem(await scene.ada.caller.get(route.url_of(scene.bob.ids), cursor=cursor), 404, "not-found")
+        if route.parameters:
+            problem(await scene.ada.caller.get(route.url_of(scene.bob.ids), cursor=cursor), 404, "not-found")
         answer = await scene.ada.caller.get(route.url_of(scene.ada.ids), cursor=cursor)
         own = (await scene.ada.caller.get(route.url_of(scene.ada.ids), limit=100)).json()["items"]
         assert answer.status_code == 422 or all(item in own for item in answer.json()["items"])

@@ -122,7 +122,7 @@ async def pages(scene: Scene, route: Route) -> list[object]:
     raise AssertionError(f"{route.path} does not end")
 
 
-FREE_TEXTS = {"cursor", "external_id", "from", "to", "at", "reference", "offer", "place"}
+FREE_TEXTS = {"cursor", "external_id", "from", "to", "effective_from", "effective_to", "at", "reference", "offer", "place"}
 """Query parameters that take any text of a form. All others take one of a few values, a number, or true and false."""
 
 

@@ -65,7 +65,7 @@ def filled(node: Any, scene: Scene, number: int) -> Any:
     if not isinstance(node, dict):
         return mine if node == NOWHERE else node
     found = {name: filled(value, scene, number) for name, value in node.items()}
-    if "to" in found:
+    if "to" in found and "from_amount" not in found:  # Those of an exchange are assets.
         found["to"] = theirs
     found |= {name: f"{name}-{number}" for name in ("key", "external_id", "reference") if name in found}
     if "email" in found:

@@ -88,7 +88,7 @@ MUTANTS = (
     # --- reversals ------------------------------------------------------------------------------------------------------
     Mutant("reversal cap dropped", REVERSALS, "if amount == 0 or amount > whole - done:", "if amount == 0:"),
     Mutant("reversals forget each other", REVERSALS, '{"reversed": done + amount, "at"', '{"reversed": amount, "at"'),
-    Mutant("a transfer returns one side", REVERSALS, "calendar, view.now_ms) for side in request.sides),", "calendar, view.now_ms) for side in request.sides[:1]),"),
+    Mutant("a transfer returns one side", REVERSALS, "                for side in request.sides\n", "                for side in request.sides[:1]\n"),
     # --- once -----------------------------------------------------------------------------------------------------------
     Mutant("retry applies again", RULES, "        return earlier\n    if idempotency.reference", "        return None\n    if idempotency.reference"),
     Mutant("fingerprint ignored", RULES, "if earlier.fingerprint != idempotency.fingerprint:", "if False:"),

@@ -65,6 +65,8 @@ def _by_id(sample: Sample) -> Cases:
         "lookup_keys.get": ("claims", "none"),
         "service_keys.get": ("key007", "none"),
         "assets.get": ("A07", "NONE"),
+        "rates.get": ("A07-A08", "NONE-A07"),
+        "rate_versions.get": ("A07-A08/1", "A07-A08/2"),
         "events.get": (event_of(2), "order-none"),
         "campaigns.get": (campaign_of(7), campaign_of(10**9)),
         "accounts.move": (hot.id, UNKNOWN_MEMBER + ":PTS"),
@@ -143,6 +145,11 @@ def _lists(sample: Sample) -> Cases:
     yield "service_keys.list", "100 keys", {"limit": 1000}
     yield "service_keys.page", "first page", {"after": "", "limit": PAGE}
     yield "service_keys.page", "deep page", {"after": "key050", "limit": PAGE}
+    yield "batch.rates", "1 of 50 rates", {"ids": ["A07-A08"]}
+    yield "rates.first", "50 rates", {"limit": PAGE}
+    yield "rates.next", "50 rates, last page", {"after": "A47-A48", "limit": PAGE}
+    yield "rates.replace", "found", {"id": "A07-A08", "version": 1}
+    yield "rate_versions.some", "50 versions", {"ids": [f"A{number:02}-A{number + 1:02}/1" for number in range(50)]}
     yield "assets.list", "100 assets", {"limit": 1000}
     for case, owner in (("1 session", sample.hot.owner), ("not found", UNKNOWN_MEMBER)):
         yield "sessions.list", case, {"first": f"{owner}:", "last": f"{owner};", "limit": 200}
@@ -221,6 +228,10 @@ def _history(sample: Sample) -> Cases:
     ):
         yield "entries.page", case, _span(wallet, max(1, last - PAGE + 1), last, limit=PAGE)
     yield "entries.kind", "every second entry matches", _span(hot, max(1, hot.seq - 999), hot.seq, limit=PAGE, kind="debit")
+    for query, kind in (("entries.effective", {}), ("entries.kind_effective", {"kind": "debit"})):
+        for case, since_ms in (("all entries match", 0), ("no entry matches", NOW_MS * 2)):
+            span = _span(hot, max(1, hot.seq - 999), hot.seq, limit=PAGE, **kind)
+            yield query, case, {**span, "since_ms": since_ms, "until_ms": NOW_MS * 3}
     yield "entries.kind", "no entry matches", _span(hot, max(1, hot.seq - 999), hot.seq, limit=PAGE, kind="freeze")
     reference = reference_of(3)
     yield "entries.reference", "found", {"owner": hot.owner, "unique_keys": reference_keys(hot.owner, f"PTS-{reference}")}

@@ -8,6 +8,7 @@ from guerdon.audit_log.models import AUDIT
 from guerdon.campaigns.domain import EVENTS, EXPIRED_LOTS, MEMBER_STATES, REFUNDS
 from guerdon.campaigns.models import CAMPAIGN_VERSIONS, CAMPAIGNS, CAMPAIGNS_LIVE_MAX
 from guerdon.database import Document
+from guerdon.exchanges.models import RATE_VERSIONS, RATES
 from guerdon.history.service import EXAMINED_MAX
 from guerdon.ledger.contention import CONTENTION_LEASES
 from guerdon.ledger.expiry import HOLD_DOCUMENTS
@@ -49,6 +50,8 @@ from tools.query_plans.simulations import SIMULATION_QUERIES
 from tools.query_plans.tiers import TIER_QUERIES
 from tools.query_plans.vouchers import VOUCHER_QUERIES
 
+_SPAN_OF_TIME = {"$gte": ":since_ms", "$lt": ":until_ms"}
+EFFECTIVE = [{"effective_at": _SPAN_OF_TIME}, {"effective_at": {"$exists": False}, "at": _SPAN_OF_TIME}]
 COMMANDS = "every command that moves value"
 ATTEMPTS = COMMANDS + ", with a reference that another transaction has"
 
@@ -199,6 +202,12 @@ AUDIT_LOG = [
 
 WALLETS = [
     Query("assets.get", "request", "the first use of an asset in a process", one(ASSETS, ID)),
+    Query("rates.get", "request", "GET and PUT /v1/rates/{pair}, POST /v1/exchanges/quote", one(RATES, ID)),
+    Query("rates.first", "request", "GET /v1/rates", find(RATES, {}, sort=UP, limit=True)),
+    Query("rates.next", "request", "GET /v1/rates", find(RATES, AFTER, sort=UP, limit=True)),
+    Query("rates.replace", "request", "PUT /v1/rates/{pair}", update(RATES, {"_id": ":id", "version": ":version"})),
+    Query("rate_versions.get", "request", "GET /v1/rates/{pair}?version=", one(RATE_VERSIONS, ID)),
+    Query("rate_versions.some", "terminal", "guerdon verify", find(RATE_VERSIONS, IDS)),
     Query("assets.list", "request", "GET /v1/assets", find(ASSETS, {}, sort=UP, limit=True)),
     Query("accounts.get", "request", "GET /v1/wallets/{wallet_id} and below", one(ACCOUNTS, OWN)),
     Query(
@@ -223,6 +232,7 @@ LEDGER = [
     Query("batch.refunds", "request", "POST /v1/events", read(REFUNDS, IDS)),
     Query("batch.expired_lots", "request", _LATE_REFUNDS, read(EXPIRED_LOTS, IDS)),
     Query("batch.standings", "request", "POST /v1/events", read(MEMBER_STATES, IDS)),
+    Query("batch.rates", "request", "POST /v1/exchanges", read(RATES, IDS)),
     Query("batch.holds", "request", "POST /v1/holds/{hold_id}/capture, void", read(HOLD_DOCUMENTS, IDS)),
     Query("batch.reversals", "request", "POST /v1/transactions/{transaction_id}/reverse", read(REVERSALS, IDS)),
     Query("attempts.later", "request", ATTEMPTS, {**find(ENTRIES, UNIQUE_KEYS), "hint": "once"}),
@@ -270,6 +280,20 @@ HISTORY = [
         "request",
         "GET /v1/wallets/{wallet_id}/entries?kind=",
         find(ENTRIES, {**SPAN, "kind": ":kind"}, sort=DOWN, limit=True),
+        bound=EXAMINED_MAX,
+    ),
+    Query(
+        "entries.effective",
+        "request",
+        "GET /v1/wallets/{wallet_id}/entries?effective_from=&effective_to=",
+        find(ENTRIES, {**SPAN, "$or": EFFECTIVE}, sort=DOWN, limit=True),
+        bound=EXAMINED_MAX,
+    ),
+    Query(
+        "entries.kind_effective",
+        "request",
+        "GET /v1/wallets/{wallet_id}/entries?kind=&effective_from=&effective_to=",
+        find(ENTRIES, {**SPAN, "kind": ":kind", "$or": EFFECTIVE}, sort=DOWN, limit=True),
         bound=EXAMINED_MAX,
     ),
     Query(

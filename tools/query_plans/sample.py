@@ -20,6 +20,7 @@ from guerdon.clock import to_datetime
 from guerdon.collections import INDEXES
 from guerdon.database import Database, Document
 from guerdon.errors import StartupRefused
+from guerdon.exchanges.models import RATE_VERSIONS, RATES
 from guerdon.ledger.contention import CONTENTION_LEASES, QUEUE_ID
 from guerdon.ledger.expiry import HOLD_DOCUMENTS
 from guerdon.ledger.models import (
@@ -439,6 +440,10 @@ def _fixed() -> Iterator[tuple[str, Document]]:
         yield CAMPAIGN_VERSIONS, {"_id": f"{campaign_of(number)}/1", "campaign": campaign}
     for number in range(COLLECTOR_WALLETS):
         yield ASSETS, {"_id": f"A{number:02}", "scale": 0, "created_at": START_MS}
+    for number in range(50):
+        rate = f"A{number:02}-A{number + 1:02}"
+        yield RATES, {"_id": rate, "version": 1, "from_amount": 100, "to_amount": 1, "created_at": START_MS}
+        yield RATE_VERSIONS, {"_id": f"{rate}/1", "version": 1, "from_amount": 100, "to_amount": 1, "created_at": START_MS}
     for number in range(100):
         yield SERVICE_KEYS, {"_id": f"key{number:03}", "name": "a key", "created_at": START_MS + number, "revoked_at": None}
         yield AUDIT, {"_id": number + 1, "at": START_MS + number, "phase": "asked", "actor": "terminal", "action": "keys create"}

@@ -137,6 +137,9 @@ def _text_of(report: VerificationReport, *, whole: bool) -> str:
         lines.append(f"  {law:3} {'BROKEN' if violation else 'holds '}  {statement}")
         if violation:
             lines.append(f"      first at {violation.where}: {violation.detail}")
+    for asset, accounts in report.balances.items():
+        sides = ", ".join(f"{name} {balance:,}" for name, balance in accounts.items())
+        lines.append(f"  {asset}: {sides}; sum {sum(accounts.values()):,}")
     if whole:
         newest = f"newest number {report.checkpoints}, signatures " if report.checkpoints else ""
         lines.append(f"  checkpoints: {newest}{report.signatures}")

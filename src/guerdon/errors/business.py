@@ -80,7 +80,28 @@ class NotReversible(BusinessError):
     title = "Not reversible"
     page = (
         "Only a transaction that has moved value can be reversed. Void a hold, unfreeze a wallet, set account rules again. "
-        "Cancel a voucher to get its price back."
+        "Cancel a voucher to get its price back. A transaction of several postings, such as an exchange, is reversed whole: send "
+        "no amount."
+    )
+
+
+class ExchangeLimit(BusinessError):
+    code = "exchange-limit"
+    status = 409
+    title = "Amount cannot be exchanged"
+    page = (
+        "The amount is outside the bounds of the rate, or gives less than 1 or more than 10^15 minor units. `asset`, `minimum` and "
+        "`maximum` state what can be exchanged at once (null for no maximum), `amount` what was asked for."
+    )
+
+
+class RateChanged(BusinessError):
+    code = "rate-changed"
+    status = 409
+    title = "Rate has changed"
+    page = (
+        "The request names a version of the rate (`rate_version`) that is not the current one, and nothing was exchanged. `rate` "
+        "names the rate and `version` its current version. Ask for a new quote and decide again."
     )
 
 

@@ -22,8 +22,8 @@ from guerdon.permissions import scope
 
 CSV_TYPE = "text/csv; charset=utf-8"
 CSV_EXAMPLE = (
-    "row,seq,created_at,kind,amount,balance,held,count,in,out,counter,reference,reason,transaction_id,hold,reverses\r\n"
-    "opening,0,2026-01-01T00:00:00.000Z,,,0,0,,,,,,,,,\r\n"
+    "row,seq,created_at,kind,amount,balance,held,count,in,out,counter,reference,reason,transaction_id,hold,reverses,effective_at,rate\r\n"
+    "opening,0,2026-01-01T00:00:00.000Z,,,0,0,,,,,,,,,,,\r\n"
 )
 STREAM_EXAMPLE = {"event": "balance", "id": "3", "data": '{"balance":189,"held":0,"available":189,"seq":3}'}
 _READS = (NotFound,)
@@ -45,9 +45,9 @@ class HistoryResource:
         errors=_READS,
     )
     async def on_get_entries(self, req: Request, resp: Response, wallet_id: str) -> None:
-        """List the entries of a wallet, newest first, filtered by kind, time and reference.
+        """List the entries of a wallet, newest first, filtered by kind, time, effective time and reference.
 
-        A page filtered by `kind` examines at most 1,000 entries: it may be shorter than `limit` and still have a `next_cursor`.
+        A page filtered by `kind` or effective time examines at most 1,000 entries: it may be shorter than `limit` and still have a `next_cursor`.
         """
         query = read_query(req, EntryQuery)
         entries, cursor = await self._history.list_entries(actor_of(req), wallet_id, query)
@@ -80,7 +80,8 @@ class HistoryResource:
 
         With `format=csv` the answer is `text/csv; charset=utf-8`, one table with the columns `row` (`opening`, `entry`, `total`,
         and `closing`, or `interim` while the month is not complete), `seq`, `created_at`, `kind`, `amount`, `balance`, `held`, `count`,
-        `in`, `out`, `counter`, `reference`, `reason`, `transaction_id`, `hold` and `reverses`.
+        `in`, `out`, `counter`, `reference`, `reason`, `transaction_id`, `hold`, `reverses`,
+        `effective_at` and `rate`.
         """
         form = read_query(req, StatementQuery).format
         statement = await self._history.statement(actor_of(req), wallet_id, month)

@@ -10,6 +10,7 @@ from msgspec.structs import replace
 from guerdon.clock import rfc3339, utc_ms
 from guerdon.errors import Validation
 from guerdon.ledger.models import Entry, EntryKind, hold_id
+from guerdon.transactions.models import TransactionKind
 from guerdon.types import EXPECTED, PageQuery, Reference
 from guerdon.wallets.models import LotView, WalletState, view_lot, view_wallet
 
@@ -74,10 +75,14 @@ class EntryView(Struct, frozen=True):
     """Id of the hold that the entry changed."""
     reverses: str | UnsetType = UNSET
     """Id of the transaction that the entry reverses."""
+    effective_at: str | UnsetType = UNSET
+    """Time at which the fact happened, RFC 3339 in UTC, if the request stated it."""
+    rate: str | UnsetType = UNSET
+    """Rate and version of an exchange, such as `PTS-GBP/3`."""
 
 
 class EntryPage(Struct, frozen=True):
-    """Entries, newest first. With the filter `kind`, a page may have fewer than `limit` items and still a `next_cursor`."""
+    """Entries, newest first. With the filter `kind` or an effective time, a page may have fewer than `limit` items and still a `next_cursor`."""
 
     items: list[EntryView]
     """Entries, newest first."""
@@ -88,7 +93,7 @@ class EntryPage(Struct, frozen=True):
 class EntryQuery(PageQuery, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Filters of a wallet's entries."""
 
-    kind: EntryKind | None = None
+    kind: Literal[EntryKind, TransactionKind] | None = None
     """Return entries of this kind only."""
     since: Moment | None = field(default=None, name="from")
     """Return entries at or after this time, RFC 3339 with an offset."""
@@ -96,6 +101,10 @@ class EntryQuery(PageQuery, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     """Return entries before this time, RFC 3339 with an offset."""
     reference: Reference | None = None
     """Return the entry with exactly this reference."""
+    effective_from: Moment | None = None
+    """Return entries whose effective time is at or after this time, RFC 3339 with an offset. Without one, an entry's own time counts."""
+    effective_to: Moment | None = None
+    """Return entries whose effective time is before this time, RFC 3339 with an offset."""
 
 
 def view_entry(entry: Entry) -> EntryView:
@@ -116,6 +125,8 @@ def view_entry(entry: Entry) -> EntryView:
         lots=UNSET if not entry.lots else [replace(view_lot(lot), amount=lot.amount) for lot in entry.lots],
         hold=UNSET if entry.hold is None else hold_id(entry.account, entry.hold.seq),
         reverses=UNSET if entry.reverses is None else entry.reverses,
+        effective_at=UNSET if entry.effective_at is None else rfc3339(entry.effective_at),
+        rate=UNSET if entry.rate is None else entry.rate,
     )
 
 

@@ -19,11 +19,13 @@ from guerdon.permissions import Actor
 from guerdon.wallets.service import Wallets
 
 EXAMINED_MAX = 1000
-"""Maximum number of entries that one page filtered by kind examines."""
+"""Maximum number of entries that one page filtered by kind or effective time examines."""
 BATCH = 100
 """Entries of a statement in memory at a time; reading and encoding them takes 4 ms of the event loop."""
 STATEMENTS_MAX = 16
 STATEMENT_SECONDS = 900
+FIRST_MS, LAST_MS = -(1 << 53), 1 << 53
+"""Times before and after all others, for a filter with one bound."""
 SETTLED_MS = 60_000
 """Time after which no entry with an earlier time can be committed: the time is set at the decision, and a commit takes at most a minute."""
 
@@ -46,15 +48,23 @@ class History:
             Validation: The cursor or a time is invalid.
         """
         account = await self._wallets.get_account(actor, wallet_id)
+        effective_from = None if query.effective_from is None else moment_ms(query.effective_from, "effective_from")
+        effective_to = None if query.effective_to is None else moment_ms(query.effective_to, "effective_to")
         first, last = await self._between(account, query.since, query.until)
+        if effective_from is not None:
+            # An effective time is never after the entry's own time.
+            first = max(first, await self._count_before(account, effective_from) + 1)
         if query.cursor is not None:
             last = min(last, decode_number(query.cursor, SEQ_DIGITS) - 1)
         if query.reference is not None:
-            return await self._find_reference(account, query.reference, query.kind, (first, last)), None
-        lowest = max(first, last - (query.limit if query.kind is None else EXAMINED_MAX) + 1)
+            return await self._find_reference(account, query, (first, last), (effective_from, effective_to)), None
+        filtered = query.kind is not None or effective_from is not None or effective_to is not None
+        lowest = max(first, last - (EXAMINED_MAX if filtered else query.limit) + 1)
         where: Document = _range_filter(account, lowest, last)
         if query.kind is not None:
             where["kind"] = query.kind
+        if effective_from is not None or effective_to is not None:
+            where["$or"] = _effective_filter(effective_from, effective_to)
         entries = await self._ledger.list_entries(where, limit=query.limit)
         position = entries[-1].seq if len(entries) == query.limit else lowest
         return entries, encode_cursor(str(position)) if position > first else None
@@ -162,16 +172,15 @@ class History:
             raise _unreadable()
         return entry
 
-    async def _find_reference(self, account: Account, reference: str, kind: str | None, seqs: tuple[int, int]) -> list[Entry]:
+    async def _find_reference(
+        self, account: Account, query: EntryQuery, seqs: tuple[int, int], effective: tuple[int | None, int | None]
+    ) -> list[Entry]:
         """Return the entries with the reference that match the other filters, newest first. The unique index finds them."""
-        unique_keys = reference_keys(account.owner, reference)
+        assert query.reference is not None
+        unique_keys = reference_keys(account.owner, query.reference)
         cursor = self._entries.find({"owner": account.owner, "once": {"$in": unique_keys}}, limit=len(unique_keys), hint="once")
         entries = [decode_entry(row) async for row in cursor if "balance_after" in row]
-        fitting = [
-            entry
-            for entry in entries
-            if entry.account == account.id and seqs[0] <= entry.seq <= seqs[1] and kind in (None, entry.kind)
-        ]
+        fitting = [entry for entry in entries if entry.account == account.id and _fits(entry, query.kind, seqs, effective)]
         return sorted(fitting, key=lambda entry: -entry.seq)
 
     async def _batches(self, statement: Statement) -> AsyncGenerator[list[Entry]]:
@@ -187,6 +196,19 @@ class History:
 
 def _range_filter(account: Account, first: int, last: int) -> Document:
     return {"_id": {"$gte": entry_id(account.id, first), "$lte": entry_id(account.id, max(last, 0))}, "owner": account.owner}
+
+
+def _fits(entry: Entry, kind: str | None, seqs: tuple[int, int], effective: tuple[int | None, int | None]) -> bool:
+    """Return True if an entry matches the filters by kind, number and effective time."""
+    at, (since, until) = entry.at if entry.effective_at is None else entry.effective_at, effective
+    in_time = (since is None or at >= since) and (until is None or at < until)
+    return in_time and seqs[0] <= entry.seq <= seqs[1] and kind in (None, entry.kind)
+
+
+def _effective_filter(since: int | None, until: int | None) -> list[Document]:
+    """Return the alternatives of a filter by effective time. An entry without one is effective at its own time."""
+    times: Document = {"$gte": FIRST_MS if since is None else since, "$lt": LAST_MS if until is None else until}
+    return [{"effective_at": times}, {"effective_at": {"$exists": False}, "at": times}]
 
 
 async def _value(seq: int) -> int:

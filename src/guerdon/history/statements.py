@@ -6,14 +6,14 @@ from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
 
 import msgspec
 
-from guerdon.clock import rfc3339
+from guerdon.clock import optional_rfc3339, rfc3339
 from guerdon.history.models import KindTotal, Statement, view_entry, view_head, view_point
 from guerdon.history.rules import Tally
 from guerdon.ledger.models import Entry, hold_id
 
 COLUMNS = (
     "row", "seq", "created_at", "kind", "amount", "balance", "held", "count", "in", "out",
-    "counter", "reference", "reason", "transaction_id", "hold", "reverses",
+    "counter", "reference", "reason", "transaction_id", "hold", "reverses", "effective_at", "rate",
 )  # fmt: skip
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\0", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 """Characters at the beginning of a cell that a spreadsheet treats as the start of a formula, or drops before it looks for one.
@@ -70,6 +70,7 @@ def _entry_row(entry: Entry) -> list[str | int]:
         "entry", entry.seq, rfc3339(entry.at), entry.kind, entry.amount, entry.balance_after, entry.held_after, "", "", "",
         entry.counterparty, entry.reference or "", entry.reason or "", entry.transaction_id,
         "" if entry.hold is None else hold_id(entry.account, entry.hold.seq), entry.reverses or "",
+        optional_rfc3339(entry.effective_at) or "", entry.rate or "",
     ]  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 import base64
 import binascii
+import re
 
 from guerdon.errors import Validation
 
@@ -24,6 +25,18 @@ def decode_cursor(cursor: str, prefix: str = "") -> str:
     except (binascii.Error, UnicodeDecodeError, ValueError):
         position = None
     if position is None or not position.startswith(prefix):
+        raise Validation.at("cursor", _REFUSAL)
+    return position
+
+
+def decode_text(cursor: str, pattern: re.Pattern[str]) -> str:
+    """Return the position in a cursor of a list whose positions match `pattern`.
+
+    Raises:
+        Validation: this list has not issued the cursor.
+    """
+    position = decode_cursor(cursor)
+    if pattern.match(position) is None:
         raise Validation.at("cursor", _REFUSAL)
     return position
 

@@ -7,7 +7,7 @@ from typing import Any, TypeVar, cast
 import msgspec
 from falcon import Request as SyncRequest
 from msgspec import Struct
-from msgspec.inspect import IntType, StructType, type_info
+from msgspec.inspect import IntType, Metadata, StructType, Type, UnionType, type_info
 
 from guerdon.http.validation import raise_query_validation
 from guerdon.types import nfc
@@ -34,7 +34,14 @@ def read_query(request: SyncRequest, kind: type[T]) -> T:
 @cache
 def _numbers_of(kind: type[Struct]) -> frozenset[str]:
     """Return the names of the integer parameters. The lax mode of msgspec would also accept `1e1`, and `null` as a missing parameter."""
-    return frozenset(field.encode_name for field in cast(StructType, type_info(kind)).fields if isinstance(field.type, IntType))
+    return frozenset(field.encode_name for field in cast(StructType, type_info(kind)).fields if _is_number(field.type))
+
+
+def _is_number(kind: Type) -> bool:
+    """Return True for an integer, also if it may be left out."""
+    if isinstance(kind, Metadata):
+        return _is_number(kind.type)
+    return any(map(_is_number, kind.types)) if isinstance(kind, UnionType) else isinstance(kind, IntType)
 
 
 _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]{0,17})\Z")

@@ -49,6 +49,7 @@ from guerdon.ledger.models import (
     T,
     Transaction,
     View,
+    entry_id,
     transaction_id,
 )
 from guerdon.ledger.references import attempt_of
@@ -221,9 +222,9 @@ def post_transaction(
     """
     entries: list[Entry] = []
     first_id: str | None = None
-    for posting in transaction.postings:
+    for index, posting in enumerate(transaction.postings):
         account = lookup(posting.account)
-        details = _entry_details(transaction, posting, (first_id, attempt), lookup)
+        details = _entry_details(transaction, index, (first_id, attempt), lookup)
         if first_id is None:
             first_id = transaction_id(account.id, account.seq + 1)
         taken = posting.keeps_dates and entries[-1].lots
@@ -235,19 +236,20 @@ def post_transaction(
 
 
 def _entry_details(
-    transaction: Transaction, posting: Posting, ids: tuple[str | None, int | None], lookup: Callable[[str], Account]
+    transaction: Transaction, index: int, ids: tuple[str | None, int | None], lookup: Callable[[str], Account]
 ) -> EntryDetails:
-    """Return the details of a posting's entry.
+    """Return the details of the entry of a posting, given by its index.
 
     `ids` are the id of the transaction, which is None for its first entry, and the attempt of its reference, which only the first entry carries.
     """
     first_id, attempt = ids
-    idempotency = transaction.idempotency
+    idempotency, posting = transaction.idempotency, transaction.postings[index]
     pair = None
     if not posting.counterparty.startswith(SYSTEM):
         # The entry of the counterparty is the newest of its account, or will be.
-        other = lookup(posting.counterparty).seq
-        pair = other + 1 if first_id is None else other
+        mirror = (posting.counterparty, posting.account)
+        posted = any((earlier.account, earlier.counterparty) == mirror for earlier in transaction.postings[:index])
+        pair = lookup(posting.counterparty).seq + (0 if posted else 1)
     return EntryDetails(
         kind=transaction.kind,
         actor=transaction.actor,
@@ -260,7 +262,22 @@ def _entry_details(
         reverses=transaction.reverses,
         attempt=attempt if first_id is None else None,
         evidence=transaction.evidence if first_id is None else None,
+        effective_at=transaction.effective_at,
+        sides=_sides_of(transaction, lookup) if transaction.lists_sides and first_id is None else None,
+        rate=transaction.rate,
     )
+
+
+def _sides_of(transaction: Transaction, lookup: Callable[[str], Account]) -> tuple[str, ...]:
+    """Return the ids that the entries after the first one will have: each posting makes one entry."""
+    seqs: dict[str, int] = {}
+    for posting in transaction.postings:
+        seqs[posting.account] = seqs.get(posting.account, lookup(posting.account).seq) + 1
+    ids: list[str] = []
+    for posting in reversed(transaction.postings):
+        ids.append(entry_id(posting.account, seqs[posting.account]))
+        seqs[posting.account] -= 1
+    return tuple(reversed(ids))[1:]
 
 
 def _post(

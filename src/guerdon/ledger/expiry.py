@@ -19,7 +19,6 @@ from guerdon.ledger.models import (
     AccountRules,
     DocumentChange,
     Entry,
-    EntryKind,
     Hold,
     HoldChange,
     Idempotency,
@@ -146,7 +145,7 @@ def debt_repaid_at(account_lots: Sequence[Lot], undated_balance: int) -> int | N
 class EntryDetails(Struct, frozen=True):
     """Fields of an entry that do not follow from its account and its posting."""
 
-    kind: EntryKind
+    kind: str
     actor: str
     transaction: str | None = None
     idempotency: Idempotency | None = None
@@ -164,6 +163,10 @@ class EntryDetails(Struct, frozen=True):
     """Number of the transaction among those with its reference, from 2; it belongs to `idempotency`."""
     evidence: str | None = None
     """Set on the first entry of a transaction only."""
+    effective_at: int | None = None
+    sides: tuple[str, ...] | None = None
+    """Set on the first entry of a transaction that lists its sides."""
+    rate: str | None = None
 
 
 def release(account: Account, hold: Hold, details: EntryDetails, *, now_ms: int, calendar: Calendar) -> tuple[Account, Entry]:
@@ -229,6 +232,9 @@ def append(account: Account, posting: Posting, details: EntryDetails, now_ms: in
         spendable_after=spendable_after,
         attempt=details.attempt if idempotency else None,
         evidence=details.evidence,
+        effective_at=details.effective_at,
+        sides=details.sides,
+        rate=details.rate,
     )
     # The entry is not shared yet, and this is cheaper than a second instance.
     msgspec.structs.force_setattr(entry, "hash", entry_hash(entry))

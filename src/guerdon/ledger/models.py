@@ -37,6 +37,8 @@ SYSTEM = "system:"
 ISSUER, MERCHANT, CASH = SYSTEM + "issuer", SYSTEM + "merchant", SYSTEM + "cash"
 BREAKAGE, HOLDS, RULES = SYSTEM + "breakage", SYSTEM + "holds", SYSTEM + "terms"
 """Counterparty of expired value, and the nominal counterparties of entries that move no value."""
+EXCHANGE = SYSTEM + "exchange"
+"""Counterparty of value that is exchanged for value of another asset."""
 COUNTED = SYSTEM + "counted"
 """Counterparty of accounts that count and hold no value: caps, budgets and stocks."""
 LOTS_MAX, HOLDS_MAX = 100, 100
@@ -49,10 +51,10 @@ Source = Literal["paid", "promotional"]
 LotDates = tuple[Source, int | None, int | None, int | None]
 EntryKind = Literal[
     "credit", "debit", "transfer", "award", "clawback", "confirmation", "hold", "capture", "void", "hold_expiry", "expiry", "settlement",
-    "reversal", "freeze", "unfreeze", "close", "terms", "redeem", "issue", "reserve", "release", "use", "unuse", "load", "cancel",
+    "reversal", "transaction", "exchange", "freeze", "unfreeze", "close", "terms", "redeem", "issue", "reserve", "release", "use", "unuse", "load", "cancel",
 ]  # fmt: skip
-"""Every kind of entry that the product writes. `Entry.kind` is `str`, so that `guerdon verify` can read and report a row that was tampered
-with."""
+"""Every kind of entry that the product writes. A caller chooses others for transactions of several postings. `Entry.kind` is `str`, so
+that `guerdon verify` can read and report a row that was tampered with."""
 
 
 class Lot(Struct, frozen=True, omit_defaults=True):
@@ -237,6 +239,12 @@ class Entry(Struct, frozen=True):
     """Number of the transaction among those with its reference, from 2; None for the first. All before it were undone."""
     evidence: str | None = None
     """Digest of the documents that justify the transaction, in hexadecimal. Set on its first entry; see `guerdon.proofs`."""
+    effective_at: int | None = None
+    """Time at which the fact happened, in milliseconds, if the caller stated it. `at` and `seq` remain the order of the ledger."""
+    sides: tuple[str, ...] | None = None
+    """Ids of the other entries of a transaction of several postings, in order. Set on its first entry only."""
+    rate: str | None = None
+    """Rate and version of an exchange, such as `PTS-GBP/3`."""
 
     @property
     def available_after(self) -> int:
@@ -281,7 +289,7 @@ def parse_location(name: str) -> tuple[str, int] | None:
 HASHED_FIELDS = (
     "_id", "owner", "asset", "transaction", "kind", "amount", "balance_after", "held_after", "counter", "actor", "at", "reason",
     "reference", "key", "fingerprint", "metadata", "once",
-    "pair", "lots", "hold", "reverses", "terms", "spent", "spendable_after", "attempt", "evidence",
+    "pair", "lots", "hold", "reverses", "terms", "spent", "spendable_after", "attempt", "evidence", "effective_at", "sides", "rate",
 )  # fmt: skip
 """Stored names of the hashed fields of an entry: every field except `prev` and `hash`. docs/verify.md publishes this list.
 
@@ -413,7 +421,7 @@ class Confirmation(Struct, frozen=True):
 class Transaction(Struct, frozen=True):
     """One atomic business fact to write. The entry of the first posting carries `idempotency`."""
 
-    kind: EntryKind
+    kind: str
     postings: tuple[Posting, ...]
     actor: str
     idempotency: Idempotency | None = None
@@ -422,6 +430,10 @@ class Transaction(Struct, frozen=True):
     reverses: str | None = None
     evidence: str | None = None
     """Digest of the documents that justify it, in hexadecimal."""
+    effective_at: int | None = None
+    lists_sides: bool = False
+    """Store the ids of the other entries on the first one. Each posting of such a transaction makes exactly one entry."""
+    rate: str | None = None
 
 
 class DocumentChange(Struct, frozen=True):

@@ -21,7 +21,7 @@ from guerdon.http.operation import Request, Response, actor_of, operation, send
 from guerdon.permissions import scope
 from guerdon.reversals.models import ReversalCreate, TransactionState
 from guerdon.reversals.service import Reversals
-from guerdon.wallets.models import TransactionView, view_transaction
+from guerdon.transactions.models import TransactionDetails, view_details
 
 
 class TransactionResource:
@@ -47,7 +47,7 @@ class TransactionResource:
         tag="transactions",
         body=ReversalCreate,
         body_optional=True,
-        answers={201: TransactionView},
+        answers={201: TransactionDetails},
         errors=(
             IdempotencyKeyMissing,
             IdempotencyKeyReused,
@@ -62,15 +62,18 @@ class TransactionResource:
             Overloaded,
         ),
         idempotent=True,
-        dry_run=("id", "seq", "hold.id"),
+        dry_run=("id", "seq", "hold.id", "postings.seq"),
         example={"amount": None, "reason": "returned goods"},
     )
     async def on_post_reverse(self, req: Request, resp: Response, transaction_id: str) -> None:
-        """Reverse a transaction, in part or whole: its value returns to the lots that it came from."""
+        """Reverse a transaction, in part or whole: its value returns to the lots that it came from.
+
+        A transaction of several postings, such as an exchange, is reversed whole: leave `amount` out.
+        """
         body, raw = await read_optional(req, ReversalCreate)
         request = request_of(req, f"POST /v1/transactions/{transaction_id}/reverse", raw)
         outcome = await self._reversals.reverse(request, transaction_id, body)
-        send(resp, view_transaction(outcome.entries[0]), 201, replayed=outcome.replayed)
+        send(resp, view_details(outcome.entries, several=outcome.entries[0].sides is not None), 201, replayed=outcome.replayed)
 
 
 def routes(reversals: Reversals) -> list[tuple[str, Any, str | None]]:

@@ -3,8 +3,8 @@
 from msgspec import Struct
 
 from guerdon.money import Amount
+from guerdon.transactions.models import TransactionDetails
 from guerdon.types import Metadata, Reason, Reference
-from guerdon.wallets.models import TransactionView
 
 
 class ReversalCreate(Struct, frozen=True, forbid_unknown_fields=True):
@@ -23,9 +23,9 @@ class ReversalCreate(Struct, frozen=True, forbid_unknown_fields=True):
 class TransactionState(Struct, frozen=True):
     """A transaction, and the amount of it that was reversed."""
 
-    transaction: TransactionView
+    transaction: TransactionDetails
     """The transaction as it was first answered."""
     reversed: int
-    """Amount reversed so far, in minor units."""
+    """Amount reversed so far, in minor units. Of a transaction of several postings, that of its first entry."""
     left: int
     """Amount that can still be reversed, in minor units; 0 for a transaction that moved no value."""

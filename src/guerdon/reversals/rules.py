@@ -44,10 +44,20 @@ def require_reversible(original: Entry) -> None:
         raise NotReversible(f"the transaction ({original.kind}) moved no value")
 
 
+def require_whole(original: Entry, amount: int | None) -> None:
+    """Check that a transaction of several postings is reversed whole.
+
+    Raises:
+        NotReversible: An amount is given.
+    """
+    if original.sides is not None and amount is not None:
+        raise NotReversible("a transaction of several postings is reversed whole; send the request without an amount")
+
+
 def reversal_command(request: Reversal, calendar: Calendar) -> Command:
     """Return the command that reverses `request.amount` (None: all that is left). All reversals together never exceed the original."""
     original = request.sides[0]
-    name, whole = original.transaction_id, abs(original.amount)
+    name, whole, lists_sides = original.transaction_id, abs(original.amount), original.sides is not None
     reference = DocumentRef(REVERSALS, name, original.owner)
 
     def decide(view: View) -> Decision:
@@ -63,24 +73,28 @@ def reversal_command(request: Reversal, calendar: Calendar) -> Command:
             raise ReversalLimit(wording, left=left, amount=whole)
         transaction = Transaction(
             kind="reversal",
-            postings=tuple(reversal_posting(side, done, amount, calendar, view.now_ms) for side in request.sides),
+            postings=tuple(
+                reversal_posting(side, done, abs(side.amount) if lists_sides else amount, calendar, view.now_ms)
+                for side in request.sides
+            ),
             actor=request.idempotency.actor,
             idempotency=request.idempotency,
             reason=request.reason,
             metadata=request.metadata,
             reverses=name,
+            lists_sides=lists_sides,
         )
         document_change = DocumentChange(REVERSALS, name, original.owner, {"reversed": done + amount, "at": view.now_ms})
         return Decision((transaction,), changes=(document_change,))
 
     return Command(
         owners=tuple({side.owner for side in request.sides}),
-        accounts=tuple(side.account for side in request.sides),
+        accounts=tuple({side.account for side in request.sides}),
         decide=decide,
         unique_keys=request.idempotency.unique_keys,
         documents=(reference,),
         idempotency=request.idempotency,
-        size_bytes=COMMAND_BYTES,
+        size_bytes=COMMAND_BYTES * (len(request.sides) + 1) // 2,
     )
 
 

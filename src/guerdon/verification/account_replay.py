@@ -6,6 +6,7 @@ is taken, returned and expires are implemented here a second time.
 """
 
 from collections.abc import Callable, Iterable, Sequence
+from typing import get_args
 
 import msgspec
 
@@ -16,6 +17,7 @@ from guerdon.ledger.models import (
     BREAKAGE,
     CASH,
     COUNTED,
+    EXCHANGE,
     GENESIS,
     HOLDS,
     ISSUER,
@@ -24,6 +26,7 @@ from guerdon.ledger.models import (
     SYSTEM,
     Account,
     Entry,
+    EntryKind,
     Hold,
     HoldChange,
     Limits,
@@ -39,13 +42,13 @@ ReportViolation = Callable[[Law, str, str], None]
 """Function that receives the broken law, the id of the object, and the detail."""
 EndedHold = tuple[Hold, str]
 """Hold that an entry has ended, and its final status: captured, voided or expired."""
-SYSTEM_ACCOUNTS = frozenset({ISSUER, MERCHANT, CASH, BREAKAGE, HOLDS, RULES, COUNTED})
+SYSTEM_ACCOUNTS = frozenset({ISSUER, MERCHANT, CASH, BREAKAGE, EXCHANGE, HOLDS, RULES, COUNTED})
 NOMINAL = frozenset({HOLDS, RULES})
 """Counterparties of entries that move no value."""
 TIME_KINDS = frozenset({"hold_expiry", "settlement", "expiry"})
 """Kinds of entries that the passing of time causes. They do not depend on the status of the account."""
-SPENDING_KINDS = frozenset({"debit", "transfer", "hold", "redeem"})
-"""Kinds of entries that count against the spending limits of a wallet."""
+NOT_SPENDING_KINDS = frozenset(get_args(EntryKind)) - {"debit", "transfer", "transaction", "exchange", "hold", "redeem"}
+"""Kinds of entries that do not count against the spending limits of a wallet. The kinds that callers choose for transactions do."""
 TAKING_BACK_KINDS = frozenset({"reversal", "clawback"})
 """Kinds of entries that take value back. They take the lots of the original first, even if these are still pending."""
 CONFIRMATION = "confirmation"
@@ -114,6 +117,8 @@ class AccountReplay:
             report("L6", entry.id, f"owner or asset differ from those of the account, {account.owner} and {account.asset}")
         if entry.at < self.at:
             report("L6", entry.id, f"the time {entry.at} is before that of the previous entry, {self.at}")
+        if entry.effective_at is not None and entry.effective_at > entry.at:
+            report("L6", entry.id, f"the effective time {entry.effective_at} is after that of the entry, {entry.at}")
         if entry.balance_after != self.balance + entry.amount:
             report(
                 "L2",
@@ -391,7 +396,7 @@ class AccountReplay:
 
     def _follow_limits(self, entry: Entry, taken: int) -> None:
         """Count the spent value in the day and the month of the entry, and check the spending limits."""
-        spends = taken if entry.kind in SPENDING_KINDS else 0
+        spends = 0 if entry.kind in NOT_SPENDING_KINDS else taken
         if self.limits is None:
             if entry.spent is not None:
                 self._report_violation("L3", entry.id, "spent is set, but the account has no spending limits")

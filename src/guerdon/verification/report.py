@@ -50,6 +50,8 @@ class VerificationReport(Struct):
     """Number of entries that are dated after the time of the database. This is not a violation, but a clock was wrong: value may have expired early."""
     first_ahead: str | None = None
     """Id of the first of these entries."""
+    balances: dict[str, dict[str, int]] = {}
+    """Balance of `wallets` and of each system account by asset, in minor units. They add up to 0 for each asset."""
     checkpoints: int = 0
     """Number of the newest checkpoint that was checked; 0 without checkpoints."""
     signatures: Literal["verified", "no checkpoints", "not checked: no key"] = "no checkpoints"

@@ -34,6 +34,9 @@ class EntryRow(StoredRow, frozen=True, kw_only=True):
     hold: HoldChange | None = None
     metadata: dict[str, str] = {}
     reverses: str | None = None
+    effective_at: int | None = None
+    sides: tuple[str, ...] | None = None
+    rate: str | None = None
 
 
 ENTRY_ROW_FIELDS = tuple(each.encode_name for each in msgspec.structs.fields(EntryRow) if each.name != "id")
@@ -85,6 +88,16 @@ class ReversalRow(StoredRow, frozen=True, kw_only=True):
     owner: str = ""
     reversed: int = 0
     """Amount that was taken back."""
+
+
+class RateVersionRow(StoredRow, frozen=True, kw_only=True):
+    """Version of a rate."""
+
+    source: str
+    target: str
+    from_amount: int
+    to_amount: int
+    rounding: str
 
 
 class AwardPart(Struct, frozen=True, kw_only=True):

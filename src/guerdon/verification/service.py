@@ -43,6 +43,7 @@ from guerdon.verification.report import LAWS, Law, VerificationReport, Violation
 from guerdon.verification.rows import HoldRow, ReversalRow, decode_rows
 from guerdon.verification.snapshots import in_snapshot
 from guerdon.verification.state_file import StateFile, VerificationPosition
+from guerdon.verification.trial_balance import COMMIT_MS
 from guerdon.vouchers.models import VOUCHERS
 
 __all__ = ["LAWS", "Law", "VerificationReport", "Violation", "verify", "verify_account"]
@@ -98,6 +99,8 @@ async def verify(
         await _LedgerWalk(database, position, calendar or Calendar(), await _server_time_ms(database)).run(page_done, progress)
         for recount in position.recounts:
             recount.check(position.report.add)
+        position.trial_balance.check(position.report.add)
+        position.report.balances = position.trial_balance.sorted()
         position.stage, position.last = STAGES[0], ""
     for stage in STAGES[STAGES.index(position.stage) :]:
         if stage != position.stage:
@@ -221,7 +224,8 @@ class _LedgerWalk:
         self._calendar = calendar
         self._now_ms = self._latest_at_ms = now_ms
         self._report_violation = position.report.add
-        self._lookups = Lookups(database, self._report_violation)
+        position.trial_balance.committed_before = position.trial_balance.committed_before or now_ms - COMMIT_MS
+        self._lookups = Lookups(database, self._report_violation, position.trial_balance)
         self._evidence = EvidenceLookups(database, self._report_violation)
         self._owner = ""
         self._unique_keys: set[bytes] = set()
@@ -300,11 +304,14 @@ class _LedgerWalk:
             report.first_ahead = report.first_ahead or entry.id
         current_transaction = replay.transaction if entry.transaction is not None else ""
         ended = replay.follow(entry, seq)
+        self.position.trial_balance.add(entry)
         self._check_unique_keys(entry)
         if not entry.counterparty.startswith(SYSTEM):
             self._lookups.add_counterparty(entry, seq, replay.undated_before)
         if entry.transaction is not None:
             self._lookups.add_first_side(entry, account_id, seq, current_transaction)
+        if entry.sides is not None:
+            self._lookups.add_sides(entry)
         if ended is not None:
             self._lookups.add_ended_hold(entry, account_id, ended)
         if entry.reverses is not None:
@@ -340,7 +347,7 @@ class _LedgerWalk:
         location = parse_location(entry.reverses)
         if location is None:
             self._report_violation("L5", entry.id, f"{entry.reverses} is not the id of a transaction")
-        elif location[0] == account_id:
+        elif location[0] == account_id and entry.transaction is None:
             self._reversed_amounts[entry.reverses] = self._reversed_amounts.get(entry.reverses, 0) + abs(entry.amount)
             self._lookups.add_original(entry, entry_id(*location))
 

@@ -14,6 +14,7 @@ from guerdon.ledger.store import ENTRIES
 from guerdon.verification.checkpoints import Recount
 from guerdon.verification.documents import Stage
 from guerdon.verification.report import VerificationReport
+from guerdon.verification.trial_balance import TrialBalance
 
 SAVE_EVERY_SECONDS = 1.0
 
@@ -29,6 +30,7 @@ class VerificationPosition(Struct):
     total: int = 0
     """Estimated number of documents when the run began."""
     report: VerificationReport = msgspec.field(default_factory=VerificationReport)
+    trial_balance: TrialBalance = msgspec.field(default_factory=TrialBalance)
     recounts: list[Recount] = msgspec.field(name="cuts", default_factory=list[Recount])
 
 

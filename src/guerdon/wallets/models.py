@@ -36,6 +36,22 @@ Key = Annotated[
 ]
 AvailableAt = Annotated[datetime, Meta(description="Time from which the value can be spent, RFC 3339 with an offset.")]
 ExpiresAt = Annotated[datetime, Meta(description="Time from which the value is expired, RFC 3339 with an offset.")]
+EffectiveAt = Annotated[
+    datetime,
+    Meta(
+        description="Time at which the fact happened, RFC 3339 with an offset: not in the future, at most 10 years ago.",
+        examples=["2026-01-31T12:00:00Z"],
+    ),
+]
+EXPIRES_IN_DAYS_MAX = 3660
+ExpiresInDays = Annotated[
+    int,
+    Meta(
+        ge=1,
+        le=EXPIRES_IN_DAYS_MAX,
+        description="Days of the programme's time zone after which the value expires, at midnight.",
+    ),
+]
 
 
 # --- stored ---------------------------------------------------------------------------------------------------------
@@ -99,6 +115,10 @@ class CreditCreate(Struct, frozen=True, forbid_unknown_fields=True):
     """Time from which the value is expired, RFC 3339 with an offset; null for never."""
     metadata: Metadata = {}
     """Up to 20 texts by name. They are kept permanently, so they must not contain personal data."""
+    effective_at: EffectiveAt | None = None
+    """Time at which the fact happened, RFC 3339 with an offset; null for now. Not in the future, at most 10 years ago."""
+    expires_in_days: ExpiresInDays | None = None
+    """Days after `effective_at`, or after now without it, at whose end the value expires. Not together with `expires_at`."""
 
 
 class DebitCreate(Struct, frozen=True, forbid_unknown_fields=True):
@@ -112,6 +132,8 @@ class DebitCreate(Struct, frozen=True, forbid_unknown_fields=True):
     """The caller's own name of the business fact, unique per member until it is undone whole. It is kept permanently, so it must not contain personal data."""
     metadata: Metadata = {}
     """Up to 20 texts by name. They are kept permanently, so they must not contain personal data."""
+    effective_at: EffectiveAt | None = None
+    """Time at which the fact happened, RFC 3339 with an offset; null for now. Not in the future, at most 10 years ago."""
 
 
 class TransferCreate(Struct, frozen=True, forbid_unknown_fields=True):
@@ -129,6 +151,8 @@ class TransferCreate(Struct, frozen=True, forbid_unknown_fields=True):
     """The caller's own name of the business fact, unique per member until it is undone whole. It is kept permanently, so it must not contain personal data."""
     metadata: Metadata = {}
     """Up to 20 texts by name. They are kept permanently, so they must not contain personal data."""
+    effective_at: EffectiveAt | None = None
+    """Time at which the fact happened, RFC 3339 with an offset; null for now. Not in the future, at most 10 years ago."""
 
 
 class BulkCredit(Struct, frozen=True, forbid_unknown_fields=True, tag_field="type", tag="credit"):
@@ -152,6 +176,10 @@ class BulkCredit(Struct, frozen=True, forbid_unknown_fields=True, tag_field="typ
     """Time from which the value is expired, RFC 3339 with an offset; null for never."""
     metadata: Metadata = {}
     """Up to 20 texts by name. They are kept permanently, so they must not contain personal data."""
+    effective_at: EffectiveAt | None = None
+    """Time at which the fact happened, RFC 3339 with an offset; null for now. Not in the future, at most 10 years ago."""
+    expires_in_days: ExpiresInDays | None = None
+    """Days after `effective_at`, or after now without it, at whose end the value expires. Not together with `expires_at`."""
 
 
 class BulkDebit(Struct, frozen=True, forbid_unknown_fields=True, tag_field="type", tag="debit"):
@@ -169,6 +197,8 @@ class BulkDebit(Struct, frozen=True, forbid_unknown_fields=True, tag_field="type
     """The caller's own name of the business fact, unique per member until it is undone whole. It is kept permanently, so it must not contain personal data."""
     metadata: Metadata = {}
     """Up to 20 texts by name. They are kept permanently, so they must not contain personal data."""
+    effective_at: EffectiveAt | None = None
+    """Time at which the fact happened, RFC 3339 with an offset; null for now. Not in the future, at most 10 years ago."""
 
 
 class BulkTransfer(Struct, frozen=True, forbid_unknown_fields=True, tag_field="type", tag="transfer"):
@@ -188,6 +218,8 @@ class BulkTransfer(Struct, frozen=True, forbid_unknown_fields=True, tag_field="t
     """The caller's own name of the business fact, unique per member until it is undone whole. It is kept permanently, so it must not contain personal data."""
     metadata: Metadata = {}
     """Up to 20 texts by name. They are kept permanently, so they must not contain personal data."""
+    effective_at: EffectiveAt | None = None
+    """Time at which the fact happened, RFC 3339 with an offset; null for now. Not in the future, at most 10 years ago."""
 
 
 BulkItem = BulkCredit | BulkDebit | BulkTransfer
@@ -327,6 +359,8 @@ class TransactionView(Struct, frozen=True):
     """Id of the transaction that this one reverses."""
     lots: "list[LotView] | UnsetType" = UNSET
     """The dated part of what moved; the rest is undated paid value."""
+    effective_at: str | UnsetType = UNSET
+    """Time at which the fact happened, RFC 3339 in UTC, if the request stated it."""
 
 
 class HoldState(Struct, frozen=True):
@@ -417,10 +451,15 @@ def view_transaction(entry: Entry) -> TransactionView:
         reason=entry.reason,
         metadata=entry.metadata,
         created_at=rfc3339(entry.at),
-        to=entry.counterparty if entry.kind == "transfer" else UNSET,
+        to=UNSET
+        if entry.kind != "transfer" or entry.sides is not None
+        else entry.counterparty
+        if entry.amount < 0
+        else entry.account,
         hold=UNSET if entry.hold is None else view_hold_state(entry, entry.hold),
         reverses=UNSET if entry.reverses is None else entry.reverses,
         lots=UNSET if not entry.lots else [view_lot(lot) for lot in entry.lots],
+        effective_at=UNSET if entry.effective_at is None else rfc3339(entry.effective_at),
     )
 
 

@@ -2,8 +2,9 @@
 
 from msgspec import Struct
 
+from guerdon.calendar import years_before
 from guerdon.errors import GuerdonError, NotFound, Validation
-from guerdon.ledger.decide import find_replay
+from guerdon.ledger.decide import find_replay, guard
 from guerdon.ledger.models import (
     ISSUER,
     MERCHANT,
@@ -19,6 +20,8 @@ from guerdon.ledger.models import (
 )
 
 COMMAND_BYTES = 1024
+EFFECTIVE_YEARS_MAX = 10
+"""Maximum age of an effective time."""
 
 
 class Movement(Struct, frozen=True):
@@ -30,6 +33,8 @@ class Movement(Struct, frozen=True):
     """Wallets that the transaction changes."""
     opens: tuple[Account, ...] = ()
     """Accounts to open if they do not exist."""
+    totals: tuple[Posting, ...] = ()
+    """The whole debit of each wallet that several postings debit. It is checked first, so that a refusal states the whole amount."""
 
 
 def postings_of(kind: EntryKind, wallet: str, amount: int, to: str | None, lot: Lot | None = None) -> tuple[Posting, ...]:
@@ -53,6 +58,9 @@ def command_of(movement: Movement, owners: tuple[str, ...]) -> Command:
             return Decision(replayed=(earlier,))
         _require_accounts(view, movement)
         require_future(movement.transaction, view.now_ms)
+        require_effective(movement.transaction.effective_at, view.now_ms)
+        for total in movement.totals:
+            guard(view.accounts[total.account], total)
         return Decision((movement.transaction,), movement.opens)
 
     return Command(
@@ -61,7 +69,7 @@ def command_of(movement: Movement, owners: tuple[str, ...]) -> Command:
         decide=decide,
         unique_keys=movement.idempotency.unique_keys,
         idempotency=movement.idempotency,
-        size_bytes=COMMAND_BYTES,
+        size_bytes=COMMAND_BYTES * (len(movement.transaction.postings) + 1) // 2,
     )
 
 
@@ -81,6 +89,20 @@ def require_future(transaction: Transaction, now_ms: int) -> None:
     for lot in transaction.postings[0].lots:
         if lot.expires_at is not None and lot.expires_at <= now_ms:
             raise Validation.at("/expires_at", "expires_at must be in the future")
+
+
+def require_effective(effective_at: int | None, now_ms: int) -> None:
+    """Check that a stated effective time is not in the future and at most `EFFECTIVE_YEARS_MAX` years ago.
+
+    Raises:
+        Validation: The time is outside these bounds.
+    """
+    if effective_at is None:
+        return
+    if effective_at > now_ms:
+        raise Validation.at("/effective_at", "effective_at must not be in the future")
+    if effective_at < years_before(now_ms, EFFECTIVE_YEARS_MAX):
+        raise Validation.at("/effective_at", f"effective_at must be at most {EFFECTIVE_YEARS_MAX} years ago")
 
 
 def missing_wallet(wallet_id: str) -> GuerdonError:

@@ -1,9 +1,11 @@
 """Commands and queries on wallets. Only the ledger writes balances."""
 
 from collections.abc import Iterable, Sequence
+from datetime import datetime
 
-from guerdon.clock import Clock, optional_utc_ms
-from guerdon.errors import GuerdonError, NotFound, Validation
+from guerdon.calendar import Calendar
+from guerdon.clock import Clock, optional_utc_ms, utc_ms
+from guerdon.errors import GuerdonError, NotFound, Validation, collect
 from guerdon.http.idempotency import KeyedRequest
 from guerdon.ledger.expiry import bring_up_to
 from guerdon.ledger.lots import is_undated
@@ -33,7 +35,7 @@ from guerdon.wallets.models import (
     TransferCreate,
     WalletState,
 )
-from guerdon.wallets.rules import Movement, command_of, missing_wallet, postings_of
+from guerdon.wallets.rules import Movement, command_of, missing_wallet, postings_of, require_effective
 
 KNOWN_WALLETS_MAX = 50_000
 _BULK_KINDS: dict[type[BulkItem], EntryKind] = {BulkCredit: "credit", BulkDebit: "debit", BulkTransfer: "transfer"}
@@ -132,6 +134,10 @@ class Wallets:
         await self._members.get_member(member_id)
         return [self.state_of(account) for account in await self._ledger.list_accounts(member_id)]
 
+    async def accounts_to_open(self, wallet_ids: Iterable[str]) -> dict[str, Account]:
+        """Return new accounts for those wallets that do not exist and whose member and asset exist."""
+        return await self._accounts_to_open(wallet_ids)
+
     # --- inside -----------------------------------------------------------------------------------------------------
 
     async def _submit(
@@ -161,16 +167,20 @@ class Wallets:
         idempotency = Idempotency(owner, request.actor.id, request.key, request.fingerprint, body.reference)
         transaction = Transaction(
             kind=kind,
-            postings=postings_of(kind, wallet_id, body.amount, to, lot_of(body)),
+            postings=postings_of(kind, wallet_id, body.amount, to, self._lot_of(body)),
             actor=request.actor.id,
             idempotency=idempotency,
             reason=body.reason,
             metadata=body.metadata,
+            effective_at=effective_ms(body.effective_at, self._clock.now_ms()),
         )
         target = None if kind == "debit" else opens.get(wallet_id if to is None else to)
         return Movement(
             transaction, idempotency, (wallet_id,) if to is None else (wallet_id, to), () if target is None else (target,)
         )
+
+    def _lot_of(self, body: CreditCreate | DebitCreate | TransferCreate | BulkItem) -> Lot | None:
+        return lot_of(body, self._ledger.calendar, self._clock.now_ms())
 
     async def _accounts_to_open(self, wallet_ids: Iterable[str | None]) -> dict[str, Account]:
         """Return new accounts for those wallets that do not exist and whose member and asset exist.
@@ -199,17 +209,36 @@ def new_account(member_id: str, asset: str, now_ms: int) -> Account:
     return Account(id=f"{member_id}:{asset}", owner=member_id, asset=asset, kind=WALLET, opened_at=now_ms)
 
 
-def lot_of(body: CreditCreate | DebitCreate | TransferCreate | BulkItem) -> Lot | None:
+def effective_ms(moment: datetime | None, now_ms: int) -> int | None:
+    """Return a stated effective time in milliseconds, or None.
+
+    Raises:
+        Validation: The time has no offset, is in the future, or is too long ago.
+    """
+    effective_at = None if moment is None else utc_ms(moment, "/effective_at")
+    require_effective(effective_at, now_ms)
+    return effective_at
+
+
+def lot_of(body: CreditCreate | DebitCreate | TransferCreate | BulkItem, calendar: Calendar, now_ms: int) -> Lot | None:
     """Return the lot of a credit; None for undated paid value, and for debits and transfers.
 
     Raises:
-        Validation: A time has no offset, or the value would expire before it is available.
+        Validation: A time has no offset, the value would expire before it is available, or it has expired since its effective time.
     """
     if not isinstance(body, CreditCreate | BulkCredit):
         return None
     faults: list[Validation] = []
     available_at = optional_utc_ms(body.available_at, "/available_at", faults)
     expires_at = optional_utc_ms(body.expires_at, "/expires_at", faults)
+    if body.expires_in_days is not None:
+        with collect(faults):
+            if expires_at is not None:
+                raise Validation.at("/expires_in_days", "send expires_at or expires_in_days, not both")
+            effective_at = effective_ms(body.effective_at, now_ms)
+            expires_at = calendar.end_of_day(now_ms if effective_at is None else effective_at, body.expires_in_days)
+            if expires_at <= now_ms:
+                raise Validation.at("/expires_in_days", "the value has expired since effective_at; send a larger number of days")
     if available_at == AWAITING_CONFIRMATION:
         faults.append(
             Validation.at("/available_at", "this time is reserved for value that awaits confirmation; use an earlier one")

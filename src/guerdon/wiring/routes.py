@@ -15,6 +15,7 @@ from guerdon.clock import Clock
 from guerdon.config import Settings, networks_of
 from guerdon.errors import DatabaseUnavailable
 from guerdon.events import controller as events
+from guerdon.exchanges import controller as exchanges
 from guerdon.history import controller as history
 from guerdon.holds import controller as holds
 from guerdon.http.operation import Operation
@@ -43,6 +44,7 @@ from guerdon.system import controller as system
 from guerdon.system.metrics import Metrics
 from guerdon.system.openapi import Routes, document_of, operations_of
 from guerdon.tiers import controller as tiers
+from guerdon.transactions import controller as transactions
 from guerdon.vouchers import controller as vouchers
 from guerdon.vouchers.codes import controller as codes
 from guerdon.vouchers.pos import controller as pos
@@ -74,7 +76,9 @@ def routes_of(services: Services, docs: system.DocsResource | None, metrics: Met
         *bulk.routes(services.bulk),
         *history.routes(services.history, services.streams),
         *holds.routes(services.holds),
+        *transactions.routes(services.transactions),
         *reversals.routes(services.reversals),
+        *exchanges.routes(services.rates, services.exchanges),
         *events.routes(services.events, services.event_replays),
         *campaigns.routes(services.campaigns, services.clock),
         *referrals.routes(services.referrals),

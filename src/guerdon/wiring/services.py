@@ -21,6 +21,7 @@ from guerdon.database import Database
 from guerdon.events.recent_types import RecentEventTypes
 from guerdon.events.replay import EventReplays
 from guerdon.events.service import Events
+from guerdon.exchanges.service import Exchanges, Rates
 from guerdon.history.service import History
 from guerdon.history.streams import RecheckActor, Streams
 from guerdon.holds.service import Holds
@@ -44,6 +45,7 @@ from guerdon.simulated_clock.service import ClockControl
 from guerdon.simulations.running import Simulator
 from guerdon.simulations.service import Simulations
 from guerdon.tiers.service import Tiers
+from guerdon.transactions.service import Transactions
 from guerdon.vouchers.codes.generation import CodeGeneration
 from guerdon.vouchers.codes.service import CodeBatches
 from guerdon.vouchers.pos.service import PointOfSale
@@ -78,8 +80,11 @@ class Services:
     history: History
     streams: Streams
     holds: Holds
+    transactions: Transactions
     reversals: Reversals
     bulk: Bulk
+    rates: Rates
+    exchanges: Exchanges
     campaigns: Campaigns
     events: Events
     tiers: Tiers
@@ -167,7 +172,8 @@ def _services_on(resources: Resources, settings: Settings) -> Services:
     people = _people_on(resources, settings)
     members, access, guard, factors, sessions, profiles = people
     audit, wallets = AuditLog(database, clock), Wallets(ledger, members, assets, clock)
-    holds, reversals = Holds(ledger, database=database, clock=clock), Reversals(ledger, database=database)
+    transactions, rates = Transactions(ledger, wallets, clock), Rates(database, assets, clock)
+    holds, reversals = Holds(ledger, database=database, clock=clock), Reversals(ledger, transactions, database=database)
     tiers, campaigns, offers = _definitions_on(resources, settings, members)
     vouchers = Vouchers(ledger, offers, profiles, outbox=resources.outbox, database=database, clock=clock, ids=ids)
     erasures, exports = _privacy_on(resources, people, wallets, vouchers, audit, days=settings.erased_external_id_days)
@@ -192,8 +198,11 @@ def _services_on(resources: Resources, settings: Settings) -> Services:
         history=History(wallets, ledger, database=database, clock=clock),
         streams=Streams(wallets, database=database, clock=clock, recheck_actor=recheck_actor(access, sessions)),
         holds=holds,
+        transactions=transactions,
         reversals=reversals,
         bulk=Bulk(ledger, wallets, holds, reversals),
+        rates=rates,
+        exchanges=Exchanges(ledger, wallets, transactions, rates=rates),
         campaigns=campaigns,
         events=Events(
             ledger,

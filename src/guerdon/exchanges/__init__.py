@@ -1,0 +1,1 @@
+"""Rates between assets, and exchanges of a member's value at them."""

@@ -1,0 +1,1 @@
+"""Transactions of several postings over wallets and system accounts, in one commit."""
