@@ -10,8 +10,9 @@ from guerdon.campaigns.models import CAMPAIGN_VERSIONS, CAMPAIGNS
 from guerdon.database import Database, Document
 from guerdon.erasable_data import ERASURES
 from guerdon.exchanges.models import RATE_VERSIONS
+from guerdon.ledger.entry_hash import HASHED_FIELDS, entry_hash
 from guerdon.ledger.expiry import HOLD_DOCUMENTS
-from guerdon.ledger.models import HASHED_FIELDS, Entry, entry_hash
+from guerdon.ledger.models import Entry
 from guerdon.ledger.store import ACCOUNTS, ENTRIES, REVERSALS, decode_entry
 from guerdon.offers.models import OFFER_VERSIONS, OFFERS
 from guerdon.tiers.models import TIER_CHANGES, TIER_SET_VERSIONS, TIER_SETS

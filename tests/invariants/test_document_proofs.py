@@ -352,7 +352,7 @@ async def test_campaign_that_was_changed_for_a_time_leaves_a_trace(service: Call
 
 
 async def test_events_and_redemptions_during_a_verification_are_no_violations(
-    service: Caller, services: Services, other_services: Services, factory: Factory, settings: Settings, clock: ManualClock
+    service: Caller, services: Services, other_services: Services, factory: Factory, settings: Settings, *, clock: ManualClock
 ) -> None:
     """Two processes record events of the same members, most of which have no entry; every chain is whole at any time."""
     await set_tiers(service)

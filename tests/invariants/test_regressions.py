@@ -7,7 +7,8 @@ import pytest
 
 from guerdon.calendar import Calendar
 from guerdon.errors import BalanceLimit, GuerdonError, InsufficientFunds, LimitReached
-from guerdon.ledger.models import Lot, entry_hash
+from guerdon.ledger.entry_hash import entry_hash
+from guerdon.ledger.models import Lot
 from guerdon.verification.account_replay import AccountReplay, came_from
 from tests.clients import Caller
 from tests.factories import Factory

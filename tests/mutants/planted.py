@@ -98,8 +98,8 @@ MUTANTS = (
     Mutant("batch order reversed", RULES, "    for position, command in enumerate(commands):", "    for position, command in reversed(list(enumerate(commands))):"),
     Mutant("a refused command changes something", RULES, "scratch: dict[str, Account] = {}", "scratch = state.accounts"),
     # --- the chain and the store ----------------------------------------------------------------------------------------
-    Mutant("hash of the wrong field", MODELS, '"kind", "amount", "balance_after", "held_after", "counter", "actor"', '"kind", "balance_after", "balance_after", "held_after", "counter", "actor"'),
-    Mutant("hash without lots", MODELS, '    "pair", "lots", "hold",', '    "pair", "hold",'),
+    Mutant("hash of the wrong field", LEDGER + "entry_hash.py", '"kind", "amount", "balance_after", "held_after", "counter", "actor"', '"kind", "balance_after", "balance_after", "held_after", "counter", "actor"'),
+    Mutant("hash without lots", LEDGER + "entry_hash.py", '    "pair", "lots", "hold",', '    "pair", "hold",'),
     Mutant("chain not linked", DUE, "prev=account.head,", "prev=bytes(32),"),
     Mutant("read concern weakened", STORE, '{"level": "snapshot"}', '{"level": "local"}', (CONCERNS,)),
     Mutant("write concern weakened", STORE, "SNAPSHOT, MAJORITY_JOURNALED, PRIMARY)", "SNAPSHOT, None, PRIMARY)", (CONCERNS,)),

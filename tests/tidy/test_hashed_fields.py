@@ -9,7 +9,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from guerdon.ledger.models import HASHED_FIELDS, POSITIONAL_FIELDS, Entry, entry_hash
+from guerdon.ledger.entry_hash import HASHED_FIELDS, POSITIONAL_FIELDS, entry_hash
+from guerdon.ledger.models import Entry
 from guerdon.ledger.store import decode_entry, encode
 from tests.invariants import in_memory_ledger
 from tests.invariants.full_ledger import KINDS

@@ -10,8 +10,9 @@ import msgspec
 import pytest
 
 from guerdon.database import Database
+from guerdon.ledger.entry_hash import entry_hash
 from guerdon.ledger.expiry import HOLD_DOCUMENTS
-from guerdon.ledger.models import BREAKAGE, MERCHANT, Entry, HoldChange, Lot, entry_hash, entry_id
+from guerdon.ledger.models import BREAKAGE, MERCHANT, Entry, HoldChange, Lot, entry_id
 from guerdon.ledger.store import ACCOUNTS, ENTRIES, REVERSALS, decode_account, decode_entry, encode
 from guerdon.verification.service import verify
 from guerdon.wiring.services import Services

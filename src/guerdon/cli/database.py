@@ -63,7 +63,7 @@ def local_database(settings: Settings, command: str, *, create: bool = False) ->
     """Yield the settings, completed with a database URL and token keys.
 
     Raises:
-        StartupRefused: no database can be found or started; or there is none yet, and `create` is not set.
+        StartupRefused: no database can be found or started; or it does not exist yet, and `create` is not set.
     """
     if settings.mongodb_url is not None:
         # Commands issue no tokens, so they do not need the keys of the deployment.

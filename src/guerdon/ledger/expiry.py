@@ -12,6 +12,7 @@ from msgspec import Struct
 from guerdon.calendar import Calendar
 from guerdon.ledger import lots
 from guerdon.ledger import spending_limits as limits
+from guerdon.ledger.entry_hash import entry_hash
 from guerdon.ledger.models import (
     BREAKAGE,
     HOLDS,
@@ -24,7 +25,6 @@ from guerdon.ledger.models import (
     Idempotency,
     Lot,
     Posting,
-    entry_hash,
     entry_id,
     hold_id,
     reference_key,

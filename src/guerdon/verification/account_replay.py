@@ -11,6 +11,7 @@ from typing import get_args
 import msgspec
 
 from guerdon.calendar import Calendar
+from guerdon.ledger.entry_hash import entry_hash
 from guerdon.ledger.expiry import debt_repaid_at
 from guerdon.ledger.lots import GRACE_MS, is_undated, mature, merge, negated, total
 from guerdon.ledger.models import (
@@ -32,7 +33,6 @@ from guerdon.ledger.models import (
     Limits,
     Lot,
     Spent,
-    entry_hash,
     transaction_id,
 )
 from guerdon.money import BALANCE_CEILING

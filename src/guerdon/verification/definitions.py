@@ -32,7 +32,7 @@ class _Kind(Struct, frozen=True):
     prefix: str
 
 
-class _Page(Struct, frozen=True):
+class _DefinitionPage(Struct, frozen=True):
     """Current definitions and the archive between their ids, read in one snapshot."""
 
     current: dict[str, Document]
@@ -72,7 +72,7 @@ async def check_definitions(database: Database, after: str, report_violation: Re
         report_violation("L14", where, fault)
 
 
-async def _read_page(database: Database, kind: _Kind, after: str, session: Session) -> _Page:
+async def _read_page(database: Database, kind: _Kind, after: str, session: Session) -> _DefinitionPage:
     rows = database.raw[kind.current].find({"_id": {"$gt": after}}, limit=PAGE, session=session).sort("_id")
     current = {str(row["_id"]): row async for row in rows}
     # The archive of a definition sorts after it and before the next one; what lies between has no definition.
@@ -82,7 +82,7 @@ async def _read_page(database: Database, kind: _Kind, after: str, session: Sessi
     async for row in database.raw[kind.archive].find({"_id": {"$gt": low, "$lt": high}}, session=session):
         definition, _, number = str(row["_id"]).rpartition("/")
         archived[definition][int(number) if number.isdecimal() else 0] = row
-    return _Page(current, dict(archived))
+    return _DefinitionPage(current, dict(archived))
 
 
 def _faults(kind: _Kind, definition: str, document: Document | None, archived: dict[int, Document]) -> Iterator[tuple[str, str]]:

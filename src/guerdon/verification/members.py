@@ -101,7 +101,7 @@ def _number(value: object) -> int:
     return value if isinstance(value, int) else 0
 
 
-class _Page(Struct, frozen=True):
+class _MemberPage(Struct, frozen=True):
     """Chains of the members of a page, and tier changes and refunds between their ids whose members have no state."""
 
     chains: dict[str, _MemberChain]
@@ -139,9 +139,9 @@ async def check_states_of_events(database: Database, events: list[Document], rep
             report_violation("L13", f"{EVENTS}/{event['_id']}", "the state of its member does not exist or does not count it")
 
 
-async def _read_page(database: Database, after: str, session: Session) -> _Page:
+async def _read_page(database: Database, after: str, session: Session) -> _MemberPage:
     states = database.raw[MEMBER_STATES].find({"_id": {"$gt": after}}, limit=MEMBERS_PAGE, session=session).sort("_id")
-    page = _Page({str(state["_id"]): _MemberChain(state) async for state in states}, [])
+    page = _MemberPage({str(state["_id"]): _MemberChain(state) async for state in states}, [])
     chains, full = page.chains, len(page.chains) == MEMBERS_PAGE
     if chains:
         async for document in database.raw[EVENTS].find({"owner": {"$in": list(chains)}}, session=session):
