@@ -17,7 +17,7 @@ from tests.tidy.access import ROLES, reach, reach_of_key
 PASSWORD = "correct horse battery"
 PUBLIC = {
     "POST /v1/auth/register", "POST /v1/auth/login", "POST /v1/auth/refresh", "POST /v1/auth/logout", "POST /v1/auth/forgot", "POST /v1/auth/reset",
-    "GET /.well-known/jwks.json", "GET /health/live", "GET /health/ready",
+    "GET /.well-known/jwks.json", "GET /health/live", "GET /health/ready", "HEAD /health/live", "HEAD /health/ready",
     "GET /openapi.json", "GET /docs", "GET /docs/{name}", "GET /problems", "GET /problems/{code}",
 }  # fmt: skip
 """Everything that needs no credentials. A route that joins these has to be put here on purpose."""
