@@ -96,10 +96,10 @@ def test_default_directory_and_the_variable_are_named(tmp_path: Path, monkeypatc
 
 @pytest.mark.parametrize("name", [name for name in REFUSING if name not in {*FILES_ONLY, "worker", "checkpoint --public-keys"}])
 def test_command_on_a_server_without_the_database_refuses_and_creates_nothing(
-    name: str, tmp_path: Path, log: Path, mongodb_url: str, master_keys: str, *, token_keys: str
+    name: str, tmp_path: Path, log: Path, mongodb_url: str, token_keys: str
 ) -> None:
-    places = {"GUERDON_MONGODB_URL": mongodb_url, "GUERDON_MONGODB_DATABASE": "guerdn", "GUERDON_MASTER_KEYS": master_keys}
-    run = run_here(*arguments_of(name, log), "--data-dir", str(tmp_path), **places, GUERDON_CHECKPOINT_KEY=token_keys)
+    places = {"GUERDON_MONGODB_URL": mongodb_url, "GUERDON_MONGODB_DATABASE": "guerdn", "GUERDON_CHECKPOINT_KEY": token_keys}
+    run = run_here(*arguments_of(name, log), "--data-dir", str(tmp_path), **places)
     assert (run.status, run.out) == (2, ""), run
     assert "'guerdn'" in run.err
     assert "GUERDON_MONGODB_DATABASE" in run.err

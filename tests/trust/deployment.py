@@ -176,9 +176,32 @@ class Deployment(Server):
         assert facts is not None
         return str(facts["mongodb_url"])
 
-    def kill_mongod(self) -> None:
+    def mongod(self) -> int | None:
+        """The pid of its mongod, or None between two of them."""
+        return next(iter(self._children("--dbpath")), None)
+
+    def kill_mongod(self, by: signal.Signals = signal.SIGKILL) -> int:
+        """Send the signal to its mongod; return the pid."""
         [pid] = self._children("--dbpath")
-        os.kill(pid, signal.SIGKILL)
+        os.kill(pid, by)
+        return pid
+
+    async def new_mongod(self, before: int) -> None:
+        """Wait until another mongod than `before` runs and the service is ready."""
+        deadline = time.monotonic() + READY_SECONDS
+        while self.mongod() in (None, before):
+            assert time.monotonic() < deadline, f"mongod was not restarted; see {self.log}"
+            await asyncio.sleep(POLL_SECONDS)
+        await self.ready()
+
+    def interrupt(self) -> float:
+        """Send Ctrl-C, and return the seconds until it has ended."""
+        assert self._process is not None
+        began = time.monotonic()
+        self._process.send_signal(signal.SIGINT)
+        self._process.wait(60)
+        self._process = None
+        return time.monotonic() - began
 
 
 def kill_worker(pid: int) -> None:

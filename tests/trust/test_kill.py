@@ -19,6 +19,7 @@ SEED = 20_261_123
 CRASH_LOOP_SECONDS = 6.0
 """Granian gives up, and ends, when the worker that it started last dies within 5.5 s of its start."""
 WORKERS, KILL_EVERY_SECONDS, KILLS = 4, 2.0, 30
+DATABASE_KILLS = 10
 pytestmark = [pytest.mark.trust, pytest.mark.timeout(600), ALONE]
 
 
@@ -125,6 +126,20 @@ async def test_early_death_of_a_new_worker_ends_the_whole_process(tmp_path: Path
     record("KILL-1 crash loop: back after", f"{max(back):.1f} s", "< 15 s")
     assert max(back) < 15
     summarise("KILL-1 crash loop", deployment, load, back)
+
+
+async def test_service_recovers_from_ten_kills_of_its_database(tmp_path: Path) -> None:
+    """KILL-2: mongod under load, ten times; `guerdon up` restarts it, and nobody else does anything."""
+    back = []
+    async with loaded(tmp_path) as (deployment, load):
+        for _ in range(DATABASE_KILLS):
+            began = time.monotonic()
+            await deployment.new_mongod(deployment.kill_mongod())
+            back.append(time.monotonic() - began)
+            await load.more(60)
+    record("KILL-2 mongod ten times: back by itself after", f"{max(back):.1f} s", "< 15 s")
+    assert max(back) < 15
+    summarise("KILL-2 mongod ten times", deployment, load, back)
 
 
 @pytest.mark.parametrize("what", ["up", "mongod"])

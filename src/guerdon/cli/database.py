@@ -1,6 +1,8 @@
 """Database of a command: `GUERDON_MONGODB_URL`, the database of a running `guerdon up`, or the embedded database, started for the command."""
 
 import asyncio
+import os
+import signal
 import sys
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
@@ -16,12 +18,14 @@ from guerdon.access.token_keys import TokenKeys
 from guerdon.cli.key_files import TokenKeySettings, master_keys, own_token_keys
 from guerdon.clock import DatabaseClock, SystemClock
 from guerdon.config import Settings, require_safe
-from guerdon.errors import DataDirectoryBusy, StartupRefused
+from guerdon.errors import DatabaseLost, DataDirectoryBusy, StartupRefused
 from guerdon.logs import make_logger
 from guerdon.server import follow_clocks
 from guerdon.wiring.services import Services, open_services
 
 T = TypeVar("T")
+STOP_SECONDS = 8.0
+"""Maximum time for the embedded database of `guerdon up` to stop; then it is killed, which loses no acknowledged write."""
 ANNOUNCE_SECONDS = 60.0
 """Maximum time to wait until another process has started the database of the data directory."""
 
@@ -63,7 +67,7 @@ def local_database(settings: Settings, command: str, *, create: bool = False) ->
     """Yield the settings, completed with a database URL and token keys.
 
     Raises:
-        StartupRefused: no database can be found or started; or it does not exist yet, and `create` is not set.
+        StartupRefused: no database can be found or started; or the database does not exist yet, and `create` is not set.
     """
     if settings.mongodb_url is not None:
         # Commands issue no tokens, so they do not need the keys of the deployment.
@@ -117,6 +121,8 @@ def _running_or_started(data_dir: Path, command: str) -> Generator[str]:
         if held is not None and held.get("mongodb_url"):
             yield str(held["mongodb_url"])
             return
+        if held is embedded.LOCK_FILE_DELETED:
+            raise embedded.busy(data_dir)
         if held is None:
             try:
                 lock = embedded.DataDirLock.acquire(data_dir, command=command)
@@ -131,19 +137,53 @@ def _running_or_started(data_dir: Path, command: str) -> Generator[str]:
     )
 
 
+class OwnDatabase:
+    """Database of `guerdon up`."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.supervisor: embedded.MongoSupervisor | None = None
+        """None if the database is not the embedded one."""
+        self.stop_by = float("inf")
+        """Time of the monotonic clock until which the embedded database may take to stop."""
+
+
 @contextmanager
-def own_or_embedded(settings: Settings, lock: embedded.DataDirLock) -> Generator[str]:
-    """Yield the URL of the configured database, or start the embedded one and yield its URL."""
-    if settings.mongodb_url is None:
-        with started_database(settings.data_dir, lock) as url:
-            yield url
-        return
-    url = settings.mongodb_url.get_secret_value()
+def own_or_embedded(settings: Settings, lock: embedded.DataDirLock) -> Generator[OwnDatabase]:
+    """Yield the configured database, or start and supervise the embedded one.
+
+    Raises:
+        DatabaseLost: the embedded database has failed repeatedly. The process gets a SIGINT when that happens, and the work inside ends.
+    """
     try:
-        # The URL is not written to the lock file: it may contain a password.
-        yield url
+        if settings.mongodb_url is None:
+            with _supervised_database(settings, lock) as database:
+                yield database
+        else:
+            # The URL is not written to the lock file: it may contain a password.
+            yield OwnDatabase(settings.mongodb_url.get_secret_value())
     finally:
         lock.release()
+
+
+@contextmanager
+def _supervised_database(settings: Settings, lock: embedded.DataDirLock) -> Generator[OwnDatabase]:
+    mongo = embedded.start(settings.data_dir)
+    database = OwnDatabase(mongo.url)
+    log = make_logger(SystemClock(), settings.log_level, sys.stderr)
+    supervisor = embedded.MongoSupervisor(settings.data_dir, mongo, log, lambda: os.kill(os.getpid(), signal.SIGINT))
+    database.supervisor = supervisor
+    try:
+        lock.announce(mongodb_url=mongo.url)
+        yield database
+    except BaseException as error:
+        if supervisor.lost is not None:
+            raise DatabaseLost(supervisor.lost) from error
+        raise
+    finally:
+        supervisor.stop(min(database.stop_by - time.monotonic(), STOP_SECONDS))
+    if supervisor.lost is not None:
+        raise DatabaseLost(supervisor.lost)
 
 
 @contextmanager

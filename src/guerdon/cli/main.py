@@ -1,6 +1,7 @@
 """The command line. `make docs` prints it as docs/cli.md."""
 
 import sys
+import time
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -23,17 +24,20 @@ from guerdon.cli.replay_decision import replay_decision
 from guerdon.cli.simulate import simulate
 from guerdon.cli.worker import worker, worker_beside
 from guerdon.config import load
-from guerdon.errors import GuerdonError, StartupRefused
+from guerdon.errors import DatabaseLost, GuerdonError, StartupRefused
 from guerdon.logs import describe
 from guerdon.server import EXIT_STARTUP_REFUSED
 from guerdon.wiring.services import Services
 
-EXIT_REFUSED, EXIT_FAULT = 2, 70
+EXIT_REFUSED, EXIT_DATABASE_LOST, EXIT_FAULT = 2, 69, 70
+UP_STOP_SECONDS, API_STOP_SECONDS, WORKER_STOP_SECONDS = 8, 4, 2.5
+"""Time for `guerdon up` to stop, and the shares of the API and of the worker in it; the database gets the rest."""
 EXIT_CODES = {
     0: "Done.",
     1: "A check has failed. The command prints what it has found.",
     EXIT_REFUSED: "Refused: arguments, settings, database or data directory are not acceptable. Standard error states the reason.",
     EXIT_LEFT_OUT: "The command has run, but something was left out, cancelled or missing.",
+    EXIT_DATABASE_LOST: "The embedded database of `guerdon up` has failed three times in a row.",
     EXIT_FAULT: "Unexpected fault, with a traceback on standard error.",
     EXIT_STARTUP_REFUSED: "A process of the API could not start.",
 }
@@ -78,6 +82,8 @@ def main() -> None:
     """Run a command. A refusal is printed as one sentence on standard error, without a traceback."""
     try:
         app()
+    except DatabaseLost as error:
+        _refuse(error.detail, EXIT_DATABASE_LOST)
     except GuerdonError as error:
         _refuse(error.detail)
     except ConnectionFailure as error:
@@ -89,9 +95,9 @@ def main() -> None:
         sys.exit(EXIT_FAULT)
 
 
-def _refuse(reason: str) -> NoReturn:
+def _refuse(reason: str, status: int = EXIT_REFUSED) -> NoReturn:
     Console(stderr=True, soft_wrap=True, highlight=False).print(f"guerdon: {reason}", markup=False)
-    sys.exit(EXIT_REFUSED)
+    sys.exit(status)
 
 
 @app.callback(invoke_without_command=True)
@@ -119,10 +125,10 @@ def up(
     lock = embedded.DataDirLock.acquire(settings.data_dir, command="guerdon up")
     server.require_free_port(host, port)
     _print_step(f"starting the database in {settings.data_dir}" if settings.mongodb_url is None else "connecting to the database")
-    with own_or_embedded(settings, lock) as url:
+    with own_or_embedded(settings, lock) as database:
         settings = load(
             data_dir=data_dir,
-            mongodb_url=url,
+            mongodb_url=database.url,
             **own_token_keys(settings),
             master_keys=master_keys(settings),
             checkpoint_key=checkpoint_key(settings, make=True),
@@ -138,8 +144,9 @@ def up(
             _print_welcome(api_url, settings.data_dir, logins)
             start_worker()
 
-        with worker_beside(settings) as start_worker:
-            server.serve(settings, host=host, port=port, workers=workers, on_ready=announce)
+        with worker_beside(settings, stop_seconds=WORKER_STOP_SECONDS) as start_worker:
+            server.serve(settings, host=host, port=port, workers=workers, on_ready=announce, stop_seconds=API_STOP_SECONDS)
+            database.stop_by = time.monotonic() + UP_STOP_SECONDS - API_STOP_SECONDS
 
 
 @app.command()

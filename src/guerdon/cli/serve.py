@@ -57,10 +57,12 @@ def require_configured(settings: Settings) -> None:
         raise StartupRefused("set GUERDON_MASTER_KEYS_FILE; create the file with `guerdon keys new-master-keys`")
 
 
-def serve(settings: Settings, *, host: str, port: int, workers: int, on_ready: Callable[[str], None]) -> None:
+def serve(
+    settings: Settings, *, host: str, port: int, workers: int, on_ready: Callable[[str], None], stop_seconds: int = STOP_SECONDS
+) -> None:
     """Serve until a signal arrives, and call `on_ready` with the URL once the API is ready.
 
-    The API processes read their settings from the environment, so the settings are written there.
+    API processes that do not stop within `stop_seconds` of it are killed. They read their settings from the environment, so the settings are written there.
     """
     environment = environment_of(settings, ("mongodb_url", "token_keys", "token_keys_file", "master_keys"))
     for name in ("GUERDON_MONGODB_URL", "GUERDON_TOKEN_KEYS", "GUERDON_MASTER_KEYS"):
@@ -84,7 +86,7 @@ def serve(settings: Settings, *, host: str, port: int, workers: int, on_ready: C
         http1_settings=HTTP1Settings(header_read_timeout=HEADER_READ_TIMEOUT_MS, max_buffer_size=HEAD_BYTES_MAX),
         log_level=LogLevels.warning,
         respawn_failed_workers=True,
-        workers_kill_timeout=STOP_SECONDS,
+        workers_kill_timeout=stop_seconds,
     )
     url = f"http://{host}:{port}"
     watcher = threading.Thread(target=_wait_until_ready, args=(url, on_ready), daemon=True)

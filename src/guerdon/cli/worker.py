@@ -30,8 +30,6 @@ from guerdon.workers.service import Runner
 RESTART_SECONDS_MIN, RESTART_SECONDS_MAX = 1.0, 30.0
 STEADY_SECONDS = 60.0
 """A worker that has run for this long resets the delay before the next restart."""
-STOP_SECONDS = 12.0
-"""Slightly longer than a worker needs to end its jobs."""
 
 DataDir = Annotated[Path | None, typer.Option("--data-dir", help="Data directory of a running `guerdon up` [GUERDON_DATA_DIR].")]
 ParentPid = Annotated[int | None, typer.Option("--parent-pid", hidden=True, help="Stop when this process ends.")]
@@ -91,13 +89,13 @@ async def _run_jobs(settings: Settings, *, handle_interrupts: bool) -> None:
 
 
 @contextmanager
-def worker_beside(settings: Settings) -> Generator[Callable[[], None]]:
-    """Yield a function that starts a worker process; stop the process at the end."""
+def worker_beside(settings: Settings, *, stop_seconds: float) -> Generator[Callable[[], None]]:
+    """Yield a function that starts a worker process; stop the process at the end, and kill it after `stop_seconds`."""
     supervisor = _WorkerSupervisor(settings)
     try:
         yield supervisor.start
     finally:
-        supervisor.stop()
+        supervisor.stop(stop_seconds)
 
 
 class _WorkerSupervisor:
@@ -115,12 +113,12 @@ class _WorkerSupervisor:
     def start(self) -> None:
         self._thread.start()
 
-    def stop(self) -> None:
+    def stop(self, seconds: float) -> None:
         with self._spawning:
             self._stopping.set()
         if self._child is not None:
             self._child.terminate()
-            self._thread.join(STOP_SECONDS)
+            self._thread.join(seconds)
             self._child.kill()
             self._child.wait()
 

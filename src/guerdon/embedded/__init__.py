@@ -5,8 +5,9 @@ returns when it is a writable primary. (Transactions need a replica set; one mem
 
 Guarantees:
 
-* **One owner.** `DataDirLock` is an flock. The kernel releases it when its holder ends for any reason, so no stale lock remains. The caller of `start`
-  must hold it. The lock file also contains the pid, command and URLs of the holder.
+* **One owner.** `DataDirLock` locks the directory and a file in it. The kernel releases the locks when their holder ends for any reason, so no stale
+  lock remains. The caller of `start` must hold it. The file also contains the pid, command and URLs of the holder; deleting it frees nothing.
+* **One database after another.** `MongoSupervisor` restarts a mongod that has ended, on the same port, and gives up after three failures in a row.
 * **No orphan.** The kernel sends SIGTERM to mongod when its parent ends (Linux). Linux ties this to the *thread* that forked, so call `start` from a
   thread that lives as long as the process: the main thread, not a thread of a pool.
 * **No foreign process is signalled.** A process that this one did not start receives a signal only if its command line is that of a mongod with the same
@@ -22,14 +23,18 @@ data) and, only if the system lacks libcurl, `mongod-libs/`.
 """
 
 from guerdon.embedded.binary import Mongod, find_mongod
-from guerdon.embedded.datadir import DataDirLock, files_of, has_database, holder
+from guerdon.embedded.datadir import LOCK_FILE_DELETED, DataDirLock, busy, files_of, has_database, holder
 from guerdon.embedded.host import die_with_parent
 from guerdon.embedded.mongod import EmbeddedMongo, start
+from guerdon.embedded.supervisor import MongoSupervisor
 
 __all__ = [
+    "LOCK_FILE_DELETED",
     "DataDirLock",
     "EmbeddedMongo",
+    "MongoSupervisor",
     "Mongod",
+    "busy",
     "die_with_parent",
     "files_of",
     "find_mongod",

@@ -5,20 +5,45 @@ import ctypes
 import multiprocessing
 import os
 import random
+import resource
 import signal
 import socket
 import sys
+import threading
 import time
 from pathlib import Path
 
 from guerdon.errors import StartupRefused
 
 STOP_SECONDS = 15.0
+FILES_MIN = 1024
+"""Open files that mongod and its clients need. With 128 it starts, and ends when the collections are created."""
 POLL_SECONDS = 0.02
 _PR_SET_PDEATHSIG = 1
 
 # Loaded at import, because few calls are safe between fork and exec.
 _libc = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
+
+
+forking = threading.RLock()
+"""Held while this process forks. A thread that starts a program holds it until the program runs: otherwise a child that another thread forks at that
+moment inherits the pipe on which the thread waits, and the thread waits until that child ends.
+"""
+os.register_at_fork(before=forking.acquire, after_in_parent=forking.release, after_in_child=forking.release)
+
+
+def require_open_files() -> None:
+    """Check that enough files can be opened.
+
+    Raises:
+        StartupRefused: the limit of the process is too low; the message names it.
+    """
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and hard < FILES_MIN:
+        raise StartupRefused(
+            f"This process may open only {hard} files (`ulimit -n`), and the embedded database needs at least {FILES_MIN}. Raise the limit, for "
+            f"example with `ulimit -n 4096` in the shell, `LimitNOFILE=` of systemd or `--ulimit nofile=4096` of a container."
+        )
 
 
 def die_with_parent(parent: int | None = None, *, by: signal.Signals = signal.SIGTERM) -> None:
@@ -48,6 +73,8 @@ def become_mongod(parent: int) -> None:
     # SIGTERM.
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     die_with_parent(parent)
 
 

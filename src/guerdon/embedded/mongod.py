@@ -4,7 +4,9 @@ import contextlib
 import errno
 import json
 import os
+import shutil
 import subprocess
+import threading
 import time
 from dataclasses import dataclass
 from functools import partial
@@ -23,7 +25,10 @@ REPLICA_SET = "guerdon"
 _START_SECONDS = 60.0
 # Time for which a node may search for itself in a configuration with another port before the stored configuration is corrected.
 _SELF_SEARCH_SECONDS = 1.5
+START_STOP_SECONDS = 3.0
+"""Time that a mongod whose start has failed gets to end."""
 _LOG_LIMIT_BYTES = 10 * 1024 * 1024
+_FREE_BYTES_MIN = 64 * 1024 * 1024
 _NOT_YET_INITIALIZED = 94
 _EXIT_NET_ERROR = 48
 _PARAMETERS = (
@@ -37,8 +42,10 @@ _PARAMETERS = (
 class EmbeddedMongo:
     """mongod that this process has started. `url` is the connection string for drivers."""
 
-    def __init__(self, process: subprocess.Popen[bytes], port: int) -> None:
+    def __init__(self, process: subprocess.Popen[bytes], mongod: Mongod, port: int, cache_mib: int) -> None:
         self._process = process
+        self.mongod = mongod
+        self.cache_mib = cache_mib
         self.pid = process.pid
         self.port = port
         self.url = f"mongodb://127.0.0.1:{port}/?replicaSet={REPLICA_SET}"
@@ -47,12 +54,19 @@ class EmbeddedMongo:
         """Return True while mongod runs."""
         return self._process.poll() is None
 
-    def stop(self) -> None:
-        """Shut mongod down cleanly and wait for its end (about 1 s; SIGKILL after 15 s). Does nothing if it has ended."""
+    def wait(self) -> int:
+        """Wait for the end of mongod and return its exit status, negative for a signal."""
+        return self._process.wait()
+
+    def stop(self, seconds: float | None = None) -> None:
+        """Shut mongod down cleanly and wait for its end (about 1 s). Does nothing if it has ended.
+
+        After `seconds` (15 by default) it is killed, which loses no acknowledged write.
+        """
         if self._process.poll() is None:
             self._process.terminate()
             try:
-                self._process.wait(host.STOP_SECONDS)
+                self._process.wait(host.STOP_SECONDS if seconds is None else seconds)
             except subprocess.TimeoutExpired:
                 self._process.kill()
         self._process.wait()
@@ -85,6 +99,8 @@ class _Launch:
     """Size of the log before the start."""
     deadline: float
     """Time of the monotonic clock at which the start has failed."""
+    interrupted: threading.Event
+    """Set when the start is no longer wanted."""
 
     @property
     def host(self) -> str:
@@ -108,36 +124,63 @@ def start(data_dir: Path, *, cache_mib: int = 256) -> EmbeddedMongo:
         dbpath.mkdir(mode=0o700, exist_ok=True)
         if not os.access(dbpath, os.R_OK | os.W_OK | os.X_OK):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(dbpath))
+    host.require_open_files()
     mongod = find_mongod(data_dir)
     host.end_predecessor(dbpath)
-    with readable(data_dir):
-        if log.exists() and log.stat().st_size > _LOG_LIMIT_BYTES:
-            log.replace(log.with_name("mongod.log.1"))
     port = host.choose_port(_remembered_port(data_dir))
     deadline = time.monotonic() + _START_SECONDS
     for _ in range(5):
-        with readable(data_dir):
-            launch = _launch(mongod, data_dir, (port, cache_mib), deadline)
         try:
-            _await_primary(launch)
+            mongo = _start_once(mongod, data_dir, (port, cache_mib), deadline, threading.Event())
             with readable(data_dir):
                 _remember_port(data_dir, port)
         except _PortTaken:
-            launch.mongo.stop()
             port = host.choose_port(None)
         except _ConfigurationCorrected:
-            launch.mongo.kill()  # After SIGTERM, mongod would wait for the same missing answer.
-        except BaseException:
-            launch.mongo.stop()
-            raise
+            continue
         else:
-            return launch.mongo
+            return mongo
     raise StartupRefused(
         f"mongod found no free port on 127.0.0.1, or its replica set configuration could not be corrected; see {log}."
     )
 
 
-def _launch(mongod: Mongod, data_dir: Path, size: tuple[int, int], deadline: float) -> _Launch:
+def restart(data_dir: Path, ended: EmbeddedMongo, interrupted: threading.Event) -> EmbeddedMongo:
+    """Start again a mongod of this process that has ended, on the same port, so that its clients find it.
+
+    The thread must live as long as the database. `interrupted` ends the attempt.
+
+    Raises:
+        StartupRefused: mongod failed (with its last log lines), its port is in use, or the attempt was interrupted.
+    """
+    size = (ended.port, ended.cache_mib)
+    try:
+        return _start_once(ended.mongod, data_dir.absolute(), size, time.monotonic() + _START_SECONDS, interrupted)
+    except (_PortTaken, _ConfigurationCorrected):
+        raise StartupRefused(f"the port {ended.port} of mongod is in use by another process") from None
+
+
+def _start_once(
+    mongod: Mongod, data_dir: Path, size: tuple[int, int], deadline: float, interrupted: threading.Event
+) -> EmbeddedMongo:
+    """Start mongod with a port and a cache size, and return when it is a writable primary. A mongod that fails has ended."""
+    log = data_dir / "mongod.log"
+    with readable(data_dir):
+        if log.exists() and log.stat().st_size > _LOG_LIMIT_BYTES:
+            log.replace(log.with_name("mongod.log.1"))
+        launch = _launch(mongod, data_dir, size, deadline, interrupted)
+    try:
+        _await_primary(launch)
+    except _ConfigurationCorrected:
+        launch.mongo.kill()  # After SIGTERM, mongod would wait for the same missing answer.
+        raise
+    except BaseException:
+        launch.mongo.stop(START_STOP_SECONDS)
+        raise
+    return launch.mongo
+
+
+def _launch(mongod: Mongod, data_dir: Path, size: tuple[int, int], deadline: float, interrupted: threading.Event) -> _Launch:
     port, cache_mib = size
     log = data_dir / "mongod.log"
     arguments = {
@@ -155,20 +198,21 @@ def _launch(mongod: Mongod, data_dir: Path, size: tuple[int, int], deadline: flo
     descriptor = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         offset = os.fstat(descriptor).st_size
-        process = subprocess.Popen(
-            command,
-            env=mongod.environment,
-            cwd=data_dir,
-            stdin=subprocess.DEVNULL,
-            stdout=descriptor,
-            stderr=descriptor,
-            preexec_fn=partial(host.become_mongod, os.getpid()),
-            # Ctrl-C is sent to the foreground process group of the terminal; the database must outlive the running requests.
-            start_new_session=True,
-        )
+        with host.forking:
+            process = subprocess.Popen(
+                command,
+                env=mongod.environment,
+                cwd=data_dir,
+                stdin=subprocess.DEVNULL,
+                stdout=descriptor,
+                stderr=descriptor,
+                preexec_fn=partial(host.become_mongod, os.getpid()),
+                # Ctrl-C is sent to the foreground process group of the terminal; the database must outlive the running requests.
+                start_new_session=True,
+            )
     finally:
         os.close(descriptor)
-    return _Launch(EmbeddedMongo(process, port), log, offset, deadline)
+    return _Launch(EmbeddedMongo(process, mongod, port, cache_mib), log, offset, deadline, interrupted)
 
 
 def _await_primary(launch: _Launch) -> None:
@@ -194,7 +238,7 @@ def _await_primary(launch: _Launch) -> None:
                 if _step(client, launch, patient=time.monotonic() < connected + _SELF_SEARCH_SECONDS):
                     return
     except PyMongoError as error:
-        raise StartupRefused(f"mongod did not become ready: {error}{_log_tail(launch)}") from error
+        raise StartupRefused(f"mongod did not become ready: {error}{log_tail(launch.log, launch.log_offset)}") from error
     finally:
         client.close()
 
@@ -243,27 +287,37 @@ def _check(launch: _Launch) -> None:
     Raises:
         StartupRefused: mongod has ended, or the time is up.
     """
-    time.sleep(host.POLL_SECONDS)
+    if launch.interrupted.wait(host.POLL_SECONDS):
+        raise StartupRefused("the start of mongod was interrupted")
     if not launch.mongo.alive():
         status = launch.mongo.status()
         if status == _EXIT_NET_ERROR:
             raise _PortTaken
-        raise StartupRefused(f"mongod ended with status {status} while starting.{_log_tail(launch)}")
+        raise StartupRefused(f"mongod ended with status {status} while starting.{log_tail(launch.log, launch.log_offset)}")
     if time.monotonic() > launch.deadline:
-        raise StartupRefused(f"mongod was not ready within {_START_SECONDS:.0f} s.{_log_tail(launch)}")
+        raise StartupRefused(f"mongod was not ready within {_START_SECONDS:.0f} s.{log_tail(launch.log, launch.log_offset)}")
 
 
-def _log_tail(launch: _Launch) -> str:
-    """Return the last log lines of this run: errors if there are any, because a crash ends with a long backtrace."""
+def log_tail(log: Path, offset: int) -> str:
+    """Return the last log lines after `offset`: errors if there are any, because a crash ends with a long backtrace.
+
+    A full disk is named first: mongod cannot log that.
+    """
+    full = _full_disk(log.parent)
     try:
-        with launch.log.open("rb") as file:
-            file.seek(max(launch.log_offset, launch.log.stat().st_size - 512 * 1024))
+        with log.open("rb") as file:
+            file.seek(max(offset, log.stat().st_size - 512 * 1024))
             lines = [_readable(line) for line in file.read().decode(errors="replace").splitlines() if line.strip()]
     except OSError as error:
-        return f" Its log cannot be read: {error}."
+        return f"{full} Its log cannot be read: {error}."
     errors = [text for severity, text in lines if severity in {"E", "F", ""}]
     chosen = (errors or [text for _, text in lines])[-6:]
-    return f" The last lines of {launch.log}:\n" + "\n".join(f"  {text}" for text in chosen)
+    return f"{full} The last lines of {log}:\n" + "\n".join(f"  {text}" for text in chosen)
+
+
+def _full_disk(data_dir: Path) -> str:
+    free = shutil.disk_usage(data_dir).free
+    return f" The disk of {data_dir} is full: {free // 2**20} MiB are free." if free < _FREE_BYTES_MIN else ""
 
 
 def _readable(line: str) -> tuple[str, str]:

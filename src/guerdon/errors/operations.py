@@ -71,6 +71,15 @@ class StartupRefused(OperationsError):
     page = "The configuration or the database is not safe to run on. The message names the cause."
 
 
+class DatabaseLost(OperationsError):
+    """The embedded database cannot be kept running. The message is for the person at the terminal."""
+
+    code = "database-lost"
+    status = 500
+    title = "Embedded database lost"
+    page = "The embedded database has ended several times in a row. The message names the cause."
+
+
 class DataDirectoryBusy(StartupRefused):
     """Another running process holds the data directory."""
 
