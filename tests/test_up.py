@@ -33,7 +33,7 @@ def events_of(deployment: Deployment, name: str) -> list[dict[str, Any]]:
 
 
 @LINUX
-async def test_killed_database_is_restarted_and_nobody_takes_the_directory_meanwhile(tmp_path: Path) -> None:
+async def test_killed_database_is_restarted_and_keeps_its_directory(tmp_path: Path) -> None:
     deployment = Deployment(tmp_path / "data")
     try:
         await deployment.start()
@@ -49,7 +49,7 @@ async def test_killed_database_is_restarted_and_nobody_takes_the_directory_meanw
         assert len(events_of(deployment, "database_restarted")) == 3
         assert (await deployment.command("verify")).status == 0
 
-        # Somebody deletes the lock file: the second process must not end the database of the first as if it were an orphan.
+        # The lock file is deleted: the second process must not end the database of the first as if it were an orphan.
         first = deployment.mongod()
         (deployment.data_dir / "guerdon.lock").unlink()
         for arguments in (["up", "--no-demo", "--port", str(free_port())], ["keys", "list"], ["verify"]):

@@ -129,7 +129,7 @@ async def test_early_death_of_a_new_worker_ends_the_whole_process(tmp_path: Path
 
 
 async def test_service_recovers_from_ten_kills_of_its_database(tmp_path: Path) -> None:
-    """KILL-2: mongod under load, ten times; `guerdon up` restarts it, and nobody else does anything."""
+    """KILL-2: mongod under load, ten times; `guerdon up` restarts it without help."""
     back = []
     async with loaded(tmp_path) as (deployment, load):
         for _ in range(DATABASE_KILLS):
