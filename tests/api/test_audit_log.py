@@ -135,10 +135,10 @@ async def test_audit_command_prints_records_and_reports_broken_ones(mongodb_url:
 NOT_CONFIGURATION = {
     # Members and what they earn and spend: the ledger, events and vouchers record it.
     "createMember", "creditWallet", "debitWallet", "createTransfer", "runBulk", "createHold", "captureHold", "voidHold",
-    "reverseTransaction", "recordEvent", "previewEvent", "recordEvents", "recordReferral", "redeemOffer", "validateVoucher", "reserveVoucher",
+    "reverseTransaction", "createTransaction", "createExchange", "recordEvent", "previewEvent", "recordEvents", "recordReferral", "redeemOffer", "validateVoucher", "reserveVoucher",
     "useVoucher", "releaseVoucher", "unuseVoucher", "cancelVoucher", "loadGiftCard",
     # It reads and computes.
-    "replayEvent",
+    "replayEvent", "quoteExchange",
 }  # fmt: skip
 """Operations that change something and that a service key may call without a record. Add a new one on purpose."""
 

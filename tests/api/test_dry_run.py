@@ -86,6 +86,7 @@ async def scene(service: Caller, clock: ManualClock, factory: Factory) -> Scene:
     order = factory.event(member={"id": member})
     await done(service.post("/v1/events", order))
     external = await factory.offer(kind="external_code", value=None)
+    await done(service.put("/v1/rates/PTS-GBP", {"from_amount": 100, "to_amount": 1}))
     return Scene(
         wallet, other, hold["id"], debit["id"], offer, costly, await factory.offer(), external, vouchers, card, used, order
     )
@@ -119,6 +120,15 @@ def wallet_cases(scene: Scene) -> list[Case]:
         Case(
             "reverseTransaction", f"/v1/transactions/{scene.transaction}/reverse", {"amount": 5},
             f"/v1/transactions/{scene.transaction}/reverse", {"amount": 21}, "reversal-limit",
+        ),
+        Case(
+            "createTransaction", "/v1/transactions", {"kind": "payment", "postings": [{"wallet": wallet, "amount": -5}, {"wallet": other, "amount": 5}]},
+            "/v1/transactions", {"kind": "payment", "postings": [{"wallet": wallet, "amount": -(10**9)}, {"wallet": other, "amount": 10**9}]},
+            "insufficient-funds",
+        ),
+        Case(
+            "createExchange", "/v1/exchanges", {"member_id": scene.member, "from": "PTS", "to": "GBP", "from_amount": 100},
+            "/v1/exchanges", {"member_id": scene.member, "from": "PTS", "to": "GBP", "from_amount": 10**9}, "insufficient-funds",
         ),
     ]  # fmt: skip
 

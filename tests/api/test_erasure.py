@@ -65,7 +65,17 @@ async def test_personal_data_is_exported_and_erased_as_declared(
     undeclared = {name for name, rows in before.items() if rows and PEOPLE.get(name) is None}
     assert undeclared == set(), "say in tools/personal_data.py what becomes of these when somebody is exported or erased"
     unmet = {name for name, kept in PEOPLE.items() if kept and not before[name]}
-    made = {"campaigns", "campaign_versions", "tier_sets", "tier_set_versions", "offers", "offer_versions", "voucher_batches"}
+    made = {
+        "campaigns",
+        "campaign_versions",
+        "tier_sets",
+        "tier_set_versions",
+        "offers",
+        "offer_versions",
+        "voucher_batches",
+        "rates",
+        "rate_versions",
+    }
     tried = {"simulations", "simulated_members", "simulated_purchases"}  # tests/api/test_simulations.py erases people of these
     sums = {"expired_lots"}  # tests/api/test_refunds_after_expiry.py makes these
     assert unmet <= {"erasing", "erasures", "turns", *made, *tried, *sums}, f"this test has not looked at {unmet}"

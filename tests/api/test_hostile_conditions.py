@@ -111,7 +111,7 @@ async def test_campaign_saved_without_cost_bounds_is_still_evaluated(
     condition = "event.items.filter(i, i.quantity > 0).size() == 1000"
     assert cost_us(condition, 1000) > CONDITION_US_MAX
     await database.raw["campaigns"].update_one({"_id": campaign}, {"$set": {"condition": condition}, "$unset": {"bounded": ""}})
-    archived = {"$set": {"campaign.condition": condition}, "$unset": {"campaign.bounded": ""}}
+    archived = {"$set": {"campaign.condition": condition}, "$unset": {"campaign.bounded": "", "proof": ""}}
     await database.raw["campaign_versions"].update_one({"_id": f"{campaign}/1"}, archived)
     clock.advance(seconds=2)
     event = factory.event(items=[{"sku": "a", "quantity": 1}] * 1000)

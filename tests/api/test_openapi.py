@@ -109,7 +109,7 @@ async def test_security_and_idempotency_keys_are_declared_where_required(app: Ap
         "/v1/holds/{hold_id}/void", "/v1/transactions/{transaction_id}/reverse", "/v1/offers/{offer_id}/redeem",
         "/v1/offers/{offer_id}/codes", "/v1/offers/{offer_id}/codes/shared", "/v1/offers/{offer_id}/codes/import",
         "/v1/vouchers/{code}/reserve", "/v1/vouchers/{code}/release", "/v1/vouchers/{code}/use", "/v1/vouchers/{code}/unuse",
-        "/v1/vouchers/{code}/cancel", "/v1/vouchers/{code}/load",
+        "/v1/vouchers/{code}/cancel", "/v1/vouchers/{code}/load", "/v1/transactions", "/v1/exchanges",
     }  # fmt: skip
 
 

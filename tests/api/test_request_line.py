@@ -59,12 +59,13 @@ async def test_path_must_be_sent_as_it_is_documented(port: int) -> None:
         "//health/live", "///health/live", "/health//live", "/%68ealth/live", "/health/%6cive", "/health%2Flive", "/health%2flive",
         "/./health/live", "/health/../health/live", "/health/live/", "/health/live;x", "/HEALTH/live", "//metrics", "/%6detrics",
         "/%6Detrics", "/metrics%00", "/metrics%20", "http://wallets.example//metrics", "http://wallets.example/%6detrics",
-        "/v1//offers", "/%761/offers", "/v1/vouchers/ABC%2Fhistory", "/v1/%6de/offers",
+        "/v1//offers", "/%761/offers", "/v1/vouchers%2FABC/history", "/v1/%6de/offers",
     ):  # fmt: skip
         status, answer = await ask(port, f"GET {path} HTTP/1.1")
         assert (status, '"code":"not-found"' in answer) == (404, True), (path, answer)
     assert (await ask(port, "GET /v1/offers?a=%2F%2F//x HTTP/1.1"))[0] == 401, "a query has any characters"
     assert (await ask(port, "GET /v1/vouchers/%41BC%2DX HTTP/1.1"))[0] == 401, "a parameter may be percent-encoded"
+    assert (await ask(port, "GET /v1/vouchers/ABC%2Fhistory HTTP/1.1"))[0] == 401, "a slash that belongs to a parameter is encoded"
 
 
 async def test_every_route_refuses_an_encoded_letter_of_its_name(app: App[Any, Any], port: int, service: Caller) -> None:

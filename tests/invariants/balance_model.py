@@ -69,33 +69,34 @@ class Model:
         return answer
 
     def apply_atomically(self, specs: list[Spec]) -> list[Answer] | str:
-        """All or nothing: the answers, or the code of the first refusal, which is never remembered.
+        """All or nothing: the answers, or the code of the first refusal, which is never remembered. Keys and references are looked at first.
 
         A wallet that one of them puts value into exists for those that come after it.
         """
-        before = (dict(self.balances), dict(self.seqs), dict(self.keys), set(self.references))
         known = []
-        opened: set[str] = set()
+        used: set[tuple[str, str, str | None]] = set()
         for spec in specs:
             earlier = self.recall(spec)
-            code = earlier.code if earlier else self._reference_code(spec) or self._missing_code(spec, opened)
+            code = earlier.code if earlier else self._reference_code(spec)
+            code = code or self._twice_code(spec, used)
             if code is not None:
                 return code
+            used |= {("key", spec.owner, spec.key)} | ({("ref", spec.owner, spec.reference)} if spec.reference else set())
             known.append(earlier)
-            if spec.kind != "debit":
-                opened.add(spec.to or spec.wallet)
         if all(known):
             return [answer for answer in known if answer is not None]
         if any(known):
             return "idempotency-key-reused"
+        before = (dict(self.balances), dict(self.seqs), dict(self.keys), set(self.references))
         answers = []
-        used: set[tuple[str, str, str | None]] = set()
+        opened: set[str] = set()
         for spec in specs:
-            code = self._move(spec) or self._twice_code(spec, used)
+            code = self._missing_code(spec, opened) or self._move(spec)
             if code is not None:
                 self.balances, self.seqs, self.keys, self.references = before
                 return code
-            used |= {("key", spec.owner, spec.key)} | ({("ref", spec.owner, spec.reference)} if spec.reference else set())
+            if spec.kind != "debit":
+                opened.add(spec.to or spec.wallet)
             answers.append(Answer(None, self._after(spec)))
             self.keys[spec.owner, spec.key] = (spec.content, answers[-1])
             self.references |= {(spec.owner, spec.reference)} if spec.reference else set()

@@ -33,7 +33,7 @@ REFERENCES = {
 PLAIN = {
     "account", "asset", "attributes", "audience", "categories", "category", "code", "code_pattern", "condition", "currency", "current_password", "description", "device_token", "email",
     "eligibility", "images", "tiers",
-    "event_type", "event_types", "expression", "external_id", "group", "id", "key", "kind", "metadata", "name", "new_password", "password", "reason", "ends", "percent", "reference", "refresh_token", "refund_of", "confirms", "scopes", "sku", "skus", "starts",
+    "event_type", "event_types", "expression", "external_id", "group", "id", "key", "kind", "metadata", "name", "new_password", "password", "reason", "ends", "percent", "quantity", "reference", "refresh_token", "refund_of", "confirms", "scopes", "sku", "skus", "starts",
     "tier_multipliers", "to", "token", "type", "unit_cost",
     "pattern", "reservation", "use",  # the last two of the voucher in the path, and looked for on its account alone
 }  # fmt: skip
