@@ -9,7 +9,7 @@ from msgspec import Struct
 
 from guerdon.access.models import SERVICE_KEYS
 from guerdon.audit_log.models import AUDIT
-from guerdon.campaigns.domain import EVENTS, EXPIRED_LOTS, MEMBER_STATES, REFUNDS
+from guerdon.campaigns.domain import EVENT_VOIDS, EVENTS, EXPIRED_LOTS, MEMBER_STATES, REFUNDS
 from guerdon.campaigns.models import CAMPAIGN_VERSIONS, CAMPAIGNS
 from guerdon.exchanges.models import RATE_VERSIONS, RATES
 from guerdon.ledger.contention import CONTENTION_LEASES
@@ -64,6 +64,7 @@ PEOPLE: dict[str, PersonalData | None] = {
     RATE_VERSIONS: PersonalData("kept", (), "the id of the author, if staff"),
     EVENTS: PersonalData("kept", ("events",)),
     REFUNDS: PersonalData("kept", ("refunds",)),
+    EVENT_VOIDS: PersonalData("kept", ("refunds",)),
     EXPIRED_LOTS: PersonalData("kept", (), "sums of the entries and refunds"),
     MEMBER_STATES: PersonalData("kept", ("standing", "tier")),
     TIER_CHANGES: PersonalData("kept", ("tier_changes",)),

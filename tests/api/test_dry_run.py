@@ -16,8 +16,9 @@ from tests.clients import Caller, ManualClock, problem
 from tests.factories import Factory
 from tests.serving import NOBODY, routes_of
 
-MOVES_AND_IS_KEYED_BY_ITS_BODY = {"runBulk", "recordEvent", "recordEvents"}
+MOVES_AND_IS_KEYED_BY_ITS_BODY = {"runBulk", "recordEvent", "recordEvents", "voidEvent"}
 GBP = {"currency": "GBP"}
+WHY = {"reason": "recorded twice"}
 CARD = {"kind": "gift_card", "value": {"type": "fixed", "amount": 1000, **GBP}}
 UNDO = {"unuse": {"allowed": True, "minutes": 60}, "cancellation": {"allowed": True, "days": 14}}
 WRITTEN = {"id", "transaction_id", "seq", "dry_run"}
@@ -175,6 +176,7 @@ def many_cases(scene: Scene, factory: Factory) -> list[Case]:
     return [
         Case("runBulk", "/v1/bulk", {"commands": commands}, "/v1/bulk", {"commands": []}, "validation", 200),
         Case("recordEvent", "/v1/events", event, "/v1/events", {**scene.order, "amount": 1}, "event-id-reused"),
+        Case("voidEvent", f"/v1/events/{scene.order['id']}/void", WHY, "/v1/events/none/void", WHY, "not-found", 200),
         Case(
             "recordEvents", "/v1/events/bulk", {"events": [factory.event(), factory.event()]},
             "/v1/events/bulk", {"events": []}, "validation", 200,

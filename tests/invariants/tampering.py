@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 from guerdon.audit_log.models import AUDIT
-from guerdon.campaigns.domain import EVENTS, MEMBER_STATES, REFUNDS
+from guerdon.campaigns.domain import EVENT_VOIDS, EVENTS, MEMBER_STATES, REFUNDS
 from guerdon.campaigns.models import CAMPAIGN_VERSIONS, CAMPAIGNS
 from guerdon.database import Database, Document
 from guerdon.erasable_data import ERASURES
@@ -24,7 +24,7 @@ Change = tuple[str, str | int, Document | None]
 Tamper = Callable[[random.Random, "Copy"], list[Change]]
 VOUCHERS_AND_MORE = (VOUCHERS, VOUCHER_CODES, OFFER_VERSIONS, RATE_VERSIONS)
 PROVEN = (
-    MEMBER_STATES, REFUNDS, TIER_SETS, TIER_SET_VERSIONS, TIER_CHANGES, CAMPAIGNS, CAMPAIGN_VERSIONS, OFFERS, AUDIT, ERASURES,
+    MEMBER_STATES, REFUNDS, EVENT_VOIDS, TIER_SETS, TIER_SET_VERSIONS, TIER_CHANGES, CAMPAIGNS, CAMPAIGN_VERSIONS, OFFERS, AUDIT, ERASURES,
 )  # fmt: skip
 """Collections that `test_document_proofs.py` tampers with, besides events and vouchers."""
 COLLECTIONS = (ACCOUNTS, ENTRIES, HOLD_DOCUMENTS, REVERSALS, EVENTS, CHECKPOINTS, *VOUCHERS_AND_MORE, *PROVEN)

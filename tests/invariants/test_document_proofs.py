@@ -10,7 +10,7 @@ import pytest
 import pytest_asyncio
 
 from guerdon.audit_log.models import AUDIT
-from guerdon.campaigns.domain import EVENTS, MEMBER_STATES, REFUNDS
+from guerdon.campaigns.domain import EVENT_VOIDS, EVENTS, MEMBER_STATES, REFUNDS
 from guerdon.campaigns.models import CAMPAIGN_VERSIONS, CAMPAIGNS, CampaignVersion
 from guerdon.config import Settings
 from guerdon.database import Document
@@ -45,7 +45,7 @@ async def copy(service: Caller, services: Services, factory: Factory) -> Copy:
 
 
 async def build(service: Caller, factory: Factory) -> None:
-    """Versions of everything; events with and without awards; a refund, an achievement, a referral, a voucher and an erasure."""
+    """Versions of everything; events with and without awards; a refund, voids, an achievement, a referral, a voucher and an erasure."""
     await set_tiers(service)
     await set_tiers(service, tiers=[{**tier, "points": tier["points"] + 10} for tier in LADDER["tiers"]])
     paid = await factory.campaign(event_types=["purchase", "refund"])
@@ -72,6 +72,11 @@ async def build(service: Caller, factory: Factory) -> None:
     assert answer.status_code == 201, answer.text
     await record("bought-too", member=bob, amount=30_000)
     await record("came-back", member=bob, type="visit", amount=0, currency=None)
+    await record("mistaken", member={"external_id": "cat"}, amount=10_000)
+    await record("not-there", member={"external_id": "dan"}, type="visit", amount=0, currency=None)
+    for event_id in ("mistaken", "not-there"):
+        answer = await service.post(f"/v1/events/{event_id}/void", {"reason": "wrong"}, key=None)
+        assert answer.status_code == 200, answer.text
     offer = await factory.offer(price={"asset": "PTS", "amount": 100})
     answer = await service.put(
         f"/v1/offers/{offer}",
@@ -203,6 +208,18 @@ def used(row: Document) -> bool:
     return "2 points" in str(row)
 
 
+def about(event: str) -> Callable[[Document], bool]:
+    """A test of rows whose id ends with an event."""
+    return lambda row: str(row["_id"]).endswith(f"/{event}")
+
+
+def void_with_chain(copy: Copy) -> list[Change]:
+    """Another reason of a void, with a head of the member's chain that fits."""
+    forged = {**one(copy, EVENT_VOIDS, about("mistaken")), "reason": "as agreed"}
+    state = {**copy.rows[MEMBER_STATES][forged["owner"]], "head": digest_of(forged)}
+    return [(EVENT_VOIDS, forged["_id"], forged), (MEMBER_STATES, state["_id"], state)]
+
+
 def voucher_and_offer(copy: Copy) -> list[Change]:
     """A voucher and the version of its offer are worth more, with a proof of the version that fits."""
     voucher = edit(VOUCHERS, None, "value/amount", 5_000)(copy)
@@ -257,6 +274,17 @@ CAUGHT: dict[str, tuple[str, Manipulation]] = {
     "amount taken back lowered": ("L13", edit(REFUNDS, None, "taken", {})),
     "refunds removed": ("L13", remove(REFUNDS)),
     "refunds invented": ("L13", lambda copy: forge(REFUNDS, None, f"{of_member('bought-too')(copy)}/bought-too", owner=of_member("bought-too")(copy))(copy)),
+    # Voids.
+    "reason of a void": ("L12", edit(EVENT_VOIDS, about("mistaken"), "reason", "as agreed")),
+    "reason of a void, with a chain that fits": ("L12", void_with_chain),
+    "void removed": ("L12", remove(EVENT_VOIDS, about("mistaken"))),
+    "voided event changed": ("L12", edit(EVENTS, "mistaken", "amount", 1)),
+    "void without an entry changed": ("L13", edit(EVENT_VOIDS, about("not-there"), "recorded_by", "key_other")),
+    "void without an entry removed": ("L13", remove(EVENT_VOIDS, about("not-there"))),
+    "void invented without a number": ("L13", forge(EVENT_VOIDS, about("mistaken"), "mem_0/invented", proof=None)),
+    "amounts that a void took back": ("L13", edit(REFUNDS, about("mistaken"), "voided/awards", [])),
+    "void removed from the refunds": ("L13", edit(REFUNDS, about("mistaken"), "voided", ...)),
+    "purchase counted again after its void": ("L13", edit_state("mistaken", "purchases", 1)),
     # Published versions.
     "award of a published campaign": ("L14", edit(CAMPAIGN_VERSIONS, used, "campaign/award/points", 200)),
     "condition of a campaign in force": ("L14", edit(CAMPAIGNS, used, "condition", "false")),

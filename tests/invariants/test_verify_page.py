@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from bson.json_util import RELAXED_JSON_OPTIONS, dumps
 
-from guerdon.campaigns.domain import EVENTS, MEMBER_STATES
+from guerdon.campaigns.domain import EVENT_VOIDS, EVENTS, MEMBER_STATES
 from guerdon.database import Document
 from guerdon.ledger.store import ACCOUNTS, ENTRIES
 from guerdon.tiers.models import TIER_CHANGES
@@ -67,8 +67,10 @@ async def test_the_member_program_checks_every_chain_of_events(
     for member in ("naïve-☃", "other"):
         body = factory.event(member={"external_id": member}, attributes={"note": '☃😀 "quoted" \\ /', "till": 2**53, "open": True})
         assert (await service.post("/v1/events", body)).status_code == 201
+        voided = await service.post(f"/v1/events/{body['id']}/void", {"reason": "☃"}, key=None)
+        assert voided.status_code == 200
     exports: dict[str, list[Document]] = {}
-    for name in (MEMBER_STATES, EVENTS, TIER_CHANGES):
+    for name in (MEMBER_STATES, EVENTS, TIER_CHANGES, EVENT_VOIDS):
         exports[name] = [row async for row in services.database.raw[name].find({})]
 
     def checked() -> subprocess.CompletedProcess[str]:
@@ -81,7 +83,7 @@ async def test_the_member_program_checks_every_chain_of_events(
     assert whole.stderr == ""
     states = exports[MEMBER_STATES]
     assert whole.stdout.splitlines() == [f"{row['_id']} {row['links']} {row['head']}" for row in states]
-    assert len(exports[TIER_CHANGES]) >= 1
+    assert (len(exports[TIER_CHANGES]) >= 1, len(exports[EVENT_VOIDS])) == (True, 2)
     events = exports[EVENTS]
     for number in range(len(events)):
         exports[EVENTS] = [{**row, "amount": row["amount"] + 1} if place == number else row for place, row in enumerate(events)]

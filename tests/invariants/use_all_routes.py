@@ -212,6 +212,8 @@ async def use_rewards(service: Caller, services: Services, factory: Factory, clo
     await sent(service.post(f"/v1/events/{event['id']}/replay", key=None))
     await sent(service.post("/v1/events", factory.event(type="refund", refund_of=event["id"], member=event["member"])), 201)
     await sent(service.post("/v1/events/bulk", {"events": [factory.event()]}))
+    await sent(service.post("/v1/events", mistaken := factory.event()), 201)
+    await sent(service.post(f"/v1/events/{mistaken['id']}/void", {"reason": "the till's clock was wrong"}, key=None))
     short = await factory.campaign(event_types=["purchase"], expiry={"type": "after_days", "days": 1})
     event = factory.event()
     await sent(service.post("/v1/events", event), 201)

@@ -296,6 +296,7 @@ def _tiers(sample: Sample) -> Cases:
         yield "tier_sets.replace", case, {"id": PROGRAMME, "count": count}
     for case, owner in (("found", sample.quiet[0].owner), ("not found", UNKNOWN_MEMBER)):
         yield "standings.get", case, {"id": owner, "owner": owner}
+        yield "refunds.get", case, {"id": refund_of(owner), "owner": owner}
         about = {"first": f"{owner}#", "last": f"{owner}#~", "owner": owner}
         yield "tier_changes.page", case, {**about, "limit": PAGE}
         yield "tier_changes.export", case, {**about, "limit": 100}

@@ -16,6 +16,7 @@ from tools.query_plans.notation import AFTER, ID, RANGE, UP, Query, delete, find
 _ERASE = "POST /v1/members/{member_id}/erase, POST /v1/me/erase, the erasures job"
 _EXPORT = "GET /v1/me/export, GET /v1/members/{member_id}/export"
 _ROTATE = "guerdon keys rotate-master"
+_VOID = "POST /v1/events/{event_id}/void, if the member state is of an early version"
 _PAGE = {**AFTER, "owner": ":owner"}
 
 PRIVACY_QUERIES = [
@@ -60,7 +61,7 @@ PRIVACY_QUERIES = [
     Query(
         "refunds.export",
         "request",
-        _EXPORT,
+        f"{_EXPORT}, {_VOID}",
         find(REFUNDS, {"_id": {"$gt": ":after", "$lt": ":last"}, "owner": ":owner"}, sort=UP, limit=True),
     ),
     Query(
@@ -70,7 +71,7 @@ PRIVACY_QUERIES = [
         find(ACCOUNTS, {"_id": {"$gt": ":after", "$lt": ":last"}, "owner": ":owner"}, sort=UP, limit=True),
     ),
     Query("standings.export", "request", _EXPORT, one(MEMBER_STATES, ID)),
-    Query("events.export", "request", _EXPORT, find(EVENTS, _PAGE, sort=UP, limit=True)),
+    Query("events.export", "request", f"{_EXPORT}, {_VOID}", find(EVENTS, _PAGE, sort=UP, limit=True)),
     Query("audit.export", "request", _EXPORT, find(AUDIT, {**AFTER, "about": ":member"}, sort=UP, limit=True)),
     *(
         query

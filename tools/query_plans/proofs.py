@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from guerdon.audit_log.models import AUDIT
-from guerdon.campaigns.domain import EVENTS, MEMBER_STATES, REFUNDS
+from guerdon.campaigns.domain import EVENT_VOIDS, EVENTS, MEMBER_STATES, REFUNDS
 from guerdon.campaigns.models import CAMPAIGN_VERSIONS, CAMPAIGNS
 from guerdon.database import Document
 from guerdon.erasable_data import ERASURES
@@ -14,7 +14,7 @@ from guerdon.offers.models import OFFER_VERSIONS, OFFERS
 from guerdon.tiers.models import TIER_CHANGES, TIER_SET_VERSIONS
 from guerdon.vouchers.models import VOUCHERS
 from tools.query_plans.notation import AFTER, ID, IDS, UP, Query, find, one
-from tools.query_plans.sample import Wallet
+from tools.query_plans.sample import Wallet, refund_of
 
 Cases = Iterator[tuple[str, str, dict[str, Any]]]
 _VERIFY = "guerdon verify"
@@ -29,6 +29,8 @@ PROOF_QUERIES = [
     Query("verify.standings", "terminal", _VERIFY, find(MEMBER_STATES, AFTER, sort=UP, limit=True)),
     Query("verify.events_of_members", "terminal", _VERIFY, find(EVENTS, {"owner": {"$in": ":owners"}})),
     Query("verify.tier_changes", "terminal", _VERIFY, find(TIER_CHANGES, _BETWEEN, sort=UP)),
+    Query("verify.voids", "terminal", _VERIFY, find(EVENT_VOIDS, IDS)),
+    Query("verify.voids_of_members", "terminal", _VERIFY, find(EVENT_VOIDS, _BETWEEN, sort=UP)),
     Query("verify.refunds", "terminal", _VERIFY, find(REFUNDS, _BETWEEN, sort=UP)),
     Query("verify.campaigns", "terminal", _VERIFY, find(CAMPAIGNS, AFTER, sort=UP, limit=True)),
     Query("verify.campaign_versions", "terminal", _VERIFY, find(CAMPAIGN_VERSIONS, _BETWEEN)),
@@ -57,6 +59,8 @@ def cases(wallet: Wallet, event: str, campaign: str, voucher: str) -> Cases:
     yield "verify.standings", "a page", {"after": "", "limit": 100}
     yield "verify.events_of_members", "one", {"owners": [member]}
     yield "verify.tier_changes", "one member", {"first": f"{member}#", "last": f"{member}#~"}
+    yield "verify.voids", "one", {"ids": [refund_of(member)]}
+    yield "verify.voids_of_members", "one member", {"first": f"{member}/", "last": f"{member}0"}
     yield "verify.refunds", "one member", {"first": f"{member}/", "last": f"{member}0"}
     yield "verify.campaigns", "a page", {"after": "", "limit": 100}
     yield "verify.campaign_versions", "one campaign", {"first": campaign, "last": f"{campaign}0"}

@@ -384,6 +384,7 @@ CAMPAIGNS_AND_EVENTS = [
         "POST /v1/events/{event_id}/replay, guerdon replay-decision",
         find(CAMPAIGN_VERSIONS, IDS, limit=True),
     ),
+    Query("refunds.get", "request", "GET /v1/events/{event_id}", one(REFUNDS, OWN)),
     Query("refunds.change", "request", "POST /v1/events", update(REFUNDS, {**OWN, "count": ":count"}, upsert=True)),
     Query("expired_lots.change", "request", _LATE_REFUNDS, update(EXPIRED_LOTS, {**OWN, "count": ":count"}, upsert=True)),
     Query("standings.change", "request", "POST /v1/events", update(MEMBER_STATES, {**OWN, "count": ":count"}, upsert=True)),

@@ -14,7 +14,7 @@ from pymongo import WriteConcern
 
 from guerdon.access.models import SERVICE_KEYS
 from guerdon.audit_log.models import AUDIT
-from guerdon.campaigns.domain import EVENTS, EXPIRED_LOTS, MEMBER_STATES, REFUNDS
+from guerdon.campaigns.domain import EVENT_VOIDS, EVENTS, EXPIRED_LOTS, MEMBER_STATES, REFUNDS
 from guerdon.campaigns.models import CAMPAIGN_VERSIONS, CAMPAIGNS
 from guerdon.clock import to_datetime
 from guerdon.collections import INDEXES
@@ -240,6 +240,7 @@ class _Generator:
                 for change in range(1, 4):
                     yield TIER_CHANGES, {"_id": f"{owner}#{change:06}", "owner": owner, "after": "gold", "at": START_MS}
                 yield REFUNDS, {"_id": refund_of(owner), "owner": owner, "count": 1, "amount": 1, "taken": {}}
+                yield EVENT_VOIDS, {"_id": refund_of(owner), "owner": owner, "event": "order-1", "recorded_at": NOW_MS}
                 yield EXPIRED_LOTS, {"_id": expired_lot_of(owner), "owner": owner, "count": 1, "counted": 1}
 
     def _entry(self, wallet: Wallet, asset: str, seq: int, balance: int) -> Entry:

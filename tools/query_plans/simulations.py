@@ -54,7 +54,7 @@ SIMULATION_QUERIES = [
     Query("events.past", "job", _JOB, find(EVENTS, _PERIOD, sort={"occurred_at": 1, "recorded_at": 1})),
     Query("events.past_count", "job", _JOB, _count(EVENTS, _PERIOD)),
     Query("events.refunded", "job", _JOB, find(EVENTS, IDS, limit=True)),
-    Query("refunds.known", "job", _JOB, find(REFUNDS, IDS, fields=["_id"])),
+    Query("refunds.known", "job", _JOB, find(REFUNDS, IDS, fields=["voided.at"])),
     Query("tier_set_versions.known", "job", _JOB, find(TIER_SET_VERSIONS, IDS, limit=True)),
     Query("simulated_members.known", "job", _JOB, find(SIMULATED_MEMBERS, IDS, limit=True)),
     Query("simulated_members.replace", "job", _JOB, update(SIMULATED_MEMBERS, ID, upsert=True)),

@@ -20,6 +20,7 @@ class TierStep(Struct, frozen=True):
 
 
 EVENTS, REFUNDS, EXPIRED_LOTS, MEMBER_STATES = "events", "refunds", "expired_lots", "standings"
+EVENT_VOIDS = "event_voids"
 """Collections of recorded events, of `PurchaseRefunds`, of `ExpiredLot` and of `MemberState`."""
 REFERRERS = "referrer:"
 """Prefix of the asset in the key of a referrer's wallet."""
@@ -27,16 +28,16 @@ PURCHASE, REFUND = "purchase", "refund"
 
 
 class ChainLink(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Position of an event or a tier change in the chain of its member, see docs/verify.md."""
+    """Position of an event, a void or a tier change in the chain of its member, see docs/verify.md."""
 
     number: int
     """1, 2, 3, without gaps."""
     prev: str
     """Digest of the document before it, in hexadecimal."""
     state: str | None = None
-    """Digest of the points, purchases and achievements that the event leaves."""
+    """Digest of the points, purchases and achievements that the event or void leaves."""
     refunds: str | None = None
-    """Digest of the refunds of its purchase that the event leaves; None if it does not change them."""
+    """Digest of the refunds of its purchase that the event or void leaves; None if it does not change them."""
 
 
 class DecisionView(Struct, frozen=True):
@@ -194,8 +195,33 @@ class EarlyRefunds(Struct, frozen=True, kw_only=True, omit_defaults=True):
     without_items: bool = False
 
 
+class EventVoid(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Void of an event: a correction that took back what the event had paid."""
+
+    at: int
+    by: str
+    """Id of the caller."""
+    reason: str
+    awards: list[Award] = []
+    """Clawbacks."""
+    decisions: list[DecisionView] = []
+
+
+class RecordedVoid(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Void of an event as a document of its own, inserted once. `proof.refunds` proves the refunds with what it took back."""
+
+    id: str = field(name="_id")
+    """`{member}/{event}`"""
+    owner: str
+    event: str
+    recorded_at: int
+    recorded_by: str
+    reason: str
+    proof: ChainLink | None = None
+
+
 class PurchaseRefunds(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Refunds and confirmations of one purchase, which may not have arrived yet."""
+    """Refunds and confirmations of one purchase, which may not have arrived yet; and the void of any event."""
 
     id: str = field(name="_id")
     """`{member}/{purchase}`"""
@@ -219,6 +245,7 @@ class PurchaseRefunds(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """By campaign: release of an award that waited."""
     early: dict[str, EarlyRefunds] = {}
     """By currency: refunds that arrived before their purchase. Those in its currency become part of `amount` when it arrives; others never do."""
+    voided: EventVoid | None = None
 
 
 class ExpiredLot(Struct, frozen=True, kw_only=True, omit_defaults=True):

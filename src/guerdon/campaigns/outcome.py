@@ -32,7 +32,7 @@ from guerdon.campaigns.domain import (
 from guerdon.campaigns.evaluation import Evaluation
 from guerdon.campaigns.line_items import add_up, merged
 from guerdon.campaigns.models import Campaign, PendingEvent
-from guerdon.campaigns.refunds import AwardClawback, RefundRequest, award_wallet_name, lot_name, refund, take_whole
+from guerdon.campaigns.refunds import AwardClawback, RefundOutcome, RefundRequest, award_wallet_name, lot_name, refund, take_whole
 from guerdon.campaigns.releases import CONFIRMED_MAX, released_now
 
 HALF = Fraction(1, 2)
@@ -155,6 +155,8 @@ def _has_refunds(refunded: PurchaseRefunds) -> bool:
 def refund_outcome(event: ShopEvent, owner: str, purchase: Refundable | None, inputs: EvaluationInputs) -> EventOutcome:
     """Return the outcome of a linked refund. `purchase` is None if it has not arrived; the refund then waits for it."""
     known = inputs.before or PurchaseRefunds(id=f"{owner}/{event.refund_of}", owner=owner)
+    if known.voided is not None:
+        return EventOutcome(note=f"{event.refund_of} was voided: nothing is left to take back", expired=inputs.expired or {})
     if purchase is None:
         same = known.early.get(event.currency, EarlyRefunds())
         more = EarlyRefunds(
@@ -170,12 +172,24 @@ def refund_outcome(event: ShopEvent, owner: str, purchase: Refundable | None, in
     if not refunded_share(known, purchase) < HALF <= refunded_share(outcome.refunded, purchase):
         return EventOutcome(taken=outcome.taken, decisions=outcome.decisions, refunded=outcome.refunded, expired=outcome.expired)
     assert event.refund_of is not None
+    return _without_achievements(event.refund_of, outcome, inputs)
+
+
+def void_outcome(event_id: str, event: Refundable, known: PurchaseRefunds, inputs: EvaluationInputs) -> EventOutcome:
+    """Return the outcome of the void of an event: what is left of its awards is taken back, and it counts towards no achievement."""
+    request = RefundRequest(max(event.amount - known.amount, 0), without_items=True, void=True)
+    outcome = refund(known, request, event, inputs.wallets, inputs.decided_at, expired=inputs.expired)
+    return _without_achievements(event_id, outcome, inputs)
+
+
+def _without_achievements(event_id: str, outcome: RefundOutcome, inputs: EvaluationInputs) -> EventOutcome:
+    """Return the outcome of a refund after which the event counts no more towards the achievements in `inputs`."""
     achieved: dict[str, AchievementProgress] = {}
     broken: list[AchievementReached] = []
     for campaign, state in inputs.achieved.items():
-        achieved[campaign], lost = without(state, event.refund_of)
+        achieved[campaign], lost = without(state, event_id)
         for reached in lost:
-            outcome = take_whole(reached, f"{event.refund_of} counts no more", outcome, inputs.decided_at)
+            outcome = take_whole(reached, f"{event_id} counts no more", outcome, inputs.decided_at)
         broken += lost
     return EventOutcome(
         taken=outcome.taken,
@@ -192,6 +206,8 @@ def confirmation_outcome(
 ) -> EventOutcome:
     """Return the outcome of a confirmation. `awards` is None if the purchase has not arrived; the confirmation then waits for it."""
     known = inputs.before or PurchaseRefunds(id=f"{owner}/{event.about}", owner=owner)
+    if known.voided is not None:
+        return EventOutcome(note=f"{event.about} was voided: nothing of it waits")
     confirmed = known.confirmed
     if event.type not in confirmed and len(confirmed) < CONFIRMED_MAX:
         confirmed = {**confirmed, event.type: event.id}

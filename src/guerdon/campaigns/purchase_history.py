@@ -1,5 +1,7 @@
 """Times of a member's purchases, so that a late event is evaluated as of the time at which it occurred. Pure."""
 
+from collections.abc import Sequence
+
 import msgspec
 
 from guerdon.campaigns.domain import MemberState
@@ -34,3 +36,24 @@ def _kept(state: MemberState) -> list[int]:
     if state.purchase_times or state.last_purchase_at is None:
         return list(state.purchase_times)
     return [state.last_purchase_at]
+
+
+def knows_other_purchases(state: MemberState, at_ms: int) -> bool:
+    """Return whether the state knows the last purchase that is left without one purchase at this time."""
+    return state.purchases <= 1 or bool(_without(state.purchase_times, at_ms))
+
+
+def without_purchase(state: MemberState, at_ms: int, times_left: Sequence[int] | None) -> MemberState:
+    """Return the state without one purchase at a time. `times_left` are the times of the others, if the state does not know them."""
+    kept = list(_without(state.purchase_times, at_ms) if times_left is None else times_left)
+    purchases = state.purchases - 1
+    return msgspec.structs.replace(
+        state, purchases=purchases, last_purchase_at=kept[-1] if kept and purchases else None, purchase_times=tuple(kept)
+    )
+
+
+def _without(times: Sequence[int], at_ms: int) -> list[int]:
+    left = list(times)
+    if at_ms in left:
+        left.remove(at_ms)
+    return left

@@ -64,6 +64,8 @@ class RefundRequest(Struct, frozen=True):
     items: tuple[ReturnedItem, ...] = ()
     without_items: bool = False
     """True if a refund names no items."""
+    void: bool = False
+    """True to take back all that is left of each award."""
 
 
 def award_wallet_name(award: Award) -> str:
@@ -170,8 +172,9 @@ def refund(
         if award.achievement:
             decisions.append(DecisionView(award.campaign, award.version, "not_matched", 0, [_RESTS]))
             continue
-        due = taken_back(award, refunded, purchase) - done.get(award.campaign, 0)
-        reasons = [f"{now_refunded} of {whole} are refunded: {due} of {award.amount} to take back now"]
+        due = (award.amount if request.void else taken_back(award, refunded, purchase)) - done.get(award.campaign, 0)
+        why = "the event was voided" if request.void else f"{now_refunded} of {whole} are refunded"
+        reasons = [f"{why}: {due} of {award.amount} to take back now"]
         if beyond:
             reasons.append(f"{beyond} more than the purchase are left out")
         name = award_wallet_name(award)

@@ -2,11 +2,12 @@
 
 from typing import Any
 
-from guerdon.errors import EventReused, NotFound, Overloaded
-from guerdon.events.models import EventCreate, EventsCreate
+from guerdon.errors import EventReused, InvalidState, NotFound, Overloaded
+from guerdon.events.models import EventCreate, EventsCreate, EventVoidCreate
 from guerdon.events.replay import EventReplays, Replay
 from guerdon.events.service import Events
 from guerdon.events.views import EventResults, EventView, view_event, view_result
+from guerdon.events.voiding import EventVoids
 from guerdon.http.body import BULK_BODY_BYTES_MAX, read
 from guerdon.http.operation import Request, Response, actor_of, is_dry_run, operation, send
 from guerdon.permissions import scope
@@ -27,9 +28,10 @@ _EVENT = {
 class EventsResource:
     """`/v1/events`"""
 
-    def __init__(self, events: Events, replays: EventReplays) -> None:
+    def __init__(self, events: Events, replays: EventReplays, voids: EventVoids) -> None:
         self._events = events
         self._replays = replays
+        self._voids = voids
 
     @operation(
         "recordEvent",
@@ -90,18 +92,36 @@ class EventsResource:
         """Evaluate a recorded event again on its stored inputs and campaign versions, and compare the decisions byte for byte."""
         send(resp, await self._replays.replay(await self._events.get_event(actor_of(req), event_id)))
 
+    @operation(
+        "voidEvent",
+        scope("events:void"),
+        tag="events",
+        body=EventVoidCreate,
+        answers={200: EventView},
+        errors=(NotFound, InvalidState, Overloaded),
+        dry_run=(),
+        example={"reason": "the till's clock was wrong"},
+        audited=True,
+    )
+    async def on_post_void(self, req: Request, resp: Response, event_id: str) -> None:
+        """Void an event: take back what it paid, as a full refund would, and everything that it counted for. A second void changes nothing."""
+        body, _ = await read(req, EventVoidCreate)
+        event, result = await self._voids.void(actor_of(req), event_id, body.reason, dry_run=is_dry_run(req))
+        send(resp, view_event(event, whole=True, since=result.since), replayed=result.replayed)
+
 
 def _sees_whole(req: Request) -> bool:
     return actor_of(req).kind != "member"
 
 
-def routes(events: Events, replays: EventReplays) -> list[tuple[str, Any, str | None]]:
+def routes(events: Events, replays: EventReplays, voids: EventVoids) -> list[tuple[str, Any, str | None]]:
     """Return (path, resource, suffix) of every route of events."""
-    event = EventsResource(events, replays)
+    event = EventsResource(events, replays, voids)
     return [
         ("/v1/events", event, None),
         ("/v1/events/preview", event, "preview"),
         ("/v1/events/bulk", event, "bulk"),
         ("/v1/events/{event_id}", event, "one"),
         ("/v1/events/{event_id}/replay", event, "replay"),
+        ("/v1/events/{event_id}/void", event, "void"),
     ]

@@ -6,11 +6,11 @@ from typing import Annotated
 from msgspec import UNSET, Meta, Struct, UnsetType
 from pymongo import IndexModel
 
-from guerdon.campaigns.domain import EVENTS, EXPIRED_LOTS, REFUNDS
+from guerdon.campaigns.domain import EVENT_VOIDS, EVENTS, EXPIRED_LOTS, REFUNDS
 from guerdon.campaigns.models import EventType
 from guerdon.money import AMOUNT_MAX
 from guerdon.quantities import Quantity
-from guerdon.types import EXPECTED, Category, EventId, ExternalId, MemberId, Sku, Text
+from guerdon.types import EXPECTED, Category, EventId, ExternalId, MemberId, Reason, Sku, Text
 
 INDEXES: dict[str, list[IndexModel]] = {
     # The data of one member is read by owner.
@@ -20,6 +20,7 @@ INDEXES: dict[str, list[IndexModel]] = {
         IndexModel([("occurred_at", 1), ("recorded_at", 1)], name="occurred"),
     ],
     REFUNDS: [],
+    EVENT_VOIDS: [],
     EXPIRED_LOTS: [],
 }
 ITEMS_MAX, EVENTS_BULK_MAX = 1000, 500
@@ -91,6 +92,13 @@ class EventCreate(Struct, frozen=True, forbid_unknown_fields=True):
     """Id of the purchase that the event confirms, for example by its delivery."""
     attributes: Attributes = {}
     """Further facts for conditions."""
+
+
+class EventVoidCreate(Struct, frozen=True, forbid_unknown_fields=True):
+    """Correction of an event that should not have been recorded as it was."""
+
+    reason: Reason
+    """Reason for the void."""
 
 
 class EventsCreate(Struct, frozen=True, forbid_unknown_fields=True):

@@ -1,12 +1,13 @@
-"""Proof of events: each event is chained to those before it of its member, and its entries carry the digests of their documents. Pure."""
+"""Proof of events and voids: each is chained to those before it of its member, and its entries carry the digests of their documents. Pure."""
 
 from collections.abc import Callable
+from typing import Any
 
 import msgspec
 
 from guerdon.campaigns.domain import EVENTS, REFUNDS
 from guerdon.events.record import RecordRequest, RecordResult
-from guerdon.ledger.models import Decision, Transaction, View
+from guerdon.ledger.models import Decision, T, Transaction, View
 from guerdon.proofs import digest_of, evidence_of, without_empty
 from guerdon.tiers.member_state import chained
 from guerdon.tiers.models import PROGRAMME, TIER_SETS
@@ -21,7 +22,9 @@ def proving(decide: Decide, request: RecordRequest) -> Decide:
         decision = decide(view)
         if request.preview or all(collection != EVENTS for collection, _ in decision.inserts):
             return decision
-        decision, event_digest = chained(decision, request.owner, view, _refunds_left(decision, request, view))
+        decision, event_digest = chained(
+            decision, request.owner, view, _refunds_left(decision, request.owner, request.event.about or request.event.id, view)
+        )
         digests = {"event": event_digest, **_digests_used(decision.value, request, view)}
         campaigns = {live.campaign.id: live for live in request.campaigns}
 
@@ -35,12 +38,23 @@ def proving(decide: Decide, request: RecordRequest) -> Decide:
     return decide_and_prove
 
 
-def _refunds_left(decision: Decision[RecordResult], request: RecordRequest, view: View) -> str | None:
-    """Return the digest of the refunds of the purchase after the event, or None if it does not change them."""
-    row_id = f"{request.owner}/{request.event.about or request.event.id}"
+def prove_void(decision: Decision[T], owner: str, event_id: str, event_digest: str, view: View) -> Decision[T]:
+    """Return a decision that voids an event, with the proof of the void. `event_digest` is the digest of the stored event."""
+    decision, void_digest = chained(decision, owner, view, _refunds_left(decision, owner, event_id, view))
+    evidence = evidence_of({"event": event_digest, "void": void_digest})
+    transactions = tuple(
+        msgspec.structs.replace(each, metadata={**each.metadata, "void": "true"}, evidence=evidence)
+        for each in decision.transactions
+    )
+    return msgspec.structs.replace(decision, transactions=transactions)
+
+
+def _refunds_left(decision: Decision[Any], owner: str, purchase: str, view: View) -> str | None:
+    """Return the digest of the refunds of the purchase that the decision leaves, or None if it does not change them."""
+    row_id = f"{owner}/{purchase}"
     for change in decision.changes:
         if change.collection == REFUNDS and change.id == row_id:
-            row = {**view.documents.get((REFUNDS, row_id), {}), **change.fields, "_id": row_id, "owner": request.owner}
+            row = {**view.documents.get((REFUNDS, row_id), {}), **change.fields, "_id": row_id, "owner": owner}
             return digest_of(without_empty(row))
     return None
 

@@ -170,14 +170,12 @@ class Events:
         return event
 
     async def get_event_and_since(self, actor: Actor, event_id: str) -> tuple[RecordedEvent, PurchaseRefunds | None]:
-        """Return an event, and what has happened to its purchase since if one of its awards waits or has waited.
+        """Return an event, and its refunds, confirmations and void since; None if there are none.
 
         Raises:
             NotFound: the event does not exist, or the caller is another member.
         """
         event = await self.get_event(actor, event_id)
-        if all(award.waits is None for award in event.awards):
-            return event, None
         return event, await self._refunds.find_one({"_id": f"{event.owner}/{event_id}", "owner": event.owner})
 
     def _latest_ms(self) -> int:

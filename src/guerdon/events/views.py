@@ -9,6 +9,7 @@ from guerdon.campaigns.domain import (
     Award,
     DecisionView,
     EvaluationInputs,
+    EventVoid,
     PurchaseRefunds,
     RecordedEvent,
     Release,
@@ -106,6 +107,19 @@ class InputsView(Struct, frozen=True):
     """True if a campaign read the member's profile. The values that it read stay sealed and are not shown."""
 
 
+class VoidView(Struct, frozen=True):
+    """Void of an event."""
+
+    at: str
+    """Time of the void, RFC 3339 in UTC."""
+    reason: str
+    """Reason in the caller's words."""
+    awards: list[AwardView]
+    """Clawbacks."""
+    decisions: list[DecisionView]
+    """Decision for each award of the event."""
+
+
 class EventView(Struct, frozen=True):
     """A recorded event with its awards and the decision of each campaign."""
 
@@ -141,6 +155,10 @@ class EventView(Struct, frozen=True):
     """Inputs of the decisions. Null for events of early versions."""
     tier_change: TierStep | None
     """Change of the member's tier that the event caused. Null: none."""
+    status: Literal["voided"] | UnsetType = UNSET
+    """Present when an event is read that was voided: what it paid was taken back as a correction."""
+    voided: VoidView | UnsetType = UNSET
+    """Present with `status`: the void."""
 
 
 class EventResult(Struct, frozen=True, omit_defaults=True):
@@ -164,7 +182,8 @@ class EventResults(Struct, frozen=True):
 
 
 def view_event(event: RecordedEvent, *, whole: bool, since: PurchaseRefunds | None = None) -> EventView:
-    """Return the view of an event. `whole` includes the use of budgets, which members do not see; `since` has later releases."""
+    """Return the view of an event. `whole` includes the use of budgets, which members do not see; `since` has later releases and the void."""
+    voided = None if since is None else since.voided
     inputs = event.inputs
     released = {} if since is None else since.released
     return EventView(
@@ -184,7 +203,13 @@ def view_event(event: RecordedEvent, *, whole: bool, since: PurchaseRefunds | No
         None if inputs is None else inputs.engine or None,
         None if inputs is None else _view_inputs(inputs, event, whole=whole),
         event.tier_change,
+        UNSET if voided is None else "voided",
+        UNSET if voided is None else view_void(voided),
     )
+
+
+def view_void(voided: EventVoid) -> VoidView:
+    return VoidView(rfc3339(voided.at), voided.reason, [view_award(award) for award in voided.awards], voided.decisions)
 
 
 def _view_inputs(inputs: EvaluationInputs, event: RecordedEvent, *, whole: bool) -> InputsView:

@@ -11,7 +11,7 @@ from guerdon.campaigns.evaluation import Subject
 from guerdon.clock import optional_rfc3339
 from guerdon.database import Document
 from guerdon.erasable_data import ERASURES, ErasableRows
-from guerdon.events.views import EventView, view_event
+from guerdon.events.views import EventView, VoidView, view_event, view_void
 from guerdon.history.models import EntryView
 from guerdon.holds.models import HoldView
 from guerdon.ledger.models import Account
@@ -239,6 +239,8 @@ class RefundExport(Struct, frozen=True):
     """Ids of the events that have confirmed the purchase, by event type."""
     released: dict[str, str]
     """Ids of the events that have released an award, by campaign."""
+    voided: VoidView | None
+    """Void of the event, or null."""
 
 
 class ExportHead(Struct, frozen=True):
@@ -296,7 +298,8 @@ def view_refund(refunds: PurchaseRefunds) -> RefundExport:
     """Return the wire shape of the refunds of a purchase."""
     released = {campaign: release.event for campaign, release in refunds.released.items()}
     early = {currency: each.amount for currency, each in refunds.early.items()}
-    return RefundExport(refunds.id.partition("/")[2], refunds.amount, early, refunds.taken, refunds.confirmed, released)
+    voided = None if refunds.voided is None else view_void(refunds.voided)
+    return RefundExport(refunds.id.partition("/")[2], refunds.amount, early, refunds.taken, refunds.confirmed, released, voided)
 
 
 def view_counter(account: Account) -> CounterExport:

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from guerdon.campaigns.domain import EVENTS, PURCHASE, REFUNDS, Award, EvaluationInputs, PurchaseRefunds, RecordedEvent
+from guerdon.campaigns.domain import EVENTS, REFUNDS, Award, EvaluationInputs, PurchaseRefunds, RecordedEvent
 from guerdon.campaigns.evaluation import LiveCampaign, Subject, reads_member, sort_by_priority
 from guerdon.campaigns.profiles import Profiles
 from guerdon.campaigns.service import Campaigns
@@ -47,6 +47,7 @@ class Page:
         tiers: dict[int, TierSet],
         originals: dict[str, RecordedEvent],
         refunded: set[str],
+        voided: set[str],
         members: dict[str, SimulatedMember],
         purchases: dict[str, SimulatedPurchase],
     ) -> None:
@@ -57,6 +58,7 @@ class Page:
         self._tiers = tiers
         self._originals = originals
         self._refunded = refunded
+        self._voided = voided
         self._members = members
         self._purchases = purchases
         self._changed: set[str] = set()
@@ -72,7 +74,14 @@ class Page:
         return [self._purchases[event_id] for event_id in sorted(self._changed)]
 
     def evaluate(self, recorded: RecordedEvent, accumulator: Accumulator, sums: Sums, budgets: Usages) -> None:
-        """Evaluate one event in the simulation, and add its simulated and real awards to the running totals."""
+        """Evaluate one event in the simulation, and add its simulated and real awards to the running totals.
+
+        An event that was voided later, and the refunds and confirmations of one, have no awards on either side.
+        """
+        if recorded.id in self._voided or recorded.about in self._voided:
+            tier = None if recorded.inputs is None else recorded.inputs.tier
+            accumulator.add(msgspec.structs.replace(recorded, awards=[]), [], (tier, tier), self._members)
+            return
         event_input = self._input_of(recorded, sums)
         if event_input is None:
             tier = None if recorded.inputs is None else recorded.inputs.tier
@@ -166,8 +175,9 @@ class Pages:
         """Return the page of the events. `members` are the members in memory; those missing for the page are added to it."""
         campaign_sets = await self._load_campaigns(campaign, events)
         about = sorted({event.about for event in events if event.about is not None})
-        refund_ids = [f"{event.owner}/{event.id}" for event in events if event.type == PURCHASE]
-        refunds = await self._refunds.raw.find({"_id": {"$in": refund_ids}}, {"_id": 1}).to_list() if refund_ids else []
+        refund_ids = sorted({f"{event.owner}/{event.about or event.id}" for event in events})
+        refunds = await self._refunds.raw.find({"_id": {"$in": refund_ids}}, {"voided.at": 1}).to_list() if refund_ids else []
+        changed = {str(row["_id"]).partition("/")[2]: "voided" in row for row in refunds}
         originals = await self._events.find({"_id": {"$in": about}}, limit=len(about)) if about else []
         originals_by_id = {each.id: each for each in originals}
         await self._load_members(simulation_id, payees_of(events, originals_by_id), members)
@@ -180,7 +190,8 @@ class Pages:
             subjects=await self._load_subjects(events, campaign_sets),
             tiers=await self._load_tier_sets(events),
             originals=originals_by_id,
-            refunded={str(row["_id"]).partition("/")[2] for row in refunds},
+            refunded=set(changed),
+            voided={event_id for event_id, voided in changed.items() if voided},
             members=members,
             purchases={each.id.partition("/")[2]: each for each in purchases},
         )

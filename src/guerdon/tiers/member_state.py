@@ -2,16 +2,26 @@
 
 import msgspec
 
-from guerdon.campaigns.domain import EVENTS, MEMBER_STATES, ChainLink, ExpiredLot, MemberState, PurchaseRefunds, TierStep
+from guerdon.campaigns.domain import (
+    EVENT_VOIDS,
+    EVENTS,
+    MEMBER_STATES,
+    ChainLink,
+    ExpiredLot,
+    MemberState,
+    PurchaseRefunds,
+    TierStep,
+)
 from guerdon.ledger.models import Decision, DocumentChange, DocumentRef, T, View
 from guerdon.proofs import GENESIS, digest_of, without_empty
 from guerdon.tiers.models import PROGRAMME, TIER_CHANGES, TIER_SETS, TierSets
 from guerdon.tiers.rules import TierProgress
 
+_OPTIONAL = tuple(name for name in MemberState.__struct_fields__ if name not in {"id", "owner"})
 TIERS_REF = DocumentRef(TIER_SETS, PROGRAMME, PROGRAMME)
-_CLEARED = ("tier", "tier_since", "due_at")
 _LEFT_BY_EVENTS = ("purchases", "last_purchase_at", "purchase_times", "qualifying", "achieved")
-"""Fields of the member state that only events change."""
+"""Fields of the member state that only events and voids change."""
+_LEAVES_STATE = frozenset({EVENTS, EVENT_VOIDS})
 
 
 def member_state_lock(owner: str) -> str:
@@ -41,9 +51,10 @@ def member_state_change(before: MemberState, after: MemberState) -> DocumentChan
     """Return the change from the member state as it was read to a new one."""
     changed = msgspec.structs.replace(after, count=before.count + 1)
     change = counted_change(MEMBER_STATES, changed, before.count or None)
-    for name in _CLEARED:
-        if getattr(before, name) is not None and getattr(after, name) is None:
-            change.fields[name] = None  # A field with its default is left out of the fields, and would keep its stored value.
+    for name in _OPTIONAL:
+        if getattr(before, name) and not getattr(changed, name):
+            # A field with its default is left out of the fields, and would keep its stored value.
+            change.fields[name] = msgspec.to_builtins(getattr(changed, name))
     return change
 
 
@@ -67,9 +78,9 @@ def tier_step(progress: TierProgress, event_id: str) -> TierStep | None:
 
 
 def chained(decision: Decision[T], owner: str, view: View, refunds: str | None = None) -> tuple[Decision[T], str]:
-    """Append the events and tier changes that a decision inserts to the member's chain; return it and the digest of the newest.
+    """Append the events, voids and tier changes that a decision inserts to the member's chain; return it and the digest of the newest.
 
-    `refunds` is the digest of the refunds that an event leaves. An event is the last of the documents.
+    `refunds` is the digest of the refunds that an event or a void leaves, which is the last of the documents.
     """
     state = member_state_of(owner, view)
     stored = view.documents.get((MEMBER_STATES, owner), {})
@@ -79,11 +90,11 @@ def chained(decision: Decision[T], owner: str, view: View, refunds: str | None =
     number, head = state.links, state.head or GENESIS
     inserts: list[tuple[str, dict[str, object]]] = []
     # An event names the tier change that it has caused, so it comes after it.
-    for collection, document in sorted(decision.inserts, key=lambda insert: insert[0] == EVENTS):
-        if collection in (EVENTS, TIER_CHANGES):
+    for collection, document in sorted(decision.inserts, key=lambda insert: insert[0] in _LEAVES_STATE):
+        if collection in _LEAVES_STATE or collection == TIER_CHANGES:
             number += 1
             link = ChainLink(number=number, prev=head)
-            if collection == EVENTS:
+            if collection in _LEAVES_STATE:
                 left = {name: {**stored, **change.fields}.get(name) for name in _LEFT_BY_EVENTS}
                 link = msgspec.structs.replace(link, state=digest_of(without_empty(left)), refunds=refunds)
             linked = {**document, "proof": msgspec.to_builtins(link)}

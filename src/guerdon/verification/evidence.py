@@ -1,6 +1,6 @@
 """L12: the documents that justified an entry are those of its evidence.
 
-The first entry of each transaction of an event, a redemption or a step of a voucher carries a digest that names the digests of its
+The first entry of each transaction of an event, a void, a redemption or a step of a voucher carries a digest that names the digests of its
 documents. They are looked up in batches, and the digest is computed again.
 """
 
@@ -9,7 +9,7 @@ from typing import Any, TypeVar, cast
 
 import msgspec
 
-from guerdon.campaigns.domain import EVENTS
+from guerdon.campaigns.domain import EVENT_VOIDS, EVENTS
 from guerdon.campaigns.models import CAMPAIGN_VERSIONS, CampaignVersion
 from guerdon.database import Database, Document
 from guerdon.ledger.models import Entry
@@ -58,10 +58,14 @@ class EvidenceLookups:
         events = await self._find(EVENTS, (entry.metadata.get("event") for entry in entries))
         purchases = {_about(event) for event in events.values()}
         events |= await self._find(EVENTS, purchases - events.keys())
+        voided = [entry.metadata.get("event") for entry in entries if "void" in entry.metadata]
+        voids = await self._find(EVENT_VOIDS, (_void_of(events[each]) for each in voided if each in events))
         vouchers = await self._find(VOUCHERS, (entry.metadata.get("voucher") for entry in entries))
         for entry in entries:
             try:
-                if "event" in entry.metadata:
+                if "void" in entry.metadata:
+                    digests = _digests_of_void(entry, events, voids)
+                elif "event" in entry.metadata:
                     digests = await self._digests_of_event(entry, events)
                 else:
                     digests = await self._digests_of_voucher(entry, vouchers)
@@ -130,6 +134,16 @@ class EvidenceLookups:
             async for row in self._database.raw[collection].find(where):
                 found[str(row["_id"])] = row
         return found
+
+
+def _digests_of_void(entry: Entry, events: dict[str, Document], voids: dict[str, Document]) -> dict[str, str]:
+    event = _required(events, entry.metadata.get("event", ""), EVENTS)
+    return {"event": digest_of(event), "void": digest_of(_required(voids, _void_of(event), EVENT_VOIDS))}
+
+
+def _void_of(event: Document) -> str:
+    """Return the id that the void of an event has."""
+    return f"{event.get('owner')}/{event['_id']}"
 
 
 def _about(event: Document) -> str | None:

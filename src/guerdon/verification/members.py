@@ -1,6 +1,6 @@
-"""L13: the events and tier changes of each member form a chain, from which the refunds and the state of the member follow.
+"""L13: the events, voids and tier changes of each member form a chain, from which the refunds and the state of the member follow.
 
-The member state, the events, the tier changes and the refunds of a page of members are read in one snapshot. Of each document only its place
+The member state, the events, the voids, the tier changes and the refunds of a page of members are read in one snapshot. Of each document only its place
 in the chain is kept in memory.
 """
 
@@ -11,7 +11,7 @@ from typing import Any, cast
 import msgspec
 from msgspec import Struct
 
-from guerdon.campaigns.domain import EVENTS, MEMBER_STATES, REFUNDS
+from guerdon.campaigns.domain import EVENT_VOIDS, EVENTS, MEMBER_STATES, REFUNDS
 from guerdon.database import Database, Document, Session
 from guerdon.tiers.models import TIER_CHANGES
 from guerdon.verification.account_replay import ReportViolation
@@ -23,7 +23,7 @@ LEFT_BY_EVENTS = ("purchases", "last_purchase_at", "purchase_times", "qualifying
 
 
 class _Proof(Struct, frozen=True):
-    """Field `proof` of an event or a tier change."""
+    """Field `proof` of an event, a void or a tier change."""
 
     number: int
     prev: str
@@ -51,24 +51,25 @@ class _MemberChain(Struct):
     unlinked: list[tuple[str, int]] = []
     """Documents without a place in the chain, with the times of their recording."""
     newest_event: tuple[int, str | None] = (0, None)
-    """Number and `proof.state` of the newest event."""
+    """Number and `proof.state` of the newest event or void."""
     referrers: set[str] = set()
     tier_changes: int = 0
     newest_tier_change: Document = {}
     refunds: dict[str, Document] = {}
     """Rows of refunds, by id of the purchase."""
     refunds_left: dict[str, tuple[int, str]] = {}
-    """By id of the purchase: number of the newest event that left its refunds, and their digest."""
+    """By id of the purchase: number of the newest event or void that left its refunds, and their digest."""
     unlinked_abouts: set[str] = set()
     """Purchases that events without a place in the chain are about."""
 
     def add(self, collection: str, document: Document) -> None:
-        """Add an event or a tier change."""
+        """Add an event, a void or a tier change."""
         where = f"{collection}/{document['_id']}"
         recorded_at = _number(document.get("recorded_at"))
         if document.get("proof") is None:
             self.unlinked.append((where, recorded_at))
-            self.unlinked_abouts.add(_purchase_of(document))
+            if collection != TIER_CHANGES:
+                self.unlinked_abouts.add(_purchase_of(document))
             return
         try:
             proof = msgspec.convert(document["proof"], _Proof)
@@ -78,7 +79,7 @@ class _MemberChain(Struct):
         if proof.number in self.links:
             self.refused.append((where, "its number in the chain of its member occurs twice"))
         self.links[proof.number] = _Link(where, proof.prev, digest_of(document), recorded_at)
-        if collection == EVENTS:
+        if collection != TIER_CHANGES:
             self._add_event(document, proof)
 
     def _add_event(self, document: Document, proof: _Proof) -> None:
@@ -92,9 +93,9 @@ class _MemberChain(Struct):
             self.refunds_left[purchase] = (proof.number, proof.refunds)
 
 
-def _purchase_of(event: Document) -> str:
-    """Return the id of the purchase whose refunds an event may change."""
-    return str(event.get("refund_of") or event.get("confirms") or event["_id"])
+def _purchase_of(document: Document) -> str:
+    """Return the id of the purchase whose refunds an event may change, or of the event that a void is about."""
+    return str(document.get("refund_of") or document.get("confirms") or document.get("event") or document["_id"])
 
 
 def _number(value: object) -> int:
@@ -162,6 +163,8 @@ async def _read_page(database: Database, after: str, session: Session) -> _Membe
         chain.add(TIER_CHANGES, document)
         chain.tier_changes += 1
         chain.newest_tier_change = document
+    async for chain, document in find_between(EVENT_VOIDS, "/", "0"):
+        chain.add(EVENT_VOIDS, document)
     async for chain, document in find_between(REFUNDS, "/", "0"):
         chain.refunds[str(document["_id"]).partition("/")[2]] = document
     return page
@@ -211,6 +214,6 @@ def _faults_of_refunds(member: str, chain: _MemberChain) -> Iterator[tuple[str, 
         where = f"{REFUNDS}/{member}/{purchase}"
         if left is None:
             if purchase not in chain.unlinked_abouts:
-                yield where, "no event of the member has left it"
+                yield where, "no event or void of the member has left it"
         elif row is None or digest_of(without_empty(row)) != left[1]:
             yield where, f"it does not exist, or differs from what number {left[0]} in the chain of its member left"

@@ -79,7 +79,7 @@ def routes_of(services: Services, docs: system.DocsResource | None, metrics: Met
         *transactions.routes(services.transactions),
         *reversals.routes(services.reversals),
         *exchanges.routes(services.rates, services.exchanges),
-        *events.routes(services.events, services.event_replays),
+        *events.routes(services.events, services.event_replays, services.event_voids),
         *campaigns.routes(services.campaigns, services.clock),
         *referrals.routes(services.referrals),
         *tiers.routes(services.tiers),

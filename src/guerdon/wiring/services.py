@@ -21,6 +21,7 @@ from guerdon.database import Database
 from guerdon.events.recent_types import RecentEventTypes
 from guerdon.events.replay import EventReplays
 from guerdon.events.service import Events
+from guerdon.events.voiding import EventVoids
 from guerdon.exchanges.service import Exchanges, Rates
 from guerdon.history.service import History
 from guerdon.history.streams import RecheckActor, Streams
@@ -90,6 +91,7 @@ class Services:
     tiers: Tiers
     referrals: Referrals
     event_replays: EventReplays
+    event_voids: EventVoids
     offers: Offers
     vouchers: Vouchers
     code_batches: CodeBatches
@@ -216,6 +218,7 @@ def _services_on(resources: Resources, settings: Settings) -> Services:
         referrals=Referrals(ledger, members, database=database),
         tiers=tiers,
         event_replays=EventReplays(campaigns, profiles, database),
+        event_voids=EventVoids(ledger, database=database, clock=clock),
         simulations=Simulations(campaigns, database=database, clock=clock, ids=ids),
         simulator=Simulator(campaigns, profiles, database=database, clock=clock, calendar=ledger.calendar),
         offers=offers,
