@@ -35,6 +35,8 @@ Small batches cost the API and the database more than they gain, but no command 
 """
 DEADLINE_CHECK_SECONDS = 0.1
 """Interval at which deadlines are checked. One timer serves all commands, because a timer for each costs more than its decision."""
+LOOK_BATCHES = 16
+"""Number of batches without a lease after which the leases of other processes are read."""
 BATCH_BYTES_MAX = 8 * 1024 * 1024
 WRITE_CONFLICT = 112
 RETRY_CODES = frozenset({WRITE_CONFLICT, 246, 251})
@@ -137,6 +139,7 @@ class Committer:
         self._arrivals = 0
         self._closing = False
         self._leases = ContentionLeases(database, clock, self._resume_leased)
+        self._batches_since_look = 0
         self._kept = KeptAccounts(clock)
         self.store = Store(database, clock, self._deadline_seconds)
         self.stats = LedgerStats()
@@ -259,10 +262,20 @@ class Committer:
         task = loop.create_task(self._run(batch))
         if not batch.contended:
             self._uncontended_since[task] = self._clock.monotonic()
+            self._look_at_leases(loop)
             # A little more than the limit, because the loop's timers have a resolution of milliseconds.
             loop.call_later(FURTHER_SECONDS * 1.1, self._schedule_pump, loop)
         self._tasks.add(task)
         task.add_done_callback(lambda done: self._release(done, batch))
+
+    def _look_at_leases(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Look at the leases of other processes once in `LOOK_BATCHES` batches without a lease."""
+        self._batches_since_look += 1
+        if self._batches_since_look >= LOOK_BATCHES and self._leases.task is None:
+            self._batches_since_look = 0
+            look = loop.create_task(self._leases.look())
+            self._tasks.add(look)
+            look.add_done_callback(self._tasks.discard)
 
     def _release(self, task: asyncio.Task[None], batch: _Batch) -> None:
         self._tasks.discard(task)

@@ -114,6 +114,21 @@ class ContentionLeases:
             self._forget_calm()
         self.by_account |= dict.fromkeys(account_ids, self._clock.monotonic())
 
+    async def look(self) -> None:
+        """Mark the accounts in the leases of other processes as contended.
+
+        A process that always wins its races would never learn that the others queue for their turns.
+        """
+        try:
+            queue = await self._find_queue()
+        except PyMongoError:
+            return
+        if queue is not None:
+            leases = [lease for lease in queue.line if lease.process != self._process_id]
+            self.mark_contended(
+                name for lease in leases if lease.until is None or lease.until > queue.now for name in lease.accounts
+            )
+
     def contended_of(self, account_ids: Sequence[str]) -> tuple[str, ...]:
         """Return the accounts that are contended: a command on them needs a lease."""
         return tuple([name for name in account_ids if name in self.by_account])
@@ -254,11 +269,14 @@ class ContentionLeases:
         return queue
 
     async def _read_queue(self) -> LeaseQueue:
+        return await self._find_queue() or await self.change_queue()
+
+    async def _find_queue(self) -> LeaseQueue | None:
         reply = await self._database.raw.command(
             {"find": CONTENTION_LEASES, "filter": {"_id": QUEUE_ID}, "projection": _FIELDS, "limit": 1, "singleBatch": True}
         )
         rows: list[Document] = reply["cursor"]["firstBatch"]
-        return _decode_queue(rows[0]) if rows else await self.change_queue()
+        return _decode_queue(rows[0]) if rows else None
 
 
 _FIELDS: Document = {"line": 1, "took_ms": 1, "now": "$$NOW"}
