@@ -58,6 +58,20 @@ async def test_first_step_turns_a_code_into_one_voucher(
     await factory.assert_books_balance()
 
 
+async def test_codes_of_a_priced_offer_are_issued_without_a_price(
+    till: Till, service: Caller, services: Services, factory: Factory
+) -> None:
+    """`verify` held the missing price of generated and shared codes for a change of the voucher."""
+    offer = await factory.offer(price={"asset": "PTS", "amount": 10}, cancellation={"allowed": True, "days": 14})
+    used, cancelled = await codes_of(service, services, offer, 2)
+    await till.do(used, "use", **BASKET)
+    await till.do(cancelled, "reserve", **BASKET)
+    await till.do(cancelled, "release")
+    assert (await till.do(cancelled, "cancel"))["voucher"]["status"] == "cancelled"
+    await till.do(await shared(service, offer, 5), "use", **BASKET)
+    await factory.assert_books_balance()
+
+
 async def test_gift_card_without_an_owner_can_be_used_and_loaded(
     till: Till, service: Caller, services: Services, factory: Factory, anonymous: Caller
 ) -> None:
