@@ -18,11 +18,11 @@ from guerdon.embedded.mongod import restart
 from guerdon.errors import DataDirectoryBusy, StartupRefused
 from tests.commands import run_here
 from tests.invariants.retail import environment
+from tests.test_embedded import LINUX
 from tests.test_startup import as_process, free_port
 from tests.trust.deployment import Deployment
 from tests.trust.load import Load
 
-LINUX = pytest.mark.skipif(sys.platform != "linux", reason="needs /proc and prctl")
 STOP_SECONDS_MAX = 10.0
 
 

@@ -15,6 +15,7 @@ def _plain(value: object) -> int:
     """Return a number that the database driver has read, which has a type of its own."""
     if isinstance(value, int):
         return int(value)
+    # msgspec asks its hook to refuse a type in this way.
     raise NotImplementedError(f"a document of the database has no {type(value).__name__}")
 
 
@@ -39,7 +40,7 @@ class ArchivedVersion(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     @property
     def definition(self) -> Struct:
-        """The archived definition."""
+        """The archived definition, which each archive stores under a name of its own."""
         raise NotImplementedError
 
 

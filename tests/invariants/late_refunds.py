@@ -6,7 +6,7 @@ granted with them, then by the policy.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 from hypothesis import strategies as st
 
@@ -19,7 +19,7 @@ from tests.invariants.campaign_histories import DAY_MS, HOUR_MS, MEMBERS, Shop, 
 from tests.invariants.in_memory_ledger import NOW_MS, assert_holds_and_lots
 from tests.invariants.ledger_driver import Till, answer_of
 from tests.invariants.ledger_model import Wallet, World
-from tests.invariants.ledger_requests import Ask, Dates
+from tests.invariants.ledger_requests import Ask, Dates, Kind
 from tests.invariants.state_machine_rules import pieces_of
 
 ZONE = "Europe/Berlin"
@@ -84,7 +84,7 @@ class Telling:
 
     def ask(self, move: Move, wallet: str) -> None:
         key = f"k{self.number}"
-        ask = Ask("credit" if move.kind == "load" else move.kind, wallet, key, move.amount)  # type: ignore[arg-type]
+        ask = Ask("credit" if move.kind == "load" else cast(Kind, move.kind), wallet, key, move.amount)
         if wallet not in self.world.wallets and move.kind != "load":
             return
         if move.kind == "transfer":
@@ -95,7 +95,7 @@ class Telling:
             if not self.holds:
                 return
             about, owner = self.holds[-1 - move.about % len(self.holds)]
-            ask = Ask(move.kind, WALLETS[owner], key, move.amount if move.kind == "capture" else None, about=about)  # type: ignore[arg-type]
+            ask = Ask(cast(Kind, move.kind), WALLETS[owner], key, move.amount if move.kind == "capture" else None, about=about)
         elif move.kind == "reversal":
             if not self.debits:
                 return

@@ -231,6 +231,7 @@ def _event_facts(event: ShopEvent) -> dict[str, Any]:
         "items": [
             {
                 "sku": item.sku,
+                # CEL has no decimals. Conditions compare the nearest double; amounts are computed from the exact quantity.
                 "quantity": item.quantity if isinstance(item.quantity, int) else float(item.quantity),
                 "unit_price": item.unit_price,
                 "category": item.category or "",

@@ -93,7 +93,7 @@ def _without(kind: Any, left_out: tuple[str, ...]) -> Any:
         return dry_run_of(kind, tuple(sorted(path for path in left_out if path.partition(".")[0] not in mappings)), part=True)
     if get_origin(kind) in {Union, UnionType}:
         alternatives = tuple(each if each is NoneType else _without(each, left_out) for each in get_args(kind))
-        return Union[alternatives]  # noqa: UP007
+        return Union[alternatives]  # noqa: UP007 - the alternatives are known at run time only, and `|` takes no tuple
     if get_origin(kind) is list:
         return list[_without(get_args(kind)[0], left_out)]
     return other
