@@ -58,12 +58,16 @@ class ClockSync:
         self.skewed_measurements += self.skewed
 
     async def follow(self, log: FilteringBoundLogger) -> None:
-        """Measure, and log the beginning and the end of a difference that is too large.
+        """Measure and report.
 
         Raises:
             PyMongoError: the database does not answer.
         """
         await self.measure()
+        self.report(log)
+
+    def report(self, log: FilteringBoundLogger) -> None:
+        """Log the beginning and the end of a difference that is too large, as the last measurement found it."""
         if self.skewed and not self._reported:
             log.error("clock_skew", skew_ms=self.skew_ms, skew_ms_max=self._skew_ms_max, detail=self._detail())
         elif self._reported and not self.skewed:

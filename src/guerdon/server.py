@@ -94,28 +94,36 @@ async def run_beside_requests(services: Services, settings: Settings, log: Filte
 
 @asynccontextmanager
 async def follow_clocks(services: Services, log: FilteringBoundLogger) -> AsyncGenerator[None]:
-    """Follow the clock of the database and, if there is one, the simulated clock when another process moves it forward."""
+    """Follow the clock of the database and, if there is one, the simulated clock when another process moves it forward.
+
+    Both were read when the services were opened, so the first of the periodic reads waits for its interval.
+    """
     works: Works = [] if services.clock_control is None else [(FOLLOW_SECONDS, services.clock_control.follow)]
     if (clock_sync := services.clock_sync) is not None:
+        clock_sync.report(log)
 
         async def follow_database() -> None:
             await clock_sync.follow(log)
 
         works.append((MEASURE_SECONDS, follow_database))
-    async with _run_all(works, log):
+    async with _run_all(works, log, at_once=False):
         yield
 
 
 @asynccontextmanager
-async def _run_all(works: Works, log: FilteringBoundLogger) -> AsyncGenerator[None]:
-    tasks = [asyncio.create_task(_run_periodically(seconds, work, log)) for seconds, work in works]
+async def _run_all(works: Works, log: FilteringBoundLogger, *, at_once: bool = True) -> AsyncGenerator[None]:
+    tasks = [asyncio.create_task(_run_periodically(seconds, work, log, at_once=at_once)) for seconds, work in works]
     try:
         yield
     finally:
         await end_tasks(*tasks)
 
 
-async def _run_periodically(seconds: float, work: Callable[[], Awaitable[None]], log: FilteringBoundLogger) -> None:
+async def _run_periodically(
+    seconds: float, work: Callable[[], Awaitable[None]], log: FilteringBoundLogger, *, at_once: bool
+) -> None:
+    if not at_once:
+        await asyncio.sleep(seconds)
     while True:
         try:
             await work()
