@@ -15,6 +15,7 @@ from falcon.asgi import App
 from guerdon.config import Settings
 from guerdon.database import Database, PyMongoError
 from guerdon.history.streams import RESUME_MAX, STREAM_SECONDS, Streams
+from guerdon.ledger.models import Account, Entry
 from guerdon.logs import make_logger
 from guerdon.wiring.routes import build_app
 from guerdon.wiring.services import Services, recheck_actor
@@ -414,6 +415,30 @@ async def test_a_process_that_stops_ends_its_streams(
         assert [(await first_of(stream)).seq for stream in (one, two)] == [2, 2]
         assert [await stream.next() for stream in (one, two)] == [None, None]
     problem(await service.get(path_of(wallet)), 503, "overloaded")
+
+
+async def test_entry_committed_during_the_last_read_is_sent_before_the_end(
+    app: App[Any, Any], service: Caller, factory: Factory, services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The read returns nothing, and before its answer is used an entry is committed and the process begins to stop."""
+    wallet = await factory.wallet(100)
+    read_after = vars(Streams)["_read_after"]
+    late = True
+
+    async def read_before_commit(streams: Streams, account: Account, seq: int) -> list[Entry] | None:
+        nonlocal late
+        entries = await read_after(streams, account, seq)
+        if late:
+            late = False
+            await debit(service, wallet)
+            streams.end()
+        return entries
+
+    monkeypatch.setattr(Streams, "_read_after", read_before_commit)
+    async with follow(app, path_of(wallet), service.token) as stream:
+        assert (await first_of(stream)).name == "balance"
+        assert (await first_of(stream)).seq == 2
+        assert await stream.next() is None
 
 
 async def test_stream_survives_an_unresponsive_database(

@@ -99,12 +99,15 @@ class Streams:
                 yield SSEvent(event="balance", event_id=str(seq), data=_encode(state))
             while True:
                 news.clear()  # Before the read, so that an entry written during it sets the flag again.
+                ending = (
+                    self._ending
+                )  # Before the read too, so that an ending stream has sent every entry committed before its end.
                 entries = await self._read_after(account, seq)
                 for entry in entries or ():
                     seq = entry.seq
                     yield SSEvent(event="entry", event_id=str(seq), data=_encode(entry_event(entry)))
                 now = self._clock.monotonic()
-                if self._ending or now >= ends_at:
+                if ending or now >= ends_at:
                     return
                 if now >= checked_at + RECHECK_SECONDS:
                     checked_at = now
