@@ -1,0 +1,158 @@
+"""Rows of the view group `books`. Amounts are minor units of `asset`; days and months are those of the programme's time zone.
+
+Accounts that count (`system:counted`) have a state, as every account has, and appear in no aggregate of money.
+"""
+
+from typing import Literal
+
+from msgspec import Struct, field
+from pymongo import IndexModel
+
+from guerdon.ledger.models import Source
+from guerdon.projections.models import Aggregate
+
+BOOKS, BOOKS_VERSION = "books", 1
+"""Name of the view group, and the version of its definition. A change of what is derived needs a new version."""
+ACCOUNT_STATES, MEMBER_STATES = "read_accounts", "read_members"
+
+Flow = Literal["earned", "loaded", "restored", "redeemed", "expired", "clawed_back", "adjusted", "transferred"]
+"""Column of the roll-forward that a change of a wallet belongs to. The signed amounts of all flows add up to the change of the balances."""
+CohortMove = Literal["earned", "redeemed", "expired", "clawed_back", "adjusted", "transferred"]
+"""How value entered or left a cohort. Amounts are signed: what enters is positive, and value that returns cancels the move that it undoes."""
+
+
+class Cohort(Struct, frozen=True, omit_defaults=True):
+    """Value in one lot that was earned in one month by one version of a campaign."""
+
+    month: str
+    """Month of the first arrival in the programme, such as `2026-11`. A transfer, a hold or a confirmation keeps it."""
+    amount: int
+    """Minor units that are left."""
+    campaign: str = ""
+    version: int = 0
+    """Campaign and version that awarded it; "" and 0 for other value."""
+
+
+class CohortQueue(Struct, frozen=True, omit_defaults=True):
+    """The cohorts of one lot of one account, first in first out. They add up to the lot; those of undated paid value to the rest of the balance.
+
+    Value that is on hold stays in its cohort until it is captured.
+    """
+
+    source: Source
+    available_at: int | None = None
+    expires_at: int | None = None
+    first_expires_at: int | None = None
+    cohorts: tuple[Cohort, ...] = ()
+    consumed: tuple[Cohort, ...] = ()
+    """Cohorts that were consumed last, newest last, to which restored value returns. Bounded."""
+
+
+class AccountReadModel(Struct, frozen=True, omit_defaults=True):
+    """What is derived of one account. `seq` is the watermark: the number of the last entry that was applied."""
+
+    id: str = field(name="_id")
+    """`{version}|{account}`"""
+    version: int
+    part: int
+    account: str
+    owner: str
+    asset: str
+    kind: str = ""
+    seq: int = 0
+    at: int = 0
+    """Time of the last entry that was applied."""
+    balance: int = 0
+    held: int = 0
+    counts_money: bool = True
+    """False for accounts of `system:counted`."""
+    queues: tuple[CohortQueue, ...] = ()
+    next_expires_at: int | None = None
+    """Earliest expiry of value in the account; None if nothing expires."""
+    last_activity_at: int | None = None
+    """Time of the last entry that the holder caused: an award, a credit or a spend, but no expiry."""
+
+
+class MemberReadModel(Struct, frozen=True, omit_defaults=True):
+    """What is derived of one member's events. `number` is the watermark: the position in the member's chain."""
+
+    id: str = field(name="_id")
+    """`{version}|{member}`"""
+    version: int
+    part: int
+    owner: str
+    number: int = 0
+    purchases: int = 0
+    """Purchases that were not voided."""
+    first_purchase_at: int | None = None
+    last_purchase_at: int | None = None
+    last_event_at: int | None = None
+    months: tuple[str, ...] = ()
+    """Months with at least one purchase, in order."""
+    spent: dict[str, int] = {}
+    """By currency: amount of the purchases less refunds, in minor units."""
+    campaigns: tuple[str, ...] = ()
+    """Campaigns that have awarded the member at least once."""
+
+
+def _index(*names: str) -> IndexModel:
+    return IndexModel([(name, 1) for name in names], name="_".join(names))
+
+
+DAYS = Aggregate(
+    "read_days",
+    ("day", "asset", "flow", "kind", "counterparty", "campaign", "offer"),
+    ("amount", "paid", "promotional", "count"),
+    (_index("version", "asset", "day"), _index("version", "campaign", "day"), _index("version", "offer", "day")),
+)
+"""Signed change of all wallets by day, flow and kind of entry. `counterparty` is a system account, or `wallets` for value from another
+wallet. `amount` is `paid + promotional`. The balance of a system account is minus the sum of the rows that name it."""
+TOTALS = Aggregate("read_totals", ("asset",), ("wallets", "balance", "held", "debt"), (_index("version", "asset"),))
+"""Present state by asset: number of wallets, sum of balances, of held value, and of balances below zero (as a negative number)."""
+LOTS = Aggregate(
+    "read_lots", ("asset", "source", "available_on", "expires_on"), ("amount",), (_index("version", "asset", "expires_on"),)
+)
+"""Value that is left by its dates. `available_on` is a day, `awaiting` until a confirmation, or ""; `expires_on` is a day or ""."""
+COHORTS = Aggregate(
+    "read_cohorts",
+    ("asset", "source", "earned_month", "campaign", "campaign_version", "move", "month"),
+    ("amount", "count"),
+    (_index("version", "asset", "earned_month"), _index("version", "campaign")),
+)
+"""How the value that was earned in a month entered and left, by the month in which it did. First in, first out within a lot."""
+OFFERS = Aggregate(
+    "read_offers", ("day", "offer", "offer_version", "move"), ("count", "amount"), (_index("version", "offer", "day"),)
+)
+"""Vouchers of an offer by day: `issued`, `reserved`, `released`, `used`, `unused`, `loaded`, `cancelled`, `expired`."""
+DECISIONS = Aggregate(
+    "read_decisions",
+    ("day", "campaign", "campaign_version", "outcome", "currency"),
+    ("count", "amount", "revenue"),
+    (_index("version", "campaign", "day"),),
+)
+"""Decisions of a campaign on events by day of the event. `amount` was awarded, `revenue` is the amount of the awarded purchases less refunds."""
+CAMPAIGN_MEMBERS = Aggregate("read_campaign_members", ("campaign",), ("members",), (_index("version", "campaign"),))
+"""Number of members that a campaign has awarded at least once."""
+PURCHASES = Aggregate("read_purchases", ("day", "currency", "type"), ("count", "amount"), (_index("version", "day"),))
+"""Events by day of occurrence. `type` is `purchase`, `refund`, `void` or another type; refunds and voids have negative amounts."""
+MEMBER_MONTHS = Aggregate(
+    "read_member_months", ("first_month", "month"), ("members",), (_index("version", "month"), _index("version", "first_month"))
+)
+"""Number of members with a purchase in `month`, by the month of their first purchase: equal for new members, earlier for returning ones."""
+RANKINGS = Aggregate(
+    "read_rankings",
+    ("month", "asset", "owner"),
+    ("earned", "spent"),
+    (
+        IndexModel([("version", 1), ("asset", 1), ("month", 1), ("earned", -1)], name="earned"),
+        IndexModel([("version", 1), ("asset", 1), ("month", 1), ("spent", -1)], name="spent"),
+    ),
+)
+"""Value that each owner earned and spent in a month. `spent` is positive."""
+
+AGGREGATES = (DAYS, TOTALS, LOTS, COHORTS, OFFERS, DECISIONS, CAMPAIGN_MEMBERS, PURCHASES, MEMBER_MONTHS, RANKINGS)
+INDEXES: dict[str, list[IndexModel]] = {
+    ACCOUNT_STATES: [_index("version", "owner"), _index("version", "asset", "next_expires_at")],
+    MEMBER_STATES: [_index("version", "last_event_at")],
+    **{each.collection: list(each.indexes) for each in AGGREGATES},
+}
