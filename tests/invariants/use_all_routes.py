@@ -202,6 +202,7 @@ async def use_rewards(service: Caller, services: Services, factory: Factory, clo
     body = {"name": "2 points", "asset": "PTS", "event_types": ["purchase"], "award": {"type": "fixed", "amount": 2}}
     await sent(service.put(path, body))
     await sent(service.get(path))
+    await sent(service.get(f"{path}/usage"))
     for more in ({}, {"status": "active"}):
         page = await sent(service.get("/v1/campaigns", limit=1, **more))
         await sent(service.get("/v1/campaigns", limit=1, cursor=page["next_cursor"], **more))

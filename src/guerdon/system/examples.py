@@ -53,6 +53,8 @@ _VALUES: dict[str, Any] = {
     "MemberView.id": _MEMBER,
     "SessionView.id": f"{_MEMBER}:9fK2mQ7xLp0a",
     "WalletView.id": _WALLET,
+    "CapUsage.window": "2026-01",
+    "CampaignUsageView.scale": 0,
     "NextExpiry.at": _LATER,
     "NextExpiry.amount": 40,
     "TransactionView.id": _TRANSACTION,

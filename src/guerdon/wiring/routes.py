@@ -80,7 +80,7 @@ def routes_of(services: Services, docs: system.DocsResource | None, metrics: Met
         *reversals.routes(services.reversals),
         *exchanges.routes(services.rates, services.exchanges),
         *events.routes(services.events, services.event_replays, services.event_voids),
-        *campaigns.routes(services.campaigns, services.clock),
+        *campaigns.routes(services.campaigns, services.campaign_usages, services.clock),
         *referrals.routes(services.referrals),
         *tiers.routes(services.tiers),
         *offers.routes(services.offers),

@@ -12,6 +12,7 @@ from guerdon.audit_log.service import AuditLog
 from guerdon.bulk.service import Bulk
 from guerdon.campaigns.profiles import Profiles
 from guerdon.campaigns.service import Campaigns
+from guerdon.campaigns.usage import CampaignUsages
 from guerdon.campaigns.warnings import KnownNames
 from guerdon.clock import Clock
 from guerdon.clock_sync import ClockSync
@@ -87,6 +88,7 @@ class Services:
     rates: Rates
     exchanges: Exchanges
     campaigns: Campaigns
+    campaign_usages: CampaignUsages
     events: Events
     tiers: Tiers
     referrals: Referrals
@@ -206,6 +208,7 @@ def _services_on(resources: Resources, settings: Settings) -> Services:
         rates=rates,
         exchanges=Exchanges(ledger, wallets, transactions, rates=rates),
         campaigns=campaigns,
+        campaign_usages=CampaignUsages(campaigns, members, ledger, assets=assets, clock=clock),
         events=Events(
             ledger,
             members,
