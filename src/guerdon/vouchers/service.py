@@ -194,6 +194,17 @@ class Vouchers:
         views = await self._views(vouchers, self._clock.now_ms())
         return [OwnedVoucher(voucher, view) for voucher, view in zip(vouchers, views, strict=True)]
 
+    async def list_before(self, member_id: str, before: str | None, limit: int) -> list[Voucher]:
+        """Return a member's stored vouchers before an id, newest first; without an id the newest ones."""
+        where: dict[str, object] = {"owner": member_id}
+        if before is not None:
+            where["_id"] = {"$lt": before}
+        return await self._vouchers.find(where, sort=[("_id", -1)], limit=limit)
+
+    async def view_all(self, vouchers: list[Voucher]) -> list[VoucherView]:
+        """Return the current views of stored vouchers."""
+        return await self._views(vouchers, self._clock.now_ms())
+
     async def get_voucher(self, actor: Actor, code: str) -> VoucherView:
         """
         Raises:

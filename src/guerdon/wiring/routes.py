@@ -45,6 +45,7 @@ from guerdon.system import controller as system
 from guerdon.system.metrics import Metrics
 from guerdon.system.openapi import Routes, document_of, operations_of
 from guerdon.tiers import controller as tiers
+from guerdon.timeline import controller as timeline
 from guerdon.transactions import controller as transactions
 from guerdon.vouchers import controller as vouchers
 from guerdon.vouchers.codes import controller as codes
@@ -89,6 +90,7 @@ def routes_of(services: Services, docs: system.DocsResource | None, metrics: Met
         *codes.routes(services.code_batches),
         *simulations.routes(services.simulations),
         *pos.routes(services.point_of_sale),
+        *timeline.routes(services.timelines),
         *reports.routes(services.reports),
         *privacy.routes(services.erasures, services.exports),
         *([] if services.clock_control is None else simulated_clock.routes(services.clock_control)),

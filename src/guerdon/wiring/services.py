@@ -20,6 +20,7 @@ from guerdon.collections import ERASABLE_ROWS
 from guerdon.config import Settings
 from guerdon.database import Database
 from guerdon.events.recent_types import RecentEventTypes
+from guerdon.events.recorded import RecordedEvents
 from guerdon.events.replay import EventReplays
 from guerdon.events.service import Events
 from guerdon.events.voiding import EventVoids
@@ -50,6 +51,7 @@ from guerdon.simulated_clock.service import ClockControl
 from guerdon.simulations.running import Simulator
 from guerdon.simulations.service import Simulations
 from guerdon.tiers.service import Tiers
+from guerdon.timeline.service import Timelines
 from guerdon.transactions.service import Transactions
 from guerdon.vouchers.codes.generation import CodeGeneration
 from guerdon.vouchers.codes.service import CodeBatches
@@ -104,6 +106,7 @@ class Services:
     simulations: Simulations
     simulator: Simulator
     point_of_sale: PointOfSale
+    timelines: Timelines
     erasures: Erasures
     exports: Exports
     report_frame: ReportFrame
@@ -181,6 +184,7 @@ def _services_on(resources: Resources, settings: Settings) -> Services:
     people = _people_on(resources, settings)
     members, access, guard, factors, sessions, profiles = people
     audit, wallets = AuditLog(database, clock), Wallets(ledger, members, assets, clock)
+    history = History(wallets, ledger, database=database, clock=clock)
     transactions, rates = Transactions(ledger, wallets, clock), Rates(database, assets, clock)
     holds, reversals = Holds(ledger, database=database, clock=clock), Reversals(ledger, transactions, database=database)
     tiers, campaigns, offers = _definitions_on(resources, settings, members)
@@ -205,7 +209,7 @@ def _services_on(resources: Resources, settings: Settings) -> Services:
         assets=assets,
         wallets=wallets,
         wallet_administration=WalletAdministration(ledger, wallets),
-        history=History(wallets, ledger, database=database, clock=clock),
+        history=history,
         streams=Streams(wallets, database=database, clock=clock, recheck_actor=recheck_actor(access, sessions)),
         holds=holds,
         transactions=transactions,
@@ -235,6 +239,9 @@ def _services_on(resources: Resources, settings: Settings) -> Services:
         code_batches=CodeBatches(ledger, offers, database=database, clock=clock, ids=ids),
         code_generation=CodeGeneration(ledger, offers, database=database, clock=clock),
         point_of_sale=PointOfSale(ledger, vouchers, offers, members, outbox=resources.outbox, clock=clock, ids=ids),
+        timelines=Timelines(
+            members, ledger, history, events=RecordedEvents(database), vouchers=vouchers, tiers=tiers, campaigns=campaigns
+        ),
         erasures=erasures,
         exports=exports,
         report_frame=report_frame,
