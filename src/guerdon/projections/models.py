@@ -46,3 +46,12 @@ class Folded(Generic[State]):
 
     state: State
     increments: Sequence[Increment]
+
+
+class Target(NamedTuple):
+    """Rows that a fold writes to. States begin with `{version}|` and carry both fields."""
+
+    version: int
+    """Number of the generation: the version of every row. A rebuild makes a new generation beside the old one."""
+    part: int
+    """Partition of the subject."""
