@@ -19,7 +19,7 @@ from guerdon.ledger.lots import UNDATED
 from guerdon.ledger.models import LotDates, Source
 from guerdon.views.models import Cohort, CohortMove, CohortQueue, ConsumedCohort
 
-CONSUMED_MAX = 24
+CONSUMED_MAX = 12
 """Maximum number of consumed cohorts that are remembered for value that returns."""
 RUNS_MAX = 64
 """Number of cohorts in a lot from which alternating cohorts of the same month, campaign and version are joined at the place of the first."""
