@@ -36,6 +36,7 @@ from guerdon.password_reset.service import PasswordResets
 from guerdon.permissions import Actor
 from guerdon.privacy.exports import Exports
 from guerdon.privacy.service import Erasures
+from guerdon.projections.reading import Views
 from guerdon.rate_limits.service import RateLimiter
 from guerdon.referrals.service import Referrals
 from guerdon.reversals.service import Reversals
@@ -47,6 +48,7 @@ from guerdon.simulations.running import Simulator
 from guerdon.simulations.service import Simulations
 from guerdon.tiers.service import Tiers
 from guerdon.transactions.service import Transactions
+from guerdon.views.group import books_group
 from guerdon.vouchers.codes.generation import CodeGeneration
 from guerdon.vouchers.codes.service import CodeBatches
 from guerdon.vouchers.pos.service import PointOfSale
@@ -101,6 +103,7 @@ class Services:
     point_of_sale: PointOfSale
     erasures: Erasures
     exports: Exports
+    views: Views
     clock_control: ClockControl | None
     """None in production."""
     clock_sync: ClockSync | None
@@ -228,6 +231,7 @@ def _services_on(resources: Resources, settings: Settings) -> Services:
         point_of_sale=PointOfSale(ledger, vouchers, offers, members, outbox=resources.outbox, clock=clock, ids=ids),
         erasures=erasures,
         exports=exports,
+        views=Views(database, clock, books_group(ledger.calendar)),
         clock_control=resources.control,
         clock_sync=resources.clock_sync,
     )
