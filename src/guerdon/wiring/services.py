@@ -38,6 +38,7 @@ from guerdon.password_reset.service import PasswordResets
 from guerdon.permissions import Actor
 from guerdon.privacy.exports import Exports
 from guerdon.privacy.service import Erasures
+from guerdon.projections.reading import Views
 from guerdon.rate_limits.service import RateLimiter
 from guerdon.referrals.service import Referrals
 from guerdon.reports.frame import ReportFrame
@@ -53,6 +54,7 @@ from guerdon.simulations.service import Simulations
 from guerdon.tiers.service import Tiers
 from guerdon.timeline.service import Timelines
 from guerdon.transactions.service import Transactions
+from guerdon.views.group import books_group
 from guerdon.vouchers.codes.generation import CodeGeneration
 from guerdon.vouchers.codes.service import CodeBatches
 from guerdon.vouchers.pos.service import PointOfSale
@@ -109,6 +111,7 @@ class Services:
     timelines: Timelines
     erasures: Erasures
     exports: Exports
+    views: Views
     report_frame: ReportFrame
     reports: Reports
     clock_control: ClockControl | None
@@ -190,7 +193,8 @@ def _services_on(resources: Resources, settings: Settings) -> Services:
     tiers, campaigns, offers = _definitions_on(resources, settings, members)
     vouchers = Vouchers(ledger, offers, profiles, outbox=resources.outbox, database=database, clock=clock, ids=ids)
     erasures, exports = _privacy_on(resources, people, wallets, vouchers, audit, days=settings.erased_external_id_days)
-    report_frame = ReportFrame(ViewReader(database, clock), assets, ledger.calendar, clock)
+    views = Views(database, clock, books_group(ledger.calendar))
+    report_frame = ReportFrame(ViewReader(database, views), assets, ledger.calendar, clock)
     return Services(
         database=database,
         clock=clock,
@@ -244,6 +248,7 @@ def _services_on(resources: Resources, settings: Settings) -> Services:
         ),
         erasures=erasures,
         exports=exports,
+        views=views,
         report_frame=report_frame,
         reports=Reports([]),
         clock_control=resources.control,
