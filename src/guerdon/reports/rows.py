@@ -5,6 +5,7 @@ import io
 from collections.abc import Iterable
 from typing import Any, cast
 
+import msgspec
 from msgspec import Struct
 from msgspec import inspect as mi
 
@@ -23,7 +24,7 @@ def row_type_of(report: type[ReportHead]) -> type[Struct]:
 def columns_of(row: type[Struct]) -> tuple[str, ...]:
     """Return the columns of the CSV of a report with these rows. Amounts are minor units, so the scale stands beside them."""
     own = row.__struct_encode_fields__
-    return (*own, "scale") if "asset" in own else (*own, "asset", "scale")
+    return (*own, *(name for name in ("asset", "scale") if name not in own))
 
 
 def file_name(report: ReportHead) -> str:
@@ -35,8 +36,8 @@ def file_name(report: ReportHead) -> str:
 def cells_of(row: Struct, report: ReportHead) -> list[Cell]:
     """Return the cells of a row of a report, in the order of `columns_of`. Nothing is an empty cell."""
     cells = [_cell(getattr(row, name)) for name in row.__struct_fields__]
-    own_asset = "asset" in row.__struct_encode_fields__
-    return [*cells, *(() if own_asset else (_cell(report.asset),)), _cell(report.scale)]
+    own = row.__struct_encode_fields__
+    return [*cells, *(_cell(value) for name, value in (("asset", report.asset), ("scale", report.scale)) if name not in own)]
 
 
 def csv_of(report: ReportHead) -> bytes:
@@ -58,4 +59,4 @@ def _cell(value: Any) -> Cell:
         return ""
     if isinstance(value, bool):
         return "true" if value else "false"
-    return value if isinstance(value, str | int | float) else str(value)
+    return value if isinstance(value, str | int | float) else msgspec.json.encode(value).decode()

@@ -41,6 +41,8 @@ from guerdon.privacy.service import Erasures
 from guerdon.projections.reading import Views
 from guerdon.rate_limits.service import RateLimiter
 from guerdon.referrals.service import Referrals
+from guerdon.reports.campaigns import controller as campaign_reports
+from guerdon.reports.campaigns.service import CampaignReports
 from guerdon.reports.frame import ReportFrame
 from guerdon.reports.reading import ViewReader
 from guerdon.reports.registry import Reports
@@ -114,6 +116,7 @@ class Services:
     views: Views
     report_frame: ReportFrame
     reports: Reports
+    campaign_reports: CampaignReports
     clock_control: ClockControl | None
     """None in production."""
     clock_sync: ClockSync | None
@@ -194,7 +197,9 @@ def _services_on(resources: Resources, settings: Settings) -> Services:
     vouchers = Vouchers(ledger, offers, profiles, outbox=resources.outbox, database=database, clock=clock, ids=ids)
     erasures, exports = _privacy_on(resources, people, wallets, vouchers, audit, days=settings.erased_external_id_days)
     views = Views(database, clock, books_group(ledger.calendar))
+    usages = CampaignUsages(campaigns, members, ledger, assets=assets, clock=clock)
     report_frame = ReportFrame(ViewReader(database, views), assets, ledger.calendar, clock)
+    about_campaigns = CampaignReports(report_frame, campaigns, usages)
     return Services(
         database=database,
         clock=clock,
@@ -222,7 +227,7 @@ def _services_on(resources: Resources, settings: Settings) -> Services:
         rates=rates,
         exchanges=Exchanges(ledger, wallets, transactions, rates=rates),
         campaigns=campaigns,
-        campaign_usages=CampaignUsages(campaigns, members, ledger, assets=assets, clock=clock),
+        campaign_usages=usages,
         events=Events(
             ledger,
             members,
@@ -250,7 +255,8 @@ def _services_on(resources: Resources, settings: Settings) -> Services:
         exports=exports,
         views=views,
         report_frame=report_frame,
-        reports=Reports([]),
+        reports=Reports(campaign_reports.definitions(about_campaigns)),
+        campaign_reports=about_campaigns,
         clock_control=resources.control,
         clock_sync=resources.clock_sync,
     )
