@@ -16,6 +16,7 @@ from guerdon.ledger.models import Account, CommandOutcome, Entry, Idempotency
 from guerdon.ledger.service import Ledger
 from guerdon.offers.code_patterns import DEFAULT_PATTERN, normalise, parse_pattern
 from guerdon.offers.models import CatalogueItem, Offer
+from guerdon.offers.refusals import RefusalCounts
 from guerdon.offers.service import Offers
 from guerdon.outbox import Outbox
 from guerdon.permissions import MISSING_OR_FOREIGN, Actor
@@ -68,11 +69,21 @@ class Vouchers:
     """Redemption, lists and lookup of vouchers."""
 
     def __init__(
-        self, ledger: Ledger, offers: Offers, profiles: Profiles, *, outbox: Outbox, database: Database, clock: Clock, ids: IdSource
+        self,
+        ledger: Ledger,
+        offers: Offers,
+        profiles: Profiles,
+        *,
+        refusals: RefusalCounts,
+        outbox: Outbox,
+        database: Database,
+        clock: Clock,
+        ids: IdSource,
     ) -> None:
         self._ledger = ledger
         self._offers = offers
         self._profiles = profiles
+        self._refusals = refusals
         self._outbox = outbox
         self._vouchers = database.collection(VOUCHERS, Voucher)
         self._codes = database.collection(VOUCHER_CODES, CodeRow)
@@ -97,6 +108,10 @@ class Vouchers:
             Overloaded: the offer changed during every attempt.
         """
         await self._offers.peek(offer_id)
+        with self._refusals.counting(offer_id, "redeem", dry_run=request.dry_run):
+            return await self._redeem(request, offer_id, body)
+
+    async def _redeem(self, request: KeyedRequest, offer_id: str, body: RedeemCreate) -> tuple[Redeemed, bool]:
         if body.member_id is not None:
             request.actor.require_reach(body.member_id)
         elif request.actor.kind != "member":

@@ -32,6 +32,7 @@ from guerdon.ids import IdSource
 from guerdon.ledger.service import Ledger
 from guerdon.members.service import Members
 from guerdon.members.vault import Vault
+from guerdon.offers.refusals import RefusalCounts
 from guerdon.offers.service import Offers
 from guerdon.outbox import Outbox
 from guerdon.password_reset.service import PasswordResets
@@ -44,6 +45,8 @@ from guerdon.referrals.service import Referrals
 from guerdon.reports.campaigns import controller as campaign_reports
 from guerdon.reports.campaigns.service import CampaignReports
 from guerdon.reports.frame import ReportFrame
+from guerdon.reports.offers import controller as offer_reports
+from guerdon.reports.offers.service import OfferReports
 from guerdon.reports.reading import ViewReader
 from guerdon.reports.registry import Reports
 from guerdon.reversals.service import Reversals
@@ -110,6 +113,7 @@ class Services:
     simulations: Simulations
     simulator: Simulator
     point_of_sale: PointOfSale
+    refusals: RefusalCounts
     timelines: Timelines
     erasures: Erasures
     exports: Exports
@@ -117,6 +121,7 @@ class Services:
     report_frame: ReportFrame
     reports: Reports
     campaign_reports: CampaignReports
+    offer_reports: OfferReports
     clock_control: ClockControl | None
     """None in production."""
     clock_sync: ClockSync | None
@@ -194,12 +199,16 @@ def _services_on(resources: Resources, settings: Settings) -> Services:
     transactions, rates = Transactions(ledger, wallets, clock), Rates(database, assets, clock)
     holds, reversals = Holds(ledger, database=database, clock=clock), Reversals(ledger, transactions, database=database)
     tiers, campaigns, offers = _definitions_on(resources, settings, members)
-    vouchers = Vouchers(ledger, offers, profiles, outbox=resources.outbox, database=database, clock=clock, ids=ids)
+    refusals = RefusalCounts(database, clock, ledger.calendar)
+    vouchers = Vouchers(
+        ledger, offers, profiles, refusals=refusals, outbox=resources.outbox, database=database, clock=clock, ids=ids
+    )
     erasures, exports = _privacy_on(resources, people, wallets, vouchers, audit, days=settings.erased_external_id_days)
     views = Views(database, clock, books_group(ledger.calendar))
     usages = CampaignUsages(campaigns, members, ledger, assets=assets, clock=clock)
     report_frame = ReportFrame(ViewReader(database, views), assets, ledger.calendar, clock)
     about_campaigns = CampaignReports(report_frame, campaigns, usages)
+    about_offers = OfferReports(report_frame, offers, refusals)
     return Services(
         database=database,
         clock=clock,
@@ -247,7 +256,10 @@ def _services_on(resources: Resources, settings: Settings) -> Services:
         vouchers=vouchers,
         code_batches=CodeBatches(ledger, offers, database=database, clock=clock, ids=ids),
         code_generation=CodeGeneration(ledger, offers, database=database, clock=clock),
-        point_of_sale=PointOfSale(ledger, vouchers, offers, members, outbox=resources.outbox, clock=clock, ids=ids),
+        point_of_sale=PointOfSale(
+            ledger, vouchers, offers, members, refusals=refusals, outbox=resources.outbox, clock=clock, ids=ids
+        ),
+        refusals=refusals,
         timelines=Timelines(
             members, ledger, history, events=RecordedEvents(database), vouchers=vouchers, tiers=tiers, campaigns=campaigns
         ),
@@ -255,8 +267,9 @@ def _services_on(resources: Resources, settings: Settings) -> Services:
         exports=exports,
         views=views,
         report_frame=report_frame,
-        reports=Reports(campaign_reports.definitions(about_campaigns)),
+        reports=Reports([*campaign_reports.definitions(about_campaigns), *offer_reports.definitions(about_offers)]),
         campaign_reports=about_campaigns,
+        offer_reports=about_offers,
         clock_control=resources.control,
         clock_sync=resources.clock_sync,
     )
