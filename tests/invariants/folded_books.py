@@ -7,7 +7,7 @@ from guerdon.calendar import Calendar
 from guerdon.ledger.models import COUNTED, SYSTEM, Account, Entry, Lot
 from guerdon.projections.models import Increment, Target
 from guerdon.views.fold_entries import fold_entry
-from guerdon.views.models import COHORTS, DAYS, LOTS, OFFERS, RANKINGS, TOTALS, AccountReadModel
+from guerdon.views.models import COHORT_MONTHS, COHORTS, DAYS, FLOWS, LOTS, OFFERS, RANKINGS, TOTALS, AccountReadModel
 
 TARGET = Target(1, 0)
 Rows = dict[tuple[object, ...], Counter[str]]
@@ -72,6 +72,8 @@ def assert_views(books: FoldedBooks, accounts: Mapping[str, Account], entries: I
         assert_queues(books.states[name], account)
     assert_days(books, money, entries)
     assert_sums(books, money)
+    assert_held(books, money)
+    assert_shorter_sums(books)
 
 
 def assert_queues(state: AccountReadModel, account: Account) -> None:
@@ -105,6 +107,39 @@ def assert_days(books: FoldedBooks, money: Mapping[str, Account], entries: Itera
     assert all(key[1] not in ("wallets", COUNTED) for key in amounts(books.sums(DAYS, "asset", "counterparty")))
     for row in books.rows[DAYS.collection].values():
         assert row["amount"] == row["paid"] + row["promotional"]
+
+
+def assert_held(books: FoldedBooks, money: Mapping[str, Account]) -> None:
+    """The held part of lots is that of the active holds of the accounts."""
+    held: Counter[tuple[object, ...]] = Counter()
+    for account in money.values():
+        for lot in (lot for hold in account.holds for lot in hold.lots):
+            expires = "" if lot.expires_at is None else books.calendar.local(lot.expires_at).date().isoformat()
+            held[account.asset, lot.source, expires] += lot.amount
+    assert amounts(books.sums(LOTS, "asset", "source", "expires_on"), "held") == {
+        key: value for key, value in held.items() if value
+    }
+
+
+def assert_shorter_sums(books: FoldedBooks) -> None:
+    """Sums by month, and those without campaigns, are the longer ones added up."""
+    names = ("asset", "flow", "counterparty")
+    days = books.sums(DAYS, "day", *names)
+    months: dict[tuple[object, ...], Counter[str]] = defaultdict(Counter)
+    for (day, *rest), row in days.items():
+        months[str(day)[:7], *rest].update(row)
+    for unit, expected in (("day", days), ("month", months)):
+        found = {key[1:]: +row for key, row in books.sums(FLOWS, "unit", "period", *names).items() if key[0] == unit}
+        assert found == {key: +row for key, row in expected.items()}
+    assert books.sums(COHORT_MONTHS, *COHORT_MONTHS.key) == books.sums(COHORTS, *COHORT_MONTHS.key)
+    ranks = books.sums(RANKINGS, "period", "asset", "owner")
+    whole: dict[int, dict[tuple[object, ...], Counter[str]]] = {4: defaultdict(Counter), 0: defaultdict(Counter)}
+    for (period, *rest), row in ranks.items():
+        if len(str(period)) == len("2026-11"):
+            for length, sums in whole.items():
+                sums[str(period)[:length] or "all", *rest].update(row)
+    for sums in whole.values():
+        assert all(ranks[key] == Counter({name: value for name, value in row.items() if value}) for key, row in sums.items())
 
 
 def assert_sums(books: FoldedBooks, money: Mapping[str, Account]) -> None:

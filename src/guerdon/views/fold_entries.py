@@ -16,7 +16,21 @@ from guerdon.projections.models import Folded, Increment, Target
 from guerdon.views.cohorts import CohortBook
 from guerdon.views.entries import AnyEntry
 from guerdon.views.flows import HOLDER_FLOWS, MOVES, WALLETS, flow_of, is_return
-from guerdon.views.models import COHORTS, DAYS, LOTS, RANKINGS, TOTALS, AccountReadModel, Cohort, CohortQueue, Flow, HeldLots
+from guerdon.views.models import (
+    ALL_TIME,
+    COHORT_MONTHS,
+    COHORTS,
+    DAYS,
+    FLOWS,
+    LOTS,
+    RANKINGS,
+    TOTALS,
+    AccountReadModel,
+    Cohort,
+    CohortQueue,
+    Flow,
+    HeldLots,
+)
 from guerdon.views.voucher_steps import Issuer, issuer_of, voucher_increments
 
 CAMPAIGN_KINDS = frozenset({"award", "clawback"})
@@ -124,20 +138,24 @@ def _fold_money(
     if flow is not None or promotional:
         counterparty = entry.counterparty
         offer = entry.metadata.get("offer", "") if kind == PAYMENT_OF_VOUCHER else issuer.offer
-        key = (day, asset, flow or "adjusted", kind, counterparty if counterparty.startswith(SYSTEM) else WALLETS, campaign, offer)
+        named = counterparty if counterparty.startswith(SYSTEM) else WALLETS
         sums = {"amount": amount, "paid": amount - promotional, "promotional": promotional, "count": 1 if amount else 0}
-        increments.append(Increment(DAYS, key, sums))
+        increments += [
+            Increment(DAYS, (day, asset, flow or "adjusted", kind, named, campaign, offer), sums),
+            Increment(FLOWS, (asset, "day", day, flow or "adjusted", named), sums),
+            Increment(FLOWS, (asset, "month", month, flow or "adjusted", named), sums),
+        ]
     before, after, held = state.balance, entry.balance_after, entry.held_after - state.held
     increments += _totals(asset, first=state.seq == 0, before=before, after=after, held=held)
-    increments += _lots(asset, net, calendar)
+    increments += _lots(asset, net, _held_change(state.holds, holds), calendar)
     for source, each, move, change in book.movements:
-        key = (asset, source, each.month, each.campaign, each.version, move, month)
-        increments.append(Increment(COHORTS, key, {"amount": change, "count": 1}))
+        sums = {"amount": change, "count": 1}
+        increments += [
+            Increment(COHORTS, (asset, source, each.month, each.campaign, each.version, move, month), sums),
+            Increment(COHORT_MONTHS, (asset, source, each.month, move, month), sums),
+        ]
     if flow is not None and entry.owner.startswith(MEMBER):
-        if flow in ("earned", "clawed_back"):
-            increments.append(Increment(RANKINGS, (month, asset, entry.owner), {"earned": amount, "spent": 0}))
-        elif flow in ("redeemed", "restored"):
-            increments.append(Increment(RANKINGS, (month, asset, entry.owner), {"earned": 0, "spent": -amount}))
+        increments += _rankings(asset, entry.owner, flow, amount, month)
     queues = book.result()
     caused_by_holder = flow in HOLDER_FLOWS or kind == "hold"
     return Folded(
@@ -239,10 +257,32 @@ def _totals(asset: str, *, first: bool, before: int, after: int, held: int) -> l
     return [Increment(TOTALS, (asset,), sums)]
 
 
-def _lots(asset: str, net: Net, calendar: Calendar) -> list[Increment]:
+def _rankings(asset: str, owner: str, flow: Flow, amount: int, month: str) -> list[Increment]:
+    """Return the change of the owner's rows of the month, the year and all time."""
+    if flow in ("earned", "clawed_back"):
+        sums = {"earned": amount, "spent": 0}
+    elif flow in ("redeemed", "restored"):
+        sums = {"earned": 0, "spent": -amount}
+    else:
+        return []
+    return [Increment(RANKINGS, (period, asset, owner), sums) for period in (month, month[:4], ALL_TIME)]
+
+
+def _held_change(before: tuple[HeldLots, ...], after: tuple[HeldLots, ...]) -> Net:
+    """Return the change of the dated value on hold by its dates."""
+    change: Net = {}
+    if before is not after:
+        for sign, holds in ((-1, before), (1, after)):
+            for lot in (lot for hold in holds for lot in hold.lots):
+                change[lot.dates] = change.get(lot.dates, 0) + sign * lot.amount
+    return change
+
+
+def _lots(asset: str, net: Net, held: Net, calendar: Calendar) -> list[Increment]:
     increments: list[Increment] = []
-    for dates, change in net.items():
-        if change:
+    for dates in (net | held) if held else net:
+        change, on_hold = net.get(dates, 0), held.get(dates, 0)
+        if change or on_hold:
             source, available_at, expires_at, _ = dates
             available_on = (
                 ""
@@ -252,5 +292,5 @@ def _lots(asset: str, net: Net, calendar: Calendar) -> list[Increment]:
                 else calendar.names(available_at)[0]
             )
             expires_on = "" if expires_at is None else calendar.names(expires_at)[0]
-            increments.append(Increment(LOTS, (asset, source, available_on, expires_on), {"amount": change}))
+            increments.append(Increment(LOTS, (asset, source, available_on, expires_on), {"amount": change, "held": on_hold}))
     return increments

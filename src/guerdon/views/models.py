@@ -203,6 +203,8 @@ MEMBER_MONTHS = Aggregate(
     "read_member_months", ("first_month", "month"), ("members",), (_index("version", "month"), _index("version", "first_month"))
 )
 """Number of members with a purchase in `month`, by the month of their first purchase: equal for new members, earlier for returning ones."""
+ALL_TIME = "all"
+"""Period of `RANKINGS` that has no end."""
 RANKINGS = Aggregate(
     "read_rankings",
     ("period", "asset", "owner"),

@@ -40,6 +40,8 @@ from guerdon.projections.reading import Views
 from guerdon.rate_limits.service import RateLimiter
 from guerdon.referrals.service import Referrals
 from guerdon.reports.frame import ReportFrame
+from guerdon.reports.money import controller as money
+from guerdon.reports.money.service import MoneyReports
 from guerdon.reports.reading import ViewReader
 from guerdon.reports.registry import Reports
 from guerdon.reversals.service import Reversals
@@ -108,6 +110,7 @@ class Services:
     exports: Exports
     views: Views
     report_frame: ReportFrame
+    money_reports: MoneyReports
     reports: Reports
     clock_control: ClockControl | None
     """None in production."""
@@ -189,6 +192,7 @@ def _services_on(resources: Resources, settings: Settings) -> Services:
     erasures, exports = _privacy_on(resources, people, wallets, vouchers, audit, days=settings.erased_external_id_days)
     views = Views(database, clock, books_group(ledger.calendar))
     report_frame = ReportFrame(ViewReader(database, views), assets, ledger.calendar, clock)
+    money_reports = MoneyReports(report_frame)
     return Services(
         database=database,
         clock=clock,
@@ -240,7 +244,8 @@ def _services_on(resources: Resources, settings: Settings) -> Services:
         exports=exports,
         views=views,
         report_frame=report_frame,
-        reports=Reports([]),
+        money_reports=money_reports,
+        reports=Reports(money.definitions(money_reports)),
         clock_control=resources.control,
         clock_sync=resources.clock_sync,
     )
