@@ -45,6 +45,8 @@ from guerdon.referrals.service import Referrals
 from guerdon.reports.campaigns import controller as campaign_reports
 from guerdon.reports.campaigns.service import CampaignReports
 from guerdon.reports.frame import ReportFrame
+from guerdon.reports.money import controller as money
+from guerdon.reports.money.service import MoneyReports
 from guerdon.reports.offers import controller as offer_reports
 from guerdon.reports.offers.service import OfferReports
 from guerdon.reports.reading import ViewReader
@@ -119,6 +121,7 @@ class Services:
     exports: Exports
     views: Views
     report_frame: ReportFrame
+    money_reports: MoneyReports
     reports: Reports
     campaign_reports: CampaignReports
     offer_reports: OfferReports
@@ -209,6 +212,7 @@ def _services_on(resources: Resources, settings: Settings) -> Services:
     report_frame = ReportFrame(ViewReader(database, views), assets, ledger.calendar, clock)
     about_campaigns = CampaignReports(report_frame, campaigns, usages)
     about_offers = OfferReports(report_frame, offers, refusals)
+    money_reports = MoneyReports(report_frame)
     return Services(
         database=database,
         clock=clock,
@@ -267,7 +271,14 @@ def _services_on(resources: Resources, settings: Settings) -> Services:
         exports=exports,
         views=views,
         report_frame=report_frame,
-        reports=Reports([*campaign_reports.definitions(about_campaigns), *offer_reports.definitions(about_offers)]),
+        money_reports=money_reports,
+        reports=Reports(
+            [
+                *money.definitions(money_reports),
+                *campaign_reports.definitions(about_campaigns),
+                *offer_reports.definitions(about_offers),
+            ]
+        ),
         campaign_reports=about_campaigns,
         offer_reports=about_offers,
         clock_control=resources.control,

@@ -9,13 +9,12 @@ from guerdon.permissions import scope
 from guerdon.reports.campaigns.models import CampaignReport, CampaignReportQuery, CampaignsReport, CampaignsReportQuery
 from guerdon.reports.campaigns.service import CampaignReports
 from guerdon.reports.frame import send_report
-from guerdon.reports.models import CSV_TYPE
 from guerdon.reports.registry import ReportDefinition
 
 _CSV = {
-    CSV_TYPE: "evaluated,matched,awarded,…,campaign,name,status,…\r\n120,100,90,…,cmp_019a7f3c2d1e4b5a69788796a5b4c3d2,1 per pound,active,…\r\n"
+    "text/csv": "campaign,name,status,…,evaluated,matched,awarded,…\r\ncmp_019a7f3c2d1e4b5a69788796a5b4c3d2,1 per pound,active,…,120,100,90,…\r\n"
 }
-_PERIODS_CSV = {CSV_TYPE: "evaluated,matched,awarded,…,period,asset,scale\r\n120,100,90,…,2026-11,PTS,0\r\n"}
+_PERIODS_CSV = {"text/csv": "period,evaluated,matched,awarded,…,asset,scale\r\n2026-11,120,100,90,…,PTS,0\r\n"}
 
 
 class CampaignReportsResource:

@@ -7,15 +7,14 @@ from guerdon.http.operation import Request, Response, operation
 from guerdon.http.query import read_query
 from guerdon.permissions import scope
 from guerdon.reports.frame import send_report
-from guerdon.reports.models import CSV_TYPE
 from guerdon.reports.offers.models import OfferReport, OfferReportQuery, OffersReport, OffersReportQuery
 from guerdon.reports.offers.service import OfferReports
 from guerdon.reports.registry import ReportDefinition
 
 _CSV = {
-    CSV_TYPE: "issued,reserved,…,offer,name,kind,…\r\n100,60,…,off_019a7f3c2d1e4b5a69788796a5b4c3d2,5 pounds off,discount,…\r\n"
+    "text/csv": "offer,name,kind,…,issued,reserved,…\r\noff_019a7f3c2d1e4b5a69788796a5b4c3d2,5 pounds off,discount,…,100,60,…\r\n"
 }
-_PERIODS_CSV = {CSV_TYPE: "issued,reserved,…,period,asset,scale\r\n100,60,…,2026-11,,\r\n"}
+_PERIODS_CSV = {"text/csv": "period,issued,reserved,…,asset,scale\r\n2026-11,100,60,…,,\r\n"}
 
 
 class OfferReportsResource:
