@@ -13,6 +13,7 @@ from msgspec.structs import replace
 from guerdon.calendar import Calendar
 from guerdon.ledger.lots import UNDATED
 from guerdon.ledger.models import AWAITING_CONFIRMATION, COUNTED, SYSTEM, Lot, LotDates
+from guerdon.money import is_asset_code
 from guerdon.projections.models import Folded, Increment, Target
 from guerdon.views.cohorts import CohortBook
 from guerdon.views.entries import AnyEntry
@@ -32,7 +33,7 @@ def new_account(entry: AnyEntry, target: Target) -> AccountReadModel:
     """Return the state of an account before its first entry."""
     version, part = target
     account, asset = entry.account, entry.asset
-    counts_money = "A" <= asset[:1] <= "Z" and entry.counterparty != COUNTED
+    counts_money = is_asset_code(asset) and entry.counterparty != COUNTED
     return AccountReadModel(
         id=f"{version}|{account}",
         version=version,
