@@ -42,6 +42,10 @@ class Cohort(Struct, frozen=True, omit_defaults=True):
             and self.debt == other.debt
         )
 
+    def with_amount(self, amount: int) -> "Cohort":
+        """Return the same cohort with another amount."""
+        return Cohort(self.month, amount, self.campaign, self.version, self.debt)
+
     def of_amount(self, amount: int) -> "Cohort":
         """Return the first `amount` of it."""
         return Cohort(self.month, amount, self.campaign, self.version, self.debt)
