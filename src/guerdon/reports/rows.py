@@ -37,10 +37,10 @@ def rows_of(report: ReportHead) -> list[Struct]:
 
 @cache
 def _fields_of(row: type[Struct]) -> list[tuple[str, str]]:
-    """Return (name, name in JSON) of the fields of a row. What a row is about comes before the figures that it inherits."""
+    """Return (name, name in JSON) of the fields of a row: what it is about, the figures that it inherits, and its asset and scale."""
     inherited = {name for base in row.__bases__ for name in getattr(base, "__struct_fields__", ())}
     pairs = zip(row.__struct_fields__, row.__struct_encode_fields__, strict=True)
-    return sorted(pairs, key=lambda pair: pair[0] in inherited)
+    return sorted(pairs, key=lambda pair: (pair[0] in {"asset", "scale"}, pair[0] in inherited))
 
 
 def columns_of(row: type[Struct]) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ from guerdon.reports.frame import send_report
 from guerdon.reports.registry import ReportDefinition
 
 _CSV = {
-    "text/csv": "campaign,name,status,…,evaluated,matched,awarded,…\r\ncmp_019a7f3c2d1e4b5a69788796a5b4c3d2,1 per pound,active,…,120,100,90,…\r\n"
+    "text/csv": "campaign,name,status,…,evaluated,matched,awarded,…,asset,scale\r\ncmp_019a7f3c2d1e4b5a69788796a5b4c3d2,1 per pound,active,…,120,100,90,…,PTS,0\r\n"
 }
 _PERIODS_CSV = {"text/csv": "period,evaluated,matched,awarded,…,asset,scale\r\n2026-11,120,100,90,…,PTS,0\r\n"}
 

@@ -12,7 +12,7 @@ from guerdon.reports.offers.service import OfferReports
 from guerdon.reports.registry import ReportDefinition
 
 _CSV = {
-    "text/csv": "offer,name,kind,…,issued,reserved,…\r\noff_019a7f3c2d1e4b5a69788796a5b4c3d2,5 pounds off,discount,…,100,60,…\r\n"
+    "text/csv": "offer,name,kind,…,issued,reserved,…,asset,scale\r\noff_019a7f3c2d1e4b5a69788796a5b4c3d2,5 pounds off,discount,…,100,60,…,,\r\n"
 }
 _PERIODS_CSV = {"text/csv": "period,issued,reserved,…,asset,scale\r\n2026-11,100,60,…,,\r\n"}
 
