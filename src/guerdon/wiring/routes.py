@@ -37,6 +37,7 @@ from guerdon.privacy import controller as privacy
 from guerdon.referrals import controller as referrals
 from guerdon.reports import controller as reports
 from guerdon.reports.campaigns import controller as campaign_reports
+from guerdon.reports.members import controller as member_reports
 from guerdon.reports.money import controller as money
 from guerdon.reports.offers import controller as offer_reports
 from guerdon.reversals import controller as reversals
@@ -97,6 +98,7 @@ def routes_of(services: Services, docs: system.DocsResource | None, metrics: Met
         *reports.routes(services.reports),
         *campaign_reports.routes(services.campaign_reports),
         *offer_reports.routes(services.offer_reports),
+        *member_reports.routes(services.member_reports),
         *money.routes(services.money_reports),
         *privacy.routes(services.erasures, services.exports),
         *([] if services.clock_control is None else simulated_clock.routes(services.clock_control)),

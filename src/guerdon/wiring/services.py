@@ -45,6 +45,8 @@ from guerdon.referrals.service import Referrals
 from guerdon.reports.campaigns import controller as campaign_reports
 from guerdon.reports.campaigns.service import CampaignReports
 from guerdon.reports.frame import ReportFrame
+from guerdon.reports.members import controller as member_reports
+from guerdon.reports.members.service import MemberReports
 from guerdon.reports.money import controller as money
 from guerdon.reports.money.service import MoneyReports
 from guerdon.reports.offers import controller as offer_reports
@@ -125,6 +127,7 @@ class Services:
     reports: Reports
     campaign_reports: CampaignReports
     offer_reports: OfferReports
+    member_reports: MemberReports
     clock_control: ClockControl | None
     """None in production."""
     clock_sync: ClockSync | None
@@ -212,6 +215,7 @@ def _services_on(resources: Resources, settings: Settings) -> Services:
     report_frame = ReportFrame(ViewReader(database, views), assets, ledger.calendar, clock)
     about_campaigns = CampaignReports(report_frame, campaigns, usages)
     about_offers = OfferReports(report_frame, offers, refusals)
+    about_members = MemberReports(report_frame, tiers)
     money_reports = MoneyReports(report_frame)
     return Services(
         database=database,
@@ -277,10 +281,12 @@ def _services_on(resources: Resources, settings: Settings) -> Services:
                 *money.definitions(money_reports),
                 *campaign_reports.definitions(about_campaigns),
                 *offer_reports.definitions(about_offers),
+                *member_reports.definitions(about_members),
             ]
         ),
         campaign_reports=about_campaigns,
         offer_reports=about_offers,
+        member_reports=about_members,
         clock_control=resources.control,
         clock_sync=resources.clock_sync,
     )
