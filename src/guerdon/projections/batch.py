@@ -7,7 +7,7 @@ import msgspec
 from msgspec import Struct
 
 from guerdon.database import Document
-from guerdon.projections.models import PARTITIONS, Aggregate, Increment, Source, Target, ViewGroup
+from guerdon.projections.models import PARTITIONS, Aggregate, Feed, Increment, Range, Source, Target, ViewGroup
 from guerdon.projections.positions import Position
 
 States = dict[tuple[str, str], Struct]
@@ -26,6 +26,10 @@ class Poison(Exception):
 
 class Gap(Exception):
     """The document does not follow the one that was applied last: those between them have to be read."""
+
+    def __init__(self, missing: Range) -> None:
+        super().__init__(missing)
+        self.missing = missing
 
 
 @dataclass
@@ -53,37 +57,38 @@ class Batch:
         state = self.states.get((source.name, subject))
         return 0 if state is None else getattr(state, source.watermark)
 
-    def add(self, source: Source[Any], subject: str, number: int, document: Any, *, document_id: str) -> bool:
-        """Fold the next document. Return False if it was applied before.
+    def add(self, source: Source[Any], feed: Feed, row: Document) -> bool:
+        """Fold a stored document if it is the next one of its subject. Return False if it was applied before.
 
         Raises:
             Gap: documents before it are missing, or may be.
-            Poison: the fold raised an error, or its state has another watermark.
+            Poison: see `fold`.
         """
+        subject, number = feed.subject_of(row), feed.number_of(row)
         mark = self.mark(source, subject)
-        if number <= mark and (number or (source.name, subject) in self.states):
+        if number <= mark:
             self.redelivered += 1
             return False
         if number > mark + 1:
-            raise Gap
-        self.fold(source, subject, number, document, document_id=document_id)
+            raise Gap(Range(subject, mark, number - 1))
+        self.fold(source, subject, number, feed, row)
         return True
 
-    def fold(self, source: Source[Any], subject: str, number: int, document: Any, *, document_id: str) -> None:
-        """Fold a document that is known to be the next one.
+    def fold(self, source: Source[Any], subject: str, number: int, feed: Feed, row: Document) -> None:
+        """Fold a stored document that is known to be the next one.
 
         Raises:
-            Poison: see `add`.
+            Poison: it cannot be decoded, the fold raised an error, or the new state has another watermark.
         """
         key = (source.name, subject)
         try:
-            folded = source.fold(self.states.get(key), document, self.target)
+            folded = source.fold(self.states.get(key), feed.decode(row), self.target)
             if getattr(folded.state, source.watermark) != number:
                 raise ValueError("the watermark of the state is not the number of the document")
             for increment in folded.increments:
                 _check(increment)
         except Exception as error:  # Whatever a document causes must stop its partition and nothing else.
-            raise Poison(document_id, _describe(error)) from error
+            raise Poison(str(row["_id"]), _describe(error)) from error
         self.states[key] = folded.state
         self.changed.add(key)
         for increment in folded.increments:
