@@ -39,6 +39,9 @@ from guerdon.privacy.service import Erasures
 from guerdon.projections.reading import Views
 from guerdon.rate_limits.service import RateLimiter
 from guerdon.referrals.service import Referrals
+from guerdon.reports.frame import ReportFrame
+from guerdon.reports.reading import ViewReader
+from guerdon.reports.registry import Reports
 from guerdon.reversals.service import Reversals
 from guerdon.second_factor.service import SecondFactors
 from guerdon.sessions.guard import LoginGuard
@@ -104,6 +107,8 @@ class Services:
     erasures: Erasures
     exports: Exports
     views: Views
+    report_frame: ReportFrame
+    reports: Reports
     clock_control: ClockControl | None
     """None in production."""
     clock_sync: ClockSync | None
@@ -182,6 +187,7 @@ def _services_on(resources: Resources, settings: Settings) -> Services:
     tiers, campaigns, offers = _definitions_on(resources, settings, members)
     vouchers = Vouchers(ledger, offers, profiles, outbox=resources.outbox, database=database, clock=clock, ids=ids)
     erasures, exports = _privacy_on(resources, people, wallets, vouchers, audit, days=settings.erased_external_id_days)
+    report_frame = ReportFrame(ViewReader(database, clock), assets, ledger.calendar, clock)
     return Services(
         database=database,
         clock=clock,
@@ -232,6 +238,8 @@ def _services_on(resources: Resources, settings: Settings) -> Services:
         erasures=erasures,
         exports=exports,
         views=Views(database, clock, books_group(ledger.calendar)),
+        report_frame=report_frame,
+        reports=Reports([]),
         clock_control=resources.control,
         clock_sync=resources.clock_sync,
     )
