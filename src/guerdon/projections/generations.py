@@ -1,6 +1,7 @@
 """Generations of a view group: create one, let it serve when it is complete, drop the one before. Any worker may do each step, again and again."""
 
 from collections.abc import Callable
+from typing import Any
 
 import msgspec
 
@@ -43,21 +44,33 @@ class GenerationStore:
             found = await self._change(self._with_new)
         return found
 
-    async def rebuild(self) -> Generation:
-        """Return the generation that is being built. It is created if there is none."""
+    async def rebuild(self, *, waits: bool = False) -> Generation:
+        """Return the generation that is being built. It is created if there is none. With `waits` it serves only after `approve`."""
 
         def change(found: Generations) -> Generations:
-            return found if self._own_building(found) else self._with_new(found)
+            found = found if self._own_building(found) else self._with_new(found)
+            building = self._own_building(found)
+            assert building is not None
+            return _replaced(found, building.version, waits=waits)
 
         building = self._own_building(await self._change(change))
         assert building is not None
         return building
 
+    async def approve(self, version: int) -> None:
+        """Let a generation serve as soon as it is complete."""
+        await self._change(lambda found: _replaced(found, version, waits=False))
+
+    async def reject(self, version: int) -> None:
+        """Drop a generation that does not serve."""
+        now_ms = await self._now_ms()
+        await self._change(lambda found: _replaced(found, version, state="dropping", switched_at=now_ms))
+
     async def tend(self) -> int:
         """Create a missing generation, switch to a complete one, and drop rows of an old one. Return the number of steps."""
         found = await self.ensure()
         building = self._own_building(found)
-        if building is not None and await self.switch(building.version):
+        if building is not None and not building.waits and await self.switch(building.version):
             return 1
         now_ms = await self._now_ms()
         await self._retire(found, now_ms)
@@ -68,13 +81,7 @@ class GenerationStore:
 
     async def switch(self, version: int) -> bool:
         """Let a generation serve if it is complete and not behind the one that serves; return True if it does."""
-        serving = (await self.read()).serving()
-        old = [] if serving is None else await self.positions(serving.version)
-        new = await self.positions(version)
-        if len(new) < PARTITIONS or any(position.at == 0 or position.phase != "stream" for position in new):
-            return False
-        at = {position.part: position.at for position in old}
-        if any(position.at < at.get(position.part, 0) for position in new):
+        if not await self.is_complete(version):
             return False
         now_ms = await self._now_ms()
 
@@ -87,6 +94,16 @@ class GenerationStore:
 
         await self._change(lambda found: msgspec.structs.replace(found, generations=tuple(map(changed, found.generations))))
         return True
+
+    async def is_complete(self, version: int) -> bool:
+        """Return True if a generation is built and is not behind the one that serves."""
+        serving = (await self.read()).serving()
+        old = [] if serving is None else await self.positions(serving.version)
+        new = await self.positions(version)
+        if len(new) < PARTITIONS or any(position.at == 0 or position.phase != "stream" for position in new):
+            return False
+        at = {position.part: position.at for position in old}
+        return all(position.at >= at.get(position.part, 0) for position in new)
 
     async def _retire(self, found: Generations, now_ms: int) -> None:
         """Drop generations of older definitions that processes of an earlier release have read during a roll-out."""
@@ -153,6 +170,11 @@ class GenerationStore:
         """Return the time of the database in milliseconds, which a simulated clock does not move."""
         hello = await self._database.client.admin.command("hello")
         return int(hello["localTime"].timestamp() * 1000)
+
+
+def _replaced(found: Generations, version: int, **fields: Any) -> Generations:
+    changed = [msgspec.structs.replace(each, **fields) if each.version == version else each for each in found.generations]
+    return msgspec.structs.replace(found, generations=tuple(changed))
 
 
 async def bring_up_to_date(database: Database, group: ViewGroup, clock: Clock, *, holder: str) -> int:

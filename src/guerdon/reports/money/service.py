@@ -221,7 +221,7 @@ class MoneyReports:
         async with self._frame.open("trial-balance", asset=query.asset, wait_for=query.wait_for) as report:
             rows = await self._flows_at(report.snapshot, query.asset, at)
         sign = 1 if account == WALLETS else -1
-        sums = {flow: 0 for flow in FLOW_NAMES}
+        sums = dict.fromkeys(FLOW_NAMES, 0)
         for row in rows:
             if account in (row.counterparty, WALLETS):
                 sums[row.flow] += sign * row.sums.amount
