@@ -33,7 +33,7 @@ class Gap(Exception):
         self.missing = missing
 
 
-@dataclass
+@dataclass(slots=True)
 class _Sum:
     aggregate: Aggregate
     key: tuple[str | int, ...]
@@ -52,6 +52,8 @@ class Batch:
         self.changed: set[tuple[str, str]] = set()
         self._sums: dict[tuple[str, tuple[str | int, ...]], _Sum] = {}
         self.applied = self.redelivered = self.repaired = 0
+        self.broken = False
+        """True if an increment of the last document does not fit its aggregate: the batch must not be written."""
 
     def mark(self, source: Source[Any], subject: str) -> int:
         """Return the number of the last document of the subject that was applied; 0 if there is none."""
@@ -86,14 +88,14 @@ class Batch:
             folded = source.fold(self.states.get(key), feed.decode(row), self.target)
             if getattr(folded.state, source.watermark) != number:
                 raise ValueError("the watermark of the state is not the number of the document")
+            self.broken = True
             for increment in folded.increments:
-                _check(increment)
+                self._sum(increment)
+            self.broken = False
         except Exception as error:  # Whatever a document causes must stop its partition and nothing else.
             raise Poison(str(row["_id"]), _describe(error)) from error
         self.states[key] = folded.state
         self.changed.add(key)
-        for increment in folded.increments:
-            self._sum(increment)
         self.applied += 1
 
     @property
@@ -132,33 +134,29 @@ class Batch:
         aggregate = total.aggregate
         fields: Document = {"version": self.target.version, "part": self.target.part}
         fields.update(zip(aggregate.key, total.key, strict=True))
-        add = {name: total.add.get(name, 0) for name in aggregate.sums}
         row_id = prefix + "|".join(map(str, total.key))
-        return {"q": {"_id": row_id}, "u": {"$inc": add, "$setOnInsert": fields}, "upsert": True}
+        return {"q": {"_id": row_id}, "u": {"$inc": total.add, "$setOnInsert": fields}, "upsert": True}
 
     def _sum(self, increment: Increment) -> None:
-        name = (increment.aggregate.collection, increment.key)
-        total = self._sums.get(name)
-        if total is None:
-            self._sums[name] = _Sum(increment.aggregate, increment.key, dict(increment.add))
+        aggregate, key, add = increment
+        total = self._sums.get((aggregate.collection, key))
+        if total is not None:
+            _add(total.add, add)
             return
-        _add(total.add, increment.add)
+        if len(key) != len(aggregate.key) or not add.keys() <= set(aggregate.sums):
+            raise ValueError(f"an increment does not fit {aggregate.collection}")
+        # Every sum is there from the start, so that a row has all of them.
+        self._sums[aggregate.collection, key] = _Sum(aggregate, key, {**dict.fromkeys(aggregate.sums, 0), **add})
 
 
 def _add(sums: dict[str, int], changes: Mapping[str, int]) -> None:
     for name, change in changes.items():
-        sums[name] = sums.get(name, 0) + change
+        sums[name] += change
 
 
 def part_of(field: str) -> Document:
     """Return the expression by which the database computes the partition of an owner."""
     return {"$mod": [{"$abs": {"$toHashedIndexKey": field}}, PARTITIONS]}
-
-
-def _check(increment: Increment) -> None:
-    aggregate, key, add = increment
-    if len(key) != len(aggregate.key) or not add.keys() <= set(aggregate.sums):
-        raise ValueError(f"an increment does not fit {aggregate.collection}")
 
 
 def _describe(error: Exception) -> str:

@@ -115,6 +115,9 @@ class Follower:
         except Poison as poison:
             same = position.fault if position.fault and position.fault.document == poison.document else None
             fault = same or Fault(document=poison.document, error=poison.error, since=last.at_ms)
+            if batch.broken:
+                states.clear()
+                batch = Batch(self._group, position, states)
             return _Prepared(batch, {"phase": "faulted", "fault": fault, "failures": position.failures + 1})
         return _Prepared(batch, {"at": max(position.at, last.time), "at_ms": max(position.at_ms, last.at_ms)})
 

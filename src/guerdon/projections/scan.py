@@ -16,7 +16,7 @@ from guerdon.projections.batch import Batch, Poison, States, part_of
 from guerdon.projections.models import Feed, Range, Source, ViewGroup
 from guerdon.projections.positions import Position, milliseconds_of, to_number
 
-SUBJECTS_MAX, DOCUMENTS_MAX, ROWS_MAX = 2_000, 5_000, 10_000
+SUBJECTS_MAX, DOCUMENTS_MAX, ROWS_MAX = 2_000, 10_000, 10_000
 """Maximum of subjects and of documents of one page, and of rows of one transaction."""
 
 
