@@ -40,6 +40,8 @@ from guerdon.projections.reading import Views
 from guerdon.rate_limits.service import RateLimiter
 from guerdon.referrals.service import Referrals
 from guerdon.reports.frame import ReportFrame
+from guerdon.reports.money import controller as money
+from guerdon.reports.money.service import MoneyReports
 from guerdon.reports.reading import ViewReader
 from guerdon.reports.registry import Reports
 from guerdon.reversals.service import Reversals
@@ -108,6 +110,7 @@ class Services:
     exports: Exports
     views: Views
     report_frame: ReportFrame
+    money_reports: MoneyReports
     reports: Reports
     clock_control: ClockControl | None
     """None in production."""
@@ -187,7 +190,9 @@ def _services_on(resources: Resources, settings: Settings) -> Services:
     tiers, campaigns, offers = _definitions_on(resources, settings, members)
     vouchers = Vouchers(ledger, offers, profiles, outbox=resources.outbox, database=database, clock=clock, ids=ids)
     erasures, exports = _privacy_on(resources, people, wallets, vouchers, audit, days=settings.erased_external_id_days)
-    report_frame = ReportFrame(ViewReader(database, clock), assets, ledger.calendar, clock)
+    views = Views(database, clock, books_group(ledger.calendar))
+    report_frame = ReportFrame(ViewReader(database, views), assets, ledger.calendar, clock)
+    money_reports = MoneyReports(report_frame)
     return Services(
         database=database,
         clock=clock,
@@ -237,9 +242,10 @@ def _services_on(resources: Resources, settings: Settings) -> Services:
         point_of_sale=PointOfSale(ledger, vouchers, offers, members, outbox=resources.outbox, clock=clock, ids=ids),
         erasures=erasures,
         exports=exports,
-        views=Views(database, clock, books_group(ledger.calendar)),
+        views=views,
         report_frame=report_frame,
-        reports=Reports([]),
+        money_reports=money_reports,
+        reports=Reports(money.definitions(money_reports)),
         clock_control=resources.control,
         clock_sync=resources.clock_sync,
     )
