@@ -16,7 +16,7 @@ from guerdon.ledger.contention import CONTENTION_LEASES
 from guerdon.ledger.expiry import HOLD_DOCUMENTS
 from guerdon.ledger.store import ACCOUNTS, ENTRIES, REVERSALS
 from guerdon.members.models import CLAIMS, LOOKUP_KEYS, MEMBERS, PERSON_KEYS
-from guerdon.offers.models import OFFER_VERSIONS, OFFERS
+from guerdon.offers.models import OFFER_REFUSALS, OFFER_VERSIONS, OFFERS
 from guerdon.outbox import OUTBOX
 from guerdon.password_reset.models import RESETS
 from guerdon.privacy.models import ERASING, ERASURES, EXPORTS
@@ -87,6 +87,7 @@ PEOPLE: dict[str, PersonalData | None] = {
     LOOKUP_KEYS: None,
     ASSETS: None,
     POOL_CODES: None,
+    OFFER_REFUSALS: None,
     STAGED_CODES: None,
     CHECKPOINTS: None,
     LEASES: None,
