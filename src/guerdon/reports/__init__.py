@@ -1,0 +1,1 @@
+"""Reports on the rows of the views."""
