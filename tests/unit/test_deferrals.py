@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from guerdon.reports.deferrals import (
-    DeferredChange,
     Deferral,
+    DeferredChange,
     allocated,
     revenue_to_date,
     roll_forward,

@@ -23,6 +23,8 @@ class Deferral(Struct, frozen=True, kw_only=True):
     """Value that was awarded, less what was taken back until now."""
     redeemed: int
     expired: int
+    transferred: int = 0
+    """Value that went to other wallets or was exchanged. It is deferred still, and expected to be redeemed as the rest is."""
     rate: int
     """Ultimate redemption rate in millionths."""
 
@@ -33,8 +35,8 @@ class Deferral(Struct, frozen=True, kw_only=True):
 
     @property
     def expected(self) -> int:
-        """Value that is expected to be redeemed in total."""
-        return expected_redemption(self.points, self.redeemed, self.expired, self.rate)
+        """Part of the value that was not transferred which is expected to be redeemed in total."""
+        return expected_redemption(self.points - self.transferred, self.redeemed, self.expired, self.rate)
 
     @property
     def revenue(self) -> int:
@@ -110,9 +112,15 @@ def roll_forward(before: Deferral | None, after: Deferral) -> DeferredChange:
     # A later correction of the allocation counts as a whole; its effect on what was taken back before is part of `reversed`.
     taken_back = before.deferred + allocation - after.deferred
     recognised = before.revenue
-    # What was recognised of the old allocation, at the new one.
-    rescaled = revenue_to_date(after.deferred, before.redeemed, before.expected)
-    after_expiry = revenue_to_date(after.deferred, before.redeemed, min(before.expected, after.points - after.expired))
+    # What was redeemed before, at the present allocation of the present points, with the estimate and the expiry of before; then with the expiry
+    # of now; then with the estimate of now.
+    kept = after.points - after.transferred
+    rescaled = revenue_to_date(
+        after.deferred, before.redeemed, expected_redemption(kept, before.redeemed, before.expired, before.rate)
+    )
+    after_expiry = revenue_to_date(
+        after.deferred, before.redeemed, expected_redemption(kept, before.redeemed, after.expired, before.rate)
+    )
     after_estimate = revenue_to_date(after.deferred, before.redeemed, after.expected)
     return DeferredChange(
         opening=before.balance,

@@ -1,6 +1,6 @@
 """Estimates of redemption: the triangle of cohorts, the chain ladder, breakage and the cost of what is outstanding.
 
-Pure; integers and fractions only. A rate is a whole number of millionths, rounded half to even once. docs/reports.md has the formulas.
+Pure; integers and fractions only. A rate is a whole number of millionths, rounded half to even. docs/reports.md has the formulas.
 
 Sources: the chain ladder on redemption triangles is that of L. Gault, L. Llaguno, M. Ménard, "Loyalty Rewards and Gift Card Programs: Basic
 Actuarial Estimation Techniques", Casualty Actuarial Society E-Forum, Summer 2012. Breakage is recognised as IFRS 15.B44 to B47 and
@@ -11,6 +11,8 @@ from collections.abc import Iterable, Sequence
 from fractions import Fraction
 
 from msgspec import Struct
+
+from guerdon.money import divide
 
 RATE_ONE = 1_000_000
 """The rate 1, in millionths."""
@@ -83,42 +85,45 @@ def ultimate_estimates(cohorts: Sequence[CohortHistory], factors: Sequence[Devel
     products = _products(factors)
     developed = any(factor.known for factor in factors)
     estimates: list[Estimate] = []
-    older_ultimate, older_issued = Fraction(0), 0
+    older_ultimate, older_issued = 0, 0
     for cohort in cohorts:
-        ceiling, redeemed = Fraction(max(0, cohort.issued - cohort.expired)), max(0, cohort.redeemed_to_date)
+        # Estimated values are millionths of a minor unit.
+        ceiling, redeemed = max(0, cohort.issued - cohort.expired) * RATE_ONE, max(0, cohort.redeemed_to_date) * RATE_ONE
         known = True
         if cohort.outstanding == 0:
-            ultimate = Fraction(redeemed)
+            ultimate = redeemed
         elif developed and redeemed > 0:
-            ultimate = redeemed * products[len(cohort.redeemed) - 1]
+            later, earlier = products[len(cohort.redeemed) - 1]
+            ultimate = divide(redeemed * later, earlier, "half_even")
         elif developed and older_issued > 0:
-            ultimate = cohort.issued * older_ultimate / older_issued
+            ultimate = divide(cohort.issued * older_ultimate, older_issued, "half_even")
         else:
             ultimate, known = ceiling, False
-        ultimate = min(ceiling, max(ultimate, Fraction(redeemed)))
-        estimates.append(Estimate(share(ultimate, cohort.issued), known))
+        ultimate = min(ceiling, max(ultimate, redeemed))
+        estimates.append(Estimate(share(ultimate, cohort.issued * RATE_ONE), known))
         if cohort.issued > 0:
             older_ultimate, older_issued = older_ultimate + ultimate, older_issued + cohort.issued
     return estimates
 
 
-def _products(factors: Sequence[DevelopmentFactor]) -> list[Fraction]:
-    """Return the product of all factors from each age on; the last is 1, that of the oldest age."""
-    products = [Fraction(1)]
+def _products(factors: Sequence[DevelopmentFactor]) -> list[tuple[int, int]]:
+    """Return the product of all factors from each age on, as numerator and denominator; the last is 1, that of the oldest age."""
+    products = [(1, 1)]
     for factor in reversed(factors):
-        products.append(products[-1] * Fraction(factor.later, factor.earlier) if factor.known else products[-1])
+        later, earlier = products[-1]
+        products.append((later * factor.later, earlier * factor.earlier) if factor.known else (later, earlier))
     return products[::-1]
 
 
-def share(part: Fraction | int, whole: int) -> int:
+def share(part: int, whole: int) -> int:
     """Return `part / whole` in millionths, between 0 and 1, rounded half to even; 0 if the whole is not above 0."""
-    return min(RATE_ONE, max(0, round(Fraction(part) * RATE_ONE / whole))) if whole > 0 else 0
+    return min(RATE_ONE, max(0, divide(part * RATE_ONE, whole, "half_even"))) if whole > 0 else 0
 
 
 def expected_redemption(issued: int, redeemed: int, expired: int, rate: int) -> int:
     """Return the value of a cohort that is expected to be redeemed in total: `issued * rate`, but no less than was redeemed already, and no
     more than has not expired. Rounded half to even."""
-    return max(redeemed, min(round(Fraction(issued * rate, RATE_ONE)), issued - expired), 0)
+    return max(redeemed, min(divide(issued * rate, RATE_ONE, "half_even"), issued - expired), 0)
 
 
 def realised_breakage(cohort: CohortHistory) -> int | None:
