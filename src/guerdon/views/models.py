@@ -107,12 +107,20 @@ DAYS = Aggregate(
 )
 """Signed change of all wallets by day, flow and kind of entry. `counterparty` is a system account, or `wallets` for value from another
 wallet. `amount` is `paid + promotional`. The balance of a system account is minus the sum of the rows that name it."""
+FLOWS = Aggregate(
+    "read_flows",
+    ("asset", "unit", "period", "flow", "counterparty"),
+    ("amount", "paid", "promotional", "count"),
+    (_index("version", "asset", "unit", "period"),),
+)
+"""The same as `DAYS` in two sizes: `unit` is `day` or `month`, and `period` such as `2026-11-22` or `2026-11`. A report over years reads months."""
 TOTALS = Aggregate("read_totals", ("asset",), ("wallets", "balance", "held", "debt"), (_index("version", "asset"),))
 """Present state by asset: number of wallets, sum of balances, of held value, and of balances below zero (as a negative number)."""
 LOTS = Aggregate(
-    "read_lots", ("asset", "source", "available_on", "expires_on"), ("amount",), (_index("version", "asset", "expires_on"),)
+    "read_lots", ("asset", "source", "available_on", "expires_on"), ("amount", "held"), (_index("version", "asset", "expires_on"),)
 )
-"""Value that is left by its dates. `available_on` is a day, `awaiting` until a confirmation, or ""; `expires_on` is a day or ""."""
+"""Value that is left by its dates. `available_on` is a day, `awaiting` until a confirmation, or ""; `expires_on` is a day or "".
+`held` is the part of `amount` that is on hold, which does not expire."""
 COHORTS = Aggregate(
     "read_cohorts",
     ("asset", "source", "earned_month", "campaign", "campaign_version", "move", "month"),
@@ -120,6 +128,13 @@ COHORTS = Aggregate(
     (_index("version", "asset", "earned_month"), _index("version", "campaign")),
 )
 """How the value that was earned in a month entered and left, by the month in which it did. First in, first out within a lot."""
+COHORT_MONTHS = Aggregate(
+    "read_cohort_months",
+    ("asset", "source", "earned_month", "move", "month"),
+    ("amount", "count"),
+    (_index("version", "asset", "earned_month"),),
+)
+"""The same as `COHORTS` without campaigns."""
 OFFERS = Aggregate(
     "read_offers", ("day", "offer", "offer_version", "move"), ("count", "amount"), (_index("version", "offer", "day"),)
 )
@@ -141,16 +156,30 @@ MEMBER_MONTHS = Aggregate(
 """Number of members with a purchase in `month`, by the month of their first purchase: equal for new members, earlier for returning ones."""
 RANKINGS = Aggregate(
     "read_rankings",
-    ("month", "asset", "owner"),
+    ("period", "asset", "owner"),
     ("earned", "spent"),
     (
-        IndexModel([("version", 1), ("asset", 1), ("month", 1), ("earned", -1)], name="earned"),
-        IndexModel([("version", 1), ("asset", 1), ("month", 1), ("spent", -1)], name="spent"),
+        IndexModel([("version", 1), ("asset", 1), ("period", 1), ("earned", -1)], name="earned"),
+        IndexModel([("version", 1), ("asset", 1), ("period", 1), ("spent", -1)], name="spent"),
     ),
 )
-"""Value that each owner earned and spent in a month. `spent` is positive."""
+"""Value that each owner earned and spent in a month (`2026-11`), a year (`2026`) and in `all` time, so that an index finds the highest. `spent`
+is positive."""
 
-AGGREGATES = (DAYS, TOTALS, LOTS, COHORTS, OFFERS, DECISIONS, CAMPAIGN_MEMBERS, PURCHASES, MEMBER_MONTHS, RANKINGS)
+AGGREGATES = (
+    DAYS,
+    FLOWS,
+    TOTALS,
+    LOTS,
+    COHORTS,
+    COHORT_MONTHS,
+    OFFERS,
+    DECISIONS,
+    CAMPAIGN_MEMBERS,
+    PURCHASES,
+    MEMBER_MONTHS,
+    RANKINGS,
+)
 INDEXES: dict[str, list[IndexModel]] = {
     ACCOUNT_STATES: [_index("version", "owner"), _index("version", "asset", "next_expires_at")],
     MEMBER_STATES: [_index("version", "last_event_at")],
