@@ -6,7 +6,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from guerdon.reports.deferrals import (
+from guerdon.reports.accounting.deferrals import (
     Deferral,
     DeferredChange,
     allocated,

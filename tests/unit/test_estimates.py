@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from guerdon.reports.estimates import (
+from guerdon.reports.accounting.estimates import (
     RATE_ONE,
     CohortHistory,
     DevelopmentFactor,

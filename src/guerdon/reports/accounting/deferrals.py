@@ -7,7 +7,7 @@ from fractions import Fraction
 
 from msgspec import Struct
 
-from guerdon.reports.estimates import RATE_ONE, expected_redemption
+from guerdon.reports.accounting.estimates import RATE_ONE, expected_redemption
 
 
 class Deferral(Struct, frozen=True, kw_only=True):
