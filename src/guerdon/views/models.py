@@ -159,8 +159,8 @@ RANKINGS = Aggregate(
     ("period", "asset", "owner"),
     ("earned", "spent"),
     (
-        IndexModel([("version", 1), ("asset", 1), ("period", 1), ("earned", -1)], name="earned"),
-        IndexModel([("version", 1), ("asset", 1), ("period", 1), ("spent", -1)], name="spent"),
+        IndexModel([("version", 1), ("asset", 1), ("period", 1), ("earned", -1), ("owner", 1)], name="earned"),
+        IndexModel([("version", 1), ("asset", 1), ("period", 1), ("spent", -1), ("owner", 1)], name="spent"),
     ),
 )
 """Value that each owner earned and spent in a month (`2026-11`), a year (`2026`) and in `all` time, so that an index finds the highest. `spent`
@@ -181,7 +181,7 @@ AGGREGATES = (
     RANKINGS,
 )
 INDEXES: dict[str, list[IndexModel]] = {
-    ACCOUNT_STATES: [_index("version", "owner"), _index("version", "asset", "next_expires_at")],
+    ACCOUNT_STATES: [_index("version", "owner"), _index("version", "asset", "next_expires_at", "account")],
     MEMBER_STATES: [_index("version", "last_event_at")],
     **{each.collection: list(each.indexes) for each in AGGREGATES},
 }

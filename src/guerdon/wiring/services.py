@@ -36,6 +36,7 @@ from guerdon.password_reset.service import PasswordResets
 from guerdon.permissions import Actor
 from guerdon.privacy.exports import Exports
 from guerdon.privacy.service import Erasures
+from guerdon.projections.reading import Views
 from guerdon.rate_limits.service import RateLimiter
 from guerdon.referrals.service import Referrals
 from guerdon.reports.frame import ReportFrame
@@ -50,6 +51,7 @@ from guerdon.simulations.running import Simulator
 from guerdon.simulations.service import Simulations
 from guerdon.tiers.service import Tiers
 from guerdon.transactions.service import Transactions
+from guerdon.views.group import books_group
 from guerdon.vouchers.codes.generation import CodeGeneration
 from guerdon.vouchers.codes.service import CodeBatches
 from guerdon.vouchers.pos.service import PointOfSale
@@ -104,6 +106,7 @@ class Services:
     point_of_sale: PointOfSale
     erasures: Erasures
     exports: Exports
+    views: Views
     report_frame: ReportFrame
     reports: Reports
     clock_control: ClockControl | None
@@ -184,7 +187,8 @@ def _services_on(resources: Resources, settings: Settings) -> Services:
     tiers, campaigns, offers = _definitions_on(resources, settings, members)
     vouchers = Vouchers(ledger, offers, profiles, outbox=resources.outbox, database=database, clock=clock, ids=ids)
     erasures, exports = _privacy_on(resources, people, wallets, vouchers, audit, days=settings.erased_external_id_days)
-    report_frame = ReportFrame(ViewReader(database, clock), assets, ledger.calendar, clock)
+    views = Views(database, clock, books_group(ledger.calendar))
+    report_frame = ReportFrame(ViewReader(database, views), assets, ledger.calendar, clock)
     return Services(
         database=database,
         clock=clock,
@@ -234,6 +238,7 @@ def _services_on(resources: Resources, settings: Settings) -> Services:
         point_of_sale=PointOfSale(ledger, vouchers, offers, members, outbox=resources.outbox, clock=clock, ids=ids),
         erasures=erasures,
         exports=exports,
+        views=views,
         report_frame=report_frame,
         reports=Reports([]),
         clock_control=resources.control,
