@@ -8,7 +8,7 @@ from typing import Literal
 from msgspec import Struct, field
 from pymongo import IndexModel
 
-from guerdon.ledger.models import Source
+from guerdon.ledger.models import Lot, LotDates, Source
 from guerdon.projections.models import Aggregate
 
 BOOKS, BOOKS_VERSION = "books", 1
@@ -31,12 +31,51 @@ class Cohort(Struct, frozen=True, omit_defaults=True):
     campaign: str = ""
     version: int = 0
     """Campaign and version that awarded it; "" and 0 for other value."""
+    debt: CohortMove | None = None
+    """For a debt, whose amount is negative: the move that made it. None for value."""
+
+    def is_same(self, other: "Cohort") -> bool:
+        return (
+            self.month == other.month
+            and self.campaign == other.campaign
+            and self.version == other.version
+            and self.debt == other.debt
+        )
+
+    def of_amount(self, amount: int) -> "Cohort":
+        """Return the first `amount` of it."""
+        return Cohort(self.month, amount, self.campaign, self.version, self.debt)
+
+    def without(self, amount: int) -> "Cohort":
+        """Return the rest of it after the first `amount`."""
+        return Cohort(self.month, self.amount - amount, self.campaign, self.version, self.debt)
+
+    def joined(self, other: "Cohort") -> "Cohort":
+        """Return both together; `other` comes after it, and is the same cohort."""
+        return Cohort(self.month, self.amount + other.amount, self.campaign, self.version, self.debt)
+
+
+class ConsumedCohort(Struct, frozen=True, omit_defaults=True):
+    """Value that left an account, kept so that value that returns goes back to its cohort."""
+
+    cohort: Cohort
+    source: Source
+    move: CohortMove
+    granted_until: int | None = None
+    """Expiry date that the value was granted with."""
+
+
+class HeldLots(Struct, frozen=True, omit_defaults=True):
+    """Dated value of one hold."""
+
+    seq: int
+    lots: tuple[Lot, ...]
 
 
 class CohortQueue(Struct, frozen=True, omit_defaults=True):
     """The cohorts of one lot of one account, first in first out. They add up to the lot; those of undated paid value to the rest of the balance.
 
-    Value that is on hold stays in its cohort until it is captured.
+    Value that is on hold stays in its cohort until it is captured. A queue has either value or debts, and only undated paid value has debts.
     """
 
     source: Source
@@ -44,8 +83,10 @@ class CohortQueue(Struct, frozen=True, omit_defaults=True):
     expires_at: int | None = None
     first_expires_at: int | None = None
     cohorts: tuple[Cohort, ...] = ()
-    consumed: tuple[Cohort, ...] = ()
-    """Cohorts that were consumed last, newest last, to which restored value returns. Bounded."""
+
+    @property
+    def dates(self) -> LotDates:
+        return (self.source, self.available_at, self.expires_at, self.first_expires_at)
 
 
 class AccountReadModel(Struct, frozen=True, omit_defaults=True):
@@ -59,6 +100,10 @@ class AccountReadModel(Struct, frozen=True, omit_defaults=True):
     owner: str
     asset: str
     kind: str = ""
+    """`wallet` or `gift_card`; of accounts that count: `voucher`, `stock`, `redemptions`, `cap` or `budget`."""
+    offer: str = ""
+    offer_version: int = 0
+    """Offer of a gift card or voucher, and its version if the entry of its issue names it."""
     seq: int = 0
     at: int = 0
     """Time of the last entry that was applied."""
@@ -67,6 +112,10 @@ class AccountReadModel(Struct, frozen=True, omit_defaults=True):
     counts_money: bool = True
     """False for accounts of `system:counted`."""
     queues: tuple[CohortQueue, ...] = ()
+    consumed: tuple[ConsumedCohort, ...] = ()
+    """Value that left last, newest last. Bounded."""
+    holds: tuple[HeldLots, ...] = ()
+    """Active holds with dated value."""
     next_expires_at: int | None = None
     """Earliest expiry of value in the account; None if nothing expires."""
     last_activity_at: int | None = None
