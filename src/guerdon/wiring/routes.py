@@ -12,6 +12,7 @@ from guerdon.audit_log import controller as audit_log
 from guerdon.bulk import controller as bulk
 from guerdon.campaigns import controller as campaigns
 from guerdon.clock import Clock
+from guerdon.closings import controller as closings
 from guerdon.config import Settings, networks_of
 from guerdon.errors import DatabaseUnavailable
 from guerdon.events import controller as events
@@ -35,7 +36,9 @@ from guerdon.offers import controller as offers
 from guerdon.password_reset import controller as password_reset
 from guerdon.privacy import controller as privacy
 from guerdon.referrals import controller as referrals
+from guerdon.report_settings import controller as report_settings
 from guerdon.reports import controller as reports
+from guerdon.reports.accounting import controller as accounting
 from guerdon.reversals import controller as reversals
 from guerdon.second_factor import controller as second_factor
 from guerdon.sessions import controller as sessions
@@ -90,6 +93,9 @@ def routes_of(services: Services, docs: system.DocsResource | None, metrics: Met
         *simulations.routes(services.simulations),
         *pos.routes(services.point_of_sale),
         *reports.routes(services.reports),
+        *accounting.routes(services.accounting),
+        *report_settings.routes(services.report_settings),
+        *closings.routes(services.closings),
         *privacy.routes(services.erasures, services.exports),
         *([] if services.clock_control is None else simulated_clock.routes(services.clock_control)),
         *system.routes(docs, metrics, check_ready, open_metrics=open_metrics),

@@ -15,6 +15,8 @@ from guerdon.campaigns.service import Campaigns
 from guerdon.campaigns.warnings import KnownNames
 from guerdon.clock import Clock
 from guerdon.clock_sync import ClockSync
+from guerdon.closings.service import Closings
+from guerdon.closings.store import ClosingStore
 from guerdon.collections import ERASABLE_ROWS
 from guerdon.config import Settings
 from guerdon.database import Database
@@ -39,7 +41,12 @@ from guerdon.privacy.service import Erasures
 from guerdon.projections.reading import Views
 from guerdon.rate_limits.service import RateLimiter
 from guerdon.referrals.service import Referrals
+from guerdon.report_settings.service import ReportSettingsService
+from guerdon.reports.accounting.controller import definitions_of as accounting_reports
+from guerdon.reports.accounting.costs import costs_of
+from guerdon.reports.accounting.service import Accounting
 from guerdon.reports.frame import ReportFrame
+from guerdon.reports.money.service import MoneyReports
 from guerdon.reports.reading import ViewReader
 from guerdon.reports.registry import Reports
 from guerdon.reversals.service import Reversals
@@ -109,6 +116,10 @@ class Services:
     views: Views
     report_frame: ReportFrame
     reports: Reports
+    money_reports: MoneyReports
+    accounting: Accounting
+    report_settings: ReportSettingsService
+    closings: Closings
     clock_control: ClockControl | None
     """None in production."""
     clock_sync: ClockSync | None
@@ -189,6 +200,10 @@ def _services_on(resources: Resources, settings: Settings) -> Services:
     erasures, exports = _privacy_on(resources, people, wallets, vouchers, audit, days=settings.erased_external_id_days)
     views = Views(database, clock, books_group(ledger.calendar))
     report_frame = ReportFrame(ViewReader(database, views), assets, ledger.calendar, clock)
+    store = ClosingStore(database)
+    report_settings = ReportSettingsService(database, assets, ledger.calendar, clock, last_closed=store.last_closed)
+    accounting = Accounting(report_frame, report_settings, store)
+    money_reports = MoneyReports(report_frame, costs_of(accounting))
     return Services(
         database=database,
         clock=clock,
@@ -240,7 +255,11 @@ def _services_on(resources: Resources, settings: Settings) -> Services:
         exports=exports,
         views=views,
         report_frame=report_frame,
-        reports=Reports([]),
+        reports=Reports(accounting_reports(accounting)),
+        money_reports=money_reports,
+        accounting=accounting,
+        report_settings=report_settings,
+        closings=Closings(store, report_frame, money_reports, accounting, database=database, audit=audit),
         clock_control=resources.control,
         clock_sync=resources.clock_sync,
     )

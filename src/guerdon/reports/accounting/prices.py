@@ -26,7 +26,9 @@ class Priced(Struct, frozen=True):
     """Value that was awarded in the month without a purchase, or for purchases in other currencies."""
 
 
-def priced_months(awards: Iterable[Document], decisions: Iterable[Document], sales: Mapping[str, int], currency: str) -> dict[str, Priced]:
+def priced_months(
+    awards: Iterable[Document], decisions: Iterable[Document], sales: Mapping[str, int], currency: str
+) -> dict[str, Priced]:
     """Return what was paid for the awards of each month. Pure.
 
     `awards` are the net awards by month (`earned_month`), campaign and amount; `decisions` the awards and revenue by month, campaign and

@@ -68,11 +68,9 @@ class OutstandingCosts(Struct, frozen=True):
     """Cost of the value that is outstanding, by the month in which it was earned."""
 
     settings: ReportSettings | None
-    """Settings that apply to the month; None without settings, and then all costs are None."""
-    maximum: Mapping[str, int]
-    """Cost if all of it is redeemed, in minor units of the currency of the settings."""
+    """Settings that apply to the month, or None."""
     expected: Mapping[str, int]
-    """Cost of the part that is expected to be redeemed."""
+    """Cost of the part that is expected to be redeemed, in minor units of the currency of the settings."""
 
 
 class Accounting:
@@ -113,8 +111,15 @@ class Accounting:
             status = "open" if figures is None else "closed"
             if figures is None:
                 figures = await self.compute_deferred_revenue(report.snapshot, query.asset, month)
-            fields = {**asdict(figures), "rows": figures.rows or [_no_row(month)]}
-            return DeferredRevenue(**report.head, month=month, status=status, **fields)
+            return DeferredRevenue(
+                **report.head,
+                month=month,
+                status=status,
+                currency=figures.currency,
+                settings_version=figures.settings_version,
+                rows=figures.rows or [_no_row(month)],
+                total=figures.total,
+            )
 
     def _month_of(self, query: AccountingQuery) -> tuple[str, DayRange]:
         month = query.month or self._present_month
@@ -176,17 +181,16 @@ class Accounting:
         )
 
     async def compute_costs(self, snapshot: Snapshot, asset: str, month: str) -> OutstandingCosts:
-        """Return the maximum and the expected cost of what is outstanding at the end of a month."""
+        """Return the expected cost of what is outstanding at the end of a month."""
         versions = await self._settings.list_versions(asset)
         settings = settings_of(versions, month)
         if settings is None:
-            return OutstandingCosts(None, {}, {})
+            return OutstandingCosts(None, {})
         at = min(month, self._present_month)
         histories = (await read_cohorts(snapshot, asset, month)).histories(at)
         rates = _rates(histories, settings)
         return OutstandingCosts(
             settings,
-            {each.month: cost_of(each.outstanding, settings.cost) for each in histories},
             {each.month: cost_of(expected_value(each, rates[each.month]), settings.cost) for each in histories},
         )
 
@@ -230,7 +234,11 @@ class _DeferralBook:
         return {earned: self._deferral(earned, month, at) for earned in self._awarded.months if earned <= at}
 
     def _deferral(self, earned: str, month: str, at: str) -> Deferral:
-        first, state, settings = self._awarded.state(earned, earned), self._awarded.state(earned, at), settings_of(self._versions, earned)
+        first, state, settings = (
+            self._awarded.state(earned, earned),
+            self._awarded.state(earned, at),
+            settings_of(self._versions, earned),
+        )
         initial, priced = 0, self.priced_of(earned)
         if settings is not None:
             price = stand_alone_price(priced.points, settings.value, self.rate(earned, earned))
