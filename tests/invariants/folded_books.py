@@ -7,7 +7,7 @@ from guerdon.calendar import Calendar
 from guerdon.ledger.models import COUNTED, SYSTEM, Account, Entry, Lot
 from guerdon.projections.models import Increment, Target
 from guerdon.views.fold_entries import fold_entry
-from guerdon.views.models import COHORTS, DAYS, LOTS, OFFERS, RANKINGS, TOTALS, AccountReadModel
+from guerdon.views.models import COHORT_MONTHS, COHORTS, DAYS, FLOWS, LOTS, OFFERS, RANKINGS, TOTALS, AccountReadModel
 
 TARGET = Target(1, 0)
 Rows = dict[tuple[object, ...], Counter[str]]
@@ -37,6 +37,10 @@ class FoldedBooks:
             assert len(key) == len(aggregate.key)
             assert set(changes) <= set(aggregate.sums)
             self.rows[aggregate.collection].setdefault(key, Counter()).update(changes)
+            for rollup in aggregate.rollups:
+                for rolled in rollup.keys_of(key):
+                    assert len(rolled) == len(rollup.aggregate.key)
+                    self.rows[rollup.aggregate.collection].setdefault(rolled, Counter()).update(changes)
 
     def sums(self, aggregate: object, *names: str) -> dict[tuple[object, ...], Counter[str]]:
         """Return the rows of an aggregate added up by some parts of its key."""
@@ -111,6 +115,7 @@ def assert_sums(books: FoldedBooks, money: Mapping[str, Account]) -> None:
     """Totals are the sums of the accounts, lots those of the queues, and cohorts those of what is left in them."""
     totals: dict[tuple[object, ...], Counter[str]] = defaultdict(Counter)
     lots: Counter[tuple[object, ...]] = Counter()
+    held: Counter[tuple[object, ...]] = Counter()
     left: Counter[tuple[object, ...]] = Counter()
     calendar = books.calendar
     for name, account in money.items():
@@ -121,12 +126,19 @@ def assert_sums(books: FoldedBooks, money: Mapping[str, Account]) -> None:
             available = "awaiting" if available == "9999-12-31" else available
             expires = "" if expires_at is None else calendar.local(expires_at).date().isoformat()
             lots[account.asset, source, available, expires] += amount
+        undated = account.held
+        for lot in (lot for hold in account.holds for lot in hold.lots):
+            expires = "" if lot.expires_at is None else calendar.local(lot.expires_at).date().isoformat()
+            held[account.asset, lot.source, "", expires] += lot.amount
+            undated -= lot.amount
+        held[account.asset, "paid", "", ""] += undated
         for queue in books.states[name].queues:
             for cohort in queue.cohorts:
                 left[account.asset, queue.source, cohort.month, cohort.campaign, cohort.version] += cohort.amount
     assert {key: +row for key, row in books.sums(TOTALS, "asset").items()} == {key: +row for key, row in totals.items()}
     assert amounts(books.sums(TOTALS, "asset"), "debt") == {key: row["debt"] for key, row in totals.items() if row["debt"]}
     assert amounts(books.sums(LOTS, *LOTS.key)) == {key: amount for key, amount in lots.items() if amount}
+    assert amounts(books.sums(LOTS, *LOTS.key), "held") == {key: amount for key, amount in held.items() if amount}
     cohorts = ("asset", "source", "earned_month", "campaign", "campaign_version")
     assert amounts(books.sums(COHORTS, *cohorts)) == {key: amount for key, amount in left.items() if amount}
     for source in ("paid", "promotional"):
@@ -137,6 +149,14 @@ def assert_sums(books: FoldedBooks, money: Mapping[str, Account]) -> None:
             if key[1] == source and row["amount"]
         }
         assert from_days == from_cohorts
+    months = ("asset", "source", "earned_month", "move", "month")
+    assert amounts(books.sums(COHORT_MONTHS, *months)) == amounts(books.sums(COHORTS, *months))
+    for unit, length in (("day", 10), ("month", 7)):
+        fine: Counter[tuple[object, ...]] = Counter()
+        for (asset, day, flow, counterparty), row in books.sums(DAYS, "asset", "day", "flow", "counterparty").items():
+            fine[asset, unit, str(day)[:length], flow, counterparty] += row["promotional"]
+        coarse = {key: value for key, value in amounts(books.sums(FLOWS, *FLOWS.key), "promotional").items() if key[1] == unit}
+        assert coarse == {key: value for key, value in fine.items() if value}
     moved = {"earned": "earned", "loaded": "earned", "restored": "redeemed"}
     flows: Counter[tuple[object, ...]] = Counter()
     for (asset, day, flow), row in books.sums(DAYS, "asset", "day", "flow").items():

@@ -1,5 +1,6 @@
 """Documents that were folded and the writes that follow from them. Pure: nothing is read or written here."""
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -7,7 +8,7 @@ import msgspec
 from msgspec import Struct
 
 from guerdon.database import Document
-from guerdon.projections.models import PARTITIONS, Aggregate, Increment, Source, Target, ViewGroup
+from guerdon.projections.models import PARTITIONS, Aggregate, Increment, KeyPart, Source, Target, ViewGroup
 from guerdon.projections.positions import Position
 
 States = dict[tuple[str, str], Struct]
@@ -104,10 +105,23 @@ class Batch:
             statement = {"q": {"_id": document["_id"]}, "u": document, "upsert": True}
             found.setdefault(states[key[0]], []).append(statement)
         prefix = f"{self.target.version}|{self.target.part}|"
-        for total in self._sums.values():
+        for total in self._with_rollups():
             if any(total.add.values()):
                 found.setdefault(total.aggregate.collection, []).append(self._increment(total, prefix))
         return found
+
+    def _with_rollups(self) -> Iterable[_Sum]:
+        rolled: dict[tuple[str, tuple[KeyPart, ...]], _Sum] = {}
+        for total in self._sums.values():
+            for rollup in total.aggregate.rollups:
+                for key in rollup.keys_of(total.key):
+                    name = (rollup.aggregate.collection, key)
+                    sums = rolled.get(name)
+                    if sums is None:
+                        rolled[name] = _Sum(rollup.aggregate, key, dict(total.add))
+                    else:
+                        _add(sums.add, total.add)
+        return (*self._sums.values(), *rolled.values())
 
     def _increment(self, total: _Sum, prefix: str) -> Document:
         aggregate = total.aggregate
@@ -123,9 +137,12 @@ class Batch:
         if total is None:
             self._sums[name] = _Sum(increment.aggregate, increment.key, dict(increment.add))
             return
-        add = total.add
-        for sum_name, amount in increment.add.items():
-            add[sum_name] = add.get(sum_name, 0) + amount
+        _add(total.add, increment.add)
+
+
+def _add(sums: dict[str, int], changes: Mapping[str, int]) -> None:
+    for name, change in changes.items():
+        sums[name] = sums.get(name, 0) + change
 
 
 def part_of(field: str) -> Document:

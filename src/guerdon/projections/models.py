@@ -30,6 +30,16 @@ class Aggregate:
     sums: tuple[str, ...]
     """Names of the integer fields."""
     indexes: tuple[IndexModel, ...] = ()
+    rollups: "tuple[Rollup, ...]" = ()
+
+
+@dataclass(frozen=True)
+class Rollup:
+    """Another aggregate whose rows are sums of the rows of an aggregate. A fold increments the fine rows alone."""
+
+    aggregate: Aggregate
+    keys_of: Callable[[tuple[KeyPart, ...]], Sequence[tuple[KeyPart, ...]]]
+    """Function that returns the rows to which a row with this key belongs. They have the same sums."""
 
 
 class Increment(NamedTuple):

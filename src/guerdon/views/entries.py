@@ -33,5 +33,5 @@ class FoldedEntry(Struct, frozen=True):
 
 
 AnyEntry = Entry | FoldedEntry
-FOLDED_FIELDS = tuple(each for each in FoldedEntry.__struct_encode_fields__ if each != "_id")
+FOLDED_FIELDS = tuple(each for each in FoldedEntry.__struct_encode_fields__ if each not in ("_id", "owner"))
 """Stored names of the fields, without `_id`."""

@@ -6,6 +6,7 @@ so that the rows add up to the balances by source too.
 """
 
 from collections.abc import Iterable
+from typing import NamedTuple
 
 from msgspec.structs import replace
 
@@ -108,11 +109,10 @@ def _fold_money(
         metadata = entry.metadata
         campaign, number = metadata.get("campaign", ""), metadata.get("version", "")
         version = int(number) if number.isdecimal() else 0
-    holds = state.holds
     if entry.lots is None and entry.hold is None:
-        moved: Net = {UNDATED: amount} if amount else {}
+        moved, held, holds = _Moved(_with_undated({}, amount), {}, state.holds)
     else:
-        moved, holds = _moved(state, entry)
+        moved, held, holds = _moved(state, entry)
     if flow is None:
         _shift(book, moved)
     else:
@@ -127,17 +127,17 @@ def _fold_money(
         key = (day, asset, flow or "adjusted", kind, counterparty if counterparty.startswith(SYSTEM) else WALLETS, campaign, offer)
         sums = {"amount": amount, "paid": amount - promotional, "promotional": promotional, "count": 1 if amount else 0}
         increments.append(Increment(DAYS, key, sums))
-    before, after, held = state.balance, entry.balance_after, entry.held_after - state.held
-    increments += _totals(asset, first=state.seq == 0, before=before, after=after, held=held)
-    increments += _lots(asset, net, calendar)
+    before, after, held_change = state.balance, entry.balance_after, entry.held_after - state.held
+    increments += _totals(asset, first=state.seq == 0, before=before, after=after, held=held_change)
+    increments += _lots(asset, net, held, calendar)
     for source, each, move, change in book.movements:
         key = (asset, source, each.month, each.campaign, each.version, move, month)
         increments.append(Increment(COHORTS, key, {"amount": change, "count": 1}))
     if flow is not None and entry.owner.startswith(MEMBER):
         if flow in ("earned", "clawed_back"):
-            increments.append(Increment(RANKINGS, (month, asset, entry.owner), {"earned": amount, "spent": 0}))
+            increments += _rankings(month, asset, entry.owner, {"earned": amount, "spent": 0})
         elif flow in ("redeemed", "restored"):
-            increments.append(Increment(RANKINGS, (month, asset, entry.owner), {"earned": 0, "spent": -amount}))
+            increments += _rankings(month, asset, entry.owner, {"earned": 0, "spent": -amount})
     queues = book.result()
     caused_by_holder = flow in HOLDER_FLOWS or kind == "hold"
     return Folded(
@@ -155,29 +155,51 @@ def _fold_money(
 # --- lots -----------------------------------------------------------------------------------------------------------
 
 
-def _moved(state: AccountReadModel, entry: AnyEntry) -> tuple[Net, tuple[HeldLots, ...]]:
-    """Return the change of each lot with its held value, and the holds after the entry."""
-    net: Net = {}
+class _Moved(NamedTuple):
+    """Effect of an entry on the lots of its account."""
+
+    net: Net
+    """Change of each lot, held value included."""
+    held: Net
+    """Change of the held value of each lot."""
+    holds: tuple[HeldLots, ...]
+    """Holds with dated value after the entry."""
+
+
+def _moved(state: AccountReadModel, entry: AnyEntry) -> _Moved:
     hold, lots, holds = entry.hold, entry.lots or (), state.holds
-    if hold is not None and hold.change > 0:
-        # The value is set aside and stays in its lots.
-        taken = tuple(replace(lot, amount=-lot.amount) for lot in lots)
-        return net, ((*holds, HeldLots(hold.seq, taken)) if taken else holds)
+    net: Net = {}
     for lot in lots:
         net[lot.dates] = net.get(lot.dates, 0) + lot.amount
-    if hold is not None:
-        held = next((each.lots for each in holds if each.seq == hold.seq), ())
-        holds = tuple([each for each in holds if each.seq != hold.seq])
-        if entry.amount:
-            rest = _without(held, lots)
-            holds = (*holds, HeldLots(hold.seq, rest)) if rest else holds
-        else:
-            for lot in held:
-                net[lot.dates] = net.get(lot.dates, 0) - lot.amount
-    undated = entry.amount - sum(net.values())
+    if hold is None:
+        return _Moved(_with_undated(net, entry.amount), {}, holds)
+    if hold.change > 0:
+        # The value is set aside and stays in its lots.
+        set_aside: Net = {dates: -change for dates, change in net.items()}
+        taken = tuple(replace(lot, amount=-lot.amount) for lot in lots)
+        holds = (*holds, HeldLots(hold.seq, taken)) if taken else holds
+        return _Moved({}, _with_undated(set_aside, hold.change), holds)
+    before = next((each.lots for each in holds if each.seq == hold.seq), ())
+    holds = tuple([each for each in holds if each.seq != hold.seq])
+    held: Net = {}
+    if entry.amount:
+        held = dict(net)
+        rest = _without(before, lots)
+        holds = (*holds, HeldLots(hold.seq, rest)) if rest else holds
+    else:
+        for lot in before:
+            held[lot.dates] = held.get(lot.dates, 0) - lot.amount
+            net[lot.dates] = net.get(lot.dates, 0) - lot.amount
+    return _Moved(_with_undated(net, entry.amount), _with_undated(held, hold.change), holds)
+
+
+def _with_undated(dated: Net, whole: int) -> Net:
+    """Return changes of lots that add up to `whole`: what the dated ones leave is undated."""
+    undated = whole - sum(dated.values())
+    changes = {dates: change for dates, change in dated.items() if change}
     if undated:
-        net[UNDATED] = undated
-    return {dates: change for dates, change in net.items() if change}, holds
+        changes[UNDATED] = undated
+    return changes
 
 
 def _without(held: Iterable[Lot], captured: Iterable[Lot]) -> tuple[Lot, ...]:
@@ -239,18 +261,22 @@ def _totals(asset: str, *, first: bool, before: int, after: int, held: int) -> l
     return [Increment(TOTALS, (asset,), sums)]
 
 
-def _lots(asset: str, net: Net, calendar: Calendar) -> list[Increment]:
+def _rankings(month: str, asset: str, owner: str, sums: dict[str, int]) -> list[Increment]:
+    return [Increment(RANKINGS, (period, asset, owner), sums) for period in (month, month[:4], "all")]
+
+
+def _lots(asset: str, net: Net, held: Net, calendar: Calendar) -> list[Increment]:
     increments: list[Increment] = []
-    for dates, change in net.items():
-        if change:
+    both: Net = {**net, **held} if held else net
+    for dates in both:
+        change, held_change = net.get(dates, 0), held.get(dates, 0)
+        if change or held_change:
             source, available_at, expires_at, _ = dates
-            available_on = (
-                ""
-                if available_at is None
-                else "awaiting"
-                if available_at == AWAITING_CONFIRMATION
-                else calendar.names(available_at)[0]
-            )
-            expires_on = "" if expires_at is None else calendar.names(expires_at)[0]
-            increments.append(Increment(LOTS, (asset, source, available_on, expires_on), {"amount": change}))
+            key = (asset, source, _day_of(available_at, calendar), _day_of(expires_at, calendar))
+            increments.append(Increment(LOTS, key, {"amount": change, "held": held_change}))
     return increments
+
+
+def _day_of(at: int | None, calendar: Calendar) -> str:
+    """Return the day of a date of a lot."""
+    return "" if at is None else "awaiting" if at == AWAITING_CONFIRMATION else calendar.names(at)[0]

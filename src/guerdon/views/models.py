@@ -9,7 +9,7 @@ from msgspec import Struct, field
 from pymongo import IndexModel
 
 from guerdon.ledger.models import Lot, LotDates, Source
-from guerdon.projections.models import Aggregate
+from guerdon.projections.models import Aggregate, KeyPart, Rollup
 
 BOOKS, BOOKS_VERSION = "books", 1
 """Name of the view group, and the version of its definition. A change of what is derived needs a new version."""
@@ -138,24 +138,20 @@ class MemberReadModel(Struct, frozen=True, omit_defaults=True):
     last_event_at: int | None = None
     months: tuple[str, ...] = ()
     """Months with at least one purchase, in order."""
+    purchases_by_month: dict[str, int] = {}
+    earliest: tuple[int, ...] = ()
+    latest: tuple[int, ...] = ()
+    """Times of the first and the last purchases, in order. Bounded: they replace a first or last purchase that is voided."""
     spent: dict[str, int] = {}
     """By currency: amount of the purchases less refunds, in minor units."""
     campaigns: tuple[str, ...] = ()
-    """Campaigns that have awarded the member at least once."""
+    """Campaigns that have awarded an event of the member at least once."""
 
 
 def _index(*names: str) -> IndexModel:
     return IndexModel([(name, 1) for name in names], name="_".join(names))
 
 
-DAYS = Aggregate(
-    "read_days",
-    ("day", "asset", "flow", "kind", "counterparty", "campaign", "offer"),
-    ("amount", "paid", "promotional", "count"),
-    (_index("version", "asset", "day"), _index("version", "campaign", "day"), _index("version", "offer", "day")),
-)
-"""Signed change of all wallets by day, flow and kind of entry. `counterparty` is a system account, or `wallets` for value from another
-wallet. `amount` is `paid + promotional`. The balance of a system account is minus the sum of the rows that name it."""
 FLOWS = Aggregate(
     "read_flows",
     ("asset", "unit", "period", "flow", "counterparty"),
@@ -163,6 +159,22 @@ FLOWS = Aggregate(
     (_index("version", "asset", "unit", "period"),),
 )
 """The same as `DAYS` in two sizes: `unit` is `day` or `month`, and `period` such as `2026-11-22` or `2026-11`. A report over years reads months."""
+
+
+def _flow_keys(key: tuple[KeyPart, ...]) -> tuple[tuple[KeyPart, ...], ...]:
+    day, asset, flow, _, counterparty, _, _ = key
+    return (asset, "day", day, flow, counterparty), (asset, "month", str(day)[:7], flow, counterparty)
+
+
+DAYS = Aggregate(
+    "read_days",
+    ("day", "asset", "flow", "kind", "counterparty", "campaign", "offer"),
+    ("amount", "paid", "promotional", "count"),
+    (_index("version", "asset", "day"), _index("version", "campaign", "day"), _index("version", "offer", "day")),
+    (Rollup(FLOWS, _flow_keys),),
+)
+"""Signed change of all wallets by day, flow and kind of entry. `counterparty` is a system account, or `wallets` for value from another
+wallet. `amount` is `paid + promotional`. The balance of a system account is minus the sum of the rows that name it."""
 TOTALS = Aggregate("read_totals", ("asset",), ("wallets", "balance", "held", "debt"), (_index("version", "asset"),))
 """Present state by asset: number of wallets, sum of balances, of held value, and of balances below zero (as a negative number)."""
 LOTS = Aggregate(
@@ -170,13 +182,6 @@ LOTS = Aggregate(
 )
 """Value that is left by its dates. `available_on` is a day, `awaiting` until a confirmation, or ""; `expires_on` is a day or "".
 `held` is the part of `amount` that is on hold, which does not expire."""
-COHORTS = Aggregate(
-    "read_cohorts",
-    ("asset", "source", "earned_month", "campaign", "campaign_version", "move", "month"),
-    ("amount", "count"),
-    (_index("version", "asset", "earned_month"), _index("version", "campaign")),
-)
-"""How the value that was earned in a month entered and left, by the month in which it did. First in, first out within a lot."""
 COHORT_MONTHS = Aggregate(
     "read_cohort_months",
     ("asset", "source", "earned_month", "move", "month"),
@@ -184,6 +189,21 @@ COHORT_MONTHS = Aggregate(
     (_index("version", "asset", "earned_month"),),
 )
 """The same as `COHORTS` without campaigns."""
+
+
+def _cohort_month_keys(key: tuple[KeyPart, ...]) -> tuple[tuple[KeyPart, ...], ...]:
+    return ((*key[:3], *key[5:]),)
+
+
+COHORTS = Aggregate(
+    "read_cohorts",
+    ("asset", "source", "earned_month", "campaign", "campaign_version", "move", "month"),
+    ("amount", "count"),
+    (_index("version", "asset", "earned_month"), _index("version", "campaign")),
+    (Rollup(COHORT_MONTHS, _cohort_month_keys),),
+)
+"""How the value that was earned in a month entered and left, by the month in which it did. First in, first out within a lot. The rules are
+those of `guerdon.views.cohorts`."""
 OFFERS = Aggregate(
     "read_offers", ("day", "offer", "offer_version", "move"), ("count", "amount"), (_index("version", "offer", "day"),)
 )
@@ -194,11 +214,14 @@ DECISIONS = Aggregate(
     ("count", "amount", "revenue"),
     (_index("version", "campaign", "day"),),
 )
-"""Decisions of a campaign on events by day of the event. `amount` was awarded, `revenue` is the amount of the awarded purchases less refunds."""
+"""Decisions of a campaign on events by day of the event. `outcome` is `awarded`, `capped`, `refused` or `not_matched` for an event that was
+evaluated; `taken_back`, with a negative amount, for a refund or void, by its own day for a void; `released` for value that waited for an event.
+`amount` was awarded, `revenue` is the amount of the awarded purchases less refunds: both are sums of `awarded` and `taken_back`."""
 CAMPAIGN_MEMBERS = Aggregate("read_campaign_members", ("campaign",), ("members",), (_index("version", "campaign"),))
-"""Number of members that a campaign has awarded at least once."""
+"""Number of members whose events a campaign has awarded at least once."""
 PURCHASES = Aggregate("read_purchases", ("day", "currency", "type"), ("count", "amount"), (_index("version", "day"),))
-"""Events by day of occurrence. `type` is `purchase`, `refund`, `void` or another type; refunds and voids have negative amounts."""
+"""Events by day of occurrence. `type` is `purchase`, `refund`, `void` or another type; refunds and voids have negative amounts.
+A void counts on its own day, with what earlier refunds have left of its event."""
 MEMBER_MONTHS = Aggregate(
     "read_member_months", ("first_month", "month"), ("members",), (_index("version", "month"), _index("version", "first_month"))
 )
@@ -212,7 +235,7 @@ RANKINGS = Aggregate(
         IndexModel([("version", 1), ("asset", 1), ("period", 1), ("spent", -1), ("owner", 1)], name="spent"),
     ),
 )
-"""Value that each owner earned and spent in a month (`2026-11`), a year (`2026`) and in `all` time, so that an index finds the highest. `spent`
+"""Value that each member earned, less what was clawed back, and spent, less what was restored, in a month (`2026-11`), a year (`2026`) and in `all` time, so that an index finds the highest. `spent`
 is positive."""
 
 AGGREGATES = (
