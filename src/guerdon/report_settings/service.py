@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from guerdon.calendar import Calendar
 from guerdon.clock import Clock
 from guerdon.database import Database, DuplicateKeyError
-from guerdon.errors import InvalidState, MonthClosed, NotFound
+from guerdon.errors import InvalidState, MonthClosed, NotFound, Validation
 from guerdon.permissions import Actor
 from guerdon.report_settings.models import (
     REPORT_SETTINGS,
@@ -37,6 +37,7 @@ class ReportSettingsService:
 
         Raises:
             NotFound: the asset does not exist.
+            Validation: the currency differs from that of the earlier versions.
             MonthClosed: the settings would apply to a closed month.
             InvalidState: other requests kept changing the settings, or there are too many versions.
         """
@@ -51,6 +52,8 @@ class ReportSettingsService:
             )
         for _ in range(WRITES_MAX):
             versions = await self.list_versions(asset)
+            if versions and versions[0].currency != body.currency:
+                raise Validation.at("/currency", f"must stay {versions[0].currency}: amounts in two currencies cannot be added up")
             current = next((each for each in versions if each.valid_from == valid_from), None)
             if current is not None and _content_of(current) == _content_of(body):
                 return current

@@ -31,8 +31,8 @@ def priced_months(
 ) -> dict[str, Priced]:
     """Return what was paid for the awards of each month. Pure.
 
-    `awards` are the net awards by month (`earned_month`), campaign and amount; `decisions` the awards and revenue by month, campaign and
-    currency; `sales` the purchases less refunds in the currency by month.
+    `awards` are the net awards by month (`earned_month`), campaign and amount; `decisions` the awards and revenue by month, campaign,
+    currency and outcome; `sales` the purchases less refunds in the currency by month.
 
     The awards of a campaign are shared between currencies as its decisions of the month are. Awards of a campaign without revenue in the
     month and the currency have no price. A purchase that several campaigns awarded is part of the revenue of each, so the revenue of all
@@ -43,9 +43,10 @@ def priced_months(
     revenue: defaultdict[tuple[str, str], int] = defaultdict(int)
     for row in decisions:
         key = (row["month"], row["campaign"])
-        awarded[key] += row["amount"]
+        amount = row["amount"] if row["outcome"] == "awarded" else 0
+        awarded[key] += amount
         if row["currency"] == currency:
-            in_currency[key] += row["amount"]
+            in_currency[key] += amount
             revenue[key] += row["revenue"]
     points: defaultdict[str, int] = defaultdict(int)
     goods: defaultdict[str, int] = defaultdict(int)
@@ -72,9 +73,8 @@ async def read_priced_months(snapshot: Snapshot, asset: str, month: str, currenc
     awards = [row for row in rows if row["month"] == row["earned_month"]]
     before = first_of_month(date(int(month[:4]), int(month[5:]), 1), 1).isoformat()
     campaigns = sorted({row["campaign"] for row in awards})
-    decisions = await snapshot.sums(
-        DECISIONS, {"campaign": {"$in": campaigns}, "day": {"$lt": before}}, ("day", "campaign", "currency")
-    )
+    outcomes = {"campaign": {"$in": campaigns}, "day": {"$lt": before}, "outcome": {"$in": ["awarded", "taken_back"]}}
+    decisions = await snapshot.sums(DECISIONS, outcomes, ("day", "campaign", "currency", "outcome"))
     days = await snapshot.sums(PURCHASES, {"day": {"$lt": before}, "currency": currency, "type": {"$in": list(SALES)}}, ("day",))
     sales: defaultdict[str, int] = defaultdict(int)
     for row in days:
