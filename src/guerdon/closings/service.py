@@ -146,12 +146,14 @@ class Closings:
         for attempt in range(ATTEMPTS_MAX):
             try:
                 return await self._insert(figures, content, sha256, request_id), True
-            except PyMongoError as error:
-                if not may_try_again(error):
-                    raise
+            except (PyMongoError, ClosingOrder) as error:
                 committed = await self._store.get(figures.month)
                 if committed is not None:
-                    return committed, committed.sha256 == sha256
+                    # The reply to our own commit may have been lost.
+                    record = await self._audit.get(committed.record)
+                    return committed, record is not None and record.request_id == request_id
+                if isinstance(error, ClosingOrder) or not may_try_again(error):
+                    raise
                 await asyncio.sleep(BACKOFF_SECONDS * (attempt + 1))
         raise DatabaseUnavailable("the database did not commit in time; nothing was closed", retry_after_seconds=1)
 
