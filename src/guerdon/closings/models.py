@@ -5,7 +5,7 @@ from pymongo import IndexModel
 
 from guerdon.report_settings.models import Month
 from guerdon.reports.accounting.models import BreakageFigures, DeferredFigures
-from guerdon.reports.money.models import BookBalance, LiabilityRow, LiabilityTotal, RollForwardTotal
+from guerdon.reports.money.models import BookBalance, LiabilityRow, LiabilityTotal, RollForwardRow
 from guerdon.types import PageQuery
 from guerdon.verification.closings import CLOSINGS
 
@@ -63,7 +63,7 @@ class AssetFigures(Struct, frozen=True, kw_only=True):
     """Code of the asset."""
     scale: int
     """Decimal places of the asset: amounts are minor units."""
-    roll_forward: RollForwardTotal
+    roll_forward: RollForwardRow
     """Roll-forward of the month."""
     liability: LiabilityFigures
     """Outstanding value at the end of the month."""

@@ -200,7 +200,7 @@ class Closings:
         return AssetFigures(
             asset=asset,
             scale=await self._frame.scale_of(asset),
-            roll_forward=roll.total,
+            roll_forward=roll.rows[0],
             liability=LiabilityFigures(rows=liability.rows, total=liability.total),
             deferred_revenue=await self._accounting.compute_deferred_revenue(snapshot, asset, month),
             breakage=await self._accounting.compute_breakage(snapshot, asset, month),

@@ -39,6 +39,7 @@ from guerdon.referrals import controller as referrals
 from guerdon.report_settings import controller as report_settings
 from guerdon.reports import controller as reports
 from guerdon.reports.accounting import controller as accounting
+from guerdon.reports.money import controller as money
 from guerdon.reversals import controller as reversals
 from guerdon.second_factor import controller as second_factor
 from guerdon.sessions import controller as sessions
@@ -96,6 +97,7 @@ def routes_of(services: Services, docs: system.DocsResource | None, metrics: Met
         *accounting.routes(services.accounting),
         *report_settings.routes(services.report_settings),
         *closings.routes(services.closings),
+        *money.routes(services.money_reports),
         *privacy.routes(services.erasures, services.exports),
         *([] if services.clock_control is None else simulated_clock.routes(services.clock_control)),
         *system.routes(docs, metrics, check_ready, open_metrics=open_metrics),

@@ -46,6 +46,7 @@ from guerdon.reports.accounting.controller import definitions_of as accounting_r
 from guerdon.reports.accounting.costs import costs_of
 from guerdon.reports.accounting.service import Accounting
 from guerdon.reports.frame import ReportFrame
+from guerdon.reports.money import controller as money
 from guerdon.reports.money.service import MoneyReports
 from guerdon.reports.reading import ViewReader
 from guerdon.reports.registry import Reports
@@ -115,8 +116,8 @@ class Services:
     exports: Exports
     views: Views
     report_frame: ReportFrame
-    reports: Reports
     money_reports: MoneyReports
+    reports: Reports
     accounting: Accounting
     report_settings: ReportSettingsService
     closings: Closings
@@ -187,6 +188,20 @@ def _privacy_on(
     return erasures, exports
 
 
+def _finance_on(
+    resources: Resources, frame: ReportFrame, audit: AuditLog
+) -> tuple[ReportSettingsService, Accounting, MoneyReports, Closings]:
+    """Return the services of finance. The figures of closed months are read where the reports are made."""
+    store = ClosingStore(resources.database)
+    settings = ReportSettingsService(
+        resources.database, resources.assets, frame.calendar, resources.clock, last_closed=store.last_closed
+    )
+    accounting = Accounting(frame, settings, store)
+    money_reports = MoneyReports(frame, costs_of(accounting))
+    closings = Closings(store, frame, money_reports, accounting, database=resources.database, audit=audit)
+    return settings, accounting, money_reports, closings
+
+
 def _services_on(resources: Resources, settings: Settings) -> Services:
     database, clock, ids, vault = resources.database, resources.clock, resources.ids, resources.vault
     ledger, assets = resources.ledger, resources.assets
@@ -200,10 +215,7 @@ def _services_on(resources: Resources, settings: Settings) -> Services:
     erasures, exports = _privacy_on(resources, people, wallets, vouchers, audit, days=settings.erased_external_id_days)
     views = Views(database, clock, books_group(ledger.calendar))
     report_frame = ReportFrame(ViewReader(database, views), assets, ledger.calendar, clock)
-    store = ClosingStore(database)
-    report_settings = ReportSettingsService(database, assets, ledger.calendar, clock, last_closed=store.last_closed)
-    accounting = Accounting(report_frame, report_settings, store)
-    money_reports = MoneyReports(report_frame, costs_of(accounting))
+    report_settings, accounting, money_reports, closings = _finance_on(resources, report_frame, audit)
     return Services(
         database=database,
         clock=clock,
@@ -255,11 +267,11 @@ def _services_on(resources: Resources, settings: Settings) -> Services:
         exports=exports,
         views=views,
         report_frame=report_frame,
-        reports=Reports(accounting_reports(accounting)),
         money_reports=money_reports,
+        reports=Reports([*money.definitions(money_reports), *accounting_reports(accounting)]),
         accounting=accounting,
         report_settings=report_settings,
-        closings=Closings(store, report_frame, money_reports, accounting, database=database, audit=audit),
+        closings=closings,
         clock_control=resources.control,
         clock_sync=resources.clock_sync,
     )

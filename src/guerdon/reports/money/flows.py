@@ -32,7 +32,7 @@ class FlowRow(NamedTuple):
 
     period: str
     """A day or a month."""
-    flow: str
+    flow: Flow
     counterparty: str
     sums: Sums
 
@@ -62,20 +62,20 @@ class Roll(NamedTuple):
 
     period: str
     opening: Sums
-    flows: Mapping[str, Sums]
+    flows: Mapping[Flow, Sums]
     closing: Sums
 
 
 async def read_roll_forward(snapshot: Snapshot, asset: str, days: DayRange) -> list[Roll]:
     """Return the periods of a range in order."""
     opening = total_of(await read_flows_before(snapshot, asset, days.first))
-    changes: defaultdict[tuple[str, str], Sums] = defaultdict(Sums)
+    changes: defaultdict[tuple[str, Flow], Sums] = defaultdict(Sums)
     for row in await _rows_within(snapshot, asset, days):
         key = (row.period if days.is_by_day else row.period[:7], row.flow)
         changes[key] = changes[key].plus(row.sums)
     rolls: list[Roll] = []
     for period in days.periods:
-        flows = {flow: changes[period, flow] for flow in FLOW_NAMES}
+        flows: dict[Flow, Sums] = {flow: changes[period, flow] for flow in FLOW_NAMES}
         closing = opening
         for sums in flows.values():
             closing = closing.plus(sums)

@@ -21,9 +21,11 @@ class RollForwardQuery(AssetRangeQuery, frozen=True, kw_only=True):
     """`paid` or `promotional`, to report on value of this source only. By default all value."""
 
 
-class RollForwardTotal(Struct, frozen=True, kw_only=True):
-    """Change of all wallets in a range: closing = opening + earned + loaded + restored - redeemed - expired - clawed_back + adjusted + transferred."""
+class RollForwardRow(Struct, frozen=True, kw_only=True):
+    """Change of all wallets in a period: closing = opening + earned + loaded + restored - redeemed - expired - clawed_back + adjusted + transferred."""
 
+    period: str
+    """Month (`2026-11`) or day (`2026-11-22`), or `total`. At the ends of the range a month has only the days of the range."""
     opening: int
     """Sum of the balances at the beginning."""
     earned: int
@@ -44,13 +46,6 @@ class RollForwardTotal(Struct, frozen=True, kw_only=True):
     """Value from other wallets less value to them, and exchanges with other assets. Without exchanges it is 0."""
     closing: int
     """Sum of the balances at the end."""
-
-
-class RollForwardRow(RollForwardTotal, frozen=True, kw_only=True):
-    """One period of a roll-forward."""
-
-    period: str
-    """Month (`2026-11`) or day (`2026-11-22`). At the ends of the range a month has only the days of the range."""
     closing_paid: int
     """Part of `closing` that is paid value. Debts are paid value below zero."""
     closing_promotional: int
@@ -77,7 +72,7 @@ class RollForward(ReportHead, frozen=True, kw_only=True):
 
     rows: list[RollForwardRow]
     """One row per period, oldest first."""
-    total: RollForwardTotal
+    total: RollForwardRow
     """The whole range."""
     check: RollForwardCheck
     """Proof that the figures tie to the balances."""

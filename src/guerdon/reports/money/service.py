@@ -44,9 +44,8 @@ from guerdon.reports.money.models import (
     RollForwardCheck,
     RollForwardQuery,
     RollForwardRow,
-    RollForwardTotal,
 )
-from guerdon.reports.periods import day_of, name_of
+from guerdon.reports.periods import DayRange, day_of, name_of
 from guerdon.reports.reading import Snapshot
 from guerdon.views.models import COHORT_MONTHS, RANKINGS, TOTALS
 
@@ -70,7 +69,7 @@ CostOf = Callable[[Snapshot, str, str, int], Awaitable[ValueCost | None]]
 
 async def face_value(_snapshot: Snapshot, asset: str, _month: str, outstanding: int) -> ValueCost | None:
     """Return the cost of money: what is outstanding, all of which is expected to be spent. Points have no value without a setting."""
-    return ValueCost(asset, lambda amount: amount, outstanding) if is_currency(asset) else None
+    return ValueCost(asset, int, outstanding) if is_currency(asset) else None
 
 
 class MoneyReports:
@@ -135,7 +134,8 @@ class MoneyReports:
         today, now_ms, calendar = self._frame.today, self._frame.clock.now_ms(), self._frame.calendar
         after = today + timedelta(days=query.days)
         times = (now_ms, calendar.midnight(after))
-        async with self._frame.open("expiring", asset=query.asset, wait_for=query.wait_for) as report:
+        days = DayRange(today, after, "day")
+        async with self._frame.open("expiring", asset=query.asset, days=days, wait_for=query.wait_for) as report:
             snapshot = report.snapshot
             where = {"expires_on": {"$gte": today.isoformat(), "$lt": after.isoformat()}}
             lots = await read_lots(snapshot, query.asset, where)
@@ -159,8 +159,7 @@ class MoneyReports:
         ]
         paid, promotional = sum(row.paid for row in rows), sum(row.promotional for row in rows)
         total = ExpiringTotal(amount=paid + promotional, paid=paid, promotional=promotional)
-        head = {**report.head, "starts": today.isoformat(), "ends": after.isoformat()}
-        return Expiring(**head, days=query.days, rows=rows, total=total, members=members, next_cursor=cursor)
+        return Expiring(**report.head, days=query.days, rows=rows, total=total, members=members, next_cursor=cursor)
 
     async def leaderboard(self, query: LeaderboardQuery) -> Leaderboard:
         """Return the members who earned or spent most in a period.
@@ -341,8 +340,9 @@ def _of(sums: Sums, source: str | None) -> int:
     return sums.paid if source == "paid" else sums.promotional if source == "promotional" else sums.amount
 
 
-def _roll_total(rows: list[RollForwardRow]) -> RollForwardTotal:
-    return RollForwardTotal(
+def _roll_total(rows: list[RollForwardRow]) -> RollForwardRow:
+    return RollForwardRow(
+        period="total",
         opening=rows[0].opening,
         earned=sum(row.earned for row in rows),
         loaded=sum(row.loaded for row in rows),
@@ -353,6 +353,8 @@ def _roll_total(rows: list[RollForwardRow]) -> RollForwardTotal:
         adjusted=sum(row.adjusted for row in rows),
         transferred=sum(row.transferred for row in rows),
         closing=rows[-1].closing,
+        closing_paid=rows[-1].closing_paid,
+        closing_promotional=rows[-1].closing_promotional,
     )
 
 
