@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from guerdon.calendar import first_of_month
 from guerdon.config import Settings
 from guerdon.logs import make_logger
 from guerdon.verification.closings import CLOSINGS
@@ -14,7 +15,9 @@ from guerdon.verification.service import verify
 from guerdon.wiring.routes import build_app
 from guerdon.wiring.services import Services, open_services
 from tests.clients import Caller, Log, ManualClock, client_of, problem
+from tests.commands import guerdon_here
 from tests.factories import Factory
+from tests.invariants.retail import guerdon
 from tests.months import Programme, move_to
 from tests.views.build import build_views
 
@@ -310,3 +313,25 @@ async def test_closing_needs_its_scopes(service: Caller, services: Services, ano
     assert (await reader.get("/v1/closings")).status_code == 200
     problem(await reader.post("/v1/closings", {"month": "2020-01"}), 403, "forbidden")
     problem(await anonymous.get("/v1/closings"), 401, "unauthenticated")
+
+
+async def test_command_closes_a_month(
+    service: Caller, services: Services, factory: Factory, settings: Settings, mongodb_url: str
+) -> None:
+    """The command follows the clock of the database, so it closes the month before the present one."""
+    await factory.wallet(100)
+    await build_views(services)
+    where = {"GUERDON_MONGODB_URL": mongodb_url, "GUERDON_MONGODB_DATABASE": settings.mongodb_database}
+    today = services.ledger.calendar.local(services.clock.now_ms()).date()
+    present, before = today.isoformat()[:7], first_of_month(today, -1).isoformat()[:7]
+    run = await guerdon("close", before, **where)
+    closed = (await service.get(f"/v1/closings/{before}")).json()
+    assert (run.status, run.out) == (0, f"{before} is closed, sha256 {closed['sha256']}\n"), run.err
+    run = await guerdon_here("close", before, "--json", **where)
+    assert (run.status, json.loads(run.out)) == (0, closed)
+    assert (await guerdon_here("close", before, **where)).out.startswith(f"{before} was closed at {closed['closed_at']}")
+    for month, words in ((present, "can be closed from"), ("2030", "is not a month")):
+        run = await guerdon_here("close", month, **where)
+        assert (run.status, words in run.err) == (2, True), run.err
+    assert closed["closed_by"] == "terminal"
+    await factory.assert_books_balance()
