@@ -29,7 +29,7 @@ from guerdon.reports.money.service import MoneyReports
 from guerdon.reports.reading import Snapshot
 from guerdon.verification import checkpoints
 from guerdon.verification.closings import MONTH_CLOSED, digest_of_text
-from guerdon.views.models import FLOWS
+from guerdon.views.models import TOTALS
 
 SETTLED_MS = checkpoints.AGE_MS
 """Time after the end of a month until which entries of the month may still be committed, in milliseconds."""
@@ -108,7 +108,11 @@ class Closings:
                 view_version=snapshot.version,
                 checkpoint=await checkpoints.newest_number(self._database),
                 previous=None if previous is None else previous.sha256,
-                assets=[await self._figures_of(snapshot, asset, month) for asset in await self._assets_of(snapshot, month)],
+                assets=[
+                    figures
+                    for asset in await _assets_of(snapshot)
+                    if (figures := await self._figures_of(snapshot, asset, month)) is not None
+                ],
             )
         return await self._store_once(figures, request_id)
 
@@ -186,13 +190,14 @@ class Closings:
     def _ends_at(self, month: str) -> int:
         return self._calendar.month_bounds(int(month[:4]), int(month[5:]))[1]
 
-    async def _assets_of(self, snapshot: Snapshot, month: str) -> list[str]:
-        """Return the assets that had value until the end of the month."""
-        rows = await snapshot.sums(FLOWS, {"unit": "month", "period": {"$lte": month}}, ("asset",))
-        return sorted(row["asset"] for row in rows)
+    async def _figures_of(self, snapshot: Snapshot, asset: str, month: str) -> AssetFigures | None:
+        """Return the figures of an asset, or None if it has had no value until the end of the month.
 
-    async def _figures_of(self, snapshot: Snapshot, asset: str, month: str) -> AssetFigures:
-        """Return the figures of an asset. Entries of a month that has passed cannot change, so each report may have a snapshot of its own."""
+        Entries of a month that has passed cannot change, so each report may have a snapshot of its own.
+        """
+        breakage = await self._accounting.compute_breakage(snapshot, asset, month)
+        if not breakage.rows:
+            return None
         first, after = f"{month}-01", f"{month_name(month_number(month) + 1)}-01"
         roll = await self._money.roll_forward(RollForwardQuery(asset=asset, starts=first, ends=after))
         liability = await self._money.liability(LiabilityQuery(asset=asset, at=after))
@@ -203,9 +208,14 @@ class Closings:
             roll_forward=roll.rows[0],
             liability=LiabilityFigures(rows=liability.rows, total=liability.total),
             deferred_revenue=await self._accounting.compute_deferred_revenue(snapshot, asset, month),
-            breakage=await self._accounting.compute_breakage(snapshot, asset, month),
+            breakage=breakage,
             trial_balance=TrialBalanceFigures(accounts=books.accounts, sum=books.sum),
         )
+
+
+async def _assets_of(snapshot: Snapshot) -> list[str]:
+    """Return the assets that have had value."""
+    return sorted(row["asset"] for row in await snapshot.sums(TOTALS, {}, ("asset",)))
 
 
 def _require_order(month: str, last: StoredClosing | None) -> None:

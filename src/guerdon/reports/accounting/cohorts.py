@@ -77,12 +77,17 @@ def _cumulative(ages: Mapping[int, Mapping[str, int]]) -> list[CohortState]:
 
 async def read_cohorts(snapshot: Snapshot, asset: str, month: str) -> CohortTable:
     """Return the cohorts of all value of an asset, with what happened up to the end of `month`."""
-    return CohortTable(await _sums(snapshot, COHORT_MONTHS, {"asset": asset, "month": {"$lte": month}}))
+    return CohortTable(await _sums(snapshot, COHORT_MONTHS, up_to(asset, month)))
 
 
 async def read_awarded_cohorts(snapshot: Snapshot, asset: str, month: str) -> CohortTable:
     """Return the cohorts of the value that campaigns awarded."""
-    return CohortTable(await _sums(snapshot, COHORTS, {"asset": asset, "month": {"$lte": month}, **AWARDED}))
+    return CohortTable(await _sums(snapshot, COHORTS, {**up_to(asset, month), **AWARDED}))
+
+
+def up_to(asset: str, month: str) -> Document:
+    """Return the condition for what happened up to the end of a month. Value was earned before, which an index can tell."""
+    return {"asset": asset, "earned_month": {"$lte": month}, "month": {"$lte": month}}
 
 
 async def _sums(snapshot: Snapshot, aggregate: Aggregate, where: Mapping[str, Any]) -> Sequence[Document]:

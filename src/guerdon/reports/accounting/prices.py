@@ -8,7 +8,7 @@ from msgspec import Struct
 
 from guerdon.calendar import first_of_month
 from guerdon.database import Document
-from guerdon.reports.accounting.cohorts import AWARDED
+from guerdon.reports.accounting.cohorts import AWARDED, up_to
 from guerdon.reports.reading import Snapshot
 from guerdon.views.models import COHORTS, DECISIONS, PURCHASES
 
@@ -68,7 +68,7 @@ def priced_months(
 async def read_priced_months(snapshot: Snapshot, asset: str, month: str, currency: str) -> dict[str, Priced]:
     """Return what was paid for the awards of each month up to `month`. Purchases belong to the month in which they occurred."""
     moves = {"$in": ["earned", "clawed_back", "adjusted"]}
-    where = {"asset": asset, "month": {"$lte": month}, "move": moves, **AWARDED}
+    where = {**up_to(asset, month), "move": moves, **AWARDED}
     rows = await snapshot.sums(COHORTS, where, ("earned_month", "campaign", "month"))
     awards = [row for row in rows if row["month"] == row["earned_month"]]
     before = first_of_month(date(int(month[:4]), int(month[5:]), 1), 1).isoformat()
