@@ -12,6 +12,7 @@ from guerdon.audit_log import controller as audit_log
 from guerdon.bulk import controller as bulk
 from guerdon.campaigns import controller as campaigns
 from guerdon.clock import Clock
+from guerdon.closings import controller as closings
 from guerdon.config import Settings, networks_of
 from guerdon.errors import DatabaseUnavailable
 from guerdon.events import controller as events
@@ -35,7 +36,9 @@ from guerdon.offers import controller as offers
 from guerdon.password_reset import controller as password_reset
 from guerdon.privacy import controller as privacy
 from guerdon.referrals import controller as referrals
+from guerdon.report_settings import controller as report_settings
 from guerdon.reports import controller as reports
+from guerdon.reports.accounting import controller as accounting
 from guerdon.reports.campaigns import controller as campaign_reports
 from guerdon.reports.money import controller as money
 from guerdon.reports.offers import controller as offer_reports
@@ -97,6 +100,9 @@ def routes_of(services: Services, docs: system.DocsResource | None, metrics: Met
         *reports.routes(services.reports),
         *campaign_reports.routes(services.campaign_reports),
         *offer_reports.routes(services.offer_reports),
+        *accounting.routes(services.accounting),
+        *report_settings.routes(services.report_settings),
+        *closings.routes(services.closings),
         *money.routes(services.money_reports),
         *privacy.routes(services.erasures, services.exports),
         *([] if services.clock_control is None else simulated_clock.routes(services.clock_control)),

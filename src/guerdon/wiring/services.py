@@ -16,6 +16,8 @@ from guerdon.campaigns.usage import CampaignUsages
 from guerdon.campaigns.warnings import KnownNames
 from guerdon.clock import Clock
 from guerdon.clock_sync import ClockSync
+from guerdon.closings.service import Closings
+from guerdon.closings.store import ClosingStore
 from guerdon.collections import ERASABLE_ROWS
 from guerdon.config import Settings
 from guerdon.database import Database
@@ -42,6 +44,10 @@ from guerdon.privacy.service import Erasures
 from guerdon.projections.reading import Views
 from guerdon.rate_limits.service import RateLimiter
 from guerdon.referrals.service import Referrals
+from guerdon.report_settings.service import ReportSettingsService
+from guerdon.reports.accounting.controller import definitions_of as accounting_reports
+from guerdon.reports.accounting.costs import costs_of
+from guerdon.reports.accounting.service import Accounting
 from guerdon.reports.campaigns import controller as campaign_reports
 from guerdon.reports.campaigns.service import CampaignReports
 from guerdon.reports.frame import ReportFrame
@@ -125,6 +131,9 @@ class Services:
     reports: Reports
     campaign_reports: CampaignReports
     offer_reports: OfferReports
+    accounting: Accounting
+    report_settings: ReportSettingsService
+    closings: Closings
     clock_control: ClockControl | None
     """None in production."""
     clock_sync: ClockSync | None
@@ -192,6 +201,20 @@ def _privacy_on(
     return erasures, exports
 
 
+def _finance_on(
+    resources: Resources, frame: ReportFrame, audit: AuditLog
+) -> tuple[ReportSettingsService, Accounting, MoneyReports, Closings]:
+    """Return the services of finance. The figures of closed months are read where the reports are made."""
+    store = ClosingStore(resources.database)
+    settings = ReportSettingsService(
+        resources.database, resources.assets, frame.calendar, resources.clock, last_closed=store.last_closed
+    )
+    accounting = Accounting(frame, settings, store)
+    money_reports = MoneyReports(frame, costs_of(accounting))
+    closings = Closings(store, frame, money_reports, accounting, database=resources.database, audit=audit)
+    return settings, accounting, money_reports, closings
+
+
 def _services_on(resources: Resources, settings: Settings) -> Services:
     database, clock, ids, vault = resources.database, resources.clock, resources.ids, resources.vault
     ledger, assets = resources.ledger, resources.assets
@@ -212,7 +235,7 @@ def _services_on(resources: Resources, settings: Settings) -> Services:
     report_frame = ReportFrame(ViewReader(database, views), assets, ledger.calendar, clock)
     about_campaigns = CampaignReports(report_frame, campaigns, usages)
     about_offers = OfferReports(report_frame, offers, refusals)
-    money_reports = MoneyReports(report_frame)
+    report_settings, accounting, money_reports, closings = _finance_on(resources, report_frame, audit)
     return Services(
         database=database,
         clock=clock,
@@ -277,10 +300,14 @@ def _services_on(resources: Resources, settings: Settings) -> Services:
                 *money.definitions(money_reports),
                 *campaign_reports.definitions(about_campaigns),
                 *offer_reports.definitions(about_offers),
+                *accounting_reports(accounting),
             ]
         ),
         campaign_reports=about_campaigns,
         offer_reports=about_offers,
+        accounting=accounting,
+        report_settings=report_settings,
+        closings=closings,
         clock_control=resources.control,
         clock_sync=resources.clock_sync,
     )
