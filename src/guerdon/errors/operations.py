@@ -44,6 +44,16 @@ class DatabaseUnavailable(OperationsError):
     page = "The database cannot be reached or has no primary at the moment. Retry with the same key."
 
 
+class ViewsNotBuilt(OperationsError):
+    code = "views-not-built"
+    status = 503
+    title = "Views are not built yet"
+    page = (
+        "Reports are read from views that workers build from the entries. No version of the views is complete yet. Run `guerdon worker`, "
+        "and retry after `Retry-After`."
+    )
+
+
 class ClockSkewed(OperationsError):
     code = "clock-skewed"
     status = 503

@@ -35,6 +35,7 @@ from guerdon.offers import controller as offers
 from guerdon.password_reset import controller as password_reset
 from guerdon.privacy import controller as privacy
 from guerdon.referrals import controller as referrals
+from guerdon.reports import controller as reports
 from guerdon.reversals import controller as reversals
 from guerdon.second_factor import controller as second_factor
 from guerdon.sessions import controller as sessions
@@ -88,6 +89,7 @@ def routes_of(services: Services, docs: system.DocsResource | None, metrics: Met
         *codes.routes(services.code_batches),
         *simulations.routes(services.simulations),
         *pos.routes(services.point_of_sale),
+        *reports.routes(services.reports),
         *privacy.routes(services.erasures, services.exports),
         *([] if services.clock_control is None else simulated_clock.routes(services.clock_control)),
         *system.routes(docs, metrics, check_ready, open_metrics=open_metrics),

@@ -38,6 +38,9 @@ from guerdon.privacy.exports import Exports
 from guerdon.privacy.service import Erasures
 from guerdon.rate_limits.service import RateLimiter
 from guerdon.referrals.service import Referrals
+from guerdon.reports.frame import ReportFrame
+from guerdon.reports.reading import ViewReader
+from guerdon.reports.registry import Reports
 from guerdon.reversals.service import Reversals
 from guerdon.second_factor.service import SecondFactors
 from guerdon.sessions.guard import LoginGuard
@@ -101,6 +104,8 @@ class Services:
     point_of_sale: PointOfSale
     erasures: Erasures
     exports: Exports
+    report_frame: ReportFrame
+    reports: Reports
     clock_control: ClockControl | None
     """None in production."""
     clock_sync: ClockSync | None
@@ -179,6 +184,7 @@ def _services_on(resources: Resources, settings: Settings) -> Services:
     tiers, campaigns, offers = _definitions_on(resources, settings, members)
     vouchers = Vouchers(ledger, offers, profiles, outbox=resources.outbox, database=database, clock=clock, ids=ids)
     erasures, exports = _privacy_on(resources, people, wallets, vouchers, audit, days=settings.erased_external_id_days)
+    report_frame = ReportFrame(ViewReader(database, clock), assets, ledger.calendar, clock)
     return Services(
         database=database,
         clock=clock,
@@ -228,6 +234,8 @@ def _services_on(resources: Resources, settings: Settings) -> Services:
         point_of_sale=PointOfSale(ledger, vouchers, offers, members, outbox=resources.outbox, clock=clock, ids=ids),
         erasures=erasures,
         exports=exports,
+        report_frame=report_frame,
+        reports=Reports([]),
         clock_control=resources.control,
         clock_sync=resources.clock_sync,
     )

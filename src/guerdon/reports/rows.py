@@ -1,0 +1,61 @@
+"""Rows of reports as tables."""
+
+import csv
+import io
+from collections.abc import Iterable
+from typing import Any, cast
+
+from msgspec import Struct
+from msgspec import inspect as mi
+
+from guerdon.history.statements import harmless
+from guerdon.reports.models import ReportHead
+
+Cell = str | int | float
+
+
+def row_type_of(report: type[ReportHead]) -> type[Struct]:
+    """Return the type of the rows of a report."""
+    fields = {each.name: each.type for each in cast(mi.StructType, mi.type_info(report)).fields}
+    return cast(mi.StructType, cast(mi.ListType, fields["rows"]).item_type).cls
+
+
+def columns_of(row: type[Struct]) -> tuple[str, ...]:
+    """Return the columns of the CSV of a report with these rows. Amounts are minor units, so the scale stands beside them."""
+    own = row.__struct_encode_fields__
+    return (*own, "scale") if "asset" in own else (*own, "asset", "scale")
+
+
+def file_name(report: ReportHead) -> str:
+    """Return a file name that is safe in a header and in any file system."""
+    parts = (report.report, report.asset, report.starts, report.ends)
+    return f"{'-'.join(part for part in parts if part)}.csv"
+
+
+def cells_of(row: Struct, report: ReportHead) -> list[Cell]:
+    """Return the cells of a row of a report, in the order of `columns_of`. Nothing is an empty cell."""
+    cells = [_cell(getattr(row, name)) for name in row.__struct_fields__]
+    own_asset = "asset" in row.__struct_encode_fields__
+    return [*cells, *(() if own_asset else (_cell(report.asset),)), _cell(report.scale)]
+
+
+def csv_of(report: ReportHead) -> bytes:
+    """Return the rows of a report as CSV with a header line."""
+    rows: list[Struct] = cast(Any, report).rows
+    return csv_lines([columns_of(row_type_of(type(report))), *(cells_of(row, report) for row in rows)])
+
+
+def csv_lines(rows: Iterable[Iterable[Cell]]) -> bytes:
+    """Return lines of CSV (RFC 4180) in UTF-8. Text that a spreadsheet would run as a formula begins with an apostrophe."""
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\r\n")
+    writer.writerows([harmless(cell) if isinstance(cell, str) else cell for cell in row] for row in rows)
+    return text.getvalue().encode()
+
+
+def _cell(value: Any) -> Cell:
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return value if isinstance(value, str | int | float) else str(value)
