@@ -6,6 +6,7 @@ from guerdon.audit_log import models as audit_log
 from guerdon.campaigns import models as campaigns
 from guerdon.events import models as events
 from guerdon.exchanges import models as exchanges
+from guerdon.exports import models as exports
 from guerdon.ledger import store as ledger
 from guerdon.members import models as members
 from guerdon.members import vault
@@ -42,11 +43,12 @@ INDEXES = {
     **vouchers.INDEXES,
     **codes.INDEXES,
     **simulations.INDEXES,
+    **exports.INDEXES,
     **privacy.INDEXES,
     **simulated_clock.INDEXES,
     **workers.INDEXES,
 }
-SEALED_FIELDS = [*vault.SEALED_FIELDS, *outbox.SEALED_FIELDS]
+SEALED_FIELDS = [*vault.SEALED_FIELDS, *outbox.SEALED_FIELDS, *exports.SEALED_FIELDS]
 """Fields that a rotation of the master keys seals with the new key."""
 ERASABLE_ROWS = [
     *sessions.ERASABLE_ROWS,

@@ -48,6 +48,7 @@ __all__ = [
     "PyMongoError",
     "ReadFrom",
     "Session",
+    "decode_document",
     "end_tasks",
     "may_try_again",
 ]
@@ -61,7 +62,7 @@ class Collection(Generic[T]):
         self._kind = kind
 
     def decode(self, document: Document) -> T:
-        return msgspec.convert(document, self._kind, builtin_types=_NATIVE)
+        return decode_document(document, self._kind)
 
     @staticmethod
     def encode(value: msgspec.Struct) -> Document:
@@ -214,6 +215,11 @@ class Database:
         for name, indexes in wanted.items():
             if indexes:
                 await self.raw[name].create_indexes(list(indexes))
+
+
+def decode_document(document: Document, kind: type[T]) -> T:
+    """Return a stored document as a struct."""
+    return msgspec.convert(document, kind, builtin_types=_NATIVE)
 
 
 async def end_tasks(*tasks: asyncio.Task[Any]) -> None:

@@ -16,6 +16,7 @@ from guerdon.config import Settings, networks_of
 from guerdon.errors import DatabaseUnavailable
 from guerdon.events import controller as events
 from guerdon.exchanges import controller as exchanges
+from guerdon.exports import controller as exports
 from guerdon.history import controller as history
 from guerdon.holds import controller as holds
 from guerdon.http.operation import Operation
@@ -90,6 +91,7 @@ def routes_of(services: Services, docs: system.DocsResource | None, metrics: Met
         *simulations.routes(services.simulations),
         *pos.routes(services.point_of_sale),
         *reports.routes(services.reports),
+        *exports.routes(services.export_jobs, services.clock),
         *privacy.routes(services.erasures, services.exports),
         *([] if services.clock_control is None else simulated_clock.routes(services.clock_control)),
         *system.routes(docs, metrics, check_ready, open_metrics=open_metrics),

@@ -1,6 +1,6 @@
 """Services of one process, built over its resources."""
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -23,6 +23,10 @@ from guerdon.events.replay import EventReplays
 from guerdon.events.service import Events
 from guerdon.events.voiding import EventVoids
 from guerdon.exchanges.service import Exchanges, Rates
+from guerdon.exports.files import FileStore
+from guerdon.exports.running import Exporter, ExportLimits
+from guerdon.exports.service import ExportJobs
+from guerdon.exports.sources import ExportSources
 from guerdon.history.service import History
 from guerdon.history.streams import RecheckActor, Streams
 from guerdon.holds.service import Holds
@@ -104,6 +108,9 @@ class Services:
     point_of_sale: PointOfSale
     erasures: Erasures
     exports: Exports
+    export_sources: ExportSources
+    export_jobs: ExportJobs
+    exporter: Exporter
     report_frame: ReportFrame
     reports: Reports
     clock_control: ClockControl | None
@@ -151,12 +158,27 @@ def _people_on(resources: Resources, settings: Settings) -> _People:
 
 
 def _privacy_on(
-    resources: Resources, people: _People, wallets: Wallets, vouchers: Vouchers, audit: AuditLog, *, days: int
+    resources: Resources,
+    people: _People,
+    wallets: Wallets,
+    vouchers: Vouchers,
+    audit: AuditLog,
+    *,
+    days: int,
+    withdraw_files: Callable[[], Awaitable[None]],
 ) -> tuple[Erasures, Exports]:
     database, clock, ledger = resources.database, resources.clock, resources.ledger
     members, _, _, factors, sessions, profiles = people
     erasures = Erasures(
-        database, members, sessions, ledger=ledger, audit=audit, clock=clock, belongings=ERASABLE_ROWS, external_id_days=days
+        database,
+        members,
+        sessions,
+        ledger=ledger,
+        audit=audit,
+        clock=clock,
+        belongings=ERASABLE_ROWS,
+        external_id_days=days,
+        withdraw_files=withdraw_files,
     )
     exports = Exports(
         database,
@@ -173,6 +195,22 @@ def _privacy_on(
     return erasures, exports
 
 
+def _exports_on(resources: Resources, settings: Settings, reports: Reports) -> tuple[ExportSources, ExportJobs, Exporter]:
+    database, clock = resources.database, resources.clock
+    sources = ExportSources(
+        reports,
+        database=database,
+        vault=resources.vault,
+        assets=resources.assets,
+        calendar=resources.ledger.calendar,
+        read_from=settings.reports_read_preference,
+    )
+    files = FileStore(database, resources.vault)
+    limits = ExportLimits(hours=settings.export_hours, rows_max=settings.export_rows_max, mib_max=settings.export_mib_max)
+    jobs = ExportJobs(sources, files, database=database, clock=clock, ids=resources.ids)
+    return sources, jobs, Exporter(sources, files, limits, database=database, clock=clock)
+
+
 def _services_on(resources: Resources, settings: Settings) -> Services:
     database, clock, ids, vault = resources.database, resources.clock, resources.ids, resources.vault
     ledger, assets = resources.ledger, resources.assets
@@ -183,7 +221,17 @@ def _services_on(resources: Resources, settings: Settings) -> Services:
     holds, reversals = Holds(ledger, database=database, clock=clock), Reversals(ledger, transactions, database=database)
     tiers, campaigns, offers = _definitions_on(resources, settings, members)
     vouchers = Vouchers(ledger, offers, profiles, outbox=resources.outbox, database=database, clock=clock, ids=ids)
-    erasures, exports = _privacy_on(resources, people, wallets, vouchers, audit, days=settings.erased_external_id_days)
+    reports = Reports([])
+    export_sources, export_jobs, exporter = _exports_on(resources, settings, reports)
+    erasures, exports = _privacy_on(
+        resources,
+        people,
+        wallets,
+        vouchers,
+        audit,
+        days=settings.erased_external_id_days,
+        withdraw_files=export_jobs.withdraw_members,
+    )
     report_frame = ReportFrame(ViewReader(database, clock), assets, ledger.calendar, clock)
     return Services(
         database=database,
@@ -234,8 +282,11 @@ def _services_on(resources: Resources, settings: Settings) -> Services:
         point_of_sale=PointOfSale(ledger, vouchers, offers, members, outbox=resources.outbox, clock=clock, ids=ids),
         erasures=erasures,
         exports=exports,
+        export_sources=export_sources,
+        export_jobs=export_jobs,
+        exporter=exporter,
         report_frame=report_frame,
-        reports=Reports([]),
+        reports=reports,
         clock_control=resources.control,
         clock_sync=resources.clock_sync,
     )
