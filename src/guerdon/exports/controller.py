@@ -2,7 +2,7 @@
 
 import re
 from base64 import b64encode
-from typing import Any
+from typing import Any, NamedTuple
 
 from guerdon.clock import Clock
 from guerdon.errors import Forbidden, InvalidState, NotFound, Overloaded
@@ -87,7 +87,17 @@ class ExportJobsResource:
         """
         job = await self._exports.get_file(actor_of(req), export_id)
         note(req, **_facts(job))
-        _send_file(req, resp, job, self._exports)
+        sent = _sent_of(req, job)
+        resp.stream = self._exports.send(job, sent.part, gzip=sent.gzip)
+        _describe(resp, job, sent)
+
+
+class _Sent(NamedTuple):
+    """Part and encoding of a file that is sent."""
+
+    part: ByteRange
+    partial: bool
+    gzip: bool
 
 
 def _facts(job: ExportJob) -> dict[str, str]:
@@ -100,27 +110,30 @@ def _facts(job: ExportJob) -> dict[str, str]:
     }
 
 
-def _send_file(req: Request, resp: Response, job: ExportJob, exports: ExportJobs) -> None:
-    spec, part = FORMATS[job.format], _range_of(req, job)
-    gzip = spec.compresses and part is None and _accepts_gzip(req)
-    digest = job.gzip_sha256 if gzip else job.sha256
+def _sent_of(req: Request, job: ExportJob) -> _Sent:
+    part = _range_of(req, job)
+    if part is not None:
+        return _Sent(part, partial=True, gzip=False)
+    return _Sent(ByteRange(0, job.size_bytes - 1), partial=False, gzip=FORMATS[job.format].compresses and _accepts_gzip(req))
+
+
+def _describe(resp: Response, job: ExportJob, sent: _Sent) -> None:
+    """Set the headers of a download."""
+    digest = job.gzip_sha256 if sent.gzip else job.sha256
     assert digest is not None
-    whole = ByteRange(0, job.size_bytes - 1)
-    resp.stream = exports.send(job, part or whole, gzip=gzip)
-    resp.content_type = spec.media_type
+    resp.content_type = FORMATS[job.format].media_type
     resp.set_header("Content-Disposition", f'attachment; filename="{file_name(job)}"')
     resp.set_header("Repr-Digest", f"sha-256=:{b64encode(digest).decode()}:")
-    resp.set_header("ETag", _tag_of(job, gzip=gzip))
+    resp.set_header("ETag", _tag_of(job, gzip=sent.gzip))
     resp.set_header("Accept-Ranges", "bytes")
     resp.append_header("Vary", "Accept-Encoding")
-    if gzip:
+    if sent.gzip:
         resp.set_header("Content-Encoding", "gzip")
-        return
-    sent = part or whole
-    resp.content_length = sent.last - sent.first + 1
-    if part is not None:
+    else:
+        resp.content_length = sent.part.last - sent.part.first + 1
+    if sent.partial:
         resp.status = 206
-        resp.set_header("Content-Range", f"bytes {part.first}-{part.last}/{job.size_bytes}")
+        resp.set_header("Content-Range", f"bytes {sent.part.first}-{sent.part.last}/{job.size_bytes}")
 
 
 def file_name(job: ExportJob) -> str:

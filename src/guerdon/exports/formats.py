@@ -15,7 +15,7 @@ XLSX_ROWS_MAX = 50_000
 
 
 class FormatSpec(Struct, frozen=True):
-    """How a format is written and sent."""
+    """Encoding and media type of a format."""
 
     media_type: str
     encode: Encoder

@@ -9,7 +9,7 @@ from pymongo import IndexModel
 from guerdon.clock import optional_rfc3339, rfc3339
 from guerdon.erasable_data import SealedField
 from guerdon.exports.formats import FileFormat
-from guerdon.types import PageQuery, Text
+from guerdon.types import EXPECTED, PageQuery, Text
 
 EXPORT_JOBS, EXPORT_CHUNKS = "export_jobs", "export_chunks"
 INDEXES: dict[str, list[IndexModel]] = {
@@ -41,7 +41,7 @@ ReportName = Annotated[
     Meta(
         max_length=40,
         pattern=r"^[a-z][a-z-]{0,39}$(?!\n)",
-        extra={"expected": "must be the name of a report, such as roll-forward"},
+        extra={EXPECTED: "must be the name of a report, such as roll-forward"},
     ),
 ]
 ExportParameters = Annotated[
@@ -51,8 +51,8 @@ ExportParameters = Annotated[
             Meta(
                 min_length=1,
                 max_length=40,
-                pattern=r"^[a-z_]+$(?!\n)",
-                extra={"expected": "must consist of lower-case letters and _"},
+                pattern=r"^[a-z][a-z0-9_]*$(?!\n)",
+                extra={EXPECTED: "must consist of lower-case letters, digits and _, and begin with a letter"},
             ),
         ],
         Text | int | bool,

@@ -31,7 +31,7 @@ async def encode_parquet(table: Table) -> AsyncGenerator[bytes]:
         await writing
     finally:
         bridge.close()
-        with suppress(Exception):  # The error of an abandoned file interests nobody.
+        with suppress(Exception):  # The error of an abandoned file has no reader.
             await writing
         await table.pages.aclose()
 

@@ -92,7 +92,7 @@ class ListReader:
             yield [self._event_row(event, refunds.get(f"{event.owner}/{event.id}")) for event in page]
 
     async def vouchers(self, wanted: VouchersFilter) -> Pages:
-        """Yield the vouchers, in the order of their issue. Codes are left out: whoever reads the file could use them."""
+        """Yield the vouchers, in the order of their issue. Codes are left out, because a reader of the file could use them."""
         await self._read_scales()
         where: Document = {"issued_at": self._times(wanted)}
         if wanted.offer is not None:

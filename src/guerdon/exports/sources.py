@@ -1,4 +1,4 @@
-"""What can be exported: six lists, and every report."""
+"""Sources of exports: six lists, and every report."""
 
 from datetime import datetime
 
@@ -32,7 +32,7 @@ REPORTS_SCOPE = "reports:read"
 
 
 class ExportRequest(Struct, frozen=True):
-    """What to export, and in which format."""
+    """Content and format of an export."""
 
     list: ListName | None
     report: str | None

@@ -1,4 +1,4 @@
-"""Tables: what a list or a report gives, and what a format writes."""
+"""Tables: the form in which lists and reports are handed to the formats."""
 
 from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import Literal, NamedTuple

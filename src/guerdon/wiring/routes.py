@@ -91,7 +91,7 @@ def routes_of(services: Services, docs: system.DocsResource | None, metrics: Met
         *simulations.routes(services.simulations),
         *pos.routes(services.point_of_sale),
         *reports.routes(services.reports),
-        *exports.routes(services.export_jobs, services.clock),
+        *exports.routes(services.exporting.jobs, services.clock),
         *privacy.routes(services.erasures, services.exports),
         *([] if services.clock_control is None else simulated_clock.routes(services.clock_control)),
         *system.routes(docs, metrics, check_ready, open_metrics=open_metrics),

@@ -1,6 +1,6 @@
 """Services of one process, built over its resources."""
 
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -64,6 +64,14 @@ from guerdon.wallets.service import Wallets
 from guerdon.wiring.resources import Resources, open_resources
 
 
+class ExportServices(NamedTuple):
+    """Services of exports."""
+
+    sources: ExportSources
+    jobs: ExportJobs
+    exporter: Exporter
+
+
 @dataclass(frozen=True)
 class Services:
     """All services of one process, over one database and one clock."""
@@ -108,9 +116,7 @@ class Services:
     point_of_sale: PointOfSale
     erasures: Erasures
     exports: Exports
-    export_sources: ExportSources
-    export_jobs: ExportJobs
-    exporter: Exporter
+    exporting: ExportServices
     report_frame: ReportFrame
     reports: Reports
     clock_control: ClockControl | None
@@ -164,8 +170,8 @@ def _privacy_on(
     vouchers: Vouchers,
     audit: AuditLog,
     *,
-    days: int,
-    withdraw_files: Callable[[], Awaitable[None]],
+    settings: Settings,
+    exporting: ExportServices,
 ) -> tuple[Erasures, Exports]:
     database, clock, ledger = resources.database, resources.clock, resources.ledger
     members, _, _, factors, sessions, profiles = people
@@ -177,8 +183,8 @@ def _privacy_on(
         audit=audit,
         clock=clock,
         belongings=ERASABLE_ROWS,
-        external_id_days=days,
-        withdraw_files=withdraw_files,
+        external_id_days=settings.erased_external_id_days,
+        withdraw_files=exporting.jobs.withdraw_members,
     )
     exports = Exports(
         database,
@@ -195,7 +201,7 @@ def _privacy_on(
     return erasures, exports
 
 
-def _exports_on(resources: Resources, settings: Settings, reports: Reports) -> tuple[ExportSources, ExportJobs, Exporter]:
+def _exports_on(resources: Resources, settings: Settings, reports: Reports) -> ExportServices:
     database, clock = resources.database, resources.clock
     sources = ExportSources(
         reports,
@@ -208,7 +214,7 @@ def _exports_on(resources: Resources, settings: Settings, reports: Reports) -> t
     files = FileStore(database, resources.vault)
     limits = ExportLimits(hours=settings.export_hours, rows_max=settings.export_rows_max, mib_max=settings.export_mib_max)
     jobs = ExportJobs(sources, files, database=database, clock=clock, ids=resources.ids)
-    return sources, jobs, Exporter(sources, files, limits, database=database, clock=clock)
+    return ExportServices(sources, jobs, Exporter(sources, files, limits, database=database, clock=clock))
 
 
 def _services_on(resources: Resources, settings: Settings) -> Services:
@@ -221,18 +227,10 @@ def _services_on(resources: Resources, settings: Settings) -> Services:
     holds, reversals = Holds(ledger, database=database, clock=clock), Reversals(ledger, transactions, database=database)
     tiers, campaigns, offers = _definitions_on(resources, settings, members)
     vouchers = Vouchers(ledger, offers, profiles, outbox=resources.outbox, database=database, clock=clock, ids=ids)
-    reports = Reports([])
-    export_sources, export_jobs, exporter = _exports_on(resources, settings, reports)
-    erasures, exports = _privacy_on(
-        resources,
-        people,
-        wallets,
-        vouchers,
-        audit,
-        days=settings.erased_external_id_days,
-        withdraw_files=export_jobs.withdraw_members,
-    )
     report_frame = ReportFrame(ViewReader(database, clock), assets, ledger.calendar, clock)
+    reports = Reports([])
+    exporting = _exports_on(resources, settings, reports)
+    erasures, exports = _privacy_on(resources, people, wallets, vouchers, audit, settings=settings, exporting=exporting)
     return Services(
         database=database,
         clock=clock,
@@ -282,9 +280,7 @@ def _services_on(resources: Resources, settings: Settings) -> Services:
         point_of_sale=PointOfSale(ledger, vouchers, offers, members, outbox=resources.outbox, clock=clock, ids=ids),
         erasures=erasures,
         exports=exports,
-        export_sources=export_sources,
-        export_jobs=export_jobs,
-        exporter=exporter,
+        exporting=exporting,
         report_frame=report_frame,
         reports=reports,
         clock_control=resources.control,
