@@ -35,7 +35,7 @@ class Exports:
         """An export that a worker has written."""
         created = await self.create(**body)
         assert (created["status"], created["rows"], created["sha256"], created["expires_at"]) == ("waiting", 0, None, None)
-        await self.services.exporting.exporter.work(1)
+        await self.services.exporter.work(1)
         export = await self.read(created["id"])
         assert (export["status"], export["error"]) == ("done", None), export
         return export

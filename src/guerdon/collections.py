@@ -13,12 +13,14 @@ from guerdon.members import vault
 from guerdon.offers import models as offers
 from guerdon.password_reset import models as password_reset
 from guerdon.privacy import models as privacy
+from guerdon.projections import positions as projections
 from guerdon.second_factor import models as second_factor
 from guerdon.sessions import models as sessions
 from guerdon.simulated_clock import models as simulated_clock
 from guerdon.simulations import models as simulations
 from guerdon.tiers import models as tiers
 from guerdon.verification import checkpoints
+from guerdon.views import models as views
 from guerdon.vouchers import models as vouchers
 from guerdon.vouchers.codes import models as codes
 from guerdon.wallets import models as wallets
@@ -46,6 +48,8 @@ INDEXES = {
     **exports.INDEXES,
     **privacy.INDEXES,
     **simulated_clock.INDEXES,
+    **projections.INDEXES,
+    **views.INDEXES,
     **workers.INDEXES,
 }
 SEALED_FIELDS = [*vault.SEALED_FIELDS, *outbox.SEALED_FIELDS, *exports.SEALED_FIELDS]

@@ -93,12 +93,12 @@ async def test_a_file_exists_only_when_it_is_complete(exports: Exports) -> None:
 
 async def test_a_file_expires_and_is_removed(exports: Exports, database: Database, clock: ManualClock) -> None:
     export = await exports.done(list="wallets")
-    assert await exports.services.exporting.exporter.remove_due() == 0
+    assert await exports.services.exporter.remove_due() == 0
     clock.advance(days=1)
     assert (await exports.read(export["id"]))["status"] == "expired", "before a worker has removed it"
     problem(await exports.file(export), 409, "invalid-state")
-    assert await exports.services.exporting.exporter.remove_due() == 1
-    assert await exports.services.exporting.exporter.remove_due() == 0
+    assert await exports.services.exporter.remove_due() == 1
+    assert await exports.services.exporter.remove_due() == 0
     assert await database.raw[EXPORT_CHUNKS].count_documents({}) == 0
     row = await database.raw[EXPORT_JOBS].find_one({"_id": export["id"]})
     assert row is not None
@@ -133,7 +133,7 @@ async def test_one_caller_cannot_fill_the_queue(exports: Exports, services: Serv
     problem(await exports.service.post("/v1/exports", {"list": "wallets"}), 409, "invalid-state")
     other = anonymous.with_token(await services.access.create_key("other", ["*"]))
     assert (await other.post("/v1/exports", {"list": "wallets"})).status_code == 202
-    await services.exporting.exporter.work(1)
+    await services.exporter.work(1)
     assert (await exports.service.post("/v1/exports", {"list": "wallets"})).status_code == 202
 
 
@@ -154,7 +154,7 @@ async def test_a_worker_starts_the_file_of_a_dead_worker_again(
         ]
         await factory.bulk(debits)
     created = await exports.create(list="entries")
-    exporter = exports.services.exporting.exporter
+    exporter = exports.services.exporter
     task = asyncio.create_task(exporter.work(1))
     while not (await exports.read(created["id"]))["bytes"]:
         await asyncio.sleep(0)
@@ -180,7 +180,7 @@ async def test_a_worker_without_the_lease_writes_nothing(
 ) -> None:
     """Two workers at the same lane: the later start wins, and the earlier one ends without a word."""
     created = await exports.create(list="wallets")
-    files = exports.services.exporting.exporter._files
+    files = exports.services.exporter._files
     make = files.writer
 
     def writer(*arguments: Any) -> Any:
@@ -189,14 +189,14 @@ async def test_a_worker_without_the_lease_writes_nothing(
 
         async def finish_late() -> Any:
             monkeypatch.undo()
-            await exports.services.exporting.exporter.work(1)
+            await exports.services.exporter.work(1)
             return await finish()
 
         made.finish = finish_late
         return made
 
     monkeypatch.setattr(files, "writer", writer)
-    await exports.services.exporting.exporter.work(1)
+    await exports.services.exporter.work(1)
     export = await exports.read(created["id"])
     await exports.content(export)
     chunks = [row["_id"] async for row in database.raw[EXPORT_CHUNKS].find({}, {"_id": 1})]
@@ -209,11 +209,11 @@ async def test_an_export_fails_after_several_starts(exports: Exports, monkeypatc
     async def fail(*_: Any) -> Any:
         raise RuntimeError
 
-    monkeypatch.setattr(exports.services.exporting.exporter._sources, "open", fail)
+    monkeypatch.setattr(exports.services.exporter.sources, "open", fail)
     for _ in range(STARTS_MAX):
         with pytest.raises(RuntimeError):
-            await exports.services.exporting.exporter.work(1)
-    await exports.services.exporting.exporter.work(1)
+            await exports.services.exporter.work(1)
+    await exports.services.exporter.work(1)
     export = await exports.read(created["id"])
     assert (export["status"], export["error"]) == ("failed", f"the export was started {STARTS_MAX} times without an end")
     problem(await exports.file(created), 409, "invalid-state")
@@ -230,13 +230,13 @@ async def test_an_export_beyond_the_limits_fails_and_says_why(
     exports: Exports, factory: Factory, database: Database, limits: ExportLimits, words: str
 ) -> None:
     await factory.wallet(0)
-    exports.services.exporting.exporter._limits = limits
+    exports.services.exporter._limits = limits
     created = await exports.create(list="entries")
-    await exports.services.exporting.exporter.work(1)
+    await exports.services.exporter.work(1)
     export = await exports.read(created["id"])
     assert export["status"] == "failed"
     assert words in export["error"]
-    await exports.services.exporting.exporter.remove_due()
+    await exports.services.exporter.remove_due()
     assert await database.raw[EXPORT_CHUNKS].count_documents({}) == 0
     assert (await exports.read(created["id"]))["status"] == "failed"
 
@@ -245,10 +245,10 @@ async def test_a_workbook_with_too_many_rows_is_refused(
     exports: Exports, factory: Factory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await factory.wallet(0)
-    spec = exports.services.exporting.exporter.__class__._counted.__globals__["FORMATS"]
+    spec = exports.services.exporter.__class__._counted.__globals__["FORMATS"]
     monkeypatch.setitem(spec, "xlsx", spec["xlsx"].__class__(spec["xlsx"].media_type, spec["xlsx"].encode, (), rows_max=1))
     created = await exports.create(list="entries", format="xlsx")
-    await exports.services.exporting.exporter.work(1)
+    await exports.services.exporter.work(1)
     export = await exports.read(created["id"])
     assert (export["status"], export["error"]) == (
         "failed", "xlsx holds at most 1 rows; use csv or parquet, or narrow the query",
@@ -260,10 +260,10 @@ async def test_writes_during_an_export_neither_repeat_nor_omit_rows(
 ) -> None:
     wallets = [await factory.wallet(10) for _ in range(4)]
     before = {row["id"] for row in await exports.rows(list="entries")}
-    reading = exports.services.exporting.exporter._sources.open.__globals__["ListReader"].entries.__globals__
+    reading = exports.services.exporter.sources.open.__globals__["ListReader"].entries.__globals__
     monkeypatch.setitem(reading, "PAGE_ROWS", 1)
     created = await exports.create(list="entries")
-    task = asyncio.create_task(exports.services.exporting.exporter.work(1))
+    task = asyncio.create_task(exports.services.exporter.work(1))
     number = 0
     while not task.done():
         number += 1

@@ -276,7 +276,7 @@ async def test_an_erased_member_has_no_personal_data_in_any_file(exports: Export
     withdrawn = await exports.read(before["id"])
     assert (withdrawn["status"], withdrawn["error"] is None) == ("expired", False)
     assert (await exports.file(others)).status_code == 200
-    await exports.services.exporting.exporter.remove_due()
+    await exports.services.exporter.remove_due()
     assert await database.raw[EXPORT_CHUNKS].count_documents({"_id": {"$gt": before["id"], "$lt": before["id"] + "0"}}) == 0
 
     rows = {row["id"]: row for row in await exports.rows(list="members", personal=True)}
@@ -290,7 +290,7 @@ async def test_a_file_that_is_written_during_an_erasure_is_written_again(
     body = {"external_id": "ada", "email": "ada@example.com", "attributes": {}}
     member = (await service.post("/v1/members", body)).json()["id"]
     created = await exports.create(list="members", personal=True)
-    files = exports.services.exporting.exporter._files
+    files = exports.services.exporter._files
     make = files.writer
 
     def writer(*arguments: Any) -> Any:
@@ -307,7 +307,7 @@ async def test_a_file_that_is_written_during_an_erasure_is_written_again(
         return made
 
     monkeypatch.setattr(files, "writer", writer)
-    await exports.services.exporting.exporter.work(1)
+    await exports.services.exporter.work(1)
     content = await exports.content(await exports.read(created["id"]))
     assert member in content.decode()
     assert b"ada" not in content
@@ -357,7 +357,7 @@ async def test_a_format_without_its_extra_is_refused(
     [error] = problem(await exports.service.post("/v1/exports", {"list": "wallets", "format": form}), 422, "validation")["errors"]
     assert error["pointer"] == "/format"
     assert f"pip install 'guerdon[{form}]'" in error["detail"]
-    await exports.services.exporting.exporter.work(1)
+    await exports.services.exporter.work(1)
     export = await exports.read(created["id"])
     assert export["status"] == "failed"
     assert f"guerdon[{form}]" in export["error"], "a worker that lacks it says so too"
@@ -374,7 +374,7 @@ async def test_a_list_needs_the_scope_that_reads_it(exports: Exports, anonymous:
     problem(await anonymous.post("/v1/exports", {"list": name}), 401, "unauthenticated")
     answer = await both.post("/v1/exports", {"list": name})
     assert answer.status_code == 202
-    await exports.services.exporting.exporter.work(1)
+    await exports.services.exporter.work(1)
     path = f"/v1/exports/{answer.json()['id']}"
     assert (await both.get(f"{path}/file")).status_code == 200
     problem(await alone.get(f"{path}/file"), 403, "forbidden")
@@ -397,6 +397,6 @@ async def test_creation_and_download_are_in_the_audit_log(exports: Exports) -> N
 
 async def test_secondaries_are_asked_only_for_what_they_have(exports: Exports, factory: Factory) -> None:
     """With a single member there is no secondary, and the primary answers."""
-    exports.services.exporting.sources._read_from = "secondaryPreferred"
+    exports.services.exporter.sources._read_from = "secondaryPreferred"
     wallet = await factory.wallet(10)
     assert [row["id"] for row in await exports.rows(list="wallets")] == [wallet]

@@ -50,7 +50,7 @@ class Exporter:
     def __init__(self, sources: ExportSources, files: FileStore, limits: ExportLimits, *, database: Database, clock: Clock) -> None:
         self._database = database
         self._jobs: Collection[ExportJob] = database.collection(EXPORT_JOBS, ExportJob)
-        self._sources = sources
+        self.sources = sources
         self._files = files
         self._limits = limits
         self._clock = clock
@@ -135,7 +135,7 @@ class Exporter:
             # The session now knows a time at which everything before the export is committed, so a secondary answers only when it has that.
             await self._database.client.admin.command("ping", session=session)
             request = ExportRequest(job.list, job.report, job.format, job.query, job.personal)
-            table, as_of = await self._sources.open(request, job.as_of, session)
+            table, as_of = await self.sources.open(request, job.as_of, session)
             counted = Table(table.columns, self._counted(table.pages, writer, job))
             async with aclosing(FORMATS[job.format].encode(counted)) as pieces:
                 async for piece in pieces:

@@ -9,7 +9,6 @@ from guerdon.calendar import Calendar
 from guerdon.clock import Clock, rfc3339
 from guerdon.errors import NotFound
 from guerdon.http.operation import JSON_TYPE, Request, Response, send
-from guerdon.ledger.models import parse_location
 from guerdon.reports.models import CSV_TYPE, DEFINITIONS, ReportHead
 from guerdon.reports.periods import DayRange, HasRange, range_of
 from guerdon.reports.reading import Snapshot, ViewReader
@@ -72,8 +71,7 @@ class ReportFrame:
             ViewsNotBuilt: no version of the views is complete yet.
         """
         scale = None if asset is None else await self.scale_of(asset)
-        located = None if wait_for is None else parse_location(wait_for)
-        stale = located is not None and not await self.views.wait_for(*located)
+        stale = wait_for is not None and not await self.views.wait_for(wait_for)
         async with self.views.open() as snapshot:
             head = {
                 "report": name,
@@ -83,7 +81,7 @@ class ReportFrame:
                 "ends": None if days is None else days.after.isoformat(),
                 "time_zone": self.calendar.zone.key,
                 "as_of": rfc3339(snapshot.as_of_ms),
-                "behind_seconds": max(0, self.clock.now_ms() - snapshot.as_of_ms) / 1000,
+                "behind_seconds": snapshot.behind_seconds,
                 "stale": stale,
                 "view_version": snapshot.version,
                 "definition": f"{DEFINITIONS}#{name}",

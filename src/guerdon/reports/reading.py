@@ -1,30 +1,25 @@
-"""Reading the rows of the view group `books`: one snapshot per report, sums over partitions, and freshness."""
+"""Reading the rows of the view group `books`: one snapshot per report, and the sums over partitions."""
 
-import asyncio
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
-from guerdon.clock import Clock
 from guerdon.database import Database, Document, Session
 from guerdon.errors import ViewsNotBuilt
-from guerdon.projections.models import PARTITIONS, Aggregate
-from guerdon.views.models import ACCOUNT_STATES, BOOKS, BOOKS_VERSION
-
-POSITIONS = "positions"
-WAIT_SECONDS, WAIT_STEP_SECONDS = 2.0, 0.05
-"""Longest wait for a transaction, and the interval at which the view is looked at."""
+from guerdon.projections.models import Aggregate
+from guerdon.projections.reading import Views
 
 
 class Snapshot:
     """The rows of one version of the views at one time."""
 
-    def __init__(self, database: Database, session: Session, version: int, as_of_ms: int) -> None:
+    def __init__(self, database: Database, session: Session, version: int, as_of_ms: int, behind_seconds: float) -> None:
         self.database = database
         self.session = session
         self.version = version
         self.as_of_ms = as_of_ms
-        """Time up to which every change is included."""
+        """Time up to which every change is included, in milliseconds."""
+        self.behind_seconds = behind_seconds
 
     async def sums(self, aggregate: Aggregate, where: Mapping[str, Any], by: Sequence[str]) -> list[Document]:
         """Return the sums of the rows that match `where`, as documents with the fields of `by` and all sums of the aggregate."""
@@ -39,36 +34,30 @@ class Snapshot:
 class ViewReader:
     """Access to the views for reports."""
 
-    def __init__(self, database: Database, clock: Clock) -> None:
+    def __init__(self, database: Database, views: Views) -> None:
         self._database = database
-        self._clock = clock
+        self._views = views
 
     @asynccontextmanager
     async def open(self) -> AsyncGenerator[Snapshot]:
-        """Open a snapshot: all rows of a report are read as they were at one time.
+        """Open a snapshot: all rows of a report are read as they were at one time, and add up to each other.
 
         Raises:
             ViewsNotBuilt: no version of the views is complete yet.
         """
+        # Asked before the snapshot is taken, so that its rows include at least what was committed before `as_of`.
+        freshness = await self._views.freshness()
+        if freshness.as_of is None or freshness.behind_seconds is None:
+            raise ViewsNotBuilt(_NOT_BUILT[freshness.state == "building"], retry_after_seconds=5)
         async with self._database.client.start_session(snapshot=True) as session:
-            version = BOOKS_VERSION
-            yield Snapshot(self._database, session, version, await self._as_of(version, session))
+            yield Snapshot(self._database, session, freshness.view_version, freshness.as_of, freshness.behind_seconds)
 
-    async def wait_for(self, account: str, seq: int) -> bool:
-        """Wait until the entry `seq` of an account is included. Return False if it is not after `WAIT_SECONDS`."""
-        ends_at = self._clock.monotonic() + WAIT_SECONDS
-        states = self._database.raw[ACCOUNT_STATES]
-        while True:
-            row = await states.find_one({"_id": f"{BOOKS_VERSION}|{account}"}, {"seq": 1})
-            if row is not None and row["seq"] >= seq:
-                return True
-            if self._clock.monotonic() >= ends_at:
-                return False
-            await asyncio.sleep(WAIT_STEP_SECONDS)
+    async def wait_for(self, transaction_id: str) -> bool:
+        """Wait for up to two seconds until a transaction is included. Return True if it is."""
+        return await self._views.wait_for(transaction_id)
 
-    async def _as_of(self, version: int, session: Session) -> int:
-        names = [f"{BOOKS}@{version}/{part}" for part in range(PARTITIONS)]
-        rows = await self._database.raw[POSITIONS].find({"_id": {"$in": names}}, {"at": 1}, session=session).to_list()
-        if len(rows) < PARTITIONS:
-            raise ViewsNotBuilt("the views have not been built yet; run a worker and try again", retry_after_seconds=5)
-        return min(row["at"] for row in rows)
+
+_NOT_BUILT = {
+    True: "a worker builds the views for the first time; try again when it has finished",
+    False: "the views have not been built yet; run `guerdon worker` and try again",
+}

@@ -3,6 +3,7 @@
 import csv
 import io
 from collections.abc import Iterable
+from functools import cache
 from typing import Any, cast
 
 from msgspec import Struct
@@ -16,8 +17,21 @@ Cell = str | int | float
 
 def row_type_of(report: type[ReportHead]) -> type[Struct]:
     """Return the type of the rows of a report."""
-    fields = {each.name: each.type for each in cast(mi.StructType, mi.type_info(report)).fields}
-    return cast(mi.StructType, cast(mi.ListType, fields["rows"]).item_type).cls
+    return _table_of(report)[1]
+
+
+@cache
+def _table_of(report: type[ReportHead]) -> tuple[str, type[Struct]]:
+    """Return the field with the rows of a report, which is the first list of structs, and their type."""
+    for each in cast(mi.StructType, mi.type_info(report)).fields:
+        if isinstance(each.type, mi.ListType) and isinstance(each.type.item_type, mi.StructType):
+            return each.name, each.type.item_type.cls
+    raise TypeError(f"{report.__name__} has no rows")
+
+
+def rows_of(report: ReportHead) -> list[Struct]:
+    """Return the rows of a report."""
+    return cast("list[Struct]", getattr(report, _table_of(type(report))[0]))
 
 
 def columns_of(row: type[Struct]) -> tuple[str, ...]:
@@ -41,8 +55,7 @@ def cells_of(row: Struct, report: ReportHead) -> list[Cell]:
 
 def csv_of(report: ReportHead) -> bytes:
     """Return the rows of a report as CSV with a header line."""
-    rows: list[Struct] = cast(Any, report).rows
-    return csv_lines([columns_of(row_type_of(type(report))), *(cells_of(row, report) for row in rows)])
+    return csv_lines([columns_of(row_type_of(type(report))), *(cells_of(row, report) for row in rows_of(report))])
 
 
 def csv_lines(rows: Iterable[Iterable[Cell]]) -> bytes:

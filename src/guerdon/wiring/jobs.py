@@ -81,10 +81,10 @@ def simulation_jobs(services: Services) -> list[Job]:
 def export_jobs(services: Services) -> list[Job]:
     """Return one job for each lane of exports, and the job that removes their files."""
     writing = [
-        Job(f"exports-{lane}", exporting.EVERY_MS, partial(services.exporting.exporter.work, lane), limit_ms=exporting.LIMIT_MS)
+        Job(f"exports-{lane}", exporting.EVERY_MS, partial(services.exporter.work, lane), limit_ms=exporting.LIMIT_MS)
         for lane in range(1, EXPORT_LANES + 1)
     ]
-    return [*writing, Job("export-files", exporting.REMOVE_EVERY_MS, services.exporting.exporter.remove_due)]
+    return [*writing, Job("export-files", exporting.REMOVE_EVERY_MS, services.exporter.remove_due)]
 
 
 def _postman_of(services: Services, settings: Settings, log: FilteringBoundLogger) -> recovery_jobs.ResetMailer:

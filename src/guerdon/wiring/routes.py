@@ -37,6 +37,7 @@ from guerdon.password_reset import controller as password_reset
 from guerdon.privacy import controller as privacy
 from guerdon.referrals import controller as referrals
 from guerdon.reports import controller as reports
+from guerdon.reports.money import controller as money
 from guerdon.reversals import controller as reversals
 from guerdon.second_factor import controller as second_factor
 from guerdon.sessions import controller as sessions
@@ -91,7 +92,8 @@ def routes_of(services: Services, docs: system.DocsResource | None, metrics: Met
         *simulations.routes(services.simulations),
         *pos.routes(services.point_of_sale),
         *reports.routes(services.reports),
-        *exports.routes(services.exporting.jobs, services.clock),
+        *exports.routes(services.export_jobs, services.clock),
+        *money.routes(services.money_reports),
         *privacy.routes(services.erasures, services.exports),
         *([] if services.clock_control is None else simulated_clock.routes(services.clock_control)),
         *system.routes(docs, metrics, check_ready, open_metrics=open_metrics),

@@ -40,9 +40,12 @@ from guerdon.password_reset.service import PasswordResets
 from guerdon.permissions import Actor
 from guerdon.privacy.exports import Exports
 from guerdon.privacy.service import Erasures
+from guerdon.projections.reading import Views
 from guerdon.rate_limits.service import RateLimiter
 from guerdon.referrals.service import Referrals
 from guerdon.reports.frame import ReportFrame
+from guerdon.reports.money import controller as money
+from guerdon.reports.money.service import MoneyReports
 from guerdon.reports.reading import ViewReader
 from guerdon.reports.registry import Reports
 from guerdon.reversals.service import Reversals
@@ -54,6 +57,7 @@ from guerdon.simulations.running import Simulator
 from guerdon.simulations.service import Simulations
 from guerdon.tiers.service import Tiers
 from guerdon.transactions.service import Transactions
+from guerdon.views.group import books_group
 from guerdon.vouchers.codes.generation import CodeGeneration
 from guerdon.vouchers.codes.service import CodeBatches
 from guerdon.vouchers.pos.service import PointOfSale
@@ -62,14 +66,6 @@ from guerdon.wallets.administration import WalletAdministration
 from guerdon.wallets.assets import Assets
 from guerdon.wallets.service import Wallets
 from guerdon.wiring.resources import Resources, open_resources
-
-
-class ExportServices(NamedTuple):
-    """Services of exports."""
-
-    sources: ExportSources
-    jobs: ExportJobs
-    exporter: Exporter
 
 
 @dataclass(frozen=True)
@@ -116,8 +112,11 @@ class Services:
     point_of_sale: PointOfSale
     erasures: Erasures
     exports: Exports
-    exporting: ExportServices
+    export_jobs: ExportJobs
+    exporter: Exporter
+    views: Views
     report_frame: ReportFrame
+    money_reports: MoneyReports
     reports: Reports
     clock_control: ClockControl | None
     """None in production."""
@@ -171,7 +170,7 @@ def _privacy_on(
     audit: AuditLog,
     *,
     settings: Settings,
-    exporting: ExportServices,
+    files: ExportJobs,
 ) -> tuple[Erasures, Exports]:
     database, clock, ledger = resources.database, resources.clock, resources.ledger
     members, _, _, factors, sessions, profiles = people
@@ -184,7 +183,7 @@ def _privacy_on(
         clock=clock,
         belongings=ERASABLE_ROWS,
         external_id_days=settings.erased_external_id_days,
-        withdraw_files=exporting.jobs.withdraw_members,
+        withdraw_files=files.withdraw_members,
     )
     exports = Exports(
         database,
@@ -201,7 +200,7 @@ def _privacy_on(
     return erasures, exports
 
 
-def _exports_on(resources: Resources, settings: Settings, reports: Reports) -> ExportServices:
+def _exports_on(resources: Resources, settings: Settings, reports: Reports) -> tuple[ExportJobs, Exporter]:
     database, clock = resources.database, resources.clock
     sources = ExportSources(
         reports,
@@ -214,7 +213,7 @@ def _exports_on(resources: Resources, settings: Settings, reports: Reports) -> E
     files = FileStore(database, resources.vault)
     limits = ExportLimits(hours=settings.export_hours, rows_max=settings.export_rows_max, mib_max=settings.export_mib_max)
     jobs = ExportJobs(sources, files, database=database, clock=clock, ids=resources.ids)
-    return ExportServices(sources, jobs, Exporter(sources, files, limits, database=database, clock=clock))
+    return jobs, Exporter(sources, files, limits, database=database, clock=clock)
 
 
 def _services_on(resources: Resources, settings: Settings) -> Services:
@@ -227,10 +226,12 @@ def _services_on(resources: Resources, settings: Settings) -> Services:
     holds, reversals = Holds(ledger, database=database, clock=clock), Reversals(ledger, transactions, database=database)
     tiers, campaigns, offers = _definitions_on(resources, settings, members)
     vouchers = Vouchers(ledger, offers, profiles, outbox=resources.outbox, database=database, clock=clock, ids=ids)
-    report_frame = ReportFrame(ViewReader(database, clock), assets, ledger.calendar, clock)
-    reports = Reports([])
-    exporting = _exports_on(resources, settings, reports)
-    erasures, exports = _privacy_on(resources, people, wallets, vouchers, audit, settings=settings, exporting=exporting)
+    views = Views(database, clock, books_group(ledger.calendar))
+    report_frame = ReportFrame(ViewReader(database, views), assets, ledger.calendar, clock)
+    money_reports = MoneyReports(report_frame)
+    reports = Reports(money.definitions(money_reports))
+    export_jobs, exporter = _exports_on(resources, settings, reports)
+    erasures, exports = _privacy_on(resources, people, wallets, vouchers, audit, settings=settings, files=export_jobs)
     return Services(
         database=database,
         clock=clock,
@@ -280,8 +281,11 @@ def _services_on(resources: Resources, settings: Settings) -> Services:
         point_of_sale=PointOfSale(ledger, vouchers, offers, members, outbox=resources.outbox, clock=clock, ids=ids),
         erasures=erasures,
         exports=exports,
-        exporting=exporting,
+        export_jobs=export_jobs,
+        exporter=exporter,
+        views=views,
         report_frame=report_frame,
+        money_reports=money_reports,
         reports=reports,
         clock_control=resources.control,
         clock_sync=resources.clock_sync,
