@@ -25,6 +25,7 @@ from guerdon.verification.rows import ENTRY_ROW_FIELDS
 from guerdon.wallets.models import ASSETS
 from guerdon.workers.models import LEASES
 from tools.query_plans.codes import CODE_QUERIES
+from tools.query_plans.finance import FINANCE_QUERIES
 from tools.query_plans.notation import (
     AFTER,
     DOWN,
@@ -491,6 +492,7 @@ QUERIES = {
         *VOUCHER_QUERIES,
         *POS_QUERIES,
         *CODE_QUERIES,
+        *FINANCE_QUERIES,
         *SIMULATION_QUERIES,
         *TIMELINE_QUERIES,
         *JOBS,

@@ -12,10 +12,12 @@ from guerdon.audit_log import controller as audit_log
 from guerdon.bulk import controller as bulk
 from guerdon.campaigns import controller as campaigns
 from guerdon.clock import Clock
+from guerdon.closings import controller as closings
 from guerdon.config import Settings, networks_of
 from guerdon.errors import DatabaseUnavailable
 from guerdon.events import controller as events
 from guerdon.exchanges import controller as exchanges
+from guerdon.exports import controller as exports
 from guerdon.history import controller as history
 from guerdon.holds import controller as holds
 from guerdon.http.operation import Operation
@@ -35,7 +37,9 @@ from guerdon.offers import controller as offers
 from guerdon.password_reset import controller as password_reset
 from guerdon.privacy import controller as privacy
 from guerdon.referrals import controller as referrals
+from guerdon.report_settings import controller as report_settings
 from guerdon.reports import controller as reports
+from guerdon.reports.accounting import controller as accounting
 from guerdon.reports.campaigns import controller as campaign_reports
 from guerdon.reports.members import controller as member_reports
 from guerdon.reports.money import controller as money
@@ -99,6 +103,10 @@ def routes_of(services: Services, docs: system.DocsResource | None, metrics: Met
         *campaign_reports.routes(services.campaign_reports),
         *offer_reports.routes(services.offer_reports),
         *member_reports.routes(services.member_reports),
+        *accounting.routes(services.accounting),
+        *report_settings.routes(services.report_settings),
+        *closings.routes(services.closings),
+        *exports.routes(services.export_jobs, services.clock),
         *money.routes(services.money_reports),
         *privacy.routes(services.erasures, services.exports),
         *([] if services.clock_control is None else simulated_clock.routes(services.clock_control)),

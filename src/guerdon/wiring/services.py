@@ -16,6 +16,8 @@ from guerdon.campaigns.usage import CampaignUsages
 from guerdon.campaigns.warnings import KnownNames
 from guerdon.clock import Clock
 from guerdon.clock_sync import ClockSync
+from guerdon.closings.service import Closings
+from guerdon.closings.store import ClosingStore
 from guerdon.collections import ERASABLE_ROWS
 from guerdon.config import Settings
 from guerdon.database import Database
@@ -25,6 +27,10 @@ from guerdon.events.replay import EventReplays
 from guerdon.events.service import Events
 from guerdon.events.voiding import EventVoids
 from guerdon.exchanges.service import Exchanges, Rates
+from guerdon.exports.files import FileStore
+from guerdon.exports.running import Exporter, ExportLimits
+from guerdon.exports.service import ExportJobs
+from guerdon.exports.sources import ExportSources
 from guerdon.history.service import History
 from guerdon.history.streams import RecheckActor, Streams
 from guerdon.holds.service import Holds
@@ -42,8 +48,13 @@ from guerdon.privacy.service import Erasures
 from guerdon.projections.reading import Views
 from guerdon.rate_limits.service import RateLimiter
 from guerdon.referrals.service import Referrals
+from guerdon.report_settings.service import ReportSettingsService
+from guerdon.reports.accounting.controller import definitions_of as accounting_reports
+from guerdon.reports.accounting.costs import costs_of
+from guerdon.reports.accounting.service import Accounting
 from guerdon.reports.campaigns import controller as campaign_reports
 from guerdon.reports.campaigns.service import CampaignReports
+from guerdon.reports.campaigns.service import costs_of as costs_of_campaigns
 from guerdon.reports.frame import ReportFrame
 from guerdon.reports.members import controller as member_reports
 from guerdon.reports.members.service import MemberReports
@@ -121,6 +132,8 @@ class Services:
     timelines: Timelines
     erasures: Erasures
     exports: Exports
+    export_jobs: ExportJobs
+    exporter: Exporter
     views: Views
     report_frame: ReportFrame
     money_reports: MoneyReports
@@ -128,6 +141,9 @@ class Services:
     campaign_reports: CampaignReports
     offer_reports: OfferReports
     member_reports: MemberReports
+    accounting: Accounting
+    report_settings: ReportSettingsService
+    closings: Closings
     clock_control: ClockControl | None
     """None in production."""
     clock_sync: ClockSync | None
@@ -173,12 +189,27 @@ def _people_on(resources: Resources, settings: Settings) -> _People:
 
 
 def _privacy_on(
-    resources: Resources, people: _People, wallets: Wallets, vouchers: Vouchers, audit: AuditLog, *, days: int
+    resources: Resources,
+    people: _People,
+    wallets: Wallets,
+    vouchers: Vouchers,
+    audit: AuditLog,
+    *,
+    settings: Settings,
+    files: ExportJobs,
 ) -> tuple[Erasures, Exports]:
     database, clock, ledger = resources.database, resources.clock, resources.ledger
     members, _, _, factors, sessions, profiles = people
     erasures = Erasures(
-        database, members, sessions, ledger=ledger, audit=audit, clock=clock, belongings=ERASABLE_ROWS, external_id_days=days
+        database,
+        members,
+        sessions,
+        ledger=ledger,
+        audit=audit,
+        clock=clock,
+        belongings=ERASABLE_ROWS,
+        external_id_days=settings.erased_external_id_days,
+        withdraw_files=files.withdraw_members,
     )
     exports = Exports(
         database,
@@ -195,6 +226,36 @@ def _privacy_on(
     return erasures, exports
 
 
+def _finance_on(
+    resources: Resources, frame: ReportFrame, audit: AuditLog
+) -> tuple[ReportSettingsService, Accounting, MoneyReports, Closings]:
+    """Return the services of finance. The figures of closed months are read where the reports are made."""
+    store = ClosingStore(resources.database)
+    settings = ReportSettingsService(
+        resources.database, resources.assets, frame.calendar, resources.clock, last_closed=store.last_closed
+    )
+    accounting = Accounting(frame, settings, store)
+    money_reports = MoneyReports(frame, costs_of(accounting))
+    closings = Closings(store, frame, money_reports, accounting, database=resources.database, audit=audit)
+    return settings, accounting, money_reports, closings
+
+
+def _exports_on(resources: Resources, settings: Settings, reports: Reports) -> tuple[ExportJobs, Exporter]:
+    database, clock = resources.database, resources.clock
+    sources = ExportSources(
+        reports,
+        database=database,
+        vault=resources.vault,
+        assets=resources.assets,
+        calendar=resources.ledger.calendar,
+        read_from=settings.reports_read_preference,
+    )
+    files = FileStore(database, resources.vault)
+    limits = ExportLimits(hours=settings.export_hours, rows_max=settings.export_rows_max, mib_max=settings.export_mib_max)
+    jobs = ExportJobs(sources, files, database=database, clock=clock, ids=resources.ids)
+    return jobs, Exporter(sources, files, limits, database=database, clock=clock)
+
+
 def _services_on(resources: Resources, settings: Settings) -> Services:
     database, clock, ids, vault = resources.database, resources.clock, resources.ids, resources.vault
     ledger, assets = resources.ledger, resources.assets
@@ -209,14 +270,24 @@ def _services_on(resources: Resources, settings: Settings) -> Services:
     vouchers = Vouchers(
         ledger, offers, profiles, refusals=refusals, outbox=resources.outbox, database=database, clock=clock, ids=ids
     )
-    erasures, exports = _privacy_on(resources, people, wallets, vouchers, audit, days=settings.erased_external_id_days)
     views = Views(database, clock, books_group(ledger.calendar))
     usages = CampaignUsages(campaigns, members, ledger, assets=assets, clock=clock)
     report_frame = ReportFrame(ViewReader(database, views), assets, ledger.calendar, clock)
-    about_campaigns = CampaignReports(report_frame, campaigns, usages)
     about_offers = OfferReports(report_frame, offers, refusals)
     about_members = MemberReports(report_frame, tiers)
-    money_reports = MoneyReports(report_frame)
+    report_settings, accounting, money_reports, closings = _finance_on(resources, report_frame, audit)
+    about_campaigns = CampaignReports(report_frame, campaigns, usages, costs_of_campaigns(report_settings))
+    reports = Reports(
+        [
+            *money.definitions(money_reports),
+            *campaign_reports.definitions(about_campaigns),
+            *offer_reports.definitions(about_offers),
+            *member_reports.definitions(about_members),
+            *accounting_reports(accounting),
+        ]
+    )
+    export_jobs, exporter = _exports_on(resources, settings, reports)
+    erasures, exports = _privacy_on(resources, people, wallets, vouchers, audit, settings=settings, files=export_jobs)
     return Services(
         database=database,
         clock=clock,
@@ -273,20 +344,18 @@ def _services_on(resources: Resources, settings: Settings) -> Services:
         ),
         erasures=erasures,
         exports=exports,
+        export_jobs=export_jobs,
+        exporter=exporter,
         views=views,
         report_frame=report_frame,
         money_reports=money_reports,
-        reports=Reports(
-            [
-                *money.definitions(money_reports),
-                *campaign_reports.definitions(about_campaigns),
-                *offer_reports.definitions(about_offers),
-                *member_reports.definitions(about_members),
-            ]
-        ),
+        reports=reports,
         campaign_reports=about_campaigns,
         offer_reports=about_offers,
         member_reports=about_members,
+        accounting=accounting,
+        report_settings=report_settings,
+        closings=closings,
         clock_control=resources.control,
         clock_sync=resources.clock_sync,
     )
