@@ -39,7 +39,8 @@ TAGS = {
     "vouchers": "List and redeem vouchers; validate, reserve and use them at a point of sale.",
     "codes": "Generate, import, print and export codes of vouchers.",
     "referrals": "Read referral codes, and record who referred a member.",
-    "reports": "Read reports for finance and marketing, and the trial balance of the books.",
+    "reports": "Read reports for finance and marketing, and the trial balance of the books; set what a point is worth in them.",
+    "closings": "Close months, and read the frozen figures of closed ones.",
     "test": "Move the clock of a development server.",
     "operations": "Health, metrics, this document, and the pages of problem types.",
 }
