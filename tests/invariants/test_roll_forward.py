@@ -80,11 +80,13 @@ class RollForwards(Requests):
         assert sum(system_balances(rows).values()) + total_of(rows).amount == 0
         whole = total_of(at_once(read_before(self.read, date(9998, 1, 1))))
         accounts = self.till.store.accounts.values()
-        assert whole.amount == sum(account.balance for account in accounts if account.kind == "wallet")
+        assert whole.amount == sum(account.balance for account in accounts if account.kind == "wallet" and account.asset == ASSET)
 
     def balance_before(self, day: date) -> int:
         ends = self.till.calendar.midnight(day)
-        wallets = {name for name, account in self.till.store.accounts.items() if account.kind == "wallet"}
+        wallets = {
+            name for name, account in self.till.store.accounts.items() if account.kind == "wallet" and account.asset == ASSET
+        }
         entries = self.till.store.entries.values()
         return sum(entry.amount for entry in entries if entry.at < ends and entry.account in wallets)
 
