@@ -14,4 +14,6 @@ def test_every_report_on_value_has_a_section() -> None:
             return name
 
     for report in definitions(cast(Any, Named())):
-        assert f"\n## {report.name.replace('-', ' ').capitalize()}\n" in PAGE or f"\n## {report.name.capitalize()}\n" in PAGE, report.name
+        assert f"\n## {report.name.replace('-', ' ').capitalize()}\n" in PAGE or f"\n## {report.name.capitalize()}\n" in PAGE, (
+            report.name
+        )
