@@ -17,6 +17,7 @@ from guerdon.config import Settings, networks_of
 from guerdon.errors import DatabaseUnavailable
 from guerdon.events import controller as events
 from guerdon.exchanges import controller as exchanges
+from guerdon.exports import controller as exports
 from guerdon.history import controller as history
 from guerdon.holds import controller as holds
 from guerdon.http.operation import Operation
@@ -105,6 +106,7 @@ def routes_of(services: Services, docs: system.DocsResource | None, metrics: Met
         *accounting.routes(services.accounting),
         *report_settings.routes(services.report_settings),
         *closings.routes(services.closings),
+        *exports.routes(services.export_jobs, services.clock),
         *money.routes(services.money_reports),
         *privacy.routes(services.erasures, services.exports),
         *([] if services.clock_control is None else simulated_clock.routes(services.clock_control)),

@@ -27,6 +27,10 @@ from guerdon.events.replay import EventReplays
 from guerdon.events.service import Events
 from guerdon.events.voiding import EventVoids
 from guerdon.exchanges.service import Exchanges, Rates
+from guerdon.exports.files import FileStore
+from guerdon.exports.running import Exporter, ExportLimits
+from guerdon.exports.service import ExportJobs
+from guerdon.exports.sources import ExportSources
 from guerdon.history.service import History
 from guerdon.history.streams import RecheckActor, Streams
 from guerdon.holds.service import Holds
@@ -126,6 +130,8 @@ class Services:
     timelines: Timelines
     erasures: Erasures
     exports: Exports
+    export_jobs: ExportJobs
+    exporter: Exporter
     views: Views
     report_frame: ReportFrame
     money_reports: MoneyReports
@@ -181,12 +187,27 @@ def _people_on(resources: Resources, settings: Settings) -> _People:
 
 
 def _privacy_on(
-    resources: Resources, people: _People, wallets: Wallets, vouchers: Vouchers, audit: AuditLog, *, days: int
+    resources: Resources,
+    people: _People,
+    wallets: Wallets,
+    vouchers: Vouchers,
+    audit: AuditLog,
+    *,
+    settings: Settings,
+    files: ExportJobs,
 ) -> tuple[Erasures, Exports]:
     database, clock, ledger = resources.database, resources.clock, resources.ledger
     members, _, _, factors, sessions, profiles = people
     erasures = Erasures(
-        database, members, sessions, ledger=ledger, audit=audit, clock=clock, belongings=ERASABLE_ROWS, external_id_days=days
+        database,
+        members,
+        sessions,
+        ledger=ledger,
+        audit=audit,
+        clock=clock,
+        belongings=ERASABLE_ROWS,
+        external_id_days=settings.erased_external_id_days,
+        withdraw_files=files.withdraw_members,
     )
     exports = Exports(
         database,
@@ -217,6 +238,22 @@ def _finance_on(
     return settings, accounting, money_reports, closings
 
 
+def _exports_on(resources: Resources, settings: Settings, reports: Reports) -> tuple[ExportJobs, Exporter]:
+    database, clock = resources.database, resources.clock
+    sources = ExportSources(
+        reports,
+        database=database,
+        vault=resources.vault,
+        assets=resources.assets,
+        calendar=resources.ledger.calendar,
+        read_from=settings.reports_read_preference,
+    )
+    files = FileStore(database, resources.vault)
+    limits = ExportLimits(hours=settings.export_hours, rows_max=settings.export_rows_max, mib_max=settings.export_mib_max)
+    jobs = ExportJobs(sources, files, database=database, clock=clock, ids=resources.ids)
+    return jobs, Exporter(sources, files, limits, database=database, clock=clock)
+
+
 def _services_on(resources: Resources, settings: Settings) -> Services:
     database, clock, ids, vault = resources.database, resources.clock, resources.ids, resources.vault
     ledger, assets = resources.ledger, resources.assets
@@ -231,13 +268,22 @@ def _services_on(resources: Resources, settings: Settings) -> Services:
     vouchers = Vouchers(
         ledger, offers, profiles, refusals=refusals, outbox=resources.outbox, database=database, clock=clock, ids=ids
     )
-    erasures, exports = _privacy_on(resources, people, wallets, vouchers, audit, days=settings.erased_external_id_days)
     views = Views(database, clock, books_group(ledger.calendar))
     usages = CampaignUsages(campaigns, members, ledger, assets=assets, clock=clock)
     report_frame = ReportFrame(ViewReader(database, views), assets, ledger.calendar, clock)
     about_campaigns = CampaignReports(report_frame, campaigns, usages)
     about_offers = OfferReports(report_frame, offers, refusals)
     report_settings, accounting, money_reports, closings = _finance_on(resources, report_frame, audit)
+    reports = Reports(
+        [
+            *money.definitions(money_reports),
+            *campaign_reports.definitions(about_campaigns),
+            *offer_reports.definitions(about_offers),
+            *accounting_reports(accounting),
+        ]
+    )
+    export_jobs, exporter = _exports_on(resources, settings, reports)
+    erasures, exports = _privacy_on(resources, people, wallets, vouchers, audit, settings=settings, files=export_jobs)
     return Services(
         database=database,
         clock=clock,
@@ -294,17 +340,12 @@ def _services_on(resources: Resources, settings: Settings) -> Services:
         ),
         erasures=erasures,
         exports=exports,
+        export_jobs=export_jobs,
+        exporter=exporter,
         views=views,
         report_frame=report_frame,
         money_reports=money_reports,
-        reports=Reports(
-            [
-                *money.definitions(money_reports),
-                *campaign_reports.definitions(about_campaigns),
-                *offer_reports.definitions(about_offers),
-                *accounting_reports(accounting),
-            ]
-        ),
+        reports=reports,
         campaign_reports=about_campaigns,
         offer_reports=about_offers,
         sources=Sources(reversals, database, ledger.calendar),
