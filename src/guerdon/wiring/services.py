@@ -37,6 +37,7 @@ from guerdon.permissions import Actor
 from guerdon.privacy.exports import Exports
 from guerdon.privacy.service import Erasures
 from guerdon.projections.reading import Views
+from guerdon.projections.status import ViewStatus
 from guerdon.rate_limits.service import RateLimiter
 from guerdon.referrals.service import Referrals
 from guerdon.reports.frame import ReportFrame
@@ -109,6 +110,7 @@ class Services:
     erasures: Erasures
     exports: Exports
     views: Views
+    view_status: ViewStatus
     report_frame: ReportFrame
     money_reports: MoneyReports
     reports: Reports
@@ -243,6 +245,7 @@ def _services_on(resources: Resources, settings: Settings) -> Services:
         erasures=erasures,
         exports=exports,
         views=views,
+        view_status=ViewStatus(database, clock, views),
         report_frame=report_frame,
         money_reports=money_reports,
         reports=Reports(money.definitions(money_reports)),
