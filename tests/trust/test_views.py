@@ -37,7 +37,7 @@ ROOT = Path(__file__).parents[2]
 SEEDS = range(10)
 WORKERS, KILLS, LEASE_MS = 3, 20, 3_000
 PAUSE_SECONDS = (0.2, 1.5)
-CALLERS = 6
+CALLERS, BULK = 6, 200
 WAIT_SECONDS = 300.0
 POLL_SECONDS = 0.2
 
@@ -117,12 +117,24 @@ class Traffic:
                 case 3:
                     body = {"from": wallet, "to": other, "amount": chance.randrange(1, 500)}
                     answer = await self._service.post("/v1/transfers", body)
-                case 4:
-                    answer = await self._service.post(f"/v1/wallets/{wallet}/credit", {"amount": chance.randrange(1, 500)})
+                case 4 | 5:
+                    answer = await self._service.post("/v1/bulk", {"commands": self._commands(chance, wallets)}, key=None)
                 case _:
                     answer = await self._service.post(f"/v1/wallets/{wallet}/debit", {"amount": chance.randrange(1, 500)})
             assert answer.status_code < 500, answer.text
             self.done += 1
+
+    def _commands(self, chance: random.Random, wallets: list[str]) -> list[dict[str, Any]]:
+        self.done += 1
+        return [
+            {
+                "type": chance.choice(("credit", "debit")),
+                "wallet": chance.choice(wallets),
+                "amount": chance.randrange(1, 500),
+                "key": f"bulk-{self.done}-{chance.random()}",
+            }
+            for _ in range(BULK)
+        ]
 
 
 @pytest.fixture(scope="module")
@@ -209,6 +221,8 @@ async def test_views_equal_the_documents_whatever_happens(
         traffic = Traffic(service, Factory(service, services), seed)
         running = asyncio.create_task(traffic.run())
         try:
+            crowd.start()
+            await wait_until_complete(services, store, 1)
             await hurt(crowd, FailPoints(client), store, random.Random(seed))
             traffic.stopping = True
             await running
