@@ -15,6 +15,7 @@ from guerdon.cli import serve as server
 from guerdon.cli import service_keys, token_keys, verify
 from guerdon.cli.admin import admin_app
 from guerdon.cli.audit import export_audit
+from guerdon.cli.close import close_month
 from guerdon.cli.database import check_profile, own_or_embedded, run_on_database
 from guerdon.cli.demo import ensure_demo
 from guerdon.cli.erasures import erasures_app
@@ -60,6 +61,7 @@ app.add_typer(reports_app, name="reports")
 app.command("verify")(verify.verify_ledger)
 app.command("checkpoint")(verify.checkpoint)
 app.command("audit")(export_audit)
+app.command("close")(close_month)
 app.command("replay")(replay)
 app.command("replay-decision")(replay_decision)
 app.command("simulate")(simulate)

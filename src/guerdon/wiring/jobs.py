@@ -7,6 +7,8 @@ from structlog.typing import FilteringBoundLogger
 
 from guerdon.config import Settings
 from guerdon.errors import StartupRefused
+from guerdon.exports import running as exporting
+from guerdon.exports.models import LANES as EXPORT_LANES
 from guerdon.ledger import jobs as ledger_jobs
 from guerdon.logs import log_security_event
 from guerdon.mail import Mailer, parse_sender, parse_smtp_url
@@ -73,6 +75,7 @@ def jobs_of(services: Services, settings: Settings, log: FilteringBoundLogger) -
         Job("codes", GENERATE_EVERY_MS, services.code_generation.generate_open),
         Job("recovery", recovery_jobs.EVERY_MS, services.password_resets.process_requests),
         *simulation_jobs(services),
+        *export_jobs(services),
     ]
     if settings.smtp_url is not None:
         jobs.append(Job("mail", recovery_jobs.EVERY_MS, _postman_of(services, settings, log).deliver))
@@ -104,6 +107,15 @@ def simulation_jobs(services: Services) -> list[Job]:
     return [
         Job(f"simulations-{lane}", SIMULATIONS_EVERY_MS, partial(services.simulator.work, lane)) for lane in range(1, LANES + 1)
     ]
+
+
+def export_jobs(services: Services) -> list[Job]:
+    """Return one job for each lane of exports, and the job that removes their files."""
+    writing = [
+        Job(f"exports-{lane}", exporting.EVERY_MS, partial(services.exporter.work, lane), limit_ms=exporting.LIMIT_MS)
+        for lane in range(1, EXPORT_LANES + 1)
+    ]
+    return [*writing, Job("export-files", exporting.REMOVE_EVERY_MS, services.exporter.remove_due)]
 
 
 def _postman_of(services: Services, settings: Settings, log: FilteringBoundLogger) -> recovery_jobs.ResetMailer:
