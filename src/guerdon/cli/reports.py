@@ -23,7 +23,7 @@ EXIT_STOPPED = 1
 
 DataDir = Annotated[Path | None, typer.Option("--data-dir", help="Directory of the embedded database [GUERDON_DATA_DIR].")]
 
-reports_app = typer.Typer(no_args_is_help=True, help="Rebuild the views that reports are read from.")
+reports_app = typer.Typer(no_args_is_help=True, help="Print reports, and rebuild the views that they are read from.")
 
 
 class RebuildStopped(Exception):
