@@ -30,7 +30,7 @@ Check = Annotated[
     bool, typer.Option("--check", help="Then compare the new views with the ledger and the events, as `reports check` does.")
 ]
 
-reports_app = typer.Typer(no_args_is_help=True, help="Rebuild and check the views that reports are read from.")
+reports_app = typer.Typer(no_args_is_help=True, help="Print reports, and rebuild and check the views that they are read from.")
 reports_app.command("check")(check)
 
 

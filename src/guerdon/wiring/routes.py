@@ -36,6 +36,8 @@ from guerdon.middlewares.wallet_queue import WalletQueue
 from guerdon.offers import controller as offers
 from guerdon.password_reset import controller as password_reset
 from guerdon.privacy import controller as privacy
+from guerdon.projections import controller as projections
+from guerdon.projections.status import ViewCollector
 from guerdon.referrals import controller as referrals
 from guerdon.report_settings import controller as report_settings
 from guerdon.reports import controller as reports
@@ -99,6 +101,7 @@ def routes_of(services: Services, docs: system.DocsResource | None, metrics: Met
         *codes.routes(services.code_batches),
         *simulations.routes(services.simulations),
         *pos.routes(services.point_of_sale),
+        *projections.routes(services.view_status),
         *timeline.routes(services.timelines),
         *reports.routes(services.reports),
         *campaign_reports.routes(services.campaign_reports),
@@ -123,6 +126,7 @@ def build_app(services: Services, settings: Settings, log: FilteringBoundLogger)
     metrics = Metrics()
     docs = system.DocsResource() if settings.serves_docs else None
     metrics.watch(services.ledger, services.clock_sync)
+    metrics.register(ViewCollector(services.view_status))
     routes = routes_of(services, docs, metrics, open_metrics=settings.opens_metrics)
     operations: dict[tuple[str, str], Operation] = {
         (path, method): declared

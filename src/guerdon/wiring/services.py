@@ -46,6 +46,7 @@ from guerdon.permissions import Actor
 from guerdon.privacy.exports import Exports
 from guerdon.privacy.service import Erasures
 from guerdon.projections.reading import Views
+from guerdon.projections.status import ViewStatus
 from guerdon.rate_limits.service import RateLimiter
 from guerdon.referrals.service import Referrals
 from guerdon.report_settings.service import ReportSettingsService
@@ -133,6 +134,7 @@ class Services:
     export_jobs: ExportJobs
     exporter: Exporter
     views: Views
+    view_status: ViewStatus
     report_frame: ReportFrame
     money_reports: MoneyReports
     reports: Reports
@@ -343,6 +345,7 @@ def _services_on(resources: Resources, settings: Settings) -> Services:
         export_jobs=export_jobs,
         exporter=exporter,
         views=views,
+        view_status=ViewStatus(database, clock, views),
         report_frame=report_frame,
         money_reports=money_reports,
         reports=reports,
