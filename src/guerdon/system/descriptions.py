@@ -54,6 +54,7 @@ PATH_PARAMETERS = {
     "code": ("Code of a voucher as printed, or its id. Case and hyphens are ignored.", "SUMMER-7K2QM-9XW4T-B6HJD"),
     "event_id": ("Id that the event was sent with.", "order-1001"),
     "export_id": ("Id of an export.", "exp_019a7f3c2d1e4b5a69788796a5b4c3d2"),
+    "group": ("Name of a group of views.", "books"),
     "hold_id": ("Id of a hold.", "hld_mem_019a7f3c2d1e4b5a69788796a5b4c3d2:PTS:4"),
     "key_id": ("Id of a service key: the part between `gk_live_` and the secret.", "4Kc0xVqYb2Pz"),
     "member_id": ("Id of a member.", "mem_019a7f3c2d1e4b5a69788796a5b4c3d2"),
