@@ -34,6 +34,7 @@ MISSING = {
     "code": "nothing",
     "name": "nothing",
     "month": "2026-01",
+    "account": "system:nothing",
 }
 
 

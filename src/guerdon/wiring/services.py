@@ -46,6 +46,7 @@ from guerdon.permissions import Actor
 from guerdon.privacy.exports import Exports
 from guerdon.privacy.service import Erasures
 from guerdon.projections.reading import Views
+from guerdon.projections.status import ViewStatus
 from guerdon.rate_limits.service import RateLimiter
 from guerdon.referrals.service import Referrals
 from guerdon.report_settings.service import ReportSettingsService
@@ -64,6 +65,7 @@ from guerdon.reports.offers import controller as offer_reports
 from guerdon.reports.offers.service import OfferReports
 from guerdon.reports.reading import ViewReader
 from guerdon.reports.registry import Reports
+from guerdon.reports.sources.service import Sources
 from guerdon.reversals.service import Reversals
 from guerdon.second_factor.service import SecondFactors
 from guerdon.sessions.guard import LoginGuard
@@ -135,12 +137,14 @@ class Services:
     export_jobs: ExportJobs
     exporter: Exporter
     views: Views
+    view_status: ViewStatus
     report_frame: ReportFrame
     money_reports: MoneyReports
     reports: Reports
     campaign_reports: CampaignReports
     offer_reports: OfferReports
     member_reports: MemberReports
+    sources: Sources
     accounting: Accounting
     report_settings: ReportSettingsService
     closings: Closings
@@ -347,12 +351,14 @@ def _services_on(resources: Resources, settings: Settings) -> Services:
         export_jobs=export_jobs,
         exporter=exporter,
         views=views,
+        view_status=ViewStatus(database, clock, views),
         report_frame=report_frame,
         money_reports=money_reports,
         reports=reports,
         campaign_reports=about_campaigns,
         offer_reports=about_offers,
         member_reports=about_members,
+        sources=Sources(reversals, database, ledger.calendar),
         accounting=accounting,
         report_settings=report_settings,
         closings=closings,
