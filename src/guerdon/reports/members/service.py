@@ -54,14 +54,14 @@ class MemberReports:
             bought = [] if is_empty else await _months(snapshot, {"month": between})
             cohorts = [] if is_empty else await _months(snapshot, {"first_month": between, "month": {"$lte": present}})
             active = await _active(snapshot, self._frame.clock.now_ms())
-            standing = await _steps(snapshot, {"day": {"$lt": after}})
+            until_end = await _steps(snapshot, {"day": {"$lt": after}})
             moved = await _steps(snapshot, {"day": {"$gte": days.first.isoformat(), "$lt": after}})
         return MembersReport(
             **report.head,
             rows=month_rows(bought, days),
             active=active,
             cohorts=cohort_rows(cohorts, present),
-            tiers=await self._tiers_of(standing),
+            tiers=await self._tiers_of(until_end),
             tier_changes=[
                 TierMove(before=row["tier_before"] or None, after=row["tier_after"] or None, members=row["members"])
                 for row in sorted(moved, key=lambda row: (row["tier_before"], row["tier_after"]))
