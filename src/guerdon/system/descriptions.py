@@ -47,6 +47,7 @@ TAGS = {
 """Description of each tag, in the order of the page."""
 
 PATH_PARAMETERS = {
+    "asset": ("Code of an asset.", "PTS"),
     "batch_id": ("Id of a code batch.", "bat_019a7f3c2d1e4b5a69788796a5b4c3d2"),
     "campaign_id": ("Id of a campaign.", "cmp_019a7f3c2d1e4b5a69788796a5b4c3d2"),
     "code": ("Code of a voucher as printed, or its id. Case and hyphens are ignored.", "SUMMER-7K2QM-9XW4T-B6HJD"),

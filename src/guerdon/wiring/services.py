@@ -188,18 +188,35 @@ def _privacy_on(
     return erasures, exports
 
 
-def _finance_on(
-    resources: Resources, frame: ReportFrame, audit: AuditLog
-) -> tuple[ReportSettingsService, Accounting, MoneyReports, Closings]:
-    """Return the services of finance. The figures of closed months are read where the reports are made."""
-    store = ClosingStore(resources.database)
-    settings = ReportSettingsService(
-        resources.database, resources.assets, frame.calendar, resources.clock, last_closed=store.last_closed
-    )
+class _Reporting(NamedTuple):
+    """Services of views, reports and closed months, by the names of `Services`."""
+
+    views: Views
+    report_frame: ReportFrame
+    money_reports: MoneyReports
+    reports: Reports
+    accounting: Accounting
+    report_settings: ReportSettingsService
+    closings: Closings
+
+
+def _reporting_on(resources: Resources, audit: AuditLog) -> _Reporting:
+    """Return the services of reports. The figures of closed months are read where the reports are made."""
+    database, clock, calendar, assets = resources.database, resources.clock, resources.ledger.calendar, resources.assets
+    views = Views(database, clock, books_group(calendar))
+    frame, store = ReportFrame(ViewReader(database, views), assets, calendar, clock), ClosingStore(database)
+    settings = ReportSettingsService(database, assets, calendar, clock, last_closed=store.last_closed)
     accounting = Accounting(frame, settings, store)
     money_reports = MoneyReports(frame, costs_of(accounting))
-    closings = Closings(store, frame, money_reports, accounting, database=resources.database, audit=audit)
-    return settings, accounting, money_reports, closings
+    return _Reporting(
+        views=views,
+        report_frame=frame,
+        money_reports=money_reports,
+        reports=Reports([*money.definitions(money_reports), *accounting_reports(accounting)]),
+        accounting=accounting,
+        report_settings=settings,
+        closings=Closings(store, frame, money_reports, accounting, database=database, audit=audit),
+    )
 
 
 def _services_on(resources: Resources, settings: Settings) -> Services:
@@ -213,10 +230,8 @@ def _services_on(resources: Resources, settings: Settings) -> Services:
     tiers, campaigns, offers = _definitions_on(resources, settings, members)
     vouchers = Vouchers(ledger, offers, profiles, outbox=resources.outbox, database=database, clock=clock, ids=ids)
     erasures, exports = _privacy_on(resources, people, wallets, vouchers, audit, days=settings.erased_external_id_days)
-    views = Views(database, clock, books_group(ledger.calendar))
-    report_frame = ReportFrame(ViewReader(database, views), assets, ledger.calendar, clock)
-    report_settings, accounting, money_reports, closings = _finance_on(resources, report_frame, audit)
     return Services(
+        **_reporting_on(resources, audit)._asdict(),
         database=database,
         clock=clock,
         ids=ids,
@@ -265,13 +280,6 @@ def _services_on(resources: Resources, settings: Settings) -> Services:
         point_of_sale=PointOfSale(ledger, vouchers, offers, members, outbox=resources.outbox, clock=clock, ids=ids),
         erasures=erasures,
         exports=exports,
-        views=views,
-        report_frame=report_frame,
-        money_reports=money_reports,
-        reports=Reports([*money.definitions(money_reports), *accounting_reports(accounting)]),
-        accounting=accounting,
-        report_settings=report_settings,
-        closings=closings,
         clock_control=resources.control,
         clock_sync=resources.clock_sync,
     )
