@@ -12,11 +12,12 @@ from guerdon.audit_log.models import AUDIT
 from guerdon.campaigns.domain import EVENT_VOIDS, EVENTS, EXPIRED_LOTS, MEMBER_STATES, REFUNDS
 from guerdon.campaigns.models import CAMPAIGN_VERSIONS, CAMPAIGNS
 from guerdon.exchanges.models import RATE_VERSIONS, RATES
+from guerdon.exports.models import EXPORT_CHUNKS, EXPORT_JOBS
 from guerdon.ledger.contention import CONTENTION_LEASES
 from guerdon.ledger.expiry import HOLD_DOCUMENTS
 from guerdon.ledger.store import ACCOUNTS, ENTRIES, REVERSALS
 from guerdon.members.models import CLAIMS, LOOKUP_KEYS, MEMBERS, PERSON_KEYS
-from guerdon.offers.models import OFFER_VERSIONS, OFFERS
+from guerdon.offers.models import OFFER_REFUSALS, OFFER_VERSIONS, OFFERS
 from guerdon.outbox import OUTBOX
 from guerdon.password_reset.models import RESETS
 from guerdon.privacy.models import ERASING, ERASURES, EXPORTS
@@ -56,6 +57,10 @@ PEOPLE: dict[str, PersonalData | None] = {
     OUTBOX: PersonalData("deleted", (), "mails to be sent, for half an hour"),
     RESETS: PersonalData("deleted", (), "a digest, for half an hour"),
     EXPORTS: PersonalData("deleted", (), "the time of the next allowed export"),
+    EXPORT_JOBS: PersonalData("kept", (), "the caller who asked for a file, and the filters"),
+    EXPORT_CHUNKS: PersonalData(
+        "deleted", (), "sealed files of lists, for a day by default; an erasure deletes the key of those with members"
+    ),
     ERASING: PersonalData("deleted", (), "only while the person is being erased"),
     ERASURES: PersonalData("kept", (), "the certificate, which the person has received"),
     ACCOUNTS: PersonalData("kept", ("wallets", "counters", "vouchers")),
@@ -91,6 +96,7 @@ PEOPLE: dict[str, PersonalData | None] = {
     LOOKUP_KEYS: None,
     ASSETS: None,
     POOL_CODES: None,
+    OFFER_REFUSALS: None,
     STAGED_CODES: None,
     CHECKPOINTS: None,
     LEASES: None,

@@ -7,6 +7,7 @@ from guerdon.campaigns import models as campaigns
 from guerdon.closings import models as closings
 from guerdon.events import models as events
 from guerdon.exchanges import models as exchanges
+from guerdon.exports import models as exports
 from guerdon.ledger import store as ledger
 from guerdon.members import models as members
 from guerdon.members import vault
@@ -46,6 +47,7 @@ INDEXES = {
     **vouchers.INDEXES,
     **codes.INDEXES,
     **simulations.INDEXES,
+    **exports.INDEXES,
     **privacy.INDEXES,
     **simulated_clock.INDEXES,
     **projections.INDEXES,
@@ -54,7 +56,7 @@ INDEXES = {
     **closings.INDEXES,
     **workers.INDEXES,
 }
-SEALED_FIELDS = [*vault.SEALED_FIELDS, *outbox.SEALED_FIELDS]
+SEALED_FIELDS = [*vault.SEALED_FIELDS, *outbox.SEALED_FIELDS, *exports.SEALED_FIELDS]
 """Fields that a rotation of the master keys seals with the new key."""
 ERASABLE_ROWS = [
     *sessions.ERASABLE_ROWS,

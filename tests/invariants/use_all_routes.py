@@ -59,6 +59,7 @@ async def use_identity(anonymous: Caller, service: Caller, services: Services, f
     await use_sessions(anonymous, service)
     await sent(member.get("/v1/me"))
     await sent(member.get("/v1/me/wallets"))
+    await sent(member.get("/v1/me/timeline"))
     await factory.member("known")
     await sent(service.get("/v1/members", external_id="known"))
     page = await sent(service.get("/v1/members", limit=1))
@@ -203,6 +204,7 @@ async def use_rewards(service: Caller, services: Services, factory: Factory, clo
     body = {"name": "2 points", "asset": "PTS", "event_types": ["purchase"], "award": {"type": "fixed", "amount": 2}}
     await sent(service.put(path, body))
     await sent(service.get(path))
+    await sent(service.get(f"{path}/usage"))
     for more in ({}, {"status": "active"}):
         page = await sent(service.get("/v1/campaigns", limit=1, **more))
         await sent(service.get("/v1/campaigns", limit=1, cursor=page["next_cursor"], **more))
@@ -240,6 +242,11 @@ async def use_tiers(service: Caller, factory: Factory) -> None:
     path = f"/v1/members/{event['member_id']}/tier"
     await sent(service.get(path))
     await sent(service.get(f"{path}/changes"))
+    await sent(service.post("/v1/events", factory.event(member={"id": event["member_id"]})), 201)
+    timeline, cursor = f"/v1/members/{event['member_id']}/timeline", {}
+    while cursor is not None:
+        page = await sent(service.get(timeline, limit=1, **cursor))
+        cursor = None if page["next_cursor"] is None else {"cursor": page["next_cursor"]}
     referral = await sent(service.get(f"/v1/members/{event['member_id']}/referral"))
     friend = await factory.member()
     for status in (201, 200):

@@ -49,6 +49,7 @@ from tools.query_plans.proofs import PROOF_QUERIES
 from tools.query_plans.shapes import AGGREGATE, DELETE, FIND_AND_MODIFY
 from tools.query_plans.simulations import SIMULATION_QUERIES
 from tools.query_plans.tiers import TIER_QUERIES
+from tools.query_plans.timeline import TIMELINE_QUERIES
 from tools.query_plans.vouchers import VOUCHER_QUERIES
 
 _SPAN_OF_TIME = {"$gte": ":since_ms", "$lt": ":until_ms"}
@@ -493,6 +494,7 @@ QUERIES = {
         *CODE_QUERIES,
         *FINANCE_QUERIES,
         *SIMULATION_QUERIES,
+        *TIMELINE_QUERIES,
         *JOBS,
         *VERIFY,
         *PROOF_QUERIES,

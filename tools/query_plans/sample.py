@@ -381,6 +381,7 @@ def _event(number: int, owner: str) -> Document:
         "recorded_by": ACTOR,
         "awards": [],
         "decisions": [],
+        "proof": {"number": 1, "prev": "0" * 64},
     }
 
 

@@ -22,6 +22,7 @@ from guerdon.cli.erasures import erasures_app
 from guerdon.cli.key_files import checkpoint_file, checkpoint_key, master_keys, own_token_keys
 from guerdon.cli.replay import EXIT_LEFT_OUT, replay
 from guerdon.cli.replay_decision import replay_decision
+from guerdon.cli.reports import reports_app
 from guerdon.cli.simulate import simulate
 from guerdon.cli.worker import worker, worker_beside
 from guerdon.config import load
@@ -56,6 +57,7 @@ keys_app = typer.Typer(
 app.add_typer(keys_app, name="keys")
 app.add_typer(admin_app, name="admin")
 app.add_typer(erasures_app, name="erasures")
+app.add_typer(reports_app, name="reports")
 app.command("verify")(verify.verify_ledger)
 app.command("checkpoint")(verify.checkpoint)
 app.command("audit")(export_audit)

@@ -80,8 +80,8 @@ class NotReversible(BusinessError):
     title = "Not reversible"
     page = (
         "Only a transaction that has moved value can be reversed. Void a hold, unfreeze a wallet, set account rules again. "
-        "Cancel a voucher to get its price back. A transaction of several postings, such as an exchange, is reversed whole: send "
-        "no amount."
+        "Cancel a voucher to get its price back. Void the event of an award, or refund its purchase. A transaction of several "
+        "postings, such as an exchange, is reversed whole: send no amount."
     )
 
 

@@ -12,6 +12,7 @@ from guerdon.audit_log.service import AuditLog
 from guerdon.bulk.service import Bulk
 from guerdon.campaigns.profiles import Profiles
 from guerdon.campaigns.service import Campaigns
+from guerdon.campaigns.usage import CampaignUsages
 from guerdon.campaigns.warnings import KnownNames
 from guerdon.clock import Clock
 from guerdon.clock_sync import ClockSync
@@ -21,10 +22,15 @@ from guerdon.collections import ERASABLE_ROWS
 from guerdon.config import Settings
 from guerdon.database import Database
 from guerdon.events.recent_types import RecentEventTypes
+from guerdon.events.recorded import RecordedEvents
 from guerdon.events.replay import EventReplays
 from guerdon.events.service import Events
 from guerdon.events.voiding import EventVoids
 from guerdon.exchanges.service import Exchanges, Rates
+from guerdon.exports.files import FileStore
+from guerdon.exports.running import Exporter, ExportLimits
+from guerdon.exports.service import ExportJobs
+from guerdon.exports.sources import ExportSources
 from guerdon.history.service import History
 from guerdon.history.streams import RecheckActor, Streams
 from guerdon.holds.service import Holds
@@ -32,6 +38,7 @@ from guerdon.ids import IdSource
 from guerdon.ledger.service import Ledger
 from guerdon.members.service import Members
 from guerdon.members.vault import Vault
+from guerdon.offers.refusals import RefusalCounts
 from guerdon.offers.service import Offers
 from guerdon.outbox import Outbox
 from guerdon.password_reset.service import PasswordResets
@@ -45,9 +52,13 @@ from guerdon.report_settings.service import ReportSettingsService
 from guerdon.reports.accounting.controller import definitions_of as accounting_reports
 from guerdon.reports.accounting.costs import costs_of
 from guerdon.reports.accounting.service import Accounting
+from guerdon.reports.campaigns import controller as campaign_reports
+from guerdon.reports.campaigns.service import CampaignReports
 from guerdon.reports.frame import ReportFrame
 from guerdon.reports.money import controller as money
 from guerdon.reports.money.service import MoneyReports
+from guerdon.reports.offers import controller as offer_reports
+from guerdon.reports.offers.service import OfferReports
 from guerdon.reports.reading import ViewReader
 from guerdon.reports.registry import Reports
 from guerdon.reversals.service import Reversals
@@ -58,6 +69,7 @@ from guerdon.simulated_clock.service import ClockControl
 from guerdon.simulations.running import Simulator
 from guerdon.simulations.service import Simulations
 from guerdon.tiers.service import Tiers
+from guerdon.timeline.service import Timelines
 from guerdon.transactions.service import Transactions
 from guerdon.views.group import books_group
 from guerdon.vouchers.codes.generation import CodeGeneration
@@ -100,6 +112,7 @@ class Services:
     rates: Rates
     exchanges: Exchanges
     campaigns: Campaigns
+    campaign_usages: CampaignUsages
     events: Events
     tiers: Tiers
     referrals: Referrals
@@ -112,12 +125,18 @@ class Services:
     simulations: Simulations
     simulator: Simulator
     point_of_sale: PointOfSale
+    refusals: RefusalCounts
+    timelines: Timelines
     erasures: Erasures
     exports: Exports
+    export_jobs: ExportJobs
+    exporter: Exporter
     views: Views
     report_frame: ReportFrame
     money_reports: MoneyReports
     reports: Reports
+    campaign_reports: CampaignReports
+    offer_reports: OfferReports
     accounting: Accounting
     report_settings: ReportSettingsService
     closings: Closings
@@ -166,12 +185,27 @@ def _people_on(resources: Resources, settings: Settings) -> _People:
 
 
 def _privacy_on(
-    resources: Resources, people: _People, wallets: Wallets, vouchers: Vouchers, audit: AuditLog, *, days: int
+    resources: Resources,
+    people: _People,
+    wallets: Wallets,
+    vouchers: Vouchers,
+    audit: AuditLog,
+    *,
+    settings: Settings,
+    files: ExportJobs,
 ) -> tuple[Erasures, Exports]:
     database, clock, ledger = resources.database, resources.clock, resources.ledger
     members, _, _, factors, sessions, profiles = people
     erasures = Erasures(
-        database, members, sessions, ledger=ledger, audit=audit, clock=clock, belongings=ERASABLE_ROWS, external_id_days=days
+        database,
+        members,
+        sessions,
+        ledger=ledger,
+        audit=audit,
+        clock=clock,
+        belongings=ERASABLE_ROWS,
+        external_id_days=settings.erased_external_id_days,
+        withdraw_files=files.withdraw_members,
     )
     exports = Exports(
         database,
@@ -194,13 +228,20 @@ class _Reporting(NamedTuple):
     views: Views
     report_frame: ReportFrame
     money_reports: MoneyReports
+    campaign_reports: CampaignReports
+    offer_reports: OfferReports
     reports: Reports
     accounting: Accounting
     report_settings: ReportSettingsService
     closings: Closings
 
 
-def _reporting_on(resources: Resources, audit: AuditLog) -> _Reporting:
+def _reporting_on(
+    resources: Resources,
+    audit: AuditLog,
+    campaigns: tuple[Campaigns, CampaignUsages],
+    offers: tuple[Offers, RefusalCounts],
+) -> _Reporting:
     """Return the services of reports. The figures of closed months are read where the reports are made."""
     database, clock, calendar, assets = resources.database, resources.clock, resources.ledger.calendar, resources.assets
     views = Views(database, clock, books_group(calendar))
@@ -208,15 +249,40 @@ def _reporting_on(resources: Resources, audit: AuditLog) -> _Reporting:
     settings = ReportSettingsService(database, assets, calendar, clock, last_closed=store.last_closed)
     accounting = Accounting(frame, settings, store)
     money_reports = MoneyReports(frame, costs_of(accounting))
+    about_campaigns, about_offers = CampaignReports(frame, *campaigns), OfferReports(frame, *offers)
+    definitions = [
+        *money.definitions(money_reports),
+        *campaign_reports.definitions(about_campaigns),
+        *offer_reports.definitions(about_offers),
+        *accounting_reports(accounting),
+    ]
     return _Reporting(
         views=views,
         report_frame=frame,
         money_reports=money_reports,
-        reports=Reports([*money.definitions(money_reports), *accounting_reports(accounting)]),
+        campaign_reports=about_campaigns,
+        offer_reports=about_offers,
+        reports=Reports(definitions),
         accounting=accounting,
         report_settings=settings,
         closings=Closings(store, frame, money_reports, accounting, database=database, audit=audit),
     )
+
+
+def _exports_on(resources: Resources, settings: Settings, reports: Reports) -> tuple[ExportJobs, Exporter]:
+    database, clock = resources.database, resources.clock
+    sources = ExportSources(
+        reports,
+        database=database,
+        vault=resources.vault,
+        assets=resources.assets,
+        calendar=resources.ledger.calendar,
+        read_from=settings.reports_read_preference,
+    )
+    files = FileStore(database, resources.vault)
+    limits = ExportLimits(hours=settings.export_hours, rows_max=settings.export_rows_max, mib_max=settings.export_mib_max)
+    jobs = ExportJobs(sources, files, database=database, clock=clock, ids=resources.ids)
+    return jobs, Exporter(sources, files, limits, database=database, clock=clock)
 
 
 def _services_on(resources: Resources, settings: Settings) -> Services:
@@ -225,13 +291,20 @@ def _services_on(resources: Resources, settings: Settings) -> Services:
     people = _people_on(resources, settings)
     members, access, guard, factors, sessions, profiles = people
     audit, wallets = AuditLog(database, clock), Wallets(ledger, members, assets, clock)
+    history = History(wallets, ledger, database=database, clock=clock)
     transactions, rates = Transactions(ledger, wallets, clock), Rates(database, assets, clock)
     holds, reversals = Holds(ledger, database=database, clock=clock), Reversals(ledger, transactions, database=database)
     tiers, campaigns, offers = _definitions_on(resources, settings, members)
-    vouchers = Vouchers(ledger, offers, profiles, outbox=resources.outbox, database=database, clock=clock, ids=ids)
-    erasures, exports = _privacy_on(resources, people, wallets, vouchers, audit, days=settings.erased_external_id_days)
+    refusals = RefusalCounts(database, clock, ledger.calendar)
+    vouchers = Vouchers(
+        ledger, offers, profiles, refusals=refusals, outbox=resources.outbox, database=database, clock=clock, ids=ids
+    )
+    usages = CampaignUsages(campaigns, members, ledger, assets=assets, clock=clock)
+    reporting = _reporting_on(resources, audit, (campaigns, usages), (offers, refusals))
+    export_jobs, exporter = _exports_on(resources, settings, reporting.reports)
+    erasures, exports = _privacy_on(resources, people, wallets, vouchers, audit, settings=settings, files=export_jobs)
     return Services(
-        **_reporting_on(resources, audit)._asdict(),
+        **reporting._asdict(),
         database=database,
         clock=clock,
         ids=ids,
@@ -249,7 +322,7 @@ def _services_on(resources: Resources, settings: Settings) -> Services:
         assets=assets,
         wallets=wallets,
         wallet_administration=WalletAdministration(ledger, wallets),
-        history=History(wallets, ledger, database=database, clock=clock),
+        history=history,
         streams=Streams(wallets, database=database, clock=clock, recheck_actor=recheck_actor(access, sessions)),
         holds=holds,
         transactions=transactions,
@@ -258,6 +331,7 @@ def _services_on(resources: Resources, settings: Settings) -> Services:
         rates=rates,
         exchanges=Exchanges(ledger, wallets, transactions, rates=rates),
         campaigns=campaigns,
+        campaign_usages=usages,
         events=Events(
             ledger,
             members,
@@ -277,9 +351,17 @@ def _services_on(resources: Resources, settings: Settings) -> Services:
         vouchers=vouchers,
         code_batches=CodeBatches(ledger, offers, database=database, clock=clock, ids=ids),
         code_generation=CodeGeneration(ledger, offers, database=database, clock=clock),
-        point_of_sale=PointOfSale(ledger, vouchers, offers, members, outbox=resources.outbox, clock=clock, ids=ids),
+        point_of_sale=PointOfSale(
+            ledger, vouchers, offers, members, refusals=refusals, outbox=resources.outbox, clock=clock, ids=ids
+        ),
+        refusals=refusals,
+        timelines=Timelines(
+            members, ledger, history, events=RecordedEvents(database), vouchers=vouchers, tiers=tiers, campaigns=campaigns
+        ),
         erasures=erasures,
         exports=exports,
+        export_jobs=export_jobs,
+        exporter=exporter,
         clock_control=resources.control,
         clock_sync=resources.clock_sync,
     )
