@@ -325,6 +325,11 @@ async def use_reports(service: Caller, services: Services, factory: Factory) -> 
     await sent(service.get(f"{reports}/expiring", asset="PTS", cursor=page["next_cursor"]))
     for by in ("earned", "spent"):
         await sent(service.get(f"{reports}/leaderboard", asset="PTS", by=by))
+    campaign, offer = await factory.campaign(), await factory.offer(stock=0)
+    await sent(service.post(f"/v1/offers/{offer}/redeem", {"member_id": wallet.partition(":")[0]}), 409)
+    await services.refusals.write()
+    for name in ("campaigns", f"campaigns/{campaign}", "offers", f"offers/{offer}", "members"):
+        await sent(service.get(f"{reports}/{name}"))
 
 
 async def use_operations(anonymous: Caller, service: Caller, services: Services) -> None:

@@ -24,6 +24,7 @@ from guerdon.verification.checkpoints import CHECKPOINTS
 from guerdon.verification.rows import ENTRY_ROW_FIELDS
 from guerdon.wallets.models import ASSETS
 from guerdon.workers.models import LEASES
+from tools.query_plans.activity import ACTIVITY_QUERIES
 from tools.query_plans.codes import CODE_QUERIES
 from tools.query_plans.finance import FINANCE_QUERIES
 from tools.query_plans.money import MONEY_QUERIES
@@ -497,6 +498,7 @@ QUERIES = {
         *MONEY_QUERIES,
         *SIMULATION_QUERIES,
         *TIMELINE_QUERIES,
+        *ACTIVITY_QUERIES,
         *JOBS,
         *VERIFY,
         *PROOF_QUERIES,

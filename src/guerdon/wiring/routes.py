@@ -43,6 +43,7 @@ from guerdon.report_settings import controller as report_settings
 from guerdon.reports import controller as reports
 from guerdon.reports.accounting import controller as accounting
 from guerdon.reports.campaigns import controller as campaign_reports
+from guerdon.reports.members import controller as member_reports
 from guerdon.reports.money import controller as money
 from guerdon.reports.offers import controller as offer_reports
 from guerdon.reports.sources import controller as sources
@@ -106,6 +107,7 @@ def routes_of(services: Services, docs: system.DocsResource | None, metrics: Met
         *reports.routes(services.reports),
         *campaign_reports.routes(services.campaign_reports),
         *offer_reports.routes(services.offer_reports),
+        *member_reports.routes(services.member_reports),
         *accounting.routes(services.accounting),
         *report_settings.routes(services.report_settings),
         *closings.routes(services.closings),

@@ -55,7 +55,10 @@ from guerdon.reports.accounting.costs import costs_of
 from guerdon.reports.accounting.service import Accounting
 from guerdon.reports.campaigns import controller as campaign_reports
 from guerdon.reports.campaigns.service import CampaignReports
+from guerdon.reports.campaigns.service import costs_of as costs_of_campaigns
 from guerdon.reports.frame import ReportFrame
+from guerdon.reports.members import controller as member_reports
+from guerdon.reports.members.service import MemberReports
 from guerdon.reports.money import controller as money
 from guerdon.reports.money.service import MoneyReports
 from guerdon.reports.offers import controller as offer_reports
@@ -140,6 +143,7 @@ class Services:
     reports: Reports
     campaign_reports: CampaignReports
     offer_reports: OfferReports
+    member_reports: MemberReports
     sources: Sources
     accounting: Accounting
     report_settings: ReportSettingsService
@@ -234,6 +238,7 @@ class _Reporting(NamedTuple):
     money_reports: MoneyReports
     campaign_reports: CampaignReports
     offer_reports: OfferReports
+    member_reports: MemberReports
     reports: Reports
     accounting: Accounting
     report_settings: ReportSettingsService
@@ -243,6 +248,7 @@ class _Reporting(NamedTuple):
 def _reporting_on(
     resources: Resources,
     audit: AuditLog,
+    tiers: Tiers,
     campaigns: tuple[Campaigns, CampaignUsages],
     offers: tuple[Offers, RefusalCounts],
 ) -> _Reporting:
@@ -253,11 +259,13 @@ def _reporting_on(
     settings = ReportSettingsService(database, assets, calendar, clock, last_closed=store.last_closed)
     accounting = Accounting(frame, settings, store)
     money_reports = MoneyReports(frame, costs_of(accounting))
-    about_campaigns, about_offers = CampaignReports(frame, *campaigns), OfferReports(frame, *offers)
+    about_campaigns = CampaignReports(frame, *campaigns, costs_of_campaigns(settings))
+    about_offers, about_members = OfferReports(frame, *offers), MemberReports(frame, tiers)
     definitions = [
         *money.definitions(money_reports),
         *campaign_reports.definitions(about_campaigns),
         *offer_reports.definitions(about_offers),
+        *member_reports.definitions(about_members),
         *accounting_reports(accounting),
     ]
     return _Reporting(
@@ -266,6 +274,7 @@ def _reporting_on(
         money_reports=money_reports,
         campaign_reports=about_campaigns,
         offer_reports=about_offers,
+        member_reports=about_members,
         reports=Reports(definitions),
         accounting=accounting,
         report_settings=settings,
@@ -304,7 +313,7 @@ def _services_on(resources: Resources, settings: Settings) -> Services:
         ledger, offers, profiles, refusals=refusals, outbox=resources.outbox, database=database, clock=clock, ids=ids
     )
     usages = CampaignUsages(campaigns, members, ledger, assets=assets, clock=clock)
-    reporting = _reporting_on(resources, audit, (campaigns, usages), (offers, refusals))
+    reporting = _reporting_on(resources, audit, tiers, (campaigns, usages), (offers, refusals))
     export_jobs, exporter = _exports_on(resources, settings, reporting.reports)
     erasures, exports = _privacy_on(resources, people, wallets, vouchers, audit, settings=settings, files=export_jobs)
     return Services(
