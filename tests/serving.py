@@ -35,6 +35,7 @@ MISSING = {
     "code": "nothing",
     "name": "nothing",
     "month": "2026-01",
+    "account": "system:nothing",
 }
 
 

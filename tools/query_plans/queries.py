@@ -26,6 +26,7 @@ from guerdon.wallets.models import ASSETS
 from guerdon.workers.models import LEASES
 from tools.query_plans.codes import CODE_QUERIES
 from tools.query_plans.finance import FINANCE_QUERIES
+from tools.query_plans.money import MONEY_QUERIES
 from tools.query_plans.notation import (
     AFTER,
     DOWN,
@@ -493,6 +494,7 @@ QUERIES = {
         *POS_QUERIES,
         *CODE_QUERIES,
         *FINANCE_QUERIES,
+        *MONEY_QUERIES,
         *SIMULATION_QUERIES,
         *TIMELINE_QUERIES,
         *JOBS,

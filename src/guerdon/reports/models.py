@@ -52,7 +52,7 @@ class RangeQuery(ReportQuery, frozen=True, kw_only=True):
     starts: Day | None = field(name="from", default=None)
     """First day: a date, or the RFC 3339 time of its midnight in the programme's time zone. By default the first day of the month of the last day."""
     ends: Day | None = field(name="to", default=None)
-    """Day after the last one: a date, or the RFC 3339 time of its midnight in the programme's time zone. By default tomorrow."""
+    """Day after the last one: a date, or the RFC 3339 time of its midnight in the programme's time zone. By default tomorrow, or the day after `from` if that is later."""
     group: Grouping = "month"
     """`month` or `day`: the period of a row."""
 
@@ -63,7 +63,7 @@ class AssetRangeQuery(AssetQuery, frozen=True, kw_only=True):
     starts: Day | None = field(name="from", default=None)
     """First day: a date, or the RFC 3339 time of its midnight in the programme's time zone. By default the first day of the month of the last day."""
     ends: Day | None = field(name="to", default=None)
-    """Day after the last one: a date, or the RFC 3339 time of its midnight in the programme's time zone. By default tomorrow."""
+    """Day after the last one: a date, or the RFC 3339 time of its midnight in the programme's time zone. By default tomorrow, or the day after `from` if that is later."""
     group: Grouping = "month"
     """`month` or `day`: the period of a row."""
 

@@ -24,6 +24,8 @@ class ReportDefinition(NamedTuple):
     """Function that takes a query and returns the report."""
     path: str | None = None
     """Path of its route, where it is not `/v1/reports/{name}`."""
+    formula: str = ""
+    """Formula of its figures, as docs/reports.md states it."""
 
 
 class Reports:

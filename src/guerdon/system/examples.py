@@ -7,6 +7,7 @@ from msgspec import inspect as mi
 
 from guerdon.http.dry_run import usual_of
 from guerdon.http.validation import fits
+from guerdon.system.report_examples import REPORT_EXAMPLES
 
 _MEMBER = "mem_019a7f3c2d1e4b5a69788796a5b4c3d2"
 _FRIEND = "mem_01a0c4d81b7a4e6f8c9d0a1b2c3d4e5f"
@@ -96,66 +97,7 @@ _VALUES: dict[str, Any] = {
     "behind_seconds": 0.4,
     "stale": False,
     "definition": "/docs/reports#roll-forward",
-    "Breakage.report": "breakage",
-    "Breakage.definition": "/docs/reports#breakage",
-    "Breakage.scale": 0,
-    "Breakage.from": "2026-01-01",
-    "Breakage.to": "2026-02-01",
-    "Breakage.status": "open",
-    "Breakage.override": "0.97",
-    "BreakageFigures.override": "0.97",
-    "DeferredRevenue.report": "deferred-revenue",
-    "DeferredRevenue.definition": "/docs/reports#deferred-revenue",
-    "DeferredRevenue.scale": 0,
-    "DeferredRevenue.from": "2026-01-01",
-    "DeferredRevenue.to": "2026-02-01",
-    "DeferredRevenue.status": "open",
-    "BreakageRow.issued": 10_000,
-    "BreakageTotal.issued": 10_000,
-    "redeemed": 4_500,
-    "outstanding": 5_500,
-    "redemption_rate": "0.45",
-    "chain_ladder_rate": "0.95",
-    "ultimate_rate": "0.97",
-    "initial_rate": "0.97",
-    "breakage_rate": "0.03",
-    "realised_breakage": None,
-    "expected_redemption": 5_200,
-    "TriangleRow.redeemed": [4_500],
-    "DevelopmentView.age": 0,
-    "earlier": 3_000,
-    "later": 4_500,
-    "settings_version": 1,
-    "opening": 0,
-    "deferred": 8_842,
-    "DeferredRow.reversed": 0,
-    "DeferredTotal.reversed": 0,
-    "DeferredRow.points": 10_000,
-    "recognised_by_redemption": 4_102,
-    "recognised_by_expiry": 0,
-    "change_of_estimate": 0,
-    "DeferredRow.closing": 4_740,
-    "DeferredTotal.closing": 4_740,
-    "transferred": 0,
-    "expected": 9_700,
-    "goods": 100_000,
-    "priced_points": 10_000,
-    "free_points": 0,
-    "initial_points": 10_000,
-    "allocated": 8_842,
-    "valid_from": "2026-01",
-    "value_per_point": "1",
-    "cost_per_point": "0.6",
-    "ReportSettingsView.redemption_rate": "0.97",
-    "closed_at": "2026-02-03T09:00:00.000Z",
-    "closed_by": f"key:{_KEY_ID}",
-    "previous": None,
-    "checkpoint": 744,
-    "ClosingView.as_of": "2026-02-03T08:59:59.600Z",
-    "AssetFigures.scale": 0,
-    "RollForwardRow.period": "2026-01",
-    "BookBalance.account": "wallets",
-    "LiabilityRow.by": "earning_month",
+    **REPORT_EXAMPLES,
     "ExportJobView.id": "exp_019a7f3c2d1e4b5a69788796a5b4c3d2",
     "ExportJobView.status": "done",
     "ExportJobView.list": "entries",
@@ -457,8 +399,9 @@ def _object(kind: mi.StructType) -> dict[str, Any]:
 
 
 def _name_of(struct: type[Struct], field: str) -> str:
-    """Return the name of the struct in the table: a dry run's answer has the values of the usual answer, and its own where they differ."""
-    return struct.__name__ if f"{struct.__name__}.{field}" in _VALUES else usual_of(struct).__name__
+    """Return the name of the struct in the table: its own, else that of a struct it inherits from, else that of the answer without a dry run."""
+    own = (base.__name__ for base in struct.__mro__ if f"{base.__name__}.{field}" in _VALUES)
+    return next(own, usual_of(struct).__name__)
 
 
 def _left_out(struct: type[Struct]) -> set[str]:

@@ -46,6 +46,7 @@ from guerdon.permissions import Actor
 from guerdon.privacy.exports import Exports
 from guerdon.privacy.service import Erasures
 from guerdon.projections.reading import Views
+from guerdon.projections.status import ViewStatus
 from guerdon.rate_limits.service import RateLimiter
 from guerdon.referrals.service import Referrals
 from guerdon.report_settings.service import ReportSettingsService
@@ -61,6 +62,7 @@ from guerdon.reports.offers import controller as offer_reports
 from guerdon.reports.offers.service import OfferReports
 from guerdon.reports.reading import ViewReader
 from guerdon.reports.registry import Reports
+from guerdon.reports.sources.service import Sources
 from guerdon.reversals.service import Reversals
 from guerdon.second_factor.service import SecondFactors
 from guerdon.sessions.guard import LoginGuard
@@ -132,11 +134,13 @@ class Services:
     export_jobs: ExportJobs
     exporter: Exporter
     views: Views
+    view_status: ViewStatus
     report_frame: ReportFrame
     money_reports: MoneyReports
     reports: Reports
     campaign_reports: CampaignReports
     offer_reports: OfferReports
+    sources: Sources
     accounting: Accounting
     report_settings: ReportSettingsService
     closings: Closings
@@ -362,6 +366,8 @@ def _services_on(resources: Resources, settings: Settings) -> Services:
         exports=exports,
         export_jobs=export_jobs,
         exporter=exporter,
+        view_status=ViewStatus(database, clock, reporting.views),
+        sources=Sources(reversals, database, ledger.calendar),
         clock_control=resources.control,
         clock_sync=resources.clock_sync,
     )
