@@ -15,7 +15,7 @@ from guerdon.views.traced import Tracer
 from tests.invariants.folded_books import FoldedBooks, assert_views
 from tests.invariants.in_memory_ledger import NOW_MS, wallet_id
 from tests.invariants.ledger_driver import Till, answer_of
-from tests.invariants.ledger_requests import Answer, Ask
+from tests.invariants.ledger_requests import Answer, Ask, Terms
 from tests.invariants.state_machine_rules import DAY_MS, HOUR_MS, ZONE, Requests, places, run_histories
 from tests.invariants.units import UNDATED, UnitAccount, runs
 
@@ -52,6 +52,28 @@ class Folded(Requests):
         self.run_batch()
         self.till.sweep([WALLETS[place] for place in sorted(some) if WALLETS[place] in self.world.wallets], self.now)
         self.check_laws()
+
+    @rule(place=places, part=st.integers(1, 4), whole=st.booleans(), back=st.booleans(), repaid=st.sampled_from([0, 0, 20, 300]))
+    def overdraw(self, place: int, part: int, whole: bool, back: bool, repaid: int) -> None:
+        """Spend into a debt, and take it back in part or whole, or let it stand for later value to repay."""
+        self.run_batch()
+        name = self.wallets[place]
+        if name not in self.world.wallets or self.world.wallets[name].status != "open":
+            return
+        self.put("terms", name, terms=Terms(floor=-100))
+        self.run_batch()
+        left = self.world.wallets[name].spendable
+        if left < part:
+            return
+        self.put("debit", name, left // part)
+        key = self.batch[-1].key
+        self.run_batch()
+        if repaid:
+            self.put("credit", name, repaid)
+            self.run_batch()
+        if back and key in self.world.sides:
+            self.put("reversal", name, None if whole else max(1, left // part // 2), about=key)
+            self.run_batch()
 
     def check_laws(self) -> None:
         new = [as_event(entry) for name, entry in self.till.store.entries.items() if name not in self.entries]

@@ -45,6 +45,7 @@ from guerdon.reports.accounting import controller as accounting
 from guerdon.reports.campaigns import controller as campaign_reports
 from guerdon.reports.money import controller as money
 from guerdon.reports.offers import controller as offer_reports
+from guerdon.reports.sources import controller as sources
 from guerdon.reversals import controller as reversals
 from guerdon.second_factor import controller as second_factor
 from guerdon.sessions import controller as sessions
@@ -89,6 +90,7 @@ def routes_of(services: Services, docs: system.DocsResource | None, metrics: Met
         *holds.routes(services.holds),
         *transactions.routes(services.transactions),
         *reversals.routes(services.reversals),
+        *sources.routes(services.sources),
         *exchanges.routes(services.rates, services.exchanges),
         *events.routes(services.events, services.event_replays, services.event_voids),
         *campaigns.routes(services.campaigns, services.campaign_usages, services.clock),

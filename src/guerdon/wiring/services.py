@@ -62,6 +62,7 @@ from guerdon.reports.offers import controller as offer_reports
 from guerdon.reports.offers.service import OfferReports
 from guerdon.reports.reading import ViewReader
 from guerdon.reports.registry import Reports
+from guerdon.reports.sources.service import Sources
 from guerdon.reversals.service import Reversals
 from guerdon.second_factor.service import SecondFactors
 from guerdon.sessions.guard import LoginGuard
@@ -139,6 +140,7 @@ class Services:
     reports: Reports
     campaign_reports: CampaignReports
     offer_reports: OfferReports
+    sources: Sources
     accounting: Accounting
     report_settings: ReportSettingsService
     closings: Closings
@@ -349,6 +351,7 @@ def _services_on(resources: Resources, settings: Settings) -> Services:
         reports=reports,
         campaign_reports=about_campaigns,
         offer_reports=about_offers,
+        sources=Sources(reversals, database, ledger.calendar),
         accounting=accounting,
         report_settings=report_settings,
         closings=closings,
