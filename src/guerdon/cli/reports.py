@@ -102,6 +102,8 @@ async def _check(services: Services, store: GenerationStore, version: int) -> No
 async def _show_until(services: Services, store: GenerationStore, version: int, state: Literal["complete", "serving"]) -> None:
     """Show the progress until a generation is complete, or serves."""
     total = await count_documents(services)
+    # A fault of an earlier attempt counts only if the document cannot be applied this time either.
+    before = {position.id: position.failures for position in await store.positions(version)}
     console = Console(stderr=True)
     columns = (TextColumn("rebuild"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
@@ -109,7 +111,7 @@ async def _show_until(services: Services, store: GenerationStore, version: int, 
         while not await _is_reached(store, version, state):
             positions = await store.positions(version)
             for position in positions:
-                if position.fault is not None:
+                if position.fault is not None and position.failures > before.get(position.id, 0):
                     fault = position.fault
                     raise RebuildStopped(f"{fault.document} cannot be applied ({fault.error}); workers go on trying")
             done = sum(position.applied for position in positions)
