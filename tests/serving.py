@@ -29,6 +29,7 @@ MISSING = {
     "simulation_id": "nothing",
     "offer_id": "nothing",
     "pair": "PTS-NOTHING",
+    "asset": "NOTHING",
     "batch_id": "nothing",
     "key_id": "nothing",
     "code": "nothing",

@@ -165,6 +165,7 @@ async def use_wallets(service: Caller, services: Services, factory: Factory) -> 
     several = await sent(service.post("/v1/transactions", split), 201)
     await sent(service.get(f"/v1/transactions/{several['id']}"))
     await sent(service.get(f"/v1/transactions/{paid['id']}"))
+    await sent(service.get(f"/v1/transactions/{paid['id']}/sources"))
     services.database.sharded = True
     await sent(service.post(f"/v1/wallets/{wallet}/debit", {"amount": 1}), 201)
     services.database.sharded = False

@@ -255,6 +255,7 @@ def _history(sample: Sample) -> Cases:
     yield "entries.probe", "first step", {"ids": steps, "owner": hot.owner}
     yield "entries.probe", "last step", {"ids": [entry_id(hot.id, middle + part) for part in range(1, WAYS)], "owner": hot.owner}
     yield "entries.statement", "a batch in the middle", _span(hot, middle, middle + STATEMENT - 1)
+    yield "entries.sources", "a quiet wallet", _span(quiet, 1, quiet.seq)
     yield "entries.stream", "nothing new", _span(hot, hot.seq, _LAST_SEQ, limit=100)
     yield "entries.stream", "resumed 1,000 entries before the end", _span(hot, max(0, hot.seq - 1000), _LAST_SEQ, limit=100)
 

@@ -22,6 +22,7 @@ from guerdon.sessions.models import SESSIONS
 from guerdon.simulated_clock.models import CLOCKS
 from guerdon.verification.checkpoints import CHECKPOINTS
 from guerdon.verification.rows import ENTRY_ROW_FIELDS
+from guerdon.views.entries import FOLDED_FIELDS
 from guerdon.wallets.models import ASSETS
 from guerdon.workers.models import LEASES
 from tools.query_plans.activity import ACTIVITY_QUERIES
@@ -277,6 +278,12 @@ HISTORY = [
         "request",
         "GET /v1/transactions/{transaction_id}, reverse, bulk",
         find(ENTRIES, {**IDS, "owner": {"$in": ":owners"}}),
+    ),
+    Query(
+        "entries.sources",
+        "request",
+        "GET /v1/transactions/{transaction_id}/sources",
+        find(ENTRIES, SPAN, sort=UP, fields=[*FOLDED_FIELDS, "owner"]),
     ),
     Query("entries.page", "request", "GET /v1/wallets/{wallet_id}/entries", find(ENTRIES, SPAN, sort=DOWN, limit=True)),
     Query(

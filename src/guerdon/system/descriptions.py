@@ -49,6 +49,7 @@ TAGS = {
 
 PATH_PARAMETERS = {
     "account": ("Name of an account of the books.", "system:issuer"),
+    "asset": ("Code of an asset.", "PTS"),
     "batch_id": ("Id of a code batch.", "bat_019a7f3c2d1e4b5a69788796a5b4c3d2"),
     "campaign_id": ("Id of a campaign.", "cmp_019a7f3c2d1e4b5a69788796a5b4c3d2"),
     "code": ("Code of a voucher as printed, or its id. Case and hyphens are ignored.", "SUMMER-7K2QM-9XW4T-B6HJD"),
