@@ -25,6 +25,7 @@ from guerdon.verification.rows import ENTRY_ROW_FIELDS
 from guerdon.wallets.models import ASSETS
 from guerdon.workers.models import LEASES
 from tools.query_plans.codes import CODE_QUERIES
+from tools.query_plans.exports import EXPORT_QUERIES
 from tools.query_plans.notation import (
     AFTER,
     DOWN,
@@ -491,6 +492,7 @@ QUERIES = {
         *POS_QUERIES,
         *CODE_QUERIES,
         *SIMULATION_QUERIES,
+        *EXPORT_QUERIES,
         *JOBS,
         *VERIFY,
         *PROOF_QUERIES,
