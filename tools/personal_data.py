@@ -17,16 +17,18 @@ from guerdon.ledger.contention import CONTENTION_LEASES
 from guerdon.ledger.expiry import HOLD_DOCUMENTS
 from guerdon.ledger.store import ACCOUNTS, ENTRIES, REVERSALS
 from guerdon.members.models import CLAIMS, LOOKUP_KEYS, MEMBERS, PERSON_KEYS
-from guerdon.offers.models import OFFER_VERSIONS, OFFERS
+from guerdon.offers.models import OFFER_REFUSALS, OFFER_VERSIONS, OFFERS
 from guerdon.outbox import OUTBOX
 from guerdon.password_reset.models import RESETS
 from guerdon.privacy.models import ERASING, ERASURES, EXPORTS
+from guerdon.report_settings.models import REPORT_SETTINGS
 from guerdon.second_factor.models import FACTORS
 from guerdon.sessions.models import SESSIONS
 from guerdon.simulated_clock.models import CLOCKS
 from guerdon.simulations.models import SIMULATED_MEMBERS, SIMULATED_PURCHASES, SIMULATIONS
 from guerdon.tiers.models import TIER_CHANGES, TIER_SET_VERSIONS, TIER_SETS
 from guerdon.verification.checkpoints import CHECKPOINTS
+from guerdon.verification.closings import CLOSINGS
 from guerdon.vouchers.codes.models import CODE_BATCHES, STAGED_CODES
 from guerdon.vouchers.models import DEALT_CODES, POOL_CODES, VOUCHER_CODES, VOUCHERS
 from guerdon.wallets.models import ASSETS
@@ -75,6 +77,8 @@ PEOPLE: dict[str, PersonalData | None] = {
     TIER_CHANGES: PersonalData("kept", ("tier_changes",)),
     TIER_SETS: PersonalData("kept", (), "the id of the author, if staff"),
     TIER_SET_VERSIONS: PersonalData("kept", (), "the id of the author, if staff"),
+    REPORT_SETTINGS: PersonalData("kept", (), "the id of the author, if staff"),
+    CLOSINGS: PersonalData("kept", (), "the id of who closed the month, if staff; the figures name no member"),
     AUDIT: PersonalData("kept", ("audit",)),
     CONTENTION_LEASES: PersonalData("kept", (), "the processes that hold or await the lease of a wallet"),
     CAMPAIGNS: PersonalData("kept", (), "the id of the author, if staff"),
@@ -92,6 +96,7 @@ PEOPLE: dict[str, PersonalData | None] = {
     LOOKUP_KEYS: None,
     ASSETS: None,
     POOL_CODES: None,
+    OFFER_REFUSALS: None,
     STAGED_CODES: None,
     CHECKPOINTS: None,
     LEASES: None,

@@ -4,6 +4,7 @@ from guerdon import outbox
 from guerdon.access import models as access
 from guerdon.audit_log import models as audit_log
 from guerdon.campaigns import models as campaigns
+from guerdon.closings import models as closings
 from guerdon.events import models as events
 from guerdon.exchanges import models as exchanges
 from guerdon.exports import models as exports
@@ -14,6 +15,7 @@ from guerdon.offers import models as offers
 from guerdon.password_reset import models as password_reset
 from guerdon.privacy import models as privacy
 from guerdon.projections import positions as projections
+from guerdon.report_settings import models as report_settings
 from guerdon.second_factor import models as second_factor
 from guerdon.sessions import models as sessions
 from guerdon.simulated_clock import models as simulated_clock
@@ -50,6 +52,8 @@ INDEXES = {
     **simulated_clock.INDEXES,
     **projections.INDEXES,
     **views.INDEXES,
+    **report_settings.INDEXES,
+    **closings.INDEXES,
     **workers.INDEXES,
 }
 SEALED_FIELDS = [*vault.SEALED_FIELDS, *outbox.SEALED_FIELDS, *exports.SEALED_FIELDS]

@@ -4,15 +4,14 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 
 from guerdon.calendar import Calendar
-from guerdon.ledger.models import COUNTED, SYSTEM, Account, Entry, Lot
-from guerdon.projections.models import Increment, Target
+from guerdon.ledger.lots import UNDATED
+from guerdon.ledger.models import COUNTED, SYSTEM, Account, Entry, LotDates
+from guerdon.projections.models import Aggregate, Increment, Target
 from guerdon.views.fold_entries import fold_entry
-from guerdon.views.models import COHORT_MONTHS, COHORTS, DAYS, FLOWS, LOTS, OFFERS, RANKINGS, TOTALS, AccountReadModel
+from guerdon.views.models import COHORT_MONTHS, COHORTS, DAYS, FLOWS, LOTS, TOTALS, AccountReadModel
 
 TARGET = Target(1, 0)
 Rows = dict[tuple[object, ...], Counter[str]]
-Dates = tuple[str, int | None, int | None, int | None]
-UNDATED: Dates = ("paid", None, None, None)
 
 
 class FoldedBooks:
@@ -42,7 +41,7 @@ class FoldedBooks:
                     assert len(rolled) == len(rollup.aggregate.key)
                     self.rows[rollup.aggregate.collection].setdefault(rolled, Counter()).update(changes)
 
-    def sums(self, aggregate: object, *names: str) -> dict[tuple[object, ...], Counter[str]]:
+    def sums(self, aggregate: Aggregate, *names: str) -> dict[tuple[object, ...], Counter[str]]:
         """Return the rows of an aggregate added up by some parts of its key."""
         found: dict[tuple[object, ...], Counter[str]] = defaultdict(Counter)
         for key, row in self.rows[aggregate.collection].items():
@@ -55,9 +54,9 @@ def amounts(rows: Mapping[tuple[object, ...], Counter[str]], name: str = "amount
     return {key: row[name] for key, row in rows.items() if row[name]}
 
 
-def lots_of(account: Account) -> dict[Dates, int]:
+def lots_of(account: Account) -> dict[LotDates, int]:
     """Return the value of an account by its dates, held value included, from the row of the account."""
-    lots: Counter[Dates] = Counter()
+    lots: Counter[LotDates] = Counter()
     for lot in (*(account.lots or ()), *(lot for hold in account.holds for lot in hold.lots)):
         lots[lot.dates] += lot.amount
     lots[UNDATED] = account.balance - sum(lots.values())
@@ -163,6 +162,3 @@ def assert_sums(books: FoldedBooks, money: Mapping[str, Account]) -> None:
         flows[asset, str(day)[:7], moved.get(str(flow), flow)] += row["amount"]
     moves = amounts(books.sums(COHORTS, "asset", "month", "move"))
     assert {key: value for key, value in flows.items() if value} == moves
-
-
-__all__ = ["OFFERS", "RANKINGS", "FoldedBooks", "Lot", "assert_views"]

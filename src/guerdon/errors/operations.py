@@ -65,6 +65,16 @@ class ClockSkewed(OperationsError):
     )
 
 
+class ViewsBehind(OperationsError):
+    code = "views-behind"
+    status = 503
+    title = "Views have not reached the time yet"
+    page = (
+        "The views that the figures are read from do not yet contain everything up to the time that is needed. `as_of` is the time that they "
+        "have reached, `needed` the time that they have to reach. Check that a worker runs, and retry after `Retry-After`."
+    )
+
+
 class Internal(OperationsError):
     code = "internal-error"
     status = 500

@@ -8,7 +8,7 @@ import msgspec
 from msgspec import Struct
 
 from guerdon.database import Document
-from guerdon.projections.models import PARTITIONS, Aggregate, Increment, KeyPart, Source, Target, ViewGroup
+from guerdon.projections.models import PARTITIONS, Aggregate, Feed, Increment, KeyPart, Range, Source, Target, ViewGroup
 from guerdon.projections.positions import Position
 
 States = dict[tuple[str, str], Struct]
@@ -28,8 +28,12 @@ class Poison(Exception):
 class Gap(Exception):
     """The document does not follow the one that was applied last: those between them have to be read."""
 
+    def __init__(self, missing: Range) -> None:
+        super().__init__(missing)
+        self.missing = missing
 
-@dataclass
+
+@dataclass(slots=True)
 class _Sum:
     aggregate: Aggregate
     key: tuple[str | int, ...]
@@ -48,47 +52,50 @@ class Batch:
         self.changed: set[tuple[str, str]] = set()
         self._sums: dict[tuple[str, tuple[str | int, ...]], _Sum] = {}
         self.applied = self.redelivered = self.repaired = 0
+        self.broken = False
+        """True if an increment of the last document does not fit its aggregate: the batch must not be written."""
 
     def mark(self, source: Source[Any], subject: str) -> int:
         """Return the number of the last document of the subject that was applied; 0 if there is none."""
         state = self.states.get((source.name, subject))
         return 0 if state is None else getattr(state, source.watermark)
 
-    def add(self, source: Source[Any], subject: str, number: int, document: Any, *, document_id: str) -> bool:
-        """Fold the next document. Return False if it was applied before.
+    def add(self, source: Source[Any], feed: Feed, row: Document) -> bool:
+        """Fold a stored document if it is the next one of its subject. Return False if it was applied before.
 
         Raises:
             Gap: documents before it are missing, or may be.
-            Poison: the fold raised an error, or its state has another watermark.
+            Poison: see `fold`.
         """
+        subject, number = feed.subject_of(row), feed.number_of(row)
         mark = self.mark(source, subject)
-        if number <= mark and (number or (source.name, subject) in self.states):
+        if number <= mark:
             self.redelivered += 1
             return False
         if number > mark + 1:
-            raise Gap
-        self.fold(source, subject, number, document, document_id=document_id)
+            raise Gap(Range(subject, mark, number - 1))
+        self.fold(source, subject, number, feed, row)
         return True
 
-    def fold(self, source: Source[Any], subject: str, number: int, document: Any, *, document_id: str) -> None:
-        """Fold a document that is known to be the next one.
+    def fold(self, source: Source[Any], subject: str, number: int, feed: Feed, row: Document) -> None:
+        """Fold a stored document that is known to be the next one.
 
         Raises:
-            Poison: see `add`.
+            Poison: it cannot be decoded, the fold raised an error, or the new state has another watermark.
         """
         key = (source.name, subject)
         try:
-            folded = source.fold(self.states.get(key), document, self.target)
+            folded = source.fold(self.states.get(key), feed.decode(row), self.target)
             if getattr(folded.state, source.watermark) != number:
                 raise ValueError("the watermark of the state is not the number of the document")
+            self.broken = True
             for increment in folded.increments:
-                _check(increment)
+                self._sum(increment)
+            self.broken = False
         except Exception as error:  # Whatever a document causes must stop its partition and nothing else.
-            raise Poison(document_id, _describe(error)) from error
+            raise Poison(str(row["_id"]), _describe(error)) from error
         self.states[key] = folded.state
         self.changed.add(key)
-        for increment in folded.increments:
-            self._sum(increment)
         self.applied += 1
 
     @property
@@ -127,33 +134,29 @@ class Batch:
         aggregate = total.aggregate
         fields: Document = {"version": self.target.version, "part": self.target.part}
         fields.update(zip(aggregate.key, total.key, strict=True))
-        add = {name: total.add.get(name, 0) for name in aggregate.sums}
         row_id = prefix + "|".join(map(str, total.key))
-        return {"q": {"_id": row_id}, "u": {"$inc": add, "$setOnInsert": fields}, "upsert": True}
+        return {"q": {"_id": row_id}, "u": {"$inc": total.add, "$setOnInsert": fields}, "upsert": True}
 
     def _sum(self, increment: Increment) -> None:
-        name = (increment.aggregate.collection, increment.key)
-        total = self._sums.get(name)
-        if total is None:
-            self._sums[name] = _Sum(increment.aggregate, increment.key, dict(increment.add))
+        aggregate, key, add = increment
+        total = self._sums.get((aggregate.collection, key))
+        if total is not None:
+            _add(total.add, add)
             return
-        _add(total.add, increment.add)
+        if len(key) != len(aggregate.key) or not add.keys() <= set(aggregate.sums):
+            raise ValueError(f"an increment does not fit {aggregate.collection}")
+        # Every sum is there from the start, so that a row has all of them.
+        self._sums[aggregate.collection, key] = _Sum(aggregate, key, {**dict.fromkeys(aggregate.sums, 0), **add})
 
 
 def _add(sums: dict[str, int], changes: Mapping[str, int]) -> None:
     for name, change in changes.items():
-        sums[name] = sums.get(name, 0) + change
+        sums[name] += change
 
 
 def part_of(field: str) -> Document:
     """Return the expression by which the database computes the partition of an owner."""
     return {"$mod": [{"$abs": {"$toHashedIndexKey": field}}, PARTITIONS]}
-
-
-def _check(increment: Increment) -> None:
-    aggregate, key, add = increment
-    if len(key) != len(aggregate.key) or not add.keys() <= set(aggregate.sums):
-        raise ValueError(f"an increment does not fit {aggregate.collection}")
 
 
 def _describe(error: Exception) -> str:

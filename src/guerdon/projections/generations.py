@@ -1,6 +1,7 @@
 """Generations of a view group: create one, let it serve when it is complete, drop the one before. Any worker may do each step, again and again."""
 
 from collections.abc import Callable
+from typing import Any
 
 import msgspec
 
@@ -14,8 +15,8 @@ from guerdon.projections.scan import Scan
 DROP_PAGE = 1_000
 DROP_AFTER_MS = 10_000
 """Time from the end of serving to the first deletion. Readers know the serving generation for at most a second."""
-FOREIGN_AFTER_MS = 3_600_000
-"""The same for a generation of an older definition, which processes of the release before still read during a roll-out."""
+RETIRE_AFTER_MS = 3_600_000
+"""Time for which a generation of an older definition goes on serving the processes of an earlier release during a roll-out."""
 
 
 class GenerationStore:
@@ -43,57 +44,80 @@ class GenerationStore:
             found = await self._change(self._with_new)
         return found
 
-    async def rebuild(self) -> Generation:
-        """Return the generation that is being built. It is created if there is none."""
+    async def rebuild(self, *, waits: bool = False) -> Generation:
+        """Return the generation that is being built. It is created if there is none. With `waits` it serves only after `approve`."""
 
         def change(found: Generations) -> Generations:
-            return found if self._own_building(found) else self._with_new(found)
+            found = found if self._own_building(found) else self._with_new(found)
+            building = self._own_building(found)
+            assert building is not None
+            return _replaced(found, building.version, waits=waits)
 
         building = self._own_building(await self._change(change))
         assert building is not None
         return building
 
+    async def approve(self, version: int) -> None:
+        """Let a generation serve as soon as it is complete."""
+        await self._change(lambda found: _replaced(found, version, waits=False))
+
+    async def reject(self, version: int) -> None:
+        """Drop a generation that does not serve."""
+        now_ms = await self._now_ms()
+        await self._change(lambda found: _replaced(found, version, state="dropping", switched_at=now_ms))
+
     async def tend(self) -> int:
         """Create a missing generation, switch to a complete one, and drop rows of an old one. Return the number of steps."""
         found = await self.ensure()
         building = self._own_building(found)
-        if building is not None and await self.switch(building.version):
+        if building is not None and not building.waits and await self.switch(building.version):
             return 1
+        now_ms = await self._now_ms()
+        await self._retire(found, now_ms)
         for each in found.generations:
-            if each.state == "dropping" and await self._is_due(each):
+            if each.state == "dropping" and now_ms >= each.switched_at + DROP_AFTER_MS:
                 return await self._drop(each.version)
         return 0
 
     async def switch(self, version: int) -> bool:
         """Let a generation serve if it is complete and not behind the one that serves; return True if it does."""
-        found = await self.read()
-        new = await self.positions(version)
-        if len(new) < PARTITIONS or any(position.at == 0 or position.phase != "stream" for position in new):
-            return False
-        serving = found.serving()
-        old = [] if serving is None else await self.positions(serving.version)
-        # A faulted partition of the old generation does not move: the new one must not wait for more than it has.
-        at = {position.part: position.at for position in old}
-        if any(position.at < at.get(position.part, 0) for position in new):
+        if not await self.is_complete(version):
             return False
         now_ms = await self._now_ms()
 
-        def change(found: Generations) -> Generations:
-            def changed(each: Generation) -> Generation:
-                if each.version == version:
-                    return msgspec.structs.replace(each, state="serving", switched_at=now_ms)
-                if each.state == "serving" or (each.state == "building" and each.definition <= self._group.definition):
-                    return msgspec.structs.replace(each, state="dropping", switched_at=now_ms)
-                return each
+        def changed(each: Generation) -> Generation:
+            if each.version == version:
+                return msgspec.structs.replace(each, state="serving", switched_at=now_ms)
+            if each.definition == self._group.definition and each.state != "dropping":
+                return msgspec.structs.replace(each, state="dropping", switched_at=now_ms)
+            return each
 
-            return msgspec.structs.replace(found, generations=tuple(map(changed, found.generations)))
-
-        await self._change(change)
+        await self._change(lambda found: msgspec.structs.replace(found, generations=tuple(map(changed, found.generations))))
         return True
 
-    async def _is_due(self, old: Generation) -> bool:
-        wait_ms = DROP_AFTER_MS if old.definition == self._group.definition else FOREIGN_AFTER_MS
-        return await self._now_ms() >= old.switched_at + wait_ms
+    async def is_complete(self, version: int) -> bool:
+        """Return True if a generation is built and is not behind the one that serves."""
+        serving = (await self.read()).serving()
+        old = [] if serving is None else await self.positions(serving.version)
+        new = await self.positions(version)
+        if len(new) < PARTITIONS or any(position.at == 0 or position.phase != "stream" for position in new):
+            return False
+        at = {position.part: position.at for position in old}
+        return all(position.at >= at.get(position.part, 0) for position in new)
+
+    async def _retire(self, found: Generations, now_ms: int) -> None:
+        """Drop generations of older definitions that processes of an earlier release have read during a roll-out."""
+        serving = found.serving()
+        if serving is None or now_ms < serving.switched_at + RETIRE_AFTER_MS:
+            return
+        newest = serving
+
+        def changed(each: Generation) -> Generation:
+            if each.definition < newest.definition and each.state != "dropping":
+                return msgspec.structs.replace(each, state="dropping", switched_at=now_ms)
+            return each
+
+        await self._change(lambda found: msgspec.structs.replace(found, generations=tuple(map(changed, found.generations))))
 
     async def _drop(self, version: int) -> int:
         """Delete a page of rows of each collection; at the end the positions, and the generation from the list."""
@@ -148,6 +172,11 @@ class GenerationStore:
         return int(hello["localTime"].timestamp() * 1000)
 
 
+def _replaced(found: Generations, version: int, **fields: Any) -> Generations:
+    changed = [msgspec.structs.replace(each, **fields) if each.version == version else each for each in found.generations]
+    return msgspec.structs.replace(found, generations=tuple(changed))
+
+
 async def bring_up_to_date(database: Database, group: ViewGroup, clock: Clock, *, holder: str) -> int:
     """Apply every document that is missing in the views, and let them serve; return the version.
 
@@ -158,8 +187,8 @@ async def bring_up_to_date(database: Database, group: ViewGroup, clock: Clock, *
     """
     store = GenerationStore(database, group, clock)
     found = await store.ensure()
-    generation = found.building() or found.serving()
-    assert generation is not None
+    own = [each for each in found.generations if each.definition == group.definition and each.state != "dropping"]
+    generation = own[-1]
     positions = [await take_over(database, group.name, generation.version, part, holder=holder) for part in range(PARTITIONS)]
     await Scan(database, group, [scan_again(position) for position in positions]).run()
     if generation.state == "building":

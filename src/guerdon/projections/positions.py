@@ -79,6 +79,8 @@ class Generation(Struct, frozen=True, kw_only=True):
     created_at: int = 0
     switched_at: int = 0
     """Time at which it began to serve, or stopped."""
+    waits: bool = False
+    """True if it does not serve before somebody has checked it."""
 
 
 class Generations(Struct, frozen=True, kw_only=True):

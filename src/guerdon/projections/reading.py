@@ -110,7 +110,7 @@ class Views:
         rows = await self._database.raw[POSITIONS].aggregate(
             [
                 {"$match": {"_id": {"$in": ids}}},
-                {"$project": {"phase": 1, "at_ms": 1, "age_ms": {"$subtract": [NOW_MS, "$at_ms"]}}},
+                {"$project": {"fault": 1, "at_ms": 1, "age_ms": {"$subtract": [NOW_MS, "$at_ms"]}}},
             ]
         )
         found = [row async for row in rows]
@@ -121,7 +121,7 @@ class Views:
             return Freshness(version, "behind", None, None)
         behind_ms = max(0, *(int(row["age_ms"]) for row in found))
         state: ViewState = "current" if behind_ms <= CURRENT_SECONDS * 1000 else "behind"
-        if any(row["phase"] == "faulted" for row in found):
+        if any(row.get("fault") for row in found):
             state = "faulted"
         return Freshness(version, state, self._clock.now_ms() - behind_ms, behind_ms / 1000)
 

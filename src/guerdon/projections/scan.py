@@ -13,10 +13,10 @@ import msgspec
 from guerdon.database import Database, Document, Session
 from guerdon.projections.applying import commit
 from guerdon.projections.batch import Batch, Poison, States, part_of
-from guerdon.projections.models import Range, Source, ViewGroup
+from guerdon.projections.models import Feed, Range, Source, ViewGroup
 from guerdon.projections.positions import Position, milliseconds_of, to_number
 
-SUBJECTS_MAX, DOCUMENTS_MAX, ROWS_MAX = 2_000, 5_000, 10_000
+SUBJECTS_MAX, DOCUMENTS_MAX, ROWS_MAX = 2_000, 10_000, 10_000
 """Maximum of subjects and of documents of one page, and of rows of one transaction."""
 
 
@@ -26,6 +26,15 @@ class Subject(NamedTuple):
     id: str
     part: int
     newest: int
+
+
+class Found(NamedTuple):
+    """Stored document of a subject."""
+
+    number: int
+    id: str
+    feed: Feed
+    row: Document
 
 
 class Stopped(Exception):
@@ -103,11 +112,11 @@ class Scan:
         found = await read_ranges(self._database, source, ranges, session)
         for each in ranges:
             batch = batches[parts[each.subject]]
-            for number, document_id, document in found.get(each.subject, ()):
+            for number, row_id, feed, row in found.get(each.subject, ()):
                 try:
                     if source.dense and number != batch.mark(source, each.subject) + 1:
-                        raise Poison(document_id, "the document before it is missing")
-                    batch.fold(source, each.subject, number, document, document_id=document_id)
+                        raise Poison(row_id, "the document before it is missing")
+                    batch.fold(source, each.subject, number, feed, row)
                 except Poison as poison:
                     raise Stopped(batch.position, poison) from poison
 
@@ -152,11 +161,11 @@ async def read_states(
 
 async def read_ranges(
     database: Database, source: Source[Any], ranges: Sequence[Range], session: Session | None = None
-) -> dict[str, list[tuple[int, str, Any]]]:
-    """Return (number, id, document) of the documents of the ranges by subject, in order. Those without a number are read with `after` 0."""
+) -> dict[str, list[Found]]:
+    """Return the documents of the ranges by subject, in order. Those without a number are read with `after` 0."""
     limits = {each.subject: each for each in ranges}
     assert len(limits) == len(ranges)
-    found: defaultdict[str, list[tuple[int, str, Any]]] = defaultdict(list)
+    found: defaultdict[str, list[Found]] = defaultdict(list)
     if not ranges:
         return found
     for feed in source.feeds:
@@ -165,7 +174,7 @@ async def read_ranges(
             subject, number = feed.subject_of(row), feed.number_of(row)
             limit = limits.get(subject)
             if limit is not None and (limit.after < number <= limit.upto or (not number and not limit.after)):
-                found[subject].append((number, str(row["_id"]), feed.decode(row)))
+                found[subject].append(Found(number, str(row["_id"]), feed, row))
     for documents in found.values():
         documents.sort(key=lambda document: document[:2])
     return found

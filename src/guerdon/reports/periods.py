@@ -107,3 +107,9 @@ def day_of(text: str, name: str, calendar: Calendar) -> date:
 def begins_ms(day: date, calendar: Calendar) -> int:
     """Return the first millisecond of a day."""
     return calendar.midnight(day)
+
+
+def month_range(month: str) -> DayRange:
+    """Return the days of a month such as `2026-11`."""
+    first = date(int(month[:4]), int(month[5:]), 1)
+    return DayRange(first, first_of_month(first, 1), "month")

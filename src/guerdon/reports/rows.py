@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from functools import cache
 from typing import Any, cast
 
+import msgspec
 from msgspec import Struct
 from msgspec import inspect as mi
 
@@ -34,10 +35,18 @@ def rows_of(report: ReportHead) -> list[Struct]:
     return cast("list[Struct]", getattr(report, _table_of(type(report))[0]))
 
 
+@cache
+def _fields_of(row: type[Struct]) -> list[tuple[str, str]]:
+    """Return (name, name in JSON) of the fields of a row: what it is about, the figures that it inherits, and its asset and scale."""
+    inherited = {name for base in row.__bases__ for name in getattr(base, "__struct_fields__", ())}
+    pairs = zip(row.__struct_fields__, row.__struct_encode_fields__, strict=True)
+    return sorted(pairs, key=lambda pair: (pair[0] in {"asset", "scale"}, pair[0] in inherited))
+
+
 def columns_of(row: type[Struct]) -> tuple[str, ...]:
     """Return the columns of the CSV of a report with these rows. Amounts are minor units, so the scale stands beside them."""
-    own = row.__struct_encode_fields__
-    return (*own, "scale") if "asset" in own else (*own, "asset", "scale")
+    own = [encoded for _, encoded in _fields_of(row)]
+    return (*own, *(name for name in ("asset", "scale") if name not in own))
 
 
 def file_name(report: ReportHead) -> str:
@@ -48,9 +57,9 @@ def file_name(report: ReportHead) -> str:
 
 def cells_of(row: Struct, report: ReportHead) -> list[Cell]:
     """Return the cells of a row of a report, in the order of `columns_of`. Nothing is an empty cell."""
-    cells = [_cell(getattr(row, name)) for name in row.__struct_fields__]
-    own_asset = "asset" in row.__struct_encode_fields__
-    return [*cells, *(() if own_asset else (_cell(report.asset),)), _cell(report.scale)]
+    cells = [_cell(getattr(row, name)) for name, _ in _fields_of(type(row))]
+    own = row.__struct_encode_fields__
+    return [*cells, *(_cell(value) for name, value in (("asset", report.asset), ("scale", report.scale)) if name not in own)]
 
 
 def csv_of(report: ReportHead) -> bytes:
@@ -71,4 +80,4 @@ def _cell(value: Any) -> Cell:
         return ""
     if isinstance(value, bool):
         return "true" if value else "false"
-    return value if isinstance(value, str | int | float) else str(value)
+    return value if isinstance(value, str | int | float) else msgspec.json.encode(value).decode()

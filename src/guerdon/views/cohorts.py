@@ -76,7 +76,7 @@ class CohortBook:
                 part = min(left, -debt.amount)
                 left -= part
                 self.movements.append(Movement("paid", debt, move, part))
-                debts[index] = debt.of_amount(debt.amount + part)
+                debts[index] = debt.with_amount(debt.amount + part)
         if left < amount:
             self.queues[UNDATED] = tuple([debt for debt in debts if debt.amount])
         return amount - left
@@ -202,7 +202,7 @@ class CohortBook:
             self._remember(used, "paid", move, None)
             cohort = cohort.without(part)
             if debt.amount + part:
-                left[0] = debt.of_amount(debt.amount + part)
+                left[0] = debt.with_amount(debt.amount + part)
             else:
                 left.pop(0)
         self.queues[UNDATED] = tuple(left)

@@ -6,33 +6,29 @@ so that the rows add up to the balances by source too.
 """
 
 from collections.abc import Iterable
-from typing import NamedTuple
 
 from msgspec.structs import replace
 
 from guerdon.calendar import Calendar
-from guerdon.ledger.lots import UNDATED
-from guerdon.ledger.models import AWAITING_CONFIRMATION, COUNTED, SYSTEM, Lot, LotDates
+from guerdon.ledger.models import AWAITING_CONFIRMATION, COUNTED, SYSTEM
+from guerdon.money import is_asset_code
 from guerdon.projections.models import Folded, Increment, Target
 from guerdon.views.cohorts import CohortBook
+from guerdon.views.effects import Net, apply, campaign_of, moved_by
 from guerdon.views.entries import AnyEntry
-from guerdon.views.flows import HOLDER_FLOWS, MOVES, WALLETS, flow_of, is_return
+from guerdon.views.flows import HOLDER_FLOWS, WALLETS, flow_of
 from guerdon.views.models import COHORTS, DAYS, LOTS, RANKINGS, TOTALS, AccountReadModel, Cohort, CohortQueue, Flow, HeldLots
 from guerdon.views.voucher_steps import Issuer, issuer_of, voucher_increments
 
-CAMPAIGN_KINDS = frozenset({"award", "clawback"})
-"""Kinds of entries whose metadata names a campaign. Only events write them, so callers cannot choose that metadata."""
 PAYMENT_OF_VOUCHER = "redeem"
 MEMBER, CARD = "mem_", "vch_"
-Net = dict[LotDates, int]
-"""Signed change of each lot, held value included. `UNDATED` is undated paid value."""
 
 
 def new_account(entry: AnyEntry, target: Target) -> AccountReadModel:
     """Return the state of an account before its first entry."""
     version, part = target
     account, asset = entry.account, entry.asset
-    counts_money = "A" <= asset[:1] <= "Z" and entry.counterparty != COUNTED
+    counts_money = is_asset_code(asset) and entry.counterparty != COUNTED
     return AccountReadModel(
         id=f"{version}|{account}",
         version=version,
@@ -104,20 +100,9 @@ def _fold_money(
         available = (dates[0], None, dates[2], dates[3])
         net[available] = net.get(available, 0) + matured
     flow: Flow | None = flow_of(entry) if amount else None
-    campaign, version = "", 0
-    if kind in CAMPAIGN_KINDS:
-        metadata = entry.metadata
-        campaign, number = metadata.get("campaign", ""), metadata.get("version", "")
-        version = int(number) if number.isdecimal() else 0
-    if entry.lots is None and entry.hold is None:
-        moved, held, holds = _Moved(_with_undated({}, amount), {}, state.holds)
-    else:
-        moved, held, holds = _moved(state, entry)
-    if flow is None:
-        _shift(book, moved)
-    else:
-        cohort = Cohort(month, 0, campaign, version)
-        _apply(book, moved, entry, flow, cohort)
+    campaign, version = campaign_of(entry)
+    moved, held, holds = moved_by(entry, state.holds)
+    apply(book, moved, entry, flow, Cohort(month, 0, campaign, version))
     for dates, change in moved.items():
         net[dates] = net.get(dates, 0) + change
     promotional = sum(change for dates, change in moved.items() if dates[0] == "promotional")
@@ -150,88 +135,6 @@ def _fold_money(
         ),
         increments,
     )  # fmt: skip
-
-
-# --- lots -----------------------------------------------------------------------------------------------------------
-
-
-class _Moved(NamedTuple):
-    """Effect of an entry on the lots of its account."""
-
-    net: Net
-    """Change of each lot, held value included."""
-    held: Net
-    """Change of the held value of each lot."""
-    holds: tuple[HeldLots, ...]
-    """Holds with dated value after the entry."""
-
-
-def _moved(state: AccountReadModel, entry: AnyEntry) -> _Moved:
-    hold, lots, holds = entry.hold, entry.lots or (), state.holds
-    net: Net = {}
-    for lot in lots:
-        net[lot.dates] = net.get(lot.dates, 0) + lot.amount
-    if hold is None:
-        return _Moved(_with_undated(net, entry.amount), {}, holds)
-    if hold.change > 0:
-        # The value is set aside and stays in its lots.
-        set_aside: Net = {dates: -change for dates, change in net.items()}
-        taken = tuple(replace(lot, amount=-lot.amount) for lot in lots)
-        holds = (*holds, HeldLots(hold.seq, taken)) if taken else holds
-        return _Moved({}, _with_undated(set_aside, hold.change), holds)
-    before = next((each.lots for each in holds if each.seq == hold.seq), ())
-    holds = tuple([each for each in holds if each.seq != hold.seq])
-    held: Net = {}
-    if entry.amount:
-        held = dict(net)
-        rest = _without(before, lots)
-        holds = (*holds, HeldLots(hold.seq, rest)) if rest else holds
-    else:
-        for lot in before:
-            held[lot.dates] = held.get(lot.dates, 0) - lot.amount
-            net[lot.dates] = net.get(lot.dates, 0) - lot.amount
-    return _Moved(_with_undated(net, entry.amount), _with_undated(held, hold.change), holds)
-
-
-def _with_undated(dated: Net, whole: int) -> Net:
-    """Return changes of lots that add up to `whole`: what the dated ones leave is undated."""
-    undated = whole - sum(dated.values())
-    changes = {dates: change for dates, change in dated.items() if change}
-    if undated:
-        changes[UNDATED] = undated
-    return changes
-
-
-def _without(held: Iterable[Lot], captured: Iterable[Lot]) -> tuple[Lot, ...]:
-    """Return what is left of held lots after a capture, whose lots have negative amounts."""
-    amounts = {lot.dates: lot.amount for lot in captured}
-    rest = [replace(lot, amount=lot.amount + amounts.get(lot.dates, 0)) for lot in held]
-    return tuple([lot for lot in rest if lot.amount])
-
-
-def _apply(book: CohortBook, moved: Net, entry: AnyEntry, flow: Flow, cohort: Cohort) -> None:
-    """Apply an entry that changes the balance. `cohort` is that of value that arrives; its amount is 0."""
-    move = MOVES[flow]
-    if entry.amount < 0:
-        campaign = cohort.campaign if flow == "clawed_back" else ""
-        for dates, change in moved.items():
-            book.leave(dates, -change, move, campaign=campaign, month=cohort.month)
-        return
-    returns = is_return(entry)
-    for dates, change in moved.items():
-        part = cohort.of_amount(change)
-        if returns:
-            book.give_back(dates, part, move)
-        else:
-            book.arrive(dates, part, move)
-
-
-def _shift(book: CohortBook, moved: Net) -> None:
-    """Apply an entry that moves value between lots or repays a debt, and does not change the balance."""
-    if moved:
-        before = [(dates, -change) for dates, change in moved.items() if change < 0]
-        after = [(dates, change) for dates, change in moved.items() if change > 0 and dates != UNDATED]
-        book.shift(before, after, moved.get(UNDATED, 0))
 
 
 def _next_expiry(queues: Iterable[CohortQueue], holds: tuple[HeldLots, ...]) -> int | None:

@@ -61,7 +61,8 @@ def _fold_void(state: MemberReadModel, void: FoldedVoid, calendar: Calendar) -> 
     if event is None:
         return Folded(state, [Increment(PURCHASES, (day, "", VOID), {"count": 1, "amount": 0})])
     left = event.amount - event.refunded
-    increments = [Increment(PURCHASES, (day, event.currency, VOID), {"count": 1, "amount": -left})]
+    sold = left if event.type == PURCHASE else 0
+    increments = [Increment(PURCHASES, (day, event.currency, VOID), {"count": 1, "amount": -sold})]
     decisions: Decisions = {}
     for taken in event.taken:
         revenue = 0 if (taken.campaign, taken.version, "taken_back") in decisions else -left

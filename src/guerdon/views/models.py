@@ -42,6 +42,10 @@ class Cohort(Struct, frozen=True, omit_defaults=True):
             and self.debt == other.debt
         )
 
+    def with_amount(self, amount: int) -> "Cohort":
+        """Return the same cohort with another amount."""
+        return Cohort(self.month, amount, self.campaign, self.version, self.debt)
+
     def of_amount(self, amount: int) -> "Cohort":
         """Return the first `amount` of it."""
         return Cohort(self.month, amount, self.campaign, self.version, self.debt)
@@ -221,7 +225,7 @@ CAMPAIGN_MEMBERS = Aggregate("read_campaign_members", ("campaign",), ("members",
 """Number of members whose events a campaign has awarded at least once."""
 PURCHASES = Aggregate("read_purchases", ("day", "currency", "type"), ("count", "amount"), (_index("version", "day"),))
 """Events by day of occurrence. `type` is `purchase`, `refund`, `void` or another type; refunds and voids have negative amounts.
-A void counts on its own day, with what earlier refunds have left of its event."""
+A void counts on its own day, with what earlier refunds have left of its purchase, or 0 for an event of another type."""
 MEMBER_MONTHS = Aggregate(
     "read_member_months", ("first_month", "month"), ("members",), (_index("version", "month"), _index("version", "first_month"))
 )

@@ -1,5 +1,6 @@
-"""Background jobs of a worker."""
+"""Background work of a worker, by pool."""
 
+from enum import StrEnum
 from functools import partial
 
 from structlog.typing import FilteringBoundLogger
@@ -13,6 +14,7 @@ from guerdon.logs import log_security_event
 from guerdon.mail import Mailer, parse_sender, parse_smtp_url
 from guerdon.password_reset import jobs as recovery_jobs
 from guerdon.privacy.service import ERASURES_EVERY_MS
+from guerdon.projections.service import Projector
 from guerdon.simulations.models import LANES
 from guerdon.simulations.running import EVERY_MS as SIMULATIONS_EVERY_MS
 from guerdon.tiers.service import REVIEW_EVERY_MS
@@ -21,6 +23,35 @@ from guerdon.verification.signing import CheckpointKeys
 from guerdon.vouchers.codes.generation import GENERATE_EVERY_MS
 from guerdon.wiring.services import Services
 from guerdon.workers.models import Job
+from guerdon.workers.service import Runner
+
+
+class Pool(StrEnum):
+    """Part of the background work that a worker process does."""
+
+    LEDGER = "ledger"
+    VIEWS = "views"
+    WEBHOOKS = "webhooks"
+    IMPORTS = "imports"
+    ALL = "all"
+
+
+POOLS_WITHOUT_JOBS = frozenset({Pool.WEBHOOKS, Pool.IMPORTS})
+"""Pools that have a name, so that deployments can be prepared, and no work yet."""
+
+
+def runner_of(services: Services, settings: Settings, log: FilteringBoundLogger) -> Runner:
+    """Return the runner of the jobs.
+
+    Raises:
+        StartupRefused: a setting is missing or not acceptable.
+    """
+    return Runner(services.database, services.ids, log, jobs_of(services, settings, log))
+
+
+def projector_of(services: Services, log: FilteringBoundLogger) -> Projector:
+    """Return the projector of the views."""
+    return Projector(services.database, services.clock, services.ids, log, services.views.group)
 
 
 def jobs_of(services: Services, settings: Settings, log: FilteringBoundLogger) -> list[Job]:

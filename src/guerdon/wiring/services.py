@@ -12,13 +12,17 @@ from guerdon.audit_log.service import AuditLog
 from guerdon.bulk.service import Bulk
 from guerdon.campaigns.profiles import Profiles
 from guerdon.campaigns.service import Campaigns
+from guerdon.campaigns.usage import CampaignUsages
 from guerdon.campaigns.warnings import KnownNames
 from guerdon.clock import Clock
 from guerdon.clock_sync import ClockSync
+from guerdon.closings.service import Closings
+from guerdon.closings.store import ClosingStore
 from guerdon.collections import ERASABLE_ROWS
 from guerdon.config import Settings
 from guerdon.database import Database
 from guerdon.events.recent_types import RecentEventTypes
+from guerdon.events.recorded import RecordedEvents
 from guerdon.events.replay import EventReplays
 from guerdon.events.service import Events
 from guerdon.events.voiding import EventVoids
@@ -34,6 +38,7 @@ from guerdon.ids import IdSource
 from guerdon.ledger.service import Ledger
 from guerdon.members.service import Members
 from guerdon.members.vault import Vault
+from guerdon.offers.refusals import RefusalCounts
 from guerdon.offers.service import Offers
 from guerdon.outbox import Outbox
 from guerdon.password_reset.service import PasswordResets
@@ -43,9 +48,17 @@ from guerdon.privacy.service import Erasures
 from guerdon.projections.reading import Views
 from guerdon.rate_limits.service import RateLimiter
 from guerdon.referrals.service import Referrals
+from guerdon.report_settings.service import ReportSettingsService
+from guerdon.reports.accounting.controller import definitions_of as accounting_reports
+from guerdon.reports.accounting.costs import costs_of
+from guerdon.reports.accounting.service import Accounting
+from guerdon.reports.campaigns import controller as campaign_reports
+from guerdon.reports.campaigns.service import CampaignReports
 from guerdon.reports.frame import ReportFrame
 from guerdon.reports.money import controller as money
 from guerdon.reports.money.service import MoneyReports
+from guerdon.reports.offers import controller as offer_reports
+from guerdon.reports.offers.service import OfferReports
 from guerdon.reports.reading import ViewReader
 from guerdon.reports.registry import Reports
 from guerdon.reversals.service import Reversals
@@ -56,6 +69,7 @@ from guerdon.simulated_clock.service import ClockControl
 from guerdon.simulations.running import Simulator
 from guerdon.simulations.service import Simulations
 from guerdon.tiers.service import Tiers
+from guerdon.timeline.service import Timelines
 from guerdon.transactions.service import Transactions
 from guerdon.views.group import books_group
 from guerdon.vouchers.codes.generation import CodeGeneration
@@ -98,6 +112,7 @@ class Services:
     rates: Rates
     exchanges: Exchanges
     campaigns: Campaigns
+    campaign_usages: CampaignUsages
     events: Events
     tiers: Tiers
     referrals: Referrals
@@ -110,6 +125,8 @@ class Services:
     simulations: Simulations
     simulator: Simulator
     point_of_sale: PointOfSale
+    refusals: RefusalCounts
+    timelines: Timelines
     erasures: Erasures
     exports: Exports
     export_jobs: ExportJobs
@@ -118,6 +135,11 @@ class Services:
     report_frame: ReportFrame
     money_reports: MoneyReports
     reports: Reports
+    campaign_reports: CampaignReports
+    offer_reports: OfferReports
+    accounting: Accounting
+    report_settings: ReportSettingsService
+    closings: Closings
     clock_control: ClockControl | None
     """None in production."""
     clock_sync: ClockSync | None
@@ -200,6 +222,20 @@ def _privacy_on(
     return erasures, exports
 
 
+def _finance_on(
+    resources: Resources, frame: ReportFrame, audit: AuditLog
+) -> tuple[ReportSettingsService, Accounting, MoneyReports, Closings]:
+    """Return the services of finance. The figures of closed months are read where the reports are made."""
+    store = ClosingStore(resources.database)
+    settings = ReportSettingsService(
+        resources.database, resources.assets, frame.calendar, resources.clock, last_closed=store.last_closed
+    )
+    accounting = Accounting(frame, settings, store)
+    money_reports = MoneyReports(frame, costs_of(accounting))
+    closings = Closings(store, frame, money_reports, accounting, database=resources.database, audit=audit)
+    return settings, accounting, money_reports, closings
+
+
 def _exports_on(resources: Resources, settings: Settings, reports: Reports) -> tuple[ExportJobs, Exporter]:
     database, clock = resources.database, resources.clock
     sources = ExportSources(
@@ -222,14 +258,28 @@ def _services_on(resources: Resources, settings: Settings) -> Services:
     people = _people_on(resources, settings)
     members, access, guard, factors, sessions, profiles = people
     audit, wallets = AuditLog(database, clock), Wallets(ledger, members, assets, clock)
+    history = History(wallets, ledger, database=database, clock=clock)
     transactions, rates = Transactions(ledger, wallets, clock), Rates(database, assets, clock)
     holds, reversals = Holds(ledger, database=database, clock=clock), Reversals(ledger, transactions, database=database)
     tiers, campaigns, offers = _definitions_on(resources, settings, members)
-    vouchers = Vouchers(ledger, offers, profiles, outbox=resources.outbox, database=database, clock=clock, ids=ids)
+    refusals = RefusalCounts(database, clock, ledger.calendar)
+    vouchers = Vouchers(
+        ledger, offers, profiles, refusals=refusals, outbox=resources.outbox, database=database, clock=clock, ids=ids
+    )
     views = Views(database, clock, books_group(ledger.calendar))
+    usages = CampaignUsages(campaigns, members, ledger, assets=assets, clock=clock)
     report_frame = ReportFrame(ViewReader(database, views), assets, ledger.calendar, clock)
-    money_reports = MoneyReports(report_frame)
-    reports = Reports(money.definitions(money_reports))
+    about_campaigns = CampaignReports(report_frame, campaigns, usages)
+    about_offers = OfferReports(report_frame, offers, refusals)
+    report_settings, accounting, money_reports, closings = _finance_on(resources, report_frame, audit)
+    reports = Reports(
+        [
+            *money.definitions(money_reports),
+            *campaign_reports.definitions(about_campaigns),
+            *offer_reports.definitions(about_offers),
+            *accounting_reports(accounting),
+        ]
+    )
     export_jobs, exporter = _exports_on(resources, settings, reports)
     erasures, exports = _privacy_on(resources, people, wallets, vouchers, audit, settings=settings, files=export_jobs)
     return Services(
@@ -250,7 +300,7 @@ def _services_on(resources: Resources, settings: Settings) -> Services:
         assets=assets,
         wallets=wallets,
         wallet_administration=WalletAdministration(ledger, wallets),
-        history=History(wallets, ledger, database=database, clock=clock),
+        history=history,
         streams=Streams(wallets, database=database, clock=clock, recheck_actor=recheck_actor(access, sessions)),
         holds=holds,
         transactions=transactions,
@@ -259,6 +309,7 @@ def _services_on(resources: Resources, settings: Settings) -> Services:
         rates=rates,
         exchanges=Exchanges(ledger, wallets, transactions, rates=rates),
         campaigns=campaigns,
+        campaign_usages=usages,
         events=Events(
             ledger,
             members,
@@ -278,7 +329,13 @@ def _services_on(resources: Resources, settings: Settings) -> Services:
         vouchers=vouchers,
         code_batches=CodeBatches(ledger, offers, database=database, clock=clock, ids=ids),
         code_generation=CodeGeneration(ledger, offers, database=database, clock=clock),
-        point_of_sale=PointOfSale(ledger, vouchers, offers, members, outbox=resources.outbox, clock=clock, ids=ids),
+        point_of_sale=PointOfSale(
+            ledger, vouchers, offers, members, refusals=refusals, outbox=resources.outbox, clock=clock, ids=ids
+        ),
+        refusals=refusals,
+        timelines=Timelines(
+            members, ledger, history, events=RecordedEvents(database), vouchers=vouchers, tiers=tiers, campaigns=campaigns
+        ),
         erasures=erasures,
         exports=exports,
         export_jobs=export_jobs,
@@ -287,6 +344,11 @@ def _services_on(resources: Resources, settings: Settings) -> Services:
         report_frame=report_frame,
         money_reports=money_reports,
         reports=reports,
+        campaign_reports=about_campaigns,
+        offer_reports=about_offers,
+        accounting=accounting,
+        report_settings=report_settings,
+        closings=closings,
         clock_control=resources.control,
         clock_sync=resources.clock_sync,
     )

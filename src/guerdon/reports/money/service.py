@@ -45,7 +45,7 @@ from guerdon.reports.money.models import (
     RollForwardQuery,
     RollForwardRow,
 )
-from guerdon.reports.periods import DayRange, day_of
+from guerdon.reports.periods import DayRange, day_of, name_of
 from guerdon.reports.reading import Snapshot
 from guerdon.views.models import COHORT_MONTHS, RANKINGS, TOTALS
 
@@ -63,11 +63,11 @@ class ValueCost(NamedTuple):
     """Cost of the part of all outstanding value that is expected to be redeemed; None without an estimate."""
 
 
-CostOf = Callable[[Snapshot, str, int], Awaitable[ValueCost | None]]
-"""Returns the cost of an asset for its outstanding value, or None if its points have no value."""
+CostOf = Callable[[Snapshot, str, str, int], Awaitable[ValueCost | None]]
+"""Returns the cost of an asset at the end of a month for its outstanding value, or None if its points have no value."""
 
 
-async def face_value(_snapshot: Snapshot, asset: str, outstanding: int) -> ValueCost | None:
+async def face_value(_snapshot: Snapshot, asset: str, _month: str, outstanding: int) -> ValueCost | None:
     """Return the cost of money: what is outstanding, all of which is expected to be spent. Points have no value without a setting."""
     return ValueCost(asset, int, outstanding) if is_currency(asset) else None
 
@@ -249,7 +249,7 @@ class MoneyReports:
 
     async def _past_liability(self, snapshot: Snapshot, asset: str, at: date) -> tuple[list[LiabilityRow], LiabilityTotal]:
         balance = total_of(await read_flows_before(snapshot, asset, at)).amount
-        cost = await self._cost_of(snapshot, asset, balance)
+        cost = await self._cost_of(snapshot, asset, name_of(at - timedelta(days=1), "month"), balance)
         months = await snapshot.sums(
             COHORT_MONTHS, {"asset": asset, "month": {"$lt": at.isoformat()[:7]}}, ("source", "earned_month")
         )
@@ -286,7 +286,7 @@ class MoneyReports:
             expiring[calendar.names(each.expires_at)[1], each.source] -= each.amount
         written = sum(each.amount for each in expired)
         outstanding = totals.balance - totals.debt - written
-        cost = await self._cost_of(snapshot, asset, outstanding)
+        cost = await self._cost_of(snapshot, asset, today[:7], outstanding)
         waiting = sum(lot.amount for lot in lots if lot.available_on == AWAITING)
         pending = sum(lot.amount for lot in lots if lot.available_on != AWAITING and lot.available_on > today)
         total = LiabilityTotal(
