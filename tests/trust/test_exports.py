@@ -38,7 +38,7 @@ async def until(database: Database, export_id: str, *, start: int, written: int)
     while time.monotonic() < deadline:
         row = await database.raw[EXPORT_JOBS].find_one({"_id": export_id})
         assert row is not None
-        if row["status"] in {"done", "failed"} or (row.get("epoch", 0) >= start and row["bytes"] > written):
+        if row.get("status") in {"done", "failed"} or (row.get("epoch", 0) >= start and row["bytes"] > written):
             return row
         await asyncio.sleep(0.005)
     raise AssertionError("the export does not advance")
