@@ -108,6 +108,10 @@ bench-flash: .venv/.dev ## Let 10,000 members race for 100 vouchers: one process
 bench-large: .venv/.dev ## Load 10,000,000 wallets, print their size on disk, measure debits on them against 10,000 (10 GB, 20 minutes)
 	$(BIN)/python -m bench.large
 
+.PHONY: bench-reports
+bench-reports: .venv/.dev ## Make up the views of 1,000,000 entries and 100,000 members, and measure every report
+	$(BIN)/python -m bench.reports
+
 .PHONY: bench-history
 bench-history: .venv/.dev ## Write a wallet of 1,000,000 entries, measure pages, past balances and verify on it
 	$(BIN)/python -m bench.history

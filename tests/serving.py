@@ -29,11 +29,13 @@ MISSING = {
     "simulation_id": "nothing",
     "offer_id": "nothing",
     "pair": "PTS-NOTHING",
+    "asset": "NOTHING",
     "batch_id": "nothing",
     "key_id": "nothing",
     "code": "nothing",
     "name": "nothing",
     "month": "2026-01",
+    "account": "system:nothing",
 }
 
 

@@ -60,6 +60,10 @@ def test_a_range_without_bounds_is_the_present_month() -> None:
     assert (days.first, days.after, days.periods) == (date(2026, 11, 1), date(2026, 11, 23), ["2026-11"])
 
 
+def test_a_range_that_begins_in_the_future_has_one_day_by_default() -> None:
+    assert range_of(query(start="2027-01-01"), TODAY, LONDON).periods == ["2027-01"]
+
+
 def test_a_range_ends_before_its_last_day() -> None:
     days = range_of(query(start="2026-10-30", end="2026-11-02", group="day"), TODAY, LONDON)
     assert days.periods == ["2026-10-30", "2026-10-31", "2026-11-01"]

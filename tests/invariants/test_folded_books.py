@@ -15,8 +15,8 @@ from guerdon.views.traced import Tracer
 from tests.invariants.folded_books import FoldedBooks, assert_views
 from tests.invariants.in_memory_ledger import NOW_MS, wallet_id
 from tests.invariants.ledger_driver import Till, answer_of
-from tests.invariants.ledger_requests import Answer, Ask
-from tests.invariants.state_machine_rules import DAY_MS, HOUR_MS, ZONE, Requests, places, run_histories
+from tests.invariants.ledger_requests import WAITING, Answer, Ask, Dates, Terms
+from tests.invariants.state_machine_rules import DAY_MS, HOUR_MS, ZONE, Requests, amounts, places, run_histories
 from tests.invariants.units import UNDATED, UnitAccount, runs
 
 WALLETS = [wallet_id(number) for number in (1, 2, 3, 4)]
@@ -52,6 +52,54 @@ class Folded(Requests):
         self.run_batch()
         self.till.sweep([WALLETS[place] for place in sorted(some) if WALLETS[place] in self.world.wallets], self.now)
         self.check_laws()
+
+    @rule(
+        place=places,
+        ways=st.lists(st.sampled_from(["credit", "dated", "pending", "award", "hold", "back", "part back", "wait"]), max_size=4),
+        amount=amounts,
+        part=st.integers(1, 3),
+    )
+    def owe(self, place: int, ways: list[str], amount: int, part: int) -> None:
+        """Spend into a debt, which value of every kind repays before or after the spend is taken back."""
+        self.run_batch()
+        name = self.wallets[place]
+        if name not in self.world.wallets or self.world.wallets[name].status != "open":
+            return
+        hour = self.now // HOUR_MS * HOUR_MS + HOUR_MS
+        self.put("credit", name, amount, dates=Dates("promotional", None, hour + 9 * DAY_MS))
+        self.put("terms", name, terms=Terms(floor=-100))
+        self.put("hold", name, amount, ttl_ms=DAY_MS)
+        held = self.batch[-1].key
+        self.run_batch()
+        left = self.world.wallets[name].spendable
+        if left < part:
+            return
+        self.put("debit", name, left // part)
+        spent = self.batch[-1].key
+        for way in ways:
+            self.do(way, name, amount, hour, (held, spent))
+            self.run_batch()
+
+    def do(self, way: str, name: str, amount: int, hour: int, keys: tuple[str, str]) -> None:
+        held, spent = keys
+        if way == "credit":
+            self.put("credit", name, amount)
+        elif way == "dated":
+            self.put("credit", name, amount, dates=Dates("promotional", None, hour + DAY_MS))
+        elif way == "pending":
+            self.put("credit", name, amount, dates=Dates("promotional", hour + HOUR_MS, hour + 3 * DAY_MS))
+        elif way == "award":
+            for _ in range(2):
+                self.put("award", name, amount, dates=Dates("promotional", WAITING, hour + DAY_MS))
+            key = self.batch[-1].key
+            self.put("confirmation", name, amount, about=key, dates=Dates("promotional", None, hour + 2 * DAY_MS))
+            self.put("reversal", name, amount // 2 + 1, about=key)
+        elif way == "hold" and held in self.world.holds:
+            self.put("void", name, about=held)
+        elif way.endswith("back") and spent in self.world.sides:
+            self.put("reversal", name, None if way == "back" else 7, about=spent)
+        else:
+            self.wait_until(self.now + 5 * HOUR_MS)
 
     def check_laws(self) -> None:
         new = [as_event(entry) for name, entry in self.till.store.entries.items() if name not in self.entries]

@@ -338,6 +338,27 @@ async def use_finance(service: Caller, services: Services) -> None:
     await sent(service.get("/v1/closings/2026-02"))
 
 
+async def use_reports(service: Caller, services: Services, factory: Factory) -> None:
+    """Every report on value, in each of its ranges."""
+    for _ in range(2):
+        wallet = await factory.wallet(5)
+        body = {"amount": 5, "source": "promotional", "expires_in_days": 3}
+        await sent(service.post(f"/v1/wallets/{wallet}/credit", body), 201)
+    await build_views(services)
+    reports = "/v1/reports"
+    await sent(service.get(reports))
+    await sent(service.get("/docs/reports"))
+    await sent(service.get(f"{reports}/roll-forward", asset="PTS"))
+    for at in ({}, {"at": "2020-01-01"}):
+        await sent(service.get(f"{reports}/liability", asset="PTS", **at))
+        await sent(service.get("/v1/books/trial-balance", asset="PTS", **at))
+        await sent(service.get("/v1/books/accounts/system:issuer", asset="PTS", **at))
+    page = await sent(service.get(f"{reports}/expiring", asset="PTS", limit=1))
+    await sent(service.get(f"{reports}/expiring", asset="PTS", cursor=page["next_cursor"]))
+    for by in ("earned", "spent"):
+        await sent(service.get(f"{reports}/leaderboard", asset="PTS", by=by))
+
+
 async def use_operations(anonymous: Caller, service: Caller, services: Services) -> None:
     for path in ("/health/live", "/health/ready", "/openapi.json", "/docs", "/docs/start.js", "/problems", "/problems/not-found"):
         await sent(anonymous.get(path))

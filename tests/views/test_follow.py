@@ -147,6 +147,19 @@ async def test_rebuild_beside_writes(services: Services, factory: Factory, servi
     await assert_equal_to_documents(services, 2)
 
 
+async def test_position_ahead_of_a_restored_database_is_scanned_again(
+    services: Services, factory: Factory, service: Caller
+) -> None:
+    async with projecting(services.database):
+        await until_true(lambda: caught_up(services))
+    ahead = {"$set": {"at": (2**31 - 1) << 32, "at_ms": 0}}
+    await services.database.raw[POSITIONS].update_many({"group": "counting"}, ahead)
+    await fill_more(factory, service)
+    async with projecting(services.database):
+        await until_true(lambda: caught_up(services))
+        assert await total(services, "scans") == 16
+
+
 @pytest.mark.parametrize("workers", [1, 16, 40])
 def test_shares_add_up(workers: int) -> None:
     shares = [share_of(index, workers) for index in range(workers)]

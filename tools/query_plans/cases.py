@@ -12,7 +12,7 @@ from guerdon.ledger.references import reference_keys
 from guerdon.simulated_clock.models import CLOCK_ID
 from guerdon.tiers.models import PROGRAMME, WALK
 from guerdon.verification.lookups import BATCH
-from tools.query_plans import code_sample, exports, finance, proofs, timeline, voucher_sample
+from tools.query_plans import code_sample, exports, finance, money, proofs, timeline, voucher_sample
 from tools.query_plans.plans import Parameters
 from tools.query_plans.sample import (
     ACTOR,
@@ -51,6 +51,7 @@ def cases_of(sample: Sample) -> Cases:
     yield from voucher_sample.cases(sample.hot.owner, sample.quiet[0].owner)
     yield from code_sample.cases()
     yield from finance.cases()
+    yield from money.cases()
     yield from _simulations(sample)
     yield from exports.export_cases(sample)
     yield from timeline.cases(

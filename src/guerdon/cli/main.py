@@ -12,7 +12,7 @@ from rich.console import Console
 from guerdon import __version__, embedded
 from guerdon.cli import master_keys as master_key_commands
 from guerdon.cli import serve as server
-from guerdon.cli import service_keys, token_keys, verify
+from guerdon.cli import service_keys, show_reports, token_keys, verify
 from guerdon.cli.admin import admin_app
 from guerdon.cli.audit import export_audit
 from guerdon.cli.close import close_month
@@ -59,6 +59,8 @@ app.add_typer(keys_app, name="keys")
 app.add_typer(admin_app, name="admin")
 app.add_typer(erasures_app, name="erasures")
 app.add_typer(reports_app, name="reports")
+reports_app.command("list")(show_reports.list_reports)
+reports_app.command("show")(show_reports.show_report)
 app.command("verify")(verify.verify_ledger)
 app.command("checkpoint")(verify.checkpoint)
 app.command("audit")(export_audit)

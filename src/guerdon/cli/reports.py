@@ -11,9 +11,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from guerdon.cli.audit import audited
 from guerdon.cli.database import run_with_services
+from guerdon.cli.reports_check import EXIT_DIFFERENT, check, text_of
 from guerdon.config import load
 from guerdon.logs import make_logger
 from guerdon.projections.generations import GenerationStore
+from guerdon.projections.reading import Views
+from guerdon.reports.check.service import CheckReport, check_views
 from guerdon.wiring.jobs import projector_of
 from guerdon.wiring.services import Services
 
@@ -23,7 +26,12 @@ EXIT_STOPPED = 1
 
 DataDir = Annotated[Path | None, typer.Option("--data-dir", help="Directory of the embedded database [GUERDON_DATA_DIR].")]
 
-reports_app = typer.Typer(no_args_is_help=True, help="Rebuild the views that reports are read from.")
+Check = Annotated[
+    bool, typer.Option("--check", help="Then compare the new views with the ledger and the events, as `reports check` does.")
+]
+
+reports_app = typer.Typer(no_args_is_help=True, help="Print reports, and rebuild and check the views that they are read from.")
+reports_app.command("check")(check)
 
 
 class RebuildStopped(Exception):
@@ -31,22 +39,29 @@ class RebuildStopped(Exception):
 
 
 @reports_app.command("rebuild")
-def rebuild(data_dir: DataDir = None) -> None:
+def rebuild(*, then_check: Check = False, data_dir: DataDir = None) -> None:
     """Build the views again from the entries and events, beside those that are read, and switch to them when they are complete. The service
     may run meanwhile, and so may workers, which share the work. A rebuild that was interrupted is continued.
 
-    Exit code 1: a document cannot be applied; the views that were read before are still read.
+    Exit code 1: a document cannot be applied; the views that were read before are still read. Exit code 3: with `--check`, the new views differ.
     """
 
-    async def work(services: Services) -> int:
-        return await audited(services, "reports rebuild", {}, _rebuild(services))
+    async def work(services: Services) -> tuple[int, CheckReport | None]:
+        version = await audited(services, "reports rebuild", {}, _rebuild(services))
+        # The views of this process may know the version before for a second.
+        views = Views(services.database, services.clock, services.views.group)
+        return version, await check_views(services.database, views, services.ledger.calendar) if then_check else None
 
     try:
-        version = run_with_services(load(data_dir=data_dir), COMMAND, work)
+        version, report = run_with_services(load(data_dir=data_dir), COMMAND, work)
     except RebuildStopped as stopped:
         typer.echo(f"not switched: {stopped}")
         raise typer.Exit(EXIT_STOPPED) from None
     typer.echo(f"version {version} is read now")
+    if report is not None:
+        typer.echo(text_of(report))
+        if not report.equal:
+            raise typer.Exit(EXIT_DIFFERENT)
 
 
 async def _rebuild(services: Services) -> int:

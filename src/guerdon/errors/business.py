@@ -74,6 +74,16 @@ class ReversalLimit(BusinessError):
     )
 
 
+class HistoryTooLong(BusinessError):
+    code = "history-too-long"
+    status = 409
+    title = "History of the wallet is too long"
+    page = (
+        "The sources of a spend are computed from all entries of its wallet before it. Above 20,000 entries they are not: `entries` is "
+        "their number, `limit` the largest one. The cohorts of the wallet by month and campaign are in the reports."
+    )
+
+
 class NotReversible(BusinessError):
     code = "not-reversible"
     status = 409

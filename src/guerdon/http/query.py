@@ -1,6 +1,7 @@
 """Query parameters and the Idempotency-Key header."""
 
 import re
+from collections.abc import Mapping
 from functools import cache
 from typing import Any, TypeVar, cast
 
@@ -21,7 +22,16 @@ def read_query(request: SyncRequest, kind: type[T]) -> T:
     Raises:
         Validation: a parameter is unknown, repeated or not acceptable.
     """
-    given: dict[str, Any] = {name: nfc(value) if isinstance(value, str) else value for name, value in request.params.items()}
+    return query_of(request.params, kind)
+
+
+def query_of(parameters: Mapping[str, Any], kind: type[T]) -> T:
+    """Return texts by name, such as those of a query string, as a struct.
+
+    Raises:
+        Validation: a parameter is unknown, repeated or not acceptable.
+    """
+    given: dict[str, Any] = {name: nfc(value) if isinstance(value, str) else value for name, value in parameters.items()}
     for name in _numbers_of(kind) & given.keys():
         if isinstance(given[name], str) and _NUMBER.match(given[name]):
             given[name] = int(given[name])

@@ -39,16 +39,20 @@ class GenerationStore:
 
     async def ensure(self) -> Generations:
         """Return the generations. The first one is created, and one for a definition that is newer than all of them."""
-        found = await self.read()
-        if all(each.definition < self._group.definition for each in found.generations):
-            found = await self._change(self._with_new)
-        return found
+        now_ms = await self.now_ms()
+
+        def change(found: Generations) -> Generations:
+            missing = all(each.definition < self._group.definition for each in found.generations)
+            return self._with_new(found, now_ms) if missing else found
+
+        return await self._change(change)
 
     async def rebuild(self, *, waits: bool = False) -> Generation:
         """Return the generation that is being built. It is created if there is none. With `waits` it serves only after `approve`."""
+        now_ms = await self.now_ms()
 
         def change(found: Generations) -> Generations:
-            found = found if self._own_building(found) else self._with_new(found)
+            found = found if self._own_building(found) else self._with_new(found, now_ms)
             building = self._own_building(found)
             assert building is not None
             return _replaced(found, building.version, waits=waits)
@@ -63,7 +67,7 @@ class GenerationStore:
 
     async def reject(self, version: int) -> None:
         """Drop a generation that does not serve."""
-        now_ms = await self._now_ms()
+        now_ms = await self.now_ms()
         await self._change(lambda found: _replaced(found, version, state="dropping", switched_at=now_ms))
 
     async def tend(self) -> int:
@@ -72,7 +76,7 @@ class GenerationStore:
         building = self._own_building(found)
         if building is not None and not building.waits and await self.switch(building.version):
             return 1
-        now_ms = await self._now_ms()
+        now_ms = await self.now_ms()
         await self._retire(found, now_ms)
         for each in found.generations:
             if each.state == "dropping" and now_ms >= each.switched_at + DROP_AFTER_MS:
@@ -83,7 +87,7 @@ class GenerationStore:
         """Let a generation serve if it is complete and not behind the one that serves; return True if it does."""
         if not await self.is_complete(version):
             return False
-        now_ms = await self._now_ms()
+        now_ms = await self.now_ms()
 
         def changed(each: Generation) -> Generation:
             if each.version == version:
@@ -143,9 +147,9 @@ class GenerationStore:
         building = found.building()
         return building if building is not None and building.definition == self._group.definition else None
 
-    def _with_new(self, found: Generations) -> Generations:
+    def _with_new(self, found: Generations, now_ms: int) -> Generations:
         version = found.newest + 1
-        new = Generation(version=version, definition=self._group.definition, created_at=self._clock.now_ms())
+        new = Generation(version=version, definition=self._group.definition, created_at=now_ms)
         return msgspec.structs.replace(found, newest=version, generations=(*found.generations, new))
 
     async def _change(self, change: Callable[[Generations], Generations]) -> Generations:
@@ -166,7 +170,7 @@ class GenerationStore:
             if result.matched_count == 1:
                 return after
 
-    async def _now_ms(self) -> int:
+    async def now_ms(self) -> int:
         """Return the time of the database in milliseconds, which a simulated clock does not move."""
         hello = await self._database.client.admin.command("hello")
         return int(hello["localTime"].timestamp() * 1000)

@@ -164,6 +164,9 @@ async def reading(database: Database, group: ViewGroup, parts: Iterable[int], st
     Raises:
         HistoryLost: see there.
     """
+    reply = await database.client.admin.command("ping")
+    if to_number(reply["operationTime"]) < start:
+        raise HistoryLost  # The database was restored from an older moment, and the stream would wait until its clock gets there.
     try:
         stream = await database.raw.watch(
             pipeline_of(group, parts),

@@ -52,7 +52,7 @@ class RangeQuery(ReportQuery, frozen=True, kw_only=True):
     starts: Day | None = field(name="from", default=None)
     """First day: a date, or the RFC 3339 time of its midnight in the programme's time zone. By default the first day of the month of the last day."""
     ends: Day | None = field(name="to", default=None)
-    """Day after the last one: a date, or the RFC 3339 time of its midnight in the programme's time zone. By default tomorrow."""
+    """Day after the last one: a date, or the RFC 3339 time of its midnight in the programme's time zone. By default tomorrow, or the day after `from` if that is later."""
     group: Grouping = "month"
     """`month` or `day`: the period of a row."""
 
@@ -63,13 +63,13 @@ class AssetRangeQuery(AssetQuery, frozen=True, kw_only=True):
     starts: Day | None = field(name="from", default=None)
     """First day: a date, or the RFC 3339 time of its midnight in the programme's time zone. By default the first day of the month of the last day."""
     ends: Day | None = field(name="to", default=None)
-    """Day after the last one: a date, or the RFC 3339 time of its midnight in the programme's time zone. By default tomorrow."""
+    """Day after the last one: a date, or the RFC 3339 time of its midnight in the programme's time zone. By default tomorrow, or the day after `from` if that is later."""
     group: Grouping = "month"
     """`month` or `day`: the period of a row."""
 
 
 class ReportHead(Struct, frozen=True, kw_only=True):
-    """What every report states about itself. A report has `rows`, and `total` where rows add up."""
+    """Head of every report. A report has `rows`, and `total` where rows add up."""
 
     report: str
     """Name of the report."""
@@ -114,7 +114,7 @@ class ReportInfo(Struct, frozen=True):
     name: str
     """Name of the report."""
     summary: str
-    """What the report shows, in one sentence."""
+    """Content of the report, in one sentence."""
     path: str
     """Path of the report."""
     parameters: list[ReportParameter]

@@ -72,6 +72,8 @@ def range_of(query: HasRange, today: date, calendar: Calendar) -> DayRange:
         raise Validation.all_of(faults)
     if first is None:
         first = (after - timedelta(days=1)).replace(day=1)
+    elif query.ends is None:
+        after = max(after, first + timedelta(days=1))
     days = DayRange(first, after, query.group)
     if after < first:
         raise Validation.at("to", f"must not be before `from`, which is {first.isoformat()}")

@@ -17,13 +17,15 @@ class ReportDefinition(NamedTuple):
 
     name: str
     summary: str
-    """What the report shows, in one sentence."""
+    """Content of the report, in one sentence."""
     query: type[Struct]
     answer: type[ReportHead]
     make: Callable[[Any], Awaitable[ReportHead]]
     """Function that takes a query and returns the report."""
     path: str | None = None
     """Path of its route, where it is not `/v1/reports/{name}`."""
+    formula: str = ""
+    """Formula of its figures, as docs/reports.md states it."""
 
 
 class Reports:

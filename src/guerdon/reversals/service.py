@@ -79,14 +79,19 @@ class Reversals:
             NotFound: The transaction does not exist or changes no wallet of the caller.
         """
         sides = await self._sides(transaction_id)
-        if actor.id not in {side.owner for side in sides}:
-            actor.require_reach(sides[0].owner)
+        seen = _seen_by(actor, sides)
         document = await self._reversals.find_one({"_id": transaction_id, "owner": sides[0].owner})
         done: int = document["reversed"] if document else 0
-        # A member sees the balances of their own wallets only.
-        seen = [side for side in sides if side.owner == actor.id] if actor.kind == "member" else sides
         view = view_details(seen, several=sides[0].sides is not None)
         return TransactionState(view, done, abs(sides[0].amount) - done)
+
+    async def find_sides(self, actor: Actor, transaction_id: str) -> Sequence[Entry]:
+        """Return the entries of a transaction that the caller may see.
+
+        Raises:
+            NotFound: The transaction does not exist or changes no wallet of the caller.
+        """
+        return _seen_by(actor, await self._sides(transaction_id))
 
     async def _sides(self, transaction_id: str) -> list[Entry]:
         """Return the entries of a transaction on guarded accounts. They never change, so any read is sufficient.
@@ -101,6 +106,17 @@ class Reversals:
     async def _find_entries(self, entry_ids: Iterable[str | None]) -> dict[str, Entry]:
         wanted = {entry for entry in entry_ids if entry is not None}
         return await self._ledger.find_entries(wanted) if wanted else {}
+
+
+def _seen_by(actor: Actor, sides: Sequence[Entry]) -> Sequence[Entry]:
+    """Return the entries of a transaction that the caller may see: a member sees their own wallets only.
+
+    Raises:
+        NotFound: None of them is the caller's.
+    """
+    if actor.id not in {side.owner for side in sides}:
+        actor.require_reach(sides[0].owner)
+    return [side for side in sides if side.owner == actor.id] if actor.kind == "member" else sides
 
 
 def _first_entry_id(transaction_id: str) -> str | None:

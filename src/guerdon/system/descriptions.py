@@ -48,11 +48,14 @@ TAGS = {
 """Description of each tag, in the order of the page."""
 
 PATH_PARAMETERS = {
+    "account": ("Name of an account of the books.", "system:issuer"),
+    "asset": ("Code of an asset.", "PTS"),
     "batch_id": ("Id of a code batch.", "bat_019a7f3c2d1e4b5a69788796a5b4c3d2"),
     "campaign_id": ("Id of a campaign.", "cmp_019a7f3c2d1e4b5a69788796a5b4c3d2"),
     "code": ("Code of a voucher as printed, or its id. Case and hyphens are ignored.", "SUMMER-7K2QM-9XW4T-B6HJD"),
     "event_id": ("Id that the event was sent with.", "order-1001"),
     "export_id": ("Id of an export.", "exp_019a7f3c2d1e4b5a69788796a5b4c3d2"),
+    "group": ("Name of a group of views.", "books"),
     "hold_id": ("Id of a hold.", "hld_mem_019a7f3c2d1e4b5a69788796a5b4c3d2:PTS:4"),
     "key_id": ("Id of a service key: the part between `gk_live_` and the secret.", "4Kc0xVqYb2Pz"),
     "member_id": ("Id of a member.", "mem_019a7f3c2d1e4b5a69788796a5b4c3d2"),

@@ -7,6 +7,7 @@ from msgspec import inspect as mi
 
 from guerdon.http.dry_run import usual_of
 from guerdon.http.validation import fits
+from guerdon.system.report_examples import REPORT_EXAMPLES
 
 _MEMBER = "mem_019a7f3c2d1e4b5a69788796a5b4c3d2"
 _FRIEND = "mem_01a0c4d81b7a4e6f8c9d0a1b2c3d4e5f"
@@ -91,6 +92,12 @@ _VALUES: dict[str, Any] = {
     "HoldAnswer.id": _HOLD,
     "EventView.id": "order-1001",
     "EventExport.id": "order-1001",
+    # reports and closed months
+    "as_of": _NOW,
+    "behind_seconds": 0.4,
+    "stale": False,
+    "definition": "/docs/reports#roll-forward",
+    **REPORT_EXAMPLES,
     "ExportJobView.id": "exp_019a7f3c2d1e4b5a69788796a5b4c3d2",
     "ExportJobView.status": "done",
     "ExportJobView.list": "entries",
@@ -396,8 +403,9 @@ def _object(kind: mi.StructType) -> dict[str, Any]:
 
 
 def _name_of(struct: type[Struct], field: str) -> str:
-    """Return the name of the struct in the table: a dry run's answer has the values of the usual answer, and its own where they differ."""
-    return struct.__name__ if f"{struct.__name__}.{field}" in _VALUES else usual_of(struct).__name__
+    """Return the name of the struct in the table: its own, else that of a struct it inherits from, else that of the answer without a dry run."""
+    own = (base.__name__ for base in struct.__mro__ if f"{base.__name__}.{field}" in _VALUES)
+    return next(own, usual_of(struct).__name__)
 
 
 def _left_out(struct: type[Struct]) -> set[str]:

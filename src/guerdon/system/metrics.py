@@ -35,6 +35,10 @@ class Metrics:
         if clock_sync is not None:
             self._registry.register(_ClockCollector(clock_sync))
 
+    def register(self, collector: Collector) -> None:
+        """Export further metrics."""
+        self._registry.register(collector)
+
     def observe(self, method: str, route: str, status: int, seconds: float) -> None:
         """Count one request. Labelled children are kept, because looking one up costs more than counting."""
         child = self._children.get((method, route, status))

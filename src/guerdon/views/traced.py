@@ -35,8 +35,11 @@ class TracedCohort(Cohort, frozen=True):
         return self._with(self.amount - amount, _rest(self.parts, amount))
 
     def joined(self, other: Cohort) -> "TracedCohort":
-        parts = other.parts if isinstance(other, TracedCohort) else ()
-        return self._with(self.amount + other.amount, (*self.parts, *parts))
+        parts, more = self.parts, other.parts if isinstance(other, TracedCohort) else ()
+        if parts and more and parts[-1][0] == more[0][0]:
+            # Value of one entry that was apart for a while.
+            parts, more = (*parts[:-1], (more[0][0], parts[-1][1] + more[0][1])), more[1:]
+        return self._with(self.amount + other.amount, (*parts, *more))
 
     def _with(self, amount: int, parts: tuple[Part, ...]) -> "TracedCohort":
         return TracedCohort(self.month, amount, self.campaign, self.version, self.debt, parts)

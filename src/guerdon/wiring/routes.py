@@ -36,6 +36,8 @@ from guerdon.middlewares.wallet_queue import WalletQueue
 from guerdon.offers import controller as offers
 from guerdon.password_reset import controller as password_reset
 from guerdon.privacy import controller as privacy
+from guerdon.projections import controller as projections
+from guerdon.projections.status import ViewCollector
 from guerdon.referrals import controller as referrals
 from guerdon.report_settings import controller as report_settings
 from guerdon.reports import controller as reports
@@ -43,6 +45,7 @@ from guerdon.reports.accounting import controller as accounting
 from guerdon.reports.campaigns import controller as campaign_reports
 from guerdon.reports.money import controller as money
 from guerdon.reports.offers import controller as offer_reports
+from guerdon.reports.sources import controller as sources
 from guerdon.reversals import controller as reversals
 from guerdon.second_factor import controller as second_factor
 from guerdon.sessions import controller as sessions
@@ -87,6 +90,7 @@ def routes_of(services: Services, docs: system.DocsResource | None, metrics: Met
         *holds.routes(services.holds),
         *transactions.routes(services.transactions),
         *reversals.routes(services.reversals),
+        *sources.routes(services.sources),
         *exchanges.routes(services.rates, services.exchanges),
         *events.routes(services.events, services.event_replays, services.event_voids),
         *campaigns.routes(services.campaigns, services.campaign_usages, services.clock),
@@ -97,6 +101,7 @@ def routes_of(services: Services, docs: system.DocsResource | None, metrics: Met
         *codes.routes(services.code_batches),
         *simulations.routes(services.simulations),
         *pos.routes(services.point_of_sale),
+        *projections.routes(services.view_status),
         *timeline.routes(services.timelines),
         *reports.routes(services.reports),
         *campaign_reports.routes(services.campaign_reports),
@@ -121,6 +126,7 @@ def build_app(services: Services, settings: Settings, log: FilteringBoundLogger)
     metrics = Metrics()
     docs = system.DocsResource() if settings.serves_docs else None
     metrics.watch(services.ledger, services.clock_sync)
+    metrics.register(ViewCollector(services.view_status))
     routes = routes_of(services, docs, metrics, open_metrics=settings.opens_metrics)
     operations: dict[tuple[str, str], Operation] = {
         (path, method): declared

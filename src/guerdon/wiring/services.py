@@ -46,6 +46,7 @@ from guerdon.permissions import Actor
 from guerdon.privacy.exports import Exports
 from guerdon.privacy.service import Erasures
 from guerdon.projections.reading import Views
+from guerdon.projections.status import ViewStatus
 from guerdon.rate_limits.service import RateLimiter
 from guerdon.referrals.service import Referrals
 from guerdon.report_settings.service import ReportSettingsService
@@ -61,6 +62,7 @@ from guerdon.reports.offers import controller as offer_reports
 from guerdon.reports.offers.service import OfferReports
 from guerdon.reports.reading import ViewReader
 from guerdon.reports.registry import Reports
+from guerdon.reports.sources.service import Sources
 from guerdon.reversals.service import Reversals
 from guerdon.second_factor.service import SecondFactors
 from guerdon.sessions.guard import LoginGuard
@@ -132,11 +134,13 @@ class Services:
     export_jobs: ExportJobs
     exporter: Exporter
     views: Views
+    view_status: ViewStatus
     report_frame: ReportFrame
     money_reports: MoneyReports
     reports: Reports
     campaign_reports: CampaignReports
     offer_reports: OfferReports
+    sources: Sources
     accounting: Accounting
     report_settings: ReportSettingsService
     closings: Closings
@@ -222,18 +226,51 @@ def _privacy_on(
     return erasures, exports
 
 
-def _finance_on(
-    resources: Resources, frame: ReportFrame, audit: AuditLog
-) -> tuple[ReportSettingsService, Accounting, MoneyReports, Closings]:
-    """Return the services of finance. The figures of closed months are read where the reports are made."""
-    store = ClosingStore(resources.database)
-    settings = ReportSettingsService(
-        resources.database, resources.assets, frame.calendar, resources.clock, last_closed=store.last_closed
-    )
+class _Reporting(NamedTuple):
+    """Services of views, reports and closed months, by the names of `Services`."""
+
+    views: Views
+    report_frame: ReportFrame
+    money_reports: MoneyReports
+    campaign_reports: CampaignReports
+    offer_reports: OfferReports
+    reports: Reports
+    accounting: Accounting
+    report_settings: ReportSettingsService
+    closings: Closings
+
+
+def _reporting_on(
+    resources: Resources,
+    audit: AuditLog,
+    campaigns: tuple[Campaigns, CampaignUsages],
+    offers: tuple[Offers, RefusalCounts],
+) -> _Reporting:
+    """Return the services of reports. The figures of closed months are read where the reports are made."""
+    database, clock, calendar, assets = resources.database, resources.clock, resources.ledger.calendar, resources.assets
+    views = Views(database, clock, books_group(calendar))
+    frame, store = ReportFrame(ViewReader(database, views), assets, calendar, clock), ClosingStore(database)
+    settings = ReportSettingsService(database, assets, calendar, clock, last_closed=store.last_closed)
     accounting = Accounting(frame, settings, store)
     money_reports = MoneyReports(frame, costs_of(accounting))
-    closings = Closings(store, frame, money_reports, accounting, database=resources.database, audit=audit)
-    return settings, accounting, money_reports, closings
+    about_campaigns, about_offers = CampaignReports(frame, *campaigns), OfferReports(frame, *offers)
+    definitions = [
+        *money.definitions(money_reports),
+        *campaign_reports.definitions(about_campaigns),
+        *offer_reports.definitions(about_offers),
+        *accounting_reports(accounting),
+    ]
+    return _Reporting(
+        views=views,
+        report_frame=frame,
+        money_reports=money_reports,
+        campaign_reports=about_campaigns,
+        offer_reports=about_offers,
+        reports=Reports(definitions),
+        accounting=accounting,
+        report_settings=settings,
+        closings=Closings(store, frame, money_reports, accounting, database=database, audit=audit),
+    )
 
 
 def _exports_on(resources: Resources, settings: Settings, reports: Reports) -> tuple[ExportJobs, Exporter]:
@@ -266,23 +303,12 @@ def _services_on(resources: Resources, settings: Settings) -> Services:
     vouchers = Vouchers(
         ledger, offers, profiles, refusals=refusals, outbox=resources.outbox, database=database, clock=clock, ids=ids
     )
-    views = Views(database, clock, books_group(ledger.calendar))
     usages = CampaignUsages(campaigns, members, ledger, assets=assets, clock=clock)
-    report_frame = ReportFrame(ViewReader(database, views), assets, ledger.calendar, clock)
-    about_campaigns = CampaignReports(report_frame, campaigns, usages)
-    about_offers = OfferReports(report_frame, offers, refusals)
-    report_settings, accounting, money_reports, closings = _finance_on(resources, report_frame, audit)
-    reports = Reports(
-        [
-            *money.definitions(money_reports),
-            *campaign_reports.definitions(about_campaigns),
-            *offer_reports.definitions(about_offers),
-            *accounting_reports(accounting),
-        ]
-    )
-    export_jobs, exporter = _exports_on(resources, settings, reports)
+    reporting = _reporting_on(resources, audit, (campaigns, usages), (offers, refusals))
+    export_jobs, exporter = _exports_on(resources, settings, reporting.reports)
     erasures, exports = _privacy_on(resources, people, wallets, vouchers, audit, settings=settings, files=export_jobs)
     return Services(
+        **reporting._asdict(),
         database=database,
         clock=clock,
         ids=ids,
@@ -340,15 +366,8 @@ def _services_on(resources: Resources, settings: Settings) -> Services:
         exports=exports,
         export_jobs=export_jobs,
         exporter=exporter,
-        views=views,
-        report_frame=report_frame,
-        money_reports=money_reports,
-        reports=reports,
-        campaign_reports=about_campaigns,
-        offer_reports=about_offers,
-        accounting=accounting,
-        report_settings=report_settings,
-        closings=closings,
+        view_status=ViewStatus(database, clock, reporting.views),
+        sources=Sources(reversals, database, ledger.calendar),
         clock_control=resources.control,
         clock_sync=resources.clock_sync,
     )

@@ -140,6 +140,7 @@ def definitions(reports: MoneyReports) -> list[ReportDefinition]:
             RollForwardQuery,
             RollForward,
             reports.roll_forward,
+            formula="closing = opening + earned + loaded + restored - redeemed - expired - clawed back +- adjusted (+ transfers in - out = 0 overall); check: closing = Σ balances of wallets at b; also = -Σ system accounts",
         ),
         ReportDefinition(
             "liability",
@@ -147,6 +148,7 @@ def definitions(reports: MoneyReports) -> list[ReportDefinition]:
             LiabilityQuery,
             Liability,
             reports.liability,
+            formula="outstanding = spendable + pending + waiting + held; maximum liability: outstanding x cost per point; expected liability (cost): Σ_c max(0, E(c)·URR(c) - R(c)) x cost per point",
         ),
         ReportDefinition(
             "expiring",
@@ -154,6 +156,7 @@ def definitions(reports: MoneyReports) -> list[ReportDefinition]:
             ExpiringQuery,
             Expiring,
             reports.expiring,
+            formula="lots with `expires_at` in the coming days: amount, members",
         ),
         ReportDefinition(
             "leaderboard",
@@ -161,6 +164,7 @@ def definitions(reports: MoneyReports) -> list[ReportDefinition]:
             LeaderboardQuery,
             Leaderboard,
             reports.leaderboard,
+            formula="top: members by earned or spent in a period",
         ),
         ReportDefinition(
             "trial-balance",
@@ -169,6 +173,7 @@ def definitions(reports: MoneyReports) -> list[ReportDefinition]:
             BooksTrialBalance,
             reports.trial_balance,
             path="/v1/books/trial-balance",
+            formula="balance of a system account = -Σ of what the wallets received from it; Σ of all accounts = 0",
         ),
     ]
 

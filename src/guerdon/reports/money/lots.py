@@ -58,8 +58,6 @@ async def read_expired(snapshot: Snapshot, asset: str, now_ms: int) -> list[Expi
         {"$sort": {"_id": 1}},
     ]
     rows = [row async for row in await states.aggregate(pipeline, session=snapshot.session)]
-    if not rows:
-        return []
     held_pipeline: list[Document] = [
         {"$match": {**where, "holds": {"$exists": True}}},
         {"$unwind": "$holds"},

@@ -15,8 +15,9 @@ from guerdon.reports.money.flows import (
     WALLETS,
     FlowRow,
     Roll,
-    Sums,
-    read_flows_before,
+    SourceSums,
+    flow_reader,
+    read_before,
     read_roll_forward,
     system_balances,
     total_of,
@@ -89,8 +90,8 @@ class MoneyReports:
         """
         days = self._frame.range_of(query)
         async with self._frame.open("roll-forward", asset=query.asset, days=days, wait_for=query.wait_for) as report:
-            rolls = await read_roll_forward(report.snapshot, query.asset, days)
-            before = await read_flows_before(report.snapshot, query.asset, days.after)
+            read = flow_reader(report.snapshot, query.asset)
+            rolls, before = await read_roll_forward(read, days), await read_before(read, days.after)
             is_open = days.after > self._frame.today
             totals = await _totals(report.snapshot, query.asset) if is_open else None
         closing, systems = rolls[-1].closing.amount, sum(system_balances(before).values())
@@ -245,10 +246,10 @@ class MoneyReports:
 
     async def _flows_at(self, snapshot: Snapshot, asset: str, day: date | None) -> list[FlowRow]:
         """Return all flows before a day, or up to the present."""
-        return await read_flows_before(snapshot, asset, date.max if day is None else day)
+        return await read_before(flow_reader(snapshot, asset), date.max if day is None else day)
 
     async def _past_liability(self, snapshot: Snapshot, asset: str, at: date) -> tuple[list[LiabilityRow], LiabilityTotal]:
-        balance = total_of(await read_flows_before(snapshot, asset, at)).amount
+        balance = total_of(await read_before(flow_reader(snapshot, asset), at)).amount
         cost = await self._cost_of(snapshot, asset, name_of(at - timedelta(days=1), "month"), balance)
         months = await snapshot.sums(
             COHORT_MONTHS, {"asset": asset, "month": {"$lt": at.isoformat()[:7]}}, ("source", "earned_month")
@@ -336,7 +337,7 @@ def _roll_row(roll: Roll, source: str | None) -> RollForwardRow:
     )
 
 
-def _of(sums: Sums, source: str | None) -> int:
+def _of(sums: SourceSums, source: str | None) -> int:
     return sums.paid if source == "paid" else sums.promotional if source == "promotional" else sums.amount
 
 
