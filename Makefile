@@ -128,6 +128,7 @@ docs: .venv/.dev ## Write the generated pages: OpenAPI, access, configuration, c
 lock: ## Resolve the dependencies again and write the lock files (needs uv)
 	uv pip compile pyproject.toml $(LOCKED) -o requirements/runtime.txt
 	uv pip compile requirements/build.in -c requirements/runtime.txt $(LOCKED) -o requirements/build.txt
+	uv pip compile requirements/exports.in -c requirements/runtime.txt --no-deps $(LOCKED) -o requirements/exports.txt
 	uv pip compile pyproject.toml requirements/build.in --extra dev -c requirements/runtime.txt -c requirements/build.txt \
 	  $(LOCKED) -o requirements/dev.txt
 

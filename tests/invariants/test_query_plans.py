@@ -91,6 +91,7 @@ async def test_listed_queries_are_exactly_those_that_are_sent(
     await use_all_routes.use_privacy(anonymous, service, services, factory)
     await use_all_routes.use_operations(anonymous, service, services)
     await use_all_routes.run_jobs(services, clock, wallet)
+    await use_all_routes.use_exports(service, services, factory, clock)
     with pytest.MonkeyPatch.context() as monkeypatch:
         await use_all_routes.run_proofs(services, monkeypatch, recorder, wallet)
     await use_all_routes.rotate_master_keys(services, master_keys)

@@ -14,6 +14,8 @@ from guerdon.access.token_keys import TokenKeys
 from guerdon.campaigns.domain import ShopEvent
 from guerdon.collections import SEALED_FIELDS
 from guerdon.crypto.sealing import MasterKeys
+from guerdon.exports.lists import LISTS
+from guerdon.exports.models import EXPORT_JOBS
 from guerdon.http.cursor import encode_cursor
 from guerdon.ledger.contention import CONTENTION_LEASES, QUEUE_ID
 from guerdon.ledger.jobs import sweep
@@ -288,6 +290,36 @@ async def use_simulations(service: Caller, services: Services, factory: Factory)
     assert await services.simulator.work(1) > 3
     assert (await sent(service.get(path)))["status"] == "done"
     await sent(service.post(f"{path}/cancel", key=None))
+
+
+async def use_exports(service: Caller, services: Services, factory: Factory, clock: ManualClock) -> None:
+    """Of every list and a report, with and without each filter; one is withdrawn, one deleted, one expires, and one stays."""
+    wallet = await factory.wallet(5)
+    offer = await factory.offer()
+    filters: list[dict[str, Any]] = [
+        {"list": "entries", "query": {"wallet": wallet}}, {"list": "wallets", "query": {"asset": "PTS"}},
+        {"list": "events", "query": {"type": "purchase"}}, {"list": "vouchers", "query": {"offer": offer}},
+        {"list": "campaigns", "query": {"status": "draft"}}, {"report": "roll-forward", "query": {"asset": "PTS"}},
+    ]  # fmt: skip
+    bodies = [{"list": name} for name in LISTS] + filters
+    made: list[str] = []
+    for body in bodies:
+        made.append((await sent(service.post("/v1/exports", body, key=None), 202))["id"])
+        await services.exporter.work(1)
+    await sent(service.get(f"/v1/exports/{made[0]}/file"))
+    page = await sent(service.get("/v1/exports", limit=1))
+    await sent(service.get("/v1/exports", limit=1, cursor=page["next_cursor"]))
+    await sent(service.get(f"/v1/exports/{made[0]}"))
+    await sent(service.delete(f"/v1/exports/{made[0]}"))
+    await sent(service.post(f"/v1/members/{await factory.member()}/erase", key=None))
+    clock.advance(days=1)
+    left = (await sent(service.post("/v1/exports", {"list": "wallets"}, key=None), 202))["id"]
+    await services.exporter.work(1)
+    jobs = services.database.raw[EXPORT_JOBS]
+    await jobs.update_one({"_id": made[1]}, {"$set": {"status": "deleted"}})
+    assert await services.exporter.remove_due() == len(made) - 1
+    assert (await sent(service.get(f"/v1/exports/{left}")))["status"] == "done"
+    await jobs.update_one({"_id": left}, {"$set": {"epoch": 2}, "$unset": {"ended_at": ""}})
 
 
 async def use_finance(service: Caller, services: Services) -> None:

@@ -12,7 +12,7 @@ from guerdon.ledger.references import reference_keys
 from guerdon.simulated_clock.models import CLOCK_ID
 from guerdon.tiers.models import PROGRAMME, WALK
 from guerdon.verification.lookups import BATCH
-from tools.query_plans import activity, code_sample, finance, money, proofs, timeline, voucher_sample
+from tools.query_plans import activity, code_sample, exports, finance, money, proofs, timeline, voucher_sample
 from tools.query_plans.plans import Parameters
 from tools.query_plans.sample import (
     ACTOR,
@@ -54,6 +54,7 @@ def cases_of(sample: Sample) -> Cases:
     yield from money.cases()
     yield from activity.cases()
     yield from _simulations(sample)
+    yield from exports.export_cases(sample)
     yield from timeline.cases(
         sample.quiet[0].owner, UNKNOWN_MEMBER, [refund_of(each.owner) for each in sample.quiet[:100]], START_MS + 2
     )

@@ -27,6 +27,7 @@ from guerdon.wallets.models import ASSETS
 from guerdon.workers.models import LEASES
 from tools.query_plans.activity import ACTIVITY_QUERIES
 from tools.query_plans.codes import CODE_QUERIES
+from tools.query_plans.exports import EXPORT_QUERIES
 from tools.query_plans.finance import FINANCE_QUERIES
 from tools.query_plans.money import MONEY_QUERIES
 from tools.query_plans.notation import (
@@ -504,6 +505,7 @@ QUERIES = {
         *FINANCE_QUERIES,
         *MONEY_QUERIES,
         *SIMULATION_QUERIES,
+        *EXPORT_QUERIES,
         *TIMELINE_QUERIES,
         *ACTIVITY_QUERIES,
         *JOBS,

@@ -22,6 +22,7 @@ from guerdon.campaigns.models import CAMPAIGNS
 from guerdon.clock import to_datetime
 from guerdon.database import Database, Document
 from guerdon.errors import StartupRefused
+from guerdon.exports.models import EXPORT_JOBS
 from guerdon.ledger.models import REFUSAL
 from guerdon.ledger.store import ACCOUNTS, ENTRIES
 from guerdon.members.models import CLAIMS
@@ -129,6 +130,10 @@ def _simulations(rng: random.Random, rows: list[Document]) -> Batch:
     return [{"q": {"_id": row["_id"]}, "u": {"$set": {"lane": rng.randrange(3), "tries": rng.randrange(3)}}} for row in rows]
 
 
+def _exports(rng: random.Random, rows: list[Document]) -> Batch:
+    return [{"q": {"_id": row["_id"]}, "u": {"$set": {"lane": rng.randrange(3), "due_at": rng.randrange(10**12)}}} for row in rows]
+
+
 def _new_records(rng: random.Random, rows: list[Document]) -> Batch:
     return [{**row, "_id": rng.getrandbits(62)} for row in rows]
 
@@ -180,6 +185,10 @@ WRITES: dict[str, tuple[Write, ...]] = {
     "events.timeline": (Write(EVENTS, "record an event", _new_events, {}),),
     "simulations.open": (Write(SIMULATIONS, "take up a simulation", _simulations, {}),),
     "simulations.expiry": (Write(SIMULATIONS, "take up a simulation", _simulations, {}),),
+    **{
+        f"export_jobs.{index}": (Write(EXPORT_JOBS, "take up an export", _exports, {}),)
+        for index in ("open", "due", "members", "expiry")
+    },
     "audit.about": (Write(AUDIT, "write a record", _new_records, {"about": {"$exists": True}}),),
     "standings.due_at": (
         Write(MEMBER_STATES, "count a purchase", _purchases, {}),

@@ -49,6 +49,11 @@ def runner_of(services: Services, settings: Settings, log: FilteringBoundLogger)
     return Runner(services.database, services.ids, log, jobs_of(services, settings, log))
 
 
+def report_runner_of(services: Services, log: FilteringBoundLogger) -> Runner:
+    """Return the runner of the jobs beside the projector: those that read much and change no books."""
+    return Runner(services.database, services.ids, log, export_jobs(services))
+
+
 def projector_of(services: Services, log: FilteringBoundLogger) -> Projector:
     """Return the projector of the views."""
     return Projector(services.database, services.clock, services.ids, log, services.views.group)
@@ -75,7 +80,6 @@ def jobs_of(services: Services, settings: Settings, log: FilteringBoundLogger) -
         Job("codes", GENERATE_EVERY_MS, services.code_generation.generate_open),
         Job("recovery", recovery_jobs.EVERY_MS, services.password_resets.process_requests),
         *simulation_jobs(services),
-        *export_jobs(services),
     ]
     if settings.smtp_url is not None:
         jobs.append(Job("mail", recovery_jobs.EVERY_MS, _postman_of(services, settings, log).deliver))
