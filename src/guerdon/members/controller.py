@@ -1,13 +1,27 @@
 """Routes of members: registration, lookup, roles, disabling."""
 
+from collections.abc import Awaitable, Callable
+
 from guerdon.errors import AlreadyExists, Forbidden, InvalidState, NotFound, Overloaded, StoreUnavailable
 from guerdon.http.body import read
 from guerdon.http.cursor import decode_cursor, encode_cursor
 from guerdon.http.operation import Request, Response, actor_of, note, operation, send
 from guerdon.http.query import read_query
-from guerdon.members.models import MemberCreate, MemberPage, MemberQuery, MemberView, RegisterCreate, RoleUpdate, view_member
+from guerdon.members.models import (
+    MemberCreate,
+    MemberDetailView,
+    MemberPage,
+    MemberQuery,
+    MemberView,
+    RegisterCreate,
+    RoleUpdate,
+    view_member,
+    view_member_detail,
+)
 from guerdon.members.service import Members
 from guerdon.permissions import OWN, PUBLIC, ROLES_SCOPE, scope
+
+ReadSegments = Callable[[str], Awaitable[list[str]]]
 
 
 class RegistrationResource:
@@ -37,8 +51,9 @@ class RegistrationResource:
 class MembersResource:
     """`/v1/members` and `/v1/me`"""
 
-    def __init__(self, members: Members) -> None:
+    def __init__(self, members: Members, read_segments: ReadSegments) -> None:
         self._members = members
+        self._read_segments = read_segments
 
     @operation("getMe", OWN, tag="members", answers={200: MemberView}, errors=(NotFound,))
     async def on_get_me(self, req: Request, resp: Response) -> None:
@@ -70,11 +85,12 @@ class MembersResource:
         cursor = None if next_before is None else encode_cursor(next_before)
         send(resp, MemberPage([view_member(person) for person in people], cursor))
 
-    @operation("getMember", scope("members:read", own=True), tag="members", answers={200: MemberView}, errors=(NotFound,))
+    @operation("getMember", scope("members:read", own=True), tag="members", answers={200: MemberDetailView}, errors=(NotFound,))
     async def on_get_one(self, req: Request, resp: Response, member_id: str) -> None:
-        """Return a member."""
+        """Return a member, with the names of their segments."""
         actor_of(req).require_reach(member_id)
-        send(resp, view_member(await self._members.get_person(member_id)))
+        person = await self._members.get_person(member_id)
+        send(resp, view_member_detail(person, await self._read_segments(member_id)))
 
     @operation(
         "disableMember",
@@ -115,9 +131,9 @@ class MembersResource:
         send(resp, view_member(await self._members.set_role(member_id, actor_of(req), body.role)))
 
 
-def routes(members: Members) -> list[tuple[str, object, str | None]]:
-    """Return (path, resource, suffix) of every route of members."""
-    registration, member = RegistrationResource(members), MembersResource(members)
+def routes(members: Members, read_segments: ReadSegments) -> list[tuple[str, object, str | None]]:
+    """Return (path, resource, suffix) of every route of members. `read_segments` returns the names of a member's segments."""
+    registration, member = RegistrationResource(members), MembersResource(members, read_segments)
     return [
         ("/v1/auth/register", registration, "register"),
         ("/v1/me", member, "me"),

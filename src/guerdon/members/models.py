@@ -181,6 +181,13 @@ class MemberView(Struct, frozen=True):
     """Time when the member was created, RFC 3339 in UTC."""
 
 
+class MemberDetailView(MemberView, frozen=True, kw_only=True):
+    """A member with what is computed of them."""
+
+    segments: list[str]
+    """Names of the member's segments in the last run, in alphabetical order. Empty for a member who is newer than it."""
+
+
 class MemberPage(Struct, frozen=True):
     """One page of members, newest first."""
 
@@ -209,3 +216,9 @@ def view_member(person: Person) -> MemberView:
         status=member.status,
         created_at=rfc3339(member.created_at),
     )
+
+
+def view_member_detail(person: Person, segments: list[str]) -> MemberDetailView:
+    """Return the wire shape of a member with the names of their segments."""
+    view = view_member(person)
+    return MemberDetailView(*(getattr(view, name) for name in MemberView.__struct_fields__), segments=segments)

@@ -37,6 +37,7 @@ from guerdon.privacy import controller as privacy
 from guerdon.referrals import controller as referrals
 from guerdon.reversals import controller as reversals
 from guerdon.second_factor import controller as second_factor
+from guerdon.segments import controller as segments
 from guerdon.sessions import controller as sessions
 from guerdon.simulated_clock import controller as simulated_clock
 from guerdon.simulations import controller as simulations
@@ -66,7 +67,7 @@ def routes_of(services: Services, docs: system.DocsResource | None, metrics: Met
             raise DatabaseUnavailable("the database does not answer", retry_after_seconds=5) from error
 
     return [
-        *members.routes(services.members),
+        *members.routes(services.members, services.segments.get_member_segments),
         *access.routes(services.access, services.token_keys, services.clock),
         *sessions.routes(services.sessions),
         *second_factor.routes(services.second_factors),
@@ -83,6 +84,7 @@ def routes_of(services: Services, docs: system.DocsResource | None, metrics: Met
         *campaigns.routes(services.campaigns, services.clock),
         *referrals.routes(services.referrals),
         *tiers.routes(services.tiers),
+        *segments.routes(services.segments),
         *offers.routes(services.offers),
         *vouchers.routes(services.vouchers),
         *codes.routes(services.code_batches),
