@@ -45,6 +45,7 @@ from tools.query_plans.notation import (
 from tools.query_plans.pos import POS_QUERIES
 from tools.query_plans.privacy import PRIVACY_QUERIES
 from tools.query_plans.proofs import PROOF_QUERIES
+from tools.query_plans.segments import SEGMENT_QUERIES
 from tools.query_plans.shapes import AGGREGATE, DELETE, FIND_AND_MODIFY
 from tools.query_plans.simulations import SIMULATION_QUERIES
 from tools.query_plans.tiers import TIER_QUERIES
@@ -490,6 +491,7 @@ QUERIES = {
         *VOUCHER_QUERIES,
         *POS_QUERIES,
         *CODE_QUERIES,
+        *SEGMENT_QUERIES,
         *SIMULATION_QUERIES,
         *JOBS,
         *VERIFY,

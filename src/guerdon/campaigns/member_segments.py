@@ -4,6 +4,7 @@ Memberships are kept in two slots. The document `SERVING` names the slot of the 
 read of the document and of both rows in one snapshot therefore sees either all of one run or all of the next.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 from guerdon.ledger.models import DocumentRef, View
@@ -32,10 +33,11 @@ def segment_refs(member: str) -> list[DocumentRef]:
 
 def segments_of(member: str, view: View) -> tuple[str, ...]:
     """Return the names of a member's segments, in alphabetical order. Empty before the first run, and for a member who is newer than the last."""
-    return segments_among({each: view.documents.get((MEMBER_SEGMENTS, each)) for each in segment_ids(member)}, member)
+    found = {each: view.documents.get((MEMBER_SEGMENTS, each)) for each in segment_ids(member)}
+    return segments_among(found, member)
 
 
-def segments_among(documents: dict[str, dict[str, Any] | None], member: str) -> tuple[str, ...]:
+def segments_among(documents: Mapping[str, dict[str, Any] | None], member: str) -> tuple[str, ...]:
     """Return the same from documents by id."""
     serving = documents.get(SERVING)
     row = None if serving is None else documents.get(row_id(serving["slot"], member))

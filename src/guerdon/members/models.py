@@ -1,5 +1,6 @@
 """Stored and wire shapes of members, their unique claims and their keys."""
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated, Literal
 
@@ -179,13 +180,8 @@ class MemberView(Struct, frozen=True):
     """`disabled` members cannot log in. Of members that are `erasing` or `erased` no personal data remains."""
     created_at: str
     """Time when the member was created, RFC 3339 in UTC."""
-
-
-class MemberDetailView(MemberView, frozen=True, kw_only=True):
-    """A member with what is computed of them."""
-
     segments: list[str]
-    """Names of the member's segments in the last run, in alphabetical order. Empty for a member who is newer than it."""
+    """Names of the member's segments in the last run, in alphabetical order. Empty for a member who is newer than the run."""
 
 
 class MemberPage(Struct, frozen=True):
@@ -204,8 +200,8 @@ class MemberQuery(PageQuery, frozen=True, forbid_unknown_fields=True):
     """Return only the member with this external id."""
 
 
-def view_member(person: Person) -> MemberView:
-    """Return the wire shape of a member."""
+def view_member(person: Person, segments: Sequence[str]) -> MemberView:
+    """Return the wire shape of a member with the names of their segments."""
     member, profile = person.member, person.profile
     return MemberView(
         id=member.id,
@@ -215,10 +211,5 @@ def view_member(person: Person) -> MemberView:
         attributes=profile.attributes,
         status=member.status,
         created_at=rfc3339(member.created_at),
+        segments=list(segments),
     )
-
-
-def view_member_detail(person: Person, segments: list[str]) -> MemberDetailView:
-    """Return the wire shape of a member with the names of their segments."""
-    view = view_member(person)
-    return MemberDetailView(*(getattr(view, name) for name in MemberView.__struct_fields__), segments=segments)

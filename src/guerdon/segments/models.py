@@ -63,7 +63,7 @@ class Segment(Struct, frozen=True, kw_only=True, omit_defaults=True):
     id: str = field(name="_id")
     """Name of the segment."""
     version: int
-    status: Literal["active", "deleted"] = "active"
+    status: Literal["active", "deleted"]
     count: int
     """Number of changes, deletions included."""
     condition: str
@@ -110,7 +110,7 @@ class SegmentRun(Struct, frozen=True, kw_only=True, omit_defaults=True):
     id: str = field(name="_id")
     day: str | UnsetType = UNSET
     """Day of a nightly run in the programme's time zone. Unset for a run that was requested."""
-    status: RunStatus = "waiting"
+    status: RunStatus
     open: bool | UnsetType = UNSET
     """True until the run has ended."""
     created_at: int

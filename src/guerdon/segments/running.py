@@ -96,7 +96,7 @@ class SegmentRunner:
         day = self._calendar.names(now_ms)[0]
         if await self._runs.raw.find_one({"day": {"$gte": day}}, {"_id": 1}) is not None:
             return
-        run = SegmentRun(id=self._ids.new("sgr"), day=day, open=True, created_at=now_ms, created_by=WORKER)
+        run = SegmentRun(id=self._ids.new("sgr"), status="waiting", day=day, open=True, created_at=now_ms, created_by=WORKER)
         try:
             await self._runs.insert(run)
         except DuplicateKeyError:

@@ -1,11 +1,12 @@
 """Segments: definitions and their versions, the members of the newest finished run, and requests for a new one."""
 
 import re
+from collections.abc import Sequence
 
 import msgspec
 
 from guerdon.campaigns.cel import compile_segment, require_bounded
-from guerdon.campaigns.member_segments import MEMBER_SEGMENTS, SERVING, segment_ids, segments_among
+from guerdon.campaigns.member_segments import MEMBER_SEGMENTS, SERVING, row_id, segment_ids, segments_among
 from guerdon.campaigns.warnings import ReadKnownNames, warnings_of_member_rules
 from guerdon.clock import Clock
 from guerdon.database import Database, Document, DuplicateKeyError
@@ -25,6 +26,7 @@ from guerdon.segments.models import (
     Segment,
     SegmentMemberPage,
     SegmentMemberQuery,
+    SegmentMemberView,
     SegmentPage,
     SegmentRun,
     SegmentSet,
@@ -77,6 +79,7 @@ class Segments:
                 await self._require_room()
             segment = Segment(
                 id=name,
+                status="active",
                 version=1 if current is None else current.version + 1,
                 count=1 if current is None else current.count + 1,
                 condition=body.condition,
@@ -117,7 +120,7 @@ class Segments:
         waiting = await self._runs.find_one({"open": True, "status": "waiting", "day": {"$exists": False}})
         if waiting is not None:
             return waiting
-        run = SegmentRun(id=self._ids.new("sgr"), open=True, created_at=self._clock.now_ms(), created_by=actor.id)
+        run = SegmentRun(id=self._ids.new("sgr"), status="waiting", open=True, created_at=self._clock.now_ms(), created_by=actor.id)
         await self._runs.insert(run)
         return run
 
@@ -186,10 +189,17 @@ class Segments:
         page = found[: query.limit]
         return page, encode_cursor(page[-1].id) if len(found) > query.limit else None
 
-    async def get_member_segments(self, member_id: str) -> list[str]:
-        """Return the names of a member's segments in the newest finished run, in alphabetical order."""
-        found = {str(row["_id"]): row async for row in self._rows.raw.find({"_id": {"$in": segment_ids(member_id)}})}
-        return list(segments_among({**found}, member_id))
+    async def find_segments_of(self, member_ids: Sequence[str]) -> dict[str, Sequence[str]]:
+        """Return the names of the segments of several members, by id, in the newest finished run."""
+        wanted = {each for member in member_ids for each in segment_ids(member)}
+        rows = {str(row["_id"]): row async for row in self._rows.raw.find({"_id": {"$in": sorted(wanted)}})}
+        return {member: segments_among(rows, member) for member in member_ids}
+
+    async def find_member_rows(self, member_id: str) -> list[SegmentMemberView]:
+        """Return what the newest finished run has computed of a member. Empty for a member who is newer than the run."""
+        run = await self.get_serving_run()
+        row = None if run is None else await self._rows.get(row_id(run.slot, member_id))
+        return [] if run is None or row is None else [view_member_row(row, run.currency)]
 
     async def get_names(self) -> frozenset[str]:
         """Return the names of all segments."""

@@ -1,6 +1,6 @@
 """The HTTP application: routes, middlewares and limits."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from falcon.asgi import App
@@ -66,8 +66,11 @@ def routes_of(services: Services, docs: system.DocsResource | None, metrics: Met
         except PyMongoError as error:
             raise DatabaseUnavailable("the database does not answer", retry_after_seconds=5) from error
 
+    async def read_segments(member_ids: Sequence[str]) -> dict[str, Sequence[str]]:
+        return await services.segments.find_segments_of(member_ids)
+
     return [
-        *members.routes(services.members, services.segments.get_member_segments),
+        *members.routes(services.members, read_segments),
         *access.routes(services.access, services.token_keys, services.clock),
         *sessions.routes(services.sessions),
         *second_factor.routes(services.second_factors),

@@ -152,7 +152,7 @@ def _people_on(resources: Resources, settings: Settings) -> _People:
 
 
 def _privacy_on(
-    resources: Resources, people: _People, wallets: Wallets, vouchers: Vouchers, audit: AuditLog, *, days: int
+    resources: Resources, people: _People, wallets: Wallets, vouchers: Vouchers, audit: AuditLog, *, segments: Segments, days: int
 ) -> tuple[Erasures, Exports]:
     database, clock, ledger = resources.database, resources.clock, resources.ledger
     members, _, _, factors, sessions, profiles = people
@@ -167,6 +167,7 @@ def _privacy_on(
         profiles=profiles,
         wallets=wallets,
         vouchers=vouchers,
+        segments=segments,
         ledger=ledger,
         audit=audit,
         clock=clock,
@@ -184,7 +185,8 @@ def _services_on(resources: Resources, settings: Settings) -> Services:
     holds, reversals = Holds(ledger, database=database, clock=clock), Reversals(ledger, transactions, database=database)
     tiers, segments, campaigns, offers = _definitions_on(resources, settings, members)
     vouchers = Vouchers(ledger, offers, profiles, outbox=resources.outbox, database=database, clock=clock, ids=ids)
-    erasures, exports = _privacy_on(resources, people, wallets, vouchers, audit, days=settings.erased_external_id_days)
+    days = settings.erased_external_id_days
+    erasures, exports = _privacy_on(resources, people, wallets, vouchers, audit, segments=segments, days=days)
     return Services(
         database=database,
         clock=clock,
