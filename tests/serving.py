@@ -28,6 +28,8 @@ MISSING = {
     "simulation_id": "nothing",
     "offer_id": "nothing",
     "pair": "PTS-NOTHING",
+    "run_id": "nothing",
+    "segment": "nothing",
     "batch_id": "nothing",
     "key_id": "nothing",
     "code": "nothing",

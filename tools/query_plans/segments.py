@@ -44,11 +44,12 @@ SEGMENT_QUERIES = [
         bound=10,
     ),
     Query("segment_runs.nightly", "job", _JOB, one(SEGMENT_RUNS, {"day": {"$gte": ":day"}}, fields=["_id"])),
+    Query("segment_runs.open", "job", _JOB, find(SEGMENT_RUNS, {"open": True}, sort=UP, limit=True)),
     Query(
         "segment_runs.take",
         "job",
         _JOB,
-        {FIND_AND_MODIFY: SEGMENT_RUNS, "query": {"open": True}, "sort": {"_id": 1}, "update": {"$set": {"touched": True}}},
+        {FIND_AND_MODIFY: SEGMENT_RUNS, "query": {"_id": ":id", "open": True}, "update": {"$set": {"touched": True}}},
     ),
     Query("segment_runs.move", "job", _JOB, update(SEGMENT_RUNS, {"_id": ":id", "page": ":page", "open": True})),
     Query("batch.member_segments", "request", "POST /v1/events; redemptions; the catalog", read(MEMBER_SEGMENTS, IDS)),
@@ -173,7 +174,8 @@ def cases(owners: Sequence[str], orders: Sequence[str]) -> Cases:
     yield "segment_runs.page", "deepest page", {"before": run_of(51), "limit": 51}
     yield "segment_runs.waiting", "one", {"status": "waiting"}
     yield "segment_runs.nightly", "of this night", {"day": "2027-01-25"}
-    yield "segment_runs.take", "the oldest", {}
+    yield "segment_runs.open", "one", {"limit": 100}
+    yield "segment_runs.take", "the oldest", {"id": run_of(RUNS_COUNT)}
     of_many = sorted({each for member in many for each in segment_ids(member)})
     yield "batch.member_segments", "1 member", {"ids": segment_ids(first)}
     yield "batch.member_segments", f"{len(many)} members", {"ids": of_many}

@@ -41,6 +41,8 @@ RUN_SECONDS = 60.0
 PAGE_MEMBERS = 1000
 TRIES_MAX = 5
 """Maximum number of starts without a saved page, after which a run fails."""
+OPEN_READ_MAX = 100
+"""Maximum number of open runs that are looked at. There are few: a request returns the run that waits."""
 WORKER = "system:worker"
 
 
@@ -83,13 +85,26 @@ class SegmentRunner:
         await self._add_nightly()
         until, processed = self._clock.monotonic() + RUN_SECONDS, 0
         while self._clock.monotonic() < until:
-            claimed = await self._runs.raw.find_one_and_update(
-                {"open": True}, {"$inc": {"tries": 1}}, sort=[("_id", 1)], return_document=ReturnDocument.AFTER
-            )
-            if claimed is None:
+            run = await self._claim()
+            if run is None:
                 break
-            processed += await self._resume(self._runs.decode(claimed), until)
+            processed += await self._resume(run, until)
         return processed
+
+    async def _claim(self) -> SegmentRun | None:
+        """Return the run to continue: the one that was begun, then that of a night, then the oldest.
+
+        Two runs never alternate, because both would write the same slot; and a night comes before a request of the same day, so that
+        memberships are never replaced by older ones.
+        """
+        found = await self._runs.find({"open": True}, sort=[("_id", 1)], limit=OPEN_READ_MAX)
+        if not found:
+            return None
+        first = min(found, key=lambda run: (run.status != "running", run.day is UNSET, run.id))
+        claimed = await self._runs.raw.find_one_and_update(
+            {"_id": first.id, "open": True}, {"$inc": {"tries": 1}}, return_document=ReturnDocument.AFTER
+        )
+        return None if claimed is None else self._runs.decode(claimed)
 
     async def _add_nightly(self) -> None:
         now_ms = self._clock.now_ms()
