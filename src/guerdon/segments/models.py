@@ -123,7 +123,7 @@ class SegmentRun(Struct, frozen=True, kw_only=True, omit_defaults=True):
     since: int = 0
     """Start of the 365 days before `at`."""
     slot: int = 0
-    """Slot of the memberships that the run writes, which nobody reads before its end."""
+    """Slot of the memberships that the run writes, which is not read before its end."""
     conditions: tuple[RunCondition, ...] = ()
     phase: Literal["measure", "assign"] = "measure"
     page: int = 0
@@ -219,7 +219,7 @@ class SegmentView(Struct, frozen=True, kw_only=True):
     run_id: str | None
     """Id of the run that has computed the members; null before the first run."""
     warnings: list[DefinitionWarning] = []
-    """What is valid in the condition and probably not meant. Only the answer to a change has it."""
+    """Parts of the condition that are valid and probably not meant. Only the answer to a change has them."""
 
 
 class SegmentPage(Struct, frozen=True):

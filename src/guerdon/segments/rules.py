@@ -197,7 +197,7 @@ def facts_of_row(row: MemberRow, subject: Subject, state: MemberState | None, ti
 
 
 class RunTime(NamedTuple):
-    """What is the same for all members of a run."""
+    """Values that are the same for all members of a run."""
 
     at: int
     calendar: Calendar

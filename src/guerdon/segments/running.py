@@ -1,7 +1,7 @@
 """Runs of segments by a worker, page by page.
 
 A run measures every member, computes the bounds of the fifths, and then assigns groups and segments. It writes the slot of the memberships
-that nobody reads, and its last transaction makes that slot the one that is read. Each page is saved in one transaction with the position: if
+that is not read, and its last transaction makes that slot the one that is read. Each page is saved in one transaction with the position: if
 a worker is killed, the next one continues after the last saved page, and a worker that has lost its lease cannot save another. Memory holds
 one page of members, for any number of members.
 """
@@ -46,7 +46,7 @@ OPEN_READ_MAX = 100
 WORKER = "system:worker"
 
 
-class _Superseded(Exception):
+class _PageTaken(Exception):
     """Another worker has saved the page."""
 
 
@@ -123,7 +123,7 @@ class SegmentRunner:
             return 0
         try:
             return await self._run(run, until)
-        except _Superseded:
+        except _PageTaken:
             return 0
         except PyMongoError as error:
             if may_try_again(error):
@@ -273,7 +273,7 @@ class SegmentRunner:
         """Save a page and the run after it in one transaction; return the run.
 
         Raises:
-            _Superseded: another worker has saved the page. Nothing is written.
+            _PageTaken: another worker has saved the page. Nothing is written.
         """
         saved = msgspec.structs.replace(after, page=before.page + 1, tries=0)
         async with self._database.transaction() as session:
@@ -283,7 +283,7 @@ class SegmentRunner:
                 {"_id": before.id, "page": before.page or None, "open": True}, self._runs.encode(saved), session=session
             )
             if not result.matched_count:
-                raise _Superseded
+                raise _PageTaken
         return saved
 
     async def _end(self, run: SegmentRun, **changes: Any) -> None:
@@ -294,7 +294,7 @@ class SegmentRunner:
                 {"_id": run.id, "page": run.page or None, "open": True}, self._runs.encode(ended), session=session
             )
             if not result.matched_count:
-                raise _Superseded
+                raise _PageTaken
             if ended.status == "done":
                 serving = {"_id": SERVING, "owner": SERVING, "slot": run.slot, "run": run.id}
                 await self._rows.raw.replace_one({"_id": SERVING}, serving, upsert=True, session=session)
