@@ -41,6 +41,8 @@ WRITES_MAX = 10
 """Maximum number of attempts to store a segment that other requests change at the same time."""
 _NAME = re.compile(rf"{NAME_PATTERN}\Z")
 _RUN_ID = re.compile(r"sgr_[0-9a-f]{32}\Z")
+_BY_NAME = "segment:"
+"""Beginning of the positions of the list of segments."""
 NO_SEGMENT = "there is no such segment"
 
 
@@ -141,13 +143,13 @@ class Segments:
         Raises:
             Validation: the cursor was not returned by this list.
         """
-        after = "" if query.cursor is None else decode_text(query.cursor, _NAME)
+        after = "" if query.cursor is None else decode_cursor(query.cursor, _BY_NAME).removeprefix(_BY_NAME)
         own = {segment.id: segment for segment in await self.list_own()}
         names = [name for name in sorted([*RFM_GROUPS, *own]) if name > after]
         run = await self.get_serving_run()
         page = names[: query.limit]
         views = [view_segment(name, own.get(name), run) for name in page]
-        return SegmentPage(views, encode_cursor(page[-1]) if len(names) > query.limit else None)
+        return SegmentPage(views, encode_cursor(_BY_NAME + page[-1]) if len(names) > query.limit else None)
 
     async def list_members(self, name: str, query: SegmentMemberQuery) -> SegmentMemberPage:
         """Return one page of the members of a segment in the newest finished run, ordered by id. Empty before the first run.
