@@ -49,7 +49,7 @@ from guerdon.tiers.models import PROGRAMME, TIER_CHANGES, TIER_SET_VERSIONS, TIE
 from guerdon.verification.checkpoints import CHECKPOINTS
 from guerdon.wallets.models import ASSETS, WALLET
 from guerdon.workers.models import LEASES
-from tools.query_plans import segments
+from tools.query_plans import finance, segments
 from tools.query_plans.code_sample import batches
 from tools.query_plans.voucher_sample import VOUCHERS_EACH, VOUCHERS_OF_HOT, offers, vouchers
 
@@ -382,6 +382,7 @@ def _event(number: int, owner: str) -> Document:
         "recorded_by": ACTOR,
         "awards": [],
         "decisions": [],
+        "proof": {"number": 1, "prev": "0" * 64},
     }
 
 
@@ -452,6 +453,7 @@ def _fixed() -> Iterator[tuple[str, Document]]:
         yield AUDIT, {"_id": number + 1, "at": START_MS + number, "phase": "asked", "actor": "terminal", "action": "keys create"}
         yield CHECKPOINTS, {"_id": number + 1, "jws": "not a signature", "made_at": START_MS + number}
     yield from segments.fixed_rows()
+    yield from finance.fixed_rows()
     yield LOOKUP_KEYS, {"_id": "claims", "wrapped": sealed_of("claims"), "created_at": START_MS}
     yield TIER_SETS, {"_id": PROGRAMME, "owner": PROGRAMME, "count": 3, "versions": []}
     yield TIER_SETS, {"_id": WALK, "version": 3, "after": None}

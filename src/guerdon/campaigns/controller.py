@@ -14,6 +14,7 @@ from guerdon.campaigns.models import (
     view_campaign,
 )
 from guerdon.campaigns.service import Campaigns
+from guerdon.campaigns.usage import CampaignUsageQuery, CampaignUsages, CampaignUsageView
 from guerdon.clock import Clock
 from guerdon.errors import ApprovalMissing, InvalidState, NotFound, Validation
 from guerdon.http.body import read
@@ -34,12 +35,19 @@ _CAMPAIGN = {
 class CampaignsResource:
     """`/v1/campaigns`"""
 
-    def __init__(self, campaigns: Campaigns, clock: Clock) -> None:
+    def __init__(self, campaigns: Campaigns, usages: CampaignUsages, clock: Clock) -> None:
         self._campaigns = campaigns
+        self._usages = usages
         self._clock = clock
 
-    def _view(self, campaign: Campaign) -> CampaignView:
-        return view_campaign(campaign, self._clock.now_ms())
+    async def _views(self, *campaigns: Campaign) -> list[CampaignView]:
+        now_ms = self._clock.now_ms()
+        used = await self._usages.budgets_used(campaigns, now_ms)
+        return [view_campaign(campaign, now_ms, used.get(campaign.id)) for campaign in campaigns]
+
+    async def _send(self, resp: Response, campaign: Campaign) -> None:
+        [view] = await self._views(campaign)
+        send(resp, view)
 
     @operation(
         "createCampaign",
@@ -54,19 +62,19 @@ class CampaignsResource:
         """Create a campaign as a draft. Its expressions are compiled and type-checked."""
         body, _ = await read(req, CampaignCreate)
         warnings = await self._campaigns.find_warnings(body)
-        campaign = await self._campaigns.create(actor_of(req), body)
-        send(resp, replace(self._view(campaign), warnings=warnings), 201)
+        [view] = await self._views(await self._campaigns.create(actor_of(req), body))
+        send(resp, replace(view, warnings=warnings), 201)
 
     @operation("listCampaigns", scope("campaigns:read"), tag="campaigns", query=CampaignQuery, answers={200: CampaignPage})
     async def on_get(self, req: Request, resp: Response) -> None:
         """List campaigns, newest first."""
         campaigns, cursor = await self._campaigns.list_campaigns(read_query(req, CampaignQuery))
-        send(resp, CampaignPage([self._view(campaign) for campaign in campaigns], cursor))
+        send(resp, CampaignPage(await self._views(*campaigns), cursor))
 
     @operation("getCampaign", scope("campaigns:read"), tag="campaigns", answers={200: CampaignView}, errors=(NotFound,))
     async def on_get_one(self, req: Request, resp: Response, campaign_id: str) -> None:
         """Return the version of a campaign that is in force."""
-        send(resp, self._view(await self._campaigns.get_campaign(campaign_id)))
+        await self._send(resp, await self._campaigns.get_campaign(campaign_id))
 
     @operation(
         "replaceCampaign",
@@ -81,8 +89,8 @@ class CampaignsResource:
         """Create a new version, which evaluates events from now on or from `effective_at`. Awards that were paid keep their version."""
         body, _ = await read(req, CampaignCreate)
         warnings = await self._campaigns.find_warnings(body)
-        campaign = await self._campaigns.replace(actor_of(req), campaign_id, body)
-        send(resp, replace(self._view(campaign), warnings=warnings))
+        [view] = await self._views(await self._campaigns.replace(actor_of(req), campaign_id, body))
+        send(resp, replace(view, warnings=warnings))
 
     @operation(
         "approveCampaign",
@@ -96,7 +104,7 @@ class CampaignsResource:
     async def on_post_approve(self, req: Request, resp: Response, campaign_id: str) -> None:
         """Approve a version that another person created. Service keys cannot approve."""
         body, _ = await read(req, CampaignApprove)
-        send(resp, self._view(await self._campaigns.approve(actor_of(req), campaign_id, body.version)))
+        await self._send(resp, await self._campaigns.approve(actor_of(req), campaign_id, body.version))
 
     @operation(
         "activateCampaign",
@@ -107,26 +115,38 @@ class CampaignsResource:
     )
     async def on_post_activate(self, _req: Request, resp: Response, campaign_id: str) -> None:
         """Activate a campaign, so that it evaluates events."""
-        send(resp, self._view(await self._campaigns.set_status(campaign_id, "active")))
+        await self._send(resp, await self._campaigns.set_status(campaign_id, "active"))
 
     @operation(
         "pauseCampaign", scope("campaigns:write"), tag="campaigns", answers={200: CampaignView}, errors=(NotFound, InvalidState)
     )
     async def on_post_pause(self, _req: Request, resp: Response, campaign_id: str) -> None:
         """Pause a campaign, so that it evaluates no events."""
-        send(resp, self._view(await self._campaigns.set_status(campaign_id, "paused")))
+        await self._send(resp, await self._campaigns.set_status(campaign_id, "paused"))
 
     @operation(
         "endCampaign", scope("campaigns:write"), tag="campaigns", answers={200: CampaignView}, errors=(NotFound, InvalidState)
     )
     async def on_post_end(self, _req: Request, resp: Response, campaign_id: str) -> None:
         """End a campaign permanently. Awards that were paid stay."""
-        send(resp, self._view(await self._campaigns.set_status(campaign_id, "ended")))
+        await self._send(resp, await self._campaigns.set_status(campaign_id, "ended"))
+
+    @operation(
+        "getCampaignUsage",
+        scope("campaigns:read"),
+        tag="campaigns",
+        query=CampaignUsageQuery,
+        answers={200: CampaignUsageView},
+        errors=(NotFound,),
+    )
+    async def on_get_usage(self, req: Request, resp: Response, campaign_id: str) -> None:
+        """Return how much of a campaign's budget is used and, with `member_id`, how much of its caps one member has used."""
+        send(resp, await self._usages.get_usage(campaign_id, read_query(req, CampaignUsageQuery)))
 
 
-def routes(campaigns: Campaigns, clock: Clock) -> list[tuple[str, Any, str | None]]:
+def routes(campaigns: Campaigns, usages: CampaignUsages, clock: Clock) -> list[tuple[str, Any, str | None]]:
     """Return (path, resource, suffix) of every route of campaigns."""
-    campaign = CampaignsResource(campaigns, clock)
+    campaign = CampaignsResource(campaigns, usages, clock)
     return [
         ("/v1/campaigns", campaign, None),
         ("/v1/campaigns/{campaign_id}", campaign, "one"),
@@ -134,4 +154,5 @@ def routes(campaigns: Campaigns, clock: Clock) -> list[tuple[str, Any, str | Non
         ("/v1/campaigns/{campaign_id}/activate", campaign, "activate"),
         ("/v1/campaigns/{campaign_id}/pause", campaign, "pause"),
         ("/v1/campaigns/{campaign_id}/end", campaign, "end"),
+        ("/v1/campaigns/{campaign_id}/usage", campaign, "usage"),
     ]
