@@ -39,8 +39,8 @@ CURSORS = [
 
 @pytest_asyncio.fixture
 async def scene(scene: Scene, factory: Factory) -> Scene:
-    """With an offer, which has a list of its own and belongs to nobody."""
-    ids = {**scene.ada.ids, "offer_id": await factory.offer()}
+    """With an offer and a segment, which have lists of their own and belong to nobody."""
+    ids = {**scene.ada.ids, "offer_id": await factory.offer(), "segment": "champions"}
     return scene._replace(ada=scene.ada._replace(ids=ids))
 
 

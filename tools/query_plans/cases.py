@@ -12,7 +12,7 @@ from guerdon.ledger.references import reference_keys
 from guerdon.simulated_clock.models import CLOCK_ID
 from guerdon.tiers.models import PROGRAMME, WALK
 from guerdon.verification.lookups import BATCH
-from tools.query_plans import activity, code_sample, exports, finance, money, proofs, timeline, voucher_sample
+from tools.query_plans import activity, code_sample, exports, finance, money, proofs, segments, timeline, voucher_sample
 from tools.query_plans.plans import Parameters
 from tools.query_plans.sample import (
     ACTOR,
@@ -50,6 +50,7 @@ def cases_of(sample: Sample) -> Cases:
     yield from _tiers(sample)
     yield from voucher_sample.cases(sample.hot.owner, sample.quiet[0].owner)
     yield from code_sample.cases()
+    yield from segments.cases([each.owner for each in sample.quiet[:IDS_MAX]], [event_of(2), event_of(4)])
     yield from finance.cases()
     yield from money.cases()
     yield from activity.cases()

@@ -50,6 +50,7 @@ from tools.query_plans.notation import (
 from tools.query_plans.pos import POS_QUERIES
 from tools.query_plans.privacy import PRIVACY_QUERIES
 from tools.query_plans.proofs import PROOF_QUERIES
+from tools.query_plans.segments import SEGMENT_QUERIES
 from tools.query_plans.shapes import AGGREGATE, DELETE, FIND_AND_MODIFY
 from tools.query_plans.simulations import SIMULATION_QUERIES
 from tools.query_plans.tiers import TIER_QUERIES
@@ -502,6 +503,7 @@ QUERIES = {
         *VOUCHER_QUERIES,
         *POS_QUERIES,
         *CODE_QUERIES,
+        *SEGMENT_QUERIES,
         *FINANCE_QUERIES,
         *MONEY_QUERIES,
         *SIMULATION_QUERIES,

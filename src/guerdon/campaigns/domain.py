@@ -336,6 +336,8 @@ class EvaluationInputs(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Time zone of the programme."""
     place: int = 0
     """Position among the events of the same commit, which have the same time."""
+    segments: tuple[str, ...] = ()
+    """Segments of the member at the time of the commit. Left out for a member without segments, as in all earlier events."""
 
 
 class MemberState(Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -1,6 +1,6 @@
 """The HTTP application: routes, middlewares and limits."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from falcon.asgi import App
@@ -49,6 +49,7 @@ from guerdon.reports.offers import controller as offer_reports
 from guerdon.reports.sources import controller as sources
 from guerdon.reversals import controller as reversals
 from guerdon.second_factor import controller as second_factor
+from guerdon.segments import controller as segments
 from guerdon.sessions import controller as sessions
 from guerdon.simulated_clock import controller as simulated_clock
 from guerdon.simulations import controller as simulations
@@ -78,8 +79,11 @@ def routes_of(services: Services, docs: system.DocsResource | None, metrics: Met
         except PyMongoError as error:
             raise DatabaseUnavailable("the database does not answer", retry_after_seconds=5) from error
 
+    async def read_segments(member_ids: Sequence[str]) -> dict[str, Sequence[str]]:
+        return await services.segments.find_segments_of(member_ids)
+
     return [
-        *members.routes(services.members),
+        *members.routes(services.members, read_segments),
         *access.routes(services.access, services.token_keys, services.clock),
         *sessions.routes(services.sessions),
         *second_factor.routes(services.second_factors),
@@ -97,6 +101,7 @@ def routes_of(services: Services, docs: system.DocsResource | None, metrics: Met
         *campaigns.routes(services.campaigns, services.campaign_usages, services.clock),
         *referrals.routes(services.referrals),
         *tiers.routes(services.tiers),
+        *segments.routes(services.segments),
         *offers.routes(services.offers),
         *vouchers.routes(services.vouchers),
         *codes.routes(services.code_batches),

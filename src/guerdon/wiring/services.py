@@ -68,6 +68,10 @@ from guerdon.reports.registry import Reports
 from guerdon.reports.sources.service import Sources
 from guerdon.reversals.service import Reversals
 from guerdon.second_factor.service import SecondFactors
+from guerdon.segments.evaluation import SegmentEvaluator
+from guerdon.segments.measuring import PurchaseMeter
+from guerdon.segments.running import SegmentRunner
+from guerdon.segments.service import Segments
 from guerdon.sessions.guard import LoginGuard
 from guerdon.sessions.service import SessionRules, Sessions
 from guerdon.simulated_clock.service import ClockControl
@@ -120,6 +124,8 @@ class Services:
     campaign_usages: CampaignUsages
     events: Events
     tiers: Tiers
+    segments: Segments
+    segment_runner: SegmentRunner
     referrals: Referrals
     event_replays: EventReplays
     event_voids: EventVoids
@@ -199,6 +205,7 @@ def _privacy_on(
     vouchers: Vouchers,
     audit: AuditLog,
     *,
+    segments: Segments,
     settings: Settings,
     files: ExportJobs,
 ) -> tuple[Erasures, Exports]:
@@ -223,6 +230,7 @@ def _privacy_on(
         profiles=profiles,
         wallets=wallets,
         vouchers=vouchers,
+        segments=segments,
         ledger=ledger,
         audit=audit,
         clock=clock,
@@ -307,7 +315,7 @@ def _services_on(resources: Resources, settings: Settings) -> Services:
     history = History(wallets, ledger, database=database, clock=clock)
     transactions, rates = Transactions(ledger, wallets, clock), Rates(database, assets, clock)
     holds, reversals = Holds(ledger, database=database, clock=clock), Reversals(ledger, transactions, database=database)
-    tiers, campaigns, offers = _definitions_on(resources, settings, members)
+    tiers, segments, campaigns, offers = _definitions_on(resources, settings, members)
     refusals = RefusalCounts(database, clock, ledger.calendar)
     vouchers = Vouchers(
         ledger, offers, profiles, refusals=refusals, outbox=resources.outbox, database=database, clock=clock, ids=ids
@@ -315,7 +323,9 @@ def _services_on(resources: Resources, settings: Settings) -> Services:
     usages = CampaignUsages(campaigns, members, ledger, assets=assets, clock=clock)
     reporting = _reporting_on(resources, audit, tiers, (campaigns, usages), (offers, refusals))
     export_jobs, exporter = _exports_on(resources, settings, reporting.reports)
-    erasures, exports = _privacy_on(resources, people, wallets, vouchers, audit, settings=settings, files=export_jobs)
+    erasures, exports = _privacy_on(
+        resources, people, wallets, vouchers, audit, segments=segments, settings=settings, files=export_jobs
+    )
     return Services(
         **reporting._asdict(),
         database=database,
@@ -356,6 +366,8 @@ def _services_on(resources: Resources, settings: Settings) -> Services:
         ),
         referrals=Referrals(ledger, members, database=database),
         tiers=tiers,
+        segments=segments,
+        segment_runner=_segment_runner_on(resources, settings, members, segments),
         event_replays=EventReplays(campaigns, profiles, database),
         event_voids=EventVoids(ledger, database=database, clock=clock),
         simulations=Simulations(campaigns, database=database, clock=clock, ids=ids),
@@ -382,18 +394,35 @@ def _services_on(resources: Resources, settings: Settings) -> Services:
     )
 
 
-def _definitions_on(resources: Resources, settings: Settings, members: Members) -> tuple[Tiers, Campaigns, Offers]:
-    """Return the services of definitions. Warnings about campaigns and offers name the tiers and events that exist."""
+def _definitions_on(resources: Resources, settings: Settings, members: Members) -> tuple[Tiers, Segments, Campaigns, Offers]:
+    """Return the services of definitions. Warnings about campaigns, offers and segments name the tiers, segments and events that exist."""
     database, clock, ids, assets = resources.database, resources.clock, resources.ids, resources.assets
     tiers = Tiers(resources.ledger, members, assets, database=database, clock=clock)
     recent_types = RecentEventTypes(database)
 
     async def known() -> KnownNames:
-        return KnownNames(await tiers.get_codes(), await recent_types.read())
+        return KnownNames(await tiers.get_codes(), await recent_types.read(), await segments.get_names())
+
+    segments = Segments(database, clock, ids, known=known)
 
     approval = settings.campaign_approval == "required"
     campaigns = Campaigns(database, assets, clock, ids, known=known, approval=approval)
-    return tiers, campaigns, Offers(resources.ledger, assets, database=database, clock=clock, ids=ids, known=known)
+    offers = Offers(resources.ledger, assets, database=database, clock=clock, ids=ids, known=known)
+    return tiers, segments, campaigns, offers
+
+
+def _segment_runner_on(resources: Resources, settings: Settings, members: Members, segments: Segments) -> SegmentRunner:
+    database, calendar = resources.database, resources.ledger.calendar
+    return SegmentRunner(
+        segments,
+        PurchaseMeter(database, calendar),
+        SegmentEvaluator(members, database),
+        database=database,
+        clock=resources.clock,
+        ids=resources.ids,
+        calendar=calendar,
+        currency=settings.segments_currency,
+    )
 
 
 def recheck_actor(access: Access, sessions: Sessions) -> RecheckActor:
