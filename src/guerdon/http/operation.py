@@ -81,6 +81,8 @@ class Operation(Struct, frozen=True):
     """True if it changes something and takes no body. A body other than `{}` is refused, because the caller expects it to matter."""
     dry_run: type[Struct] | None = None
     """Struct of the answer to a dry run, if it moves value."""
+    reads_copies: bool = False
+    """True if it may answer from a copy. It then takes `If-Seq-At-Least`."""
 
 
 def operation(
@@ -101,6 +103,7 @@ def operation(
     guesses: bool = False,
     takes: str | None = None,
     dry_run: tuple[str, ...] | None = None,
+    reads_copies: bool = False,
 ) -> Callable[[Handler], Handler]:
     """Return a decorator that attaches a declaration to a handler. The app refuses to start if a handler has none.
 
@@ -131,6 +134,7 @@ def operation(
             takes,
             refuses_body,
             dry_answer,
+            reads_copies,
         )
 
         @wraps(handler)

@@ -37,6 +37,7 @@ from guerdon.permissions import Actor
 from guerdon.privacy.exports import Exports
 from guerdon.privacy.service import Erasures
 from guerdon.rate_limits.service import RateLimiter
+from guerdon.read_cache.service import ReadCache
 from guerdon.referrals.service import Referrals
 from guerdon.reversals.service import Reversals
 from guerdon.second_factor.service import SecondFactors
@@ -53,6 +54,7 @@ from guerdon.vouchers.pos.service import PointOfSale
 from guerdon.vouchers.service import Vouchers
 from guerdon.wallets.administration import WalletAdministration
 from guerdon.wallets.assets import Assets
+from guerdon.wallets.reading import WalletReads
 from guerdon.wallets.service import Wallets
 from guerdon.wiring.resources import Resources, open_resources
 
@@ -77,6 +79,8 @@ class Services:
     ledger: Ledger
     assets: Assets
     wallets: Wallets
+    wallet_reads: WalletReads
+    read_cache: ReadCache
     wallet_administration: WalletAdministration
     history: History
     streams: Streams
@@ -196,6 +200,8 @@ def _services_on(resources: Resources, settings: Settings) -> Services:
         ledger=ledger,
         assets=assets,
         wallets=wallets,
+        wallet_reads=WalletReads(wallets, ledger, resources.read_cache),
+        read_cache=resources.read_cache,
         wallet_administration=WalletAdministration(ledger, wallets),
         history=History(wallets, ledger, database=database, clock=clock),
         streams=Streams(wallets, database=database, clock=clock, recheck_actor=recheck_actor(access, sessions)),
