@@ -210,7 +210,7 @@ def _services_on(resources: Resources, settings: Settings) -> Services:
         reversals=reversals,
         bulk=Bulk(ledger, wallets, holds, reversals),
         rates=rates,
-        exchanges=Exchanges(ledger, wallets, transactions, rates=rates),
+        exchanges=Exchanges(ledger, wallets, transactions, rates=rates, clock=clock),
         campaigns=campaigns,
         events=Events(
             ledger,
