@@ -13,6 +13,7 @@ import signal
 import subprocess
 import threading
 import time
+import urllib.request
 from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -55,11 +56,11 @@ class Scenario(Struct, frozen=True):
 
 
 SCENARIOS = [
-    Scenario("10,000 wallets, 64 connections", 64),
-    Scenario("10,000 wallets, 256 connections", 256),
+    Scenario("2,000 wallets, 64 connections", 64),
+    Scenario("2,000 wallets, 256 connections", 256),
     Scenario("one wallet, 64 connections", 64, one_wallet=True),
     Scenario("one caller", 1),
-    Scenario("10,000 wallets, 64 connections, with debits", 64, beside=True),
+    Scenario("2,000 wallets, 64 connections, with debits", 64, beside=True),
     Scenario("every copy missing, 64 connections", 64, store="flushed"),
     Scenario("store stopped, 64 connections", 64, store="stopped"),
     Scenario("debits, 64 connections", 64, kind="debit"),
@@ -83,6 +84,8 @@ class Row(Struct):
     p99_ms: float
     cpu_us: dict[str, float]
     debits: float = 0.0
+    hits: float | None = None
+    """Share of the reads that were answered from a copy; None without a cache."""
 
 
 def find_store() -> str:
@@ -196,7 +199,7 @@ class Cache:
             wallets_file=str(self._file),
             kind="debit" if scenario.kind == "debit" else "read",
             connections=scenario.connections,
-            seconds=2.0 if warm else self._options.seconds,
+            seconds=max(3.0, self._options.seconds / 2) if warm else self._options.seconds,
             tag=f"cache-{self._plans}",
             one_wallet=scenario.one_wallet,
             watch={"API": target.pids, "mongod": self._deployment.mongod_pids, "store": [self._store_pid]},
@@ -204,6 +207,7 @@ class Cache:
         beside = Plan(
             **{**_fields(plan), "kind": "debit", "connections": DEBITS_BESIDE, "tag": f"beside-{self._plans}", "one_wallet": False}
         )
+        before = hits_of(target)
         with ThreadPoolExecutor(1) as pool:
             other = pool.submit(load, beside) if scenario.beside else None
             sample = load(plan)
@@ -212,7 +216,18 @@ class Cache:
             if each.errors:
                 raise BenchFailed(f"{scenario.name}, {target.name}: {each.errors}")
         self.debits += (sample.done if plan.kind == "debit" else 0) + (0 if debits is None else debits.done)
-        return _row(sample, debits)
+        row = _row(sample, debits)
+        if target.name == "on" and plan.kind == "read":
+            hits, reads = (now - then for now, then in zip(hits_of(target), before, strict=True))
+            row.hits = hits / reads
+        return row
+
+
+def hits_of(target: Target) -> tuple[float, float]:
+    """Return how many reads were answered from a copy, and how many could have been."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{target.port}/metrics", timeout=10) as answer:
+        found = [line.split() for line in answer.read().decode().splitlines() if line.startswith("guerdon_read_cache_reads_total{")]
+    return sum(float(count) for name, count in found if '"hit"' in name), sum(float(count) for _, count in found)
 
 
 def _fields(plan: Plan) -> dict[str, Any]:
@@ -235,15 +250,18 @@ def _median(rows: list[Row]) -> Row:
 
 def render(found: dict[str, dict[str, Row]]) -> str:
     lines = [
-        "| load | cache | requests/s | ratio | p50, p99 ms | CPU µs/request: API | mongod | store |",
-        "|---|---|--:|--:|--:|--:|--:|--:|",
+        "| load | cache | from a copy | requests/s | ratio | p50, p99 ms | CPU µs/request: API | mongod | store |",
+        "|---|---|--:|--:|--:|--:|--:|--:|--:|",
     ]
     for name, rows in found.items():
         for cache, row in rows.items():
             ratio = "" if cache == "off" else f"{row.rate / rows['off'].rate:.2f}x"
             debits = f", {row.debits:,.0f} debits/s" if row.debits else ""
+            hits = "" if row.hits is None else f"{row.hits:.0%}"
             cpu = " | ".join(f"{row.cpu_us[each]:,.0f}" for each in ("API", "mongod", "store"))
-            lines.append(f"| {name}{debits} | {cache} | {row.rate:,.0f} | {ratio} | {row.p50_ms:.1f}, {row.p99_ms:.1f} | {cpu} |")
+            lines.append(
+                f"| {name}{debits} | {cache} | {hits} | {row.rate:,.0f} | {ratio} | {row.p50_ms:.1f}, {row.p99_ms:.1f} | {cpu} |"
+            )
     return "\n".join(lines)
 
 
@@ -265,7 +283,7 @@ def run(options: Options, directory: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.cache", description=__doc__)
-    parser.add_argument("--wallets", type=int, default=10_000)
+    parser.add_argument("--wallets", type=int, default=2_000)
     parser.add_argument("--seconds", type=float, default=6.0, help="measured time for each round (default 6)")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--dir", type=Path, help="where to make the temporary directory")

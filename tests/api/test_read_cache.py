@@ -234,7 +234,7 @@ async def test_time_changes_what_a_copy_shows(
 
 
 async def test_no_copy_is_used_after_a_minute_even_if_the_store_keeps_it(
-    service: Caller, factory: Factory, services: Services, raw: Any, uncached: Caller, clock: ManualClock
+    service: Caller, factory: Factory, services: Services, *, raw: Any, uncached: Caller, clock: ManualClock
 ) -> None:
     clock.stop()
     wallet = await factory.wallet(500)
@@ -364,7 +364,7 @@ async def test_without_a_cache_every_read_is_of_the_ledger(
 
 
 async def test_copies_hold_no_personal_data_and_logs_no_address(
-    service: Caller, factory: Factory, services: Services, settings: Settings, raw: Any, log: Log
+    service: Caller, factory: Factory, services: Services, *, settings: Settings, raw: Any, log: Log
 ) -> None:
     wallet = await factory.wallet(10, member=await factory.member("ada-lovelace-1815"))
     await settle(services.read_cache)

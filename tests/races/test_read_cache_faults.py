@@ -116,7 +116,7 @@ async def after_a_pause(clock: ManualClock, service: Caller, wallet: str, servic
 
 @pytest.mark.parametrize("fault", ["killed", "stopped", "silent", "cut", "unreachable"])
 async def test_reads_and_debits_go_on_without_the_store(
-    service: Caller, factory: Factory, services: Services, store: Store, relay: Relay, clock: ManualClock, fault: str
+    service: Caller, factory: Factory, services: Services, *, store: Store, relay: Relay, clock: ManualClock, fault: str
 ) -> None:
     wallet, second = await factory.wallet(1_000), await factory.wallet(5)
     await settle(services.read_cache)

@@ -109,7 +109,6 @@ def operation(
 
     `dry_run` is given for an operation that moves value: fields that its answer has only if something was written, such as `id`.
     """
-
     # A link to a public page may carry parameters that the linking site has added.
     takes_no_query = query is None and (body is not None or not policy.public)
     dry_answer = None if dry_run is None else dry_run_of(cast(type[Struct], answers[max(answers)]), dry_run)

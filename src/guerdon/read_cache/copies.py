@@ -14,7 +14,7 @@ from guerdon.errors import GuerdonError
 from guerdon.ledger.models import SEQ_DIGITS, Account
 
 AGE_MS_MAX = 60_000
-"""Time after which no copy is used, whatever the store has kept."""
+"""Time after which no copy is used, even if the store has kept it."""
 TIME_DIGITS = 15
 HEAD_BYTES = SEQ_DIGITS + TIME_DIGITS + 2
 COPY_BYTES_MAX = 64 * 1024

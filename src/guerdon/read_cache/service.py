@@ -18,7 +18,7 @@ FLOORS_MAX = 50_000
 """Number of accounts of which a process remembers the newest `seq` that it has committed or read."""
 Result = Literal["hit", "miss", "stale", "expired", "malformed", "unavailable"]
 RESULTS: tuple[Result, ...] = get_args(Result)
-"""What becomes of the copy in a read."""
+"""Results of looking for the copy of an account."""
 Load = Callable[[], Awaitable[Account | None]]
 """Function that reads the account from the database."""
 

@@ -30,7 +30,7 @@ end
 return written
 """)
 """Keep each copy only if it is newer than the one in the store. The beginnings have equal lengths, so they compare like numbers. A value that is
-not a copy is replaced, of whatever type it is."""
+not a copy is replaced, of any type."""
 DISCARD = Script("""
 if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end
 return 0
@@ -192,7 +192,7 @@ class CopyStore:
         try:
             async with asyncio.timeout(TIMEOUT_SECONDS):
                 result = await work
-        except Exception as error:  # Whatever it was, readers wait and have the database to turn to.
+        except Exception as error:  # After any error, readers wait and can turn to the database.
             self.errors += 1
             self.breaker.failed()
             raise StoreFailed from error
