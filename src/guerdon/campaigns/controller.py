@@ -14,12 +14,14 @@ from guerdon.campaigns.models import (
     view_campaign,
 )
 from guerdon.campaigns.service import Campaigns
+from guerdon.changes import changed_fields
 from guerdon.clock import Clock
 from guerdon.errors import ApprovalMissing, InvalidState, NotFound, Validation
 from guerdon.http.body import read
-from guerdon.http.operation import Request, Response, actor_of, operation, send
+from guerdon.http.operation import Request, Response, actor_of, note, operation, send
 from guerdon.http.query import read_query
 from guerdon.permissions import scope
+from guerdon.types import DefinitionStatus
 
 _CAMPAIGN = {
     "name": "1 point per pound",
@@ -29,6 +31,8 @@ _CAMPAIGN = {
     "award": {"type": "per_amount", "points": 1, "per": 100, "rounding": "floor"},
     "clawback": "debt",
 }
+_NOT_COMPARED = (Campaign.NOT_CONTENT - {"effective_at"}) | {"_id", "version", "created_at", "created_by", "bounded"}
+"""Fields that differ between any two versions, or belong to none."""
 
 
 class CampaignsResource:
@@ -55,6 +59,7 @@ class CampaignsResource:
         body, _ = await read(req, CampaignCreate)
         warnings = await self._campaigns.find_warnings(body)
         campaign = await self._campaigns.create(actor_of(req), body)
+        note(req, campaign=campaign.id)
         send(resp, replace(self._view(campaign), warnings=warnings), 201)
 
     @operation("listCampaigns", scope("campaigns:read"), tag="campaigns", query=CampaignQuery, answers={200: CampaignPage})
@@ -81,8 +86,10 @@ class CampaignsResource:
         """Create a new version, which evaluates events from now on or from `effective_at`. Awards that were paid keep their version."""
         body, _ = await read(req, CampaignCreate)
         warnings = await self._campaigns.find_warnings(body)
-        campaign = await self._campaigns.replace(actor_of(req), campaign_id, body)
-        send(resp, replace(self._view(campaign), warnings=warnings))
+        change = await self._campaigns.replace(actor_of(req), campaign_id, body)
+        version = change.after.coming or change.after
+        note(req, version=str(version.version), **changed_fields(change.before, version, left_out=_NOT_COMPARED))
+        send(resp, replace(self._view(change.after), warnings=warnings))
 
     @operation(
         "approveCampaign",
@@ -96,6 +103,7 @@ class CampaignsResource:
     async def on_post_approve(self, req: Request, resp: Response, campaign_id: str) -> None:
         """Approve a version that another person created. Service keys cannot approve."""
         body, _ = await read(req, CampaignApprove)
+        note(req, version=str(body.version))
         send(resp, self._view(await self._campaigns.approve(actor_of(req), campaign_id, body.version)))
 
     @operation(
@@ -105,23 +113,28 @@ class CampaignsResource:
         answers={200: CampaignView},
         errors=(NotFound, InvalidState, ApprovalMissing),
     )
-    async def on_post_activate(self, _req: Request, resp: Response, campaign_id: str) -> None:
+    async def on_post_activate(self, req: Request, resp: Response, campaign_id: str) -> None:
         """Activate a campaign, so that it evaluates events."""
-        send(resp, self._view(await self._campaigns.set_status(campaign_id, "active")))
+        await self._set_status(req, resp, campaign_id, "active")
 
     @operation(
         "pauseCampaign", scope("campaigns:write"), tag="campaigns", answers={200: CampaignView}, errors=(NotFound, InvalidState)
     )
-    async def on_post_pause(self, _req: Request, resp: Response, campaign_id: str) -> None:
+    async def on_post_pause(self, req: Request, resp: Response, campaign_id: str) -> None:
         """Pause a campaign, so that it evaluates no events."""
-        send(resp, self._view(await self._campaigns.set_status(campaign_id, "paused")))
+        await self._set_status(req, resp, campaign_id, "paused")
 
     @operation(
         "endCampaign", scope("campaigns:write"), tag="campaigns", answers={200: CampaignView}, errors=(NotFound, InvalidState)
     )
-    async def on_post_end(self, _req: Request, resp: Response, campaign_id: str) -> None:
+    async def on_post_end(self, req: Request, resp: Response, campaign_id: str) -> None:
         """End a campaign permanently. Awards that were paid stay."""
-        send(resp, self._view(await self._campaigns.set_status(campaign_id, "ended")))
+        await self._set_status(req, resp, campaign_id, "ended")
+
+    async def _set_status(self, req: Request, resp: Response, campaign_id: str, status: DefinitionStatus) -> None:
+        change = await self._campaigns.set_status(campaign_id, status)
+        note(req, before=change.before.status, after=change.after.status)
+        send(resp, self._view(change.after))
 
 
 def routes(campaigns: Campaigns, clock: Clock) -> list[tuple[str, Any, str | None]]:
