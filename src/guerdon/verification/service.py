@@ -55,7 +55,17 @@ CLOCK_ERROR_MS_MAX = 5_000
 """Time by which the clock of a process may be ahead of the database: it stops rather than going back."""
 UNIQUE_KEYS_IN_MEMORY = 200_000
 """Maximum number of unique keys of one owner that are compared in memory (about 20 MiB). Each further one is looked up."""
-STAGES: tuple[Stage, ...] = ("events", "holds", "reversals", "refusals", "vouchers", "members", "definitions", "erasures")
+STAGES: tuple[Stage, ...] = (
+    "events",
+    "holds",
+    "reversals",
+    "refusals",
+    "expired_lots",
+    "vouchers",
+    "members",
+    "definitions",
+    "erasures",
+)
 _END = "#\x7f"
 """Suffix of an account id that sorts after the ids of its entries and before those of the next account."""
 _ENTRY_FIELDS = frozenset(field.encode_name for field in msgspec.structs.fields(Entry))
