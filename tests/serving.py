@@ -25,6 +25,7 @@ OWNED = {
 MISSING = {
     **OWNED,
     "campaign_id": "nothing",
+    "export_id": "nothing",
     "simulation_id": "nothing",
     "offer_id": "nothing",
     "pair": "PTS-NOTHING",

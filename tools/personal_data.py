@@ -12,20 +12,23 @@ from guerdon.audit_log.models import AUDIT
 from guerdon.campaigns.domain import EVENT_VOIDS, EVENTS, EXPIRED_LOTS, MEMBER_STATES, REFUNDS
 from guerdon.campaigns.models import CAMPAIGN_VERSIONS, CAMPAIGNS
 from guerdon.exchanges.models import RATE_VERSIONS, RATES
+from guerdon.exports.models import EXPORT_CHUNKS, EXPORT_JOBS
 from guerdon.ledger.contention import CONTENTION_LEASES
 from guerdon.ledger.expiry import HOLD_DOCUMENTS
 from guerdon.ledger.store import ACCOUNTS, ENTRIES, REVERSALS
 from guerdon.members.models import CLAIMS, LOOKUP_KEYS, MEMBERS, PERSON_KEYS
-from guerdon.offers.models import OFFER_VERSIONS, OFFERS
+from guerdon.offers.models import OFFER_REFUSALS, OFFER_VERSIONS, OFFERS
 from guerdon.outbox import OUTBOX
 from guerdon.password_reset.models import RESETS
 from guerdon.privacy.models import ERASING, ERASURES, EXPORTS
+from guerdon.report_settings.models import REPORT_SETTINGS
 from guerdon.second_factor.models import FACTORS
 from guerdon.sessions.models import SESSIONS
 from guerdon.simulated_clock.models import CLOCKS
 from guerdon.simulations.models import SIMULATED_MEMBERS, SIMULATED_PURCHASES, SIMULATIONS
 from guerdon.tiers.models import TIER_CHANGES, TIER_SET_VERSIONS, TIER_SETS
 from guerdon.verification.checkpoints import CHECKPOINTS
+from guerdon.verification.closings import CLOSINGS
 from guerdon.vouchers.codes.models import CODE_BATCHES, STAGED_CODES
 from guerdon.vouchers.models import DEALT_CODES, POOL_CODES, VOUCHER_CODES, VOUCHERS
 from guerdon.wallets.models import ASSETS
@@ -54,6 +57,10 @@ PEOPLE: dict[str, PersonalData | None] = {
     OUTBOX: PersonalData("deleted", (), "mails to be sent, for half an hour"),
     RESETS: PersonalData("deleted", (), "a digest, for half an hour"),
     EXPORTS: PersonalData("deleted", (), "the time of the next allowed export"),
+    EXPORT_JOBS: PersonalData("kept", (), "the caller who asked for a file, and the filters"),
+    EXPORT_CHUNKS: PersonalData(
+        "deleted", (), "sealed files of lists, for a day by default; an erasure deletes the key of those with members"
+    ),
     ERASING: PersonalData("deleted", (), "only while the person is being erased"),
     ERASURES: PersonalData("kept", (), "the certificate, which the person has received"),
     ACCOUNTS: PersonalData("kept", ("wallets", "counters", "vouchers")),
@@ -70,6 +77,8 @@ PEOPLE: dict[str, PersonalData | None] = {
     TIER_CHANGES: PersonalData("kept", ("tier_changes",)),
     TIER_SETS: PersonalData("kept", (), "the id of the author, if staff"),
     TIER_SET_VERSIONS: PersonalData("kept", (), "the id of the author, if staff"),
+    REPORT_SETTINGS: PersonalData("kept", (), "the id of the author, if staff"),
+    CLOSINGS: PersonalData("kept", (), "the id of who closed the month, if staff; the figures name no member"),
     AUDIT: PersonalData("kept", ("audit",)),
     CONTENTION_LEASES: PersonalData("kept", (), "the processes that hold or await the lease of a wallet"),
     CAMPAIGNS: PersonalData("kept", (), "the id of the author, if staff"),
@@ -87,6 +96,7 @@ PEOPLE: dict[str, PersonalData | None] = {
     LOOKUP_KEYS: None,
     ASSETS: None,
     POOL_CODES: None,
+    OFFER_REFUSALS: None,
     STAGED_CODES: None,
     CHECKPOINTS: None,
     LEASES: None,

@@ -108,6 +108,17 @@ class Settings(BaseSettings):
     campaign_approval: Literal["off", "required"] = "off"
     """`required`: a version of a campaign takes effect only after a second person has approved it."""
 
+    # --- Reports and exports
+    reports_read_preference: Literal["primary", "primaryPreferred", "secondary", "secondaryPreferred", "nearest"] = "primary"
+    """Members of the replica set that reports and exports are read from. Members that are more than 120 s behind the primary are not used.
+    `secondary` needs a secondary: without one, reports answer 503."""
+    export_hours: int = Field(default=24, ge=1, le=720)
+    """Hours for which the file of an export is kept."""
+    export_rows_max: int = Field(default=5_000_000, ge=1, le=100_000_000)
+    """Maximum number of rows of an export."""
+    export_mib_max: int = Field(default=2_048, ge=1, le=1_048_576)
+    """Space for the files of all exports in the database, in MiB. An export that does not find room fails, and says so."""
+
     # --- Checkpoints
     checkpoint_key: SecretStr | None = None
     """JWK set with Ed25519 keys. The first one signs checkpoints of the ledger; all of them verify. `guerdon up` creates one."""

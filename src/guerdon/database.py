@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 
 import msgspec
 from pymongo import AsyncMongoClient, IndexModel, ReadPreference, WriteConcern
@@ -13,6 +13,7 @@ from pymongo.asynchronous.collection import AsyncCollection
 from pymongo.asynchronous.database import AsyncDatabase
 from pymongo.errors import BulkWriteError, ConfigurationError, DuplicateKeyError, OperationFailure, PyMongoError
 from pymongo.read_concern import ReadConcern
+from pymongo.read_preferences import Nearest, PrimaryPreferred, Secondary, SecondaryPreferred
 
 from guerdon.errors import StartupRefused
 
@@ -25,11 +26,32 @@ SNAPSHOT = ReadConcern("snapshot")
 PRIMARY = ReadPreference.PRIMARY
 SERVER_FLOOR = (6, 0)
 DUPLICATE_KEY, UNAUTHORIZED, WRITE_CONFLICT = 11000, 13, 112
+STALENESS_SECONDS_MAX = 120
+"""Maximum time by which a secondary may be behind the primary and still be read from."""
 CANCEL_AGAIN_SECONDS = 0.25
+ReadFrom = Literal["primary", "primaryPreferred", "secondary", "secondaryPreferred", "nearest"]
+_READ_PREFERENCES: dict[ReadFrom, Any] = {
+    "primary": PRIMARY,
+    "primaryPreferred": PrimaryPreferred(max_staleness=STALENESS_SECONDS_MAX),
+    "secondary": Secondary(max_staleness=STALENESS_SECONDS_MAX),
+    "secondaryPreferred": SecondaryPreferred(max_staleness=STALENESS_SECONDS_MAX),
+    "nearest": Nearest(max_staleness=STALENESS_SECONDS_MAX),
+}
 _NATIVE = (bytes, datetime)
 """Types that BSON stores unchanged."""
 
-__all__ = ["Collection", "Database", "Document", "DuplicateKeyError", "PyMongoError", "Session", "end_tasks", "may_try_again"]
+__all__ = [
+    "Collection",
+    "Database",
+    "Document",
+    "DuplicateKeyError",
+    "PyMongoError",
+    "ReadFrom",
+    "Session",
+    "decode_document",
+    "end_tasks",
+    "may_try_again",
+]
 
 
 class Collection(Generic[T]):
@@ -40,7 +62,7 @@ class Collection(Generic[T]):
         self._kind = kind
 
     def decode(self, document: Document) -> T:
-        return msgspec.convert(document, self._kind, builtin_types=_NATIVE)
+        return decode_document(document, self._kind)
 
     @staticmethod
     def encode(value: msgspec.Struct) -> Document:
@@ -108,6 +130,10 @@ class Database:
 
     def collection(self, name: str, kind: type[T]) -> Collection[T]:
         return Collection(self.raw[name], kind)
+
+    def reading_from(self, preference: ReadFrom) -> AsyncDatabase[Document]:
+        """Return a handle for reports and exports, which reads from the members of the replica set that `preference` names."""
+        return self.raw.with_options(read_preference=_READ_PREFERENCES[preference])
 
     async def close(self) -> None:
         await self.client.close()
@@ -189,6 +215,11 @@ class Database:
         for name, indexes in wanted.items():
             if indexes:
                 await self.raw[name].create_indexes(list(indexes))
+
+
+def decode_document(document: Document, kind: type[T]) -> T:
+    """Return a stored document as a struct."""
+    return msgspec.convert(document, kind, builtin_types=_NATIVE)
 
 
 async def end_tasks(*tasks: asyncio.Task[Any]) -> None:

@@ -24,6 +24,11 @@ AssetCode = Annotated[
 Rounding = Literal["floor", "ceil", "half_even"]
 
 
+def is_asset_code(asset: str) -> bool:
+    """Return True for an asset, and False for what accounts that count have in its place, such as `budget` or the name of a period."""
+    return "A" <= asset[:1] <= "Z"
+
+
 def divide(numerator: int, denominator: int, rounding: Rounding) -> int:
     """Return the quotient, rounded once in the given direction (`floor` is toward minus infinity)."""
     quotient, remainder = divmod(numerator, denominator)

@@ -19,6 +19,7 @@ from guerdon.database import end_tasks
 from guerdon.embedded import die_with_parent
 from guerdon.errors import StartupRefused
 from guerdon.logs import adopt_libraries, make_logger
+from guerdon.offers.refusals import WRITE_SECONDS
 from guerdon.simulated_clock.service import FOLLOW_SECONDS
 from guerdon.wiring.routes import Asgi, build_app, with_limits
 from guerdon.wiring.services import Services, open_services
@@ -78,8 +79,8 @@ class Server:
 
 @asynccontextmanager
 async def run_beside_requests(services: Services, settings: Settings, log: FilteringBoundLogger) -> AsyncGenerator[None]:
-    """Run the periodic work of a serving process: follow the file of token keys, and write the use of service keys."""
-    works: Works = [(LAST_USES_SECONDS, services.access.write_last_uses)]
+    """Run the periodic work of a serving process: follow the file of token keys, and write the use of service keys and counts of refusals."""
+    works: Works = [(LAST_USES_SECONDS, services.access.write_last_uses), (WRITE_SECONDS, services.refusals.write)]
     if settings.token_keys_file is not None:
         file = KeyFile(settings.token_keys_file, services.token_keys, services.clock, log)
         works.append((CHECK_SECONDS, file.check))
@@ -89,7 +90,8 @@ async def run_beside_requests(services: Services, settings: Settings, log: Filte
                 yield
         finally:
             with suppress(PyMongoError, TimeoutError):
-                await asyncio.wait_for(services.access.write_last_uses(), LAST_WRITE_SECONDS)
+                last_writes = asyncio.gather(services.access.write_last_uses(), services.refusals.write())
+                await asyncio.wait_for(last_writes, LAST_WRITE_SECONDS)
 
 
 @asynccontextmanager

@@ -7,6 +7,8 @@ import pytest
 
 from guerdon.config import Settings
 from guerdon.ledger.jobs import sweep
+from guerdon.ledger.models import Idempotency, entry_id, parse_location
+from guerdon.reversals.rules import Reversal, reversal_command
 from guerdon.wiring.services import Services
 from tests.api.test_refunds import ADA, record, refund, total
 from tests.clients import Caller, ManualClock, problem
@@ -220,18 +222,25 @@ async def test_frozen_wallet_defers_the_release_to_another_event(service: Caller
     await factory.assert_books_balance()
 
 
-async def test_manually_reversed_award_is_not_released(service: Caller, factory: Factory) -> None:
-    """Even where two campaigns' awards wait in one lot."""
+async def test_manually_reversed_award_is_not_released(service: Caller, factory: Factory, services: Services) -> None:
+    """Even where two campaigns' awards wait in one lot. Awards could be reversed before; such reversals remain in the books."""
+
+    async def reverse(award: str, amount: int | None) -> None:
+        first = entry_id(*parse_location(award))
+        sides = list((await services.ledger.find_entries([first])).values())
+        idempotency = Idempotency(sides[0].owner, "usr_1", f"reverse-{award}", b"")
+        await services.ledger.submit(reversal_command(Reversal(sides, amount, idempotency), services.ledger.calendar))
+
     await factory.campaign(pending=WAITS)
     await factory.campaign(pending=WAITS, award={"type": "fixed", "amount": 10})
     bought = await record(service, factory.event(member=ADA))
     by_hand = bought["awards"][0]["transaction_id"]
-    assert (await service.post(f"/v1/transactions/{by_hand}/reverse", {"amount": 100})).status_code == 201
+    await reverse(by_hand, 100)
     assert sum(await released(service, confirmation(factory, bought["id"]))) == 49
     assert await wallet_of(service, bought["member_id"]) == (49, 0, 49)
     other = await record(service, factory.event(member=ADA))
     for award in other["awards"]:
-        assert (await service.post(f"/v1/transactions/{award['transaction_id']}/reverse", {"amount": None})).status_code == 201
+        await reverse(award["transaction_id"], None)
     late = await record(service, confirmation(factory, other["id"]))
     assert [each["reasons"] for each in late["decisions"]] == [["nothing is left of it: it was taken back by hand"]] * 2
     await factory.assert_books_balance()

@@ -98,6 +98,42 @@ async def test_pending_value_is_in_the_balance_and_not_spendable(service: Caller
     await factory.assert_books_balance()
 
 
+async def test_wallet_shows_what_expires_next(service: Caller, factory: Factory, clock: ManualClock) -> None:
+    """All value with the earliest expiry: of both sources, and also value that is not available yet. Held value does not expire."""
+    clock.stop()
+    member = await factory.member()
+    wallet = f"{member}:PTS"
+
+    async def next_expiry() -> Any:
+        read = (await service.get(f"/v1/wallets/{wallet}")).json()
+        [listed] = (await service.get(f"/v1/members/{member}/wallets")).json()["items"]
+        assert listed == read
+        return read["expires_next"]
+
+    soon, later_on, last = later(clock, days=1), later(clock, days=2), later(clock, days=3)
+    await credit(service, wallet, 5)
+    assert await next_expiry() is None
+    await credit(service, wallet, 10, expires_at=soon)
+    await credit(service, wallet, 20, expires_at=soon, source="promotional")
+    await credit(service, wallet, 40, expires_at=later_on, available_at=later(clock, days=1.5))
+    await credit(service, wallet, 80, expires_at=last)
+    assert await next_expiry() == {"at": soon, "amount": 30}
+    assert (await service.post(f"/v1/wallets/{wallet}/debit", {"amount": 12})).status_code == 201
+    assert await next_expiry() == {"at": soon, "amount": 18}
+    hold = (await service.post("/v1/holds", {"wallet": wallet, "amount": 8, "expires_in_seconds": 5 * DAY_SECONDS})).json()["id"]
+    assert await next_expiry() == {"at": soon, "amount": 10}
+    clock.advance(seconds=DAY_SECONDS - 0.001)
+    assert await next_expiry() == {"at": soon, "amount": 10}
+    clock.advance(seconds=0.001)
+    assert await next_expiry() == {"at": later_on, "amount": 40}, "as soon as it has expired, although no entry says so"
+    assert (await service.post(f"/v1/holds/{hold}/void")).status_code == 201
+    back = later(clock, days=7)
+    assert await next_expiry() == {"at": later_on, "amount": 40}
+    clock.advance(days=3)
+    assert await next_expiry() == {"at": back, "amount": 8}
+    await factory.assert_books_balance()
+
+
 async def test_transfer_keeps_the_expiry_of_value(service: Caller, factory: Factory, clock: ManualClock) -> None:
     clock.stop()
     source, target = f"{await factory.member()}:PTS", f"{await factory.member()}:PTS"

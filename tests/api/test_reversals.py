@@ -96,17 +96,41 @@ async def test_every_kind_that_moves_value_can_be_reversed(service: Caller, fact
     await factory.campaign()
     event = (await service.post("/v1/events", factory.event())).json()
     wallet = f"{event['member_id']}:PTS"
-    award = event["awards"][0]["transaction_id"]
-    assert (await reverse(service, award, 39))["balance"] == 100
+    paid = (await service.post(f"/v1/wallets/{wallet}/credit", {"amount": 100})).json()["id"]
+    assert (await reverse(service, paid, 39))["balance"] == 200
     hold = (await service.post("/v1/holds", {"wallet": wallet, "amount": 50})).json()
     capture = (await service.post(f"/v1/holds/{hold['id']}/capture", {"amount": 30, "final": True})).json()
-    assert (await reverse(service, capture["id"]))["balance"] == 100
-    again = await reverse(service, award, 50)
-    assert (await reverse(service, again["id"]))["balance"] == 100, "a reversal is a transaction as well"
+    assert (await reverse(service, capture["id"]))["balance"] == 200
+    again = await reverse(service, paid, 50)
+    assert (await reverse(service, again["id"]))["balance"] == 200, "a reversal is a transaction as well"
     problem(await service.post(f"/v1/transactions/{hold['transaction_id']}/reverse"), 409, "not-reversible")
     assert (await service.post(f"/v1/wallets/{wallet}/freeze")).status_code == 200
     problem(await service.post(f"/v1/transactions/{capture['id']}/reverse"), 409, "reversal-limit")
-    problem(await service.post(f"/v1/transactions/{award}/reverse", {"amount": 1}), 409, "wallet-frozen")
+    problem(await service.post(f"/v1/transactions/{paid}/reverse", {"amount": 1}), 409, "wallet-frozen")
+    await factory.assert_books_balance()
+
+
+async def test_award_is_taken_back_once_by_its_refund_and_not_by_a_reversal(service: Caller, factory: Factory) -> None:
+    """A reversal of the award and a refund of its purchase would take it twice. Its siblings are tried too: in bulk, and as a dry run."""
+    await factory.campaign()
+    bought = (await service.post("/v1/events", factory.event())).json()
+    wallet, award = f"{bought['member_id']}:PTS", bought["awards"][0]["transaction_id"]
+    await service.post(f"/v1/wallets/{wallet}/credit", {"amount": 1000})
+    path = f"/v1/transactions/{award}/reverse"
+    for suffix in ("", "?dry_run=true"):
+        refused = problem(await service.post(path + suffix, {"amount": None}), 409, "not-reversible")
+        assert refused["detail"] == (
+            "the transaction is an award of an event; void the event or refund its purchase, or debit the wallet"
+        )
+    command = {"type": "reverse", "transaction": award, "key": "k-1"}
+    [result] = (await service.post("/v1/bulk", {"commands": [command]})).json()["results"]
+    assert (result["status"], result["problem"]["code"]) == (409, "not-reversible")
+    assert await factory.balance(wallet) == 1139
+    refund = factory.event(type="refund", refund_of=bought["id"], member={"id": bought["member_id"]})
+    clawback = (await service.post("/v1/events", refund)).json()["awards"][0]
+    assert (clawback["amount"], await factory.balance(wallet)) == (-139, 1000)
+    problem(await service.post(path), 409, "not-reversible")
+    assert (await reverse(service, clawback["transaction_id"]))["balance"] == 1139, "a clawback can be given back"
     await factory.assert_books_balance()
 
 

@@ -46,6 +46,7 @@ async def test_the_first_credit_opens_the_wallet(service: Caller, factory: Facto
     assert read.json() == {
         "id": wallet, "member_id": member, "asset": "PTS", "balance": 500, "held": 0, "available": 500, "pending": 0, "expired": 0,
         "status": "open", "seq": 1, "terms": {"credit_limit": 0, "ceiling": None, "day_limit": None, "month_limit": None},
+        "expires_next": None,
     }  # fmt: skip
     await factory.assert_books_balance()
 

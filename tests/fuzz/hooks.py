@@ -32,7 +32,8 @@ BEYOND_THE_DOCUMENT = {
     r"(period|currency|amount|group)|has no period|the hours are empty|must be after|refund itself|would (lapse|have lapsed)|only a refund|"
     r"at least one category or one sku|needs more points than|is there twice|only a discount has|takes a value of type|the currency must be|leave it out|omit the field|"
     r"needs (its currency|a cap)|cannot evaluate refunds|cannot confirm|confirm itself|can wait for an event|"
-    r"cannot count towards an achievement":
+    r"cannot count towards an achievement|needs a wallet or a system account, and not both|is required for a system account|is not the asset of the wallet|"
+    r"occurs twice; send one|system accounts move value with wallets only|they must add up to 0|must not be below minimum":
         "two fields are compared, or one needs another",
     r"there is no asset|the wallet does not exist|the asset \S+ does not exist|another member|only a purchase can be (refunded|confirmed)": "what is named is looked up",
     r"can import codes|external codes are|can have a shared code|the code exists already|cannot change; create another|name the member who|"
@@ -47,6 +48,8 @@ BEYOND_THE_DOCUMENT = {
         "an expression is a program",
 }  # fmt: skip
 """Details of refusals of requests that fit the document, with the reason for which that is right."""
+DOCUMENTED_MEMBER = "mem_019a7f3c2d1e4b5a69788796a5b4c3d2"
+"""Member of the examples of the document."""
 COMPARED = {"idempotency-key-reused", "event-id-reused", "lines-refused"}
 """Codes of refusals that compare a request with an earlier one, or the lines of a file with the rules for codes and with each other."""
 KEY, EXAMPLE, OLD_KEYS_EVERY = "Idempotency-Key", "c0ffee-0001", 4
@@ -101,9 +104,22 @@ if PLAN["people"]:
                 case.headers[KEY] = f"fuzz-{number}"  # With one key for everything, nearly everything would be a replay.
 
 
+def _with_known_member(value: Any) -> Any:
+    """Return an example with the id of a member that exists in place of the document's member, in the ids of wallets too."""
+    if isinstance(value, str):
+        return value.replace(DOCUMENTED_MEMBER, PLAN["examples"]["member_id"])
+    if isinstance(value, list):
+        return [_with_known_member(each) for each in value]
+    return {name: _with_known_member(each) for name, each in value.items()} if isinstance(value, dict) else value
+
+
 @schemathesis.hook
 def before_load_schema(context: Any, raw_schema: dict[str, Any]) -> None:
-    """Use ids that exist as the examples of the path parameters, from which many cases are derived."""
+    """Use ids that exist in the examples of parameters and bodies, from which many cases are derived."""
+    for operations in raw_schema["paths"].values():
+        for operation in operations.values():
+            for content in operation.get("requestBody", {}).get("content", {}).values():
+                content.update({"example": _with_known_member(content["example"])} if "example" in content else {})
     for path, operations in raw_schema["paths"].items():
         for operation in operations.values():
             for parameter in operation.get("parameters", ()):

@@ -16,6 +16,8 @@ ROOT = Path(__file__).parents[2]
 PASSWORD = "correct horse battery"
 SPARE, SPARE_MEMBERS = 40, 120
 """So many people: some are disabled or erased, or lose their role or password, by what is called. Members erase themselves as well."""
+FURNISHED = 8
+"""Number of people with a wallet, a hold, a voucher, a campaign and an offer of their own: many calls end what they are made on."""
 SECONDS_BETWEEN_ENTRIES = 0.2
 DICTIONARIES = {
     "wallets": [
@@ -27,7 +29,7 @@ DICTIONARIES = {
         "body.commands[*].to",
         "body.postings[*].wallet",
     ],
-    "members": ["path.member_id", "body.member.id"],
+    "members": ["path.member_id", "body.member_id", "body.member.id"],
     "holds": ["path.hold_id"],
     "transactions": ["path.transaction_id"],
     "events": ["path.event_id"],
@@ -106,7 +108,7 @@ class Stage:
             session = await self._post("/v1/auth/login", {"email": email, "password": PASSWORD})
             self.known["refresh_tokens"].append(session["refresh_token"])
             self.known["sessions"].append(session["session_id"])
-            if len(found) <= 2:
+            if len(found) <= FURNISHED:
                 await self._furnish(member)
         await self._finish(member)
         return found
@@ -115,7 +117,11 @@ class Stage:
         """What can only be done to something in a certain state: an empty wallet, a campaign that runs, somebody who was erased."""
         for amount in ("credit", "debit"):
             await self._post(f"/v1/wallets/{member}:PTS/{amount}", {"amount": 1})
-        await self._post(f"/v1/campaigns/{self.known['campaigns'][0]}/activate", {})
+        for campaign in self.known["campaigns"][: FURNISHED // 2]:
+            await self._post(f"/v1/campaigns/{campaign}/activate", {})
+        for pair in self.known["rates"]:
+            answer = await self._client.put(f"/v1/rates/{pair}", json={"from_amount": 1, "to_amount": 1}, headers=self._headers)
+            assert answer.status_code in (200, 201), answer.text
         gone = (await self._post("/v1/members", {"external_id": "gone"}))["id"]
         await self._post(f"/v1/members/{gone}/erase", {})
         self.known["wallets"].append(f"{member}:PTS")
@@ -127,7 +133,7 @@ class Stage:
         number = self._number
         for kind, thing in {
             "transactions": (await self._post(f"/v1/wallets/{wallet}/credit", {"amount": 10**9, "reference": "order-1001"}))["id"],
-            "holds": (await self._post("/v1/holds", {"wallet": wallet, "amount": 10}))["id"],
+            "holds": (await self._post("/v1/holds", {"wallet": wallet, "amount": 1000}))["id"],
             "events": (await self._post("/v1/events", _event(f"fuzzed-{number}", member)))["id"],
             "campaigns": (await self._post("/v1/campaigns", CAMPAIGN))["id"],
             "offers": (offer := (await self._post("/v1/offers", PERCENT_OFFER if "offers" in self.known else FIXED_OFFER))["id"]),

@@ -208,15 +208,20 @@ class Requests(RuleBasedStateMachine):
 
     @rule(which=anything, amount=st.none() | amounts | st.integers(1, 10))
     def reverse(self, which: int, amount: int | None) -> None:
-        keys = list(self.world.sides)
+        keys = self.reversible()
         key = keys[which % len(keys)]
         self.put("reversal", self.world.sides[key][0].wallet, None if key in self.world.several else amount, about=key)
+
+    def reversible(self) -> list[str]:
+        """Everything that has moved value but the awards, which only a refund or a void takes back."""
+        return [key for key in self.world.sides if key not in self.world.awards]
 
     @rule(which=anything, part=st.integers(1, 3), beyond=st.integers(0, 1))
     def reverse_to_the_edge(self, which: int, part: int, beyond: int) -> None:
         """The same of a transaction."""
         self.run_batch()
-        key = list(self.world.sides)[which % len(self.world.sides)]
+        keys = self.reversible()
+        key = keys[which % len(keys)]
         side = self.world.sides[key][0]
         left = amount_of(side.pieces) - self.world.undone[key]
         if left > part and key not in self.world.several:

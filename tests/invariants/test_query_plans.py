@@ -86,6 +86,7 @@ async def test_listed_queries_are_exactly_those_that_are_sent(
     await use_all_routes.use_simulations(service, services, factory)
     await use_codes(service, services, factory)
     await use_till(service, factory)
+    await use_all_routes.use_finance(service, services)
     await use_all_routes.use_privacy(anonymous, service, services, factory)
     await use_all_routes.use_operations(anonymous, service, services)
     await use_all_routes.run_jobs(services, clock, wallet)

@@ -34,6 +34,7 @@ from tests.factories import Factory
 from tests.invariants.movements import ACTOR
 from tests.invariants.test_mongodb_commands import Recorder
 from tests.streaming import follow
+from tests.views.build import build_views
 
 EMAIL, PASSWORD = "ada@example.com", "correct horse battery"
 
@@ -58,6 +59,7 @@ async def use_identity(anonymous: Caller, service: Caller, services: Services, f
     await use_sessions(anonymous, service)
     await sent(member.get("/v1/me"))
     await sent(member.get("/v1/me/wallets"))
+    await sent(member.get("/v1/me/timeline"))
     await factory.member("known")
     await sent(service.get("/v1/members", external_id="known"))
     page = await sent(service.get("/v1/members", limit=1))
@@ -202,6 +204,7 @@ async def use_rewards(service: Caller, services: Services, factory: Factory, clo
     body = {"name": "2 points", "asset": "PTS", "event_types": ["purchase"], "award": {"type": "fixed", "amount": 2}}
     await sent(service.put(path, body))
     await sent(service.get(path))
+    await sent(service.get(f"{path}/usage"))
     for more in ({}, {"status": "active"}):
         page = await sent(service.get("/v1/campaigns", limit=1, **more))
         await sent(service.get("/v1/campaigns", limit=1, cursor=page["next_cursor"], **more))
@@ -239,6 +242,11 @@ async def use_tiers(service: Caller, factory: Factory) -> None:
     path = f"/v1/members/{event['member_id']}/tier"
     await sent(service.get(path))
     await sent(service.get(f"{path}/changes"))
+    await sent(service.post("/v1/events", factory.event(member={"id": event["member_id"]})), 201)
+    timeline, cursor = f"/v1/members/{event['member_id']}/timeline", {}
+    while cursor is not None:
+        page = await sent(service.get(timeline, limit=1, **cursor))
+        cursor = None if page["next_cursor"] is None else {"cursor": page["next_cursor"]}
     referral = await sent(service.get(f"/v1/members/{event['member_id']}/referral"))
     friend = await factory.member()
     for status in (201, 200):
@@ -279,6 +287,23 @@ async def use_simulations(service: Caller, services: Services, factory: Factory)
     assert await services.simulator.work(1) > 3
     assert (await sent(service.get(path)))["status"] == "done"
     await sent(service.post(f"{path}/cancel", key=None))
+
+
+async def use_finance(service: Caller, services: Services) -> None:
+    """Close two months: the second contains the digest of the first, and its figures begin with those of the first."""
+    await build_views(services)
+    settings = {"currency": "GBP", "value_per_point": "1", "cost_per_point": "0.5"}
+    path = "/v1/report-settings/PTS"
+    await sent(service.put(path, {**settings, "valid_from": "2020-01"}))
+    for read in (path, f"{path}/versions", "/v1/reports"):
+        await sent(service.get(read))
+    for report in ("breakage", "deferred-revenue", "liability"):
+        await sent(service.get(f"/v1/reports/{report}", asset="PTS"))
+    for month in ("2026-01", "2026-02"):
+        await sent(service.post("/v1/closings", {"month": month}, key=None), 201)
+    page = await sent(service.get("/v1/closings", limit=1))
+    await sent(service.get("/v1/closings", limit=1, cursor=page["next_cursor"]))
+    await sent(service.get("/v1/closings/2026-02"))
 
 
 async def use_operations(anonymous: Caller, service: Caller, services: Services) -> None:

@@ -12,7 +12,7 @@ from guerdon.ledger.references import reference_keys
 from guerdon.simulated_clock.models import CLOCK_ID
 from guerdon.tiers.models import PROGRAMME, WALK
 from guerdon.verification.lookups import BATCH
-from tools.query_plans import code_sample, proofs, voucher_sample
+from tools.query_plans import code_sample, finance, proofs, timeline, voucher_sample
 from tools.query_plans.plans import Parameters
 from tools.query_plans.sample import (
     ACTOR,
@@ -50,7 +50,11 @@ def cases_of(sample: Sample) -> Cases:
     yield from _tiers(sample)
     yield from voucher_sample.cases(sample.hot.owner, sample.quiet[0].owner)
     yield from code_sample.cases()
+    yield from finance.cases()
     yield from _simulations(sample)
+    yield from timeline.cases(
+        sample.quiet[0].owner, UNKNOWN_MEMBER, [refund_of(each.owner) for each in sample.quiet[:100]], START_MS + 2
+    )
     yield from _jobs(sample)
     yield from _verification(sample)
     yield from proofs.cases(sample.quiet[0], event_of(2), campaign_of(7), voucher_sample.voucher_of(sample.quiet[0].owner, 0))

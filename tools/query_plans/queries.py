@@ -25,6 +25,7 @@ from guerdon.verification.rows import ENTRY_ROW_FIELDS
 from guerdon.wallets.models import ASSETS
 from guerdon.workers.models import LEASES
 from tools.query_plans.codes import CODE_QUERIES
+from tools.query_plans.finance import FINANCE_QUERIES
 from tools.query_plans.notation import (
     AFTER,
     DOWN,
@@ -48,6 +49,7 @@ from tools.query_plans.proofs import PROOF_QUERIES
 from tools.query_plans.shapes import AGGREGATE, DELETE, FIND_AND_MODIFY
 from tools.query_plans.simulations import SIMULATION_QUERIES
 from tools.query_plans.tiers import TIER_QUERIES
+from tools.query_plans.timeline import TIMELINE_QUERIES
 from tools.query_plans.vouchers import VOUCHER_QUERIES
 
 _SPAN_OF_TIME = {"$gte": ":since_ms", "$lt": ":until_ms"}
@@ -503,7 +505,9 @@ QUERIES = {
         *VOUCHER_QUERIES,
         *POS_QUERIES,
         *CODE_QUERIES,
+        *FINANCE_QUERIES,
         *SIMULATION_QUERIES,
+        *TIMELINE_QUERIES,
         *JOBS,
         *VERIFY,
         *PROOF_QUERIES,

@@ -49,6 +49,7 @@ from guerdon.tiers.models import PROGRAMME, TIER_CHANGES, TIER_SET_VERSIONS, TIE
 from guerdon.verification.checkpoints import CHECKPOINTS
 from guerdon.wallets.models import ASSETS, WALLET
 from guerdon.workers.models import LEASES
+from tools.query_plans import finance
 from tools.query_plans.code_sample import batches
 from tools.query_plans.voucher_sample import VOUCHERS_EACH, VOUCHERS_OF_HOT, offers, vouchers
 
@@ -380,6 +381,7 @@ def _event(number: int, owner: str) -> Document:
         "recorded_by": ACTOR,
         "awards": [],
         "decisions": [],
+        "proof": {"number": 1, "prev": "0" * 64},
     }
 
 
@@ -449,6 +451,7 @@ def _fixed() -> Iterator[tuple[str, Document]]:
         yield SERVICE_KEYS, {"_id": f"key{number:03}", "name": "a key", "created_at": START_MS + number, "revoked_at": None}
         yield AUDIT, {"_id": number + 1, "at": START_MS + number, "phase": "asked", "actor": "terminal", "action": "keys create"}
         yield CHECKPOINTS, {"_id": number + 1, "jws": "not a signature", "made_at": START_MS + number}
+    yield from finance.fixed_rows()
     yield LOOKUP_KEYS, {"_id": "claims", "wrapped": sealed_of("claims"), "created_at": START_MS}
     yield TIER_SETS, {"_id": PROGRAMME, "owner": PROGRAMME, "count": 3, "versions": []}
     yield TIER_SETS, {"_id": WALK, "version": 3, "after": None}

@@ -43,7 +43,12 @@ VOUCHER_QUERIES = [
     Query("batch.offers", "request", f"{_REDEEM}, GET /v1/me/offers", read(OFFERS, IDS)),
     Query("batch.members", "request", f"POST /v1/events, {_REDEEM}, GET /v1/me/offers", read(MEMBERS, IDS)),
     Query("batch.voucher_codes", "request", _REDEEM, read(VOUCHER_CODES, IDS)),
-    Query("accounts.some", "request", f"GET /v1/offers, {_LIST}", find(ACCOUNTS, {**IDS, "owner": {"$in": ":owners"}})),
+    Query(
+        "accounts.some",
+        "request",
+        f"GET /v1/offers, /v1/campaigns, /v1/campaigns/{{campaign_id}}/usage, {_LIST}",
+        find(ACCOUNTS, {**IDS, "owner": {"$in": ":owners"}}),
+    ),
     Query("vouchers.get", "request", f"GET /v1/vouchers/{{code}}, {_REDEEM}, when repeated", one(VOUCHERS, ID)),
     Query("vouchers.first", "request", _LIST, find(VOUCHERS, {"owner": ":owner"}, sort=DOWN, limit=True)),
     Query(

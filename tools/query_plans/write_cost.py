@@ -177,6 +177,7 @@ WRITES: dict[str, tuple[Write, ...]] = {
     "claims.expiry": (Write(CLAIMS, "claim a value", _new_claims, {"expires_at": {"$exists": False}}),),
     "events.owner": (Write(EVENTS, "record an event", _new_events, {}),),
     "events.occurred": (Write(EVENTS, "record an event", _new_events, {}),),
+    "events.timeline": (Write(EVENTS, "record an event", _new_events, {}),),
     "simulations.open": (Write(SIMULATIONS, "take up a simulation", _simulations, {}),),
     "simulations.expiry": (Write(SIMULATIONS, "take up a simulation", _simulations, {}),),
     "audit.about": (Write(AUDIT, "write a record", _new_records, {"about": {"$exists": True}}),),

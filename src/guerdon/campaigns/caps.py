@@ -41,12 +41,22 @@ def cap_accounts(campaign: Campaign, owner: str, occurred_at: int, calendar: Cal
         if cap.scope == "member" and cap.period is not None:
             limits[cap.period] = min(cap.limit, limits.get(cap.period, cap.limit))
     counters = [
-        CapAccount(f"{owner}:{window_name(period, occurred_at, calendar)}.{campaign.id}", owner, CAP, limit, _SAYS[period])
+        CapAccount(cap_account(campaign.id, owner, window_name(period, occurred_at, calendar)), owner, CAP, limit, _SAYS[period])
         for period, limit in limits.items()
     ]
     if campaign.budget is not None:
-        counters.append(CapAccount(f"{campaign.id}:budget", campaign.id, BUDGET, campaign.budget, "in the budget"))
+        counters.append(CapAccount(budget_account(campaign.id), campaign.id, BUDGET, campaign.budget, "in the budget"))
     return counters
+
+
+def cap_account(campaign_id: str, owner: str, window: str) -> str:
+    """Return the id of the account that counts the awards of a campaign to a member in a calendar period."""
+    return f"{owner}:{window}.{campaign_id}"
+
+
+def budget_account(campaign_id: str) -> str:
+    """Return the id of the account that counts all awards of a campaign."""
+    return f"{campaign_id}:budget"
 
 
 _SAYS: dict[Period, str] = {

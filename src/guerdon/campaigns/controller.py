@@ -14,6 +14,7 @@ from guerdon.campaigns.models import (
     view_campaign,
 )
 from guerdon.campaigns.service import Campaigns
+from guerdon.campaigns.usage import CampaignUsageQuery, CampaignUsages, CampaignUsageView
 from guerdon.changes import changed_fields
 from guerdon.clock import Clock
 from guerdon.errors import ApprovalMissing, InvalidState, NotFound, Validation
@@ -38,12 +39,19 @@ _NOT_COMPARED = (Campaign.NOT_CONTENT - {"effective_at"}) | {"_id", "version", "
 class CampaignsResource:
     """`/v1/campaigns`"""
 
-    def __init__(self, campaigns: Campaigns, clock: Clock) -> None:
+    def __init__(self, campaigns: Campaigns, usages: CampaignUsages, clock: Clock) -> None:
         self._campaigns = campaigns
+        self._usages = usages
         self._clock = clock
 
-    def _view(self, campaign: Campaign) -> CampaignView:
-        return view_campaign(campaign, self._clock.now_ms())
+    async def _views(self, *campaigns: Campaign) -> list[CampaignView]:
+        now_ms = self._clock.now_ms()
+        used = await self._usages.budgets_used(campaigns, now_ms)
+        return [view_campaign(campaign, now_ms, used.get(campaign.id)) for campaign in campaigns]
+
+    async def _send(self, resp: Response, campaign: Campaign) -> None:
+        [view] = await self._views(campaign)
+        send(resp, view)
 
     @operation(
         "createCampaign",
@@ -60,18 +68,19 @@ class CampaignsResource:
         warnings = await self._campaigns.find_warnings(body)
         campaign = await self._campaigns.create(actor_of(req), body)
         note(req, campaign=campaign.id)
-        send(resp, replace(self._view(campaign), warnings=warnings), 201)
+        [view] = await self._views(campaign)
+        send(resp, replace(view, warnings=warnings), 201)
 
     @operation("listCampaigns", scope("campaigns:read"), tag="campaigns", query=CampaignQuery, answers={200: CampaignPage})
     async def on_get(self, req: Request, resp: Response) -> None:
         """List campaigns, newest first."""
         campaigns, cursor = await self._campaigns.list_campaigns(read_query(req, CampaignQuery))
-        send(resp, CampaignPage([self._view(campaign) for campaign in campaigns], cursor))
+        send(resp, CampaignPage(await self._views(*campaigns), cursor))
 
     @operation("getCampaign", scope("campaigns:read"), tag="campaigns", answers={200: CampaignView}, errors=(NotFound,))
     async def on_get_one(self, req: Request, resp: Response, campaign_id: str) -> None:
         """Return the version of a campaign that is in force."""
-        send(resp, self._view(await self._campaigns.get_campaign(campaign_id)))
+        await self._send(resp, await self._campaigns.get_campaign(campaign_id))
 
     @operation(
         "replaceCampaign",
@@ -89,7 +98,8 @@ class CampaignsResource:
         change = await self._campaigns.replace(actor_of(req), campaign_id, body)
         version = change.after.coming or change.after
         note(req, version=str(version.version), **changed_fields(change.before, version, left_out=_NOT_COMPARED))
-        send(resp, replace(self._view(change.after), warnings=warnings))
+        [view] = await self._views(change.after)
+        send(resp, replace(view, warnings=warnings))
 
     @operation(
         "approveCampaign",
@@ -104,7 +114,7 @@ class CampaignsResource:
         """Approve a version that another person created. Service keys cannot approve."""
         body, _ = await read(req, CampaignApprove)
         note(req, version=str(body.version))
-        send(resp, self._view(await self._campaigns.approve(actor_of(req), campaign_id, body.version)))
+        await self._send(resp, await self._campaigns.approve(actor_of(req), campaign_id, body.version))
 
     @operation(
         "activateCampaign",
@@ -134,12 +144,24 @@ class CampaignsResource:
     async def _set_status(self, req: Request, resp: Response, campaign_id: str, status: DefinitionStatus) -> None:
         change = await self._campaigns.set_status(campaign_id, status)
         note(req, before=change.before.status, after=change.after.status)
-        send(resp, self._view(change.after))
+        await self._send(resp, change.after)
+
+    @operation(
+        "getCampaignUsage",
+        scope("campaigns:read"),
+        tag="campaigns",
+        query=CampaignUsageQuery,
+        answers={200: CampaignUsageView},
+        errors=(NotFound,),
+    )
+    async def on_get_usage(self, req: Request, resp: Response, campaign_id: str) -> None:
+        """Return how much of a campaign's budget is used and, with `member_id`, how much of its caps one member has used."""
+        send(resp, await self._usages.get_usage(campaign_id, read_query(req, CampaignUsageQuery)))
 
 
-def routes(campaigns: Campaigns, clock: Clock) -> list[tuple[str, Any, str | None]]:
+def routes(campaigns: Campaigns, usages: CampaignUsages, clock: Clock) -> list[tuple[str, Any, str | None]]:
     """Return (path, resource, suffix) of every route of campaigns."""
-    campaign = CampaignsResource(campaigns, clock)
+    campaign = CampaignsResource(campaigns, usages, clock)
     return [
         ("/v1/campaigns", campaign, None),
         ("/v1/campaigns/{campaign_id}", campaign, "one"),
@@ -147,4 +169,5 @@ def routes(campaigns: Campaigns, clock: Clock) -> list[tuple[str, Any, str | Non
         ("/v1/campaigns/{campaign_id}/activate", campaign, "activate"),
         ("/v1/campaigns/{campaign_id}/pause", campaign, "pause"),
         ("/v1/campaigns/{campaign_id}/end", campaign, "end"),
+        ("/v1/campaigns/{campaign_id}/usage", campaign, "usage"),
     ]

@@ -207,6 +207,26 @@ class EventVoid(Struct, frozen=True, kw_only=True, omit_defaults=True):
     decisions: list[DecisionView] = []
 
 
+class TakenBack(Struct, frozen=True, kw_only=True):
+    """Amount that a void took back of an award of one campaign; 0 if nothing could be taken."""
+
+    campaign: str
+    version: int
+    amount: int
+
+
+class VoidedEvent(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Facts of an event that is voided, so that sums over events can be corrected by its void alone."""
+
+    type: str
+    occurred_at: int
+    amount: int
+    currency: str
+    refunded: int = 0
+    """Amount of the refunds before the void."""
+    taken: tuple[TakenBack, ...] = ()
+
+
 class RecordedVoid(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Void of an event as a document of its own, inserted once. `proof.refunds` proves the refunds with what it took back."""
 
@@ -217,6 +237,8 @@ class RecordedVoid(Struct, frozen=True, kw_only=True, omit_defaults=True):
     recorded_at: int
     recorded_by: str
     reason: str
+    voided: VoidedEvent | None = None
+    """The event; None for a void that is older than this field."""
     proof: ChainLink | None = None
 
 

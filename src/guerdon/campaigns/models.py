@@ -404,6 +404,10 @@ class CampaignView(Struct, frozen=True):
     """Maxima for one event or one member."""
     budget: int | None
     """Maximum that the campaign pays in total, in minor units of `asset`. Null: no maximum."""
+    budget_used: int | None
+    """Amount that was awarded and not taken back, over all versions. Null: no budget."""
+    budget_left: int | None
+    """Amount that can still be awarded. Null: no budget."""
     partial_award: bool
     """True: an award that exceeds a cap or the budget is reduced to what is left. False: it is not paid."""
     pending: Pending | None
@@ -461,7 +465,8 @@ def in_force(campaign: Campaign, now_ms: int) -> Campaign:
     return campaign if coming is None or coming.waits or coming.effective_at is None or now_ms < coming.effective_at else coming
 
 
-def view_campaign(stored: Campaign, now_ms: int) -> CampaignView:
+def view_campaign(stored: Campaign, now_ms: int, budget_used: int | None) -> CampaignView:
+    """Return the view of a campaign. `budget_used` is None if the version in force has no budget."""
     campaign = in_force(stored, now_ms)
     coming = campaign.coming
     return CampaignView(
@@ -484,6 +489,8 @@ def view_campaign(stored: Campaign, now_ms: int) -> CampaignView:
         stacking=campaign.stacking,
         caps=campaign.caps,
         budget=campaign.budget,
+        budget_used=budget_used,
+        budget_left=None if campaign.budget is None else max(0, campaign.budget - (budget_used or 0)),
         partial_award=campaign.partial_award,
         pending=campaign.pending,
         expiry=campaign.expiry,

@@ -39,6 +39,23 @@ def window_name(period: Period, at_ms: int, calendar: Calendar) -> str:
     return {"day": day, "month": month, "year": month[:4]}[period]
 
 
+def window_ends_at(period: Period, at_ms: int, calendar: Calendar) -> int | None:
+    """Return the first millisecond after the calendar period of a time, or None for the period `ever`."""
+    day = local_date(at_ms, calendar)
+    match period:
+        case "ever":
+            return None
+        case "day":
+            after = day + timedelta(days=1)
+        case "week":
+            after = _next_monday(day)
+        case "month":
+            after = first_of_month(day, 1)
+        case "year":
+            after = date(day.year + 1, 1, 1)
+    return calendar.midnight(after)
+
+
 def is_open(schedule: Sequence[Hours], at_ms: int, calendar: Calendar) -> bool:
     """Return whether a time is within the weekly hours."""
     local = calendar.local(at_ms)

@@ -158,6 +158,11 @@ class Campaigns:
         """
         return await self._definitions.list_page(status=query.status, cursor=query.cursor, limit=query.limit, prefix="cmp_")
 
+    async def list_past_drafts(self, status: DefinitionStatus | None, limit: int) -> list[Campaign]:
+        """Return the campaigns with a status, by default all that are no drafts, newest first."""
+        where = {"status": {"$in": ["active", "ended", "paused"]} if status is None else status}
+        return await self._definitions.current.find(where, sort=[("_id", -1)], limit=limit)
+
     async def list_live(self) -> list[LiveCampaign]:
         """Return the versions in force of the active campaigns, compiled and in order of evaluation, at most one second old."""
         now = self._clock.monotonic()

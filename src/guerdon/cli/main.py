@@ -15,12 +15,14 @@ from guerdon.cli import serve as server
 from guerdon.cli import service_keys, token_keys, verify
 from guerdon.cli.admin import admin_app
 from guerdon.cli.audit import export_audit
+from guerdon.cli.close import close_month
 from guerdon.cli.database import check_profile, own_or_embedded, run_on_database
 from guerdon.cli.demo import ensure_demo
 from guerdon.cli.erasures import erasures_app
 from guerdon.cli.key_files import checkpoint_file, checkpoint_key, master_keys, own_token_keys
 from guerdon.cli.replay import EXIT_LEFT_OUT, replay
 from guerdon.cli.replay_decision import replay_decision
+from guerdon.cli.reports import reports_app
 from guerdon.cli.simulate import simulate
 from guerdon.cli.worker import worker, worker_beside
 from guerdon.config import load
@@ -55,9 +57,11 @@ keys_app = typer.Typer(
 app.add_typer(keys_app, name="keys")
 app.add_typer(admin_app, name="admin")
 app.add_typer(erasures_app, name="erasures")
+app.add_typer(reports_app, name="reports")
 app.command("verify")(verify.verify_ledger)
 app.command("checkpoint")(verify.checkpoint)
 app.command("audit")(export_audit)
+app.command("close")(close_month)
 app.command("replay")(replay)
 app.command("replay-decision")(replay_decision)
 app.command("simulate")(simulate)

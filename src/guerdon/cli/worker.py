@@ -23,20 +23,26 @@ from guerdon.config import Settings, environment_of, load
 from guerdon.errors import StartupRefused
 from guerdon.logs import adopt_libraries, make_logger
 from guerdon.server import follow_clocks
-from guerdon.wiring.jobs import jobs_of
+from guerdon.wiring.jobs import POOLS_WITHOUT_JOBS, Pool, projector_of, runner_of
 from guerdon.wiring.services import open_services
-from guerdon.workers.service import Runner
 
 RESTART_SECONDS_MIN, RESTART_SECONDS_MAX = 1.0, 30.0
 STEADY_SECONDS = 60.0
 """A worker that has run for this long resets the delay before the next restart."""
 
 DataDir = Annotated[Path | None, typer.Option("--data-dir", help="Data directory of a running `guerdon up` [GUERDON_DATA_DIR].")]
+PoolOption = Annotated[
+    Pool,
+    typer.Option(
+        "--pool",
+        help="Work of this process: jobs of the ledger and of rewards, views for reports, webhooks, imports, or all of it.",
+    ),
+]
 ParentPid = Annotated[int | None, typer.Option("--parent-pid", hidden=True, help="Stop when this process ends.")]
 
 
-def worker(data_dir: DataDir = None, parent_pid: ParentPid = None) -> None:
-    """Run the background jobs until a signal arrives. Several workers share the jobs. `guerdon up` starts a worker of its own."""
+def worker(pool: PoolOption = Pool.ALL, data_dir: DataDir = None, parent_pid: ParentPid = None) -> None:
+    """Run background work until a signal arrives. Several workers share it. `guerdon up` starts a worker of its own."""
     if parent_pid is not None:
         # As for API processes: a worker that outlives its parent would use a database that is being stopped.
         embedded.die_with_parent(parent_pid, by=signal.SIGKILL)
@@ -44,7 +50,7 @@ def worker(data_dir: DataDir = None, parent_pid: ParentPid = None) -> None:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
     settings = load(data_dir=data_dir)
     check_profile(settings)
-    asyncio.run(_run_jobs(_with_database(settings), handle_interrupts=parent_pid is None))
+    asyncio.run(_run_pool(_with_database(settings), pool, handle_interrupts=parent_pid is None))
 
 
 def _with_database(settings: Settings) -> Settings:
@@ -72,20 +78,24 @@ def _with_database(settings: Settings) -> Settings:
     )
 
 
-async def _run_jobs(settings: Settings, *, handle_interrupts: bool) -> None:
+async def _run_pool(settings: Settings, pool: Pool, *, handle_interrupts: bool) -> None:
     stopping = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT) if handle_interrupts else (signal.SIGTERM,):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
     clock = DatabaseClock(SystemClock())
     log = make_logger(clock, settings.log_level, sys.stderr)
     adopt_libraries(log)
-    if settings.checkpoint_key is None:
-        log.warning("no_checkpoints", detail="GUERDON_CHECKPOINT_KEY is not set: no checkpoints of the ledger are signed")
-    async with open_services(settings, clock) as services:
-        runner = Runner(services.database, services.ids, log, jobs_of(services, settings, log))
-        async with follow_clocks(services, log):
-            typer.echo("ready worker")
-            await runner.run(stopping)
+    if pool in POOLS_WITHOUT_JOBS:
+        log.warning("no_work", pool=pool, detail="this pool has no work in this version; the process waits")
+    async with open_services(settings, clock) as services, follow_clocks(services, log), asyncio.TaskGroup() as group:
+        if pool in {Pool.LEDGER, Pool.ALL}:
+            if settings.checkpoint_key is None:
+                log.warning("no_checkpoints", detail="GUERDON_CHECKPOINT_KEY is not set: no checkpoints of the ledger are signed")
+            group.create_task(runner_of(services, settings, log).run(stopping))
+        if pool in {Pool.VIEWS, Pool.ALL}:
+            group.create_task(projector_of(services, log).run(stopping))
+        typer.echo("ready worker")
+        await stopping.wait()
 
 
 @contextmanager

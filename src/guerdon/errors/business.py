@@ -80,8 +80,8 @@ class NotReversible(BusinessError):
     title = "Not reversible"
     page = (
         "Only a transaction that has moved value can be reversed. Void a hold, unfreeze a wallet, set account rules again. "
-        "Cancel a voucher to get its price back. A transaction of several postings, such as an exchange, is reversed whole: send "
-        "no amount."
+        "Cancel a voucher to get its price back. Void the event of an award, or refund its purchase. A transaction of several "
+        "postings, such as an exchange, is reversed whole: send no amount."
     )
 
 
@@ -213,3 +213,33 @@ class InvalidState(BusinessError):
     status = 409
     title = "Not possible in this state"
     page = "The object exists, but its status does not allow this action. `status_now` is its status."
+
+
+class MonthClosed(BusinessError):
+    code = "month-closed"
+    status = 409
+    title = "Month is closed"
+    page = (
+        "The change would apply to a month that is closed. A closed month is never opened again; a correction belongs to a later month. "
+        "`month` is the month, `closed_through` the last closed one."
+    )
+
+
+class MonthNotOver(BusinessError):
+    code = "month-not-over"
+    status = 409
+    title = "Month is not over"
+    page = (
+        "A month can be closed when it has ended in the programme's time zone and 90 seconds have passed. `month` is the month, "
+        "`closable_at` the time from which it can be closed."
+    )
+
+
+class ClosingOrder(BusinessError):
+    code = "closing-order"
+    status = 409
+    title = "Another month has to be closed first"
+    page = (
+        "Months are closed in their order, without a gap, from the first closed one on. `month` is the month of the request, `next` the month "
+        "that can be closed next."
+    )

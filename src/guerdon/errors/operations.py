@@ -44,6 +44,16 @@ class DatabaseUnavailable(OperationsError):
     page = "The database cannot be reached or has no primary at the moment. Retry with the same key."
 
 
+class ViewsNotBuilt(OperationsError):
+    code = "views-not-built"
+    status = 503
+    title = "Views are not built yet"
+    page = (
+        "Reports are read from views that workers build from the entries. No version of the views is complete yet. Run `guerdon worker`, "
+        "and retry after `Retry-After`."
+    )
+
+
 class ClockSkewed(OperationsError):
     code = "clock-skewed"
     status = 503
@@ -52,6 +62,16 @@ class ClockSkewed(OperationsError):
         "The clock of this process's machine and the clock of the database differ by more than `GUERDON_CLOCK_SKEW_MAX_MS`. `skew_ms` is "
         "the time of the machine minus that of the database. Synchronise both machines with the same time servers (NTP). Requests are "
         "decided by the time of the database."
+    )
+
+
+class ViewsBehind(OperationsError):
+    code = "views-behind"
+    status = 503
+    title = "Views have not reached the time yet"
+    page = (
+        "The views that the figures are read from do not yet contain everything up to the time that is needed. `as_of` is the time that they "
+        "have reached, `needed` the time that they have to reach. Check that a worker runs, and retry after `Retry-After`."
     )
 
 

@@ -16,6 +16,8 @@ INDEXES: dict[str, list[IndexModel]] = {
     # The data of one member is read by owner.
     EVENTS: [
         IndexModel([("owner", 1), ("_id", 1)], name="owner"),
+        # The timeline of a member is read by the time of recording, and within one time in the order of the member's chain.
+        IndexModel([("owner", 1), ("recorded_at", 1), ("proof.number", 1)], name="timeline"),
         # History is read in the order of occurrence, and within one time in the order of recording.
         IndexModel([("occurred_at", 1), ("recorded_at", 1)], name="occurred"),
     ],

@@ -16,8 +16,10 @@ from guerdon.campaigns.domain import (
     RecordedEvent,
     RecordedVoid,
     Refundable,
+    TakenBack,
+    VoidedEvent,
 )
-from guerdon.campaigns.outcome import void_outcome
+from guerdon.campaigns.outcome import EventOutcome, void_outcome
 from guerdon.campaigns.purchase_history import without_purchase
 from guerdon.campaigns.refunds import current_award, wallet_of
 from guerdon.errors import Retry
@@ -125,14 +127,15 @@ class VoidRecorder:
         changes += expired_changes(present, owner, (expired, outcome.expired), view)
         decision = Decision(
             tuple(postings.transactions),
-            inserts=((EVENT_VOIDS, self._document(view.now_ms)), *history_of(progress)),
+            inserts=((EVENT_VOIDS, self._document(view.now_ms, known, outcome)), *history_of(progress)),
             changes=tuple(changes),
             value=VoidResult(since, replayed=False),
         )
         return prove_void(decision, owner, original.id, self._request.original_digest, view)
 
-    def _document(self, now_ms: int) -> dict[str, object]:
+    def _document(self, now_ms: int, known: PurchaseRefunds, outcome: EventOutcome) -> dict[str, object]:
         original, actor = self._request.original, self._request.record.actor
+        taken = [TakenBack(campaign=each.campaign, version=each.version, amount=-each.amount) for each in outcome.decisions]
         document: dict[str, object] = msgspec.to_builtins(
             RecordedVoid(
                 id=f"{original.owner}/{original.id}",
@@ -141,6 +144,14 @@ class VoidRecorder:
                 recorded_at=now_ms,
                 recorded_by=actor,
                 reason=self._request.reason,
+                voided=VoidedEvent(
+                    type=original.type,
+                    occurred_at=original.occurred_at,
+                    amount=original.amount,
+                    currency=original.currency,
+                    refunded=known.amount,
+                    taken=tuple(taken),
+                ),
             )
         )
         return document

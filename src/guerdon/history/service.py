@@ -53,7 +53,7 @@ class History:
         first, last = await self._between(account, query.since, query.until)
         if effective_from is not None:
             # An effective time is never after the entry's own time.
-            first = max(first, await self._count_before(account, effective_from) + 1)
+            first = max(first, await self.count_before(account, effective_from) + 1)
         if query.cursor is not None:
             last = min(last, decode_number(query.cursor, SEQ_DIGITS) - 1)
         if query.reference is not None:
@@ -81,7 +81,7 @@ class History:
         at_ms = now_ms if moment is None else moment_ms(moment, "at")
         if at_ms > now_ms:
             raise Validation.at("at", "the time must not be in the future")
-        seq = account.seq if moment is None else await self._count_before(account, at_ms + 1)
+        seq = account.seq if moment is None else await self.count_before(account, at_ms + 1)
         entry = await self._entry(account, seq)
         return BalanceView(
             wallet=account.id,
@@ -105,7 +105,7 @@ class History:
         starts_ms, ends_ms = (0, 0) if parsed is None else self._ledger.calendar.month_bounds(*parsed)
         if parsed is None or starts_ms > now_ms:
             raise NotFound("the statement does not exist; give a month that has begun, for example 2026-01")
-        before, last = await asyncio.gather(self._count_before(account, starts_ms), self._count_before(account, ends_ms))
+        before, last = await asyncio.gather(self.count_before(account, starts_ms), self.count_before(account, ends_ms))
         opening, closing = await asyncio.gather(self._entry(account, before), self._entry(account, last))
         return Statement(
             wallet=account.id,
@@ -121,6 +121,26 @@ class History:
             opening=opening,
             closing=closing,
         )
+
+    async def count_before(self, account: Account, at_ms: int) -> int:
+        """Return the number of entries before `at_ms`. It is the `seq` of the newest of them, because times never decrease in an account.
+
+        Raises:
+            DatabaseUnavailable: An entry that must exist cannot be read now.
+        """
+        low, high = 0, account.seq + 1
+        while seqs := probes(low, high):
+            where = {"_id": {"$in": [entry_id(account.id, seq) for seq in seqs]}, "owner": account.owner}
+            rows = self._entries.find(where, {"at": 1})
+            times = {int(row["_id"][len(account.id) + 1 :]): int(row["at"]) async for row in rows}
+            if len(times) != len(seqs):
+                raise _unreadable()
+            low, high = narrow(low, high, times, at_ms)
+        return low
+
+    async def list_back(self, account: Account, last: int, limit: int) -> list[Entry]:
+        """Return the entries of an account up to the number `last`, newest first."""
+        return await self._ledger.list_entries(_range_filter(account, last - limit + 1, last), limit=limit)
 
     def write(self, statement: Statement, form: str) -> AsyncGenerator[bytes]:
         """Return the chunks of a statement in the format `json` or `csv`.
@@ -138,26 +158,10 @@ class History:
         from_ms = None if since is None else moment_ms(since, "from")
         to_ms = None if until is None else moment_ms(until, "to")
         before, last = await asyncio.gather(
-            _value(0) if from_ms is None else self._count_before(account, from_ms),
-            _value(account.seq) if to_ms is None else self._count_before(account, to_ms),
+            _value(0) if from_ms is None else self.count_before(account, from_ms),
+            _value(account.seq) if to_ms is None else self.count_before(account, to_ms),
         )
         return before + 1, last
-
-    async def _count_before(self, account: Account, at_ms: int) -> int:
-        """Return the number of entries before `at_ms`. It is the `seq` of the newest of them, because times never decrease in an account.
-
-        Raises:
-            DatabaseUnavailable: An entry that must exist cannot be read now.
-        """
-        low, high = 0, account.seq + 1
-        while seqs := probes(low, high):
-            where = {"_id": {"$in": [entry_id(account.id, seq) for seq in seqs]}, "owner": account.owner}
-            rows = self._entries.find(where, {"at": 1})
-            times = {int(row["_id"][len(account.id) + 1 :]): int(row["at"]) async for row in rows}
-            if len(times) != len(seqs):
-                raise _unreadable()
-            low, high = narrow(low, high, times, at_ms)
-        return low
 
     async def _entry(self, account: Account, seq: int) -> Entry | None:
         """Return the entry number `seq`, or None for 0.

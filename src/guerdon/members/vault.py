@@ -60,6 +60,11 @@ class Vault:
         self._lookup: bytes | None = None
 
     @property
+    def has_master(self) -> bool:
+        """True if this process was started with master keys."""
+        return self._master is not None
+
+    @property
     def master(self) -> MasterKeys:
         """The master keys.
 

@@ -13,7 +13,7 @@ from guerdon.money import BALANCE_CEILING, Amount, AssetCode, Rounding
 from guerdon.proofs import ArchivedVersion
 from guerdon.types import EXPECTED, DefinitionStatus, DefinitionWarning, LongText, PageQuery, Sku, Text
 
-OFFERS, OFFER_VERSIONS = "offers", "offer_versions"
+OFFERS, OFFER_VERSIONS, OFFER_REFUSALS = "offers", "offer_versions", "offer_refusals"
 OFFERS_LIVE_MAX = 200
 """Maximum number of active offers. The catalog shows all of them on one page."""
 IMAGES_MAX, TIERS_MAX = 8, 20
@@ -22,6 +22,7 @@ STOCK = "stock"
 INDEXES: dict[str, list[IndexModel]] = {
     OFFERS: [IndexModel([("status", 1), ("_id", 1)], name="status")],
     OFFER_VERSIONS: [],
+    OFFER_REFUSALS: [IndexModel([("offer", 1), ("day", 1)], name="offer")],
 }
 
 OfferKind = Literal["discount", "item", "gift_card", "external_code"]

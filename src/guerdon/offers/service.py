@@ -235,6 +235,13 @@ class Offers:
         states = [OfferState(offer, accounts.get(offer.stock_account)) for offer in page]
         return states, cursor
 
+    async def list_past_drafts(self, status: DefinitionStatus | None, limit: int) -> list[OfferState]:
+        """Return the offers with a status, by default all that are no drafts, newest first."""
+        where = {"status": {"$in": ["active", "ended", "paused"]} if status is None else status}
+        offers = await self._definitions.current.find(where, sort=[("_id", -1)], limit=limit)
+        accounts = await self._ledger.find_accounts([offer.stock_account for offer in offers]) if offers else {}
+        return [OfferState(offer, accounts.get(offer.stock_account)) for offer in offers]
+
     async def peek(self, offer_id: str, *, fresh: bool = False) -> Offer:
         """Return an offer from a cache of about one second. A command that uses it compares its `count` with the one in the commit.
 

@@ -5,7 +5,7 @@ repeated request, or a worker. The certificate, its record in the audit log and 
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 from guerdon.audit_log.service import AuditLog
 from guerdon.clock import Clock, to_datetime
@@ -46,7 +46,9 @@ class Erasures:
         clock: Clock,
         belongings: Sequence[ErasableRows],
         external_id_days: int,
+        withdraw_files: Callable[[], Awaitable[None]],
     ) -> None:
+        """`withdraw_files` makes the files unreadable that may contain any member."""
         self._database = database
         self._member_rows = database.collection(MEMBERS, Member)
         self._claims = database.collection(CLAIMS, Claim)
@@ -60,6 +62,7 @@ class Erasures:
         self._clock = clock
         self._belongings = belongings
         self._external_id_days = external_id_days
+        self._withdraw_files = withdraw_files
 
     # --- commands ---------------------------------------------------------------------------------------------------
 
@@ -213,6 +216,8 @@ class Erasures:
             raise InvalidState(_STAFF, status_now=member.role)
         await self._person_keys.raw.delete_one({"_id": member_id})
         await self._sessions.end_all(member_id)
+        # After the deletion of the key: a file that is begun from now on cannot contain the profile.
+        await self._withdraw_files()
         for erasable in self._belongings:
             for where in filters_of(erasable, member_id, member):
                 await self._database.raw[erasable.collection].delete_many(where)

@@ -20,6 +20,7 @@ from guerdon.wallets.rules import COMMAND_BYTES
 
 VOUCHER_KINDS = frozenset({"redeem", "issue", "reserve", "release", "use", "unuse", "load", "cancel"})
 """Kinds of transactions of vouchers. A reversal of one of them alone would leave an unpaid voucher."""
+AWARD = "award"
 
 
 class Reversal(Struct, frozen=True):
@@ -36,10 +37,13 @@ def require_reversible(original: Entry) -> None:
     """Check that a transaction can be reversed.
 
     Raises:
-        NotReversible: The transaction moved no value, or belongs to a voucher.
+        NotReversible: The transaction moved no value, is an award, or belongs to a voucher.
     """
     if original.kind in VOUCHER_KINDS:
         raise NotReversible("the transaction belongs to a voucher; cancel the voucher or undo its use")
+    if original.kind == AWARD:
+        # A refund of the purchase would take the same value again, and caps, budgets and qualifying points would stay counted.
+        raise NotReversible("the transaction is an award of an event; void the event or refund its purchase, or debit the wallet")
     if original.amount == 0:
         raise NotReversible(f"the transaction ({original.kind}) moved no value")
 

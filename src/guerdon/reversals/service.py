@@ -39,7 +39,8 @@ class Reversals:
 
         Raises:
             NotFound: The transaction does not exist.
-            NotReversible: The transaction moved no value, belongs to a voucher, or has several postings and an amount is given.
+            NotReversible: The transaction moved no value, is an award, belongs to a voucher, or has several postings and an amount is
+                given.
             ReversalLimit: The amount exceeds what is left to reverse.
             InsufficientFunds: The value to take back has been spent.
             BalanceLimit, WalletFrozen, WalletClosed, IdempotencyKeyReused, ReferenceReused: See `ledger.decide`.
@@ -62,7 +63,8 @@ class Reversals:
     def _command(self, requested: RequestedReversal, sides: Sequence[Entry]) -> Command:
         """
         Raises:
-            NotReversible: The transaction moved no value, belongs to a voucher, or has several postings and an amount is given.
+            NotReversible: The transaction moved no value, is an award, belongs to a voucher, or has several postings and an amount is
+                given.
         """
         request, body = requested.request, requested.body
         require_reversible(sides[0])

@@ -39,6 +39,9 @@ TAGS = {
     "vouchers": "List and redeem vouchers; validate, reserve and use them at a point of sale.",
     "codes": "Generate, import, print and export codes of vouchers.",
     "referrals": "Read referral codes, and record who referred a member.",
+    "reports": "Read reports for finance and marketing, and the trial balance of the books; set what a point is worth in them.",
+    "closings": "Close months, and read the frozen figures of closed ones.",
+    "exports": "Write lists and reports to files, and download them.",
     "test": "Move the clock of a development server.",
     "operations": "Health, metrics, this document, and the pages of problem types.",
 }
@@ -49,6 +52,7 @@ PATH_PARAMETERS = {
     "campaign_id": ("Id of a campaign.", "cmp_019a7f3c2d1e4b5a69788796a5b4c3d2"),
     "code": ("Code of a voucher as printed, or its id. Case and hyphens are ignored.", "SUMMER-7K2QM-9XW4T-B6HJD"),
     "event_id": ("Id that the event was sent with.", "order-1001"),
+    "export_id": ("Id of an export.", "exp_019a7f3c2d1e4b5a69788796a5b4c3d2"),
     "hold_id": ("Id of a hold.", "hld_mem_019a7f3c2d1e4b5a69788796a5b4c3d2:PTS:4"),
     "key_id": ("Id of a service key: the part between `gk_live_` and the secret.", "4Kc0xVqYb2Pz"),
     "member_id": ("Id of a member.", "mem_019a7f3c2d1e4b5a69788796a5b4c3d2"),

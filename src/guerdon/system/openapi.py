@@ -48,7 +48,7 @@ _KEY_PARAMETER = {
     "name": "Idempotency-Key",
     "in": "header",
     "required": True,
-    "schema": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[\\u0021-\\u007e]+$"},
+    "schema": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[\\u0021-\\u007e]+$", "not": {"const": '""'}},
     "description": "Key that the client creates before the first attempt. The same key with the same body returns the first answer again.",
     "example": "c0ffee-0001",
 }

@@ -48,6 +48,8 @@ from guerdon.wallets.assets import Assets
 EFFECTIVE_MS_MAX = 366 * 86_400_000
 REVIEW_EVERY_MS = 60_000
 REVIEW_BATCH, PASSES_MAX = 500, 200
+RECORDED_MAX = 1000
+"""Maximum number of a member's tier changes that one list reads."""
 WALK_AFTER_MS = 60_000
 """Delay between a change of the tier set and the review of all members, in milliseconds.
 
@@ -171,6 +173,11 @@ class Tiers:
         ids = [*(each.id for each in reversed(waiting) if each.id < before), *(each.id for each in found)]
         more = len(items) > query.limit
         return items[: query.limit], encode_cursor(ids[query.limit - 1]) if more else None
+
+    async def list_recorded(self, member_id: str) -> list[TierChange]:
+        """Return the recorded changes of a member's tier, newest first, at most `RECORDED_MAX`."""
+        where = {"_id": {"$gt": f"{member_id}#", "$lt": f"{member_id}#~"}, "owner": member_id}
+        return await self._changes.find(where, sort=[("_id", -1)], limit=RECORDED_MAX)
 
     async def _read(self, member_id: str) -> tuple[TierSets | None, MemberState]:
         await self._members.get_member(member_id)

@@ -20,6 +20,7 @@ SignedAmount = Annotated[
         le=AMOUNT_MAX,
         description="Signed minor units: positive for value that arrives, negative for value that leaves; not 0.",
         examples=[-500],
+        extra_json_schema={"not": {"const": 0}},
     ),
 ]
 

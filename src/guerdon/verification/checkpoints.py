@@ -224,6 +224,12 @@ async def _heads_as_of(database: Database, rows: Sequence[AccountSnapshot], as_o
     return found
 
 
+async def newest_number(database: Database) -> int | None:
+    """Return the number of the newest checkpoint, or None without checkpoints."""
+    row = await database.raw[CHECKPOINTS].find_one({}, {"_id": 1}, sort=[("_id", -1)])
+    return None if row is None else int(row["_id"])
+
+
 # --- reading ------------------------------------------------------------------------------------------------------------
 
 

@@ -17,6 +17,7 @@ from guerdon.ledger.expiry import HOLD_DOCUMENTS
 from guerdon.ledger.models import AWAITING_CONFIRMATION, REFUSAL, entry_id, parse_location
 from guerdon.ledger.store import ENTRIES, REVERSALS
 from guerdon.verification.account_replay import CONFIRMATION, ReportViolation
+from guerdon.verification.closings import check_closings
 from guerdon.verification.definitions import check_definitions
 from guerdon.verification.erasures import check_erasures
 from guerdon.verification.expired_lots import check_expired_lots
@@ -35,7 +36,9 @@ from guerdon.verification.rows import (
 )
 from guerdon.verification.vouchers import check_vouchers
 
-Stage = Literal["events", "holds", "reversals", "refusals", "expired_lots", "vouchers", "members", "definitions", "erasures"]
+Stage = Literal[
+    "events", "holds", "reversals", "refusals", "expired_lots", "vouchers", "members", "definitions", "erasures", "closings"
+]
 T = TypeVar("T", bound=StoredRow)
 
 
@@ -229,6 +232,7 @@ _CHECKS: dict[Stage, Callable[[Database, str, ReportViolation], AsyncIterator[tu
     "members": check_members,
     "definitions": check_definitions,
     "erasures": check_erasures,
+    "closings": check_closings,
 }
 
 

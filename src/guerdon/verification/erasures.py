@@ -16,6 +16,7 @@ from guerdon.erasable_data import ERASED, ERASURES
 from guerdon.ledger.models import entry_id
 from guerdon.ledger.store import ENTRIES
 from guerdon.verification.account_replay import ReportViolation
+from guerdon.verification.closings import check_recorded_closings
 
 BATCH = 500
 
@@ -82,7 +83,7 @@ async def check_erasures(database: Database, after: str, report_violation: Repor
 
 
 async def _check_records(database: Database, after: int, report_violation: ReportViolation) -> AsyncIterator[tuple[int, str]]:
-    """Check the chain of the audit log, and that the certificate of each erasure in it exists."""
+    """Check the chain of the audit log, and that the certificate of each erasure and the figures of each closed month in it exist."""
     last = await _find_record(database, after)
     while True:
         rows = [row async for row in database.raw[AUDIT].find({"_id": {"$gt": after}}, limit=BATCH).sort("_id")]
@@ -103,6 +104,7 @@ async def _check_records(database: Database, after: int, report_violation: Repor
             report_violation(
                 "L15", f"{ERASURES}/{member}", f"it does not exist; record {erased[member].id} of the audit log names it"
             )
+        await check_recorded_closings(database, records, report_violation)
         last, after = records[-1] if records else last, rows[-1]["_id"]
         yield len(rows), str(after)
 

@@ -4,7 +4,7 @@ from typing import Literal
 
 from msgspec import Struct
 
-Law = Literal["L1", "L2", "L3", "L4", "L5", "L6", "L7", "L8", "L10", "L11", "L12", "L13", "L14", "L15", "CP"]
+Law = Literal["L1", "L2", "L3", "L4", "L5", "L6", "L7", "L8", "L10", "L11", "L12", "L13", "L14", "L15", "L16", "CP"]
 LAWS: dict[Law, str] = {
     "L1": "conservation: the sides of every transaction sum to zero for each asset",
     "L2": "derivation: each balance and all rules of an account follow from its entries",
@@ -20,6 +20,7 @@ LAWS: dict[Law, str] = {
     "L13": "members: events, voids and tier changes form an unbroken chain, and the state and the refunds of the member follow from it",
     "L14": "versions: no published version of a campaign, an offer or the tiers was changed or removed, and those in force are published",
     "L15": "erasures: the audit log is unbroken, and each certificate agrees with it and with the ledger",
+    "L16": "month close: no figure of a closed month was changed or removed since the audit log recorded its digest",
     "CP": "checkpoints: the ledger agrees with everything that was signed",
 }
 

@@ -65,6 +65,7 @@ STAGES: tuple[Stage, ...] = (
     "members",
     "definitions",
     "erasures",
+    "closings",
 )
 _END = "#\x7f"
 """Suffix of an account id that sorts after the ids of its entries and before those of the next account."""

@@ -7,6 +7,7 @@ rows adds up to zero. The sum over all accounts of an asset is therefore zero.
 from msgspec import Struct
 
 from guerdon.ledger.models import COUNTED, SYSTEM, Entry
+from guerdon.money import is_asset_code
 from guerdon.verification.account_replay import ReportViolation
 
 WALLETS = "wallets"
@@ -27,7 +28,7 @@ class TrialBalance(Struct):
 
     def add(self, entry: Entry) -> None:
         """Add an entry that was applied to its account."""
-        if entry.amount == 0 or entry.counterparty == COUNTED:
+        if entry.amount == 0 or entry.counterparty == COUNTED or not is_asset_code(entry.asset):
             return
         accounts = self.balances.setdefault(entry.asset, {WALLETS: 0})
         accounts[WALLETS] += entry.amount

@@ -16,6 +16,7 @@ from guerdon.ledger.models import Account, CommandOutcome, Entry, Idempotency
 from guerdon.ledger.service import Ledger
 from guerdon.offers.code_patterns import DEFAULT_PATTERN, normalise, parse_pattern
 from guerdon.offers.models import CatalogueItem, Offer
+from guerdon.offers.refusals import RefusalCounts
 from guerdon.offers.service import Offers
 from guerdon.outbox import Outbox
 from guerdon.permissions import MISSING_OR_FOREIGN, Actor
@@ -68,11 +69,21 @@ class Vouchers:
     """Redemption, lists and lookup of vouchers."""
 
     def __init__(
-        self, ledger: Ledger, offers: Offers, profiles: Profiles, *, outbox: Outbox, database: Database, clock: Clock, ids: IdSource
+        self,
+        ledger: Ledger,
+        offers: Offers,
+        profiles: Profiles,
+        *,
+        refusals: RefusalCounts,
+        outbox: Outbox,
+        database: Database,
+        clock: Clock,
+        ids: IdSource,
     ) -> None:
         self._ledger = ledger
         self._offers = offers
         self._profiles = profiles
+        self._refusals = refusals
         self._outbox = outbox
         self._vouchers = database.collection(VOUCHERS, Voucher)
         self._codes = database.collection(VOUCHER_CODES, CodeRow)
@@ -97,6 +108,10 @@ class Vouchers:
             Overloaded: the offer changed during every attempt.
         """
         await self._offers.peek(offer_id)
+        with self._refusals.counting(offer_id, "redeem", dry_run=request.dry_run):
+            return await self._redeem(request, offer_id, body)
+
+    async def _redeem(self, request: KeyedRequest, offer_id: str, body: RedeemCreate) -> tuple[Redeemed, bool]:
         if body.member_id is not None:
             request.actor.require_reach(body.member_id)
         elif request.actor.kind != "member":
@@ -193,6 +208,17 @@ class Vouchers:
         vouchers = await self._vouchers.find(where, sort=[("_id", 1)], limit=limit)
         views = await self._views(vouchers, self._clock.now_ms())
         return [OwnedVoucher(voucher, view) for voucher, view in zip(vouchers, views, strict=True)]
+
+    async def list_before(self, member_id: str, before: str | None, limit: int) -> list[Voucher]:
+        """Return a member's stored vouchers before an id, newest first; without an id the newest ones."""
+        where: dict[str, object] = {"owner": member_id}
+        if before is not None:
+            where["_id"] = {"$lt": before}
+        return await self._vouchers.find(where, sort=[("_id", -1)], limit=limit)
+
+    async def view_all(self, vouchers: list[Voucher]) -> list[VoucherView]:
+        """Return the current views of stored vouchers."""
+        return await self._views(vouchers, self._clock.now_ms())
 
     async def get_voucher(self, actor: Actor, code: str) -> VoucherView:
         """

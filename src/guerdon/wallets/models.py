@@ -288,6 +288,15 @@ class WalletState(Struct, frozen=True):
     present: Account
 
 
+class NextExpiry(Struct, frozen=True):
+    """Value of a wallet that expires next."""
+
+    at: str
+    """Time from which the value is expired, RFC 3339 in UTC."""
+    amount: int
+    """Amount that expires then unless it is spent before, in minor units. Held value is not part of it."""
+
+
 class WalletView(Struct, frozen=True):
     """A wallet at the present time. All amounts are minor units."""
 
@@ -313,6 +322,8 @@ class WalletView(Struct, frozen=True):
     """Number of the wallet's newest entry."""
     terms: "TermsView"
     """Account rules."""
+    expires_next: NextExpiry | None
+    """Value that expires next; null if no value of the wallet expires."""
 
 
 class WalletList(Struct, frozen=True):
@@ -415,7 +426,17 @@ def view_wallet(state: WalletState) -> WalletView:
         status=account.status,
         seq=account.seq,
         terms=view_terms(account),
+        expires_next=_next_expiry(present),
     )
+
+
+def _next_expiry(present: Account) -> NextExpiry | None:
+    """Return the sum of the lots that expire first, also of those that are not available yet."""
+    dated = [(lot.expires_at, lot.amount) for lot in present.lots or () if lot.expires_at is not None]
+    if not dated:
+        return None
+    first = min(dated)[0]
+    return NextExpiry(rfc3339(first), sum(amount for at, amount in dated if at == first))
 
 
 def view_terms(account: Account) -> TermsView:

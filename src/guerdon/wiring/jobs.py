@@ -1,16 +1,20 @@
-"""Background jobs of a worker."""
+"""Background work of a worker, by pool."""
 
+from enum import StrEnum
 from functools import partial
 
 from structlog.typing import FilteringBoundLogger
 
 from guerdon.config import Settings
 from guerdon.errors import StartupRefused
+from guerdon.exports import running as exporting
+from guerdon.exports.models import LANES as EXPORT_LANES
 from guerdon.ledger import jobs as ledger_jobs
 from guerdon.logs import log_security_event
 from guerdon.mail import Mailer, parse_sender, parse_smtp_url
 from guerdon.password_reset import jobs as recovery_jobs
 from guerdon.privacy.service import ERASURES_EVERY_MS
+from guerdon.projections.service import Projector
 from guerdon.simulations.models import LANES
 from guerdon.simulations.running import EVERY_MS as SIMULATIONS_EVERY_MS
 from guerdon.tiers.service import REVIEW_EVERY_MS
@@ -19,6 +23,35 @@ from guerdon.verification.signing import CheckpointKeys
 from guerdon.vouchers.codes.generation import GENERATE_EVERY_MS
 from guerdon.wiring.services import Services
 from guerdon.workers.models import Job
+from guerdon.workers.service import Runner
+
+
+class Pool(StrEnum):
+    """Part of the background work that a worker process does."""
+
+    LEDGER = "ledger"
+    VIEWS = "views"
+    WEBHOOKS = "webhooks"
+    IMPORTS = "imports"
+    ALL = "all"
+
+
+POOLS_WITHOUT_JOBS = frozenset({Pool.WEBHOOKS, Pool.IMPORTS})
+"""Pools that have a name, so that deployments can be prepared, and no work yet."""
+
+
+def runner_of(services: Services, settings: Settings, log: FilteringBoundLogger) -> Runner:
+    """Return the runner of the jobs.
+
+    Raises:
+        StartupRefused: a setting is missing or not acceptable.
+    """
+    return Runner(services.database, services.ids, log, jobs_of(services, settings, log))
+
+
+def projector_of(services: Services, log: FilteringBoundLogger) -> Projector:
+    """Return the projector of the views."""
+    return Projector(services.database, services.clock, services.ids, log, services.views.group)
 
 
 def jobs_of(services: Services, settings: Settings, log: FilteringBoundLogger) -> list[Job]:
@@ -42,6 +75,7 @@ def jobs_of(services: Services, settings: Settings, log: FilteringBoundLogger) -
         Job("codes", GENERATE_EVERY_MS, services.code_generation.generate_open),
         Job("recovery", recovery_jobs.EVERY_MS, services.password_resets.process_requests),
         *simulation_jobs(services),
+        *export_jobs(services),
     ]
     if settings.smtp_url is not None:
         jobs.append(Job("mail", recovery_jobs.EVERY_MS, _postman_of(services, settings, log).deliver))
@@ -73,6 +107,15 @@ def simulation_jobs(services: Services) -> list[Job]:
     return [
         Job(f"simulations-{lane}", SIMULATIONS_EVERY_MS, partial(services.simulator.work, lane)) for lane in range(1, LANES + 1)
     ]
+
+
+def export_jobs(services: Services) -> list[Job]:
+    """Return one job for each lane of exports, and the job that removes their files."""
+    writing = [
+        Job(f"exports-{lane}", exporting.EVERY_MS, partial(services.exporter.work, lane), limit_ms=exporting.LIMIT_MS)
+        for lane in range(1, EXPORT_LANES + 1)
+    ]
+    return [*writing, Job("export-files", exporting.REMOVE_EVERY_MS, services.exporter.remove_due)]
 
 
 def _postman_of(services: Services, settings: Settings, log: FilteringBoundLogger) -> recovery_jobs.ResetMailer:

@@ -12,10 +12,12 @@ from guerdon.audit_log import controller as audit_log
 from guerdon.bulk import controller as bulk
 from guerdon.campaigns import controller as campaigns
 from guerdon.clock import Clock
+from guerdon.closings import controller as closings
 from guerdon.config import Settings, networks_of
 from guerdon.errors import DatabaseUnavailable
 from guerdon.events import controller as events
 from guerdon.exchanges import controller as exchanges
+from guerdon.exports import controller as exports
 from guerdon.history import controller as history
 from guerdon.holds import controller as holds
 from guerdon.http.operation import Operation
@@ -35,6 +37,12 @@ from guerdon.offers import controller as offers
 from guerdon.password_reset import controller as password_reset
 from guerdon.privacy import controller as privacy
 from guerdon.referrals import controller as referrals
+from guerdon.report_settings import controller as report_settings
+from guerdon.reports import controller as reports
+from guerdon.reports.accounting import controller as accounting
+from guerdon.reports.campaigns import controller as campaign_reports
+from guerdon.reports.money import controller as money
+from guerdon.reports.offers import controller as offer_reports
 from guerdon.reversals import controller as reversals
 from guerdon.second_factor import controller as second_factor
 from guerdon.sessions import controller as sessions
@@ -44,6 +52,7 @@ from guerdon.system import controller as system
 from guerdon.system.metrics import Metrics
 from guerdon.system.openapi import Routes, document_of, operations_of
 from guerdon.tiers import controller as tiers
+from guerdon.timeline import controller as timeline
 from guerdon.transactions import controller as transactions
 from guerdon.vouchers import controller as vouchers
 from guerdon.vouchers.codes import controller as codes
@@ -80,7 +89,7 @@ def routes_of(services: Services, docs: system.DocsResource | None, metrics: Met
         *reversals.routes(services.reversals),
         *exchanges.routes(services.rates, services.exchanges),
         *events.routes(services.events, services.event_replays, services.event_voids),
-        *campaigns.routes(services.campaigns, services.clock),
+        *campaigns.routes(services.campaigns, services.campaign_usages, services.clock),
         *referrals.routes(services.referrals),
         *tiers.routes(services.tiers),
         *offers.routes(services.offers),
@@ -88,6 +97,15 @@ def routes_of(services: Services, docs: system.DocsResource | None, metrics: Met
         *codes.routes(services.code_batches),
         *simulations.routes(services.simulations),
         *pos.routes(services.point_of_sale),
+        *timeline.routes(services.timelines),
+        *reports.routes(services.reports),
+        *campaign_reports.routes(services.campaign_reports),
+        *offer_reports.routes(services.offer_reports),
+        *accounting.routes(services.accounting),
+        *report_settings.routes(services.report_settings),
+        *closings.routes(services.closings),
+        *exports.routes(services.export_jobs, services.clock),
+        *money.routes(services.money_reports),
         *privacy.routes(services.erasures, services.exports),
         *([] if services.clock_control is None else simulated_clock.routes(services.clock_control)),
         *system.routes(docs, metrics, check_ready, open_metrics=open_metrics),

@@ -12,17 +12,25 @@ from guerdon.audit_log.service import AuditLog
 from guerdon.bulk.service import Bulk
 from guerdon.campaigns.profiles import Profiles
 from guerdon.campaigns.service import Campaigns
+from guerdon.campaigns.usage import CampaignUsages
 from guerdon.campaigns.warnings import KnownNames
 from guerdon.clock import Clock
 from guerdon.clock_sync import ClockSync
+from guerdon.closings.service import Closings
+from guerdon.closings.store import ClosingStore
 from guerdon.collections import ERASABLE_ROWS
 from guerdon.config import Settings
 from guerdon.database import Database
 from guerdon.events.recent_types import RecentEventTypes
+from guerdon.events.recorded import RecordedEvents
 from guerdon.events.replay import EventReplays
 from guerdon.events.service import Events
 from guerdon.events.voiding import EventVoids
 from guerdon.exchanges.service import Exchanges, Rates
+from guerdon.exports.files import FileStore
+from guerdon.exports.running import Exporter, ExportLimits
+from guerdon.exports.service import ExportJobs
+from guerdon.exports.sources import ExportSources
 from guerdon.history.service import History
 from guerdon.history.streams import RecheckActor, Streams
 from guerdon.holds.service import Holds
@@ -30,15 +38,30 @@ from guerdon.ids import IdSource
 from guerdon.ledger.service import Ledger
 from guerdon.members.service import Members
 from guerdon.members.vault import Vault
+from guerdon.offers.refusals import RefusalCounts
 from guerdon.offers.service import Offers
 from guerdon.outbox import Outbox
 from guerdon.password_reset.service import PasswordResets
 from guerdon.permissions import Actor
 from guerdon.privacy.exports import Exports
 from guerdon.privacy.service import Erasures
+from guerdon.projections.reading import Views
 from guerdon.rate_limits.service import RateLimiter
 from guerdon.read_cache.service import ReadCache
 from guerdon.referrals.service import Referrals
+from guerdon.report_settings.service import ReportSettingsService
+from guerdon.reports.accounting.controller import definitions_of as accounting_reports
+from guerdon.reports.accounting.costs import costs_of
+from guerdon.reports.accounting.service import Accounting
+from guerdon.reports.campaigns import controller as campaign_reports
+from guerdon.reports.campaigns.service import CampaignReports
+from guerdon.reports.frame import ReportFrame
+from guerdon.reports.money import controller as money
+from guerdon.reports.money.service import MoneyReports
+from guerdon.reports.offers import controller as offer_reports
+from guerdon.reports.offers.service import OfferReports
+from guerdon.reports.reading import ViewReader
+from guerdon.reports.registry import Reports
 from guerdon.reversals.service import Reversals
 from guerdon.second_factor.service import SecondFactors
 from guerdon.sessions.guard import LoginGuard
@@ -47,7 +70,9 @@ from guerdon.simulated_clock.service import ClockControl
 from guerdon.simulations.running import Simulator
 from guerdon.simulations.service import Simulations
 from guerdon.tiers.service import Tiers
+from guerdon.timeline.service import Timelines
 from guerdon.transactions.service import Transactions
+from guerdon.views.group import books_group
 from guerdon.vouchers.codes.generation import CodeGeneration
 from guerdon.vouchers.codes.service import CodeBatches
 from guerdon.vouchers.pos.service import PointOfSale
@@ -91,6 +116,7 @@ class Services:
     rates: Rates
     exchanges: Exchanges
     campaigns: Campaigns
+    campaign_usages: CampaignUsages
     events: Events
     tiers: Tiers
     referrals: Referrals
@@ -103,8 +129,21 @@ class Services:
     simulations: Simulations
     simulator: Simulator
     point_of_sale: PointOfSale
+    refusals: RefusalCounts
+    timelines: Timelines
     erasures: Erasures
     exports: Exports
+    export_jobs: ExportJobs
+    exporter: Exporter
+    views: Views
+    report_frame: ReportFrame
+    money_reports: MoneyReports
+    reports: Reports
+    campaign_reports: CampaignReports
+    offer_reports: OfferReports
+    accounting: Accounting
+    report_settings: ReportSettingsService
+    closings: Closings
     clock_control: ClockControl | None
     """None in production."""
     clock_sync: ClockSync | None
@@ -150,12 +189,27 @@ def _people_on(resources: Resources, settings: Settings) -> _People:
 
 
 def _privacy_on(
-    resources: Resources, people: _People, wallets: Wallets, vouchers: Vouchers, audit: AuditLog, *, days: int
+    resources: Resources,
+    people: _People,
+    wallets: Wallets,
+    vouchers: Vouchers,
+    audit: AuditLog,
+    *,
+    settings: Settings,
+    files: ExportJobs,
 ) -> tuple[Erasures, Exports]:
     database, clock, ledger = resources.database, resources.clock, resources.ledger
     members, _, _, factors, sessions, profiles = people
     erasures = Erasures(
-        database, members, sessions, ledger=ledger, audit=audit, clock=clock, belongings=ERASABLE_ROWS, external_id_days=days
+        database,
+        members,
+        sessions,
+        ledger=ledger,
+        audit=audit,
+        clock=clock,
+        belongings=ERASABLE_ROWS,
+        external_id_days=settings.erased_external_id_days,
+        withdraw_files=files.withdraw_members,
     )
     exports = Exports(
         database,
@@ -172,17 +226,66 @@ def _privacy_on(
     return erasures, exports
 
 
+def _finance_on(
+    resources: Resources, frame: ReportFrame, audit: AuditLog
+) -> tuple[ReportSettingsService, Accounting, MoneyReports, Closings]:
+    """Return the services of finance. The figures of closed months are read where the reports are made."""
+    store = ClosingStore(resources.database)
+    settings = ReportSettingsService(
+        resources.database, resources.assets, frame.calendar, resources.clock, last_closed=store.last_closed
+    )
+    accounting = Accounting(frame, settings, store)
+    money_reports = MoneyReports(frame, costs_of(accounting))
+    closings = Closings(store, frame, money_reports, accounting, database=resources.database, audit=audit)
+    return settings, accounting, money_reports, closings
+
+
+def _exports_on(resources: Resources, settings: Settings, reports: Reports) -> tuple[ExportJobs, Exporter]:
+    database, clock = resources.database, resources.clock
+    sources = ExportSources(
+        reports,
+        database=database,
+        vault=resources.vault,
+        assets=resources.assets,
+        calendar=resources.ledger.calendar,
+        read_from=settings.reports_read_preference,
+    )
+    files = FileStore(database, resources.vault)
+    limits = ExportLimits(hours=settings.export_hours, rows_max=settings.export_rows_max, mib_max=settings.export_mib_max)
+    jobs = ExportJobs(sources, files, database=database, clock=clock, ids=resources.ids)
+    return jobs, Exporter(sources, files, limits, database=database, clock=clock)
+
+
 def _services_on(resources: Resources, settings: Settings) -> Services:
     database, clock, ids, vault = resources.database, resources.clock, resources.ids, resources.vault
     ledger, assets = resources.ledger, resources.assets
     people = _people_on(resources, settings)
     members, access, guard, factors, sessions, profiles = people
     audit, wallets = AuditLog(database, clock), Wallets(ledger, members, assets, clock)
+    history = History(wallets, ledger, database=database, clock=clock)
     transactions, rates = Transactions(ledger, wallets, clock), Rates(database, assets, clock)
     holds, reversals = Holds(ledger, database=database, clock=clock), Reversals(ledger, transactions, database=database)
     tiers, campaigns, offers = _definitions_on(resources, settings, members)
-    vouchers = Vouchers(ledger, offers, profiles, outbox=resources.outbox, database=database, clock=clock, ids=ids)
-    erasures, exports = _privacy_on(resources, people, wallets, vouchers, audit, days=settings.erased_external_id_days)
+    refusals = RefusalCounts(database, clock, ledger.calendar)
+    vouchers = Vouchers(
+        ledger, offers, profiles, refusals=refusals, outbox=resources.outbox, database=database, clock=clock, ids=ids
+    )
+    views = Views(database, clock, books_group(ledger.calendar))
+    usages = CampaignUsages(campaigns, members, ledger, assets=assets, clock=clock)
+    report_frame = ReportFrame(ViewReader(database, views), assets, ledger.calendar, clock)
+    about_campaigns = CampaignReports(report_frame, campaigns, usages)
+    about_offers = OfferReports(report_frame, offers, refusals)
+    report_settings, accounting, money_reports, closings = _finance_on(resources, report_frame, audit)
+    reports = Reports(
+        [
+            *money.definitions(money_reports),
+            *campaign_reports.definitions(about_campaigns),
+            *offer_reports.definitions(about_offers),
+            *accounting_reports(accounting),
+        ]
+    )
+    export_jobs, exporter = _exports_on(resources, settings, reports)
+    erasures, exports = _privacy_on(resources, people, wallets, vouchers, audit, settings=settings, files=export_jobs)
     return Services(
         database=database,
         clock=clock,
@@ -203,7 +306,7 @@ def _services_on(resources: Resources, settings: Settings) -> Services:
         wallet_reads=WalletReads(wallets, ledger, resources.read_cache),
         read_cache=resources.read_cache,
         wallet_administration=WalletAdministration(ledger, wallets),
-        history=History(wallets, ledger, database=database, clock=clock),
+        history=history,
         streams=Streams(wallets, database=database, clock=clock, recheck_actor=recheck_actor(access, sessions)),
         holds=holds,
         transactions=transactions,
@@ -212,6 +315,7 @@ def _services_on(resources: Resources, settings: Settings) -> Services:
         rates=rates,
         exchanges=Exchanges(ledger, wallets, transactions, rates=rates, clock=clock),
         campaigns=campaigns,
+        campaign_usages=usages,
         events=Events(
             ledger,
             members,
@@ -231,9 +335,26 @@ def _services_on(resources: Resources, settings: Settings) -> Services:
         vouchers=vouchers,
         code_batches=CodeBatches(ledger, offers, database=database, clock=clock, ids=ids),
         code_generation=CodeGeneration(ledger, offers, database=database, clock=clock),
-        point_of_sale=PointOfSale(ledger, vouchers, offers, members, outbox=resources.outbox, clock=clock, ids=ids),
+        point_of_sale=PointOfSale(
+            ledger, vouchers, offers, members, refusals=refusals, outbox=resources.outbox, clock=clock, ids=ids
+        ),
+        refusals=refusals,
+        timelines=Timelines(
+            members, ledger, history, events=RecordedEvents(database), vouchers=vouchers, tiers=tiers, campaigns=campaigns
+        ),
         erasures=erasures,
         exports=exports,
+        export_jobs=export_jobs,
+        exporter=exporter,
+        views=views,
+        report_frame=report_frame,
+        money_reports=money_reports,
+        reports=reports,
+        campaign_reports=about_campaigns,
+        offer_reports=about_offers,
+        accounting=accounting,
+        report_settings=report_settings,
+        closings=closings,
         clock_control=resources.control,
         clock_sync=resources.clock_sync,
     )

@@ -28,6 +28,7 @@ from guerdon.ledger.service import Ledger
 from guerdon.ledger.store import REVERSALS
 from guerdon.members.service import Members
 from guerdon.offers.models import Offer, stock_account
+from guerdon.offers.refusals import RefusalCounts
 from guerdon.offers.service import Offers
 from guerdon.outbox import Outbox
 from guerdon.permissions import MISSING_OR_FOREIGN, Actor
@@ -90,6 +91,7 @@ class PointOfSale:
         offers: Offers,
         members: Members,
         *,
+        refusals: RefusalCounts,
         outbox: Outbox,
         clock: Clock,
         ids: IdSource,
@@ -98,6 +100,7 @@ class PointOfSale:
         self._vouchers = vouchers
         self._offers = offers
         self._members = members
+        self._refusals = refusals
         self._outbox = outbox
         self._clock = clock
         self._ids = ids
@@ -359,7 +362,8 @@ class PointOfSale:
         )
 
     async def _submit(self, request: KeyedRequest, step: StepRequest) -> tuple[StepAnswer, bool]:
-        outcome = await self._ledger.submit(step_command(step), dry_run=request.dry_run)
+        with self._refusals.counting(step.voucher.offer, step.step, dry_run=request.dry_run):
+            outcome = await self._ledger.submit(step_command(step), dry_run=request.dry_run)
         code = await self._vouchers.pool_code(step.voucher)
         answer = answer_of(step.voucher, key_entry(outcome.entries), code)
         if request.dry_run and step.step == "reserve":

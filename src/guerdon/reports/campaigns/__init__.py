@@ -1,0 +1,1 @@
+"""Reports on campaigns: decisions, points, costs, revenue and budgets."""

@@ -1,0 +1,1 @@
+"""Reports on value: roll-forward, liability, expiring value, leaderboard and the trial balance."""

@@ -1,0 +1,1 @@
+"""Reports on offers: what became of their vouchers, and what was refused."""
