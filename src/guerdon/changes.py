@@ -15,7 +15,7 @@ FREE_TEXTS = frozenset(
 _encode = msgspec.json.Encoder(order="sorted").encode
 
 
-class Change(NamedTuple, Generic[T]):
+class BeforeAfter(NamedTuple, Generic[T]):
     """Something before and after a change. Both are equal if nothing had to change."""
 
     before: T
