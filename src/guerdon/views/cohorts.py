@@ -25,7 +25,7 @@ RUNS_MAX = 64
 """Number of cohorts in a lot from which alternating cohorts of the same month, campaign and version are joined at the place of the first."""
 
 
-class Movement(NamedTuple):
+class CohortMovement(NamedTuple):
     """Signed change of a cohort."""
 
     source: Source
@@ -45,7 +45,7 @@ class CohortBook:
             (each.source, each.available_at, each.expires_at, each.first_expires_at): each.cohorts for each in queues
         }
         self.consumed: tuple[ConsumedCohort, ...] = consumed
-        self.movements: list[Movement] = []
+        self.movements: list[CohortMovement] = []
 
     def result(self) -> tuple[CohortQueue, ...]:
         return tuple([CohortQueue(*dates, cohorts) for dates, cohorts in self.queues.items() if cohorts])
@@ -54,7 +54,7 @@ class CohortBook:
 
     def arrive(self, dates: LotDates, cohort: Cohort, move: CohortMove) -> None:
         """Add new value to a lot."""
-        self.movements.append(Movement(dates[0], cohort, move, cohort.amount))
+        self.movements.append(CohortMovement(dates[0], cohort, move, cohort.amount))
         self._put(dates, cohort)
 
     def give_back(self, dates: LotDates, unknown: Cohort, move: CohortMove) -> None:
@@ -63,8 +63,8 @@ class CohortBook:
         if dates == UNDATED:
             amount -= self._cancel_debts(amount, move)
         granted_until = dates[3] or dates[2]
-        for cohort in self._recall(amount, (dates[0], granted_until), move, unknown):
-            self.movements.append(Movement(dates[0], cohort, move, cohort.amount))
+        for cohort in self._find_consumed(amount, (dates[0], granted_until), move, unknown):
+            self.movements.append(CohortMovement(dates[0], cohort, move, cohort.amount))
             self._put(dates, cohort, first=True)
 
     def _cancel_debts(self, amount: int, move: CohortMove) -> int:
@@ -75,13 +75,13 @@ class CohortBook:
             if left and debt.debt and _undoes(move, debt.debt):
                 part = min(left, -debt.amount)
                 left -= part
-                self.movements.append(Movement("paid", debt, move, part))
+                self.movements.append(CohortMovement("paid", debt, move, part))
                 debts[index] = debt.with_amount(debt.amount + part)
         if left < amount:
             self.queues[UNDATED] = tuple([debt for debt in debts if debt.amount])
         return amount - left
 
-    def _recall(self, amount: int, lot: tuple[Source, int | None], move: CohortMove, unknown: Cohort) -> Iterable[Cohort]:
+    def _find_consumed(self, amount: int, lot: tuple[Source, int | None], move: CohortMove, unknown: Cohort) -> Iterable[Cohort]:
         """Take `amount` from the consumed cohorts, newest first, those of the lot before others."""
         consumed = list(self.consumed)
         found: list[Cohort] = []
@@ -110,11 +110,11 @@ class CohortBook:
         taken, missing = self._take(dates, amount, campaign)
         source, granted_until = dates[0], dates[3] or dates[2]
         for cohort in taken:
-            self.movements.append(Movement(source, cohort, move, -cohort.amount))
+            self.movements.append(CohortMovement(source, cohort, move, -cohort.amount))
             self._remember(cohort, source, move, granted_until)
         if missing:
             debt = Cohort(month, -missing, debt=move)
-            self.movements.append(Movement("paid", debt, move, -missing))
+            self.movements.append(CohortMovement("paid", debt, move, -missing))
             self._append(UNDATED, debt)
 
     # --- value that stays -------------------------------------------------------------------------------------------
@@ -144,8 +144,8 @@ class CohortBook:
         cohort = self._repay(source, cohort)
         if cohort.amount:
             if source != "paid":
-                self.movements.append(Movement(source, cohort, "adjusted", -cohort.amount))
-                self.movements.append(Movement("paid", cohort, "adjusted", cohort.amount))
+                self.movements.append(CohortMovement(source, cohort, "adjusted", -cohort.amount))
+                self.movements.append(CohortMovement("paid", cohort, "adjusted", cohort.amount))
             self._append(UNDATED, cohort)
 
     def mature(self, at: int) -> list[tuple[LotDates, int]]:
@@ -197,8 +197,8 @@ class CohortBook:
             move = debt.debt
             assert move is not None
             used = cohort.of_amount(part)
-            self.movements.append(Movement(source, used, move, -part))
-            self.movements.append(Movement("paid", debt, move, part))
+            self.movements.append(CohortMovement(source, used, move, -part))
+            self.movements.append(CohortMovement("paid", debt, move, part))
             self._remember(used, "paid", move, None)
             cohort = cohort.without(part)
             if debt.amount + part:

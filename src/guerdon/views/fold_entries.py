@@ -80,7 +80,8 @@ def fold_entry(state: AccountReadModel | None, entry: AnyEntry, target: Target, 
             ),
             increments,
         )
-    return _fold_money(state, entry, (day, month), issuer, calendar, increments)
+    folded = _fold_money(state, entry, (day, month), issuer, calendar)
+    return Folded(folded.state, [*increments, *folded.increments]) if increments else folded
 
 
 def _fold_money(
@@ -89,9 +90,9 @@ def _fold_money(
     names: tuple[str, str],
     issuer: Issuer,
     calendar: Calendar,
-    increments: list[Increment],
 ) -> Folded[AccountReadModel]:
     (day, month), amount, kind, asset = names, entry.amount, entry.kind, entry.asset
+    increments: list[Increment] = []
     book = CohortBook(state.queues, state.consumed)
     net: Net = {}
     for dates, matured in book.mature(entry.at):

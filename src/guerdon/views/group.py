@@ -5,7 +5,7 @@ from functools import partial
 import msgspec
 
 from guerdon.calendar import Calendar
-from guerdon.campaigns.domain import MEMBER_STATES as STANDINGS
+from guerdon.campaigns.domain import MEMBER_STATES as MEMBERS
 from guerdon.database import Document
 from guerdon.ledger.store import ACCOUNTS
 from guerdon.projections.models import Source, ViewGroup
@@ -41,7 +41,7 @@ def books_group(calendar: Calendar) -> ViewGroup:
     )
     events = Source(
         name="events",
-        subjects=STANDINGS,
+        subjects=MEMBERS,
         newest="links",
         feeds=(
             event_feed(decode_event, EVENT_FIELDS),

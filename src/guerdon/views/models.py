@@ -18,7 +18,7 @@ ACCOUNT_STATES, MEMBER_STATES = "read_accounts", "read_members"
 Flow = Literal["earned", "loaded", "restored", "redeemed", "expired", "clawed_back", "adjusted", "transferred"]
 """Column of the roll-forward that a change of a wallet belongs to. The signed amounts of all flows add up to the change of the balances."""
 CohortMove = Literal["earned", "redeemed", "expired", "clawed_back", "adjusted", "transferred"]
-"""How value entered or left a cohort. Amounts are signed: what enters is positive, and value that returns cancels the move that it undoes."""
+"""Way in which value entered or left a cohort. Amounts are signed: what enters is positive, and value that returns cancels the move that it undoes."""
 
 
 class Cohort(Struct, frozen=True, omit_defaults=True):
@@ -94,7 +94,7 @@ class CohortQueue(Struct, frozen=True, omit_defaults=True):
 
 
 class AccountReadModel(Struct, frozen=True, omit_defaults=True):
-    """What is derived of one account. `seq` is the watermark: the number of the last entry that was applied."""
+    """State that is derived of one account. `seq` is the watermark: the number of the last entry that was applied."""
 
     id: str = field(name="_id")
     """`{version}|{account}`"""
@@ -127,7 +127,7 @@ class AccountReadModel(Struct, frozen=True, omit_defaults=True):
 
 
 class MemberReadModel(Struct, frozen=True, omit_defaults=True):
-    """What is derived of one member's events. `number` is the watermark: the position in the member's chain."""
+    """State that is derived of one member's events. `number` is the watermark: the position in the member's chain."""
 
     id: str = field(name="_id")
     """`{version}|{member}`"""
@@ -206,7 +206,7 @@ COHORTS = Aggregate(
     (_index("version", "asset", "earned_month"), _index("version", "campaign")),
     (Rollup(COHORT_MONTHS, _cohort_month_keys),),
 )
-"""How the value that was earned in a month entered and left, by the month in which it did. First in, first out within a lot. The rules are
+"""Ways in which the value that was earned in a month entered and left, by the month in which it did. First in, first out within a lot. The rules are
 those of `guerdon.views.cohorts`."""
 OFFERS = Aggregate(
     "read_offers", ("day", "offer", "offer_version", "move"), ("count", "amount"), (_index("version", "offer", "day"),)

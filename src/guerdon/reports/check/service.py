@@ -25,7 +25,7 @@ from guerdon.reports.check.comparison import (
 )
 from guerdon.reports.check.events import subtotals_of_events
 from guerdon.reports.check.money import subtotals_of_money
-from guerdon.reports.check.subjects import Pending, SubjectCheck, ViewsBehind
+from guerdon.reports.check.subjects import Pending, SubjectCheck, TooFarBehind
 from guerdon.reports.check.vouchers import subtotal_of_offers
 from guerdon.verification.snapshots import in_snapshot
 from guerdon.views.models import ACCOUNT_STATES, COHORTS, DAYS, MEMBER_STATES, PURCHASES, TOTALS
@@ -71,7 +71,7 @@ async def check_views(database: Database, views: Views, calendar: Calendar) -> C
         raise NotChecked("the views are not built yet; start `guerdon worker --pool views`, or run `guerdon reports rebuild`")
     try:
         return await in_snapshot(database, partial(_check, database, views, calendar, version))
-    except ViewsBehind:
+    except TooFarBehind:
         raise NotChecked("the views lack more than 50,000 documents; run the check again when they have caught up") from None
     except DatabaseUnavailable:
         raise NotChecked(

@@ -7,7 +7,7 @@ from typing import Any
 from msgspec import Struct, convert, field
 
 from guerdon.campaigns.domain import EVENT_VOIDS, EVENTS, TIER_CHANGES
-from guerdon.campaigns.domain import MEMBER_STATES as STANDINGS
+from guerdon.campaigns.domain import MEMBER_STATES as MEMBERS
 from guerdon.database import Database, Document, Session
 from guerdon.ledger.lots import UNDATED
 from guerdon.ledger.models import Lot, LotDates, entry_id
@@ -29,17 +29,17 @@ _DECODERS: dict[str, Callable[[Document], Any]] = {
 MONEY_KINDS = frozenset({"wallet", "gift_card"})
 
 
-class ViewsBehind(Exception):
+class TooFarBehind(Exception):
     """The views lack too many documents to be compared."""
 
 
-class HeldRow(Struct, frozen=True):
+class CheckedHold(Struct, frozen=True):
     """Hold on an account: its dated value."""
 
     lots: tuple[Lot, ...] = ()
 
 
-class AccountRow(Struct, frozen=True):
+class CheckedAccount(Struct, frozen=True):
     """Account as far as its state is compared with it."""
 
     id: str = field(name="_id")
@@ -51,7 +51,7 @@ class AccountRow(Struct, frozen=True):
     seq: int
     at: int
     lots: tuple[Lot, ...] | None = None
-    holds: tuple[HeldRow, ...] = ()
+    holds: tuple[CheckedHold, ...] = ()
 
 
 class Pending:
@@ -68,7 +68,7 @@ class Pending:
         """Return the state after the documents."""
         self.documents += len(documents)
         if self.documents > PENDING_MAX:
-            raise ViewsBehind
+            raise TooFarBehind
         for document in documents:
             folded = source.fold(state, document, Target(0, 0))
             state = folded.state
@@ -98,7 +98,7 @@ class SubjectCheck:
             rows = self._database.raw[ACCOUNTS].find(
                 {"_id": {"$gt": after}}, fields, sort=[("_id", 1)], limit=PAGE, session=self._session
             )
-            page = [convert(row, AccountRow) async for row in rows]
+            page = [convert(row, CheckedAccount) async for row in rows]
             if not page:
                 break
             after = page[-1].id
@@ -118,7 +118,7 @@ class SubjectCheck:
         rows = self._database.raw[collection].find({"_id": {"$in": ids}}, session=self._session)
         return {row["_id"].partition("|")[2]: convert(row, kind) async for row in rows}
 
-    async def _fold_account(self, row: AccountRow, state: AccountReadModel | None) -> None:
+    async def _fold_account(self, row: CheckedAccount, state: AccountReadModel | None) -> None:
         """Apply the entries that the views do not have, and compare the state after them."""
         mark = 0 if state is None else state.seq
         where = {"_id": {"$gt": entry_id(row.id, mark), "$lte": entry_id(row.id, row.seq)}}
@@ -130,7 +130,7 @@ class SubjectCheck:
         self.pending.accounts.append((state, after))
         self._check_account(row, after)
 
-    def _check_account(self, row: AccountRow, state: AccountReadModel) -> None:
+    def _check_account(self, row: CheckedAccount, state: AccountReadModel) -> None:
         for name in ("seq", "owner", "asset", "kind", "balance", "held", "at"):
             found, expected = getattr(state, name), getattr(row, name)
             if found != expected:
@@ -154,7 +154,7 @@ class SubjectCheck:
     async def check_members(self) -> None:
         after = ""
         while True:
-            rows = self._database.raw[STANDINGS].find(
+            rows = self._database.raw[MEMBERS].find(
                 {"_id": {"$gt": after}}, {"links": 1}, sort=[("_id", 1)], limit=PAGE, session=self._session
             )
             page = {str(row["_id"]): int(row.get("links", 0)) async for row in rows}
@@ -210,7 +210,7 @@ def _number_of(row: Document) -> int:
     return int(proof.get("number", 0))
 
 
-def _lots_of(row: AccountRow) -> dict[LotDates, int]:
+def _lots_of(row: CheckedAccount) -> dict[LotDates, int]:
     """Return the value of an account by its dates, held value included."""
     lots: dict[LotDates, int] = {}
     for lot in (*(row.lots or ()), *(lot for hold in row.holds for lot in hold.lots)):
