@@ -30,6 +30,8 @@ MISSING = {
     "offer_id": "nothing",
     "pair": "PTS-NOTHING",
     "asset": "NOTHING",
+    "run_id": "nothing",
+    "segment": "nothing",
     "batch_id": "nothing",
     "key_id": "nothing",
     "code": "nothing",

@@ -102,6 +102,10 @@ class Settings(BaseSettings):
     """Maximum time by which `occurred_at` of an event may be ahead of the clock, for tills whose clocks or time zones are wrong. An event that
     is further ahead is refused."""
 
+    # --- Segments
+    segments_currency: str | None = Field(default=None, pattern=r"^[A-Z]{3}$")
+    """Currency of the purchases whose amounts count as money in segments, such as GBP. By default the currency of the most purchases."""
+
     # --- Privacy and approval
     erased_external_id_days: int = Field(default=400, ge=1, le=3_650)
     """Days for which the keyed digest of an erased member's external id is kept, so that late events still reach the right wallets."""
@@ -155,6 +159,11 @@ class Settings(BaseSettings):
     """Look-ups of codes that do not exist, per member or key and per address. Above it, codes are no longer looked up for them."""
     trusted_proxies: str = Field(default="", max_length=2000)
     """Comma-separated networks (CIDR) of proxies whose `X-Forwarded-For` is trusted."""
+
+    # --- Read cache
+    cache: SecretStr | None = None
+    """`valkey://user:password@host:port/db`, `redis://…`, or with TLS `valkeys://…` or `rediss://…`: a store that keeps copies of wallets for
+    reads. No command reads a copy. Set it for every process that commits, workers too. If it is not set, every read goes to the database."""
 
     # --- HTTP
     docs: Literal["on", "off"] | None = None

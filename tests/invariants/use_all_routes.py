@@ -321,6 +321,28 @@ async def use_exports(service: Caller, services: Services, factory: Factory, clo
     await jobs.update_one({"_id": left}, {"$set": {"epoch": 2}, "$unset": {"ended_at": ""}})
 
 
+async def use_segments(service: Caller, services: Services, factory: Factory) -> None:
+    """Of members with refunded purchases and attributes."""
+    member = await factory.member()
+    order = await sent(service.post("/v1/events", factory.event(member={"id": member}), key=None), 201)
+    refund = factory.event(member={"id": member}, type="refund", refund_of=order["id"], amount=100)
+    await sent(service.post("/v1/events", refund, key=None), 201)
+    path = "/v1/segments/british"
+    for condition in ("true", "member.attributes.country == 'GB'"):
+        await sent(service.put(path, {"condition": condition}))
+    for _ in range(2):
+        run = await sent(service.post(f"{path}/refresh", key=None), 202)
+        await services.segment_runner.work()
+    assert (await sent(service.get(f"/v1/segment-runs/{run['id']}")))["status"] == "done"
+    for listed in ("/v1/segments", "/v1/segment-runs"):
+        page = await sent(service.get(listed, limit=1))
+        await sent(service.get(listed, limit=1, cursor=page["next_cursor"]))
+    await sent(service.get(path))
+    await sent(service.get("/v1/segments/new/members"))
+    await sent(service.get(f"/v1/members/{member}"))
+    await sent(service.delete(path), 204)
+
+
 async def use_finance(service: Caller, services: Services) -> None:
     """Close two months: the second contains the digest of the first, and its figures begin with those of the first."""
     await build_views(services)
@@ -345,6 +367,8 @@ async def use_reports(service: Caller, services: Services, factory: Factory) -> 
         body = {"amount": 5, "source": "promotional", "expires_in_days": 3}
         await sent(service.post(f"/v1/wallets/{wallet}/credit", body), 201)
     await build_views(services)
+    spent = await sent(service.post(f"/v1/wallets/{wallet}/debit", {"amount": 1}), 201)
+    await sent(service.get(f"/v1/transactions/{spent['id']}/sources"))
     reports = "/v1/reports"
     await sent(service.get(reports))
     await sent(service.get("/docs/reports"))
@@ -357,6 +381,11 @@ async def use_reports(service: Caller, services: Services, factory: Factory) -> 
     await sent(service.get(f"{reports}/expiring", asset="PTS", cursor=page["next_cursor"]))
     for by in ("earned", "spent"):
         await sent(service.get(f"{reports}/leaderboard", asset="PTS", by=by))
+    campaign, offer = await factory.campaign(), await factory.offer(stock=0)
+    await sent(service.post(f"/v1/offers/{offer}/redeem", {"member_id": wallet.partition(":")[0]}), 409)
+    await services.refusals.write()
+    for name in ("campaigns", f"campaigns/{campaign}", "offers", f"offers/{offer}", "members"):
+        await sent(service.get(f"{reports}/{name}"))
 
 
 async def use_operations(anonymous: Caller, service: Caller, services: Services) -> None:

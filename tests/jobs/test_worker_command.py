@@ -5,15 +5,17 @@ import json
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 
+from guerdon.database import Database
 from tests.commands import guerdon_here
 from tests.conftest import DATABASE
 from tests.invariants.retail import environment, guerdon
+from tests.views.projecting import until_true
 
 SECONDS = 150.0
 
@@ -48,6 +50,36 @@ async def test_worker_reports_ready_and_stops_cleanly(mongodb_url: str, number: 
         lines = [json.loads(line) for line in err.splitlines()]
         assert lines[0]["event"] == "no_checkpoints"
         assert "error" not in {line["level"] for line in lines}
+
+
+@pytest.mark.parametrize(
+    ("pool", "begun"), [("ledger", {"lease"}), ("views", {"view"}), ("all", {"lease", "view"}), ("imports", set())]
+)
+async def test_worker_does_the_work_of_its_pool(database: Database, mongodb_url: str, pool: str, begun: set[str]) -> None:
+    async with ready_worker(mongodb_url, "--pool", pool) as worker:
+
+        async def found() -> set[str]:
+            jobs = await database.raw["leases"].find_one({"_id": "sweep"})
+            views = await database.raw["view_generations"].find_one({"generations.state": "serving"})
+            return {name for name, row in (("lease", jobs), ("view", views)) if row is not None}
+
+        await until_true(lambda: _equals(found, begun))
+        worker.send_signal(signal.SIGTERM)
+        _, err = await asyncio.wait_for(worker.communicate(), SECONDS)
+        assert worker.returncode == 0
+        assert await found() == begun
+    events = {json.loads(line)["event"] for line in err.splitlines()}
+    assert ("no_work" in events) == (pool == "imports")
+    assert ("no_checkpoints" in events) == (pool in {"ledger", "all"})
+
+
+async def _equals(found: Callable[[], Awaitable[set[str]]], wanted: set[str]) -> bool:
+    return await found() == wanted
+
+
+async def test_unknown_pool_is_refused(mongodb_url: str) -> None:
+    refused = await guerdon_here("worker", "--pool", "kitchen", GUERDON_MONGODB_URL=mongodb_url)
+    assert (refused.status, "kitchen" in refused.err) == (2, True)
 
 
 async def test_worker_of_up_ignores_ctrl_c_until_it_is_terminated(mongodb_url: str) -> None:

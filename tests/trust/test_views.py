@@ -35,7 +35,7 @@ from tests.invariants.retail import environment
 
 ROOT = Path(__file__).parents[2]
 SEEDS = range(10)
-WORKERS, KILLS, LEASE_MS = 3, 20, 3_000
+WORKERS, KILLS, LEASE_MS = 3, 20, 5_000
 PAUSE_SECONDS = (0.2, 1.5)
 CALLERS, BULK = 6, 200
 WAIT_SECONDS = 300.0

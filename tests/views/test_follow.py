@@ -36,7 +36,8 @@ async def caught_up(services: Services) -> bool:
 
 async def test_projector_builds_then_follows(services: Services, factory: Factory, service: Caller, log: Log) -> None:
     await fill(factory, service, wallets=3)
-    async with projecting(services.database, log=log):
+    # A busy machine must not let it lose a lease.
+    async with projecting(services.database, log=log, lease_ms=60_000):
         await until_true(lambda: caught_up(services))
         await fill_more(factory, service)
         await until_true(lambda: caught_up(services))
@@ -125,7 +126,7 @@ async def test_worker_that_was_replaced_writes_nothing(services: Services, facto
         await services.database.raw[POSITIONS].update_many({}, {"$inc": {"epoch": 1}})
         await fill_more(factory, service)
         await until_true(lambda: caught_up(services))
-    assert {"view_position_lost"} == {line["event"] for line in log.lines if line["level"] == "warning"}
+    assert "view_position_lost" in {line["event"] for line in log.lines if line["level"] == "warning"}
     await assert_equal_to_documents(services, 1)
 
 
@@ -157,7 +158,11 @@ async def test_position_ahead_of_a_restored_database_is_scanned_again(
     await fill_more(factory, service)
     async with projecting(services.database):
         await until_true(lambda: caught_up(services))
-        assert await total(services, "scans") == 16
+
+        async def scanned() -> bool:
+            return await total(services, "scans") == 16
+
+        await until_true(scanned)
 
 
 @pytest.mark.parametrize("workers", [1, 16, 40])

@@ -50,7 +50,7 @@ from guerdon.tiers.models import PROGRAMME, TIER_CHANGES, TIER_SET_VERSIONS, TIE
 from guerdon.verification.checkpoints import CHECKPOINTS
 from guerdon.wallets.models import ASSETS, WALLET
 from guerdon.workers.models import LEASES
-from tools.query_plans import finance, money
+from tools.query_plans import activity, finance, money, segments
 from tools.query_plans.code_sample import batches
 from tools.query_plans.voucher_sample import VOUCHERS_EACH, VOUCHERS_OF_HOT, offers, vouchers
 
@@ -239,6 +239,7 @@ class _Generator:
             yield REVERSALS, {"_id": transaction_id(wallet.id, 1), "owner": owner, "reversed": 1, "at": NOW_MS}
             if asset == "PTS":
                 yield MEMBER_STATES, _member_state(owner, number)
+                yield from segments.rows_of(owner, number)
                 for change in range(1, 4):
                     yield TIER_CHANGES, {"_id": f"{owner}#{change:06}", "owner": owner, "after": "gold", "at": START_MS}
                 yield REFUNDS, {"_id": refund_of(owner), "owner": owner, "count": 1, "amount": 1, "taken": {}}
@@ -456,8 +457,10 @@ def _fixed() -> Iterator[tuple[str, Document]]:
         yield SERVICE_KEYS, {"_id": f"key{number:03}", "name": "a key", "created_at": START_MS + number, "revoked_at": None}
         yield AUDIT, {"_id": number + 1, "at": START_MS + number, "phase": "asked", "actor": "terminal", "action": "keys create"}
         yield CHECKPOINTS, {"_id": number + 1, "jws": "not a signature", "made_at": START_MS + number}
+    yield from segments.fixed_rows()
     yield from finance.fixed_rows()
     yield from money.fixed_rows()
+    yield from activity.fixed_rows()
     yield LOOKUP_KEYS, {"_id": "claims", "wrapped": sealed_of("claims"), "created_at": START_MS}
     yield TIER_SETS, {"_id": PROGRAMME, "owner": PROGRAMME, "count": 3, "versions": []}
     yield TIER_SETS, {"_id": WALK, "version": 3, "after": None}

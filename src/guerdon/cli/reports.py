@@ -3,7 +3,7 @@
 import asyncio
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 from rich.console import Console
@@ -15,8 +15,7 @@ from guerdon.cli.reports_check import EXIT_DIFFERENT, check, text_of
 from guerdon.config import load
 from guerdon.logs import make_logger
 from guerdon.projections.generations import GenerationStore
-from guerdon.projections.reading import Views
-from guerdon.reports.check.service import CheckReport, check_views
+from guerdon.reports.check.service import CheckReport, NotChecked, check_views
 from guerdon.wiring.jobs import projector_of
 from guerdon.wiring.services import Services
 
@@ -26,10 +25,6 @@ EXIT_STOPPED = 1
 
 DataDir = Annotated[Path | None, typer.Option("--data-dir", help="Directory of the embedded database [GUERDON_DATA_DIR].")]
 
-Check = Annotated[
-    bool, typer.Option("--check", help="Then compare the new views with the ledger and the events, as `reports check` does.")
-]
-
 reports_app = typer.Typer(no_args_is_help=True, help="Print reports, and rebuild and check the views that they are read from.")
 reports_app.command("check")(check)
 
@@ -38,69 +33,97 @@ class RebuildStopped(Exception):
     """The new views cannot be completed."""
 
 
+class RebuildDiffers(Exception):
+    """The new views differ from what the check computes."""
+
+    def __init__(self, report: CheckReport) -> None:
+        super().__init__(report.view_version)
+        self.report = report
+
+
 @reports_app.command("rebuild")
-def rebuild(*, then_check: Check = False, data_dir: DataDir = None) -> None:
+def rebuild(
+    compare: Annotated[
+        bool, typer.Option("--check", help="Switch only if the new views equal what `guerdon reports check` computes.")
+    ] = False,
+    data_dir: DataDir = None,
+) -> None:
     """Build the views again from the entries and events, beside those that are read, and switch to them when they are complete. The service
     may run meanwhile, and so may workers, which share the work. A rebuild that was interrupted is continued.
 
-    Exit code 1: a document cannot be applied; the views that were read before are still read. Exit code 3: with `--check`, the new views differ.
+    Exit code 1: a document cannot be applied, or the new views cannot be checked. Exit code 3: the new views differ. The views that were read
+    before are still read.
     """
 
-    async def work(services: Services) -> tuple[int, CheckReport | None]:
-        version = await audited(services, "reports rebuild", {}, _rebuild(services))
-        # The views of this process may know the version before for a second.
-        views = Views(services.database, services.clock, services.views.group)
-        return version, await check_views(services.database, views, services.ledger.calendar) if then_check else None
+    async def work(services: Services) -> int:
+        return await audited(services, "reports rebuild", {}, _rebuild(services, compare=compare))
 
     try:
-        version, report = run_with_services(load(data_dir=data_dir), COMMAND, work)
-    except RebuildStopped as stopped:
+        version = run_with_services(load(data_dir=data_dir), COMMAND, work)
+    except (RebuildStopped, NotChecked) as stopped:
         typer.echo(f"not switched: {stopped}")
         raise typer.Exit(EXIT_STOPPED) from None
+    except RebuildDiffers as differs:
+        typer.echo(text_of(differs.report))
+        raise typer.Exit(EXIT_DIFFERENT) from None
     typer.echo(f"version {version} is read now")
-    if report is not None:
-        typer.echo(text_of(report))
-        if not report.equal:
-            raise typer.Exit(EXIT_DIFFERENT)
 
 
-async def _rebuild(services: Services) -> int:
+async def _rebuild(services: Services, *, compare: bool) -> int:
     """Build a new generation, together with the workers that run, and wait until it serves; return its version."""
     store = GenerationStore(services.database, services.views.group, services.clock)
-    generation = await store.rebuild()
+    version = (await store.rebuild(waits=compare)).version
     stopping = asyncio.Event()
     log = make_logger(services.clock, "error", sys.stderr)
     projector = asyncio.create_task(projector_of(services, log).run(stopping))
     try:
-        await _wait_until_it_serves(services, store, generation.version)
+        if compare:
+            await _show_until(services, store, version, "complete")
+            await _check(services, store, version)
+        await _show_until(services, store, version, "serving")
     finally:
         stopping.set()
         await asyncio.wait({projector}, timeout=STOP_SECONDS)
-    return generation.version
+    return version
 
 
-async def _wait_until_it_serves(services: Services, store: GenerationStore, version: int) -> None:
+async def _check(services: Services, store: GenerationStore, version: int) -> None:
+    """Check a generation that does not serve yet: approve it, or drop it."""
+    try:
+        report = await check_views(services.database, services.views.at(version), services.ledger.calendar)
+        if not report.equal:
+            raise RebuildDiffers(report)
+    except BaseException:
+        await store.reject(version)
+        raise
+    await store.approve(version)
+
+
+async def _show_until(services: Services, store: GenerationStore, version: int, state: Literal["complete", "serving"]) -> None:
+    """Show the progress until a generation is complete, or serves."""
     total = await count_documents(services)
+    # A fault of an earlier attempt counts only if the document cannot be applied this time either.
+    before = {position.id: position.failures for position in await store.positions(version)}
     console = Console(stderr=True)
     columns = (TextColumn("rebuild"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
         task = bar.add_task("rebuild", total=total)
-        while True:
-            found = await store.read()
-            generation = next((each for each in found.generations if each.version == version), None)
-            if generation is None or generation.state == "dropping":
-                raise RebuildStopped(f"version {version} was replaced by a newer one")
-            if generation.state == "serving":
-                return
+        while not await _is_reached(store, version, state):
             positions = await store.positions(version)
             for position in positions:
-                if position.fault is not None:
-                    raise RebuildStopped(
-                        f"{position.fault.document} cannot be applied ({position.fault.error}); workers go on trying"
-                    )
+                if position.fault is not None and position.failures > before.get(position.id, 0):
+                    fault = position.fault
+                    raise RebuildStopped(f"{fault.document} cannot be applied ({fault.error}); workers go on trying")
             done = sum(position.applied for position in positions)
             bar.update(task, completed=done, total=max(total, done))
             await asyncio.sleep(POLL_SECONDS)
+
+
+async def _is_reached(store: GenerationStore, version: int, state: Literal["complete", "serving"]) -> bool:
+    generation = next((each for each in (await store.read()).generations if each.version == version), None)
+    if generation is None or generation.state == "dropping":
+        raise RebuildStopped(f"version {version} was replaced by a newer one")
+    return generation.state == "serving" or (state == "complete" and await store.is_complete(version))
 
 
 async def count_documents(services: Services) -> int:

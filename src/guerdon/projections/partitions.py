@@ -17,6 +17,8 @@ LEASE_MS = 10_000
 TICKS = 8
 """Number of times within a lease that the worker looks for free partitions."""
 TICK_SECONDS_MAX = 1.0
+CLOSE_SECONDS = 4.0
+"""Maximum time to give the partitions back when the worker stops."""
 
 
 class PartitionLeases:
@@ -41,17 +43,25 @@ class PartitionLeases:
         return frozenset(part for part, keeper in self._keepers.items() if not keeper.done())
 
     async def run(self) -> None:
-        """Take and give back partitions until cancelled; then give all of them back."""
+        """Take and give back partitions until cancelled. Call `close` then."""
         tick_seconds = min(self._lease_ms / 1000 / TICKS, TICK_SECONDS_MAX)
-        try:
-            while True:
-                try:
-                    await self._adjust(await self._share())
-                except PyMongoError as error:
-                    self._log.warning("view_leases_unknown", group=self._group, cause=type(error).__name__)
-                await asyncio.sleep(tick_seconds)
-        finally:
-            await self._leave()
+        while True:
+            try:
+                await self._adjust(await self._share())
+            except PyMongoError as error:
+                self._log.warning("view_leases_unknown", group=self._group, cause=type(error).__name__)
+            await asyncio.sleep(tick_seconds)
+
+    async def close(self) -> None:
+        """Give all partitions back, as far as the database answers; the other leases expire."""
+        parts, keepers = list(self._keepers), list(self._keepers.values())
+        self._keepers.clear()
+        await end_tasks(*keepers)
+        with suppress(PyMongoError, TimeoutError):
+            async with asyncio.timeout(CLOSE_SECONDS):
+                for part in parts:
+                    await self._leases.release(self._job(part), pause_ms=0, failures=0)
+                await self._workers.delete_one({"_id": self._holder})
 
     async def _share(self) -> int:
         """Register this worker and return the number of partitions that it should hold."""
@@ -94,12 +104,6 @@ class PartitionLeases:
             await end_tasks(self._keepers.pop(part))
             self.changed.set()
             await self._leases.release(self._job(part), pause_ms=0, failures=0)
-
-    async def _leave(self) -> None:
-        with suppress(PyMongoError):
-            for part in list(self._keepers):
-                await self._give_back(part)
-            await self._workers.delete_one({"_id": self._holder})
 
     def _job(self, part: int) -> Job:
         return Job(f"views-{self._group}-{part:02}", 1, _nothing)

@@ -44,9 +44,18 @@ class Views:
         self._clock = clock
         self.group = group
         self._known: tuple[float, int] | None = None
+        self._pinned: int | None = None
+
+    def at(self, version: int) -> "Views":
+        """Return the views of one generation, which need not serve yet."""
+        views = Views(self._database, self._clock, self.group)
+        views._pinned = version
+        return views
 
     async def version(self) -> int:
         """Return the generation to read, which may be known for up to a second; 0 if none is complete."""
+        if self._pinned is not None:
+            return self._pinned
         now = asyncio.get_running_loop().time()
         if self._known is not None and now - self._known[0] < CACHE_SECONDS and self._known[1]:
             return self._known[1]

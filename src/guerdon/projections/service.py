@@ -81,6 +81,7 @@ class Projector:
             if self._tending is not None:
                 await end_tasks(self._tending)
             await end_tasks(leasing)
+            await self._partitions.close()
 
     async def _pause(self, stopping: asyncio.Event, errors: int) -> None:
         """Wait for the next round: until something has ended or changed, or for a moment."""

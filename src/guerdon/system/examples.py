@@ -17,6 +17,7 @@ _OFFER = "off_019a7f3c2d1e4b5a69788796a5b4c3d2"
 _VOUCHER = "vch_019a7f3c2d1e4b5a69788796a5b4c3d2"
 _BATCH = "bat_019a7f3c2d1e4b5a69788796a5b4c3d2"
 _SIMULATION = "sim_019a7f3c2d1e4b5a69788796a5b4c3d2"
+_RUN = "sgr_019a7f3c2d1e4b5a69788796a5b4c3d2"
 _REQUEST = "req_019a7f3c2d1e4b5a69788796a5b4c3d2"
 _KEY_ID = "4Kc0xVqYb2Pz"
 _ENTRY = f"{_WALLET}#000000000003"
@@ -118,6 +119,42 @@ _VALUES: dict[str, Any] = {
     "BatchView.id": _BATCH,
     "BatchView.voucher": None,
     "SimulationView.id": _SIMULATION,
+    "segment": "champions",
+    "segments": ["champions"],
+    "run_id": _RUN,
+    "SegmentView.name": "home",
+    "SegmentView.kind": "own",
+    "SegmentView.condition": "member.attributes.country == 'GB'",
+    "SegmentView.description": "At home",
+    "SegmentView.created_by": f"key:{_KEY_ID}",
+    "SegmentView.evaluated_at": _NOW,
+    "SegmentView.unevaluated": 0,
+    "SegmentView.members": 40,
+    "SegmentView.warnings": [],
+    "SegmentMemberView.recency": 5,
+    "SegmentMemberView.frequency": 4,
+    "SegmentMemberView.monetary": 4,
+    "SegmentMemberView.days_since_last": 3,
+    "SegmentMemberView.purchases": 12,
+    "SegmentMemberView.spent": 139120,
+    "SegmentMemberPage.count": 40,
+    "SegmentRunView.id": _RUN,
+    "SegmentRunView.kind": "nightly",
+    "SegmentRunView.day": "2026-01-31",
+    "SegmentRunView.status": "done",
+    "SegmentRunView.currency": "GBP",
+    "SegmentRunView.members": 1000,
+    "SegmentRunView.scored": 600,
+    "SegmentRunView.counts": {"champions": 40, "home": 25},
+    "SegmentRunView.unevaluated": {"home": 3},
+    "SegmentRunView.versions": {"home": 1},
+    "SegmentRunView.created_by": "system:worker",
+    "SegmentRunView.started_at": _NOW,
+    "SegmentRunView.ended_at": _NOW,
+    "SegmentRunView.error": None,
+    "BoundsView.days_since_last": [9, 31, 80, 190],
+    "BoundsView.purchases": [1, 1, 2, 5],
+    "BoundsView.spent": [1500, 4200, 9800, 31000],
     "RecordView.id": "202601:000000000042",
     "KeyPage.next_cursor": None,
     # secrets, cut short

@@ -48,6 +48,7 @@ from guerdon.privacy.service import Erasures
 from guerdon.projections.reading import Views
 from guerdon.projections.status import ViewStatus
 from guerdon.rate_limits.service import RateLimiter
+from guerdon.read_cache.service import ReadCache
 from guerdon.referrals.service import Referrals
 from guerdon.report_settings.service import ReportSettingsService
 from guerdon.reports.accounting.controller import definitions_of as accounting_reports
@@ -55,7 +56,10 @@ from guerdon.reports.accounting.costs import costs_of
 from guerdon.reports.accounting.service import Accounting
 from guerdon.reports.campaigns import controller as campaign_reports
 from guerdon.reports.campaigns.service import CampaignReports
+from guerdon.reports.campaigns.service import costs_of as costs_of_campaigns
 from guerdon.reports.frame import ReportFrame
+from guerdon.reports.members import controller as member_reports
+from guerdon.reports.members.service import MemberReports
 from guerdon.reports.money import controller as money
 from guerdon.reports.money.service import MoneyReports
 from guerdon.reports.offers import controller as offer_reports
@@ -65,6 +69,10 @@ from guerdon.reports.registry import Reports
 from guerdon.reports.sources.service import Sources
 from guerdon.reversals.service import Reversals
 from guerdon.second_factor.service import SecondFactors
+from guerdon.segments.evaluation import SegmentEvaluator
+from guerdon.segments.measuring import PurchaseMeter
+from guerdon.segments.running import SegmentRunner
+from guerdon.segments.service import Segments
 from guerdon.sessions.guard import LoginGuard
 from guerdon.sessions.service import SessionRules, Sessions
 from guerdon.simulated_clock.service import ClockControl
@@ -80,6 +88,7 @@ from guerdon.vouchers.pos.service import PointOfSale
 from guerdon.vouchers.service import Vouchers
 from guerdon.wallets.administration import WalletAdministration
 from guerdon.wallets.assets import Assets
+from guerdon.wallets.reading import WalletReads
 from guerdon.wallets.service import Wallets
 from guerdon.wiring.resources import Resources, open_resources
 
@@ -104,6 +113,8 @@ class Services:
     ledger: Ledger
     assets: Assets
     wallets: Wallets
+    wallet_reads: WalletReads
+    read_cache: ReadCache
     wallet_administration: WalletAdministration
     history: History
     streams: Streams
@@ -117,6 +128,8 @@ class Services:
     campaign_usages: CampaignUsages
     events: Events
     tiers: Tiers
+    segments: Segments
+    segment_runner: SegmentRunner
     referrals: Referrals
     event_replays: EventReplays
     event_voids: EventVoids
@@ -140,6 +153,7 @@ class Services:
     reports: Reports
     campaign_reports: CampaignReports
     offer_reports: OfferReports
+    member_reports: MemberReports
     sources: Sources
     accounting: Accounting
     report_settings: ReportSettingsService
@@ -195,6 +209,7 @@ def _privacy_on(
     vouchers: Vouchers,
     audit: AuditLog,
     *,
+    segments: Segments,
     settings: Settings,
     files: ExportJobs,
 ) -> tuple[Erasures, Exports]:
@@ -219,6 +234,7 @@ def _privacy_on(
         profiles=profiles,
         wallets=wallets,
         vouchers=vouchers,
+        segments=segments,
         ledger=ledger,
         audit=audit,
         clock=clock,
@@ -234,6 +250,7 @@ class _Reporting(NamedTuple):
     money_reports: MoneyReports
     campaign_reports: CampaignReports
     offer_reports: OfferReports
+    member_reports: MemberReports
     reports: Reports
     accounting: Accounting
     report_settings: ReportSettingsService
@@ -243,6 +260,7 @@ class _Reporting(NamedTuple):
 def _reporting_on(
     resources: Resources,
     audit: AuditLog,
+    tiers: Tiers,
     campaigns: tuple[Campaigns, CampaignUsages],
     offers: tuple[Offers, RefusalCounts],
 ) -> _Reporting:
@@ -253,11 +271,13 @@ def _reporting_on(
     settings = ReportSettingsService(database, assets, calendar, clock, last_closed=store.last_closed)
     accounting = Accounting(frame, settings, store)
     money_reports = MoneyReports(frame, costs_of(accounting))
-    about_campaigns, about_offers = CampaignReports(frame, *campaigns), OfferReports(frame, *offers)
+    about_campaigns = CampaignReports(frame, *campaigns, costs_of_campaigns(settings))
+    about_offers, about_members = OfferReports(frame, *offers), MemberReports(frame, tiers)
     definitions = [
         *money.definitions(money_reports),
         *campaign_reports.definitions(about_campaigns),
         *offer_reports.definitions(about_offers),
+        *member_reports.definitions(about_members),
         *accounting_reports(accounting),
     ]
     return _Reporting(
@@ -266,6 +286,7 @@ def _reporting_on(
         money_reports=money_reports,
         campaign_reports=about_campaigns,
         offer_reports=about_offers,
+        member_reports=about_members,
         reports=Reports(definitions),
         accounting=accounting,
         report_settings=settings,
@@ -298,15 +319,17 @@ def _services_on(resources: Resources, settings: Settings) -> Services:
     history = History(wallets, ledger, database=database, clock=clock)
     transactions, rates = Transactions(ledger, wallets, clock), Rates(database, assets, clock)
     holds, reversals = Holds(ledger, database=database, clock=clock), Reversals(ledger, transactions, database=database)
-    tiers, campaigns, offers = _definitions_on(resources, settings, members)
+    tiers, segments, campaigns, offers = _definitions_on(resources, settings, members)
     refusals = RefusalCounts(database, clock, ledger.calendar)
     vouchers = Vouchers(
         ledger, offers, profiles, refusals=refusals, outbox=resources.outbox, database=database, clock=clock, ids=ids
     )
     usages = CampaignUsages(campaigns, members, ledger, assets=assets, clock=clock)
-    reporting = _reporting_on(resources, audit, (campaigns, usages), (offers, refusals))
+    reporting = _reporting_on(resources, audit, tiers, (campaigns, usages), (offers, refusals))
     export_jobs, exporter = _exports_on(resources, settings, reporting.reports)
-    erasures, exports = _privacy_on(resources, people, wallets, vouchers, audit, settings=settings, files=export_jobs)
+    erasures, exports = _privacy_on(
+        resources, people, wallets, vouchers, audit, segments=segments, settings=settings, files=export_jobs
+    )
     return Services(
         **reporting._asdict(),
         database=database,
@@ -325,6 +348,8 @@ def _services_on(resources: Resources, settings: Settings) -> Services:
         ledger=ledger,
         assets=assets,
         wallets=wallets,
+        wallet_reads=WalletReads(wallets, ledger, resources.read_cache),
+        read_cache=resources.read_cache,
         wallet_administration=WalletAdministration(ledger, wallets),
         history=history,
         streams=Streams(wallets, database=database, clock=clock, recheck_actor=recheck_actor(access, sessions)),
@@ -333,7 +358,7 @@ def _services_on(resources: Resources, settings: Settings) -> Services:
         reversals=reversals,
         bulk=Bulk(ledger, wallets, holds, reversals),
         rates=rates,
-        exchanges=Exchanges(ledger, wallets, transactions, rates=rates),
+        exchanges=Exchanges(ledger, wallets, transactions, rates=rates, clock=clock),
         campaigns=campaigns,
         campaign_usages=usages,
         events=Events(
@@ -347,6 +372,8 @@ def _services_on(resources: Resources, settings: Settings) -> Services:
         ),
         referrals=Referrals(ledger, members, database=database),
         tiers=tiers,
+        segments=segments,
+        segment_runner=_segment_runner_on(resources, settings, members, segments),
         event_replays=EventReplays(campaigns, profiles, database),
         event_voids=EventVoids(ledger, database=database, clock=clock),
         simulations=Simulations(campaigns, database=database, clock=clock, ids=ids),
@@ -373,18 +400,35 @@ def _services_on(resources: Resources, settings: Settings) -> Services:
     )
 
 
-def _definitions_on(resources: Resources, settings: Settings, members: Members) -> tuple[Tiers, Campaigns, Offers]:
-    """Return the services of definitions. Warnings about campaigns and offers name the tiers and events that exist."""
+def _definitions_on(resources: Resources, settings: Settings, members: Members) -> tuple[Tiers, Segments, Campaigns, Offers]:
+    """Return the services of definitions. Warnings about campaigns, offers and segments name the tiers, segments and events that exist."""
     database, clock, ids, assets = resources.database, resources.clock, resources.ids, resources.assets
     tiers = Tiers(resources.ledger, members, assets, database=database, clock=clock)
     recent_types = RecentEventTypes(database)
 
     async def known() -> KnownNames:
-        return KnownNames(await tiers.get_codes(), await recent_types.read())
+        return KnownNames(await tiers.get_codes(), await recent_types.read(), await segments.get_names())
+
+    segments = Segments(database, clock, ids, known=known)
 
     approval = settings.campaign_approval == "required"
     campaigns = Campaigns(database, assets, clock, ids, known=known, approval=approval)
-    return tiers, campaigns, Offers(resources.ledger, assets, database=database, clock=clock, ids=ids, known=known)
+    offers = Offers(resources.ledger, assets, database=database, clock=clock, ids=ids, known=known)
+    return tiers, segments, campaigns, offers
+
+
+def _segment_runner_on(resources: Resources, settings: Settings, members: Members, segments: Segments) -> SegmentRunner:
+    database, calendar = resources.database, resources.ledger.calendar
+    return SegmentRunner(
+        segments,
+        PurchaseMeter(database, calendar),
+        SegmentEvaluator(members, database),
+        database=database,
+        clock=resources.clock,
+        ids=resources.ids,
+        calendar=calendar,
+        currency=settings.segments_currency,
+    )
 
 
 def recheck_actor(access: Access, sessions: Sessions) -> RecheckActor:

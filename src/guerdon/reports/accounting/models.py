@@ -157,7 +157,7 @@ class DeferredRow(DeferredTotal, frozen=True, kw_only=True):
     expected: int
     """Value, without what was transferred, that is expected to be redeemed in total."""
     goods: int
-    """Amount of the purchases of that month that earned value, less refunds, in minor units of the currency."""
+    """Amount of the purchases that earned this value, in minor units of the currency."""
     priced_points: int
     """Value that was awarded in that month for these purchases."""
     free_points: int
