@@ -1,7 +1,7 @@
 """Wallets that are read from copies: what a reader may see, what it may ask for, and that no command believes a copy."""
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import msgspec
@@ -18,13 +18,19 @@ from guerdon.read_cache.service import JITTER_MS_MAX
 from guerdon.wallets.models import view_wallet
 from guerdon.wiring.services import Services, open_services
 from tests.clients import Caller, Log, ManualClock, problem
-from tests.copies import client_of_store, key_of, settle, store_of
+from tests.copies import client_of_store, key_of, patient_reads, settle, store_of
 from tests.counter_store import Store
 from tests.factories import Factory
 from tests.serving import serve
 
 ADA = {"email": "ada@example.com", "password": "correct horse battery"}
 OPERATOR = Actor("key_tests", "service_key")
+
+
+@pytest.fixture(autouse=True)
+def patient() -> Iterator[None]:
+    with patient_reads():
+        yield
 
 
 @pytest.fixture

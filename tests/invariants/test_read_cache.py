@@ -20,7 +20,7 @@ from guerdon.read_cache.copies import AGE_MS_MAX
 from guerdon.read_cache.service import ReadCache
 from guerdon.read_cache.store import CopyStore
 from tests.clients import ManualClock
-from tests.copies import settle, store_of
+from tests.copies import patient_reads, settle, store_of
 from tests.counter_store import Store
 
 OWNER = "mem_" + "7" * 32
@@ -160,6 +160,12 @@ async def a_world(store: Store, client: Any) -> AsyncIterator[World]:
             await world.finish(index)
     finally:
         await world.end()
+
+
+@pytest.fixture(autouse=True)
+def patient() -> Iterator[None]:
+    with patient_reads():
+        yield
 
 
 @pytest.fixture
