@@ -24,7 +24,7 @@ from bench.processes import BenchFailed
 from bench.running import machine, run_in, say
 from bench.table import percentile
 from guerdon.access.token_keys import TokenKeys
-from guerdon.calendar import Calendar
+from guerdon.calendar import Calendar, first_of_month
 from guerdon.campaigns.domain import PURCHASE
 from guerdon.clock import SystemClock, to_datetime
 from guerdon.config import load
@@ -215,7 +215,8 @@ def queries_of(report: ReportDefinition, today: str, years: str, year: str) -> I
 async def measure(services: Services) -> list[tuple[str, float, float]]:
     """Return (report and query, median, 95th percentile) in milliseconds of all reports."""
     today = to_datetime(services.clock.now_ms()).date() + timedelta(days=1)
-    ranges = (today.isoformat(), today.replace(year=today.year - 10).isoformat(), (today - timedelta(days=366)).isoformat())
+    years = first_of_month(today, -119)
+    ranges = (today.isoformat(), years.isoformat(), (today - timedelta(days=366)).isoformat())
     found: list[tuple[str, float, float]] = []
     for report in services.reports.list_reports():
         for words, parameters in queries_of(report, *ranges):

@@ -97,6 +97,7 @@ async def _check(services: Services, store: GenerationStore, version: int) -> No
         await store.reject(version)
         raise
     await store.approve(version)
+    typer.echo(text_of(report))
 
 
 async def _show_until(services: Services, store: GenerationStore, version: int, state: Literal["complete", "serving"]) -> None:
