@@ -4,6 +4,7 @@ import asyncio
 import random
 from contextlib import suppress
 
+from pymongo.asynchronous.collection import AsyncCollection
 from pymongo.errors import PyMongoError
 from structlog.typing import FilteringBoundLogger
 
@@ -67,8 +68,7 @@ class PartitionLeases:
         """Register this worker and return the number of partitions that it should hold."""
         until = {"$add": ["$$NOW", self._lease_ms]}
         await self._workers.update_one({"_id": self._holder}, [{"$set": {"group": self._group, "expires_at": until}}], upsert=True)
-        live: Document = {"group": self._group, "$expr": {"$gt": ["$expires_at", "$$NOW"]}}
-        workers = sorted({self._holder, *[row["_id"] async for row in self._workers.find(live, {"_id": 1})]})
+        workers = sorted({self._holder, *await live_workers(self._workers, self._group)})
         return share_of(workers.index(self._holder), len(workers))
 
     async def _adjust(self, share: int) -> None:
@@ -107,6 +107,16 @@ class PartitionLeases:
 
     def _job(self, part: int) -> Job:
         return Job(f"views-{self._group}-{part:02}", 1, _nothing)
+
+
+async def live_workers(rows: AsyncCollection[Document], group: str) -> list[str]:
+    """Return the workers of a group whose registration has not expired."""
+    live: list[Document] = [
+        {"$match": {"group": group}},
+        {"$project": {"live": {"$gt": ["$expires_at", "$$NOW"]}}},
+        {"$match": {"live": True}},
+    ]
+    return [row["_id"] async for row in await rows.aggregate(live)]
 
 
 def share_of(index: int, workers: int) -> int:
