@@ -108,6 +108,10 @@ bench-flash: .venv/.dev ## Let 10,000 members race for 100 vouchers: one process
 bench-large: .venv/.dev ## Load 10,000,000 wallets, print their size on disk, measure debits on them against 10,000 (10 GB, 20 minutes)
 	$(BIN)/python -m bench.large
 
+.PHONY: bench-reports
+bench-reports: .venv/.dev ## Make up the views of 1,000,000 entries and 100,000 members, and measure every report
+	$(BIN)/python -m bench.reports
+
 .PHONY: bench-history
 bench-history: .venv/.dev ## Write a wallet of 1,000,000 entries, measure pages, past balances and verify on it
 	$(BIN)/python -m bench.history
@@ -124,6 +128,7 @@ docs: .venv/.dev ## Write the generated pages: OpenAPI, access, configuration, c
 lock: ## Resolve the dependencies again and write the lock files (needs uv)
 	uv pip compile pyproject.toml $(LOCKED) -o requirements/runtime.txt
 	uv pip compile requirements/build.in -c requirements/runtime.txt $(LOCKED) -o requirements/build.txt
+	uv pip compile requirements/exports.in -c requirements/runtime.txt --no-deps $(LOCKED) -o requirements/exports.txt
 	uv pip compile pyproject.toml requirements/build.in --extra dev -c requirements/runtime.txt -c requirements/build.txt \
 	  $(LOCKED) -o requirements/dev.txt
 

@@ -10,6 +10,7 @@ from msgspec import Struct
 from guerdon.access.models import SERVICE_KEYS
 from guerdon.audit_log.models import AUDIT
 from guerdon.campaigns.domain import EVENT_VOIDS, EVENTS, EXPIRED_LOTS, MEMBER_STATES, REFUNDS
+from guerdon.campaigns.member_segments import MEMBER_SEGMENTS
 from guerdon.campaigns.models import CAMPAIGN_VERSIONS, CAMPAIGNS
 from guerdon.exchanges.models import RATE_VERSIONS, RATES
 from guerdon.exports.models import EXPORT_CHUNKS, EXPORT_JOBS
@@ -23,6 +24,7 @@ from guerdon.password_reset.models import RESETS
 from guerdon.privacy.models import ERASING, ERASURES, EXPORTS
 from guerdon.report_settings.models import REPORT_SETTINGS
 from guerdon.second_factor.models import FACTORS
+from guerdon.segments.models import SEGMENT_RUNS, SEGMENT_VERSIONS, SEGMENTS
 from guerdon.sessions.models import SESSIONS
 from guerdon.simulated_clock.models import CLOCKS
 from guerdon.simulations.models import SIMULATED_MEMBERS, SIMULATED_PURCHASES, SIMULATIONS
@@ -77,6 +79,10 @@ PEOPLE: dict[str, PersonalData | None] = {
     TIER_CHANGES: PersonalData("kept", ("tier_changes",)),
     TIER_SETS: PersonalData("kept", (), "the id of the author, if staff"),
     TIER_SET_VERSIONS: PersonalData("kept", (), "the id of the author, if staff"),
+    SEGMENTS: PersonalData("kept", (), "the id of the author, if staff"),
+    SEGMENT_VERSIONS: PersonalData("kept", (), "the id of the author, if staff"),
+    SEGMENT_RUNS: PersonalData("kept", (), "the id of the requester, if staff, and the position of a run"),
+    MEMBER_SEGMENTS: PersonalData("deleted", ("segments",)),
     REPORT_SETTINGS: PersonalData("kept", (), "the id of the author, if staff"),
     CLOSINGS: PersonalData("kept", (), "the id of who closed the month, if staff; the figures name no member"),
     AUDIT: PersonalData("kept", ("audit",)),

@@ -17,6 +17,7 @@ from guerdon.privacy import models as privacy
 from guerdon.projections import positions as projections
 from guerdon.report_settings import models as report_settings
 from guerdon.second_factor import models as second_factor
+from guerdon.segments import models as segments
 from guerdon.sessions import models as sessions
 from guerdon.simulated_clock import models as simulated_clock
 from guerdon.simulations import models as simulations
@@ -42,6 +43,7 @@ INDEXES = {
     **exchanges.INDEXES,
     **campaigns.INDEXES,
     **tiers.INDEXES,
+    **segments.INDEXES,
     **events.INDEXES,
     **offers.INDEXES,
     **vouchers.INDEXES,
@@ -63,6 +65,7 @@ ERASABLE_ROWS = [
     *second_factor.ERASABLE_ROWS,
     *outbox.ERASABLE_ROWS,
     *password_reset.ERASABLE_ROWS,
+    *segments.ERASABLE_ROWS,
     *privacy.ERASABLE_ROWS,
 ]
 """Rows that an erasure deletes besides the profile, the claims and the key."""

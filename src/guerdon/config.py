@@ -102,6 +102,10 @@ class Settings(BaseSettings):
     """Maximum time by which `occurred_at` of an event may be ahead of the clock, for tills whose clocks or time zones are wrong. An event that
     is further ahead is refused."""
 
+    # --- Segments
+    segments_currency: str | None = Field(default=None, pattern=r"^[A-Z]{3}$")
+    """Currency of the purchases whose amounts count as money in segments, such as GBP. By default the currency of the most purchases."""
+
     # --- Privacy and approval
     erased_external_id_days: int = Field(default=400, ge=1, le=3_650)
     """Days for which the keyed digest of an erased member's external id is kept, so that late events still reach the right wallets."""

@@ -14,7 +14,7 @@ EXPORT_SCOPE = "members:export"
 SCOPES = frozenset({
     "members:read", "members:write", "members:manage", EXPORT_SCOPE, *ADMIN_SCOPES, "wallets:read", "wallets:write", "wallets:freeze", "wallets:manage", "assets:read", "assets:write",
     "events:read", "events:write", "events:void", "campaigns:read", "campaigns:write", "offers:read", "offers:write",
-    "vouchers:read", "vouchers:write", "vouchers:use", "rates:read", "rates:write", "reports:read", "reports:write", "views:write", "closings:read", "closings:write", "exports:read", "exports:write", "clock:advance", METRICS_SCOPE,
+    "vouchers:read", "vouchers:write", "vouchers:use", "rates:read", "rates:write", "segments:read", "segments:write", "reports:read", "reports:write", "views:write", "closings:read", "closings:write", "exports:read", "exports:write", "clock:advance", METRICS_SCOPE,
 })  # fmt: skip
 VALUE_SCOPES = frozenset({"members:write", "wallets:write", "events:write", "vouchers:write", "vouchers:use"})
 """Scopes to register members, record events and move value: the daily work of services, which the ledger and the documents record."""

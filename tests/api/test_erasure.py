@@ -58,6 +58,7 @@ async def test_personal_data_is_exported_and_erased_as_declared(
     me = anonymous.with_token(ada.token)
     assert (await me.post("/v1/me/totp", {"current_password": PASSWORD})).status_code == 201
     await services.members._members.raw.update_one({"_id": ada.id}, {"$set": {"role": "member"}})
+    await services.segment_runner.work()
     await anonymous.post("/v1/auth/forgot", {"email": ada.email})
     await services.password_resets.process_requests()
     assert (await me.get("/v1/me/export")).status_code == 200
@@ -78,10 +79,14 @@ async def test_personal_data_is_exported_and_erased_as_declared(
         "voucher_batches",
         "rates",
         "rate_versions",
+        "segments",
+        "segment_versions",
+        "segment_runs",
     }
     tried = {"simulations", "simulated_members", "simulated_purchases"}  # tests/api/test_simulations.py erases people of these
     sums = {"expired_lots"}  # tests/api/test_refunds_after_expiry.py makes these
-    assert unmet <= {"erasing", "erasures", "turns", *made, *tried, *sums}, f"this test has not looked at {unmet}"
+    files = {"export_jobs", "export_chunks"}  # tests/api/test_exports.py erases members of these
+    assert unmet <= {"erasing", "erasures", "turns", *files, *made, *tried, *sums}, f"this test has not looked at {unmet}"
     for name, kept in PEOPLE.items():
         if kept is not None and kept.exported:
             assert_shown([exported[part] for part in kept.exported], name, before[name], ada.id)
@@ -115,6 +120,8 @@ def assert_shown(told: Any, name: str, rows: dict[Any, bytes], member: str) -> N
         elif name == "standings":
             assert told[0]["purchases"] == row["purchases"] > 0
             assert (told[0]["qualifying"], told[1]["tier"]) == (row["qualifying"], "base")
+        elif name == "member_segments":
+            assert [each["segments"] for each in told[0]] == [["new"]] == [row["segments"]]
         elif name == "tier_changes":
             assert [each["to"] for each in told[0]] == ["base"]
         elif name == "refunds":

@@ -1,5 +1,6 @@
 """Exports over HTTP: the rows of each list, read back by other programs; who may ask for what."""
 
+import csv
 import io
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from guerdon.wiring.services import Services
 from tests.clients import Caller, problem
 from tests.exporting import LARGE, Exports
 from tests.factories import Factory
+from tests.views.build import build_views
 
 
 @pytest.fixture
@@ -242,6 +244,52 @@ async def test_an_empty_list_is_a_file_without_rows(exports: Exports, name: str,
             assert (table.fetchall(), list(table.columns)) == ([], columns)
     else:
         assert [list(row) for row in openpyxl.load_workbook(io.BytesIO(content)).worksheets[0].values] == [columns]
+
+
+# --- reports ------------------------------------------------------------------------------------------------------------
+
+
+async def test_every_report_is_that_of_the_api(exports: Exports, service: Caller, factory: Factory, tmp_path: Path) -> None:
+    """The CSV of an export is the CSV of the report; in Parquet figures are numbers."""
+    await fill(service, factory)
+    await factory.campaign()
+    assert (await service.post("/v1/events", factory.event())).status_code == 201
+    await build_views(exports.services)
+    listed = (await service.get("/v1/reports")).json()["items"]
+    assert {"roll-forward", "liability"} <= {each["name"] for each in listed}
+    for report in listed:
+        needs = {parameter["name"] for parameter in report["parameters"] if parameter["required"]}
+        if not needs <= {"asset"} or "{" in report["path"]:
+            continue
+        query = {"asset": "PTS"} if needs else {}
+        answer = await service.client.get(
+            report["path"], params=query, headers={"authorization": f"Bearer {service.token}", "accept": "text/csv"}
+        )
+        assert answer.status_code == 200, answer.text
+        export = await exports.done(report=report["name"], query=query, format="csv")
+        assert (await exports.content(export)).decode() == answer.text, report["name"]
+        assert export["rows"] == len(answer.text.splitlines()) - 1
+        path = tmp_path / f"{report['name']}.parquet"
+        path.write_bytes(await exports.content(await exports.done(report=report["name"], query=query, format="parquet")))
+        with duckdb.connect() as connection:
+            table = connection.read_parquet(str(path))
+            types = dict(zip(table.columns, map(str, table.types), strict=True))
+            assert list(types) == answer.text.splitlines()[0].split(",")
+            assert types["scale"] == "BIGINT"
+            rows = [[str(each) for each in row if isinstance(each, int) and not isinstance(each, bool)] for row in table.fetchall()]
+        cells = list(csv.reader(io.StringIO(answer.text, newline="")))[1:]
+        assert all(set(figures) <= set(line) for figures, line in zip(rows, cells, strict=True)), report["name"]
+
+
+async def test_a_report_that_cannot_be_made_fails_with_its_reason(exports: Exports, service: Caller) -> None:
+    body = {"report": "roll-forward", "query": {"asset": "PTS", "from": "2026-02-01", "to": "2026-01-01"}}
+    created = await exports.create(**body)
+    await build_views(exports.services)
+    await exports.services.exporter.work(1)
+    export = await exports.read(created["id"])
+    assert export["status"] == "failed"
+    assert "to: must not be before" in export["error"]
+    problem(await service.post("/v1/exports", {"report": "roll-forward"}), 422, "validation")
 
 
 # --- members, and what is personal ------------------------------------------------------------------------------------------

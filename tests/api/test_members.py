@@ -25,7 +25,7 @@ async def test_member_registers_logs_in_and_reads_their_profile(anonymous: Calle
     member = made.json()
     assert made.headers["location"] == f"/v1/members/{member['id']}"
     assert (member["email"], member["role"], member["external_id"], member["attributes"]) == ("Ada@example.com", "member", None, {})
-    assert set(member) == {"id", "external_id", "email", "role", "attributes", "status", "created_at"}
+    assert set(member) == {"id", "external_id", "email", "role", "attributes", "status", "created_at", "segments"}
     answer = await anonymous.post("/v1/auth/login", ADA, key=None)
     token = answer.json()
     assert (answer.status_code, token["token_type"], token["expires_in_seconds"]) == (200, "Bearer", 900)

@@ -121,7 +121,7 @@ async def test_erasure_leaves_no_personal_marker_in_the_database(
 
     assert certificate["destroyed"] == {
         "profile": 1, "key": 1, "password": 1, "address_claims": 1,
-        "sessions": 1, "second_factors": 0, "outbox": 1, "outbox_by_address": 2, "resets": 1, "exports": 0,
+        "sessions": 1, "second_factors": 0, "outbox": 1, "outbox_by_address": 2, "resets": 1, "exports": 0, "segments": 0,
     }  # fmt: skip
     assert found(ada.marks, await everything_opened(services)) == set()
     assert len(found(bob.marks, await everything_opened(services))) >= 40, "and nobody else is forgotten"
@@ -144,7 +144,15 @@ async def test_erased_member_keeps_only_the_id(
     wallet = await factory.wallet(100, member=ada.id)
     me = anonymous.with_token(ada.token)
     certificate = (await service.post(f"/v1/members/{ada.id}/erase")).json()
-    nobody = {"id": ada.id, "external_id": None, "email": None, "role": "member", "attributes": {}, "status": "erased"}
+    nobody = {
+        "id": ada.id,
+        "external_id": None,
+        "email": None,
+        "role": "member",
+        "attributes": {},
+        "status": "erased",
+        "segments": [],
+    }
     shown = (await service.get(f"/v1/members/{ada.id}")).json()
     assert shown == {**nobody, "created_at": shown["created_at"]}
     assert (await service.get("/v1/members", external_id=ada.external_id)).json()["items"] == [shown]
@@ -408,7 +416,7 @@ async def test_export_is_complete_and_contains_no_other_member(
     assert found(ada.marks, text) == set(ada.marks) - unseen, "every mark but the one that was never given"
     assert found(bob.marks, text) == set()
     assert set(whole) == {
-        "format", "exported_at", "member", "second_factor", "tier", "sessions", "standing", "wallets", "holds", "events", "refunds",
+        "format", "exported_at", "member", "second_factor", "tier", "sessions", "standing", "segments", "wallets", "holds", "events", "refunds",
         "counters", "tier_changes", "vouchers", "audit", "complete",
     }  # fmt: skip
     assert whole["complete"] is True

@@ -187,6 +187,23 @@ async def test_money_costs_itself(service: Caller, services: Services, factory: 
     await factory.assert_books_balance()
 
 
+async def test_points_cost_what_the_settings_say(service: Caller, services: Services, factory: Factory) -> None:
+    settings = {"currency": "GBP", "value_per_point": "1", "cost_per_point": "0.65"}
+    campaign = await factory.campaign(award={"type": "fixed", "amount": 333})
+    event = await record(service, factory.event(amount=20000, occurred_at="2026-11-20T12:00:00Z"))
+    assert (await service.post(f"/v1/wallets/{event['member_id']}:PTS/debit", {"amount": 10})).status_code == 201
+    assert (await row_of(service, services, campaign))["cost_at_issue"] is None
+    assert (await service.put("/v1/report-settings/PTS", settings)).status_code == 200
+    row = await row_of(service, services, campaign)
+    # 333 x 0.65 = 216.45, and 10 x 0.65 = 6.5, rounded half up.
+    assert {name: row[name] for name in ("cost_currency", "cost_at_issue", "cost_used", "cost_share")} == {
+        "cost_currency": "GBP", "cost_at_issue": 216, "cost_used": 7, "cost_share": 0.0108,
+    }  # fmt: skip
+    one = await report(service, services, f"/{campaign}")
+    assert (one["total"]["cost_at_issue"], one["versions"][0]["cost_used"]) == (216, 7)
+    await factory.assert_books_balance()
+
+
 async def test_budget_burns_down(service: Caller, services: Services, factory: Factory, clock: ManualClock) -> None:
     """The pace is that of the last seven days, today included."""
     span = {"starts_at": "2026-11-12T10:00:00Z", "ends_at": "2026-12-02T10:00:00Z"}

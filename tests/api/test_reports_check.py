@@ -13,6 +13,7 @@ from guerdon.wiring.services import Services
 from tests.clients import Caller, ManualClock
 from tests.factories import Factory
 from tests.invariants.full_ledger import Shop, build
+from tests.tier_fixtures import set_tiers
 from tests.views.build import build_views
 
 ADA, BOB = {"external_id": "ada"}, {"external_id": "bob"}
@@ -29,7 +30,8 @@ async def equal(services: Services) -> CheckReport:
 
 
 async def fill_events(service: Caller, factory: Factory) -> None:
-    """Purchases in any order, refunds before and after, voids of each, a confirmation and events of another type."""
+    """Purchases in any order, refunds before and after, voids of each, a confirmation, events of another type, and changes of tier."""
+    await set_tiers(service)
     await factory.campaign(clawback="debt")
     await factory.campaign(
         name="double", award={"type": "percent", "percent": "2.5"}, caps=[{"scope": "member", "period": "day", "limit": 120}]

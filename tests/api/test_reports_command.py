@@ -4,12 +4,14 @@ import csv
 import io
 import json
 
+from guerdon.views.models import TOTALS
 from guerdon.wiring.services import Services
 from tests.api.report_fixtures import read_report
 from tests.clients import Caller
 from tests.commands import guerdon_here
 from tests.conftest import DATABASE
 from tests.factories import Factory
+from tests.views.build import build_views
 
 
 async def test_reports_are_printed(service: Caller, services: Services, factory: Factory, mongodb_url: str) -> None:
@@ -32,6 +34,30 @@ async def test_reports_are_printed(service: Caller, services: Services, factory:
     listed = await guerdon_here("reports", "list", **own)
     for name in ("roll-forward", "liability", "expiring", "leaderboard", "trial-balance"):
         assert name in listed.out
+
+
+async def test_check_prints_what_it_compared_and_the_first_difference(
+    service: Caller, services: Services, factory: Factory, mongodb_url: str
+) -> None:
+    own = {"GUERDON_MONGODB_URL": mongodb_url, "GUERDON_MONGODB_DATABASE": DATABASE}
+    wallet = await factory.wallet(100)
+    missing = await guerdon_here("reports", "check", **own)
+    assert (missing.status, "not built yet" in missing.out) == (1, True)
+    await build_views(services)
+    equal = await guerdon_here("reports", "check", **own)
+    assert equal.status == 0, equal.out
+    assert "trial balance of PTS: system:issuer -100, wallets 100; together 0" in equal.out
+    assert equal.out.endswith("equal\n")
+    await services.database.raw[TOTALS.collection].update_one({}, {"$inc": {"balance": 7}})
+    different = await guerdon_here("reports", "check", **own)
+    assert different.status == 3
+    assert "read_totals: 1 difference, the first at PTS\n  balance is 107, the entries and events give 100" in different.out
+    as_json = await guerdon_here("reports", "check", "--json", **own)
+    assert (as_json.status, json.loads(as_json.out)["differences"]["read_totals"]) == (3, 1)
+    assert (await service.post(f"/v1/wallets/{wallet}/debit", {"amount": 1})).status_code == 201
+    rebuilt = await guerdon_here("reports", "rebuild", "--check", **own)
+    assert rebuilt.status == 0, rebuilt.out + rebuilt.err
+    assert rebuilt.out.endswith("equal\n")
 
 
 async def test_wrong_reports_are_refused_in_words(services: Services, mongodb_url: str) -> None:

@@ -59,6 +59,33 @@ async def test_reports_name_what_is_wrong(service: Caller, services: Services) -
     problem(await service.get(EXPIRING, asset="PTS", days=367), 422, "validation")
 
 
+async def test_limits_and_cursors_of_reports(service: Caller, services: Services, factory: Factory) -> None:
+    for _ in range(3):
+        wallet = await factory.wallet(1)
+        body = {"amount": 5, "source": "promotional", "expires_in_days": 3}
+        await post(service, f"/v1/wallets/{wallet}/credit", body)
+    await build_views(services)
+    for path in (EXPIRING, LEADERBOARD):
+        for limit in ("0", "101", "-1", "1.5", "x", "", "null"):
+            refused = problem(await service.get(path, asset="PTS", limit=limit), 422, "validation")
+            assert refused["errors"][0]["pointer"] == "limit"
+    for cursor in ("", "!!", "YWJj", "é", "null", "A" * 201, "MQ", "MTox"):
+        answer = await service.get(EXPIRING, asset="PTS", cursor=cursor)
+        if cursor == "MTox":
+            assert answer.status_code == 200, "the place 1:1 is one of this list"
+        else:
+            assert problem(answer, 422, "validation")["errors"][0]["pointer"] == "cursor"
+    seen: list[str] = []
+    page = await read_report(service, services, EXPIRING, limit=2)
+    while page["members"]:
+        assert len(page["members"]) <= 2
+        seen += [each["wallet"] for each in page["members"]]
+        if page["next_cursor"] is None:
+            break
+        page = await read_report(service, services, EXPIRING, limit=2, cursor=page["next_cursor"])
+    assert (len(seen), len(set(seen))) == (3, 3)
+
+
 async def test_reports_are_for_staff_and_services(service: Caller, anonymous: Caller, services: Services) -> None:
     reader = anonymous.with_token(await services.access.create_key("reader", ["reports:read"]))
     other = anonymous.with_token(await services.access.create_key("other", ["wallets:read"]))

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from guerdon.clock import rfc3339
-from guerdon.timeline.rules import RANKS, Position, parse_position, position_text
+from guerdon.timeline.rules import RANKS, TimelinePosition, parse_position, position_text
 from guerdon.wiring.services import Services
 from tests.clients import Caller, ManualClock, problem
 from tests.factories import Factory
@@ -248,10 +248,10 @@ async def test_invalid_parameters_are_named(service: Caller, factory: Factory, p
 
 def test_positions_are_read_back() -> None:
     positions = [
-        Position(0, RANKS["event"], "", 0),
-        Position(1_796_066_628_800, RANKS["entry"], "PTS", 999_999_999_999),
-        Position(5, RANKS["voucher"], f"vch_{'0' * 31}a"),
-        Position(5, RANKS["tier"], "", 12),
+        TimelinePosition(0, RANKS["event"], "", 0),
+        TimelinePosition(1_796_066_628_800, RANKS["entry"], "PTS", 999_999_999_999),
+        TimelinePosition(5, RANKS["voucher"], f"vch_{'0' * 31}a"),
+        TimelinePosition(5, RANKS["tier"], "", 12),
     ]
     assert [parse_position(position_text(each)) for each in positions] == positions
     wrong = [

@@ -83,6 +83,7 @@ async def test_listed_queries_are_exactly_those_that_are_sent(
     await use_all_routes.use_rewards(service, services, factory, clock)
     await use_all_routes.use_tiers(service, factory)
     await use_all_routes.use_vouchers(service, factory)
+    await use_all_routes.use_segments(service, services, factory)
     await use_all_routes.use_simulations(service, services, factory)
     await use_codes(service, services, factory)
     await use_till(service, factory)
@@ -91,6 +92,7 @@ async def test_listed_queries_are_exactly_those_that_are_sent(
     await use_all_routes.use_privacy(anonymous, service, services, factory)
     await use_all_routes.use_operations(anonymous, service, services)
     await use_all_routes.run_jobs(services, clock, wallet)
+    await use_all_routes.use_exports(service, services, factory, clock)
     with pytest.MonkeyPatch.context() as monkeypatch:
         await use_all_routes.run_proofs(services, monkeypatch, recorder, wallet)
     await use_all_routes.rotate_master_keys(services, master_keys)

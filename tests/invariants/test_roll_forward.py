@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import initialize, rule
 
 from guerdon.reports.models import Grouping
-from guerdon.reports.money.flows import FlowRow, Sums, read_before, read_roll_forward, system_balances, total_of
+from guerdon.reports.money.flows import FlowRow, SourceSums, read_before, read_roll_forward, system_balances, total_of
 from guerdon.reports.periods import DayRange
 from guerdon.views.models import FLOWS
 from tests.invariants.folded_books import FoldedBooks
@@ -95,7 +95,7 @@ class RollForwards(Requests):
         found: list[FlowRow] = []
         for (asset, of_unit, period, flow, counterparty), row in self.books.sums(FLOWS, *FLOWS.key).items():
             if asset == ASSET and of_unit == unit and first <= str(period) < before:
-                sums = Sums(row["amount"], row["paid"], row["promotional"])
+                sums = SourceSums(row["amount"], row["paid"], row["promotional"])
                 found.append(FlowRow(str(period), flow, str(counterparty), sums))  # type: ignore[arg-type]
         return found
 

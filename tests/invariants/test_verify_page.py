@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from bson.json_util import RELAXED_JSON_OPTIONS, dumps
 
+from guerdon.calendar import first_of_month
 from guerdon.campaigns.domain import EVENT_VOIDS, EVENTS, MEMBER_STATES
 from guerdon.database import Document
 from guerdon.ledger.store import ACCOUNTS, ENTRIES
@@ -23,6 +24,7 @@ from tests.clients import Caller, ManualClock
 from tests.factories import Factory
 from tests.invariants.full_ledger import KEYS, Shop, build
 from tests.tier_fixtures import set_tiers
+from tests.views.build import build_views
 
 PAGE = (Path(__file__).parents[2] / "docs" / "verify.md").read_text(encoding="utf-8")
 PROGRAMS = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
@@ -111,6 +113,20 @@ async def test_the_signature_program_checks_the_newest_checkpoint(
     file.write_text(json.dumps({"number": 1, "jws": f"{head}.{other}.{signature}"}) + "\n")
     bad = run(PROGRAMS[2], str(keys), str(file))
     assert (bad.returncode, "InvalidSignature" in bad.stderr) == (1, True)
+
+
+async def test_the_digest_program_checks_a_closed_month(
+    service: Caller, services: Services, factory: Factory, clock: ManualClock
+) -> None:
+    await factory.wallet(100)
+    clock.advance(days=40)
+    await build_views(services)
+    month = first_of_month(services.ledger.calendar.local(clock.now_ms()).date(), -1).isoformat()[:7]
+    answer = await service.post("/v1/closings", {"month": month})
+    assert answer.status_code == 201, answer.text
+    assert run(PROGRAMS[3], text=answer.text).stdout == f"holds {month} {answer.json()['sha256']}\n"
+    changed = answer.text.replace('"closing":100', '"closing":101')
+    assert run(PROGRAMS[3], text=changed).stdout.startswith("BROKEN")
 
 
 @pytest.mark.parametrize("law", LAWS)

@@ -14,6 +14,8 @@ from guerdon.access.token_keys import TokenKeys
 from guerdon.campaigns.domain import ShopEvent
 from guerdon.collections import SEALED_FIELDS
 from guerdon.crypto.sealing import MasterKeys
+from guerdon.exports.lists import LISTS
+from guerdon.exports.models import EXPORT_JOBS
 from guerdon.http.cursor import encode_cursor
 from guerdon.ledger.contention import CONTENTION_LEASES, QUEUE_ID
 from guerdon.ledger.jobs import sweep
@@ -289,6 +291,58 @@ async def use_simulations(service: Caller, services: Services, factory: Factory)
     await sent(service.post(f"{path}/cancel", key=None))
 
 
+async def use_exports(service: Caller, services: Services, factory: Factory, clock: ManualClock) -> None:
+    """Of every list and a report, with and without each filter; one is withdrawn, one deleted, one expires, and one stays."""
+    wallet = await factory.wallet(5)
+    offer = await factory.offer()
+    filters: list[dict[str, Any]] = [
+        {"list": "entries", "query": {"wallet": wallet}}, {"list": "wallets", "query": {"asset": "PTS"}},
+        {"list": "events", "query": {"type": "purchase"}}, {"list": "vouchers", "query": {"offer": offer}},
+        {"list": "campaigns", "query": {"status": "draft"}}, {"report": "roll-forward", "query": {"asset": "PTS"}},
+    ]  # fmt: skip
+    bodies = [{"list": name} for name in LISTS] + filters
+    made: list[str] = []
+    for body in bodies:
+        made.append((await sent(service.post("/v1/exports", body, key=None), 202))["id"])
+        await services.exporter.work(1)
+    await sent(service.get(f"/v1/exports/{made[0]}/file"))
+    page = await sent(service.get("/v1/exports", limit=1))
+    await sent(service.get("/v1/exports", limit=1, cursor=page["next_cursor"]))
+    await sent(service.get(f"/v1/exports/{made[0]}"))
+    await sent(service.delete(f"/v1/exports/{made[0]}"))
+    await sent(service.post(f"/v1/members/{await factory.member()}/erase", key=None))
+    clock.advance(days=1)
+    left = (await sent(service.post("/v1/exports", {"list": "wallets"}, key=None), 202))["id"]
+    await services.exporter.work(1)
+    jobs = services.database.raw[EXPORT_JOBS]
+    await jobs.update_one({"_id": made[1]}, {"$set": {"status": "deleted"}})
+    assert await services.exporter.remove_due() == len(made) - 1
+    assert (await sent(service.get(f"/v1/exports/{left}")))["status"] == "done"
+    await jobs.update_one({"_id": left}, {"$set": {"epoch": 2}, "$unset": {"ended_at": ""}})
+
+
+async def use_segments(service: Caller, services: Services, factory: Factory) -> None:
+    """Of members with refunded purchases and attributes."""
+    member = await factory.member()
+    order = await sent(service.post("/v1/events", factory.event(member={"id": member}), key=None), 201)
+    refund = factory.event(member={"id": member}, type="refund", refund_of=order["id"], amount=100)
+    await sent(service.post("/v1/events", refund, key=None), 201)
+    path = "/v1/segments/british"
+    for condition in ("true", "member.attributes.country == 'GB'"):
+        await sent(service.put(path, {"condition": condition}))
+    for _ in range(2):
+        run = await sent(service.post(f"{path}/refresh", key=None), 202)
+        await services.segment_runner.work()
+    assert (await sent(service.get(f"/v1/segment-runs/{run['id']}")))["status"] == "done"
+    for listed in ("/v1/segments", "/v1/segment-runs"):
+        page = await sent(service.get(listed, limit=1))
+        await sent(service.get(listed, limit=1, cursor=page["next_cursor"]))
+    await sent(service.get(path))
+    await sent(service.get("/v1/segments/new/members"))
+    await sent(service.get(f"/v1/members/{member}"))
+    await sent(service.delete(path), 204)
+
+
 async def use_finance(service: Caller, services: Services) -> None:
     """Close two months: the second contains the digest of the first, and its figures begin with those of the first."""
     await build_views(services)
@@ -313,6 +367,8 @@ async def use_reports(service: Caller, services: Services, factory: Factory) -> 
         body = {"amount": 5, "source": "promotional", "expires_in_days": 3}
         await sent(service.post(f"/v1/wallets/{wallet}/credit", body), 201)
     await build_views(services)
+    spent = await sent(service.post(f"/v1/wallets/{wallet}/debit", {"amount": 1}), 201)
+    await sent(service.get(f"/v1/transactions/{spent['id']}/sources"))
     reports = "/v1/reports"
     await sent(service.get(reports))
     await sent(service.get("/docs/reports"))
@@ -325,6 +381,11 @@ async def use_reports(service: Caller, services: Services, factory: Factory) -> 
     await sent(service.get(f"{reports}/expiring", asset="PTS", cursor=page["next_cursor"]))
     for by in ("earned", "spent"):
         await sent(service.get(f"{reports}/leaderboard", asset="PTS", by=by))
+    campaign, offer = await factory.campaign(), await factory.offer(stock=0)
+    await sent(service.post(f"/v1/offers/{offer}/redeem", {"member_id": wallet.partition(":")[0]}), 409)
+    await services.refusals.write()
+    for name in ("campaigns", f"campaigns/{campaign}", "offers", f"offers/{offer}", "members"):
+        await sent(service.get(f"{reports}/{name}"))
 
 
 async def use_operations(anonymous: Caller, service: Caller, services: Services) -> None:

@@ -17,7 +17,7 @@ TEXTS = {
     "currency": "GBP", "scopes": "wallets:read", "audience": "true", "condition": "true",
     "event_type": "delivered", "event_types": "purchase", "type": "purchase", "expression": "1", "percent": "2.5", "tier_multipliers": "2", "group": "sale", "refund_of": "order-0", "confirms": "order-0",
     "member_id": NOBODY, "images": "https://1.1.1.1/cup.png", "code_pattern": "##########-##########", "eligibility": "true", "tiers": "gold", "sku": "85123A",
-    "unit_cost": "0.5", "report": "roll-forward", "starts": "09:00", "ends": "17:00", "Tier.code": "gold", "ReferralCreate.code": "R0NdVkGqZzCbhfcUPYcEVDa",
+    "unit_cost": "0.5", "value_per_point": "1", "cost_per_point": "0.5", "redemption_rate": "0.97", "valid_from": "2098-01", "month": "2025-01", "report": "roll-forward", "starts": "09:00", "ends": "17:00", "Tier.code": "gold", "ReferralCreate.code": "R0NdVkGqZzCbhfcUPYcEVDa",
     "reservation": f"hld_{NOBODY}:uses.vch_{NOBODY[4:]}:1", "use": f"txn_{NOBODY}:uses.vch_{NOBODY[4:]}:1",
     "pattern": "##########-##########", "hold": f"hld_{NOWHERE}:1", "transaction": f"txn_{NOWHERE}:1",
     **{f"{kind}.{name}": asset for kind in ("ExchangeCreate", "QuoteCreate") for name, asset in (("from", "PTS"), ("to", "GBP"))},

@@ -32,7 +32,7 @@ REFERENCES = {
 """Fields of bodies that name what belongs to a member."""
 PLAIN = {
     "account", "asset", "attributes", "audience", "categories", "category", "code", "code_pattern", "condition", "currency", "current_password", "description", "device_token", "email",
-    "eligibility", "images", "tiers", "query", "report",
+    "eligibility", "images", "tiers", "query", "report", "value_per_point", "cost_per_point", "redemption_rate", "valid_from", "month",
     "event_type", "event_types", "expression", "external_id", "group", "id", "key", "kind", "metadata", "name", "new_password", "password", "reason", "ends", "percent", "quantity", "reference", "refresh_token", "refund_of", "confirms", "scopes", "sku", "skus", "starts",
     "tier_multipliers", "to", "token", "type", "unit_cost",
     "pattern", "reservation", "use",  # the last two of the voucher in the path, and looked for on its account alone

@@ -39,13 +39,24 @@ CURSORS = [
 
 @pytest_asyncio.fixture
 async def scene(scene: Scene, factory: Factory) -> Scene:
-    """With an offer, which has a list of its own and belongs to nobody."""
-    ids = {**scene.ada.ids, "offer_id": await factory.offer()}
+    """With an offer and a segment, which have lists of their own and belong to nobody."""
+    ids = {**scene.ada.ids, "offer_id": await factory.offer(), "segment": "champions"}
     return scene._replace(ada=scene.ada._replace(ids=ids))
 
 
 def lists(scene: Scene) -> list[Route]:
-    return [route for route in scene.routes if "limit" in parameters(route)]
+    """Lists with cursors. A report may have a `limit` too: tests/api/test_reports_money.py."""
+    return [route for route in scene.routes if "limit" in parameters(route) and route.operation.tag != "reports"]
+
+
+REQUIRED = {"asset": "PTS", "month": "2026-01"}
+"""Good values of parameters without which a report does not answer."""
+
+
+def good_parameters(route: Route, without: str) -> dict[str, str]:
+    """What a route needs besides one parameter that is wrong."""
+    fields = mi.type_info(route.operation.query).fields
+    return {field.encode_name: REQUIRED[field.encode_name] for field in fields if field.required and field.encode_name != without}
 
 
 async def test_page_size_is_bounded(scene: Scene) -> None:
@@ -70,8 +81,9 @@ async def test_null_as_a_parameter_does_not_remove_its_filter(scene: Scene) -> N
     for route in [route for route in scene.routes if route.operation.query is not None]:
         for field in mi.type_info(route.operation.query).fields:
             if not any(isinstance(kind, mi.StrType) and kind.pattern is None for kind in alternatives(field.type)):
+                good = "".join(f"&{name}={value}" for name, value in good_parameters(route, field.encode_name).items())
                 answer = await scene.caller_of(route).send(
-                    route.method, f"{route.url_of(scene.ada.ids)}?{field.encode_name}=null", b""
+                    route.method, f"{route.url_of(scene.ada.ids)}?{field.encode_name}=null{good}", b""
                 )
                 if answer.status_code == 200:
                     assert answer.json()["items"] == [], (route.path, field.encode_name)
@@ -122,7 +134,21 @@ async def pages(scene: Scene, route: Route) -> list[object]:
     raise AssertionError(f"{route.path} does not end")
 
 
-FREE_TEXTS = {"cursor", "external_id", "from", "to", "effective_from", "effective_to", "at", "reference", "offer", "place"}
+FREE_TEXTS = {
+    "cursor",
+    "external_id",
+    "from",
+    "to",
+    "effective_from",
+    "effective_to",
+    "at",
+    "reference",
+    "offer",
+    "place",
+    "asset",
+    "month",
+    "wait_for",
+}
 """Query parameters that take any text of a form. All others take one of a few values, a number, or true and false."""
 
 
@@ -137,7 +163,8 @@ async def test_a_parameter_of_a_few_values_names_them(scene: Scene) -> None:
                 assert name in FREE_TEXTS or not any(isinstance(each, mi.StrType) for each in kinds), (route.path, name)
                 continue
             for wrong in ("nonsense", "", literals[0].upper(), f"{literals[0]} "):
-                answer = await scene.caller_of(route).get(route.url_of(scene.ada.ids), **{name: wrong})
+                parameters_of_route = {**good_parameters(route, name), name: wrong}
+                answer = await scene.caller_of(route).get(route.url_of(scene.ada.ids), **parameters_of_route)
                 [fault] = problem(answer, 422, "validation")["errors"]
                 assert fault == {"pointer": name, "detail": f"must be one of: {', '.join(literals)}"}, (route.path, name)
             seen.setdefault(name, set()).add(route.path)

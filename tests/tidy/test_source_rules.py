@@ -123,7 +123,7 @@ def test_no_registry_addresses_and_no_machine_paths() -> None:
 
 
 def test_every_dependency_is_pinned_with_hashes() -> None:
-    for name in ("runtime.txt", "build.txt", "dev.txt", "mongod.txt"):
+    for name in ("runtime.txt", "exports.txt", "build.txt", "dev.txt", "mongod.txt"):
         text = (ROOT / "requirements" / name).read_text(encoding="utf-8").replace("\\\n", " ")
         lines = [line for line in text.splitlines() if line and not line.startswith("#")]
         assert lines

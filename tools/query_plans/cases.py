@@ -12,7 +12,7 @@ from guerdon.ledger.references import reference_keys
 from guerdon.simulated_clock.models import CLOCK_ID
 from guerdon.tiers.models import PROGRAMME, WALK
 from guerdon.verification.lookups import BATCH
-from tools.query_plans import code_sample, finance, money, proofs, timeline, voucher_sample
+from tools.query_plans import activity, code_sample, exports, finance, money, proofs, segments, timeline, voucher_sample
 from tools.query_plans.plans import Parameters
 from tools.query_plans.sample import (
     ACTOR,
@@ -50,9 +50,12 @@ def cases_of(sample: Sample) -> Cases:
     yield from _tiers(sample)
     yield from voucher_sample.cases(sample.hot.owner, sample.quiet[0].owner)
     yield from code_sample.cases()
+    yield from segments.cases([each.owner for each in sample.quiet[:IDS_MAX]], [event_of(2), event_of(4)])
     yield from finance.cases()
     yield from money.cases()
+    yield from activity.cases()
     yield from _simulations(sample)
+    yield from exports.export_cases(sample)
     yield from timeline.cases(
         sample.quiet[0].owner, UNKNOWN_MEMBER, [refund_of(each.owner) for each in sample.quiet[:100]], START_MS + 2
     )
@@ -254,6 +257,7 @@ def _history(sample: Sample) -> Cases:
     yield "entries.probe", "first step", {"ids": steps, "owner": hot.owner}
     yield "entries.probe", "last step", {"ids": [entry_id(hot.id, middle + part) for part in range(1, WAYS)], "owner": hot.owner}
     yield "entries.statement", "a batch in the middle", _span(hot, middle, middle + STATEMENT - 1)
+    yield "entries.sources", "a quiet wallet", _span(quiet, 1, quiet.seq)
     yield "entries.stream", "nothing new", _span(hot, hot.seq, _LAST_SEQ, limit=100)
     yield "entries.stream", "resumed 1,000 entries before the end", _span(hot, max(0, hot.seq - 1000), _LAST_SEQ, limit=100)
 

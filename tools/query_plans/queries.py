@@ -22,9 +22,12 @@ from guerdon.sessions.models import SESSIONS
 from guerdon.simulated_clock.models import CLOCKS
 from guerdon.verification.checkpoints import CHECKPOINTS
 from guerdon.verification.rows import ENTRY_ROW_FIELDS
+from guerdon.views.entries import FOLDED_FIELDS
 from guerdon.wallets.models import ASSETS
 from guerdon.workers.models import LEASES
+from tools.query_plans.activity import ACTIVITY_QUERIES
 from tools.query_plans.codes import CODE_QUERIES
+from tools.query_plans.exports import EXPORT_QUERIES
 from tools.query_plans.finance import FINANCE_QUERIES
 from tools.query_plans.money import MONEY_QUERIES
 from tools.query_plans.notation import (
@@ -47,6 +50,7 @@ from tools.query_plans.notation import (
 from tools.query_plans.pos import POS_QUERIES
 from tools.query_plans.privacy import PRIVACY_QUERIES
 from tools.query_plans.proofs import PROOF_QUERIES
+from tools.query_plans.segments import SEGMENT_QUERIES
 from tools.query_plans.shapes import AGGREGATE, DELETE, FIND_AND_MODIFY
 from tools.query_plans.simulations import SIMULATION_QUERIES
 from tools.query_plans.tiers import TIER_QUERIES
@@ -277,6 +281,12 @@ HISTORY = [
         "GET /v1/transactions/{transaction_id}, reverse, bulk",
         find(ENTRIES, {**IDS, "owner": {"$in": ":owners"}}),
     ),
+    Query(
+        "entries.sources",
+        "request",
+        "GET /v1/transactions/{transaction_id}/sources",
+        find(ENTRIES, SPAN, sort=UP, fields=[*FOLDED_FIELDS, "owner"]),
+    ),
     Query("entries.page", "request", "GET /v1/wallets/{wallet_id}/entries", find(ENTRIES, SPAN, sort=DOWN, limit=True)),
     Query(
         "entries.kind",
@@ -493,10 +503,13 @@ QUERIES = {
         *VOUCHER_QUERIES,
         *POS_QUERIES,
         *CODE_QUERIES,
+        *SEGMENT_QUERIES,
         *FINANCE_QUERIES,
         *MONEY_QUERIES,
         *SIMULATION_QUERIES,
+        *EXPORT_QUERIES,
         *TIMELINE_QUERIES,
+        *ACTIVITY_QUERIES,
         *JOBS,
         *VERIFY,
         *PROOF_QUERIES,

@@ -21,6 +21,7 @@ from guerdon.collections import INDEXES
 from guerdon.database import Database, Document
 from guerdon.errors import StartupRefused
 from guerdon.exchanges.models import RATE_VERSIONS, RATES
+from guerdon.exports.models import EXPORT_CHUNKS, EXPORT_JOBS
 from guerdon.ledger.contention import CONTENTION_LEASES, QUEUE_ID
 from guerdon.ledger.expiry import HOLD_DOCUMENTS
 from guerdon.ledger.models import (
@@ -49,7 +50,7 @@ from guerdon.tiers.models import PROGRAMME, TIER_CHANGES, TIER_SET_VERSIONS, TIE
 from guerdon.verification.checkpoints import CHECKPOINTS
 from guerdon.wallets.models import ASSETS, WALLET
 from guerdon.workers.models import LEASES
-from tools.query_plans import finance, money
+from tools.query_plans import activity, finance, money, segments
 from tools.query_plans.code_sample import batches
 from tools.query_plans.voucher_sample import VOUCHERS_EACH, VOUCHERS_OF_HOT, offers, vouchers
 
@@ -238,6 +239,7 @@ class _Generator:
             yield REVERSALS, {"_id": transaction_id(wallet.id, 1), "owner": owner, "reversed": 1, "at": NOW_MS}
             if asset == "PTS":
                 yield MEMBER_STATES, _member_state(owner, number)
+                yield from segments.rows_of(owner, number)
                 for change in range(1, 4):
                     yield TIER_CHANGES, {"_id": f"{owner}#{change:06}", "owner": owner, "after": "gold", "at": START_MS}
                 yield REFUNDS, {"_id": refund_of(owner), "owner": owner, "count": 1, "amount": 1, "taken": {}}
@@ -420,6 +422,10 @@ def campaign_of(number: int) -> str:
     return f"cmp_{number:032x}"
 
 
+def export_of(number: int) -> str:
+    return f"exp_{number:032x}"
+
+
 def simulation_of(number: int) -> str:
     return f"sim_{number:032x}"
 
@@ -431,7 +437,7 @@ def _member_state(owner: str, number: int) -> Document:
 
 
 CAMPAIGN_COUNT, CAMPAIGNS_ACTIVE = 1000, 20
-SIMULATION_COUNT = 200
+SIMULATION_COUNT, EXPORT_COUNT = 200, 300
 
 
 def _fixed() -> Iterator[tuple[str, Document]]:
@@ -451,8 +457,10 @@ def _fixed() -> Iterator[tuple[str, Document]]:
         yield SERVICE_KEYS, {"_id": f"key{number:03}", "name": "a key", "created_at": START_MS + number, "revoked_at": None}
         yield AUDIT, {"_id": number + 1, "at": START_MS + number, "phase": "asked", "actor": "terminal", "action": "keys create"}
         yield CHECKPOINTS, {"_id": number + 1, "jws": "not a signature", "made_at": START_MS + number}
+    yield from segments.fixed_rows()
     yield from finance.fixed_rows()
     yield from money.fixed_rows()
+    yield from activity.fixed_rows()
     yield LOOKUP_KEYS, {"_id": "claims", "wrapped": sealed_of("claims"), "created_at": START_MS}
     yield TIER_SETS, {"_id": PROGRAMME, "owner": PROGRAMME, "count": 3, "versions": []}
     yield TIER_SETS, {"_id": WALK, "version": 3, "after": None}
@@ -463,5 +471,29 @@ def _fixed() -> Iterator[tuple[str, Document]]:
     for number in range(100):
         yield SIMULATED_MEMBERS, {"_id": f"{simulation_of(0)}/{number:03}", "got": [number, 0, number, 0]}
         yield SIMULATED_PURCHASES, {"_id": f"{simulation_of(0)}/{event_of(number)}", "awards": []}
+    yield from _exports()
     for name in ("sweep", "checkpoint"):
         yield LEASES, {"_id": name, "holder": "wrk_1", "expires_at": NOW_MS, "due_at": NOW_MS, "failures": 0, "last_run_at": 0}
+
+
+def _exports() -> Iterator[tuple[str, Document]]:
+    """Yield exports: a tenth is open, and most of the others have a file, some of them with members."""
+    for number in range(EXPORT_COUNT):
+        row: Document = {
+            "_id": export_of(number),
+            "created_by": ACTOR,
+            "epoch": 1,
+            "stored": 100,
+            "wrapped": sealed_of(export_of(number)),
+        }
+        if number % 10 == 0:
+            yield EXPORT_JOBS, {**row, "status": "waiting", "lane": number % 3}
+        elif number % 3 == 0:
+            yield EXPORT_JOBS, {**row, "status": "expired", "remove_at": to_datetime(NOW_MS + number)}
+        else:
+            members = {"members": True} if number % 30 == 1 else {}
+            yield (
+                EXPORT_JOBS,
+                {**row, "status": "done", "due_at": NOW_MS + number, "remove_at": to_datetime(NOW_MS + number), **members},
+            )
+            yield EXPORT_CHUNKS, {"_id": f"{export_of(number)}/000001/00000000", "data": b"sealed"}

@@ -18,16 +18,19 @@ from pymongo.asynchronous.database import AsyncDatabase
 
 from guerdon.audit_log.models import AUDIT
 from guerdon.campaigns.domain import EVENTS, MEMBER_STATES
+from guerdon.campaigns.member_segments import MEMBER_SEGMENTS
 from guerdon.campaigns.models import CAMPAIGNS
 from guerdon.clock import to_datetime
 from guerdon.database import Database, Document
 from guerdon.errors import StartupRefused
+from guerdon.exports.models import EXPORT_JOBS
 from guerdon.ledger.models import REFUSAL
 from guerdon.ledger.store import ACCOUNTS, ENTRIES
 from guerdon.members.models import CLAIMS
 from guerdon.offers.models import OFFERS
 from guerdon.outbox import OUTBOX
 from guerdon.password_reset.models import RESETS
+from guerdon.segments.models import RFM_GROUPS, SEGMENT_RUNS, SEGMENTS
 from guerdon.sessions.models import SESSIONS
 from guerdon.simulations.models import SIMULATIONS
 from guerdon.vouchers.codes.models import CODE_BATCHES
@@ -129,6 +132,10 @@ def _simulations(rng: random.Random, rows: list[Document]) -> Batch:
     return [{"q": {"_id": row["_id"]}, "u": {"$set": {"lane": rng.randrange(3), "tries": rng.randrange(3)}}} for row in rows]
 
 
+def _exports(rng: random.Random, rows: list[Document]) -> Batch:
+    return [{"q": {"_id": row["_id"]}, "u": {"$set": {"lane": rng.randrange(3), "due_at": rng.randrange(10**12)}}} for row in rows]
+
+
 def _new_records(rng: random.Random, rows: list[Document]) -> Batch:
     return [{**row, "_id": rng.getrandbits(62)} for row in rows]
 
@@ -149,6 +156,18 @@ def _new_vouchers(rng: random.Random, rows: list[Document]) -> Batch:
 
 def _changed_status(rng: random.Random, rows: list[Document]) -> Batch:
     return [{"q": {"_id": row["_id"]}, "u": {"$set": {"status": rng.choice(["active", "paused"])}}} for row in rows]
+
+
+def _deleted_segments(rng: random.Random, rows: list[Document]) -> Batch:
+    return [{"q": {"_id": row["_id"]}, "u": {"$set": {"status": rng.choice(["active", "deleted"])}}} for row in rows]
+
+
+def _opened_runs(rng: random.Random, rows: list[Document]) -> Batch:
+    return [{"q": {"_id": row["_id"]}, "u": {"$set": {"open": True, "page": rng.randrange(10**6)}}} for row in rows]
+
+
+def _assigned(rng: random.Random, rows: list[Document]) -> Batch:
+    return [{"q": {"_id": row["_id"]}, "u": {"$set": {"segments": [rng.choice(RFM_GROUPS)]}}} for row in rows]
 
 
 def _new_codes(rng: random.Random, rows: list[Document]) -> Batch:
@@ -180,6 +199,14 @@ WRITES: dict[str, tuple[Write, ...]] = {
     "events.timeline": (Write(EVENTS, "record an event", _new_events, {}),),
     "simulations.open": (Write(SIMULATIONS, "take up a simulation", _simulations, {}),),
     "simulations.expiry": (Write(SIMULATIONS, "take up a simulation", _simulations, {}),),
+    **{
+        f"export_jobs.{index}": (Write(EXPORT_JOBS, "take up an export", _exports, {}),)
+        for index in ("open", "due", "members", "expiry")
+    },
+    "segments.status": (Write(SEGMENTS, "delete a segment", _deleted_segments, {}),),
+    "segment_runs.open": (Write(SEGMENT_RUNS, "begin a run", _opened_runs, {}),),
+    "segment_runs.day": (Write(SEGMENT_RUNS, "begin a run", _opened_runs, {}),),
+    "member_segments.segment": (Write(MEMBER_SEGMENTS, "assign segments", _assigned, {"segments": {"$exists": True}}),),
     "audit.about": (Write(AUDIT, "write a record", _new_records, {"about": {"$exists": True}}),),
     "standings.due_at": (
         Write(MEMBER_STATES, "count a purchase", _purchases, {}),

@@ -5,6 +5,7 @@ Conditions are compiled and checked for type BOOL and for known field names when
 """
 
 import re
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
@@ -18,7 +19,11 @@ EVENT_FIELDS = frozenset({"id", "type", "amount", "currency", "items", "attribut
 PERSONAL_FIELDS = frozenset({"external_id", "attributes", "birthday_today", "birthday_month"})
 MEMBER_STATE_FIELDS = frozenset({"tier", "segments", "first_purchase", "days_since_last", "referred"})
 MEMBER_FIELDS = PERSONAL_FIELDS | MEMBER_STATE_FIELDS | {"id"}
+SEGMENT_FIELDS = frozenset({"purchases", "rfm"})
+"""Fields of the member that only the condition of a segment can read."""
+RFM_FIELDS = frozenset({"group", "recency", "frequency", "monetary", "days", "purchases", "spent"})
 _FIELDS = {"event": EVENT_FIELDS, "member": MEMBER_FIELDS}
+_FIELDS_OF_SEGMENTS = {"event": frozenset[str](), "member": MEMBER_FIELDS | SEGMENT_FIELDS}
 # Comments, and string literals in every form of CEL. An unterminated literal matches to the end of its line or of the source, without
 # backtracking (`*+`); the compiler reports it.
 _STRINGS = re.compile(
@@ -32,6 +37,7 @@ _STRINGS = re.compile(
 )
 _ACCESS = re.compile(r"(?<!\w)(?<![\w)\]}]\.)(event|member)\.([A-Za-z_]\w*)")
 """A dot before a variable (`.event.amount`) has no effect, unless an expression precedes the dot."""
+_RFM_ACCESS = re.compile(r"\bmember\.rfm\.([A-Za-z_]\w*)")
 _MEMBER = re.compile(r"\bmember\b(?:\.([A-Za-z_]\w*))?")
 _FLAGS = frozenset({"member.first_purchase", "member.birthday_today", "member.birthday_month", "member.referred"})
 """Fields that are a condition on their own. The engine learns the type of a field only at evaluation."""
@@ -65,7 +71,7 @@ class _Compiled:
         read = set(_MEMBER.findall(self._code))
         self.source = source
         # An expression that uses the whole member, as in `member["tier"]`, may read any field.
-        self.reads_member = not read <= MEMBER_STATE_FIELDS
+        self.reads_member = not read <= MEMBER_STATE_FIELDS | SEGMENT_FIELDS
         self.reads_member_state = not read.isdisjoint({"", *MEMBER_STATE_FIELDS})
         self._expression = expression
 
@@ -195,6 +201,19 @@ def compile_eligibility(source: str, pointer: str) -> Condition:
     return _condition(source, _compile(source, pointer, _environment_of_members()), pointer)
 
 
+@lru_cache(maxsize=_COMPILED_MAX)
+def compile_segment(source: str, pointer: str) -> Condition:
+    """Compile and check the condition of a segment, like an eligibility, which can also read `member.purchases` and `member.rfm`.
+
+    Raises:
+        Validation: the condition does not compile, is not of type bool, or names another variable or an unknown field.
+    """
+    for field in _RFM_ACCESS.findall(_code_of(source)):
+        if field not in RFM_FIELDS:
+            raise Validation.at(pointer, f"member.rfm.{field} does not exist; member.rfm has {', '.join(sorted(RFM_FIELDS))}")
+    return _condition(source, _compile(source, pointer, _environment_of_members(), _FIELDS_OF_SEGMENTS), pointer)
+
+
 def _condition(source: str, expression: Any, pointer: str) -> Condition:
     if expression.return_type() != cel.Type.BOOL and _code_of(source).strip() not in _FLAGS:
         kind = expression.return_type().name()
@@ -216,10 +235,10 @@ def compile_formula(source: str, pointer: str) -> Formula:
     return Formula(source, expression)
 
 
-def _compile(source: str, pointer: str, environment: Any) -> Any:
+def _compile(source: str, pointer: str, environment: Any, fields: Mapping[str, frozenset[str]] = _FIELDS) -> Any:
     for name, field in _ACCESS.findall(_code_of(source)):
-        if field not in _FIELDS[name]:
-            raise Validation.at(pointer, f"{name}.{field} does not exist; {name} has {', '.join(sorted(_FIELDS[name]))}")
+        if field not in fields[name] and fields[name]:
+            raise Validation.at(pointer, f"{name}.{field} does not exist; {name} has {', '.join(sorted(fields[name]))}")
     try:
         return environment.compile(source)
     except (RuntimeError, ValueError) as error:

@@ -20,8 +20,8 @@ class TierStep(Struct, frozen=True):
 
 
 EVENTS, REFUNDS, EXPIRED_LOTS, MEMBER_STATES = "events", "refunds", "expired_lots", "standings"
-EVENT_VOIDS = "event_voids"
-"""Collections of recorded events, of `PurchaseRefunds`, of `ExpiredLot` and of `MemberState`."""
+EVENT_VOIDS, TIER_CHANGES = "event_voids", "tier_changes"
+"""Collections of recorded events, of `PurchaseRefunds`, of `ExpiredLot` and of `MemberState`; of voids, and of changes of tier."""
 REFERRERS = "referrer:"
 """Prefix of the asset in the key of a referrer's wallet."""
 PURCHASE, REFUND = "purchase", "refund"
@@ -336,6 +336,8 @@ class EvaluationInputs(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Time zone of the programme."""
     place: int = 0
     """Position among the events of the same commit, which have the same time."""
+    segments: tuple[str, ...] = ()
+    """Segments of the member at the time of the commit. Left out for a member without segments, as in all earlier events."""
 
 
 class MemberState(Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -257,7 +257,7 @@ def member_facts(subject: Subject, event: ShopEvent, inputs: EvaluationInputs, c
         "birthday_month": birthday.month,
         "referred": inputs.referrer is not None,
         "tier": inputs.tier or "",
-        "segments": [],
+        "segments": list(inputs.segments),
         "first_purchase": event.type == PURCHASE and inputs.purchases == 0,
         "days_since_last": -1 if last is None else max(0, (event.occurred_at - last) // DAY_MS),
     }

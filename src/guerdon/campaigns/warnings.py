@@ -28,6 +28,7 @@ _COMPARED_BACK = re.compile(rf"(-?[0-9]{{1,18}})\s*(<=|>=|==|<|>)\s*({'|'.join(m
 _MIRRORED = {"<": ">", ">": "<", "<=": ">=", ">=": "<=", "==": "=="}
 _EQUAL = re.compile(rf"({_TEXTS})\s*==\s*({_TEXT})")
 _ONE_OF = re.compile(rf"({_TEXTS})\s+in\s+\[\s*((?:{_TEXT})(?:\s*,\s*(?:{_TEXT}))*)\s*\]")
+_ANY_SEGMENT = re.compile(rf"({_TEXT})\s+in\s+member\.segments\b")
 _ANY_TIER = re.compile(rf"\bmember\.tier\s*[!=]=\s*({_TEXT})")
 
 
@@ -38,6 +39,8 @@ class KnownNames(Struct, frozen=True):
     """Codes of the tiers in force and of those that follow."""
     event_types: frozenset[str] = frozenset()
     """Types of recent events."""
+    segments: frozenset[str] = frozenset()
+    """Names of the segments."""
 
 
 ReadKnownNames = Callable[[], Awaitable[KnownNames]]
@@ -52,7 +55,12 @@ def warnings_of_member_rules(
     expressions: Sequence[tuple[str, str]], tiers: Sequence[tuple[str, str]], known: KnownNames
 ) -> list[DefinitionWarning]:
     """Return the warnings about expressions over the member and about tier codes, each with its pointer."""
-    found = [*_unknown_tiers(tiers, known.tiers), *_unknown_tiers_in(expressions, known.tiers), *_never_true(expressions, {})]
+    found = [
+        *_unknown_tiers(tiers, known.tiers),
+        *_unknown_tiers_in(expressions, known.tiers),
+        *_unknown_segments_in(expressions, known.segments),
+        *_never_true(expressions, {}),
+    ]
     return found[:WARNINGS_MAX]
 
 
@@ -67,6 +75,7 @@ def _warnings_of_campaign(body: CampaignCreate, known: KnownNames) -> Iterator[D
     yield from _unknown_tiers([(f"/tier_multipliers/{code}", code) for code in body.tier_multipliers], known.tiers)
     expressions = (("/audience", body.audience), ("/condition", body.condition))
     yield from _unknown_tiers_in(expressions, known.tiers)
+    yield from _unknown_segments_in(expressions, known.segments)
     yield from _never_true(expressions, {"event.type": frozenset(body.event_types)})
 
 
@@ -90,6 +99,14 @@ def _unknown_tiers_in(expressions: Sequence[tuple[str, str]], known: Collection[
     for pointer, source in expressions:
         codes = dict.fromkeys(text[1:-1] for text in _ANY_TIER.findall(source))
         yield from _unknown_tiers([(pointer, code) for code in codes if code], known)
+
+
+def _unknown_segments_in(expressions: Sequence[tuple[str, str]], known: Collection[str]) -> Iterator[DefinitionWarning]:
+    """Yield a warning for each name that an expression looks for in `member.segments` and that no segment has."""
+    for pointer, source in expressions:
+        for name in dict.fromkeys(text[1:-1] for text in _ANY_SEGMENT.findall(source)):
+            if name not in known:
+                yield DefinitionWarning(pointer, f"no segment has the name {name}{_suggestion(name, known)}")
 
 
 # --- conditions -----------------------------------------------------------------------------------------------------

@@ -19,6 +19,7 @@ from guerdon.cli.close import close_month
 from guerdon.cli.database import check_profile, own_or_embedded, run_on_database
 from guerdon.cli.demo import ensure_demo
 from guerdon.cli.erasures import erasures_app
+from guerdon.cli.export import export
 from guerdon.cli.key_files import checkpoint_file, checkpoint_key, master_keys, own_token_keys
 from guerdon.cli.replay import EXIT_LEFT_OUT, replay
 from guerdon.cli.replay_decision import replay_decision
@@ -67,6 +68,7 @@ app.command("close")(close_month)
 app.command("replay")(replay)
 app.command("replay-decision")(replay_decision)
 app.command("simulate")(simulate)
+app.command("export")(export)
 app.command("worker")(worker)
 keys_app.command("create")(service_keys.create_key)
 keys_app.command("list")(service_keys.list_keys)

@@ -23,7 +23,7 @@ from guerdon.config import Settings, environment_of, load
 from guerdon.errors import StartupRefused
 from guerdon.logs import adopt_libraries, make_logger
 from guerdon.server import follow_clocks
-from guerdon.wiring.jobs import POOLS_WITHOUT_JOBS, Pool, projector_of, runner_of
+from guerdon.wiring.jobs import POOLS_WITHOUT_JOBS, Pool, projector_of, report_runner_of, runner_of
 from guerdon.wiring.services import open_services
 
 RESTART_SECONDS_MIN, RESTART_SECONDS_MAX = 1.0, 30.0
@@ -35,7 +35,7 @@ PoolOption = Annotated[
     Pool,
     typer.Option(
         "--pool",
-        help="Work of this process: jobs of the ledger and of rewards, views for reports, webhooks, imports, or all of it.",
+        help="Work of this process: jobs of the ledger and of rewards, views for reports and exports, webhooks, imports, or all of it.",
     ),
 ]
 ParentPid = Annotated[int | None, typer.Option("--parent-pid", hidden=True, help="Stop when this process ends.")]
@@ -94,6 +94,7 @@ async def _run_pool(settings: Settings, pool: Pool, *, handle_interrupts: bool) 
             group.create_task(runner_of(services, settings, log).run(stopping))
         if pool in {Pool.VIEWS, Pool.ALL}:
             group.create_task(projector_of(services, log).run(stopping))
+            group.create_task(report_runner_of(services, log).run(stopping))
         typer.echo("ready worker")
         await stopping.wait()
 

@@ -26,6 +26,7 @@ from guerdon.campaigns.domain import (
 )
 from guerdon.campaigns.engine import ENGINE
 from guerdon.campaigns.evaluation import Evaluation, Evaluator, LiveCampaign, Subject, reads_referrer
+from guerdon.campaigns.member_segments import segment_refs, segments_of
 from guerdon.campaigns.models import Campaign
 from guerdon.campaigns.outcome import EventOutcome, award_of, clawback_award, event_outcome, refunds_at_arrival
 from guerdon.campaigns.purchase_history import last_purchase_before, with_purchase
@@ -244,7 +245,7 @@ class EventRecorder:
                 owners.add(cap.owner)
         documents = [DocumentRef(EVENTS, event.id, owner), TIERS_REF]
         if owner:
-            documents.append(member_state_ref(owner))
+            documents += [member_state_ref(owner), *segment_refs(owner)]
         if request.subject.unproven:
             documents.append(DocumentRef(MEMBERS, owner, owner))
         if event.type == PURCHASE:
@@ -294,6 +295,7 @@ class EventRecorder:
             achieved=self._achieved(state) if self._late else {},
             person=request.subject.sealed,
             before=_refunds_at_arrival(event, request.owner, view),
+            segments=segments_of(request.owner, view),
         )
         evaluator = Evaluator(event, request.subject, inputs, request.calendar)
         evaluations = [self._early.get(live.campaign.id) or evaluator.evaluate(live) for live in request.campaigns]

@@ -105,6 +105,8 @@ class InputsView(Struct, frozen=True):
     """Amount refunded earlier of the purchase, in minor units. Null: no refund was recorded."""
     personal: bool
     """True if a campaign read the member's profile. The values that it read stay sealed and are not shown."""
+    segments: list[str]
+    """Segments of the member at the time of the commit."""
 
 
 class VoidView(Struct, frozen=True):
@@ -233,6 +235,7 @@ def _view_inputs(inputs: EvaluationInputs, event: RecordedEvent, *, whole: bool)
         used={name: amount for name, amount in inputs.used.items() if whole or name.startswith(f"{event.owner}:")},
         refunded_before=refunded,
         personal=inputs.person is not None,
+        segments=list(inputs.segments),
     )
 
 

@@ -55,7 +55,7 @@ ExportParameters = Annotated[
                 extra={EXPECTED: "must consist of lower-case letters, digits and _, and begin with a letter"},
             ),
         ],
-        Text | int | bool,
+        Text | Annotated[int, Meta(ge=-(2**53), le=2**53)] | bool,
     ],
     Meta(max_length=20, examples=[{"asset": "PTS", "from": "2026-11-01T00:00:00Z", "to": "2026-12-01T00:00:00Z"}]),
 ]

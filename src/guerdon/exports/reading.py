@@ -208,7 +208,8 @@ class ListReader:
         return {row["_id"]: decode_document(row, kind) async for row in self._find(collection, {"_id": {"$in": list(ids)}})}
 
     async def _find_one(self, collection: str, row_id: str, kind: type[Any]) -> Any:
-        return (await self._by_id(collection, [row_id], kind)).get(row_id)
+        document = await self._database[collection].find_one({"_id": row_id}, session=self._session)
+        return None if document is None else decode_document(document, kind)
 
 
 _EARLIEST, _LATEST = -(1 << 53), 1 << 53

@@ -1,6 +1,5 @@
 """Reports as tables."""
 
-from collections.abc import Sequence
 from typing import Any, cast
 
 import msgspec
@@ -9,31 +8,30 @@ from msgspec import inspect as mi
 
 from guerdon.exports.tables import ColumnKind, Pages, Row, Table, TableColumn, Value
 from guerdon.reports.models import ReportHead
-from guerdon.reports.rows import row_type_of
+from guerdon.reports.rows import columns_of, row_type_of, rows_of
 
 _KINDS: dict[type[mi.Type], ColumnKind] = {mi.IntType: "integer", mi.FloatType: "number", mi.BoolType: "boolean"}
 """Kind of the column of a field by its type. Everything else is text."""
 
 
 def table_of_report(report: ReportHead) -> Table:
-    """Return the rows of a report with the columns of its CSV: its own, then the asset and the scale of the amounts."""
+    """Return the rows of a report with the columns of its CSV."""
     kind = row_type_of(type(report))
-    own = [TableColumn(field.encode_name, _kind_of(field.type)) for field in cast(mi.StructType, mi.type_info(kind)).fields]
-    names = {column.name for column in own}
-    more = [TableColumn("asset")] if "asset" not in names else []
-    more += [TableColumn("scale", "integer")] if "scale" not in names else []
-    ends = [getattr(report, column.name) for column in more]
-    rows: Sequence[Struct] = cast(Any, report).rows
-    return Table([*own, *more], _pages([[*map(_value, _fields_of(row)), *ends] for row in rows]))
+    types = {field.encode_name: field.type for field in cast(mi.StructType, mi.type_info(kind)).fields}
+    attributes = dict(zip(kind.__struct_encode_fields__, kind.__struct_fields__, strict=True))
+    # The asset and the scale of a report are those of all its rows, unless a row has its own.
+    of_report: dict[str, tuple[ColumnKind, Value]] = {"asset": ("text", report.asset), "scale": ("integer", report.scale)}
+    columns = [TableColumn(name, _kind_of(types[name]) if name in types else of_report[name][0]) for name in columns_of(kind)]
+
+    def cell(row: Struct, name: str) -> Value:
+        return _value(getattr(row, attributes[name])) if name in attributes else of_report[name][1]
+
+    return Table(columns, _pages([[cell(row, column.name) for column in columns] for row in rows_of(report)]))
 
 
 async def _pages(rows: list[Row]) -> Pages:
     if rows:
         yield rows
-
-
-def _fields_of(row: Struct) -> list[Any]:
-    return [getattr(row, name) for name in row.__struct_fields__]
 
 
 def _value(value: Any) -> Value:

@@ -62,9 +62,10 @@ class Exporter:
         until, rows = self._clock.monotonic() + RUN_SECONDS, 0
         while self._clock.monotonic() < until:
             job = await self._claim(lane)
-            if job is None:
+            written = None if job is None else await self._run(job)
+            if written is None:
                 break
-            rows += await self._run(job)
+            rows += written
         return rows
 
     async def remove_due(self) -> int:
@@ -98,8 +99,8 @@ class Exporter:
             return None if taken is None else self._jobs.decode(taken)
         return None
 
-    async def _run(self, job: ExportJob) -> int:
-        """Write an export to its end, or let it wait for the next start. Return the number of rows."""
+    async def _run(self, job: ExportJob) -> int | None:
+        """Write an export to its end and return the number of rows, or None if the database has to recover before the next start."""
         try:
             if job.epoch > STARTS_MAX:
                 await self._fail(job, f"the export was started {STARTS_MAX} times without an end")
@@ -110,9 +111,9 @@ class Exporter:
         except Superseded:
             return 0
         except OperationsError as error:
-            if job.epoch >= STARTS_MAX:
-                await self._fail(job, error.detail)
-            return 0
+            if job.epoch < STARTS_MAX:
+                return None
+            await self._fail(job, error.detail)
         except GuerdonError as error:
             await self._fail(job, error.detail)
         except TooManyRows as error:
@@ -122,6 +123,7 @@ class Exporter:
         except PyMongoError as error:
             if not may_try_again(error):
                 raise
+            return None
         return 0
 
     async def _write(self, job: ExportJob) -> int:

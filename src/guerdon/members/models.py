@@ -1,5 +1,6 @@
 """Stored and wire shapes of members, their unique claims and their keys."""
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated, Literal
 
@@ -179,6 +180,8 @@ class MemberView(Struct, frozen=True):
     """`disabled` members cannot log in. Of members that are `erasing` or `erased` no personal data remains."""
     created_at: str
     """Time when the member was created, RFC 3339 in UTC."""
+    segments: list[str]
+    """Names of the member's segments in the last run, in alphabetical order. Empty for a member who is newer than the run."""
 
 
 class MemberPage(Struct, frozen=True):
@@ -197,8 +200,8 @@ class MemberQuery(PageQuery, frozen=True, forbid_unknown_fields=True):
     """Return only the member with this external id."""
 
 
-def view_member(person: Person) -> MemberView:
-    """Return the wire shape of a member."""
+def view_member(person: Person, segments: Sequence[str]) -> MemberView:
+    """Return the wire shape of a member with the names of their segments."""
     member, profile = person.member, person.profile
     return MemberView(
         id=member.id,
@@ -208,4 +211,5 @@ def view_member(person: Person) -> MemberView:
         attributes=profile.attributes,
         status=member.status,
         created_at=rfc3339(member.created_at),
+        segments=list(segments),
     )

@@ -37,6 +37,7 @@ from guerdon.privacy.models import (
 )
 from guerdon.second_factor.models import view_factor
 from guerdon.second_factor.service import SecondFactors
+from guerdon.segments.service import Segments
 from guerdon.sessions.models import view_session
 from guerdon.sessions.service import Sessions
 from guerdon.tiers.models import PROGRAMME, TIER_CHANGES, TIER_SETS, TierChange, TierSets, view_change
@@ -74,6 +75,7 @@ class Exports:
         profiles: Profiles,
         wallets: Wallets,
         vouchers: Vouchers,
+        segments: Segments,
         ledger: Ledger,
         audit: AuditLog,
         clock: Clock,
@@ -91,6 +93,7 @@ class Exports:
         self._profiles = profiles
         self._wallets = wallets
         self._vouchers = vouchers
+        self._segments = segments
         self._ledger = ledger
         self._audit = audit
         self._clock = clock
@@ -145,15 +148,16 @@ class Exports:
         person = await self._members.get_person(member_id)
         sessions = await self._sessions.list_of(member_id)
         state, tier_sets = await self._member_states.get(member_id), await self._tier_sets.get(PROGRAMME)
-        now_ms = self._clock.now_ms()
+        now_ms, segments = self._clock.now_ms(), await self._segments.find_member_rows(member_id)
         return ExportHead(
             format=FORMAT,
             exported_at=rfc3339(now_ms),
-            member=view_member(person),
+            member=view_member(person, [name for row in segments for name in row.segments]),
             second_factor=view_factor(await self._factors.get(member_id)),
             tier=view_tier(tier_sets, state or MemberState(id=member_id, owner=member_id), now_ms, self._ledger.calendar),
             sessions=[view_session(session, device, current=False) for session, device in sessions],
             standing=view_member_state(state),
+            segments=segments,
         )
 
     async def _write(self, head: ExportHead, accounts: Sequence[Account]) -> Pieces:

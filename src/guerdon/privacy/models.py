@@ -18,6 +18,7 @@ from guerdon.ledger.models import Account
 from guerdon.members.models import PASSWORD_LENGTH_MAX, MemberView
 from guerdon.quantities import AnyQuantity
 from guerdon.second_factor.models import FactorView
+from guerdon.segments.models import SegmentMemberView
 from guerdon.sessions.models import SessionView
 from guerdon.tiers.models import MemberTierView, TierChangeView
 from guerdon.vouchers.models import VoucherView
@@ -178,6 +179,8 @@ class EventExport(EventView, frozen=True, kw_only=True):
     """Id of the caller that sent the event."""
     person: PersonExport | None
     """Personal data that campaigns have read for this event. Null if they have read none."""
+    segments: list[str]
+    """Names of the member's segments when the event was recorded."""
 
 
 class WalletExport(Struct, frozen=True):
@@ -260,6 +263,8 @@ class ExportHead(Struct, frozen=True):
     """Sessions of the member."""
     standing: StandingExport | None
     """State of the member that is derived from events. Null without an event."""
+    segments: list[SegmentMemberView]
+    """Segments of the member in the last run, with what they follow from. Empty for a member who is newer than the run."""
 
 
 class ExportView(ExportHead, frozen=True):
@@ -316,4 +321,5 @@ def view_event_export(event: RecordedEvent, person: Subject | None) -> EventExpo
         attributes=event.attributes,
         recorded_by=event.recorded_by,
         person=None if person is None else PersonExport(person.external_id, person.attributes),
+        segments=[] if event.inputs is None else list(event.inputs.segments),
     )

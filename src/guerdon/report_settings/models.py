@@ -73,7 +73,7 @@ class ReportSettings(Struct, frozen=True, kw_only=True):
 
 
 class ReportSettingsSet(Struct, frozen=True, forbid_unknown_fields=True):
-    """What a minor unit of an asset is worth and costs in the reports, from a month on."""
+    """Value and cost of a minor unit of an asset in the reports, from a month on."""
 
     currency: Currency
     """Currency of the value, the cost and of the purchases that the price is allocated from: three letters."""

@@ -28,7 +28,7 @@ class OpenReport:
 
 
 class ReportFrame:
-    """What all reports share. A report opens it, reads its rows from the snapshot, and builds its answer with the head."""
+    """Common frame of all reports. A report opens it, reads its rows from the snapshot, and builds its answer with the head."""
 
     def __init__(self, views: ViewReader, assets: Assets, calendar: Calendar, clock: Clock) -> None:
         self.views = views

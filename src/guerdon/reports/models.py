@@ -69,7 +69,7 @@ class AssetRangeQuery(AssetQuery, frozen=True, kw_only=True):
 
 
 class ReportHead(Struct, frozen=True, kw_only=True):
-    """What every report states about itself. A report has `rows`, and `total` where rows add up."""
+    """Head of every report. A report has `rows`, and `total` where rows add up."""
 
     report: str
     """Name of the report."""
@@ -114,7 +114,7 @@ class ReportInfo(Struct, frozen=True):
     name: str
     """Name of the report."""
     summary: str
-    """What the report shows, in one sentence."""
+    """Content of the report, in one sentence."""
     path: str
     """Path of the report."""
     parameters: list[ReportParameter]

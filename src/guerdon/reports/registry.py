@@ -17,7 +17,7 @@ class ReportDefinition(NamedTuple):
 
     name: str
     summary: str
-    """What the report shows, in one sentence."""
+    """Content of the report, in one sentence."""
     query: type[Struct]
     answer: type[ReportHead]
     make: Callable[[Any], Awaitable[ReportHead]]

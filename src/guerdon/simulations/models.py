@@ -145,7 +145,8 @@ class Report(Struct, frozen=True):
     by_tier: list[Row]
     """Figures by the tier of the member when the event occurred. The simulated side uses the simulated tier."""
     by_segment: list[Row]
-    """Figures by the time since the member's last purchase: `new`, `within_30_days`, `within_90_days`, `longer_ago` or `unknown`."""
+    """Figures by the segments of the member when the event was recorded; a refund counts in those of its purchase. A member in several
+    segments counts in each, so the rows do not add up to the total. `none`: no segment; `unknown`: recorded by an early version."""
     by_week: list[Row]
     """Figures by ISO week in the programme's time zone."""
     largest_winners: list[Winner]

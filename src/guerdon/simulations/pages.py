@@ -15,7 +15,7 @@ from guerdon.errors import Validation
 from guerdon.events.replay import event_of, replay_request
 from guerdon.simulations.differences import Usages
 from guerdon.simulations.models import SIMULATED_MEMBERS, SIMULATED_PURCHASES, SimulatedMember, SimulatedPurchase, Sums
-from guerdon.simulations.reporting import Accumulator
+from guerdon.simulations.reporting import Accumulator, segments_of
 from guerdon.simulations.simulating import SimulationInput, calendar_of, simulate
 from guerdon.tiers.models import TIER_SET_VERSIONS, VERSIONS_MAX, TierSet, TierSetVersion
 
@@ -78,14 +78,16 @@ class Page:
 
         An event that was voided later, and the refunds and confirmations of one, have no awards on either side.
         """
+        original = None if recorded.about is None else self._originals.get(recorded.about)
+        segments = segments_of(original or recorded)
         if recorded.id in self._voided or recorded.about in self._voided:
             tier = None if recorded.inputs is None else recorded.inputs.tier
-            accumulator.add(msgspec.structs.replace(recorded, awards=[]), [], (tier, tier), self._members)
+            accumulator.add(msgspec.structs.replace(recorded, awards=[]), [], (tier, tier), self._members, segments)
             return
         event_input = self._input_of(recorded, sums)
         if event_input is None:
             tier = None if recorded.inputs is None else recorded.inputs.tier
-            accumulator.add(recorded, recorded.awards, (tier, tier), self._members)
+            accumulator.add(recorded, recorded.awards, (tier, tier), self._members, segments)
             return
         outcome = simulate(event_input, self._members, budgets)
         differences = outcome.clawback_differences
@@ -102,7 +104,7 @@ class Page:
             purchase_id = f"{self._simulation_id}/{recorded.id}"
             self._purchases[recorded.id] = SimulatedPurchase(id=purchase_id, awards=list(outcome.awards), due=differences)
             self._changed.add(recorded.id)
-        accumulator.add(recorded, outcome.awards, outcome.tiers, self._members)
+        accumulator.add(recorded, outcome.awards, outcome.tiers, self._members, segments)
 
     def _input_of(self, recorded: RecordedEvent, sums: Sums) -> SimulationInput | None:
         """Return the data to evaluate an event again; if some of it is missing, count the reason in `sums` and return None."""

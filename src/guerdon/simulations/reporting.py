@@ -5,7 +5,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from guerdon.calendar import Calendar
 from guerdon.campaigns.award_types import PLACES, scaled
 from guerdon.campaigns.domain import Award, RecordedEvent
-from guerdon.campaigns.evaluation import DAY_MS
 from guerdon.campaigns.periods import window_name
 from guerdon.money import divide
 from guerdon.simulations.models import (
@@ -24,7 +23,7 @@ from guerdon.simulations.models import (
     Winner,
 )
 
-OTHERS, NONE = "others", "none"
+OTHERS, NONE, UNKNOWN = "others", "none", "unknown"
 ASSETS_SHOWN_MAX = 50
 SUM_MAX = 9 * 10**18
 """Maximum of a stored sum, within the 64-bit integers of the database. A larger sum is stored as this value."""
@@ -35,15 +34,14 @@ def bounded(amount: int) -> int:
     return max(-SUM_MAX, min(SUM_MAX, amount))
 
 
-def segment_of(recorded: RecordedEvent) -> str:
-    """Return the segment of an event: the time since the member's previous purchase."""
-    inputs = recorded.inputs
-    if inputs is None:
-        return "unknown"
-    if inputs.last_purchase_at is None:
-        return "new"
-    days = max(0, recorded.occurred_at - inputs.last_purchase_at) // DAY_MS
-    return "within_30_days" if days <= 30 else "within_90_days" if days <= 90 else "longer_ago"
+def segments_of(recorded: RecordedEvent) -> tuple[str, ...]:
+    """Return the names of the rows of an event: the segments of the member when the event was recorded, or `none`.
+
+    An event of an early version, which did not store the inputs of the evaluation, is in the row `unknown`.
+    """
+    if recorded.inputs is None:
+        return (UNKNOWN,)
+    return recorded.inputs.segments or (NONE,)
 
 
 class Accumulator:
@@ -61,11 +59,16 @@ class Accumulator:
         awards: Sequence[Award],
         tiers: tuple[str | None, str | None],
         members: Mapping[str, SimulatedMember],
+        segments: Sequence[str],
     ) -> None:
-        """Add one event. `awards` are the simulated ones; `tiers` are the simulated and the real tier of the member."""
+        """Add one event. `awards` are the simulated ones; `tiers` are the simulated and the real tier of the member.
+
+        `segments` are those of the member. An event of a member in several segments is in the row of each.
+        """
         sums, tier_names = self._sums, [tier or NONE for tier in tiers]
-        segment, week = segment_of(recorded), window_name("week", recorded.occurred_at, self._calendar)
-        shared = [(sums.total, "total", ""), (_part(sums.segments, segment), segment, ""), (_part(sums.weeks, week), "week", week)]
+        week = window_name("week", recorded.occurred_at, self._calendar)
+        shared = [(sums.total, "total", ""), (_part(sums.weeks, week), "week", week)]
+        shared += [(_part(sums.segments, name), f"segment {name}", "") for name in segments]
         by_tier = [_part(sums.tiers, name) for name in tier_names]
         for part in (*(part for part, _, _ in shared), by_tier[1]):
             part.events += 1

@@ -35,6 +35,7 @@ TAGS = {
     "events": "Send what happens in the shop, and get the awards that campaigns make of it.",
     "campaigns": "Define which events earn what, and simulate a campaign on past events.",
     "tiers": "Define tiers, and read the tier of a member.",
+    "segments": "Read the groups of members by recency, frequency and money, define segments by conditions, and list their members.",
     "offers": "Define what members can redeem for points, with stock and limits.",
     "vouchers": "List and redeem vouchers; validate, reserve and use them at a point of sale.",
     "codes": "Generate, import, print and export codes of vouchers.",
@@ -49,6 +50,7 @@ TAGS = {
 
 PATH_PARAMETERS = {
     "account": ("Name of an account of the books.", "system:issuer"),
+    "asset": ("Code of an asset.", "PTS"),
     "batch_id": ("Id of a code batch.", "bat_019a7f3c2d1e4b5a69788796a5b4c3d2"),
     "campaign_id": ("Id of a campaign.", "cmp_019a7f3c2d1e4b5a69788796a5b4c3d2"),
     "code": ("Code of a voucher as printed, or its id. Case and hyphens are ignored.", "SUMMER-7K2QM-9XW4T-B6HJD"),
@@ -62,6 +64,8 @@ PATH_PARAMETERS = {
     "month": ("Calendar month in the time zone of the programme.", "2026-01"),
     "name": ("Name of a file of the documentation page.", "swagger-ui.css"),
     "offer_id": ("Id of an offer.", "off_019a7f3c2d1e4b5a69788796a5b4c3d2"),
+    "run_id": ("Id of a run of segments.", "sgr_019a7f3c2d1e4b5a69788796a5b4c3d2"),
+    "segment": ("Name of a segment.", "champions"),
     "session_id": ("Id of a session.", "mem_019a7f3c2d1e4b5a69788796a5b4c3d2:9fK2mQ7xLp0a"),
     "simulation_id": ("Id of a simulation.", "sim_019a7f3c2d1e4b5a69788796a5b4c3d2"),
     "transaction_id": ("Id of a transaction.", "txn_mem_019a7f3c2d1e4b5a69788796a5b4c3d2:PTS:3"),

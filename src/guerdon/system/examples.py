@@ -7,6 +7,7 @@ from msgspec import inspect as mi
 
 from guerdon.http.dry_run import usual_of
 from guerdon.http.validation import fits
+from guerdon.system.report_examples import REPORT_EXAMPLES
 
 _MEMBER = "mem_019a7f3c2d1e4b5a69788796a5b4c3d2"
 _FRIEND = "mem_01a0c4d81b7a4e6f8c9d0a1b2c3d4e5f"
@@ -16,6 +17,7 @@ _OFFER = "off_019a7f3c2d1e4b5a69788796a5b4c3d2"
 _VOUCHER = "vch_019a7f3c2d1e4b5a69788796a5b4c3d2"
 _BATCH = "bat_019a7f3c2d1e4b5a69788796a5b4c3d2"
 _SIMULATION = "sim_019a7f3c2d1e4b5a69788796a5b4c3d2"
+_RUN = "sgr_019a7f3c2d1e4b5a69788796a5b4c3d2"
 _REQUEST = "req_019a7f3c2d1e4b5a69788796a5b4c3d2"
 _KEY_ID = "4Kc0xVqYb2Pz"
 _ENTRY = f"{_WALLET}#000000000003"
@@ -104,6 +106,12 @@ _VALUES: dict[str, Any] = {
     "HoldAnswer.id": _HOLD,
     "EventView.id": "order-1001",
     "EventExport.id": "order-1001",
+    # reports and closed months
+    "as_of": _NOW,
+    "behind_seconds": 0.4,
+    "stale": False,
+    "definition": "/docs/reports#roll-forward",
+    **REPORT_EXAMPLES,
     "ExportJobView.id": "exp_019a7f3c2d1e4b5a69788796a5b4c3d2",
     "ExportJobView.status": "done",
     "ExportJobView.list": "entries",
@@ -111,6 +119,10 @@ _VALUES: dict[str, Any] = {
     "ExportJobView.query": {"asset": "PTS"},
     "ExportJobView.bytes": 1_048_576,
     "ExportJobView.error": None,
+    "ExportJobView.personal": False,
+    "ExportJobView.as_of": _NOW,
+    "ExportJobView.ended_at": _NOW,
+    "ExportJobView.rows": 12_480,
     "ExportJobView.sha256": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
     "ExportJobView.expires_at": "2026-02-01T12:00:00.000Z",
     "CampaignView.id": _CAMPAIGN,
@@ -120,6 +132,42 @@ _VALUES: dict[str, Any] = {
     "BatchView.id": _BATCH,
     "BatchView.voucher": None,
     "SimulationView.id": _SIMULATION,
+    "segment": "champions",
+    "segments": ["champions"],
+    "run_id": _RUN,
+    "SegmentView.name": "home",
+    "SegmentView.kind": "own",
+    "SegmentView.condition": "member.attributes.country == 'GB'",
+    "SegmentView.description": "At home",
+    "SegmentView.created_by": f"key:{_KEY_ID}",
+    "SegmentView.evaluated_at": _NOW,
+    "SegmentView.unevaluated": 0,
+    "SegmentView.members": 40,
+    "SegmentView.warnings": [],
+    "SegmentMemberView.recency": 5,
+    "SegmentMemberView.frequency": 4,
+    "SegmentMemberView.monetary": 4,
+    "SegmentMemberView.days_since_last": 3,
+    "SegmentMemberView.purchases": 12,
+    "SegmentMemberView.spent": 139120,
+    "SegmentMemberPage.count": 40,
+    "SegmentRunView.id": _RUN,
+    "SegmentRunView.kind": "nightly",
+    "SegmentRunView.day": "2026-01-31",
+    "SegmentRunView.status": "done",
+    "SegmentRunView.currency": "GBP",
+    "SegmentRunView.members": 1000,
+    "SegmentRunView.scored": 600,
+    "SegmentRunView.counts": {"champions": 40, "home": 25},
+    "SegmentRunView.unevaluated": {"home": 3},
+    "SegmentRunView.versions": {"home": 1},
+    "SegmentRunView.created_by": "system:worker",
+    "SegmentRunView.started_at": _NOW,
+    "SegmentRunView.ended_at": _NOW,
+    "SegmentRunView.error": None,
+    "BoundsView.days_since_last": [9, 31, 80, 190],
+    "BoundsView.purchases": [1, 1, 2, 5],
+    "BoundsView.spent": [1500, 4200, 9800, 31000],
     "RecordView.id": "202601:000000000042",
     "KeyPage.next_cursor": None,
     # secrets, cut short
@@ -405,8 +453,9 @@ def _object(kind: mi.StructType) -> dict[str, Any]:
 
 
 def _name_of(struct: type[Struct], field: str) -> str:
-    """Return the name of the struct in the table: a dry run's answer has the values of the usual answer, and its own where they differ."""
-    return struct.__name__ if f"{struct.__name__}.{field}" in _VALUES else usual_of(struct).__name__
+    """Return the name of the struct in the table: its own, else that of a struct it inherits from, else that of the answer without a dry run."""
+    own = (base.__name__ for base in struct.__mro__ if f"{base.__name__}.{field}" in _VALUES)
+    return next(own, usual_of(struct).__name__)
 
 
 def _left_out(struct: type[Struct]) -> set[str]:

@@ -6,14 +6,14 @@ from typing import Annotated, Literal
 from msgspec import Meta, Struct, field
 from pymongo import IndexModel
 
-from guerdon.campaigns.domain import MEMBER_STATES, ChainLink
+from guerdon.campaigns.domain import MEMBER_STATES, TIER_CHANGES, ChainLink
 from guerdon.campaigns.models import TierCode
 from guerdon.clock import optional_rfc3339, rfc3339
 from guerdon.money import AMOUNT_MAX, AssetCode
 from guerdon.proofs import ArchivedVersion
 from guerdon.types import PageQuery, Text
 
-TIER_SETS, TIER_SET_VERSIONS, TIER_CHANGES = "tier_sets", "tier_set_versions", "tier_changes"
+TIER_SETS, TIER_SET_VERSIONS = "tier_sets", "tier_set_versions"
 INDEXES: dict[str, list[IndexModel]] = {
     # Only who may lose a tier has the field; the review finds them by it.
     MEMBER_STATES: [IndexModel([("due_at", 1)], name="due_at", partialFilterExpression={"due_at": {"$gt": 0}})],

@@ -21,8 +21,8 @@ _AWARD_KINDS = frozenset({"award", "clawback", "confirmation"})
 """Kinds of entries that only events write. Callers can choose the metadata of other kinds."""
 
 
-class Position(NamedTuple):
-    """Position of an item. Positions are compared as tuples; the newest is the largest."""
+class TimelinePosition(NamedTuple):
+    """TimelinePosition of an item. Positions are compared as tuples; the newest is the largest."""
 
     at: int
     rank: int
@@ -38,18 +38,18 @@ Document = Entry | RecordedEvent | Voucher | TierChange
 class Placed(NamedTuple):
     """A document with its position."""
 
-    position: Position
+    position: TimelinePosition
     document: Document
 
 
-def position_text(position: Position) -> str:
+def position_text(position: TimelinePosition) -> str:
     """Return the text of a position, for a cursor."""
     kind = next(kind for kind, rank in RANKS.items() if rank == position.rank)
     name = {"entry": f"{position.name}:{position.number}", "voucher": position.name}.get(kind, str(position.number))
     return f"{position.at}/{kind}/{name}"
 
 
-def parse_position(text: str) -> Position | None:
+def parse_position(text: str) -> TimelinePosition | None:
     """Return the position of a text, or None for any other text."""
     match = POSITION.match(text)
     if match is None:
@@ -59,27 +59,27 @@ def parse_position(text: str) -> Position | None:
     if form != {"voucher": "voucher", "entry": "entry"}.get(kind, "number"):
         return None
     if kind == "voucher":
-        return Position(at, RANKS["voucher"], name)
+        return TimelinePosition(at, RANKS["voucher"], name)
     if kind == "entry":
         asset, _, seq = name.partition(":")
-        return Position(at, RANKS["entry"], asset, int(seq))
-    return Position(at, RANKS["event" if kind == "event" else "tier"], "", int(name))
+        return TimelinePosition(at, RANKS["entry"], asset, int(seq))
+    return TimelinePosition(at, RANKS["event" if kind == "event" else "tier"], "", int(name))
 
 
 def place_entry(entry: Entry) -> Placed:
-    return Placed(Position(entry.at, RANKS["entry"], entry.asset, entry.seq), entry)
+    return Placed(TimelinePosition(entry.at, RANKS["entry"], entry.asset, entry.seq), entry)
 
 
 def place_event(event: RecordedEvent) -> Placed:
-    return Placed(Position(event.recorded_at, RANKS["event"], "", 0 if event.proof is None else event.proof.number), event)
+    return Placed(TimelinePosition(event.recorded_at, RANKS["event"], "", 0 if event.proof is None else event.proof.number), event)
 
 
 def place_voucher(voucher: Voucher) -> Placed:
-    return Placed(Position(voucher_ms(voucher.id), RANKS["voucher"], voucher.id), voucher)
+    return Placed(TimelinePosition(voucher_ms(voucher.id), RANKS["voucher"], voucher.id), voucher)
 
 
 def place_tier_change(change: TierChange) -> Placed:
-    return Placed(Position(change.recorded_at, RANKS["tier"], "", int(change.id.rpartition("#")[2])), change)
+    return Placed(TimelinePosition(change.recorded_at, RANKS["tier"], "", int(change.id.rpartition("#")[2])), change)
 
 
 def voucher_ms(voucher_id: str) -> int:
@@ -87,12 +87,12 @@ def voucher_ms(voucher_id: str) -> int:
     return int(voucher_id[4:16], 16)
 
 
-def below(rank: int, before: Position) -> int:
+def below(rank: int, before: TimelinePosition) -> int:
     """Return the time before which all items of a rank are below `before`. Items of its own rank and time are told apart by their names."""
     return before.at + 1 if rank < before.rank else before.at
 
 
-def newest(found: Iterable[Placed], before: Position | None, limit: int) -> tuple[list[Placed], Position | None]:
+def newest(found: Iterable[Placed], before: TimelinePosition | None, limit: int) -> tuple[list[Placed], TimelinePosition | None]:
     """Return one page of what was found, newest first, and the position that the next page continues below, or None."""
     page = sorted(
         (each for each in found if before is None or each.position < before), key=lambda each: each.position, reverse=True

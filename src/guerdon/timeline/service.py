@@ -32,7 +32,7 @@ from guerdon.timeline.rules import (
     RANKS,
     Document,
     Placed,
-    Position,
+    TimelinePosition,
     below,
     campaigns_of,
     newest,
@@ -108,12 +108,12 @@ class Timelines:
 
     # --- sources ----------------------------------------------------------------------------------------------------
 
-    async def _entries(self, member_id: str, before: Position | None, limit: int) -> list[Placed]:
+    async def _entries(self, member_id: str, before: TimelinePosition | None, limit: int) -> list[Placed]:
         accounts = await self._ledger.list_accounts(member_id)
         found = await asyncio.gather(*(self._entries_of(account, before, limit) for account in accounts))
         return [place_entry(entry) for entries in found for entry in entries]
 
-    async def _entries_of(self, account: Account, before: Position | None, limit: int) -> list[Entry]:
+    async def _entries_of(self, account: Account, before: TimelinePosition | None, limit: int) -> list[Entry]:
         last = account.seq
         if before is not None:
             if (before.rank, before.name) == (RANKS["entry"], account.asset):
@@ -123,7 +123,7 @@ class Timelines:
                 last = await self._history.count_before(account, before.at + 1 if included else before.at)
         return await self._history.list_back(account, last, limit) if last else []
 
-    async def _recorded_events(self, member_id: str, before: Position | None, limit: int) -> list[Placed]:
+    async def _recorded_events(self, member_id: str, before: TimelinePosition | None, limit: int) -> list[Placed]:
         rank = RANKS["event"]
         if before is None:
             found = await self._events.list_back(member_id, None, limit)
@@ -133,14 +133,14 @@ class Timelines:
                 found += await self._events.list_same_time(member_id, before.at, before.number, limit)
         return [place_event(event) for event in found]
 
-    async def _issued_vouchers(self, member_id: str, before: Position | None, limit: int) -> list[Placed]:
+    async def _issued_vouchers(self, member_id: str, before: TimelinePosition | None, limit: int) -> list[Placed]:
         first_id = None
         if before is not None:
             at_ms = below(RANKS["voucher"], before)
             first_id = before.name if before.rank == RANKS["voucher"] else f"vch_{at_ms:012x}"
         return [place_voucher(voucher) for voucher in await self._vouchers.list_before(member_id, first_id, limit)]
 
-    async def _tier_changes(self, member_id: str, before: Position | None, limit: int) -> list[Placed]:
+    async def _tier_changes(self, member_id: str, before: TimelinePosition | None, limit: int) -> list[Placed]:
         return [place_tier_change(change) for change in await self._tiers.list_recorded(member_id)]
 
     # --- items ------------------------------------------------------------------------------------------------------
@@ -201,7 +201,7 @@ def _require_scopes(actor: Actor, types: Sequence[ItemType]) -> None:
             raise Forbidden(f"items of the type {each} need the scope {SCOPES[each]}; ask for another `type`")
 
 
-def _position_of(cursor: str) -> Position:
+def _position_of(cursor: str) -> TimelinePosition:
     position = parse_position(decode_cursor(cursor))
     if position is None:
         raise Validation.at("cursor", "not a cursor of this list; use a next_cursor that it returned")

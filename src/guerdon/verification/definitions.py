@@ -1,4 +1,4 @@
-"""L14: the archived versions of each campaign, each offer and the tier set form a chain, and those in force are the archived ones."""
+"""L14: the archived versions of each campaign, each offer, each segment and the tier set form a chain, and those in force are the archived ones."""
 
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
@@ -13,6 +13,7 @@ from guerdon.campaigns.models import CAMPAIGN_VERSIONS, CAMPAIGNS, Campaign, Cam
 from guerdon.database import Database, Document, Session
 from guerdon.offers.models import OFFER_VERSIONS, OFFERS, Offer, OfferVersion
 from guerdon.proofs import ArchivedVersion, content_text
+from guerdon.segments.models import SEGMENT_VERSIONS, SEGMENTS, Segment, SegmentVersion
 from guerdon.tiers.models import PROGRAMME, TIER_SET_VERSIONS, TIER_SETS, TierSet, TierSets, TierSetVersion
 from guerdon.verification.account_replay import ReportViolation
 from guerdon.verification.digests import GENESIS, chain_hash
@@ -51,6 +52,12 @@ def _of_offer(document: Document) -> list[tuple[int, Struct]]:
     return [(offer.version, offer)]
 
 
+def _of_segment(document: Document) -> list[tuple[int, Struct]]:
+    segment = msgspec.convert(document, Segment)
+    return [(segment.version, segment)]
+
+
+_SEGMENT_KIND = _Kind(SEGMENTS, SEGMENT_VERSIONS, SegmentVersion, _of_segment, "")
 _KINDS = (
     _Kind(CAMPAIGNS, CAMPAIGN_VERSIONS, CampaignVersion, _of_campaign, "cmp_"),
     _Kind(OFFERS, OFFER_VERSIONS, OfferVersion, _of_offer, "off_"),
@@ -58,7 +65,7 @@ _KINDS = (
 
 
 async def check_definitions(database: Database, after: str, report_violation: ReportViolation) -> AsyncIterator[tuple[int, str]]:
-    """Check the definitions after the id `after`, and then the tier set. Yield the number of definitions and the last id of each page."""
+    """Check the definitions after the id `after`, and then the tier set and the segments. Yield the number of definitions and the last id of each page."""
     for kind in _KINDS:
         while after < f"{kind.prefix}~":
             page = await in_snapshot(database, partial(_read_page, database, kind, after))
@@ -68,8 +75,9 @@ async def check_definitions(database: Database, after: str, report_violation: Re
                     report_violation("L14", where, fault)
             after = max(page.current) if len(page.current) == PAGE else f"{kind.prefix}~"
             yield len(page.current), after
-    for where, fault in await in_snapshot(database, partial(_read_tier_faults, database)):
-        report_violation("L14", where, fault)
+    for read_faults in (_read_tier_faults, _read_segment_faults):
+        for where, fault in await in_snapshot(database, partial(read_faults, database)):
+            report_violation("L14", where, fault)
 
 
 async def _read_page(database: Database, kind: _Kind, after: str, session: Session) -> _DefinitionPage:
@@ -158,3 +166,16 @@ def _faults_of_tiers(document: Document | None, rows: Iterable[Document]) -> Ite
 def _comparable(tiers: TierSet, position: int) -> TierSet:
     """Return the version without its start if it is the oldest, which applies to all earlier times."""
     return replace(tiers, effective_at=None) if position == 0 else tiers
+
+
+async def _read_segment_faults(database: Database, session: Session) -> list[tuple[str, str]]:
+    """Check the segments, of which there are few. A segment is known by its name, which has no prefix, so they are read as a whole."""
+    current = {str(row["_id"]): row async for row in database.raw[SEGMENTS].find({}, session=session).sort("_id")}
+    archived: defaultdict[str, dict[int, Document]] = defaultdict(dict)
+    async for row in database.raw[SEGMENT_VERSIONS].find({}, session=session).sort("_id"):
+        name, _, number = str(row["_id"]).rpartition("/")
+        archived[name][int(number) if number.isdecimal() else 0] = row
+    found: list[tuple[str, str]] = []
+    for name in sorted(current.keys() | archived.keys()):
+        found += _faults(_SEGMENT_KIND, name, current.get(name), archived.get(name, {}))
+    return found

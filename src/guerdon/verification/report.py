@@ -18,7 +18,7 @@ LAWS: dict[Law, str] = {
     "L11": "vouchers: vouchers agree with their accounts, stocks count the issued vouchers, and no price is returned twice",
     "L12": "evidence: what was paid or redeemed agrees with the event, the void, the campaign, the offer and the voucher that justified it",
     "L13": "members: events, voids and tier changes form an unbroken chain, and the state and the refunds of the member follow from it",
-    "L14": "versions: no published version of a campaign, an offer or the tiers was changed or removed, and those in force are published",
+    "L14": "versions: no published version of a campaign, an offer, a segment or the tiers was changed or removed, and those in force are published",
     "L15": "erasures: the audit log is unbroken, and each certificate agrees with it and with the ledger",
     "L16": "month close: no figure of a closed month was changed or removed since the audit log recorded its digest",
     "CP": "checkpoints: the ledger agrees with everything that was signed",

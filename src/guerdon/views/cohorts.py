@@ -211,15 +211,17 @@ class CohortBook:
     def _take(self, dates: LotDates, amount: int, campaign: str = "") -> tuple[list[Cohort], int]:
         """Take value from a lot, cohorts of the campaign first. Return the parts and the amount that is missing, of undated value only."""
         cohorts, taken = self.queues.get(dates, ()), list[Cohort]()
-        if campaign and cohorts and any(cohort.campaign != campaign for cohort in cohorts):
+        if campaign and any(cohort.campaign == campaign for cohort in cohorts):
             kept: list[Cohort] = []
             for cohort in cohorts:
                 part = min(amount, cohort.amount) if cohort.campaign == campaign else 0
                 if part > 0:
                     amount -= part
                     taken.append(cohort.of_amount(part))
-                if cohort.amount > part:
-                    kept.append(cohort.without(part) if part > 0 else cohort)
+                if part <= 0:
+                    kept.append(cohort)
+                elif cohort.amount > part:
+                    kept.append(cohort.without(part))
             cohorts = tuple(kept)
         index = 0
         for cohort in cohorts:

@@ -22,6 +22,7 @@ class FoldedEntry(Struct, frozen=True):
     lots: tuple[Lot, ...] | None = None
     hold: HoldChange | None = None
     reverses: str | None = None
+    key: str | None = None
 
     @property
     def account(self) -> str:

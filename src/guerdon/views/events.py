@@ -52,9 +52,20 @@ class FoldedVoid(Struct, frozen=True, kw_only=True):
     proof: ChainLink | None = None
 
 
+class FoldedTierChange(Struct, frozen=True, kw_only=True):
+    """Fields of a change of tier that the fold reads."""
+
+    id: str = field(name="_id")
+    owner: str
+    before: str | None = None
+    after: str | None = None
+    at: int
+    proof: ChainLink | None = None
+
+
 def _fields(struct: type[Struct]) -> tuple[str, ...]:
     return tuple(name for name in struct.__struct_encode_fields__ if name not in ("_id", "owner"))
 
 
-EVENT_FIELDS, VOID_FIELDS = _fields(FoldedEvent), _fields(FoldedVoid)
+EVENT_FIELDS, VOID_FIELDS, TIER_CHANGE_FIELDS = _fields(FoldedEvent), _fields(FoldedVoid), _fields(FoldedTierChange)
 """Stored names of the fields, without `_id` and `owner`."""

@@ -20,7 +20,6 @@ from guerdon.views.flows import HOLDER_FLOWS, WALLETS, flow_of
 from guerdon.views.models import COHORTS, DAYS, LOTS, RANKINGS, TOTALS, AccountReadModel, Cohort, CohortQueue, Flow, HeldLots
 from guerdon.views.voucher_steps import Issuer, issuer_of, voucher_increments
 
-PAYMENT_OF_VOUCHER = "redeem"
 MEMBER, CARD = "mem_", "vch_"
 
 
@@ -108,7 +107,7 @@ def _fold_money(
     promotional = sum(change for dates, change in moved.items() if dates[0] == "promotional")
     if flow is not None or promotional:
         counterparty = entry.counterparty
-        offer = entry.metadata.get("offer", "") if kind == PAYMENT_OF_VOUCHER else issuer.offer
+        offer = issuer.offer or _paid_offer(entry)
         key = (day, asset, flow or "adjusted", kind, counterparty if counterparty.startswith(SYSTEM) else WALLETS, campaign, offer)
         sums = {"amount": amount, "paid": amount - promotional, "promotional": promotional, "count": 1 if amount else 0}
         increments.append(Increment(DAYS, key, sums))
@@ -135,6 +134,15 @@ def _fold_money(
         ),
         increments,
     )  # fmt: skip
+
+
+def _paid_offer(entry: AnyEntry) -> str:
+    """Return the offer whose price a wallet paid or got back, or "".
+
+    The price is returned by a reversal of its own without a key; callers, who choose the metadata of their reversals, send one.
+    """
+    returned = entry.kind == "reversal" and entry.key is None and entry.transaction is None
+    return entry.metadata.get("offer", "") if returned or entry.kind == "redeem" else ""
 
 
 def _next_expiry(queues: Iterable[CohortQueue], holds: tuple[HeldLots, ...]) -> int | None:

@@ -1,4 +1,4 @@
-"""Fold of recorded events and voids into the state of their member and the aggregates of campaigns and purchases. Pure.
+"""Fold of recorded events, voids and tier changes into the state of their member and the aggregates of campaigns, purchases and tiers. Pure.
 
 Documents of one member are folded in the order of their chain, which is that of recording. Their own times can be in any order: a purchase
 that is older than all that are known moves the member to an earlier cohort.
@@ -11,8 +11,8 @@ from msgspec.structs import replace
 from guerdon.calendar import Calendar
 from guerdon.campaigns.domain import PURCHASE, REFUND
 from guerdon.projections.models import Folded, Increment, Target
-from guerdon.views.events import FoldedEvent, FoldedVoid
-from guerdon.views.models import CAMPAIGN_MEMBERS, DECISIONS, MEMBER_MONTHS, PURCHASES, MemberReadModel
+from guerdon.views.events import FoldedEvent, FoldedTierChange, FoldedVoid
+from guerdon.views.models import CAMPAIGN_MEMBERS, DECISIONS, MEMBER_MONTHS, PURCHASES, TIER_STEPS, MemberReadModel
 
 TIMES_KEPT = 8
 """Number of first and of last purchases whose times a member's state keeps."""
@@ -22,13 +22,16 @@ Decisions = dict[tuple[str, int, str], list[int]]
 
 
 def fold_event(
-    state: MemberReadModel | None, document: FoldedEvent | FoldedVoid, target: Target, *, calendar: Calendar
+    state: MemberReadModel | None, document: FoldedEvent | FoldedVoid | FoldedTierChange, target: Target, *, calendar: Calendar
 ) -> Folded[MemberReadModel]:
-    """Return the member after the next event or void, and the changes of the aggregates. `state` is None before the first one."""
+    """Return the member after the next document, and the changes of the aggregates. `state` is None before the first one."""
     if state is None:
         version, part = target
         state = MemberReadModel(id=f"{version}|{document.owner}", version=version, part=part, owner=document.owner)
     state = replace(state, number=state.number if document.proof is None else document.proof.number)
+    if isinstance(document, FoldedTierChange):
+        key = (calendar.names(document.at)[0], document.before or "", document.after or "")
+        return Folded(state, [Increment(TIER_STEPS, key, {"members": 1})])
     return _fold_event(state, document, calendar) if isinstance(document, FoldedEvent) else _fold_void(state, document, calendar)
 
 

@@ -10,7 +10,7 @@ from guerdon.database import Document
 from guerdon.ledger.store import ACCOUNTS
 from guerdon.projections.models import Source, ViewGroup
 from guerdon.views.entries import FOLDED_FIELDS, FoldedEntry
-from guerdon.views.events import EVENT_FIELDS, VOID_FIELDS, FoldedEvent, FoldedVoid
+from guerdon.views.events import EVENT_FIELDS, TIER_CHANGE_FIELDS, VOID_FIELDS, FoldedEvent, FoldedTierChange, FoldedVoid
 from guerdon.views.fold_entries import fold_entry
 from guerdon.views.fold_events import fold_event
 from guerdon.views.models import (
@@ -22,7 +22,7 @@ from guerdon.views.models import (
     AccountReadModel,
     MemberReadModel,
 )
-from guerdon.views.sources import entry_feed, event_feed, void_feed
+from guerdon.views.sources import entry_feed, event_feed, tier_change_feed, void_feed
 
 _NATIVE = (bytes,)
 
@@ -43,12 +43,16 @@ def books_group(calendar: Calendar) -> ViewGroup:
         name="events",
         subjects=STANDINGS,
         newest="links",
-        feeds=(event_feed(decode_event, EVENT_FIELDS), void_feed(decode_void, VOID_FIELDS)),
+        feeds=(
+            event_feed(decode_event, EVENT_FIELDS),
+            void_feed(decode_void, VOID_FIELDS),
+            tier_change_feed(decode_tier_change, TIER_CHANGE_FIELDS),
+        ),
         states=MEMBER_STATES,
         state=MemberReadModel,
         watermark="number",
         fold=partial(fold_event, calendar=calendar),
-        # Changes of tiers have numbers in the chain of a member too.
+        # The documents of a member are in three collections, and those of one commit arrive in any order.
         dense=False,
     )
     return ViewGroup(BOOKS, BOOKS_VERSION, (entries, events), AGGREGATES)
@@ -60,6 +64,10 @@ def decode_entry(row: Document) -> FoldedEntry:
 
 def decode_event(row: Document) -> FoldedEvent:
     return msgspec.convert(row, FoldedEvent, builtin_types=_NATIVE)
+
+
+def decode_tier_change(row: Document) -> FoldedTierChange:
+    return msgspec.convert(row, FoldedTierChange, builtin_types=_NATIVE)
 
 
 def decode_void(row: Document) -> FoldedVoid:

@@ -230,6 +230,8 @@ MEMBER_MONTHS = Aggregate(
     "read_member_months", ("first_month", "month"), ("members",), (_index("version", "month"), _index("version", "first_month"))
 )
 """Number of members with a purchase in `month`, by the month of their first purchase: equal for new members, earlier for returning ones."""
+TIER_STEPS = Aggregate("read_tier_steps", ("day", "tier_before", "tier_after"), ("members",), (_index("version", "day"),))
+"""Changes of tier by the day of the change. A tier is "" for none. The members of a tier are those who came to it less those who left it."""
 RANKINGS = Aggregate(
     "read_rankings",
     ("period", "asset", "owner"),
@@ -254,6 +256,7 @@ AGGREGATES = (
     CAMPAIGN_MEMBERS,
     PURCHASES,
     MEMBER_MONTHS,
+    TIER_STEPS,
     RANKINGS,
 )
 INDEXES: dict[str, list[IndexModel]] = {

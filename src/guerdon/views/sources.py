@@ -1,4 +1,4 @@
-"""Documents that the views are derived from: entries by account, and events with their voids by member."""
+"""Documents that the views are derived from: entries by account, and events with their voids and changes of tier by member."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -6,7 +6,7 @@ from typing import Any
 
 from bson import Regex
 
-from guerdon.campaigns.domain import EVENT_VOIDS, EVENTS
+from guerdon.campaigns.domain import EVENT_VOIDS, EVENTS, TIER_CHANGES
 from guerdon.database import Document
 from guerdon.ledger.models import SEQ_DIGITS, entry_id
 from guerdon.ledger.store import ENTRIES
@@ -43,6 +43,15 @@ def void_feed(decode: Callable[[Document], Any], fields: tuple[str, ...] = ()) -
         return {"_id": {"$in": [Regex(f"^{re.escape(each.subject)}/") for each in ranges]}}
 
     return Feed(EVENT_VOIDS, fields, decode, subject_of=lambda row: row["owner"], number_of=_link_number, where=where)
+
+
+def tier_change_feed(decode: Callable[[Document], Any], fields: tuple[str, ...] = ()) -> Feed:
+    """Return the feed of the changes of tier. Their subject is the member."""
+
+    def where(ranges: Sequence[Range]) -> Document:
+        return {"_id": {"$in": [Regex(f"^{re.escape(each.subject)}#") for each in ranges]}}
+
+    return Feed(TIER_CHANGES, fields, decode, subject_of=lambda row: row["owner"], number_of=_link_number, where=where)
 
 
 def _entries(ranges: Sequence[Range]) -> Document:

@@ -15,6 +15,7 @@ from guerdon.calendar import Calendar
 from guerdon.campaigns.cel import compile_eligibility, facts_of_member
 from guerdon.campaigns.domain import PURCHASE, EvaluationInputs, MemberState, ShopEvent
 from guerdon.campaigns.evaluation import Subject, member_facts
+from guerdon.campaigns.member_segments import segment_refs, segments_of
 from guerdon.campaigns.purchase_history import last_purchase_before
 from guerdon.clock import optional_rfc3339, rfc3339
 from guerdon.errors import BusinessError, InsufficientFunds, LimitReached, NotEligible, NotFound, OfferUnavailable, Retry, SoldOut
@@ -125,7 +126,7 @@ def documents_of(offers: Sequence[Offer], member: str) -> list[DocumentRef]:
         documents.append(DocumentRef(OFFERS, offer.id, offer.id))
         reads_member_state |= bool(offer.tiers) or compile_eligibility(offer.eligibility, "/eligibility").reads_member_state
     if reads_member_state:
-        documents += [member_state_ref(member), TIERS_REF]
+        documents += [member_state_ref(member), TIERS_REF, *segment_refs(member)]
     return documents
 
 
@@ -208,6 +209,7 @@ class RedeemContext(Struct, frozen=True, dict=True):
             purchases=self.member_state.purchases,
             last_purchase_at=last_purchase_before(self.member_state, self.view.now_ms),
             referrer=self.member_state.referrer,
+            segments=segments_of(self.member, self.view),
         )
         return facts_of_member(member_facts(self.subject, purchase, inputs, self.calendar), self.view.now_ms)
 

@@ -15,6 +15,7 @@ from guerdon.mail import Mailer, parse_sender, parse_smtp_url
 from guerdon.password_reset import jobs as recovery_jobs
 from guerdon.privacy.service import ERASURES_EVERY_MS
 from guerdon.projections.service import Projector
+from guerdon.segments.running import EVERY_MS as SEGMENTS_EVERY_MS
 from guerdon.simulations.models import LANES
 from guerdon.simulations.running import EVERY_MS as SIMULATIONS_EVERY_MS
 from guerdon.tiers.service import REVIEW_EVERY_MS
@@ -49,6 +50,11 @@ def runner_of(services: Services, settings: Settings, log: FilteringBoundLogger)
     return Runner(services.database, services.ids, log, jobs_of(services, settings, log))
 
 
+def report_runner_of(services: Services, log: FilteringBoundLogger) -> Runner:
+    """Return the runner of the jobs beside the projector: those that read much and change no books."""
+    return Runner(services.database, services.ids, log, export_jobs(services))
+
+
 def projector_of(services: Services, log: FilteringBoundLogger) -> Projector:
     """Return the projector of the views."""
     return Projector(services.database, services.clock, services.ids, log, services.views.group)
@@ -68,14 +74,17 @@ def jobs_of(services: Services, settings: Settings, log: FilteringBoundLogger) -
     async def review_tiers() -> int:
         return await services.tiers.review_due() if _clocks_agree(services) else 0
 
+    async def run_segments() -> int:
+        return await services.segment_runner.work() if _clocks_agree(services) else 0
+
     jobs = [
         Job("sweep", ledger_jobs.SWEEP_EVERY_MS, sweep),
         Job("tiers", REVIEW_EVERY_MS, review_tiers),
+        Job("segments", SEGMENTS_EVERY_MS, run_segments),
         Job("erasures", ERASURES_EVERY_MS, services.erasures.finish_begun),
         Job("codes", GENERATE_EVERY_MS, services.code_generation.generate_open),
         Job("recovery", recovery_jobs.EVERY_MS, services.password_resets.process_requests),
         *simulation_jobs(services),
-        *export_jobs(services),
     ]
     if settings.smtp_url is not None:
         jobs.append(Job("mail", recovery_jobs.EVERY_MS, _postman_of(services, settings, log).deliver))

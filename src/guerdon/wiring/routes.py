@@ -1,6 +1,6 @@
 """The HTTP application: routes, middlewares and limits."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from falcon.asgi import App
@@ -43,11 +43,13 @@ from guerdon.report_settings import controller as report_settings
 from guerdon.reports import controller as reports
 from guerdon.reports.accounting import controller as accounting
 from guerdon.reports.campaigns import controller as campaign_reports
+from guerdon.reports.members import controller as member_reports
 from guerdon.reports.money import controller as money
 from guerdon.reports.offers import controller as offer_reports
 from guerdon.reports.sources import controller as sources
 from guerdon.reversals import controller as reversals
 from guerdon.second_factor import controller as second_factor
+from guerdon.segments import controller as segments
 from guerdon.sessions import controller as sessions
 from guerdon.simulated_clock import controller as simulated_clock
 from guerdon.simulations import controller as simulations
@@ -77,8 +79,11 @@ def routes_of(services: Services, docs: system.DocsResource | None, metrics: Met
         except PyMongoError as error:
             raise DatabaseUnavailable("the database does not answer", retry_after_seconds=5) from error
 
+    async def read_segments(member_ids: Sequence[str]) -> dict[str, Sequence[str]]:
+        return await services.segments.find_segments_of(member_ids)
+
     return [
-        *members.routes(services.members),
+        *members.routes(services.members, read_segments),
         *access.routes(services.access, services.token_keys, services.clock),
         *sessions.routes(services.sessions),
         *second_factor.routes(services.second_factors),
@@ -96,6 +101,7 @@ def routes_of(services: Services, docs: system.DocsResource | None, metrics: Met
         *campaigns.routes(services.campaigns, services.campaign_usages, services.clock),
         *referrals.routes(services.referrals),
         *tiers.routes(services.tiers),
+        *segments.routes(services.segments),
         *offers.routes(services.offers),
         *vouchers.routes(services.vouchers),
         *codes.routes(services.code_batches),
@@ -106,6 +112,7 @@ def routes_of(services: Services, docs: system.DocsResource | None, metrics: Met
         *reports.routes(services.reports),
         *campaign_reports.routes(services.campaign_reports),
         *offer_reports.routes(services.offer_reports),
+        *member_reports.routes(services.member_reports),
         *accounting.routes(services.accounting),
         *report_settings.routes(services.report_settings),
         *closings.routes(services.closings),

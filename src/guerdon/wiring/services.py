@@ -55,7 +55,10 @@ from guerdon.reports.accounting.costs import costs_of
 from guerdon.reports.accounting.service import Accounting
 from guerdon.reports.campaigns import controller as campaign_reports
 from guerdon.reports.campaigns.service import CampaignReports
+from guerdon.reports.campaigns.service import costs_of as costs_of_campaigns
 from guerdon.reports.frame import ReportFrame
+from guerdon.reports.members import controller as member_reports
+from guerdon.reports.members.service import MemberReports
 from guerdon.reports.money import controller as money
 from guerdon.reports.money.service import MoneyReports
 from guerdon.reports.offers import controller as offer_reports
@@ -65,6 +68,10 @@ from guerdon.reports.registry import Reports
 from guerdon.reports.sources.service import Sources
 from guerdon.reversals.service import Reversals
 from guerdon.second_factor.service import SecondFactors
+from guerdon.segments.evaluation import SegmentEvaluator
+from guerdon.segments.measuring import PurchaseMeter
+from guerdon.segments.running import SegmentRunner
+from guerdon.segments.service import Segments
 from guerdon.sessions.guard import LoginGuard
 from guerdon.sessions.service import SessionRules, Sessions
 from guerdon.simulated_clock.service import ClockControl
@@ -117,6 +124,8 @@ class Services:
     campaign_usages: CampaignUsages
     events: Events
     tiers: Tiers
+    segments: Segments
+    segment_runner: SegmentRunner
     referrals: Referrals
     event_replays: EventReplays
     event_voids: EventVoids
@@ -140,6 +149,7 @@ class Services:
     reports: Reports
     campaign_reports: CampaignReports
     offer_reports: OfferReports
+    member_reports: MemberReports
     sources: Sources
     accounting: Accounting
     report_settings: ReportSettingsService
@@ -195,6 +205,7 @@ def _privacy_on(
     vouchers: Vouchers,
     audit: AuditLog,
     *,
+    segments: Segments,
     settings: Settings,
     files: ExportJobs,
 ) -> tuple[Erasures, Exports]:
@@ -219,6 +230,7 @@ def _privacy_on(
         profiles=profiles,
         wallets=wallets,
         vouchers=vouchers,
+        segments=segments,
         ledger=ledger,
         audit=audit,
         clock=clock,
@@ -226,18 +238,56 @@ def _privacy_on(
     return erasures, exports
 
 
-def _finance_on(
-    resources: Resources, frame: ReportFrame, audit: AuditLog
-) -> tuple[ReportSettingsService, Accounting, MoneyReports, Closings]:
-    """Return the services of finance. The figures of closed months are read where the reports are made."""
-    store = ClosingStore(resources.database)
-    settings = ReportSettingsService(
-        resources.database, resources.assets, frame.calendar, resources.clock, last_closed=store.last_closed
-    )
+class _Reporting(NamedTuple):
+    """Services of views, reports and closed months, by the names of `Services`."""
+
+    views: Views
+    report_frame: ReportFrame
+    money_reports: MoneyReports
+    campaign_reports: CampaignReports
+    offer_reports: OfferReports
+    member_reports: MemberReports
+    reports: Reports
+    accounting: Accounting
+    report_settings: ReportSettingsService
+    closings: Closings
+
+
+def _reporting_on(
+    resources: Resources,
+    audit: AuditLog,
+    tiers: Tiers,
+    campaigns: tuple[Campaigns, CampaignUsages],
+    offers: tuple[Offers, RefusalCounts],
+) -> _Reporting:
+    """Return the services of reports. The figures of closed months are read where the reports are made."""
+    database, clock, calendar, assets = resources.database, resources.clock, resources.ledger.calendar, resources.assets
+    views = Views(database, clock, books_group(calendar))
+    frame, store = ReportFrame(ViewReader(database, views), assets, calendar, clock), ClosingStore(database)
+    settings = ReportSettingsService(database, assets, calendar, clock, last_closed=store.last_closed)
     accounting = Accounting(frame, settings, store)
     money_reports = MoneyReports(frame, costs_of(accounting))
-    closings = Closings(store, frame, money_reports, accounting, database=resources.database, audit=audit)
-    return settings, accounting, money_reports, closings
+    about_campaigns = CampaignReports(frame, *campaigns, costs_of_campaigns(settings))
+    about_offers, about_members = OfferReports(frame, *offers), MemberReports(frame, tiers)
+    definitions = [
+        *money.definitions(money_reports),
+        *campaign_reports.definitions(about_campaigns),
+        *offer_reports.definitions(about_offers),
+        *member_reports.definitions(about_members),
+        *accounting_reports(accounting),
+    ]
+    return _Reporting(
+        views=views,
+        report_frame=frame,
+        money_reports=money_reports,
+        campaign_reports=about_campaigns,
+        offer_reports=about_offers,
+        member_reports=about_members,
+        reports=Reports(definitions),
+        accounting=accounting,
+        report_settings=settings,
+        closings=Closings(store, frame, money_reports, accounting, database=database, audit=audit),
+    )
 
 
 def _exports_on(resources: Resources, settings: Settings, reports: Reports) -> tuple[ExportJobs, Exporter]:
@@ -265,28 +315,19 @@ def _services_on(resources: Resources, settings: Settings) -> Services:
     history = History(wallets, ledger, database=database, clock=clock)
     transactions, rates = Transactions(ledger, wallets, clock), Rates(database, assets, clock)
     holds, reversals = Holds(ledger, database=database, clock=clock), Reversals(ledger, transactions, database=database)
-    tiers, campaigns, offers = _definitions_on(resources, settings, members)
+    tiers, segments, campaigns, offers = _definitions_on(resources, settings, members)
     refusals = RefusalCounts(database, clock, ledger.calendar)
     vouchers = Vouchers(
         ledger, offers, profiles, refusals=refusals, outbox=resources.outbox, database=database, clock=clock, ids=ids
     )
-    views = Views(database, clock, books_group(ledger.calendar))
     usages = CampaignUsages(campaigns, members, ledger, assets=assets, clock=clock)
-    report_frame = ReportFrame(ViewReader(database, views), assets, ledger.calendar, clock)
-    about_campaigns = CampaignReports(report_frame, campaigns, usages)
-    about_offers = OfferReports(report_frame, offers, refusals)
-    report_settings, accounting, money_reports, closings = _finance_on(resources, report_frame, audit)
-    reports = Reports(
-        [
-            *money.definitions(money_reports),
-            *campaign_reports.definitions(about_campaigns),
-            *offer_reports.definitions(about_offers),
-            *accounting_reports(accounting),
-        ]
+    reporting = _reporting_on(resources, audit, tiers, (campaigns, usages), (offers, refusals))
+    export_jobs, exporter = _exports_on(resources, settings, reporting.reports)
+    erasures, exports = _privacy_on(
+        resources, people, wallets, vouchers, audit, segments=segments, settings=settings, files=export_jobs
     )
-    export_jobs, exporter = _exports_on(resources, settings, reports)
-    erasures, exports = _privacy_on(resources, people, wallets, vouchers, audit, settings=settings, files=export_jobs)
     return Services(
+        **reporting._asdict(),
         database=database,
         clock=clock,
         ids=ids,
@@ -325,6 +366,8 @@ def _services_on(resources: Resources, settings: Settings) -> Services:
         ),
         referrals=Referrals(ledger, members, database=database),
         tiers=tiers,
+        segments=segments,
+        segment_runner=_segment_runner_on(resources, settings, members, segments),
         event_replays=EventReplays(campaigns, profiles, database),
         event_voids=EventVoids(ledger, database=database, clock=clock),
         simulations=Simulations(campaigns, database=database, clock=clock, ids=ids),
@@ -344,34 +387,42 @@ def _services_on(resources: Resources, settings: Settings) -> Services:
         exports=exports,
         export_jobs=export_jobs,
         exporter=exporter,
-        views=views,
-        view_status=ViewStatus(database, clock, views),
-        report_frame=report_frame,
-        money_reports=money_reports,
-        reports=reports,
-        campaign_reports=about_campaigns,
-        offer_reports=about_offers,
+        view_status=ViewStatus(database, clock, reporting.views),
         sources=Sources(reversals, database, ledger.calendar),
-        accounting=accounting,
-        report_settings=report_settings,
-        closings=closings,
         clock_control=resources.control,
         clock_sync=resources.clock_sync,
     )
 
 
-def _definitions_on(resources: Resources, settings: Settings, members: Members) -> tuple[Tiers, Campaigns, Offers]:
-    """Return the services of definitions. Warnings about campaigns and offers name the tiers and events that exist."""
+def _definitions_on(resources: Resources, settings: Settings, members: Members) -> tuple[Tiers, Segments, Campaigns, Offers]:
+    """Return the services of definitions. Warnings about campaigns, offers and segments name the tiers, segments and events that exist."""
     database, clock, ids, assets = resources.database, resources.clock, resources.ids, resources.assets
     tiers = Tiers(resources.ledger, members, assets, database=database, clock=clock)
     recent_types = RecentEventTypes(database)
 
     async def known() -> KnownNames:
-        return KnownNames(await tiers.get_codes(), await recent_types.read())
+        return KnownNames(await tiers.get_codes(), await recent_types.read(), await segments.get_names())
+
+    segments = Segments(database, clock, ids, known=known)
 
     approval = settings.campaign_approval == "required"
     campaigns = Campaigns(database, assets, clock, ids, known=known, approval=approval)
-    return tiers, campaigns, Offers(resources.ledger, assets, database=database, clock=clock, ids=ids, known=known)
+    offers = Offers(resources.ledger, assets, database=database, clock=clock, ids=ids, known=known)
+    return tiers, segments, campaigns, offers
+
+
+def _segment_runner_on(resources: Resources, settings: Settings, members: Members, segments: Segments) -> SegmentRunner:
+    database, calendar = resources.database, resources.ledger.calendar
+    return SegmentRunner(
+        segments,
+        PurchaseMeter(database, calendar),
+        SegmentEvaluator(members, database),
+        database=database,
+        clock=resources.clock,
+        ids=resources.ids,
+        calendar=calendar,
+        currency=settings.segments_currency,
+    )
 
 
 def recheck_actor(access: Access, sessions: Sessions) -> RecheckActor:

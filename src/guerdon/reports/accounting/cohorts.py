@@ -28,7 +28,7 @@ class CohortState(Struct, frozen=True):
 
 
 class CohortTable:
-    """What became of the value of each month, month by month."""
+    """State of the value of each month of earning, month by month."""
 
     def __init__(self, rows: Iterable[Document]) -> None:
         """`rows` are sums by `earned_month`, `move` and `month`."""

@@ -17,7 +17,7 @@ class AccountingQuery(AssetQuery, frozen=True, kw_only=True):
     """Month at whose end the figures are taken; for the present month, as they are now. By default the present month."""
 
 
-class FactorView(Struct, frozen=True, kw_only=True):
+class DevelopmentView(Struct, frozen=True, kw_only=True):
     """Growth of redeemed value from one age to the next, over the cohorts that are old enough."""
 
     age: int
@@ -90,7 +90,7 @@ class BreakageFigures(Struct, frozen=True, kw_only=True):
     """All cohorts together."""
     triangle: list[TriangleRow]
     """Redemption triangle: one row per cohort, one column per age."""
-    factors: list[FactorView]
+    factors: list[DevelopmentView]
     """Development factors `later / earlier` by age."""
     override: str | None
     """Ultimate redemption rate of the settings, which replaces the estimate; null without one."""
@@ -111,7 +111,7 @@ class Breakage(ReportHead, frozen=True, kw_only=True):
     """All cohorts together."""
     triangle: list[TriangleRow]
     """Redemption triangle: one row per cohort, one column per age."""
-    factors: list[FactorView]
+    factors: list[DevelopmentView]
     """Development factors `later / earlier` by age."""
     override: str | None
     """Ultimate redemption rate of the settings, which replaces the estimate; null without one."""
@@ -157,7 +157,7 @@ class DeferredRow(DeferredTotal, frozen=True, kw_only=True):
     expected: int
     """Value, without what was transferred, that is expected to be redeemed in total."""
     goods: int
-    """Amount of the purchases of that month that earned value, less refunds, in minor units of the currency."""
+    """Amount of the purchases that earned this value, in minor units of the currency."""
     priced_points: int
     """Value that was awarded in that month for these purchases."""
     free_points: int

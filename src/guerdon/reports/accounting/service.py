@@ -43,7 +43,7 @@ from guerdon.reports.accounting.models import (
     DeferredRevenue,
     DeferredRow,
     DeferredTotal,
-    FactorView,
+    DevelopmentView,
     TriangleRow,
 )
 from guerdon.reports.accounting.prices import Priced, read_priced_months
@@ -336,5 +336,5 @@ def _breakage_total(rows: Sequence[BreakageRow]) -> BreakageTotal:
     )
 
 
-def _view_factor(factor: DevelopmentFactor) -> FactorView:
-    return FactorView(age=factor.age, earlier=factor.earlier, later=factor.later)
+def _view_factor(factor: DevelopmentFactor) -> DevelopmentView:
+    return DevelopmentView(age=factor.age, earlier=factor.earlier, later=factor.later)

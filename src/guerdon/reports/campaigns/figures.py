@@ -28,7 +28,7 @@ class PointCost(NamedTuple):
         return int(doubled.numerator // (2 * doubled.denominator))
 
 
-class Tally:
+class CampaignTally:
     """Sums of the decisions and of the movements of value of one campaign, one of its versions, or one period."""
 
     def __init__(self) -> None:
@@ -84,9 +84,9 @@ class Tally:
 Rows = Iterable[Mapping[str, Any]]
 
 
-def tallies(decisions: Rows, value: Rows, names: tuple[str, str]) -> defaultdict[Any, Tally]:
+def tallies(decisions: Rows, value: Rows, names: tuple[str, str]) -> defaultdict[Any, CampaignTally]:
     """Return the sums by a field: `names` are its names in the rows of the decisions and of the value."""
-    found: defaultdict[Any, Tally] = defaultdict(Tally)
+    found: defaultdict[Any, CampaignTally] = defaultdict(CampaignTally)
     for row in decisions:
         found[row[names[0]]].add_decisions(row)
     for row in value:
@@ -94,7 +94,7 @@ def tallies(decisions: Rows, value: Rows, names: tuple[str, str]) -> defaultdict
     return found
 
 
-def figures_of(tally: Tally, cost: PointCost | None) -> CampaignFigures:
+def figures_of(tally: CampaignTally, cost: PointCost | None) -> CampaignFigures:
     return CampaignFigures(**tally.figures(cost))
 
 

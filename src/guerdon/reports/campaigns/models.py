@@ -27,7 +27,7 @@ class CampaignReportQuery(RangeQuery, frozen=True, kw_only=True):
 
 
 class CampaignFigures(Struct, frozen=True, kw_only=True):
-    """What a campaign decided and paid in a range, by the day of the event; a void counts on its own day."""
+    """Decisions and awards of a campaign in a range, by the day of the event; a void counts on its own day."""
 
     evaluated: int
     """Decisions on events: `matched` plus `not_matched`."""

@@ -9,7 +9,9 @@ from guerdon.campaigns.models import in_force
 from guerdon.campaigns.service import Campaigns
 from guerdon.campaigns.usage import CampaignUsages
 from guerdon.database import Document
+from guerdon.errors import NotFound
 from guerdon.money import is_currency
+from guerdon.report_settings.service import ReportSettingsService
 from guerdon.reports.campaigns.figures import PACE_DAYS, PointCost, budget_of, figures_of, tallies, time_share
 from guerdon.reports.campaigns.models import (
     CampaignPeriodRow,
@@ -37,6 +39,19 @@ async def face_cost(asset: str) -> PointCost | None:
     return PointCost(asset, Fraction(1)) if is_currency(asset) else None
 
 
+def costs_of(settings: ReportSettingsService) -> CostPerPoint:
+    """Return the costs of the settings that apply to the present month. Money without settings costs itself."""
+
+    async def cost_of(asset: str) -> PointCost | None:
+        try:
+            found = await settings.get_settings(asset)
+        except NotFound:
+            return await face_cost(asset)
+        return PointCost(found.currency, found.cost)
+
+    return cost_of
+
+
 class CampaignReports:
     """The report on all campaigns, and that on one."""
 
@@ -55,7 +70,8 @@ class CampaignReports:
         """
         days = self._frame.range_of(query)
         stored = await self._campaigns.list_past_drafts(query.status, ROWS_MAX + 1)
-        shown, now_ms = stored[:ROWS_MAX], self._frame.clock.now_ms()
+        now_ms = self._frame.clock.now_ms()
+        shown = stored[:ROWS_MAX]
         used = await self._usages.budgets_used(shown, now_ms)
         ids = [campaign.id for campaign in shown]
         async with self._frame.open("campaigns", days=days, wait_for=query.wait_for) as report:
@@ -63,6 +79,8 @@ class CampaignReports:
             value = await _value(report.snapshot, ids, days, "campaign")
             members, paces = await _members(report.snapshot, ids), await self._paces(report.snapshot, ids)
         found = tallies(decisions, value, ("campaign", "campaign"))
+        costs = {asset: await self._cost_of(asset) for asset in {in_force(campaign, now_ms).asset for campaign in shown}}
+        scales = {asset: await self._frame.scale_of(asset) for asset in costs}
         rows: list[CampaignRow] = []
         for each in shown:
             campaign = in_force(each, now_ms)
@@ -74,14 +92,14 @@ class CampaignReports:
                     status=each.status,
                     version=campaign.version,
                     asset=campaign.asset,
-                    scale=await self._frame.scale_of(campaign.asset),
+                    scale=scales[campaign.asset],
                     members=members.get(each.id, 0),
                     budget=campaign.budget,
                     budget_used=None if budget is None else budget.used,
                     budget_left=None if budget is None else budget.left,
                     time_share=time_share(campaign, now_ms),
                     runs_out_on=None if budget is None else budget.runs_out_on,
-                    **found[each.id].figures(await self._cost_of(campaign.asset)),
+                    **found[each.id].figures(costs[campaign.asset]),
                 )
             )
         return CampaignsReport(**report.head, rows=rows, complete=len(stored) <= ROWS_MAX)

@@ -4,11 +4,11 @@ from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 from guerdon.calendar import Calendar
-from guerdon.campaigns.domain import EVENT_VOIDS, EVENTS, PURCHASE, REFUND
+from guerdon.campaigns.domain import EVENT_VOIDS, EVENTS, PURCHASE, REFUND, TIER_CHANGES
 from guerdon.database import Database, Document, Session
 from guerdon.reports.check.comparison import Subtotal, Sums, add_to
 from guerdon.reports.check.money import day_of
-from guerdon.views.models import CAMPAIGN_MEMBERS, DECISIONS, MEMBER_MONTHS, PURCHASES
+from guerdon.views.models import CAMPAIGN_MEMBERS, DECISIONS, MEMBER_MONTHS, PURCHASES, TIER_STEPS
 
 _IS_REFUND: Document = {"$eq": ["$type", REFUND]}
 _IS_LINKED: Document = {"$gt": ["$refund_of", None]}
@@ -30,6 +30,7 @@ async def subtotals_of_events(database: Database, calendar: Calendar, session: S
     yield Subtotal(DECISIONS, DECISIONS.key, DECISIONS.sums, await _decisions(database, calendar, session))
     yield Subtotal(CAMPAIGN_MEMBERS, CAMPAIGN_MEMBERS.key, CAMPAIGN_MEMBERS.sums, await _campaign_members(database, session))
     yield Subtotal(MEMBER_MONTHS, MEMBER_MONTHS.key, MEMBER_MONTHS.sums, await _member_months(database, calendar, session))
+    yield Subtotal(TIER_STEPS, TIER_STEPS.key, TIER_STEPS.sums, await _tier_steps(database, calendar, session))
 
 
 async def _purchases(database: Database, calendar: Calendar, session: Session) -> Sums:
@@ -156,6 +157,13 @@ async def _campaign_members(database: Database, session: Session) -> Sums:
     ]
     rows = await database.raw[EVENTS].aggregate(pipeline, session=session, allowDiskUse=True)
     return {(row["_id"],): (int(row["members"]),) async for row in rows}
+
+
+async def _tier_steps(database: Database, calendar: Calendar, session: Session) -> Sums:
+    day = day_of("$at", calendar)
+    key: Document = {"day": day, "before": {"$ifNull": ["$before", ""]}, "after": {"$ifNull": ["$after", ""]}}
+    rows = await database.raw[TIER_CHANGES].aggregate([{"$group": {"_id": key, "members": {"$sum": 1}}}], session=session)
+    return {(row["_id"]["day"], row["_id"]["before"], row["_id"]["after"]): (int(row["members"]),) async for row in rows}
 
 
 async def _member_months(database: Database, calendar: Calendar, session: Session) -> Sums:

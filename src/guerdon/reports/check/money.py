@@ -141,11 +141,12 @@ async def _rankings(database: Database, calendar: Calendar, session: Session) ->
 
 async def _offers(database: Database, session: Session) -> AsyncIterator[tuple[Key, tuple[int, ...]]]:
     """Yield amounts by asset, kind and offer: that of a payment is in the entry, that of a gift card in the voucher."""
+    returned: Document = {"$and": [{"$eq": ["$kind", "reversal"]}, {"$lte": ["$key", None]}, {"$lte": ["$transaction", None]}]}
     card: Document = {"$eq": [{"$substrBytes": ["$owner", 0, 4]}, "vch_"]}
     key: Document = {
         "asset": "$asset",
         "kind": "$kind",
-        "offer": {"$cond": [{"$eq": ["$kind", "redeem"]}, {"$ifNull": ["$metadata.offer", ""]}, ""]},
+        "offer": {"$cond": [{"$or": [{"$eq": ["$kind", "redeem"]}, returned]}, {"$ifNull": ["$metadata.offer", ""]}, ""]},
         "card": {"$cond": [card, "$owner", ""]},
     }
     join: Document = {"from": VOUCHERS, "localField": "_id.card", "foreignField": "_id", "as": "voucher"}

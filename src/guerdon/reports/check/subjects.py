@@ -1,12 +1,12 @@
 """Comparison of the states of accounts and members with the documents that they are derived from, and what the views do not have yet."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from msgspec import Struct, convert, field
 
-from guerdon.campaigns.domain import EVENT_VOIDS, EVENTS
+from guerdon.campaigns.domain import EVENT_VOIDS, EVENTS, TIER_CHANGES
 from guerdon.campaigns.domain import MEMBER_STATES as STANDINGS
 from guerdon.database import Database, Document, Session
 from guerdon.ledger.lots import UNDATED
@@ -14,12 +14,18 @@ from guerdon.ledger.models import Lot, LotDates, entry_id
 from guerdon.ledger.store import ACCOUNTS, ENTRIES
 from guerdon.projections.models import Increment, Source, Target, ViewGroup
 from guerdon.reports.check.comparison import Difference, ReportDifference
-from guerdon.views.group import decode_entry, decode_event, decode_void
+from guerdon.views.group import decode_entry, decode_event, decode_tier_change, decode_void
 from guerdon.views.models import ACCOUNT_STATES, MEMBER_STATES, AccountReadModel, MemberReadModel
 
 PAGE = 1_000
 PENDING_MAX = 50_000
 """Maximum number of documents that the views may lack. Above that they are not compared."""
+_DECODERS: dict[str, Callable[[Document], Any]] = {
+    EVENTS: decode_event,
+    EVENT_VOIDS: decode_void,
+    TIER_CHANGES: decode_tier_change,
+}
+"""Functions that decode the documents of members, by collection."""
 MONEY_KINDS = frozenset({"wallet", "gift_card"})
 
 
@@ -162,7 +168,6 @@ class SubjectCheck:
                 if mark > page[member]:
                     detail = f"the views have number {mark}, the member's chain ends with {page[member]}"
                     self._report(Difference("marks", member, detail))
-            # The rest can be changes of tiers, from which nothing is derived.
             await self._fold_members({member: mark for member, mark in marks.items() if mark < page[member] or mark < 0}, states)
         await self._check_number(MEMBER_STATES, self.members)
 
@@ -170,7 +175,7 @@ class SubjectCheck:
         if not marks:
             return
         found: defaultdict[str, list[tuple[int, Any]]] = defaultdict(list)
-        for collection, decode in ((EVENTS, decode_event), (EVENT_VOIDS, decode_void)):
+        for collection, decode in _DECODERS.items():
             rows = self._database.raw[collection].find(_of_members(collection, marks), session=self._session)
             async for row in rows:
                 number, member = _number_of(row), str(row["owner"])
@@ -196,7 +201,8 @@ def _of_members(collection: str, marks: dict[str, int]) -> Document:
     members = sorted(marks)
     if collection == EVENTS:
         return {"owner": {"$in": members}}
-    return {"_id": {"$gt": f"{members[0]}/", "$lt": f"{members[-1]}0"}}
+    first, after = ("#", "$") if collection == TIER_CHANGES else ("/", "0")
+    return {"_id": {"$gt": members[0] + first, "$lt": members[-1] + after}}
 
 
 def _number_of(row: Document) -> int:

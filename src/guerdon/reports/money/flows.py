@@ -1,4 +1,4 @@
-"""Sums of what entered and left the wallets of an asset, and the roll-forward that follows from them. Pure, but for reading the sums."""
+"""SourceSums of what entered and left the wallets of an asset, and the roll-forward that follows from them. Pure, but for reading the sums."""
 
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Mapping
@@ -17,15 +17,15 @@ WALLETS = "wallets"
 """Counterparty of value from another wallet, and the name of the sum of all wallets in a trial balance."""
 
 
-class Sums(NamedTuple):
+class SourceSums(NamedTuple):
     """Signed change of all wallets, and its parts by source."""
 
     amount: int = 0
     paid: int = 0
     promotional: int = 0
 
-    def plus(self, other: "Sums") -> "Sums":
-        return Sums(self.amount + other.amount, self.paid + other.paid, self.promotional + other.promotional)
+    def plus(self, other: "SourceSums") -> "SourceSums":
+        return SourceSums(self.amount + other.amount, self.paid + other.paid, self.promotional + other.promotional)
 
 
 class FlowRow(NamedTuple):
@@ -35,7 +35,7 @@ class FlowRow(NamedTuple):
     """A day or a month."""
     flow: Flow
     counterparty: str
-    sums: Sums
+    sums: SourceSums
 
 
 FlowReader = Callable[[Grouping, str, str], Awaitable[list[FlowRow]]]
@@ -59,7 +59,7 @@ async def read_before(read: FlowReader, day: date) -> list[FlowRow]:
 
 
 def _row_of(row: Document) -> FlowRow:
-    return FlowRow(row["period"], row["flow"], row["counterparty"], Sums(row["amount"], row["paid"], row["promotional"]))
+    return FlowRow(row["period"], row["flow"], row["counterparty"], SourceSums(row["amount"], row["paid"], row["promotional"]))
 
 
 # --- roll-forward ---------------------------------------------------------------------------------------------------
@@ -69,21 +69,21 @@ class Roll(NamedTuple):
     """One period of a roll-forward: the balance before it, the signed changes by flow, and the balance after it."""
 
     period: str
-    opening: Sums
-    flows: Mapping[Flow, Sums]
-    closing: Sums
+    opening: SourceSums
+    flows: Mapping[Flow, SourceSums]
+    closing: SourceSums
 
 
 async def read_roll_forward(read: FlowReader, days: DayRange) -> list[Roll]:
     """Return the periods of a range in order."""
     opening = total_of(await read_before(read, days.first))
-    changes: defaultdict[tuple[str, Flow], Sums] = defaultdict(Sums)
+    changes: defaultdict[tuple[str, Flow], SourceSums] = defaultdict(SourceSums)
     for row in await _rows_within(read, days):
         key = (row.period if days.is_by_day else row.period[:7], row.flow)
         changes[key] = changes[key].plus(row.sums)
     rolls: list[Roll] = []
     for period in days.periods:
-        flows: dict[Flow, Sums] = {flow: changes[period, flow] for flow in FLOW_NAMES}
+        flows: dict[Flow, SourceSums] = {flow: changes[period, flow] for flow in FLOW_NAMES}
         closing = opening
         for sums in flows.values():
             closing = closing.plus(sums)
@@ -104,9 +104,9 @@ async def _rows_within(read: FlowReader, days: DayRange) -> list[FlowRow]:
     return [*rows, *head, *await read("month", f"{first[:7]}-", after[:7])]
 
 
-def total_of(rows: Iterable[FlowRow]) -> Sums:
+def total_of(rows: Iterable[FlowRow]) -> SourceSums:
     """Return the sum of all rows."""
-    total = Sums()
+    total = SourceSums()
     for row in rows:
         total = total.plus(row.sums)
     return total

@@ -68,7 +68,7 @@ class RollForwardCheck(Struct, frozen=True, kw_only=True):
 
 
 class RollForward(ReportHead, frozen=True, kw_only=True):
-    """What entered and left the wallets of an asset, by period."""
+    """Value that entered and left the wallets of an asset, by period."""
 
     rows: list[RollForwardRow]
     """One row per period, oldest first."""
@@ -92,7 +92,7 @@ class LiabilityRow(Struct, frozen=True, kw_only=True):
     """Outstanding value of one month."""
 
     by: Literal["earning_month", "expiry_month"]
-    """Whether `month` is the month in which the value was earned, or the month in which it expires."""
+    """Meaning of `month`: the month in which the value was earned, or the month in which it expires."""
     month: str | None
     """Month; null for value that does not expire."""
     outstanding: int
@@ -298,4 +298,4 @@ class BookAccount(ReportHead, frozen=True, kw_only=True):
     balance: int
     """Balance of the account."""
     rows: list[BookMovement]
-    """What the balance consists of, by column of the roll-forward."""
+    """Parts of the balance, by column of the roll-forward."""

@@ -15,7 +15,7 @@ from guerdon.reports.money.flows import (
     WALLETS,
     FlowRow,
     Roll,
-    Sums,
+    SourceSums,
     flow_reader,
     read_before,
     read_roll_forward,
@@ -337,7 +337,7 @@ def _roll_row(roll: Roll, source: str | None) -> RollForwardRow:
     )
 
 
-def _of(sums: Sums, source: str | None) -> int:
+def _of(sums: SourceSums, source: str | None) -> int:
     return sums.paid if source == "paid" else sums.promotional if source == "promotional" else sums.amount
 
 

@@ -9,7 +9,7 @@ from guerdon.offers.models import Offer
 MOVES = ("issued", "reserved", "released", "used", "unused", "loaded", "cancelled", "expired")
 
 
-class Tally:
+class OfferTally:
     """Sums of one offer or one period."""
 
     def __init__(self) -> None:

@@ -28,7 +28,7 @@ class OfferReportQuery(RangeQuery, frozen=True, kw_only=True):
 
 
 class OfferFigures(Struct, frozen=True, kw_only=True):
-    """What became of the vouchers of an offer in a range, by the day of each step. A code with several uses counts each of them."""
+    """Steps of the vouchers of an offer in a range, by the day of each step. A code with several uses counts each of them."""
 
     issued: int
     """Vouchers that were issued, with the codes of batches."""

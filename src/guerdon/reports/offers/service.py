@@ -8,7 +8,7 @@ from guerdon.offers.models import left_of, stock_of
 from guerdon.offers.refusals import RefusalCounts
 from guerdon.offers.service import Offers
 from guerdon.reports.frame import ReportFrame
-from guerdon.reports.offers.figures import Tally, currency_of
+from guerdon.reports.offers.figures import OfferTally, currency_of
 from guerdon.reports.offers.models import (
     OfferFigures,
     OfferPeriodRow,
@@ -113,8 +113,8 @@ def _where(ids: Sequence[str], days: DayRange) -> Document:
 
 def _tallies(
     moves: Iterable[Document], prices: Iterable[Document], refused: Iterable[Document], by: str
-) -> defaultdict[str, Tally]:
-    found: defaultdict[str, Tally] = defaultdict(Tally)
+) -> defaultdict[str, OfferTally]:
+    found: defaultdict[str, OfferTally] = defaultdict(OfferTally)
     for row in moves:
         found[row[by]].add_move(row)
     for row in prices:

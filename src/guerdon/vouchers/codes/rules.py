@@ -48,8 +48,9 @@ class CodeBatchRequest(Struct, frozen=True):
     idempotency: Idempotency
     calendar: Calendar
 
-    def transaction(self, kind: EntryKind, *postings: Posting) -> Transaction:
-        return Transaction(kind, postings, self.idempotency.actor, self.idempotency, metadata={"batch": self.batch})
+    def transaction(self, kind: EntryKind, offer: Offer, *postings: Posting) -> Transaction:
+        metadata = {"batch": self.batch, "version": str(offer.version)}
+        return Transaction(kind, postings, self.idempotency.actor, self.idempotency, metadata=metadata)
 
     def to_batch(self, offer: Offer, now_ms: int, *, pattern: str | None = None, done: bool = False) -> CodeBatch:
         """Return the batch as it begins."""
@@ -87,7 +88,7 @@ def generate_command(request: CodeBatchRequest, pattern: str | None) -> Command[
         require_secret(parsed)
         _require_stock(stock, request.wanted)
         batch = request.to_batch(offer, view.now_ms, pattern=parsed.text)
-        counted = request.transaction("issue", Posting(stock.id, request.wanted, COUNTED))
+        counted = request.transaction("issue", offer, Posting(stock.id, request.wanted, COUNTED))
         return Decision((counted,), inserts=((CODE_BATCHES, msgspec.to_builtins(batch)),), value=batch)
 
     return _start(request, begin)
@@ -114,7 +115,7 @@ def shared_command(request: CodeBatchRequest, code: str, uses: int) -> Command[C
             offer, bearer_id(code_id), shown, batch=batch.id, expires_at=batch.expires_at, issued_at=view.now_ms, uses=uses
         )
         batch = msgspec.structs.replace(batch, code=shown, voucher=voucher.id)
-        issued = request.transaction("issue", Posting(stock.id, uses, COUNTED), filling_of(voucher))
+        issued = request.transaction("issue", offer, Posting(stock.id, uses, COUNTED), filling_of(voucher))
         issued = msgspec.structs.replace(
             issued, metadata={**issued.metadata, "voucher": voucher.id}, evidence=issue_evidence(voucher, offer)
         )
@@ -147,7 +148,7 @@ def import_command(request: CodeBatchRequest, parts: Sequence[StagedCodes], size
             raise Validation.at("", "only an offer of the kind external_code can import codes")
         batch = request.to_batch(offer, view.now_ms)
         # The ceiling stays the same: the entry records the start of the import and the idempotency key.
-        started = request.transaction("terms", Posting(stock.id, 0, RULES, terms=AccountRules(ceiling=stock.ceiling)))
+        started = request.transaction("terms", offer, Posting(stock.id, 0, RULES, terms=AccountRules(ceiling=stock.ceiling)))
         staged = [(STAGED_CODES, msgspec.to_builtins(part)) for part in parts]
         return Decision((started,), inserts=((CODE_BATCHES, msgspec.to_builtins(batch)), *staged), value=batch)
 
@@ -288,7 +289,7 @@ def card_command(batch: CodeBatch, offer: Offer, number: int, candidates: Sequen
             return Decision(value=False)
         voucher = card(free[0], view.now_ms)
         row = CodeRow(id=free[1], owner=batch.owner, offer=batch.owner, voucher=voucher_id, batch=batch.id)
-        metadata = {"offer": batch.owner, "voucher": voucher_id, "batch": batch.id}
+        metadata = {"offer": batch.owner, "version": str(offer.version), "voucher": voucher_id, "batch": batch.id}
         return Decision(
             (
                 Transaction(

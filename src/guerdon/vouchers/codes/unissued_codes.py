@@ -47,7 +47,7 @@ def open_voucher(row: CodeRow, batch: CodeBatch, offer: Offer, *, actor: str, no
     )
     filling = filling_of(voucher)
     issued = replace(account_of(voucher), balance=voucher.uses, seq=1, lots=filling.lots or None, opened_at=now_ms)
-    metadata = {"offer": offer.id, "voucher": voucher.id, "batch": batch.id}
+    metadata = {"offer": offer.id, "version": str(offer.version), "voucher": voucher.id, "batch": batch.id}
     issue = Transaction("issue", (filling,), actor, metadata=metadata, evidence=issue_evidence(voucher, offer))
     return FoundVoucher(
         voucher, VoucherOpening(issued, (issue,), DocumentChange(VOUCHER_CODES, row.id, row.owner, {"voucher": voucher.id}))

@@ -237,7 +237,7 @@ class PointOfSale:
             if paid is None:
                 return FurtherTransactions()
             posting = reversal_posting(paid, 0, -paid.amount, self._ledger.calendar, before.now_ms)
-            metadata = {"voucher": voucher.id}
+            metadata = {"offer": voucher.offer, "voucher": voucher.id}
             paid_id = paid.transaction_id
             reversal = Transaction(
                 "reversal", (posting,), request.actor.id, reason=body.reason, metadata=metadata, reverses=paid_id

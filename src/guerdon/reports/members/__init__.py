@@ -1,0 +1,1 @@
+"""Report on members: who is active, new or returning, cohorts, and tiers."""
