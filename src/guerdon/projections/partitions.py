@@ -29,7 +29,7 @@ class PartitionLeases:
         self._leases = Leases(database, holder, lease_ms)
         self._workers = database.raw[VIEW_WORKERS]
         self._group = group
-        self._holder = holder
+        self._row_id = f"{group}/{holder}"
         self._log = log
         self._lease_ms = lease_ms
         self._keepers: dict[int, asyncio.Task[None]] = {}
@@ -62,14 +62,14 @@ class PartitionLeases:
             async with asyncio.timeout(CLOSE_SECONDS):
                 for part in parts:
                     await self._leases.release(self._job(part), pause_ms=0, failures=0)
-                await self._workers.delete_one({"_id": self._holder})
+                await self._workers.delete_one({"_id": self._row_id})
 
     async def _share(self) -> int:
         """Register this worker and return the number of partitions that it should hold."""
         until = {"$add": ["$$NOW", self._lease_ms]}
-        await self._workers.update_one({"_id": self._holder}, [{"$set": {"group": self._group, "expires_at": until}}], upsert=True)
-        workers = sorted({self._holder, *await live_workers(self._workers, self._group)})
-        return share_of(workers.index(self._holder), len(workers))
+        await self._workers.update_one({"_id": self._row_id}, [{"$set": {"expires_at": until}}], upsert=True)
+        workers = sorted({self._row_id, *await live_workers(self._workers, self._group)})
+        return share_of(workers.index(self._row_id), len(workers))
 
     async def _adjust(self, share: int) -> None:
         for part in [part for part, keeper in self._keepers.items() if keeper.done()]:
@@ -110,9 +110,9 @@ class PartitionLeases:
 
 
 async def live_workers(rows: AsyncCollection[Document], group: str) -> list[str]:
-    """Return the workers of a group whose registration has not expired."""
+    """Return the registrations of a group that have not expired."""
     live: list[Document] = [
-        {"$match": {"group": group}},
+        {"$match": {"_id": {"$gt": f"{group}/", "$lt": f"{group}0"}}},
         {"$project": {"live": {"$gt": ["$expires_at", "$$NOW"]}}},
         {"$match": {"live": True}},
     ]

@@ -29,19 +29,6 @@ _NOW = "2026-01-31T12:00:00.000Z"
 _LATER = "2026-12-31T00:00:00.000Z"
 
 _VALUES: dict[str, Any] = {
-    "FaultView.document": _ENTRY,
-    "FaultView.error": "ValueError at fold_entry:61",
-    "FaultView.since": _NOW,
-    "GenerationView.switched_at": _NOW,
-    "PartitionView.phase": "stream",
-    "PartitionView.behind_seconds": 0.4,
-    "PartitionView.heartbeat_age_seconds": 0.4,
-    "GenerationView.state": "serving",
-    "RebuildView.group": "books",
-    "ViewGroupView.name": "books",
-    "ViewGroupView.state": "current",
-    "ViewGroupView.as_of": _NOW,
-    "ViewGroupView.behind_seconds": 0.4,
     # ids
     "member_id": _MEMBER,
     "wallet": _WALLET,
