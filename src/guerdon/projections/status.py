@@ -160,13 +160,14 @@ class ViewStatus:
         return len(await live_workers(self._database.raw[VIEW_WORKERS], self._views.group.name))
 
     async def _oplog_window_seconds(self) -> int | None:
-        oplog = self._database.client.local["oplog.rs"]
         try:
-            ends = [await oplog.find({}, {"ts": 1}).sort("$natural", way).limit(1).to_list() for way in (1, -1)]
+            status = await self._database.client.admin.command({"serverStatus": 1, "oplog": 1, "metrics": 0, "wiredTiger": 0})
         except OperationFailure:
             return None
-        [[first], [last]] = ends
-        return int(last["ts"].time - first["ts"].time)
+        oplog = status.get("oplog", {})
+        if "earliestOptime" not in oplog or "latestOptime" not in oplog:
+            return None
+        return int(oplog["latestOptime"].time - oplog["earliestOptime"].time)
 
 
 def _view_generation(generation: Generation, positions: Sequence[ViewPosition], now_ms: int) -> GenerationView:
