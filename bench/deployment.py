@@ -44,17 +44,18 @@ class Deployment:
         """Run a command of the product on one of the databases and return its standard output."""
         return run_guerdon(*arguments, GUERDON_DATA_DIR=str(self._data_dir), **self._settings(database))
 
-    def serve(self, database: str, scopes: str) -> Target:
-        """Start the product on one of the databases, in one process."""
-        for name, file in self._keys_files.items():
+    def serve(self, database: str, scopes: str, *, name: str | None = None, **extra: str) -> Target:
+        """Start the product on one of the databases, in one process. `extra` are further settings of a target with its own name."""
+        name = name or database
+        for kind, file in self._keys_files.items():
             if not file.exists():
-                file.write_text(run_guerdon("keys", f"new-{name}-keys"), encoding="ascii")
+                file.write_text(run_guerdon("keys", f"new-{kind}-keys"), encoding="ascii")
         token = self.guerdon(database, "keys", "create", "--name", "bench", "--scopes", scopes).strip().splitlines()[-1]
         port = free_port()
         settings = self._settings(database)
-        process = self.processes.spawn(database, "-m", "guerdon", "serve", "--port", str(port), **settings)
-        self.processes.await_http(process, database, f"http://127.0.0.1:{port}/health/ready")
-        return Target(database, port, token, descendants(process.pid))
+        process = self.processes.spawn(name, "-m", "guerdon", "serve", "--port", str(port), **settings, **extra)
+        self.processes.await_http(process, name, f"http://127.0.0.1:{port}/health/ready")
+        return Target(name, port, token, descendants(process.pid), books=database)
 
     def _settings(self, database: str) -> dict[str, str]:
         keys = {f"GUERDON_{name.upper()}_KEYS_FILE": str(file) for name, file in self._keys_files.items() if file.exists()}

@@ -38,7 +38,7 @@ class Plan(Struct, frozen=True):
     port: int
     token: str
     wallets_file: str
-    kind: Literal["debit", "transfer", "bulk", "noop", "event", "events"]
+    kind: Literal["debit", "transfer", "bulk", "noop", "event", "events", "read"]
     connections: int
     seconds: float
     tag: str
@@ -119,6 +119,7 @@ class Run:
         self._units = 0
         self._done = 0
         self._errors: Counter[str] = Counter()
+        self._good = b"200" if plan.kind == "read" else b"201"
         self.over = asyncio.Event()
         self.next_request: Callable[[], bytes] = requests_of(plan)
 
@@ -158,7 +159,7 @@ class Run:
             if units != self._plan.bulk_size:
                 self._errors[f"bulk {status.decode('latin-1')}: {units} of {self._plan.bulk_size}"] += 1
         else:
-            units = 1 if status == b"201" else 0
+            units = 1 if status == self._good else 0
             if not units:
                 self._errors[status.decode("latin-1")] += 1
         self._done += units
@@ -200,6 +201,9 @@ def requests_of(plan: Plan) -> Callable[[], bytes]:
     if plan.kind == "transfer":
         return transfers_of(plan, wallets[:TRANSFER_WALLETS], common)
 
+    if plan.kind == "read":
+        return reads_of(plan, wallets)
+
     rest = f"{common}12\r\nIdempotency-Key: {plan.tag}-"
     paths = ["/noop"] if plan.kind == "noop" else [f"/v1/wallets/{wallet}/debit" for wallet in wallets]
     prefixes = [f"POST {path} HTTP/1.1\r\n{rest}".encode("ascii") for path in paths[: 1 if plan.one_wallet else None]]
@@ -211,6 +215,15 @@ def requests_of(plan: Plan) -> Callable[[], bytes]:
         return b'%b%d\r\n\r\n{"amount":1}' % (prefixes[int(draw_one() * total)], count)
 
     return next_debit
+
+
+def reads_of(plan: Plan, wallets: list[str]) -> Callable[[], bytes]:
+    """Return a function that returns a read of a uniformly chosen wallet."""
+    draw_one = random.Random(plan.tag).random
+    common = f"HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer {plan.token}\r\n\r\n"
+    requests = [f"GET /v1/wallets/{wallet} {common}".encode("ascii") for wallet in wallets[: 1 if plan.one_wallet else None]]
+    total = len(requests)
+    return lambda: requests[int(draw_one() * total)]
 
 
 def transfers_of(plan: Plan, wallets: list[str], common: str) -> Callable[[], bytes]:

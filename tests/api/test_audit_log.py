@@ -1,6 +1,7 @@
 """The audit log over HTTP and at the terminal: who asked for what, how it was answered, and a chain that shows every change."""
 
 import asyncio
+import hashlib
 import json
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -12,6 +13,7 @@ from pymongo.errors import AutoReconnect
 
 from guerdon.audit_log.models import AUDIT, Record
 from guerdon.audit_log.rules import find_faults
+from guerdon.clock import rfc3339
 from guerdon.database import Database
 from guerdon.http.operation import SAFE_METHODS
 from guerdon.wiring.services import Services
@@ -205,3 +207,121 @@ async def test_freeze_and_account_rules_are_recorded_with_the_values_before(
         ("setRole", 200, {"before": "member", "role": "support"}),
     ]
     await factory.assert_books_balance()
+
+
+async def facts_of(services: Services, action: str) -> list[dict[str, Any]]:
+    """The facts of the answered requests of one action, with their JSON objects decoded."""
+    found = [each.facts for each in await records(services) if each.phase == "answered" and each.action == action]
+    return [{name: json.loads(text) if text.startswith("{") else text for name, text in facts.items()} for facts in found]
+
+
+def digest_of(text: str) -> str:
+    return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
+
+
+async def test_changes_of_a_campaign_are_recorded_with_the_values_before(
+    service: Caller, services: Services, factory: Factory
+) -> None:
+    """Only what differs. What people write freely is a digest, because it could name a person and a record is permanent."""
+    campaign = await factory.campaign(active=False, name="Ada's birthday", budget=1000)
+    content = {
+        "name": "Bob's birthday",
+        "asset": "PTS",
+        "event_types": ["purchase", "refund"],
+        "award": {"type": "per_amount", "points": 2, "per": 100, "rounding": "floor"},
+        "condition": 'event.attributes.email == "bob@example.com"',
+        "budget": 1000,
+    }
+    assert (await service.put(f"/v1/campaigns/{campaign}", content)).status_code == 200
+    for step in ("activate", "activate", "pause", "end"):
+        assert (await service.post(f"/v1/campaigns/{campaign}/{step}")).status_code == 200
+    problem(await service.post(f"/v1/campaigns/{campaign}/activate"), 409, "invalid-state")
+    assert await facts_of(services, "createCampaign") == [{"campaign": campaign}]
+    assert await facts_of(services, "replaceCampaign") == [
+        {
+            "version": "2",
+            "before": {
+                "award": {"type": "per_amount", "points": 1, "per": 100, "rounding": "floor"},
+                "condition": digest_of("true"),
+                "name": digest_of("Ada's birthday"),
+            },
+            "after": {
+                "award": content["award"], "condition": digest_of(str(content["condition"])), "name": digest_of("Bob's birthday"),
+            },
+        }
+    ]  # fmt: skip
+    assert await facts_of(services, "activateCampaign") == [
+        {"before": "draft", "after": "active"}, {"before": "active", "after": "active"}, {},
+    ]  # fmt: skip
+    assert await facts_of(services, "pauseCampaign") == [{"before": "active", "after": "paused"}]
+    assert await facts_of(services, "endCampaign") == [{"before": "paused", "after": "ended"}]
+    stored = str([each.facts for each in await records(services)])
+    assert "birthday" not in stored
+    assert "bob@example.com" not in stored
+    assert list(find_faults(await records(services))) == []
+
+
+async def test_coming_version_of_a_campaign_is_recorded_with_its_start(
+    service: Caller, services: Services, factory: Factory
+) -> None:
+    campaign = await factory.campaign(budget=1000)
+    view = (await service.get(f"/v1/campaigns/{campaign}")).json()
+    content = {name: view[name] for name in ("name", "asset", "event_types", "award")} | {"budget": 500}
+    start = rfc3339(services.clock.now_ms() + 86_400_000)
+    answer = await service.put(f"/v1/campaigns/{campaign}", {**content, "effective_at": start})
+    assert (answer.status_code, answer.json()["version"]) == (200, 1)
+    [facts] = await facts_of(services, "replaceCampaign")
+    assert (facts["version"], facts["before"]["budget"], facts["after"]["budget"]) == ("2", 1000, 500)
+    assert rfc3339(facts["after"]["effective_at"]) == start
+    assert facts["before"]["effective_at"] is None
+
+
+async def test_changes_of_an_offer_and_its_stock_are_recorded(service: Caller, services: Services, factory: Factory) -> None:
+    offer = await factory.offer(active=False, stock=10, description="for Ada only")
+    value = {"type": "fixed", "amount": 700, "currency": "GBP"}
+    body = {"name": "5 pounds off", "kind": "discount", "value": value, "description": "for all"}
+    assert (await service.put(f"/v1/offers/{offer}", {**body, "stock": 25})).status_code == 200
+    assert (await service.put(f"/v1/offers/{offer}", body)).status_code == 200
+    for step in ("activate", "pause", "pause", "end"):
+        assert (await service.post(f"/v1/offers/{offer}/{step}")).status_code == 200
+    assert await facts_of(services, "createOffer") == [{"offer": offer}]
+    first, second = await facts_of(services, "replaceOffer")
+    assert first == {
+        "version": "2",
+        "before": {"description": digest_of("for Ada only"), "stock": 10, "value": {**value, "amount": 500}},
+        "after": {"description": digest_of("for all"), "stock": 25, "value": value},
+    }
+    assert second == {"version": "3", "before": {"stock": 25}, "after": {"stock": None}}
+    assert await facts_of(services, "activateOffer") == [{"before": "draft", "after": "active"}]
+    assert await facts_of(services, "pauseOffer") == [
+        {"before": "active", "after": "paused"}, {"before": "paused", "after": "paused"},
+    ]  # fmt: skip
+    assert await facts_of(services, "endOffer") == [{"before": "paused", "after": "ended"}]
+    await factory.assert_books_balance()
+
+
+async def test_changes_of_the_tier_set_are_recorded(service: Caller, services: Services) -> None:
+    tiers = [{"code": "silver", "name": "Silver", "points": 1000}]
+    body = {"asset": "PTS", "window": {"type": "rolling", "months": 12}, "tiers": tiers, "grace_months": 1, "grace_days": 2}
+    assert (await service.put("/v1/tiers", body)).status_code == 200
+    raised = [{"code": "silver", "name": "Silver", "points": 1500}]
+    assert (await service.put("/v1/tiers", {**body, "tiers": raised, "grace_days": 5})).status_code == 200
+    first, second = await facts_of(services, "replaceTiers")
+    silver = {"code": "silver", "name": digest_of("Silver"), "points": 1000}
+    assert (first["version"], first["before"]) == ("1", {})
+    assert first["after"]["tiers"] == [silver]
+    assert first["after"]["asset"] == "PTS"
+    assert second["version"] == "2"
+    assert (second["before"]["tiers"], second["before"]["grace_days"]) == ([silver], 2)
+    assert (second["after"]["tiers"], second["after"]["grace_days"]) == ([{**silver, "points": 1500}], 5)
+    assert "asset" not in second["after"]
+
+
+async def test_disabling_a_member_is_recorded_with_the_state_before(service: Caller, services: Services, factory: Factory) -> None:
+    member = await factory.member()
+    for step in ("disable", "disable", "enable"):
+        assert (await service.post(f"/v1/members/{member}/{step}")).status_code == 200
+    assert await facts_of(services, "disableMember") == [
+        {"before": "enabled", "after": "disabled"}, {"before": "disabled", "after": "disabled"},
+    ]  # fmt: skip
+    assert await facts_of(services, "enableMember") == [{"before": "disabled", "after": "enabled"}]

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from guerdon.clock import rfc3339
 from guerdon.database import Database
 from guerdon.errors import ExchangeLimit
 from guerdon.exchanges.models import Rate
@@ -219,7 +220,55 @@ async def test_members_exchange_their_own_value_where_the_rate_allows_it(
     answer = await ada.post("/v1/exchanges", wanted(member))
     assert (answer.status_code, answer.json()["to_amount"]) == (201, 5)
     assert await factory.balance(f"{member}:GBP") == 5
+    backdated = wanted(member, effective_at="2026-11-01T00:00:00Z")
+    assert "members cannot state effective_at" in problem(await ada.post("/v1/exchanges", backdated), 403, "forbidden")["detail"]
     await factory.assert_books_balance()
+
+
+async def test_exchange_may_state_when_it_happened(
+    service: Caller, factory: Factory, database: Database, clock: ManualClock
+) -> None:
+    """Stored, hashed and shown on both sides; the rate is the present one; a repeat returns the first answer also when the time is too long ago."""
+    clock.stop()
+    wallet = await factory.wallet(2000)
+    member = wallet.partition(":")[0]
+    await set_rate(service, to_amount=9)
+    clock.advance(days=30)
+    await set_rate(service)
+    then = later(clock, days=-20)
+    body = wanted(member, effective_at=then, reference="old-1")
+    dry = await service.post("/v1/exchanges?dry_run=true", body)
+    assert (dry.status_code, dry.json()["effective_at"], dry.json()["to_amount"]) == (200, then, 5)
+    made = await service.post("/v1/exchanges", body, key="x-1")
+    assert made.status_code == 201, made.text
+    view = made.json()
+    assert (view["effective_at"], view["created_at"], view["to_amount"]) == (then, rfc3339(clock.now_ms()), 5)
+    read = (await service.get(f"/v1/transactions/{view['id']}")).json()
+    assert read["transaction"]["effective_at"] == then
+    for side in (wallet, f"{member}:GBP"):
+        newest = (await entries_of(service, side))[0]
+        assert (newest["kind"], newest["effective_at"]) == ("exchange", then)
+    clock.advance(days=1)
+    again = await service.post("/v1/exchanges", body, key="x-1")
+    assert (again.content, again.headers["idempotency-replayed"]) == (made.content, "true")
+    assert "effective_at" not in await exchange(service, wanted(member))
+    await factory.assert_books_balance()
+    await database.raw["entries"].update_one({"_id": f"{member}:GBP#000000000001"}, {"$inc": {"effective_at": 1}})
+    report = await verify(database)
+    assert report.violations > 0, "the time is hashed, and equal on both sides"
+
+
+async def test_effective_time_of_an_exchange_is_checked(service: Caller, factory: Factory, clock: ManualClock) -> None:
+    clock.stop()
+    wallet = await factory.wallet(1000)
+    member = wallet.partition(":")[0]
+    await set_rate(service)
+    for moment in (later(clock, milliseconds=1), later(clock, days=-3660), "2026-11-01T00:00:00", "9999-12-31T23:59:59Z", 5, ""):
+        refused = problem(await service.post("/v1/exchanges", wanted(member, effective_at=moment)), 422, "validation")
+        assert [error["pointer"] for error in refused["errors"]] == ["/effective_at"], moment
+    quoted = problem(await service.post("/v1/exchanges/quote", {**wanted(member), "effective_at": later(clock)}), 422, "validation")
+    assert [error["pointer"] for error in quoted["errors"]] == ["/effective_at"], "a quote is for now"
+    assert await factory.balance(wallet) == 1000
 
 
 async def test_verification_compares_each_exchange_with_its_rate(service: Caller, factory: Factory, database: Database) -> None:

@@ -90,6 +90,19 @@ async def test_request_needs_exactly_one_host(port: int) -> None:
     assert (await ask(port, "POST /v1/auth/login HTTP/1.1", f"Content-Length: 0\r\n{HOST * 2}"))[0] == 400
 
 
+async def test_absolute_address_stands_for_a_missing_host(port: int) -> None:
+    """RFC 9112, section 3.2, asks for 400. The server adds the authority of the address as `Host` before the application sees the request.
+
+    No answer depends on it: nothing here reads the header. An empty or a second one is refused in this form too.
+    """
+    for name in ("wallets.example", "other.example"):
+        status, answer = await ask(port, f"GET http://{name}/health/live HTTP/1.1", "")
+        assert (status, name in answer) == (200, False), answer
+    for headers in ("Host:\r\n", HOST * 2):
+        status, answer = await ask(port, "GET http://wallets.example/health/live HTTP/1.1", headers)
+        assert (status, '"code":"bad-request"' in answer) == (400, True), (headers, answer)
+
+
 async def test_head_on_the_health_routes(port: int, anonymous: Caller) -> None:
     names = sorted(name for name in vars(HealthResource) if name.startswith("on_"))
     assert names == ["on_get_live", "on_get_ready", "on_head_live", "on_head_ready"]

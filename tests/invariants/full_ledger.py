@@ -191,7 +191,7 @@ async def _several_postings(shop: Shop, wallets: list[str]) -> None:
     rated = {"member_id": payer.partition(":")[0], "from": "PTS", "to": "GBP", "from_amount": 4}
     exchanged = await shop.post("exchanges", **rated)
     await shop.post(f"transactions/{exchanged['id']}/reverse")
-    await shop.post("exchanges", **rated)
+    await shop.post("exchanges", **rated, effective_at=shop.later(days=-2))
     await shop.post("transactions", postings=[*parts, left])
 
 

@@ -3,7 +3,7 @@
 import asyncio
 import random
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
@@ -19,26 +19,12 @@ from guerdon.rate_limits.rules import Quota, QuotaCounter, advance
 from guerdon.rate_limits.shared import TIMEOUT_SECONDS, SharedCounters
 from guerdon.wiring.services import open_services
 from tests.clients import Caller, ManualClock, problem
-from tests.counter_store import Store, running_store
+from tests.counter_store import Store
 from tests.factories import Factory
 from tests.serving import serve
 
 ADA = {"email": "ada@example.com", "password": "correct horse battery"}
 SEED = 4_027
-
-
-@pytest.fixture(scope="session")
-def store_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
-    with running_store(tmp_path_factory.mktemp("store")) as store:
-        yield store
-
-
-@pytest.fixture
-def store(store_process: Store) -> Store:
-    """The running store, emptied."""
-    store_process.kill()
-    store_process.start()
-    return store_process
 
 
 @pytest.fixture

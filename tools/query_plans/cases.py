@@ -376,6 +376,10 @@ def _verification(sample: Sample) -> Cases:
     yield "verify.ended_holds", "a batch", {"ids": sorted(hold_id(each.id, 1) for each in wallets)}
     for name in ("events", "holds", "reversals"):
         yield f"verify.all_{name}", "all", {"after": ""}
+    lot_owners = sorted(each.owner for each in sample.quiet[:200])
+    yield "verify.expired_lots", "a page", {"after": expired_lot_of(middle.owner), "limit": 200}
+    yield "verify.lots_of_wallets", "200 wallets", {"ids": [f"{owner}:PTS" for owner in lot_owners], "owners": lot_owners}
+    yield "verify.expiries", "200 owners", {"owners": lot_owners}
     yield "verify.all_refusals", "all", {"first": REFUSAL, "last": REFUSAL + "g"}
     refused = sample.refused[:BATCH]
     refused_keys = {"owners": sorted(owner for owner, _ in refused), "unique_keys": sorted(key for _, key in refused)}

@@ -477,6 +477,19 @@ VERIFY = [
     Query("verify.all_events", "terminal", _VERIFY, find(EVENTS, AFTER, sort=UP)),
     Query("verify.all_holds", "terminal", _VERIFY, find(HOLD_DOCUMENTS, AFTER, sort=UP)),
     Query("verify.all_reversals", "terminal", _VERIFY, find(REVERSALS, AFTER, sort=UP)),
+    Query("verify.expired_lots", "terminal", _VERIFY, find(EXPIRED_LOTS, AFTER, sort=UP, limit=True)),
+    Query(
+        "verify.lots_of_wallets",
+        "terminal",
+        _VERIFY,
+        find(ACCOUNTS, {**IDS, "owner": {"$in": ":owners"}}, fields=["lots", "holds"]),
+    ),
+    Query(
+        "verify.expiries",
+        "terminal",
+        _VERIFY,
+        {**find(ENTRIES, {"owner": {"$in": ":owners"}, "kind": "expiry"}, fields=["lots"]), "hint": "expired"},
+    ),
     Query("verify.all_refusals", "terminal", _VERIFY, find(ENTRIES, _BETWEEN, sort=UP)),
     Query(
         "verify.refused_keys",

@@ -15,12 +15,14 @@ from guerdon.campaigns.models import (
 )
 from guerdon.campaigns.service import Campaigns
 from guerdon.campaigns.usage import CampaignUsageQuery, CampaignUsages, CampaignUsageView
+from guerdon.changes import changed_fields
 from guerdon.clock import Clock
 from guerdon.errors import ApprovalMissing, InvalidState, NotFound, Validation
 from guerdon.http.body import read
-from guerdon.http.operation import Request, Response, actor_of, operation, send
+from guerdon.http.operation import Request, Response, actor_of, note, operation, send
 from guerdon.http.query import read_query
 from guerdon.permissions import scope
+from guerdon.types import DefinitionStatus
 
 _CAMPAIGN = {
     "name": "1 point per pound",
@@ -30,6 +32,8 @@ _CAMPAIGN = {
     "award": {"type": "per_amount", "points": 1, "per": 100, "rounding": "floor"},
     "clawback": "debt",
 }
+_NOT_COMPARED = (Campaign.NOT_CONTENT - {"effective_at"}) | {"_id", "version", "created_at", "created_by", "bounded"}
+"""Fields that differ between any two versions, or belong to none."""
 
 
 class CampaignsResource:
@@ -62,7 +66,9 @@ class CampaignsResource:
         """Create a campaign as a draft. Its expressions are compiled and type-checked."""
         body, _ = await read(req, CampaignCreate)
         warnings = await self._campaigns.find_warnings(body)
-        [view] = await self._views(await self._campaigns.create(actor_of(req), body))
+        campaign = await self._campaigns.create(actor_of(req), body)
+        note(req, campaign=campaign.id)
+        [view] = await self._views(campaign)
         send(resp, replace(view, warnings=warnings), 201)
 
     @operation("listCampaigns", scope("campaigns:read"), tag="campaigns", query=CampaignQuery, answers={200: CampaignPage})
@@ -89,7 +95,10 @@ class CampaignsResource:
         """Create a new version, which evaluates events from now on or from `effective_at`. Awards that were paid keep their version."""
         body, _ = await read(req, CampaignCreate)
         warnings = await self._campaigns.find_warnings(body)
-        [view] = await self._views(await self._campaigns.replace(actor_of(req), campaign_id, body))
+        change = await self._campaigns.replace(actor_of(req), campaign_id, body)
+        version = change.after.coming or change.after
+        note(req, version=str(version.version), **changed_fields(change.before, version, left_out=_NOT_COMPARED))
+        [view] = await self._views(change.after)
         send(resp, replace(view, warnings=warnings))
 
     @operation(
@@ -104,6 +113,7 @@ class CampaignsResource:
     async def on_post_approve(self, req: Request, resp: Response, campaign_id: str) -> None:
         """Approve a version that another person created. Service keys cannot approve."""
         body, _ = await read(req, CampaignApprove)
+        note(req, version=str(body.version))
         await self._send(resp, await self._campaigns.approve(actor_of(req), campaign_id, body.version))
 
     @operation(
@@ -113,23 +123,28 @@ class CampaignsResource:
         answers={200: CampaignView},
         errors=(NotFound, InvalidState, ApprovalMissing),
     )
-    async def on_post_activate(self, _req: Request, resp: Response, campaign_id: str) -> None:
+    async def on_post_activate(self, req: Request, resp: Response, campaign_id: str) -> None:
         """Activate a campaign, so that it evaluates events."""
-        await self._send(resp, await self._campaigns.set_status(campaign_id, "active"))
+        await self._set_status(req, resp, campaign_id, "active")
 
     @operation(
         "pauseCampaign", scope("campaigns:write"), tag="campaigns", answers={200: CampaignView}, errors=(NotFound, InvalidState)
     )
-    async def on_post_pause(self, _req: Request, resp: Response, campaign_id: str) -> None:
+    async def on_post_pause(self, req: Request, resp: Response, campaign_id: str) -> None:
         """Pause a campaign, so that it evaluates no events."""
-        await self._send(resp, await self._campaigns.set_status(campaign_id, "paused"))
+        await self._set_status(req, resp, campaign_id, "paused")
 
     @operation(
         "endCampaign", scope("campaigns:write"), tag="campaigns", answers={200: CampaignView}, errors=(NotFound, InvalidState)
     )
-    async def on_post_end(self, _req: Request, resp: Response, campaign_id: str) -> None:
+    async def on_post_end(self, req: Request, resp: Response, campaign_id: str) -> None:
         """End a campaign permanently. Awards that were paid stay."""
-        await self._send(resp, await self._campaigns.set_status(campaign_id, "ended"))
+        await self._set_status(req, resp, campaign_id, "ended")
+
+    async def _set_status(self, req: Request, resp: Response, campaign_id: str, status: DefinitionStatus) -> None:
+        change = await self._campaigns.set_status(campaign_id, status)
+        note(req, before=change.before.status, after=change.after.status)
+        await self._send(resp, change.after)
 
     @operation(
         "getCampaignUsage",

@@ -23,6 +23,7 @@ from guerdon.campaigns.models import (
     in_force,
 )
 from guerdon.campaigns.warnings import ReadKnownNames, warnings_of_campaign
+from guerdon.changes import BeforeAfter
 from guerdon.clock import Clock, optional_utc_ms
 from guerdon.database import Database
 from guerdon.errors import Validation, collect
@@ -63,7 +64,7 @@ class Campaigns:
         await self._save(campaign, None, campaign)
         return campaign
 
-    async def replace(self, actor: Actor, campaign_id: str, body: CampaignCreate) -> Campaign:
+    async def replace(self, actor: Actor, campaign_id: str, body: CampaignCreate) -> BeforeAfter[Campaign]:
         """Create a new version, which evaluates events from `effective_at` or from now. The status of the campaign stays.
 
         The new version replaces one that was to follow.
@@ -86,7 +87,7 @@ class Campaigns:
         if (version.effective_at is not None or version.waits) and stored.status != "draft":
             campaign = msgspec.structs.replace(current, status=stored.status, coming=version, changed_at=now_ms)
         await self._save(campaign, stored, version)
-        return campaign
+        return BeforeAfter(current, campaign)
 
     async def find_warnings(self, body: CampaignCreate) -> list[DefinitionWarning]:
         """Return what is valid in a campaign and probably not meant."""
@@ -100,7 +101,7 @@ class Campaigns:
         """
         return await self._campaign(body, campaign.id, actor, version=campaign.version + 1, now_ms=self._clock.now_ms())
 
-    async def set_status(self, campaign_id: str, status: DefinitionStatus) -> Campaign:
+    async def set_status(self, campaign_id: str, status: DefinitionStatus) -> BeforeAfter[Campaign]:
         """Activate, pause or end a campaign. The same status again changes nothing; an ended campaign cannot change.
 
         Raises:
@@ -111,14 +112,14 @@ class Campaigns:
         """
         current = await self.get_campaign(campaign_id)
         if current.status == status:
-            return current
+            return BeforeAfter(current, current)
         self._definitions.require_transition(current.status, status)
         if status == "active" and self._approval:
             require_approved(current, self._clock.now_ms())
         await self._definitions.require_capacity(current.status, status, CAMPAIGNS_LIVE_MAX)
         campaign = msgspec.structs.replace(current, status=status, changed_at=self._clock.now_ms())
         await self._save(campaign, current, None)
-        return campaign
+        return BeforeAfter(current, campaign)
 
     async def approve(self, actor: Actor, campaign_id: str, number: int) -> Campaign:
         """Approve a version that another person created. A second approval changes nothing.

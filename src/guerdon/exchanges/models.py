@@ -12,6 +12,7 @@ from guerdon.lifecycle import version_id
 from guerdon.money import AMOUNT_MAX, Amount, AssetCode, Rounding
 from guerdon.transactions.models import PostedTransaction, view_posted
 from guerdon.types import MemberId, Metadata, Reason, Reference
+from guerdon.wallets.models import EffectiveAt
 
 RATES, RATE_VERSIONS = "rates", "rate_versions"
 INDEXES: dict[str, list[IndexModel]] = {RATES: [], RATE_VERSIONS: []}
@@ -155,6 +156,8 @@ class ExchangeCreate(Struct, frozen=True, forbid_unknown_fields=True):
     """The caller's own name of the business fact, unique per member. It is kept permanently, so it must not contain personal data."""
     metadata: Metadata = {}
     """Up to 20 texts by name. They are kept permanently, so they must not contain personal data."""
+    effective_at: EffectiveAt | None = None
+    """Time at which the fact happened, RFC 3339 with an offset; null for now. Not in the future, at most 10 years ago. The rate is the current one; members cannot state a time."""
 
 
 class RateRef(Struct, frozen=True):

@@ -10,7 +10,7 @@ from guerdon.ledger.models import EXCHANGE, Account, Command, Decision, Document
 from guerdon.lifecycle import version_id
 from guerdon.money import AMOUNT_MAX, AmountText, divide
 from guerdon.permissions import Actor
-from guerdon.wallets.rules import COMMAND_BYTES, missing_wallet
+from guerdon.wallets.rules import COMMAND_BYTES, missing_wallet, require_effective
 
 
 class ExchangeRequest(Struct, frozen=True):
@@ -27,6 +27,8 @@ class ExchangeRequest(Struct, frozen=True):
     rate_version: int | None = None
     reason: str | None = None
     metadata: dict[str, str] = {}
+    effective_at: int | None = None
+    """Stated effective time in milliseconds."""
     opens: tuple[Account, ...] = ()
 
 
@@ -99,6 +101,7 @@ def exchange_command(request: ExchangeRequest) -> Command:
             raise RateChanged(
                 f"the current version of the rate is {rate.version}, not {request.rate_version}", rate=rate.id, version=rate.version
             )
+        require_effective(request.effective_at, view.now_ms)
         given = Posting(request.wallet, -request.amount, EXCHANGE, spends=True)
         received = Posting(request.to, converted(rate, request.amount), EXCHANGE)
         transaction = Transaction(
@@ -108,6 +111,7 @@ def exchange_command(request: ExchangeRequest) -> Command:
             idempotency=request.idempotency,
             reason=request.reason,
             metadata=request.metadata,
+            effective_at=request.effective_at,
             lists_sides=True,
             rate=version_id(rate.id, rate.version),
         )

@@ -4,7 +4,7 @@ import re
 
 from guerdon.clock import Clock
 from guerdon.database import DUPLICATE_KEY, WRITE_CONFLICT, Database, Document, PyMongoError
-from guerdon.errors import InvalidState, NotFound, Validation
+from guerdon.errors import Forbidden, InvalidState, NotFound, Validation
 from guerdon.exchanges.models import (
     RATE_VERSIONS,
     RATES,
@@ -34,7 +34,7 @@ from guerdon.transactions.service import Transactions
 from guerdon.types import PageQuery
 from guerdon.wallets.assets import Assets
 from guerdon.wallets.models import view_wallet
-from guerdon.wallets.service import Wallets
+from guerdon.wallets.service import Wallets, effective_ms
 
 WRITES_MAX = 10
 """Maximum number of attempts to store a rate that other requests change at the same time."""
@@ -130,11 +130,12 @@ class Rates:
 class Exchanges:
     """Exchanges of a member's value, and quotes."""
 
-    def __init__(self, ledger: Ledger, wallets: Wallets, transactions: Transactions, *, rates: Rates) -> None:
+    def __init__(self, ledger: Ledger, wallets: Wallets, transactions: Transactions, *, rates: Rates, clock: Clock) -> None:
         self._ledger = ledger
         self._wallets = wallets
         self._transactions = transactions
         self._rates = rates
+        self._clock = clock
 
     async def quote(self, actor: Actor, body: QuoteCreate) -> QuoteView:
         """Return what an exchange would give now.
@@ -158,13 +159,16 @@ class Exchanges:
 
         Raises:
             NotFound: There is no rate, the wallet does not exist, or the member is not the caller.
-            Forbidden: The rate is not open to members.
+            Forbidden: The rate is not open to members, or the caller is a member and states an effective time.
+            Validation: The effective time has no offset, is in the future, or is too long ago.
             ExchangeLimit: The amount is outside the bounds of the rate.
             RateChanged: The current version is not the requested one.
             InsufficientFunds, BalanceLimit, LimitReached, WalletFrozen, WalletClosed, IdempotencyKeyReused, ReferenceReused: See
                 `ledger.decide`.
         """
         request.actor.require_reach(body.member_id)
+        if body.effective_at is not None and request.actor.kind == "member":
+            raise Forbidden("members cannot state effective_at; leave it out")
         wallet, to = (f"{body.member_id}:{asset}" for asset in (body.source, body.target))
         opens = await self._wallets.accounts_to_open([to])
         command = exchange_command(
@@ -178,6 +182,7 @@ class Exchanges:
                 rate_version=body.rate_version,
                 reason=body.reason,
                 metadata=body.metadata,
+                effective_at=effective_ms(body.effective_at, self._clock.now_ms()),
                 opens=tuple(opens.values()),
             )
         )

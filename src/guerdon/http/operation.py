@@ -81,6 +81,8 @@ class Operation(Struct, frozen=True):
     """True if it changes something and takes no body. A body other than `{}` is refused, because the caller expects it to matter."""
     dry_run: type[Struct] | None = None
     """Struct of the answer to a dry run, if it moves value."""
+    reads_copies: bool = False
+    """True if it may answer from a copy. It then takes `If-Seq-At-Least`."""
 
 
 def operation(
@@ -101,12 +103,12 @@ def operation(
     guesses: bool = False,
     takes: str | None = None,
     dry_run: tuple[str, ...] | None = None,
+    reads_copies: bool = False,
 ) -> Callable[[Handler], Handler]:
     """Return a decorator that attaches a declaration to a handler. The app refuses to start if a handler has none.
 
     `dry_run` is given for an operation that moves value: fields that its answer has only if something was written, such as `id`.
     """
-
     # A link to a public page may carry parameters that the linking site has added.
     takes_no_query = query is None and (body is not None or not policy.public)
     dry_answer = None if dry_run is None else dry_run_of(cast(type[Struct], answers[max(answers)]), dry_run)
@@ -131,6 +133,7 @@ def operation(
             takes,
             refuses_body,
             dry_answer,
+            reads_copies,
         )
 
         @wraps(handler)

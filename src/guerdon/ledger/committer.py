@@ -9,7 +9,7 @@ docs/adr/0002-group-commit.md and docs/adr/0010-turns.md.
 import asyncio
 import random
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from pymongo.errors import AutoReconnect, OperationFailure, PyMongoError
@@ -19,9 +19,9 @@ from guerdon.clock import Clock
 from guerdon.database import Database
 from guerdon.errors import DatabaseUnavailable, GuerdonError, Internal, OutcomeUnknown, Overloaded
 from guerdon.ledger.contention import ContentionLeases
-from guerdon.ledger.decide import decide_batch
+from guerdon.ledger.decide import WritePlan, decide_batch
 from guerdon.ledger.kept_accounts import KeptAccounts, is_guarded
-from guerdon.ledger.models import Command, CommandOutcome, CommandResult, T
+from guerdon.ledger.models import Account, Command, CommandOutcome, CommandResult, T
 from guerdon.ledger.store import Store, WriteRaceLost
 from guerdon.money import ScaleOf, scale_unknown
 
@@ -42,6 +42,8 @@ WRITE_CONFLICT = 112
 RETRY_CODES = frozenset({WRITE_CONFLICT, 246, 251})
 """MongoDB error codes WriteConflict, SnapshotUnavailable and NoSuchTransaction."""
 BACKOFF_START_SECONDS, BACKOFF_CAP_SECONDS = 0.002, 0.1
+AfterCommit = Callable[[Iterable[Account]], None]
+"""Function that is called with the accounts that a commit has changed. It must not wait and not raise: the commit has succeeded."""
 
 
 class _Pending:
@@ -116,8 +118,10 @@ class Committer:
         batch_max: int,
         in_flight_max: int,
         deadline_ms: int,
+        after_commit: AfterCommit | None = None,
     ) -> None:
         self._clock = clock
+        self._after_commit = after_commit
         self._calendar = calendar
         self._scale_of = scale_of
         self._queue_max = queue_max
@@ -372,7 +376,7 @@ class Committer:
                 plan = decide_batch(chosen, found, self._clock.now_ms(), self._calendar, scale_of=self._scale_of)
                 if plan.writes:
                     await self.store.write(plan)
-                    self._kept.keep(plan)
+                    self._note(plan)
                 for index, result in zip(indexes, plan.results, strict=True):
                     results[index] = result
                 return results
@@ -417,10 +421,16 @@ class Committer:
                 raise
             self._kept.failed()
             return False
-        self._kept.keep(plan)
+        self._note(plan)
         self._kept.succeeded()
         results[:] = plan.results
         return True
+
+    def _note(self, plan: WritePlan) -> None:
+        """Take note of a plan that was committed."""
+        self._kept.keep(plan)
+        if self._after_commit is not None:
+            self._after_commit(plan.moved.values())
 
     def _put_off_moved(self, commands: Sequence[Command[Any]], indexes: Sequence[int], moved: set[str]) -> list[int]:
         """Mark the accounts that another process has moved as contended; return the indexes of commands that do not depend on them."""

@@ -9,7 +9,7 @@ from guerdon.calendar import Calendar
 from guerdon.clock import Clock
 from guerdon.database import Database, Document
 from guerdon.errors import GuerdonError
-from guerdon.ledger.committer import Committer
+from guerdon.ledger.committer import AfterCommit, Committer
 from guerdon.ledger.expiry import ExpiredLots, expired_lots
 from guerdon.ledger.lots import last_of, negated, total
 from guerdon.ledger.models import (
@@ -43,6 +43,7 @@ class Ledger:
         batch_max: int,
         in_flight_max: int,
         deadline_ms: int,
+        after_commit: AfterCommit | None = None,
     ) -> None:
         self.calendar = calendar
         self._scale_of = scale_of
@@ -58,6 +59,7 @@ class Ledger:
             batch_max=batch_max,
             in_flight_max=in_flight_max,
             deadline_ms=deadline_ms,
+            after_commit=after_commit,
         )
         self.stats = self._committer.stats
 

@@ -105,7 +105,7 @@ class MembersResource:
     )
     async def on_post_disable(self, req: Request, resp: Response, member_id: str) -> None:
         """Disable a member: they cannot log in, and their sessions no longer work. Their wallets do not change."""
-        send(resp, await self._view(await self._members.set_disabled(member_id, actor_of(req), disabled=True)))
+        await self._set_disabled(req, resp, member_id, disabled=True)
 
     @operation(
         "enableMember",
@@ -116,7 +116,13 @@ class MembersResource:
     )
     async def on_post_enable(self, req: Request, resp: Response, member_id: str) -> None:
         """Enable a disabled member: they can log in again."""
-        send(resp, await self._view(await self._members.set_disabled(member_id, actor_of(req), disabled=False)))
+        await self._set_disabled(req, resp, member_id, disabled=False)
+
+    async def _set_disabled(self, req: Request, resp: Response, member_id: str, *, disabled: bool) -> None:
+        change = await self._members.set_disabled(member_id, actor_of(req), disabled=disabled)
+        before, after = ("enabled" if person.member.disabled_at is None else "disabled" for person in change)
+        note(req, before=before, after=after)
+        send(resp, await self._view(change.after))
 
     @operation(
         "setRole",

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Collection
 
+from guerdon.changes import BeforeAfter
 from guerdon.clock import Clock, to_datetime
 from guerdon.database import Database, Document, PyMongoError, Session, may_try_again
 from guerdon.errors import AlreadyExists, DatabaseUnavailable, InvalidState, NotFound, Unauthenticated, Validation
@@ -188,7 +189,7 @@ class Members:
         result = await self._members.raw.update_one(where, _new_epoch(password_hash, None), session=session)
         return result.matched_count == 1
 
-    async def set_disabled(self, member_id: str, actor: Actor, *, disabled: bool) -> Person:
+    async def set_disabled(self, member_id: str, actor: Actor, *, disabled: bool) -> BeforeAfter[Person]:
         """Disable or re-enable a member. Their wallets do not change.
 
         Raises:
@@ -200,8 +201,8 @@ class Members:
         require_authority(actor, person.member)
         disabled_at = self._clock.now_ms() if disabled else None
         if (person.member.disabled_at is not None) == disabled and person.member.erasing_at is None:
-            return person
-        return await self._change(member_id, {"disabled_at": disabled_at})
+            return BeforeAfter(person, person)
+        return BeforeAfter(person, await self._change(member_id, {"disabled_at": disabled_at}))
 
     async def set_role(self, member_id: str, actor: Actor, role: Role) -> Person:
         """Set the role of a member.

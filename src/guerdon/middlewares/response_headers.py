@@ -21,7 +21,7 @@ _ALWAYS = (
 )
 EXPOSED = "ETag, Idempotency-Replayed, Location, RateLimit, RateLimit-Policy, Retry-After, X-Request-Id"
 """Response headers that scripts of another origin may read in addition to those of the Fetch standard."""
-ACCEPTED = "Authorization, Content-Type, Idempotency-Key, If-Match, If-None-Match, Last-Event-ID, X-Request-Id"
+ACCEPTED = "Authorization, Content-Type, Idempotency-Key, If-Match, If-None-Match, If-Seq-At-Least, Last-Event-ID, X-Request-Id"
 """Request headers that scripts of another origin may send."""
 PREFLIGHT_SECONDS = 600
 

@@ -4,6 +4,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
+from guerdon.changes import changed_fields
 from guerdon.errors import (
     InvalidState,
     NotFound,
@@ -12,9 +13,9 @@ from guerdon.errors import (
     Validation,
 )
 from guerdon.http.body import read
-from guerdon.http.operation import Request, Response, actor_of, operation, send
+from guerdon.http.operation import Request, Response, actor_of, note, operation, send
 from guerdon.http.query import read_query
-from guerdon.offers.models import OfferCreate, OfferPage, OfferQuery, OfferView, view_offer
+from guerdon.offers.models import Offer, OfferCreate, OfferPage, OfferQuery, OfferView, view_offer
 from guerdon.offers.service import Offers, OfferState
 from guerdon.permissions import scope
 from guerdon.types import DefinitionStatus
@@ -33,6 +34,8 @@ _OFFER = {
     "code_pattern": None,
 }
 _STEP = (NotFound, InvalidState)
+_NOT_COMPARED = Offer.NOT_CONTENT | {"_id", "owner", "version", "created_at", "created_by"}
+"""Fields that differ between any two versions, or belong to none."""
 
 
 class OffersResource:
@@ -54,7 +57,9 @@ class OffersResource:
         """Create an offer as a draft. The eligibility is compiled and the addresses of the images are checked."""
         body, _ = await read(req, OfferCreate)
         warnings = await self._offers.find_warnings(body)
-        send(resp, replace(_view(await self._offers.create(actor_of(req), body)), warnings=warnings), 201)
+        state = await self._offers.create(actor_of(req), body)
+        note(req, offer=state.offer.id)
+        send(resp, replace(_view(state), warnings=warnings), 201)
 
     @operation("listOffers", scope("offers:read"), tag="offers", query=OfferQuery, answers={200: OfferPage})
     async def on_get(self, req: Request, resp: Response) -> None:
@@ -80,25 +85,30 @@ class OffersResource:
         """Replace an offer by a new version at once, for example to change its stock. Issued vouchers keep their version."""
         body, _ = await read(req, OfferCreate)
         warnings = await self._offers.find_warnings(body)
-        send(resp, replace(_view(await self._offers.replace(actor_of(req), offer_id, body)), warnings=warnings))
+        change = await self._offers.replace(actor_of(req), offer_id, body)
+        offer = change.after.offer
+        note(req, version=str(offer.version), **changed_fields(change.before, offer, left_out=_NOT_COMPARED, stock=change.stock))
+        send(resp, replace(_view(change.after), warnings=warnings))
 
-    async def _set_status(self, resp: Response, offer_id: str, status: DefinitionStatus) -> None:
-        send(resp, _view(await self._offers.set_status(offer_id, status)))
+    async def _set_status(self, req: Request, resp: Response, offer_id: str, status: DefinitionStatus) -> None:
+        change = await self._offers.set_status(offer_id, status)
+        note(req, before=change.before.status, after=change.after.offer.status)
+        send(resp, _view(change.after))
 
     @operation("activateOffer", scope("offers:write"), tag="offers", answers={200: OfferView}, errors=_STEP)
-    async def on_post_activate(self, _req: Request, resp: Response, offer_id: str) -> None:
+    async def on_post_activate(self, req: Request, resp: Response, offer_id: str) -> None:
         """Activate an offer, so that members can redeem it."""
-        await self._set_status(resp, offer_id, "active")
+        await self._set_status(req, resp, offer_id, "active")
 
     @operation("pauseOffer", scope("offers:write"), tag="offers", answers={200: OfferView}, errors=_STEP)
-    async def on_post_pause(self, _req: Request, resp: Response, offer_id: str) -> None:
+    async def on_post_pause(self, req: Request, resp: Response, offer_id: str) -> None:
         """Pause an offer. Issued vouchers stay valid."""
-        await self._set_status(resp, offer_id, "paused")
+        await self._set_status(req, resp, offer_id, "paused")
 
     @operation("endOffer", scope("offers:write"), tag="offers", answers={200: OfferView}, errors=_STEP)
-    async def on_post_end(self, _req: Request, resp: Response, offer_id: str) -> None:
+    async def on_post_end(self, req: Request, resp: Response, offer_id: str) -> None:
         """End an offer permanently. Issued vouchers stay valid."""
-        await self._set_status(resp, offer_id, "ended")
+        await self._set_status(req, resp, offer_id, "ended")
 
 
 def _view(state: OfferState) -> OfferView:

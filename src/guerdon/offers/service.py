@@ -60,6 +60,15 @@ class OfferState(Struct, frozen=True):
     account: Account | None
 
 
+class OfferChange(Struct, frozen=True):
+    """An offer and its stock before and after a change."""
+
+    before: Offer
+    after: OfferState
+    stock: tuple[int | None, int | None] = (None, None)
+    """Number of vouchers that could and can be issued in total; None for no limit."""
+
+
 class Offers:
     """The offers of the programme. A commit reads the offer again, so a pause takes effect at once in every process."""
 
@@ -118,7 +127,7 @@ class Offers:
 
         return await self._submit(offer, decide)
 
-    async def replace(self, actor: Actor, offer_id: str, body: OfferCreate) -> OfferState:
+    async def replace(self, actor: Actor, offer_id: str, body: OfferCreate) -> OfferChange:
         """Create a version that replaces the current one at once. Vouchers keep the version that issued them; the status stays.
 
         Raises:
@@ -137,9 +146,12 @@ class Offers:
         )
 
         archived = await self._archived(offer)
+        ceiling = BALANCE_CEILING
 
         def decide(view: View) -> Decision:
+            nonlocal ceiling
             account = view.accounts[offer.stock_account]
+            ceiling = account.ceiling
             stock = _ceiling_of(body, account.ceiling)
             if stock < account.balance:
                 raise StockBelowIssued(
@@ -147,7 +159,8 @@ class Offers:
                 )
             return Decision(_set_stock(account, stock, actor.id), inserts=(archived,), changes=(_changed(offer, current.count),))
 
-        return await self._submit(offer, self._guarded(offer, current, decide))
+        state = await self._submit(offer, self._guarded(offer, current, decide))
+        return OfferChange(current, state, (None if ceiling == BALANCE_CEILING else ceiling, body.stock))
 
     async def _archived(self, offer: Offer) -> tuple[str, dict[str, object]]:
         """Return the version for the archive, chained to the one before it."""
@@ -155,7 +168,7 @@ class Offers:
         version = OfferVersion(id=version_id(offer.id, offer.version), owner=offer.id, offer=offer, proof=proof)
         return OFFER_VERSIONS, msgspec.to_builtins(version)
 
-    async def set_status(self, offer_id: str, status: DefinitionStatus) -> OfferState:
+    async def set_status(self, offer_id: str, status: DefinitionStatus) -> OfferChange:
         """Activate, pause or end an offer. A repeated call changes nothing.
 
         Raises:
@@ -165,12 +178,12 @@ class Offers:
         """
         current = await self._definitions.get(offer_id)
         if current.status == status:
-            return await self.get_offer(offer_id)
+            return OfferChange(current, await self.get_offer(offer_id))
         self._definitions.require_transition(current.status, status)
         await self._definitions.require_capacity(current.status, status, OFFERS_LIVE_MAX)
         offer = msgspec.structs.replace(current, status=status, count=current.count + 1, changed_at=self._clock.now_ms())
         changed = Decision(changes=(_changed(offer, current.count),))
-        return await self._submit(offer, self._guarded(offer, current, lambda _: changed))
+        return OfferChange(current, await self._submit(offer, self._guarded(offer, current, lambda _: changed)))
 
     def _guarded(self, offer: Offer, current: Offer, decide: Callable[[View], Decision]) -> Callable[[View], Decision]:
         """Wrap `decide` so that it applies only to the offer as it was read. An earlier run whose result was lost counts as done."""

@@ -1,15 +1,12 @@
 """Counters in Valkey or Redis, shared by all processes of a deployment."""
 
 import asyncio
-import hashlib
 from collections import deque
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
-from valkey.asyncio import Valkey
-from valkey.exceptions import NoScriptError
-
-from guerdon.errors import StartupRefused, StoreUnavailable
+from guerdon.errors import StoreUnavailable
 from guerdon.rate_limits.rules import Quota, QuotaCounter, QuotaStatus, quota_status
+from guerdon.shared_store import Script, open_client, run_script
 
 TIMEOUT_SECONDS = 1.0
 """Longer than any response of a healthy store, also for a busy process."""
@@ -40,8 +37,7 @@ end
 return {granted, at, current, previous, now}
 """
 """`advance` and `used` of rules.py as one atomic step. The time is the store's, so that all processes use the same clock."""
-_SCRIPT_SHA1 = hashlib.sha1(SCRIPT.encode(), usedforsecurity=False).hexdigest()
-"""Id of the script in the store."""
+_SCRIPT = Script(SCRIPT)
 
 
 class _Count(NamedTuple):
@@ -65,12 +61,7 @@ class SharedCounters:
         Raises:
             StartupRefused: `url` is not the URL of a store.
         """
-        try:
-            self._client: Any = cast(Any, Valkey).from_url(
-                url, socket_timeout=TIMEOUT_SECONDS, socket_connect_timeout=TIMEOUT_SECONDS
-            )
-        except ValueError:
-            raise StartupRefused("GUERDON_RATE_LIMIT_STORE must be a valkey://, redis:// or rediss:// address") from None
+        self._client = open_client(url, setting="GUERDON_RATE_LIMIT_STORE", timeout_seconds=TIMEOUT_SECONDS)
         self._prefix = prefix
         self._waiting: deque[_Count] = deque()
         self._exchange: asyncio.Task[None] | None = None
@@ -112,18 +103,7 @@ class SharedCounters:
 
     async def _send(self, counts: list[_Count]) -> list[Any]:
         """Return the result or the error of each count."""
-        rows = await self._evaluate(counts)
-        if any(isinstance(row, NoScriptError) for row in rows):
-            # A store that has just started does not have the script, so none of these was counted.
-            await self._client.script_load(SCRIPT)
-            rows = await self._evaluate(counts)
-        return rows
-
-    async def _evaluate(self, counts: list[_Count]) -> list[Any]:
-        pipeline = self._client.pipeline(transaction=False)
-        for count in counts:
-            pipeline.evalsha(_SCRIPT_SHA1, 1, count.key, *count.arguments)
-        return cast(list[Any], await pipeline.execute(raise_on_error=False))
+        return await run_script(self._client, _SCRIPT, [((count.key,), count.arguments) for count in counts])
 
 
 def _resolve(count: _Count, row: Any) -> None:

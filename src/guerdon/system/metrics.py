@@ -8,6 +8,8 @@ from prometheus_client.registry import Collector
 
 from guerdon.clock_sync import ClockSync
 from guerdon.ledger.service import Ledger
+from guerdon.read_cache.service import RESULTS, ReadCache
+from guerdon.read_cache.store import CopyStore
 
 BUCKETS = (0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
 CONTENT_TYPE = CONTENT_TYPE_LATEST
@@ -29,9 +31,11 @@ class Metrics:
         )
         self._children: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
 
-    def watch(self, ledger: Ledger, clock_sync: ClockSync | None) -> None:
-        """Export the counters of the ledger and, if the clock follows the database, their difference."""
+    def watch(self, ledger: Ledger, clock_sync: ClockSync | None, read_cache: ReadCache) -> None:
+        """Export the counters of the ledger, of the read cache if there is one, and the difference of the clocks if one follows the database."""
         self._registry.register(_LedgerCollector(ledger))
+        if read_cache.store is not None:
+            self._registry.register(_ReadCacheCollector(read_cache, read_cache.store))
         if clock_sync is not None:
             self._registry.register(_ClockCollector(clock_sync))
 
@@ -64,6 +68,32 @@ class _LedgerCollector(Collector):
         yield CounterMetricFamily("guerdon_ledger_conflicts", "Batches read again after losing a race.", value=stats.conflicts)
         yield GaugeMetricFamily("guerdon_ledger_queued", "Commands waiting for a commit.", value=stats.queued)
         yield GaugeMetricFamily("guerdon_ledger_in_flight", "Batches being committed.", value=stats.in_flight)
+
+
+class _ReadCacheCollector(Collector):
+    def __init__(self, cache: ReadCache, store: CopyStore) -> None:
+        self._cache = cache
+        self._store = store
+
+    def collect(self) -> Iterator[Metric]:
+        reads = CounterMetricFamily("guerdon_read_cache_reads", "Reads of a wallet, by what became of its copy.", labels=["result"])
+        for result in RESULTS:
+            reads.add_metric([result], self._cache.results[result])
+        yield reads
+        copies = CounterMetricFamily("guerdon_read_cache_copies", "Copies for the store.", labels=["result"])
+        copies.add_metric(["written"], self._store.written)
+        copies.add_metric(["dropped"], self._store.dropped)
+        yield copies
+        yield CounterMetricFamily("guerdon_read_cache_errors", "Exchanges with the store that failed.", value=self._store.errors)
+        yield CounterMetricFamily(
+            "guerdon_read_cache_refused", "Reads refused because too many waited for the database.", value=self._cache.refused
+        )
+        breaker = self._store.breaker
+        yield GaugeMetricFamily(
+            "guerdon_read_cache_breaker_open",
+            "1 while the store is not asked because it failed.",
+            value=int(breaker.state == "open"),
+        )
 
 
 class _ClockCollector(Collector):

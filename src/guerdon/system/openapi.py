@@ -52,6 +52,19 @@ _KEY_PARAMETER = {
     "description": "Key that the client creates before the first attempt. The same key with the same body returns the first answer again.",
     "example": "c0ffee-0001",
 }
+_AT_LEAST_PARAMETER = {
+    "name": "If-Seq-At-Least",
+    "in": "header",
+    "required": False,
+    "schema": {
+        "type": "string",
+        "maxLength": 8000,
+        "pattern": "^ *mem_[0-9a-f]{32}:[A-Z][A-Z0-9]{1,11}:[0-9]{1,12} *(, *mem_[0-9a-f]{32}:[A-Z][A-Z0-9]{1,11}:[0-9]{1,12} *)*$",
+    },
+    "description": "Smallest acceptable `seq` of a wallet, `{wallet}:{seq}`: the answer is at least as new as the answer that this `seq` is from. "
+    "Up to 100 values, separated by commas; those of other wallets are ignored.",
+    "example": "mem_019a7f3c2d1e4b5a69788796a5b4c3d2:PTS:17",
+}
 _DRY_RUN_PARAMETER = {
     "name": "dry_run",
     "in": "query",
@@ -329,6 +342,8 @@ def _finish(entry: dict[str, Any], declared: Operation, path: str) -> None:
     """Add what SpecTree does not know: descriptions of parameters, the key header, examples, and the media type of problems."""
     if declared.idempotent:
         entry["parameters"].insert(0, _KEY_PARAMETER)
+    if declared.reads_copies:
+        entry["parameters"].append(_AT_LEAST_PARAMETER)
     if declared.dry_run is not None:
         _add_dry_run(entry, declared.dry_run)
     if declared.body_optional:

@@ -2,9 +2,10 @@
 
 from typing import Any
 
+from guerdon.changes import changed_fields
 from guerdon.errors import InvalidState, NotFound, Validation
 from guerdon.http.body import read
-from guerdon.http.operation import Request, Response, actor_of, operation, send
+from guerdon.http.operation import Request, Response, actor_of, note, operation, send
 from guerdon.http.query import read_query
 from guerdon.permissions import OWN, scope
 from guerdon.tiers.models import MemberTierView, TierChangePage, TierChangeQuery, TierSetCreate, TierSetView, view_tiers
@@ -21,6 +22,8 @@ _TIERS = {
     "grace_days": 30,
     "effective_at": None,
 }
+_NOT_COMPARED = ("version", "created_at", "created_by")
+"""Fields that differ between any two versions."""
 
 
 class TiersResource:
@@ -41,7 +44,8 @@ class TiersResource:
     async def on_put(self, req: Request, resp: Response) -> None:
         """Replace the tier set. Members keep their tier for the grace period if the new set still contains it."""
         body, _ = await read(req, TierSetCreate)
-        await self._tiers.replace(actor_of(req), body)
+        change = await self._tiers.replace(actor_of(req), body)
+        note(req, version=str(change.after.version), **changed_fields(change.before, change.after, left_out=_NOT_COMPARED))
         send(resp, view_tiers(*await self._tiers.get_tiers()))
 
     @operation("getTiers", scope("campaigns:read"), tag="tiers", answers={200: TierSetView})

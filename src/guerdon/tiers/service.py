@@ -1,6 +1,7 @@
 """Service of the tier set and of the tiers of members, with the background review."""
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import msgspec
 
@@ -56,6 +57,13 @@ Commands that read the previous tier set have been committed or abandoned by the
 """
 
 
+class TierSetChange(NamedTuple):
+    """The tier set that was in force, if there was one, and the new one."""
+
+    before: TierSet | None
+    after: TierSet
+
+
 class Tiers:
     """Service of tiers."""
 
@@ -71,7 +79,7 @@ class Tiers:
 
     # --- the rules --------------------------------------------------------------------------------------------------
 
-    async def replace(self, actor: Actor, body: TierSetCreate) -> TierSet:
+    async def replace(self, actor: Actor, body: TierSetCreate) -> TierSetChange:
         """Create a new version of the tier set, in force from `effective_at` on, or at once. It replaces a version that is not yet in force.
 
         Raises:
@@ -116,7 +124,7 @@ class Tiers:
         else:
             unchanged = {"_id": PROGRAMME, "count": current.count}
             await self._definitions.replace(sets, archived, unchanged=unchanged, status_now="changed")
-        return tiers
+        return TierSetChange(known[-1] if known else None, tiers)
 
     async def get_tiers(self) -> tuple[TierSet | None, TierSet | None]:
         """Return the tier set in force and the one that follows; each is None if it does not exist."""

@@ -1,4 +1,4 @@
-"""L5: the stored documents (events, holds, refunds, refusals) agree with the entries.
+"""L5: the stored documents (events, holds, refunds, refusals, expired lots) agree with the entries.
 
 Documents of each kind are read once, in the order of their ids, and the entries that they require are looked up. The opposite direction, from
 entries to documents, is checked with the accounts.
@@ -20,6 +20,7 @@ from guerdon.verification.account_replay import CONFIRMATION, ReportViolation
 from guerdon.verification.closings import check_closings
 from guerdon.verification.definitions import check_definitions
 from guerdon.verification.erasures import check_erasures
+from guerdon.verification.expired_lots import check_expired_lots
 from guerdon.verification.lookups import BATCH, find_entries
 from guerdon.verification.members import check_members, check_states_of_events
 from guerdon.verification.rows import (
@@ -35,7 +36,9 @@ from guerdon.verification.rows import (
 )
 from guerdon.verification.vouchers import check_vouchers
 
-Stage = Literal["events", "holds", "reversals", "refusals", "vouchers", "members", "definitions", "erasures", "closings"]
+Stage = Literal[
+    "events", "holds", "reversals", "refusals", "expired_lots", "vouchers", "members", "definitions", "erasures", "closings"
+]
 T = TypeVar("T", bound=StoredRow)
 
 
@@ -224,6 +227,7 @@ async def _check_refusals(database: Database, after: str, report_violation: Repo
 
 _CHECKS: dict[Stage, Callable[[Database, str, ReportViolation], AsyncIterator[tuple[int, str]]]] = {
     "refusals": _check_refusals,
+    "expired_lots": check_expired_lots,
     "vouchers": check_vouchers,
     "members": check_members,
     "definitions": check_definitions,

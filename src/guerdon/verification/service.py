@@ -60,6 +60,7 @@ STAGES: tuple[Stage, ...] = (
     "holds",
     "reversals",
     "refusals",
+    "expired_lots",
     "vouchers",
     "members",
     "definitions",

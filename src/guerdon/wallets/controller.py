@@ -43,6 +43,7 @@ from guerdon.wallets.models import (
     view_transaction,
     view_wallet,
 )
+from guerdon.wallets.reading import WalletReads, at_least_of
 from guerdon.wallets.service import Wallets
 
 _MOVES = (IdempotencyKeyMissing, IdempotencyKeyReused, ReferenceReused, NotFound, WalletFrozen, WalletClosed, Overloaded)
@@ -84,18 +85,28 @@ class AssetsResource:
 class WalletResource:
     """`/v1/wallets/{wallet_id}`, its lots, credits and debits."""
 
-    def __init__(self, wallets: Wallets) -> None:
+    def __init__(self, wallets: Wallets, reads: WalletReads) -> None:
         self._wallets = wallets
+        self._reads = reads
 
-    @operation("getWallet", scope("wallets:read", own=True), tag="wallets", answers={200: WalletView}, errors=(NotFound,))
+    @operation(
+        "getWallet",
+        scope("wallets:read", own=True),
+        tag="wallets",
+        answers={200: WalletView},
+        errors=(NotFound,),
+        reads_copies=True,
+    )
     async def on_get(self, req: Request, resp: Response, wallet_id: str) -> None:
         """Return a wallet with its balance."""
-        send(resp, view_wallet(await self._wallets.get_wallet(actor_of(req), wallet_id)))
+        send(resp, view_wallet(await self._reads.get_wallet(actor_of(req), wallet_id, at_least_of(req))))
 
-    @operation("listLots", scope("wallets:read", own=True), tag="wallets", answers={200: LotList}, errors=(NotFound,))
+    @operation(
+        "listLots", scope("wallets:read", own=True), tag="wallets", answers={200: LotList}, errors=(NotFound,), reads_copies=True
+    )
     async def on_get_lots(self, req: Request, resp: Response, wallet_id: str) -> None:
         """List the lots of a wallet in the order in which they are spent. Held value is not included."""
-        state = await self._wallets.get_wallet(actor_of(req), wallet_id)
+        state = await self._reads.get_wallet(actor_of(req), wallet_id, at_least_of(req))
         send(resp, LotList([view_lot(lot) for lot in lots_of(state.present)]))
 
     @operation(
@@ -249,9 +260,9 @@ class MemberWalletsResource:
         send(resp, WalletList([view_wallet(wallet) for wallet in wallets]))
 
 
-def routes(wallets: Wallets, terms: WalletAdministration, assets: Assets) -> list[tuple[str, Any, str | None]]:
+def routes(wallets: Wallets, reads: WalletReads, terms: WalletAdministration, assets: Assets) -> list[tuple[str, Any, str | None]]:
     """Return (path, resource, suffix) of every route of this package."""
-    wallet, members, rules = WalletResource(wallets), MemberWalletsResource(wallets), TermsResource(terms)
+    wallet, members, rules = WalletResource(wallets, reads), MemberWalletsResource(wallets), TermsResource(terms)
     return [
         ("/v1/assets", AssetsResource(assets), None),
         ("/v1/wallets/{wallet_id}", wallet, None),

@@ -22,8 +22,11 @@ from guerdon.outbox import Outbox
 from guerdon.rate_limits.rules import Quota
 from guerdon.rate_limits.service import RateLimiter, parse_quota
 from guerdon.rate_limits.shared import SharedCounters
+from guerdon.read_cache.service import ReadCache
+from guerdon.read_cache.store import CopyStore
 from guerdon.simulated_clock.service import ClockControl
 from guerdon.wallets.assets import Assets
+from guerdon.wallets.models import WALLET
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,7 @@ class Resources:
     rate_limiter: RateLimiter
     outbox: Outbox
     ledger: Ledger
+    read_cache: ReadCache
     assets: Assets
 
 
@@ -60,7 +64,9 @@ async def open_resources(settings: Settings, clock: Clock, stack: AsyncExitStack
     await vault.open()
     ids = IdSource(clock)
     assets = await _assets_of(database, clock)
-    ledger = _ledger_of(settings, database, clock, assets)
+    read_cache = _read_cache_of(settings, clock)
+    stack.push_async_callback(read_cache.close)
+    ledger = _ledger_of(settings, database, clock, assets, read_cache)
     stack.push_async_callback(ledger.close)
     return Resources(
         database=database,
@@ -74,6 +80,7 @@ async def open_resources(settings: Settings, clock: Clock, stack: AsyncExitStack
         rate_limiter=_rate_limiter_of(settings, clock, stack),
         outbox=Outbox(database, master, ids, clock),
         ledger=ledger,
+        read_cache=read_cache,
         assets=assets,
     )
 
@@ -163,7 +170,12 @@ def _master_keys_of(settings: Settings) -> MasterKeys | None:
     return None if settings.master_keys is None else MasterKeys(settings.master_keys.get_secret_value())
 
 
-def _ledger_of(settings: Settings, database: Database, clock: Clock, assets: Assets) -> Ledger:
+def _read_cache_of(settings: Settings, clock: Clock) -> ReadCache:
+    store = None if settings.cache is None else CopyStore(settings.cache.get_secret_value(), settings.mongodb_database, clock)
+    return ReadCache(store, clock, kind=WALLET)
+
+
+def _ledger_of(settings: Settings, database: Database, clock: Clock, assets: Assets, read_cache: ReadCache) -> Ledger:
     return Ledger(
         database,
         clock,
@@ -173,4 +185,5 @@ def _ledger_of(settings: Settings, database: Database, clock: Clock, assets: Ass
         batch_max=settings.ledger_batch_max,
         in_flight_max=settings.ledger_in_flight_max,
         deadline_ms=settings.ledger_deadline_ms,
+        after_commit=None if read_cache.store is None else read_cache.after_commit,
     )

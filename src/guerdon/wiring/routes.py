@@ -89,7 +89,7 @@ def routes_of(services: Services, docs: system.DocsResource | None, metrics: Met
         *second_factor.routes(services.second_factors),
         *password_reset.routes(services.password_resets),
         *audit_log.routes(services.audit_log),
-        *wallets.routes(services.wallets, services.wallet_administration, services.assets),
+        *wallets.routes(services.wallets, services.wallet_reads, services.wallet_administration, services.assets),
         *bulk.routes(services.bulk),
         *history.routes(services.history, services.streams),
         *holds.routes(services.holds),
@@ -132,7 +132,7 @@ def build_app(services: Services, settings: Settings, log: FilteringBoundLogger)
     """
     metrics = Metrics()
     docs = system.DocsResource() if settings.serves_docs else None
-    metrics.watch(services.ledger, services.clock_sync)
+    metrics.watch(services.ledger, services.clock_sync, services.read_cache)
     metrics.register(ViewCollector(services.view_status))
     routes = routes_of(services, docs, metrics, open_metrics=settings.opens_metrics)
     operations: dict[tuple[str, str], Operation] = {

@@ -48,6 +48,7 @@ from guerdon.privacy.service import Erasures
 from guerdon.projections.reading import Views
 from guerdon.projections.status import ViewStatus
 from guerdon.rate_limits.service import RateLimiter
+from guerdon.read_cache.service import ReadCache
 from guerdon.referrals.service import Referrals
 from guerdon.report_settings.service import ReportSettingsService
 from guerdon.reports.accounting.controller import definitions_of as accounting_reports
@@ -87,6 +88,7 @@ from guerdon.vouchers.pos.service import PointOfSale
 from guerdon.vouchers.service import Vouchers
 from guerdon.wallets.administration import WalletAdministration
 from guerdon.wallets.assets import Assets
+from guerdon.wallets.reading import WalletReads
 from guerdon.wallets.service import Wallets
 from guerdon.wiring.resources import Resources, open_resources
 
@@ -111,6 +113,8 @@ class Services:
     ledger: Ledger
     assets: Assets
     wallets: Wallets
+    wallet_reads: WalletReads
+    read_cache: ReadCache
     wallet_administration: WalletAdministration
     history: History
     streams: Streams
@@ -344,6 +348,8 @@ def _services_on(resources: Resources, settings: Settings) -> Services:
         ledger=ledger,
         assets=assets,
         wallets=wallets,
+        wallet_reads=WalletReads(wallets, ledger, resources.read_cache),
+        read_cache=resources.read_cache,
         wallet_administration=WalletAdministration(ledger, wallets),
         history=history,
         streams=Streams(wallets, database=database, clock=clock, recheck_actor=recheck_actor(access, sessions)),
@@ -352,7 +358,7 @@ def _services_on(resources: Resources, settings: Settings) -> Services:
         reversals=reversals,
         bulk=Bulk(ledger, wallets, holds, reversals),
         rates=rates,
-        exchanges=Exchanges(ledger, wallets, transactions, rates=rates),
+        exchanges=Exchanges(ledger, wallets, transactions, rates=rates, clock=clock),
         campaigns=campaigns,
         campaign_usages=usages,
         events=Events(
