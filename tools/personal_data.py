@@ -22,6 +22,7 @@ from guerdon.offers.models import OFFER_REFUSALS, OFFER_VERSIONS, OFFERS
 from guerdon.outbox import OUTBOX
 from guerdon.password_reset.models import RESETS
 from guerdon.privacy.models import ERASING, ERASURES, EXPORTS
+from guerdon.projections.positions import GENERATIONS, POSITIONS, VIEW_WORKERS
 from guerdon.report_settings.models import REPORT_SETTINGS
 from guerdon.second_factor.models import FACTORS
 from guerdon.segments.models import SEGMENT_RUNS, SEGMENT_VERSIONS, SEGMENTS
@@ -31,6 +32,8 @@ from guerdon.simulations.models import SIMULATED_MEMBERS, SIMULATED_PURCHASES, S
 from guerdon.tiers.models import TIER_CHANGES, TIER_SET_VERSIONS, TIER_SETS
 from guerdon.verification.checkpoints import CHECKPOINTS
 from guerdon.verification.closings import CLOSINGS
+from guerdon.views.models import ACCOUNT_STATES, AGGREGATES, RANKINGS
+from guerdon.views.models import MEMBER_STATES as MEMBER_STATES_OF_VIEWS
 from guerdon.vouchers.codes.models import CODE_BATCHES, STAGED_CODES
 from guerdon.vouchers.models import DEALT_CODES, POOL_CODES, VOUCHER_CODES, VOUCHERS
 from guerdon.wallets.models import ASSETS
@@ -98,6 +101,13 @@ PEOPLE: dict[str, PersonalData | None] = {
     SIMULATIONS: PersonalData("kept", (), "for 30 days: the members with the largest simulated awards, and the requester"),
     SIMULATED_MEMBERS: PersonalData("kept", (), "simulated values, while a simulation runs"),
     SIMULATED_PURCHASES: PersonalData("kept", (), "simulated values, while a simulation runs"),
+    ACCOUNT_STATES: PersonalData("kept", (), "derived of `wallets`, by the random id"),
+    MEMBER_STATES_OF_VIEWS: PersonalData("kept", (), "derived of `events`, by the random id"),
+    RANKINGS.collection: PersonalData("kept", (), "derived of `wallets`, by the random id"),
+    **{each.collection: None for each in AGGREGATES if each is not RANKINGS},
+    POSITIONS: None,
+    GENERATIONS: None,
+    VIEW_WORKERS: None,
     SERVICE_KEYS: None,
     LOOKUP_KEYS: None,
     ASSETS: None,

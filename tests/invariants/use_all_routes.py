@@ -370,6 +370,8 @@ async def use_reports(service: Caller, services: Services, factory: Factory) -> 
     spent = await sent(service.post(f"/v1/wallets/{wallet}/debit", {"amount": 1}), 201)
     await sent(service.get(f"/v1/transactions/{spent['id']}/sources"))
     reports = "/v1/reports"
+    await sent(service.get("/v1/views"))
+    await sent(service.post("/v1/views/books/rebuild", key=None), 202)
     await sent(service.get(reports))
     await sent(service.get("/docs/reports"))
     await sent(service.get(f"{reports}/roll-forward", asset="PTS"))

@@ -12,7 +12,7 @@ from guerdon.ledger.references import reference_keys
 from guerdon.simulated_clock.models import CLOCK_ID
 from guerdon.tiers.models import PROGRAMME, WALK
 from guerdon.verification.lookups import BATCH
-from tools.query_plans import activity, code_sample, exports, finance, money, proofs, segments, timeline, voucher_sample
+from tools.query_plans import activity, code_sample, exports, finance, money, proofs, segments, timeline, views, voucher_sample
 from tools.query_plans.plans import Parameters
 from tools.query_plans.sample import (
     ACTOR,
@@ -53,6 +53,7 @@ def cases_of(sample: Sample) -> Cases:
     yield from segments.cases([each.owner for each in sample.quiet[:IDS_MAX]], [event_of(2), event_of(4)])
     yield from finance.cases()
     yield from money.cases()
+    yield from views.cases()
     yield from activity.cases()
     yield from _simulations(sample)
     yield from exports.export_cases(sample)

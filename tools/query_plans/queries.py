@@ -55,6 +55,7 @@ from tools.query_plans.shapes import AGGREGATE, DELETE, FIND_AND_MODIFY
 from tools.query_plans.simulations import SIMULATION_QUERIES
 from tools.query_plans.tiers import TIER_QUERIES
 from tools.query_plans.timeline import TIMELINE_QUERIES
+from tools.query_plans.views import VIEW_QUERIES
 from tools.query_plans.vouchers import VOUCHER_QUERIES
 
 _SPAN_OF_TIME = {"$gte": ":since_ms", "$lt": ":until_ms"}
@@ -519,6 +520,7 @@ QUERIES = {
         *SEGMENT_QUERIES,
         *FINANCE_QUERIES,
         *MONEY_QUERIES,
+        *VIEW_QUERIES,
         *SIMULATION_QUERIES,
         *EXPORT_QUERIES,
         *TIMELINE_QUERIES,

@@ -9,7 +9,7 @@ from pymongo.errors import PyMongoError
 
 from guerdon.database import MAJORITY_JOURNALED, PRIMARY, SNAPSHOT, Database, Document, Session
 from guerdon.projections.batch import Batch
-from guerdon.projections.positions import POSITIONS, Position, position_id
+from guerdon.projections.positions import POSITIONS, ViewPosition, position_id
 
 NOW_MS: Document = {"$toLong": "$$NOW"}
 COMMIT_TRIES = 20
@@ -20,9 +20,9 @@ class Fenced(Exception):
     """Another worker has taken a position over; nothing was written."""
 
 
-async def take_over(database: Database, group: str, version: int, part: int, *, holder: str) -> Position:
+async def take_over(database: Database, group: str, version: int, part: int, *, holder: str) -> ViewPosition:
     """Take a position over, or create it: from now on the transactions of its earlier holders write nothing."""
-    new = Position(id=position_id(group, version, part), group=group, version=version, part=part)
+    new = ViewPosition(id=position_id(group, version, part), group=group, version=version, part=part)
     steps: list[Document] = [
         {"$replaceWith": {"$mergeObjects": [encode(new), "$$ROOT"]}},
         {"$set": {"epoch": {"$add": ["$epoch", 1]}, "holder": holder, "heartbeat": NOW_MS}},
@@ -33,7 +33,7 @@ async def take_over(database: Database, group: str, version: int, part: int, *, 
     return decode(row)
 
 
-async def commit(database: Database, batches: Sequence[tuple[Batch, Mapping[str, Any]]]) -> list[Position]:
+async def commit(database: Database, batches: Sequence[tuple[Batch, Mapping[str, Any]]]) -> list[ViewPosition]:
     """Write the rows of the batches, and move each position by the given fields, in one transaction. Return the new positions.
 
     Raises:
@@ -76,7 +76,7 @@ async def _update(database: Database, collection: str, updates: list[Document], 
         raise Fenced(collection)
 
 
-def _moved(batch: Batch, fields: Mapping[str, Any]) -> Position:
+def _moved(batch: Batch, fields: Mapping[str, Any]) -> ViewPosition:
     before = batch.position
     return msgspec.structs.replace(
         before,
@@ -88,7 +88,7 @@ def _moved(batch: Batch, fields: Mapping[str, Any]) -> Position:
     )
 
 
-def _move(before: Position, after: Position) -> Document:
+def _move(before: ViewPosition, after: ViewPosition) -> Document:
     document = encode(after)
     fields = {name: document[name] for name in document if name not in {"_id", "epoch", "holder", "heartbeat"}}
     # The text of an id or an error could begin with "$", which an update by a pipeline would take for a field.
@@ -101,5 +101,5 @@ def encode(value: msgspec.Struct) -> Document:
     return document
 
 
-def decode(document: Document) -> Position:
-    return msgspec.convert(document, Position)
+def decode(document: Document) -> ViewPosition:
+    return msgspec.convert(document, ViewPosition)

@@ -9,7 +9,7 @@ from msgspec import Struct
 
 from guerdon.database import Document
 from guerdon.projections.models import PARTITIONS, Aggregate, Feed, Increment, KeyPart, Range, Source, Target, ViewGroup
-from guerdon.projections.positions import Position
+from guerdon.projections.positions import ViewPosition
 
 States = dict[tuple[str, str], Struct]
 """States by name of the source and subject."""
@@ -43,7 +43,7 @@ class _Sum:
 class Batch:
     """Writes of one transaction for one position."""
 
-    def __init__(self, group: ViewGroup, position: Position, states: States) -> None:
+    def __init__(self, group: ViewGroup, position: ViewPosition, states: States) -> None:
         """`states` are the stored states of the subjects; the batch adds those that it derives."""
         self._group = group
         self.position = position
@@ -56,7 +56,7 @@ class Batch:
         """True if an increment of the last document does not fit its aggregate: the batch must not be written."""
 
     def mark(self, source: Source[Any], subject: str) -> int:
-        """Return the number of the last document of the subject that was applied; 0 if there is none."""
+        """Return the number of the last document of the subject that was applied; 0 before the first one."""
         state = self.states.get((source.name, subject))
         return 0 if state is None else getattr(state, source.watermark)
 
@@ -92,7 +92,7 @@ class Batch:
             for increment in folded.increments:
                 self._sum(increment)
             self.broken = False
-        except Exception as error:  # Whatever a document causes must stop its partition and nothing else.
+        except Exception as error:  # An error of any kind must stop the partition of the document and nothing else.
             raise Poison(str(row["_id"]), _describe(error)) from error
         self.states[key] = folded.state
         self.changed.add(key)

@@ -12,7 +12,7 @@ from guerdon.database import Database
 from guerdon.projections.applying import NOW_MS, commit
 from guerdon.projections.batch import Batch, Gap, Poison, States
 from guerdon.projections.models import Range, Source, ViewGroup
-from guerdon.projections.positions import POSITIONS, Fault, Position
+from guerdon.projections.positions import POSITIONS, Fault, ViewPosition
 from guerdon.projections.scan import read_ranges, read_states
 from guerdon.projections.stream import Change, ChangeReader
 
@@ -35,7 +35,7 @@ class Follower:
         self,
         database: Database,
         group: ViewGroup,
-        positions: Iterable[Position],
+        positions: Iterable[ViewPosition],
         *,
         holder: str,
         lock: asyncio.Lock,
@@ -44,12 +44,12 @@ class Follower:
         """`lock` is held while a transaction is written."""
         self._database = database
         self._group = group
-        self.positions: dict[Key, Position] = {(each.version, each.part): each for each in positions}
+        self.positions: dict[Key, ViewPosition] = {(each.version, each.part): each for each in positions}
         self._holder = holder
         self._lock = lock
         self._log = log
         self._states: dict[Key, States] = {key: {} for key in self.positions}
-        """States that were read or derived. They hold as long as the positions do: nobody else changes them."""
+        """States that were read or derived. They are valid for as long as the positions are, because no other process changes them."""
         self._beaten_at = 0.0
 
     @property
@@ -97,7 +97,7 @@ class Follower:
                         "view_faulted", position=position.id, document=position.fault.document, error=position.fault.error
                     )
 
-    async def _prepare(self, key: Key, position: Position, changes: list[Change]) -> _Prepared:
+    async def _prepare(self, key: Key, position: ViewPosition, changes: list[Change]) -> _Prepared:
         """Fold the changes for one position; stop at a document that cannot be applied."""
         states = self._states[key]
         if len(states) > STATES_MAX:

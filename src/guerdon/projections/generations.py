@@ -9,7 +9,7 @@ from guerdon.clock import Clock
 from guerdon.database import Database, DuplicateKeyError
 from guerdon.projections.applying import encode, take_over
 from guerdon.projections.models import PARTITIONS, ViewGroup
-from guerdon.projections.positions import GENERATIONS, POSITIONS, Generation, Generations, Position
+from guerdon.projections.positions import GENERATIONS, POSITIONS, Generation, Generations, ViewPosition
 from guerdon.projections.scan import Scan
 
 DROP_PAGE = 1_000
@@ -27,12 +27,12 @@ class GenerationStore:
         self._group = group
         self._clock = clock
         self._rows = database.collection(GENERATIONS, Generations)
-        self._positions = database.collection(POSITIONS, Position)
+        self._positions = database.collection(POSITIONS, ViewPosition)
 
     async def read(self) -> Generations:
         return await self._rows.get(self._group.name) or Generations(id=self._group.name)
 
-    async def positions(self, version: int) -> list[Position]:
+    async def positions(self, version: int) -> list[ViewPosition]:
         """Return the positions of a generation that exist, by partition."""
         where = {"_id": {"$gt": f"{self._group.name}@{version}/", "$lt": f"{self._group.name}@{version}0"}}
         return sorted(await self._positions.find(where, limit=PARTITIONS), key=lambda position: position.part)
@@ -48,7 +48,7 @@ class GenerationStore:
         return await self._change(change)
 
     async def rebuild(self, *, waits: bool = False) -> Generation:
-        """Return the generation that is being built. It is created if there is none. With `waits` it serves only after `approve`."""
+        """Return the generation that is being built. It is created if it does not exist. With `waits` it serves only after `approve`."""
         now_ms = await self.now_ms()
 
         def change(found: Generations) -> Generations:
@@ -200,6 +200,6 @@ async def bring_up_to_date(database: Database, group: ViewGroup, clock: Clock, *
     return generation.version
 
 
-def scan_again(position: Position) -> Position:
+def scan_again(position: ViewPosition) -> ViewPosition:
     """Return a position from which a scan begins at the first subject."""
     return msgspec.structs.replace(position, phase="scan", source=0, after="", start=0, scans=position.scans + 1)

@@ -88,7 +88,7 @@ class Feed:
 
     collection: str
     fields: tuple[str, ...]
-    """Names of the stored fields that the fold reads, besides `_id` and `owner`; all of them if there is none. Fewer cost less."""
+    """Names of the stored fields that the fold reads, besides `_id` and `owner`; an empty tuple means all of them. Fewer cost less."""
     decode: Callable[[Document], Any]
     """Function that returns the document for the fold."""
     subject_of: Callable[[Document], str]
@@ -98,7 +98,7 @@ class Feed:
     where: Callable[[Sequence[Range]], Document]
     """Function that returns a filter that finds at least the documents of the ranges. An index must answer it."""
     inserted: Document = field(default_factory=dict[str, Any])
-    """Further conditions on the documents that a change stream reports, such as `{"kind": {"$exists": True}}`."""
+    """Further conditions on the changes, such as `{"fullDocument.kind": {"$exists": True}}`."""
 
 
 @dataclass(frozen=True)

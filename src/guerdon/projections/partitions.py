@@ -4,6 +4,7 @@ import asyncio
 import random
 from contextlib import suppress
 
+from pymongo.asynchronous.collection import AsyncCollection
 from pymongo.errors import PyMongoError
 from structlog.typing import FilteringBoundLogger
 
@@ -28,7 +29,7 @@ class PartitionLeases:
         self._leases = Leases(database, holder, lease_ms)
         self._workers = database.raw[VIEW_WORKERS]
         self._group = group
-        self._holder = holder
+        self._row_id = f"{group}/{holder}"
         self._log = log
         self._lease_ms = lease_ms
         self._keepers: dict[int, asyncio.Task[None]] = {}
@@ -61,15 +62,14 @@ class PartitionLeases:
             async with asyncio.timeout(CLOSE_SECONDS):
                 for part in parts:
                     await self._leases.release(self._job(part), pause_ms=0, failures=0)
-                await self._workers.delete_one({"_id": self._holder})
+                await self._workers.delete_one({"_id": self._row_id})
 
     async def _share(self) -> int:
         """Register this worker and return the number of partitions that it should hold."""
         until = {"$add": ["$$NOW", self._lease_ms]}
-        await self._workers.update_one({"_id": self._holder}, [{"$set": {"group": self._group, "expires_at": until}}], upsert=True)
-        live: Document = {"group": self._group, "$expr": {"$gt": ["$expires_at", "$$NOW"]}}
-        workers = sorted({self._holder, *[row["_id"] async for row in self._workers.find(live, {"_id": 1})]})
-        return share_of(workers.index(self._holder), len(workers))
+        await self._workers.update_one({"_id": self._row_id}, [{"$set": {"expires_at": until}}], upsert=True)
+        workers = sorted({self._row_id, *await live_workers(self._workers, self._group)})
+        return share_of(workers.index(self._row_id), len(workers))
 
     async def _adjust(self, share: int) -> None:
         for part in [part for part, keeper in self._keepers.items() if keeper.done()]:
@@ -107,6 +107,16 @@ class PartitionLeases:
 
     def _job(self, part: int) -> Job:
         return Job(f"views-{self._group}-{part:02}", 1, _nothing)
+
+
+async def live_workers(rows: AsyncCollection[Document], group: str) -> list[str]:
+    """Return the registrations of a group that have not expired."""
+    live: list[Document] = [
+        {"$match": {"_id": {"$gt": f"{group}/", "$lt": f"{group}0"}}},
+        {"$project": {"live": {"$gt": ["$expires_at", "$$NOW"]}}},
+        {"$match": {"live": True}},
+    ]
+    return [row["_id"] async for row in await rows.aggregate(live)]
 
 
 def share_of(index: int, workers: int) -> int:

@@ -29,7 +29,7 @@ class Fault(Struct, frozen=True):
     """Time at which it was first found, in milliseconds."""
 
 
-class Position(Struct, frozen=True, kw_only=True):
+class ViewPosition(Struct, frozen=True, kw_only=True):
     """Progress of one partition of one generation. It changes in the transaction that writes the rows."""
 
     id: str = field(name="_id")
@@ -80,7 +80,7 @@ class Generation(Struct, frozen=True, kw_only=True):
     switched_at: int = 0
     """Time at which it began to serve, or stopped."""
     waits: bool = False
-    """True if it does not serve before somebody has checked it."""
+    """True if it does not serve before a check has approved it."""
 
 
 class Generations(Struct, frozen=True, kw_only=True):
@@ -107,9 +107,9 @@ def position_id(group: str, version: int, part: int) -> str:
     return f"{group}@{version}/{part}"
 
 
-def to_number(time: Timestamp) -> int:
+def to_number(stamp: Timestamp) -> int:
     """Return a cluster time as a number that sorts as it does."""
-    return (time.time << 32) | time.inc
+    return (stamp.time << 32) | stamp.inc
 
 
 def to_timestamp(number: int) -> Timestamp:

@@ -24,10 +24,10 @@ CURRENT_SECONDS = 10.0
 
 
 class Freshness(Struct, frozen=True):
-    """How far the views are. Every change that was committed before `as_of` is in them."""
+    """Progress of the views. Every change that was committed before `as_of` is in them."""
 
     view_version: int
-    """Generation that is read; 0 if there is none yet."""
+    """Generation that is read; 0 before the first one is complete."""
     state: ViewState
     """`current`; `behind`: older than ten seconds, or no worker has built them; `building`: the first build runs; `faulted`: a partition stopped."""
     as_of: int | None
@@ -156,7 +156,7 @@ class Views:
         return False
 
     async def _entries_of(self, transaction_id: str) -> list[tuple[str, int]]:
-        """Return (account, number) of the entries of a transaction; an empty list if there is none."""
+        """Return (account, number) of the entries of a transaction; an empty list for an unknown transaction."""
         located = parse_location(transaction_id)
         if located is None:
             return []

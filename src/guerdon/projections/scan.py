@@ -14,14 +14,14 @@ from guerdon.database import Database, Document, Session
 from guerdon.projections.applying import commit
 from guerdon.projections.batch import Batch, Poison, States, part_of
 from guerdon.projections.models import Feed, Range, Source, ViewGroup
-from guerdon.projections.positions import Position, milliseconds_of, to_number
+from guerdon.projections.positions import ViewPosition, milliseconds_of, to_number
 
 SUBJECTS_MAX, DOCUMENTS_MAX, ROWS_MAX = 2_000, 10_000, 10_000
 """Maximum of subjects and of documents of one page, and of rows of one transaction."""
 
 
-class Subject(NamedTuple):
-    """Subject of a page: its partition and the number of its newest document."""
+class ScannedSubject(NamedTuple):
+    """ScannedSubject of a page: its partition and the number of its newest document."""
 
     id: str
     part: int
@@ -40,7 +40,7 @@ class Found(NamedTuple):
 class Stopped(Exception):
     """A document stopped a partition. `position` is the position to continue from."""
 
-    def __init__(self, position: Position, poison: Poison) -> None:
+    def __init__(self, position: ViewPosition, poison: Poison) -> None:
         super().__init__(poison.document)
         self.position = position
         self.poison = poison
@@ -49,7 +49,7 @@ class Stopped(Exception):
 class Scan:
     """Scan of partitions that have the same progress. `positions` are the newest ones that were written."""
 
-    def __init__(self, database: Database, group: ViewGroup, positions: Sequence[Position]) -> None:
+    def __init__(self, database: Database, group: ViewGroup, positions: Sequence[ViewPosition]) -> None:
         self._database = database
         self._group = group
         self.positions = {position.part: position for position in positions}
@@ -79,7 +79,7 @@ class Scan:
             after = page[-1].id
             await self._apply_page(source, page, {"source": index, "after": after, "start": start}, session)
 
-    async def _subjects(self, source: Source[Any], after: str, session: Session) -> list[Subject]:
+    async def _subjects(self, source: Source[Any], after: str, session: Session) -> list[ScannedSubject]:
         pipeline: list[Document] = [
             {"$match": {"_id": {"$gt": after}}},
             {"$sort": {"_id": 1}},
@@ -88,9 +88,11 @@ class Scan:
             {"$limit": SUBJECTS_MAX},
         ]
         rows = await self._database.raw[source.subjects].aggregate(pipeline, session=session, batchSize=SUBJECTS_MAX)
-        return [Subject(row["_id"], int(row["part"]), int(row.get("newest") or 0)) async for row in rows]
+        return [ScannedSubject(row["_id"], int(row["part"]), int(row.get("newest") or 0)) async for row in rows]
 
-    async def _apply_page(self, source: Source[Any], page: list[Subject], progress: dict[str, Any], session: Session) -> None:
+    async def _apply_page(
+        self, source: Source[Any], page: list[ScannedSubject], progress: dict[str, Any], session: Session
+    ) -> None:
         """Apply the documents of a page in as many transactions as their number needs. Only the last one moves past the page."""
         versions = {position.version for position in self.positions.values()}
         states = await read_states(self._database, source, versions, [subject.id for subject in page], session)
@@ -126,7 +128,7 @@ class Scan:
             self.positions[position.part] = position
 
 
-def _ranges(source: Source[Any], page: Sequence[Subject], states: States) -> Iterator[list[Range]]:
+def _ranges(source: Source[Any], page: Sequence[ScannedSubject], states: States) -> Iterator[list[Range]]:
     """Yield what is to be read for the subjects of a page, in pieces of at most `DOCUMENTS_MAX` documents."""
     piece: list[Range] = []
     left = DOCUMENTS_MAX

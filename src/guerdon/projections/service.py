@@ -16,7 +16,7 @@ from guerdon.projections.following import Follower, Key
 from guerdon.projections.generations import GenerationStore, scan_again
 from guerdon.projections.models import ViewGroup
 from guerdon.projections.partitions import LEASE_MS, PartitionLeases
-from guerdon.projections.positions import Fault, Position
+from guerdon.projections.positions import Fault, ViewPosition
 from guerdon.projections.scan import Scan, Stopped
 from guerdon.projections.stream import HistoryLost, reading
 from guerdon.workers.rules import pause_ms
@@ -46,11 +46,11 @@ class Projector:
         self._group = group
         self._store = GenerationStore(database, group, clock)
         self._partitions = PartitionLeases(database, group.name, self.holder, log=log, lease_ms=lease_ms)
-        self._positions: dict[Key, Position] = {}
+        self._positions: dict[Key, ViewPosition] = {}
         """Positions that this worker has taken over."""
         self._building: set[int] = set()
         """Versions that are being built."""
-        self._scans: dict[Key, asyncio.Task[Position]] = {}
+        self._scans: dict[Key, asyncio.Task[ViewPosition]] = {}
         self._follower: Follower | None = None
         self._following: asyncio.Task[None] | None = None
         self._tending: asyncio.Task[int] | None = None
@@ -196,7 +196,7 @@ class Projector:
             if self._positions[key].phase == "scan" and key not in self._scans:
                 self._scans[key] = asyncio.create_task(self._scan(self._positions[key]), name=f"scan {position.id}")
 
-    async def _scan(self, position: Position) -> Position:
+    async def _scan(self, position: ViewPosition) -> ViewPosition:
         scan = Scan(self._database, self._group, [position])
         try:
             await scan.run()

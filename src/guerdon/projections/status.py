@@ -13,7 +13,8 @@ from guerdon.database import Database
 from guerdon.errors import NotFound
 from guerdon.projections.generations import GenerationStore
 from guerdon.projections.models import PARTITIONS
-from guerdon.projections.positions import VIEW_WORKERS, Fault, Generation, Position
+from guerdon.projections.partitions import live_workers
+from guerdon.projections.positions import VIEW_WORKERS, Fault, Generation, ViewPosition
 from guerdon.projections.reading import Views, ViewState
 
 REFRESH_SECONDS = 5.0
@@ -156,20 +157,20 @@ class ViewStatus:
         return await self._store.rebuild()
 
     async def _count_workers(self) -> int:
-        live = {"group": self._views.group.name, "$expr": {"$gt": ["$expires_at", "$$NOW"]}}
-        return len([row async for row in self._database.raw[VIEW_WORKERS].find(live, {"_id": 1})])
+        return len(await live_workers(self._database.raw[VIEW_WORKERS], self._views.group.name))
 
     async def _oplog_window_seconds(self) -> int | None:
-        oplog = self._database.client.local["oplog.rs"]
         try:
-            ends = [await oplog.find({}, {"ts": 1}).sort("$natural", way).limit(1).to_list() for way in (1, -1)]
+            status = await self._database.client.admin.command({"serverStatus": 1, "oplog": 1, "metrics": 0, "wiredTiger": 0})
         except OperationFailure:
             return None
-        [[first], [last]] = ends
-        return int(last["ts"].time - first["ts"].time)
+        oplog = status.get("oplog", {})
+        if "earliestOptime" not in oplog or "latestOptime" not in oplog:
+            return None
+        return int(oplog["latestOptime"].time - oplog["earliestOptime"].time)
 
 
-def _view_generation(generation: Generation, positions: Sequence[Position], now_ms: int) -> GenerationView:
+def _view_generation(generation: Generation, positions: Sequence[ViewPosition], now_ms: int) -> GenerationView:
     by_part = {position.part: position for position in positions}
     parts = range(PARTITIONS) if generation.state != "dropping" else ()
     return GenerationView(
@@ -183,7 +184,7 @@ def _view_generation(generation: Generation, positions: Sequence[Position], now_
     )
 
 
-def _view_partition(part: int, position: Position | None, now_ms: int) -> PartitionView:
+def _view_partition(part: int, position: ViewPosition | None, now_ms: int) -> PartitionView:
     if position is None:
         return PartitionView(part, "missing", None, None, 0, 0, 0, 0, None)
     return PartitionView(

@@ -18,7 +18,7 @@ BATCH_MAX, LINGER_SECONDS = 500, 0.05
 """Maximum number of changes of a transaction, and the time that the first of them waits for more."""
 BUFFER_MAX = 2_000
 AWAIT_MS = 500
-"""Time that the server waits for a change before it answers that there is none."""
+"""Time that the server waits for a change before it answers without one."""
 HISTORY_LOST, NOT_RESUMABLE = 286, 280
 _TIMESTAMP_KEY = "82"
 """Type of the first value of a resume token: the cluster time, of eight bytes."""
@@ -63,8 +63,8 @@ def pipeline_of(group: ViewGroup, parts: Iterable[int]) -> list[Document]:
     }
     feeds = [feed for source in group.sources for feed in source.feeds]
     for feed in feeds:
-        kinds.append({"ns.coll": feed.collection, **{f"fullDocument.{name}": value for name, value in feed.inserted.items()}})
-        fields.update({f"fullDocument.{name}": 1 for name in feed.fields})
+        kinds.append({"ns.coll": feed.collection, **feed.inserted})
+        fields.update(dict.fromkeys([f"fullDocument.{name}" for name in feed.fields], 1))
     if not all(feed.fields for feed in feeds):
         fields = {name: value for name, value in fields.items() if not name.startswith("fullDocument.")} | {"fullDocument": 1}
     stages: list[Document] = [

@@ -3,6 +3,19 @@
 from typing import Any
 
 REPORT_EXAMPLES: dict[str, Any] = {
+    "FaultView.document": "mem_019a7f3c2d1e4b5a69788796a5b4c3d2:PTS#000000000003",
+    "FaultView.error": "ValueError at fold_entry:61",
+    "FaultView.since": "2026-01-31T12:00:00.000Z",
+    "GenerationView.switched_at": "2026-01-31T12:00:00.000Z",
+    "PartitionView.phase": "stream",
+    "PartitionView.behind_seconds": 0.4,
+    "PartitionView.heartbeat_age_seconds": 0.4,
+    "GenerationView.state": "serving",
+    "RebuildView.group": "books",
+    "ViewGroupView.name": "books",
+    "ViewGroupView.state": "current",
+    "ViewGroupView.as_of": "2026-01-31T12:00:00.000Z",
+    "ViewGroupView.behind_seconds": 0.4,
     "ReportHead.scale": 0,
     "ReportHead.from": "2026-01-01",
     "ReportHead.to": "2026-02-01",

@@ -23,7 +23,7 @@ def entry_feed(decode: Callable[[Document], Any], fields: tuple[str, ...] = ()) 
         number_of=lambda row: int(row["_id"][-SEQ_DIGITS:]),
         where=_entries,
         # Refusals are in the same collection.
-        inserted={"balance_after": {"$exists": True}},
+        inserted={"fullDocument.balance_after": {"$exists": True}},
     )
 
 
