@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args, get_origin
 
 import typer
 from typer.core import TyperArgument, TyperGroup, TyperOption
@@ -42,6 +42,8 @@ def _value(parameter: Any) -> str:
         return (
             f"integer, at least {parameter.min:,}" if parameter.max is None else f"integer, {parameter.min:,} to {parameter.max:,}"
         )
+    if get_origin(kind) is Literal:
+        return ", ".join(f"`{each}`" for each in get_args(kind))
     return {int: "integer", str: "text", Path: "path"}[kind]
 
 

@@ -310,15 +310,46 @@ def _exports_on(resources: Resources, settings: Settings, reports: Reports) -> t
     return jobs, Exporter(sources, files, limits, database=database, clock=clock)
 
 
+class _Movements(NamedTuple):
+    """Services that move and show the value of wallets, by the names of `Services`."""
+
+    wallet_reads: WalletReads
+    wallet_administration: WalletAdministration
+    history: History
+    holds: Holds
+    transactions: Transactions
+    reversals: Reversals
+    bulk: Bulk
+    rates: Rates
+    exchanges: Exchanges
+    sources: Sources
+
+
+def _movements_on(resources: Resources, wallets: Wallets) -> _Movements:
+    database, clock, ledger = resources.database, resources.clock, resources.ledger
+    transactions, rates = Transactions(ledger, wallets, clock), Rates(database, resources.assets, clock)
+    holds, reversals = Holds(ledger, database=database, clock=clock), Reversals(ledger, transactions, database=database)
+    return _Movements(
+        wallet_reads=WalletReads(wallets, ledger, resources.read_cache),
+        wallet_administration=WalletAdministration(ledger, wallets),
+        history=History(wallets, ledger, database=database, clock=clock),
+        holds=holds,
+        transactions=transactions,
+        reversals=reversals,
+        bulk=Bulk(ledger, wallets, holds, reversals),
+        rates=rates,
+        exchanges=Exchanges(ledger, wallets, transactions, rates=rates, clock=clock),
+        sources=Sources(reversals, database, ledger.calendar),
+    )
+
+
 def _services_on(resources: Resources, settings: Settings) -> Services:
     database, clock, ids, vault = resources.database, resources.clock, resources.ids, resources.vault
     ledger, assets = resources.ledger, resources.assets
     people = _people_on(resources, settings)
     members, access, guard, factors, sessions, profiles = people
     audit, wallets = AuditLog(database, clock), Wallets(ledger, members, assets, clock)
-    history = History(wallets, ledger, database=database, clock=clock)
-    transactions, rates = Transactions(ledger, wallets, clock), Rates(database, assets, clock)
-    holds, reversals = Holds(ledger, database=database, clock=clock), Reversals(ledger, transactions, database=database)
+    movements = _movements_on(resources, wallets)
     tiers, segments, campaigns, offers = _definitions_on(resources, settings, members)
     refusals = RefusalCounts(database, clock, ledger.calendar)
     vouchers = Vouchers(
@@ -331,6 +362,7 @@ def _services_on(resources: Resources, settings: Settings) -> Services:
         resources, people, wallets, vouchers, audit, segments=segments, settings=settings, files=export_jobs
     )
     return Services(
+        **movements._asdict(),
         **reporting._asdict(),
         database=database,
         clock=clock,
@@ -348,17 +380,8 @@ def _services_on(resources: Resources, settings: Settings) -> Services:
         ledger=ledger,
         assets=assets,
         wallets=wallets,
-        wallet_reads=WalletReads(wallets, ledger, resources.read_cache),
         read_cache=resources.read_cache,
-        wallet_administration=WalletAdministration(ledger, wallets),
-        history=history,
         streams=Streams(wallets, database=database, clock=clock, recheck_actor=recheck_actor(access, sessions)),
-        holds=holds,
-        transactions=transactions,
-        reversals=reversals,
-        bulk=Bulk(ledger, wallets, holds, reversals),
-        rates=rates,
-        exchanges=Exchanges(ledger, wallets, transactions, rates=rates, clock=clock),
         campaigns=campaigns,
         campaign_usages=usages,
         events=Events(
@@ -387,14 +410,13 @@ def _services_on(resources: Resources, settings: Settings) -> Services:
         ),
         refusals=refusals,
         timelines=Timelines(
-            members, ledger, history, events=RecordedEvents(database), vouchers=vouchers, tiers=tiers, campaigns=campaigns
+            members, ledger, movements.history, events=RecordedEvents(database), vouchers=vouchers, tiers=tiers, campaigns=campaigns
         ),
         erasures=erasures,
         exports=exports,
         export_jobs=export_jobs,
         exporter=exporter,
         view_status=ViewStatus(database, clock, reporting.views),
-        sources=Sources(reversals, database, ledger.calendar),
         clock_control=resources.control,
         clock_sync=resources.clock_sync,
     )
