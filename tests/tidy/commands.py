@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from enum import Enum
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
@@ -44,7 +45,9 @@ def _value(parameter: Any) -> str:
         )
     if get_origin(kind) is Literal:
         return ", ".join(f"`{each}`" for each in get_args(kind))
-    return {int: "integer", str: "text", Path: "path"}[kind]
+    if isinstance(kind, type) and issubclass(kind, Enum):
+        return ", ".join(f"`{each.value}`" for each in kind)
+    return {int: "integer", str: "text", Path: "path", list[str]: "text, any number of times"}[kind]
 
 
 def _default(parameter: Any) -> str:

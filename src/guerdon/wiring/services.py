@@ -310,6 +310,29 @@ def _exports_on(resources: Resources, settings: Settings, reports: Reports) -> t
     return jobs, Exporter(sources, files, limits, database=database, clock=clock)
 
 
+class _Redemption(NamedTuple):
+    """Services of vouchers and their codes, by the names of `Services`."""
+
+    refusals: RefusalCounts
+    vouchers: Vouchers
+    code_batches: CodeBatches
+    code_generation: CodeGeneration
+    point_of_sale: PointOfSale
+
+
+def _redemption_on(resources: Resources, members: Members, profiles: Profiles, offers: Offers) -> _Redemption:
+    database, clock, ids, ledger = resources.database, resources.clock, resources.ids, resources.ledger
+    outbox, refusals = resources.outbox, RefusalCounts(database, clock, ledger.calendar)
+    vouchers = Vouchers(ledger, offers, profiles, refusals=refusals, outbox=outbox, database=database, clock=clock, ids=ids)
+    return _Redemption(
+        refusals=refusals,
+        vouchers=vouchers,
+        code_batches=CodeBatches(ledger, offers, database=database, clock=clock, ids=ids),
+        code_generation=CodeGeneration(ledger, offers, database=database, clock=clock),
+        point_of_sale=PointOfSale(ledger, vouchers, offers, members, refusals=refusals, outbox=outbox, clock=clock, ids=ids),
+    )
+
+
 class _Movements(NamedTuple):
     """Services that move and show the value of wallets, by the names of `Services`."""
 
@@ -351,10 +374,8 @@ def _services_on(resources: Resources, settings: Settings) -> Services:
     audit, wallets = AuditLog(database, clock), Wallets(ledger, members, assets, clock)
     movements = _movements_on(resources, wallets)
     tiers, segments, campaigns, offers = _definitions_on(resources, settings, members)
-    refusals = RefusalCounts(database, clock, ledger.calendar)
-    vouchers = Vouchers(
-        ledger, offers, profiles, refusals=refusals, outbox=resources.outbox, database=database, clock=clock, ids=ids
-    )
+    redemption = _redemption_on(resources, members, profiles, offers)
+    vouchers, refusals = redemption.vouchers, redemption.refusals
     usages = CampaignUsages(campaigns, members, ledger, assets=assets, clock=clock)
     reporting = _reporting_on(resources, audit, tiers, (campaigns, usages), (offers, refusals))
     export_jobs, exporter = _exports_on(resources, settings, reporting.reports)
@@ -363,6 +384,7 @@ def _services_on(resources: Resources, settings: Settings) -> Services:
     )
     return Services(
         **movements._asdict(),
+        **redemption._asdict(),
         **reporting._asdict(),
         database=database,
         clock=clock,
@@ -402,13 +424,6 @@ def _services_on(resources: Resources, settings: Settings) -> Services:
         simulations=Simulations(campaigns, database=database, clock=clock, ids=ids),
         simulator=Simulator(campaigns, profiles, database=database, clock=clock, calendar=ledger.calendar),
         offers=offers,
-        vouchers=vouchers,
-        code_batches=CodeBatches(ledger, offers, database=database, clock=clock, ids=ids),
-        code_generation=CodeGeneration(ledger, offers, database=database, clock=clock),
-        point_of_sale=PointOfSale(
-            ledger, vouchers, offers, members, refusals=refusals, outbox=resources.outbox, clock=clock, ids=ids
-        ),
-        refusals=refusals,
         timelines=Timelines(
             members, ledger, movements.history, events=RecordedEvents(database), vouchers=vouchers, tiers=tiers, campaigns=campaigns
         ),
