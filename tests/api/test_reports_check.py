@@ -110,7 +110,7 @@ AGGREGATES = {aggregate.collection: aggregate for aggregate in models.AGGREGATES
 
 @pytest.mark.parametrize("collection", sorted(AGGREGATES))
 async def test_planted_error_in_a_sum_is_found(
-    shop: Shop, service: Caller, services: Services, factory: Factory, database: Database, collection: str
+    shop: Shop, service: Caller, services: Services, factory: Factory, collection: str
 ) -> None:
     await build(shop, random.Random(3))
     await fill_events(service, factory)
@@ -118,16 +118,16 @@ async def test_planted_error_in_a_sum_is_found(
     await equal(services)
     aggregate = AGGREGATES[collection]
     for name in aggregate.sums:
-        row = await database.raw[collection].find_one({name: {"$ne": 0}})
+        row = await services.database.raw[collection].find_one({name: {"$ne": 0}})
         assert row is not None, name
-        await database.raw[collection].update_one({"_id": row["_id"]}, {"$inc": {name: 1}})
+        await services.database.raw[collection].update_one({"_id": row["_id"]}, {"$inc": {name: 1}})
         report = await check(services)
-        await database.raw[collection].update_one({"_id": row["_id"]}, {"$inc": {name: -1}})
+        await services.database.raw[collection].update_one({"_id": row["_id"]}, {"$inc": {name: -1}})
         if (collection, name) not in UNCHECKED:
             assert collection in report.differences, (name, report)
-    row = await database.raw[collection].find_one({aggregate.sums[0]: {"$ne": 0}})
+    row = await services.database.raw[collection].find_one({aggregate.sums[0]: {"$ne": 0}})
     assert row is not None
-    await database.raw[collection].delete_one({"_id": row["_id"]})
+    await services.database.raw[collection].delete_one({"_id": row["_id"]})
     assert collection in (await check(services)).differences
 
 

@@ -31,7 +31,7 @@ class TimelineResource:
         """
         send(resp, TimelinePage(*await self._timelines.list_items(actor_of(req), member_id, read_query(req, TimelineQuery))))
 
-    @operation("listMyTimeline", OWN, tag="members", query=TimelineQuery, answers={200: TimelinePage})
+    @operation("listMyTimeline", OWN, tag="members", query=TimelineQuery, answers={200: TimelinePage}, errors=(NotFound,))
     async def on_get_mine(self, req: Request, resp: Response) -> None:
         """List what happened to the caller, newest first by the time of recording."""
         actor = actor_of(req)
