@@ -31,6 +31,7 @@ MISSING = {
     "pair": "PTS-NOTHING",
     "asset": "NOTHING",
     "run_id": "nothing",
+    "group": "nothing",
     "segment": "nothing",
     "batch_id": "nothing",
     "key_id": "nothing",

@@ -40,6 +40,12 @@ REFUSING = {
     "erasures verify": ["{log}"],
     "erasures reapply": ["{log}"],
     "worker": [],
+    "close": ["2026-01"],
+    "export": ["entries"],
+    "reports check": [],
+    "reports list": [],
+    "reports rebuild": [],
+    "reports show": ["roll-forward", "--asset", "PTS"],
 }
 FILES_ONLY = {"keys rotate", "keys revoke-signing", "keys list-signing"}
 """These commands use a file of the data directory, and no database."""

@@ -16,6 +16,7 @@ from tests.api.test_privacy import PASSWORD, Subject, everything_opened, found
 from tests.clients import Caller, problem
 from tests.factories import Factory
 from tests.tier_fixtures import set_tiers
+from tests.views.build import build_views
 
 Rows = dict[str, dict[Any, bytes]]
 COUNTS = re.compile(r":(ever|[0-9])[^:]*\Z")
@@ -59,6 +60,7 @@ async def test_personal_data_is_exported_and_erased_as_declared(
     assert (await me.post("/v1/me/totp", {"current_password": PASSWORD})).status_code == 201
     await services.members._members.raw.update_one({"_id": ada.id}, {"$set": {"role": "member"}})
     await services.segment_runner.work()
+    await build_views(services)
     await anonymous.post("/v1/auth/forgot", {"email": ada.email})
     await services.password_resets.process_requests()
     assert (await me.get("/v1/me/export")).status_code == 200
@@ -82,6 +84,8 @@ async def test_personal_data_is_exported_and_erased_as_declared(
         "segments",
         "segment_versions",
         "segment_runs",
+        "report_settings",
+        "closings",
     }
     tried = {"simulations", "simulated_members", "simulated_purchases"}  # tests/api/test_simulations.py erases people of these
     sums = {"expired_lots"}  # tests/api/test_refunds_after_expiry.py makes these

@@ -172,8 +172,16 @@ async def test_changes_of_roles_and_member_status_are_logged(
     actor, admin = await employee(services, anonymous, "admin")
     changed = await admin.put(f"/v1/members/{member}/role", {"role": "support"})
     await watch.only(changed, "role_changed", actor=actor, object={"member_id": member, "before": "member", "role": "support"})
-    await watch.only(await admin.post(f"/v1/members/{member}/disable"), "member_disabled", object={"member_id": member})
-    await watch.only(await admin.post(f"/v1/members/{member}/enable"), "member_enabled", object={"member_id": member})
+    await watch.only(
+        await admin.post(f"/v1/members/{member}/disable"),
+        "member_disabled",
+        object={"member_id": member, "before": "enabled", "after": "disabled"},
+    )
+    await watch.only(
+        await admin.post(f"/v1/members/{member}/enable"),
+        "member_enabled",
+        object={"member_id": member, "before": "disabled", "after": "enabled"},
+    )
     await watch.only(await admin.put(f"/v1/members/{actor}/role", {"role": "member"}), "access_denied", actor=actor)
 
 

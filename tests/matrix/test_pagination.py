@@ -147,6 +147,7 @@ FREE_TEXTS = {
     "place",
     "asset",
     "month",
+    "member_id",
     "wait_for",
 }
 """Query parameters that take any text of a form. All others take one of a few values, a number, or true and false."""

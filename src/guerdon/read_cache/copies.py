@@ -10,7 +10,6 @@ import zlib
 import msgspec
 from msgspec import Struct
 
-from guerdon.errors import GuerdonError
 from guerdon.ledger.models import SEQ_DIGITS, Account
 
 AGE_MS_MAX = 60_000
@@ -33,7 +32,7 @@ class Copy(Struct, frozen=True):
     valid_until: int
 
 
-class MalformedCopy(GuerdonError):
+class MalformedCopy(ValueError):
     """The bytes are not a copy of the account."""
 
 
