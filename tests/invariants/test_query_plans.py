@@ -169,6 +169,8 @@ async def test_every_request_query_keeps_its_bound_and_every_index_is_used(expla
         "outbox.expire",
         "resets.expire",
         "simulations.expire",
+        "export_jobs.expire",
+        "view_workers.expire",
         "checkpoints.touch",
         "verify.refused_keys",
     }

@@ -40,6 +40,17 @@ UNKNOWN_MEMBER = "mem_" + "f" * 32
 _LAST_SEQ = 10**SEQ_DIGITS - 1
 
 
+def _subjects(sample: Sample) -> views.Subjects:
+    wallets = sample.quiet[:20]
+    owners = [each.owner for each in wallets]
+    return views.Subjects(
+        owners=owners,
+        entries=[entry_id(each.id, 1) for each in wallets],
+        voids=[refund_of(owner) for owner in owners],
+        tier_changes=[f"{owner}#000001" for owner in owners],
+    )
+
+
 def cases_of(sample: Sample) -> Cases:
     """Yield every case of every query that can be explained."""
     yield from _by_id(sample)
@@ -53,7 +64,7 @@ def cases_of(sample: Sample) -> Cases:
     yield from segments.cases([each.owner for each in sample.quiet[:IDS_MAX]], [event_of(2), event_of(4)])
     yield from finance.cases()
     yield from money.cases()
-    yield from views.cases()
+    yield from views.cases(_subjects(sample))
     yield from activity.cases()
     yield from _simulations(sample)
     yield from exports.export_cases(sample)

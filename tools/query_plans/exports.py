@@ -13,7 +13,7 @@ from guerdon.members.models import MEMBERS
 from guerdon.vouchers.models import VOUCHERS
 from guerdon.wallets.models import WALLET
 from tools.query_plans.notation import DOWN, ID, IDS, RANGE, UP, Query, delete, find, one, update
-from tools.query_plans.sample import EXPORT_COUNT, NOW_MS, START_MS, Sample, event_of, export_of, refund_of
+from tools.query_plans.sample import EXPORT_COUNT, NOW_MS, START_MS, Sample, event_of, export_of, refund_of, sealed_of
 from tools.query_plans.shapes import AGGREGATE, FIND_AND_MODIFY
 from tools.query_plans.voucher_sample import offer_of
 
@@ -60,7 +60,12 @@ EXPORT_QUERIES = [
     Query("export_jobs.move", "job", _JOB, update(EXPORT_JOBS, {"_id": ":id", "epoch": ":epoch", "status": ":status"})),
     Query("export_jobs.stored", "job", _JOB, _sum({"due_at": {"$gte": ":none"}})),
     Query("export_jobs.running", "job", _JOB, _sum({"lane": {"$gt": ":free"}})),
-    Query("export_jobs.due", "job", _REMOVE, find(EXPORT_JOBS, {"due_at": {"$lte": ":now"}}, sort={"due_at": 1}, limit=True)),
+    Query(
+        "export_jobs.due",
+        "job",
+        _REMOVE,
+        find(EXPORT_JOBS, {"due_at": {"$gte": ":none", "$lte": ":now"}}, sort={"due_at": 1}, limit=True),
+    ),
     Query("export_jobs.end", "job", _REMOVE, update(EXPORT_JOBS, {"_id": ":id", "status": ":status"})),
     Query("export_jobs.clear", "job", _REMOVE, update(EXPORT_JOBS, ID)),
     Query("export_jobs.forget", "job", _REMOVE, delete(EXPORT_JOBS, ID)),
@@ -97,17 +102,18 @@ def export_cases(sample: Sample) -> Iterator[tuple[str, str, dict[str, Any]]]:
         for query, values in (
             ("export_jobs.get", {}),
             ("export_jobs.delete", {"status": "deleted"}),
-            ("export_jobs.deleted", {"status": "deleted"}),
-            ("export_jobs.take", {"lane": 0}),
-            ("export_jobs.move", {"epoch": 1, "status": "running"}),
+            ("export_jobs.deleted", {"status": "done"}),
+            ("export_jobs.move", {"epoch": 1, "status": "done"}),
             ("export_jobs.end", {"status": "done"}),
             ("export_jobs.clear", {}),
             ("export_jobs.forget", {}),
         ):
             yield query, case, {"id": export, **values}
-        yield "export_jobs.reseal", case, {"id": export, "sealed": b"sealed"}
+        yield "export_jobs.reseal", case, {"id": export, "sealed": sealed_of(export)}
         yield "export_chunks.get", case, {"id": chunk}
         yield "export_chunks.remove", case, {"first": f"{export}/", "last": f"{export}0"}
+    for case, number in (("found", 0), ("not found", EXPORT_COUNT)):
+        yield "export_jobs.take", case, {"id": export_of(number), "lane": 0}
     yield "export_jobs.open", "30 of 300 are open", {"free": 0, "limit": OPEN_MAX + 1}
     yield "export_jobs.all", "a batch", {"after": "", "limit": 500}
     yield "export_jobs.first", "a page", {"limit": 51}
@@ -116,7 +122,7 @@ def export_cases(sample: Sample) -> Iterator[tuple[str, str, dict[str, Any]]]:
     yield "export_jobs.waiting", "the oldest", {"lane": 0}
     yield "export_jobs.stored", "all", {"none": 0}
     yield "export_jobs.running", "all", {"free": 0}
-    yield "export_jobs.due", "a batch", {"now": NOW_MS, "limit": 100}
+    yield "export_jobs.due", "a batch", {"none": 0, "now": NOW_MS + 50, "limit": 100}
     yield "export_jobs.expire", "nothing expired", {"moment": to_datetime(START_MS)}
     yield from _list_cases(sample)
 

@@ -1,6 +1,7 @@
 """Queries of the settings of reports, of the reports for the accounts, and of closed months."""
 
 from collections.abc import Iterator, Mapping
+from itertools import product
 from typing import Any
 
 from guerdon.audit_log.models import AUDIT
@@ -20,6 +21,8 @@ _VERIFY = "guerdon verify"
 _UP_TO: Document = {"version": ":version", "asset": ":asset", "earned_month": {"$lte": ":month"}, "month": {"$lte": ":month"}}
 _AWARDED: Document = {**_UP_TO, "campaign": {"$gt": ":none"}}
 _MONTHS, _VERSION = 24, 1
+_ASSETS = ("A06", "A07", "A08")
+"""Assets with cohorts. Each has a part of the rows, as in a programme with several assets; an index by campaign alone finds the rows of all."""
 _ROWS_MAX = 20_000
 """Number of rows that a report may examine: cohorts of 24 months and their later months, 16 partitions each, and what it does not need."""
 
@@ -81,21 +84,7 @@ def fixed_rows() -> Iterator[tuple[str, Document]]:
         month = _month(number)
         yield CLOSINGS, {"_id": month, "content": "{}", "sha256": "0" * 64, "record": number + 1}
         yield REPORT_SETTINGS, {"_id": settings_id("A07", number + 1), "asset": "A07", "version": number + 1, "valid_from": month}
-        for later in range(number, _MONTHS):
-            for move in ("earned", "redeemed"):
-                for campaign in ("", "cmp_1"):
-                    key = {
-                        "version": _VERSION,
-                        "asset": "A07",
-                        "earned_month": month,
-                        "move": move,
-                        "month": _month(later),
-                        "amount": 1,
-                    }
-                    name = f"{month}|{campaign}|{move}|{_month(later)}"
-                    yield COHORTS.collection, {"_id": name, **key, "campaign": campaign}
-                    if not campaign:
-                        yield COHORT_MONTHS.collection, {"_id": name, **key}
+        yield from _cohorts_of(number)
         for day in (f"{month}-01", f"{month}-15"):
             for currency in ("GBP", "EUR"):
                 row = {"version": _VERSION, "day": day, "currency": currency, "amount": 1}
@@ -103,6 +92,17 @@ def fixed_rows() -> Iterator[tuple[str, Document]]:
                 yield PURCHASES.collection, {"_id": f"{day}|{currency}", **row, "type": "purchase"}
     for number in range(10):
         yield TOTALS.collection, {"_id": f"{number}", "version": _VERSION, "asset": f"A{number:02}", "balance": 1}
+
+
+def _cohorts_of(number: int) -> Iterator[tuple[str, Document]]:
+    """Yield the rows of the cohorts of a month, of every asset."""
+    month = _month(number)
+    for later, asset, move in product(range(number, _MONTHS), _ASSETS, ("earned", "redeemed")):
+        key = {"version": _VERSION, "asset": asset, "earned_month": month, "move": move, "month": _month(later), "amount": 1}
+        name = f"{month}|{asset}|{move}|{_month(later)}"
+        yield COHORT_MONTHS.collection, {"_id": name, **key}
+        for campaign in ("", "cmp_1"):
+            yield COHORTS.collection, {"_id": f"{name}|{campaign}", **key, "campaign": campaign}
 
 
 def cases() -> Cases:

@@ -92,7 +92,9 @@ def fixed_rows() -> Iterator[tuple[str, Document]]:
         for number in range(500):
             account = f"mem_{number:04}:{asset}"
             queue = {"source": "promotional", "expires_at": number, "cohorts": [{"month": "2026-01", "amount": 1}]}
-            state = {"account": account, "owner": account[:8], "next_expires_at": number, "queues": [queue]}
+            state: Document = {"account": account, "owner": account[:8], "next_expires_at": number, "queues": [queue]}
+            if number % 10 == 0:
+                state["holds"] = [{"seq": 1, "lots": [{"source": "promotional", "amount": 1, "expires_at": number}]}]
             yield ACCOUNT_STATES, {"_id": f"{_VERSION}|{account}", **own, **state}
             ranking = {"period": "2026", "owner": account[:8], "earned": number, "spent": 500 - number}
             yield RANKINGS.collection, {"_id": f"{asset}|{number}", **own, **ranking}

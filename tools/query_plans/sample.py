@@ -50,9 +50,9 @@ from guerdon.tiers.models import PROGRAMME, TIER_CHANGES, TIER_SET_VERSIONS, TIE
 from guerdon.verification.checkpoints import CHECKPOINTS
 from guerdon.wallets.models import ASSETS, WALLET
 from guerdon.workers.models import LEASES
-from tools.query_plans import activity, finance, money, segments
+from tools.query_plans import activity, finance, money, segments, views
 from tools.query_plans.code_sample import batches
-from tools.query_plans.voucher_sample import VOUCHERS_EACH, VOUCHERS_OF_HOT, offers, vouchers
+from tools.query_plans.voucher_sample import START_MS, VOUCHERS_EACH, VOUCHERS_OF_HOT, offers, vouchers
 
 SUFFIX, MARKER = "_explain", "made_by_guerdon_explain"
 SEED = 20_261_122
@@ -62,8 +62,8 @@ HOT_SHARE = 10
 COLLECTOR_WALLETS = 100
 SIZES = (1, 2, 3, 5, 8, 13, 20)
 """Numbers of entries of the other wallets."""
-START_MS, STEP_MS = 1_735_689_600_000, 60_000
-"""2025-01-01, and one minute between two entries of a wallet."""
+STEP_MS = 60_000
+"""One minute between two entries of a wallet."""
 NOW_MS = START_MS + 730 * 86_400_000
 ACTOR = "key_explain"
 Progress = Callable[[int], None]
@@ -461,6 +461,7 @@ def _fixed() -> Iterator[tuple[str, Document]]:
     yield from finance.fixed_rows()
     yield from money.fixed_rows()
     yield from activity.fixed_rows()
+    yield from views.fixed_rows()
     yield LOOKUP_KEYS, {"_id": "claims", "wrapped": sealed_of("claims"), "created_at": START_MS}
     yield TIER_SETS, {"_id": PROGRAMME, "owner": PROGRAMME, "count": 3, "versions": []}
     yield TIER_SETS, {"_id": WALK, "version": 3, "after": None}

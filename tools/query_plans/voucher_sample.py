@@ -9,6 +9,8 @@ from guerdon.ledger.store import ACCOUNTS, encode
 from guerdon.offers.models import OFFER_VERSIONS, OFFERS, STOCK
 from guerdon.vouchers.models import DEALT_CODES, POOL_CODES, VOUCHER, VOUCHER_CODES, VOUCHERS, pool_id
 
+START_MS = 1_735_689_600_000
+"""First moment of the sample: 2025-01-01."""
 OFFER_COUNT, OFFERS_ACTIVE = 1000, 20
 VOUCHERS_EACH, VOUCHERS_OF_HOT = 2, 2000
 PAGE, FILTERED_PAGE, BATCH, IDS_MAX = 51, 501, 100, 500
@@ -49,7 +51,8 @@ def vouchers(owner: str, count: int) -> Iterator[tuple[str, Document]]:
         voucher, offer = voucher_of(owner, number), offer_of(number % OFFER_COUNT)
         account = Account(f"{owner}:uses.{voucher}", owner, f"uses.{voucher}", VOUCHER, balance=1, seq=1)
         yield ACCOUNTS, encode(account)
-        yield VOUCHERS, {"_id": voucher, "owner": owner, "member": owner, "offer": offer, "account": account.id, "state": "issued"}
+        issued = {"offer": offer, "account": account.id, "state": "issued", "issued_at": START_MS + number}
+        yield VOUCHERS, {"_id": voucher, "owner": owner, "member": owner, **issued}
         yield VOUCHER_CODES, {"_id": code_of(voucher), "owner": owner, "offer": offer, "voucher": voucher}
 
 

@@ -27,12 +27,15 @@ from guerdon.exports.models import EXPORT_JOBS
 from guerdon.ledger.models import REFUSAL
 from guerdon.ledger.store import ACCOUNTS, ENTRIES
 from guerdon.members.models import CLAIMS
-from guerdon.offers.models import OFFERS
+from guerdon.offers.models import OFFER_REFUSALS, OFFERS
 from guerdon.outbox import OUTBOX
 from guerdon.password_reset.models import RESETS
+from guerdon.projections.positions import VIEW_WORKERS
 from guerdon.segments.models import RFM_GROUPS, SEGMENT_RUNS, SEGMENTS
 from guerdon.sessions.models import SESSIONS
 from guerdon.simulations.models import SIMULATIONS
+from guerdon.views.models import ACCOUNT_STATES, AGGREGATES, RANKINGS
+from guerdon.views.models import MEMBER_STATES as MEMBER_VIEWS
 from guerdon.vouchers.codes.models import CODE_BATCHES
 from guerdon.vouchers.models import VOUCHER_CODES, VOUCHERS
 
@@ -178,12 +181,47 @@ def _new_batches(rng: random.Random, rows: list[Document]) -> Batch:
     return [{**row, "_id": f"bat_{rng.getrandbits(128):032x}"} for row in rows]
 
 
+def _new_rows(rng: random.Random, rows: list[Document]) -> Batch:
+    """Insert rows of a view or counters of refusals. The sample has few of some, so they are repeated under new ids."""
+    return [{**row, "_id": f"1|0|{rng.getrandbits(128):032x}"} for row in rng.choices(rows, k=BATCH)]
+
+
+def _rankings(rng: random.Random, rows: list[Document]) -> Batch:
+    return [
+        {"q": {"_id": row["_id"]}, "u": {"$inc": {"earned": rng.randrange(1, 100), "spent": rng.randrange(1, 100)}}} for row in rows
+    ]
+
+
+def _account_states(rng: random.Random, rows: list[Document]) -> Batch:
+    return [
+        {"q": {"_id": row["_id"]}, "u": {"$set": {"seq": rng.randrange(10**6), "next_expires_at": rng.randrange(10**12)}}}
+        for row in rows
+    ]
+
+
+def _member_states(rng: random.Random, rows: list[Document]) -> Batch:
+    return [
+        {"q": {"_id": row["_id"]}, "u": {"$set": {"number": rng.randrange(10**6), "last_event_at": rng.randrange(10**12)}}}
+        for row in rows
+    ]
+
+
+def _kept_workers(rng: random.Random, rows: list[Document]) -> Batch:
+    return [{"q": {"_id": row["_id"]}, "u": {"$set": {"expires_at": _later(rng)}}} for row in rows]
+
+
 _ENTRY, _REFUSED = {"balance_after": {"$exists": True}}, {"expires_at": {"$exists": True}}
 _UNDATED, _DATED = {"due_at": {"$exists": False}}, {"due_at": {"$exists": True}}
 _DEBIT = Write(ENTRIES, "insert an entry", _debits, _ENTRY)
 _OPEN = Write(ACCOUNTS, "open an account", _new_accounts, _UNDATED)
 _MOVE = Write(ACCOUNTS, "move an undated account", _moves, _UNDATED)
 _MOVE_DATED = Write(ACCOUNTS, "move an account with lots", _dated_moves, _DATED)
+_ROW_WRITES = {
+    # The fields that the other views are searched by are their keys, which only an insert writes.
+    each.collection: Write(each.collection, "add a row to a view", _new_rows, {})
+    for each in AGGREGATES
+}
+_ROW_WRITES[RANKINGS.collection] = Write(RANKINGS.collection, "change a ranking", _rankings, {"earned": {"$exists": True}})
 WRITES: dict[str, tuple[Write, ...]] = {
     "entries.once": (_DEBIT,),
     "entries.expired": (_DEBIT,),
@@ -221,6 +259,19 @@ WRITES: dict[str, tuple[Write, ...]] = {
     "campaigns.status": (Write(CAMPAIGNS, "change a status", _changed_status, {}),),
     "offers.status": (Write(OFFERS, "change a status", _changed_status, {}),),
     "vouchers.owner": (Write(VOUCHERS, "issue a voucher", _new_vouchers, {}),),
+    "offer_refusals.offer": (Write(OFFER_REFUSALS, "count a new refusal", _new_rows, {}),),
+    "view_workers.expiry": (Write(VIEW_WORKERS, "renew a registration", _kept_workers, {}),),
+    f"{ACCOUNT_STATES}.version_asset_next_expires_at_account": (
+        Write(ACCOUNT_STATES, "change a state of an account", _account_states, {"next_expires_at": {"$exists": True}}),
+    ),
+    f"{MEMBER_VIEWS}.version_last_event_at": (
+        Write(MEMBER_VIEWS, "change a state of a member", _member_states, {"last_event_at": {"$exists": True}}),
+    ),
+    **{
+        f"{each.collection}.{index.document['name']}": (_ROW_WRITES[each.collection],)
+        for each in AGGREGATES
+        for index in each.indexes
+    },
 }
 """Measured writes by index. A test compares the names with the existing indexes."""
 CONTROL = "entries.(none)"

@@ -71,7 +71,7 @@ class Exporter:
     async def remove_due(self) -> int:
         """Remove the files whose time is over, and return their number."""
         now_ms = self._clock.now_ms()
-        due = await self._jobs.find({"due_at": {"$lte": now_ms}}, sort=[("due_at", 1)], limit=REMOVED_MAX)
+        due = await self._jobs.find({"due_at": {"$gte": 0, "$lte": now_ms}}, sort=[("due_at", 1)], limit=REMOVED_MAX)
         for job in due:
             if job.status == "done":
                 expired: Document = {"$set": {"status": "expired"}, "$unset": {"wrapped": "", "members": ""}}

@@ -260,7 +260,7 @@ AGGREGATES = (
     RANKINGS,
 )
 INDEXES: dict[str, list[IndexModel]] = {
-    ACCOUNT_STATES: [_index("version", "owner"), _index("version", "asset", "next_expires_at", "account")],
+    ACCOUNT_STATES: [_index("version", "asset", "next_expires_at", "account")],
     MEMBER_STATES: [_index("version", "last_event_at")],
     **{each.collection: list(each.indexes) for each in AGGREGATES},
 }
