@@ -114,8 +114,8 @@ class Settings(BaseSettings):
 
     # --- Reports and exports
     reports_read_preference: Literal["primary", "primaryPreferred", "secondary", "secondaryPreferred", "nearest"] = "primary"
-    """Members of the replica set that reports and exports are read from. Members that are more than 120 s behind the primary are not used.
-    `secondary` needs a secondary: without one, reports answer 503."""
+    """Members of the replica set that the lists of exports are read from. Members that are more than 120 s behind the primary are not
+    used. `secondary` needs a secondary: without one, exports fail. Reports are read from the primary."""
     export_hours: int = Field(default=24, ge=1, le=720)
     """Hours for which the file of an export is kept."""
     export_rows_max: int = Field(default=5_000_000, ge=1, le=100_000_000)
