@@ -108,27 +108,28 @@ async def test_documents_that_the_views_lack_are_added_before_the_comparison(
 AGGREGATES = {aggregate.collection: aggregate for aggregate in models.AGGREGATES}
 
 
-@pytest.mark.parametrize("collection", sorted(AGGREGATES))
-async def test_planted_error_in_a_sum_is_found(
-    shop: Shop, service: Caller, services: Services, factory: Factory, collection: str
-) -> None:
+async def test_planted_error_in_any_sum_is_found(shop: Shop, service: Caller, services: Services, factory: Factory) -> None:
+    """In each sum of each aggregate, and a missing row of each; what was planted is put back each time."""
     await build(shop, random.Random(3))
     await fill_events(service, factory)
     await build_views(services)
     await equal(services)
-    aggregate = AGGREGATES[collection]
-    for name in aggregate.sums:
-        row = await services.database.raw[collection].find_one({name: {"$ne": 0}})
-        assert row is not None, name
-        await services.database.raw[collection].update_one({"_id": row["_id"]}, {"$inc": {name: 1}})
-        report = await check(services)
-        await services.database.raw[collection].update_one({"_id": row["_id"]}, {"$inc": {name: -1}})
-        if (collection, name) not in UNCHECKED:
-            assert collection in report.differences, (name, report)
-    row = await services.database.raw[collection].find_one({aggregate.sums[0]: {"$ne": 0}})
-    assert row is not None
-    await services.database.raw[collection].delete_one({"_id": row["_id"]})
-    assert collection in (await check(services)).differences
+    for collection, aggregate in AGGREGATES.items():
+        rows = services.database.raw[collection]
+        for name in aggregate.sums:
+            row = await rows.find_one({name: {"$ne": 0}})
+            assert row is not None, name
+            await rows.update_one({"_id": row["_id"]}, {"$inc": {name: 1}})
+            report = await check(services)
+            await rows.replace_one({"_id": row["_id"]}, row)
+            if (collection, name) not in UNCHECKED:
+                assert collection in report.differences, (name, report)
+        row = await rows.find_one({aggregate.sums[0]: {"$ne": 0}})
+        assert row is not None
+        await rows.delete_one({"_id": row["_id"]})
+        assert collection in (await check(services)).differences
+        await rows.insert_one(row)
+    await equal(services)
 
 
 UNCHECKED = {("read_cohorts", "count"), ("read_cohort_months", "count")}

@@ -35,7 +35,7 @@ from tests.invariants.movements import bulk, fresh_key, open_wallets
 from tests.invariants.tampering import TAMPERS, VOUCHER_TAMPERS, Copy
 from tests.tidy.test_hashed_fields import GOLDEN
 
-TRIALS = 2
+TRIALS = 1
 """`make trust` makes 1,000 trials (tests/trust/test_tampering.py)."""
 SEED = 19_700_101
 LOAD_SECONDS_MAX = 100.0

@@ -52,7 +52,11 @@ class Relay:
             writer.transport.abort()
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        back, forth = await asyncio.open_connection("127.0.0.1", self._target)
+        try:
+            back, forth = await asyncio.open_connection("127.0.0.1", self._target)
+        except OSError:  # The store is down: the client finds its connection closed.
+            writer.close()
+            return
         self._writers |= {writer, forth}
         await asyncio.gather(self._pump(reader, forth), self._pump(back, writer, reply=True))
         self._writers -= {writer, forth}
