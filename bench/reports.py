@@ -32,7 +32,7 @@ from guerdon.http.query import query_of
 from guerdon.ledger.models import BREAKAGE, ISSUER, MERCHANT, entry_id
 from guerdon.projections.batch import Batch
 from guerdon.projections.models import PARTITIONS, Feed, Source, ViewGroup
-from guerdon.projections.positions import GENERATIONS, POSITIONS, Generation, Generations, Position, position_id
+from guerdon.projections.positions import GENERATIONS, POSITIONS, Generation, Generations, ViewPosition, position_id
 from guerdon.reports.registry import ReportDefinition, describe_report
 from guerdon.views.group import books_group
 from guerdon.wiring.services import Services, open_services
@@ -142,7 +142,7 @@ class Views:
     def __init__(self, group: ViewGroup) -> None:
         self._group = group
         positions = [
-            Position(id=position_id(group.name, 1, part), group=group.name, version=1, part=part) for part in range(PARTITIONS)
+            ViewPosition(id=position_id(group.name, 1, part), group=group.name, version=1, part=part) for part in range(PARTITIONS)
         ]
         self._positions = positions
         self._batches = [Batch(group, position, {}) for position in positions]
